@@ -1,0 +1,44 @@
+"""Fully connected networks as fast as the processor allows, in Python, on Numba and NumPy alone."""
+
+from pathlib import Path
+
+# An editable install leaves kernels/ at the top of the repository: look for fastfc.kernels there.
+if not (Path(__file__).parent / "kernels").is_dir():
+    __path__.append(str(Path(__file__).parent.parent))
+
+__version__ = "0.1.0"
+
+from . import kernels, reference
+from .activations import Identity, ReLU, Sigmoid, Softmax, Tanh
+from .datasets import load_digits
+from .gradcheck import check_gradients, numerical_gradient
+from .initializers import He, Xavier, Zeros
+from .layers import Linear
+from .losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
+from .network import MLP, Sequential
+from .optimizers import SGD
+from .training import History
+
+__all__ = [
+    "MLP",
+    "SGD",
+    "BCEWithLogitsLoss",
+    "CrossEntropyLoss",
+    "He",
+    "History",
+    "Identity",
+    "Linear",
+    "MSELoss",
+    "ReLU",
+    "Sequential",
+    "Sigmoid",
+    "Softmax",
+    "Tanh",
+    "Xavier",
+    "Zeros",
+    "check_gradients",
+    "kernels",
+    "load_digits",
+    "numerical_gradient",
+    "reference",
+]

@@ -1,0 +1,132 @@
+"""The command `fastfc`: demo, compare, doctor."""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from fastfc import __version__
+from fastfc.doctor import cores
+
+# Set on some machines to pin a library to an older processor's code, for debugging or to get equal bits
+# everywhere. NumPy's BLAS, for one, reads such a variable when it loads, and can then run at half its
+# speed; a comparison should meet every library at its best.
+HANDICAPS = {
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_L2_SIZE",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "ONEDNN_MAX_CPU_ISA",
+    "ATEN_CPU_CAPABILITY",
+}
+THREAD_VARIABLES = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"]
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def whole_number(lowest):
+    def parse(text):
+        if not text.isdecimal() or int(text) < lowest:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {lowest}")
+        return int(text)
+
+    return parse
+
+
+def thread_count(text):
+    threads = whole_number(1)(text)
+    if threads > cores():
+        raise argparse.ArgumentTypeError(f"{threads} is more than the {cores()} cores this process may use")
+    return threads
+
+
+def shape(text):
+    sizes = text.split("x")
+    if len(sizes) != 3 or not all(size.isdecimal() and int(size) for size in sizes):
+        raise argparse.ArgumentTypeError(f"{text!r} is not rows x inputs x outputs, such as 256x64x10")
+    return tuple(map(int, sizes))
+
+
+def output_file(*suffixes):
+    def parse(text):
+        path = Path(text)
+        if suffixes and path.suffix.lower() not in suffixes:
+            raise argparse.ArgumentTypeError(f"{text!r} does not end in {' or '.join(suffixes)}")
+        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise argparse.ArgumentTypeError(f"cannot write {text!r}")
+        return path
+
+    return parse
+
+
+def parser():
+    top = Parser(prog="fastfc", description="Fully connected networks as fast as the processor allows.")
+    top.add_argument("--version", action="version", version=f"fastfc {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="command")
+
+    demo = commands.add_parser("demo", help="train a digit classifier, with NumPy and with fastfc")
+    demo.add_argument("--epochs", type=whole_number(1), default=30, help="passes over the data (30)")
+    demo.add_argument("--seed", type=whole_number(0), default=0, help="start and order of the samples (0)")
+    picture = output_file(".png", ".svg", ".pdf")
+    demo.add_argument("--plot", type=picture, metavar="FILE", help="write a picture: .png, .svg or .pdf")
+
+    compare = commands.add_parser("compare", help="time the kernels against NumPy, PyTorch and JAX")
+    compare.add_argument(
+        "--shapes", type=shape, nargs="+", metavar="NxIxO", help="rows x inputs x outputs, as in 256x64x10"
+    )
+    compare.add_argument("--threads", type=thread_count, default=1, help="threads and cores (1)")
+    compare.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="of all arrays")
+    compare.add_argument("--json", type=output_file(), metavar="FILE", help="write the measurements as JSON")
+
+    commands.add_parser("doctor", help="what fastfc finds on this machine")
+    return top
+
+
+def environment(threads):
+    """The environment variables for a fair comparison; `threads` may be None, for no change of them."""
+    kept = {name: value for name, value in os.environ.items() if name not in HANDICAPS}
+    if threads:
+        kept |= dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"JAX_PLATFORMS": "cpu"}
+    return kept
+
+
+def run(args):
+    if args.command == "doctor":
+        from fastfc.doctor import doctor
+
+        return doctor()
+    wanted = environment(getattr(args, "threads", None))
+    if wanted != os.environ:
+        # NumPy has read these variables already: start over in a process of its own.
+        wanted["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        return subprocess.call([sys.executable, "-P", "-m", "fastfc.cli", *args.arguments], env=wanted)
+    if args.command == "demo":
+        from fastfc.demo import demo
+
+        return demo(args.epochs, args.seed, args.plot)
+    from fastfc.compare import SHAPES, compare
+
+    return compare(args.shapes or SHAPES, args.threads, args.dtype, args.json)
+
+
+def main(arguments=None):
+    """Run one command; the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = parser().parse_args(arguments)
+    args.arguments = arguments
+    try:
+        status = run(args) or 0
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `fastfc demo | head`: leave nothing to flush at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

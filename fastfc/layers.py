@@ -1,0 +1,296 @@
+"""`Layer`, what every layer can do, and `Linear`, the fully connected one."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import kernels
+from .checks import as_floats, float_dtype, positive_int, positive_number
+from .initializers import Initializer, get_initializer
+
+ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
+
+
+class Layer:
+    """Base of every layer and network: checks at the edge, then the layer's own computation.
+
+    Samples are rows: inputs are (n, in_features), outputs (n, out_features).
+
+    Attributes
+    ----------
+    in_features, out_features : int or None
+        Numbers per sample; None where any width will do (activations).
+    params, grads : (p,) arrays
+        All parameters and all their gradients, each one flat 64-byte-aligned vector of float32 or float64.
+    """
+
+    name: str | None = None
+    in_features: int | None = None
+    out_features: int | None = None
+    params: NDArray[Any] = np.zeros(0, np.float32)
+    grads: NDArray[Any] = np.zeros(0, np.float32)
+
+    _saved: NDArray[Any] | None = None  # what backward needs from forward
+    _owner: weakref.ref[Layer] | None = None  # the network whose vectors hold our parameters
+    _not_pickled: tuple[str, ...] = ("_saved", "_owner")
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """float32 or float64; None for a layer without parameters, which takes both."""
+        return None
+
+    def predict(self, x: ArrayLike) -> NDArray[Any]:
+        """Output for `x`, saving nothing: safe to call from many threads at once.
+
+        Parameters
+        ----------
+        x : (n, in_features) or (in_features,) array of real numbers
+
+        Returns
+        -------
+        (n, out_features) array, or (out_features,) for a single sample
+        """
+        x = as_floats(x, self.dtype, self, "x")
+        if x.ndim == 1:
+            return self._output(self._check_rows(x[None]))[0]
+        return self._output(self._check_rows(x))
+
+    def forward(self, x: ArrayLike) -> NDArray[Any]:
+        """Output for `x`, keeping what `backward` needs.
+
+        Parameters
+        ----------
+        x : (n, in_features) array of real numbers
+            Kept by reference if it has the layer's dtype; change neither it nor the result before `backward`.
+
+        Returns
+        -------
+        (n, out_features) array
+        """
+        return self._forward(self._check_rows(as_floats(x, self.dtype, self, "x")))
+
+    def backward(self, grad_output: ArrayLike) -> NDArray[Any]:
+        """Overwrite the parameters' gradients and return dL/dx, given `grad_output` = dL/dy.
+
+        Parameters
+        ----------
+        grad_output : array of the shape of the last `forward`'s result
+
+        Returns
+        -------
+        (n, in_features) array
+
+        Raises
+        ------
+        RuntimeError
+            Before the first `forward`.
+        """
+        last = self._last_output()
+        if last is None:
+            raise RuntimeError(f"{self}: backward needs what forward saves; call forward(x) first")
+        shape, dtype = last
+        grad_output = as_floats(grad_output, dtype, self, "grad_output")
+        if grad_output.shape != shape:
+            raise ValueError(
+                f"{self}: grad_output has shape {grad_output.shape}; it must have the output's, {shape}"
+            )
+        return self._backward(grad_output)
+
+    def update_parameters(self, lr: float) -> None:
+        """One step of gradient descent, params −= lr · grads. `lr` must be positive and finite."""
+        lr = positive_number(lr, self, "lr")
+        kernels.sgd(self.params, self.grads, self.params[:0], lr, 0.0, 0.0)
+
+    def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
+        """(name, parameter, gradient) of each parameter: views, in the order of `params`."""
+        return []
+
+    def _output(self, x: NDArray[Any]) -> NDArray[Any]:
+        raise NotImplementedError
+
+    def _forward(self, x: NDArray[Any]) -> NDArray[Any]:
+        raise NotImplementedError
+
+    def _backward(self, grad_output: NDArray[Any], input_grad: bool = True) -> Any:
+        raise NotImplementedError
+
+    def _last_output(self) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+        """Shape and dtype of what the last forward returned."""
+        raise NotImplementedError
+
+    def _check_rows(self, x: NDArray[Any]) -> NDArray[Any]:
+        wanted = self.in_features
+        if x.ndim == 2 and wanted in (None, x.shape[1]):
+            return x
+        if x.shape == (wanted,) or (x.ndim == 1 and wanted is None):
+            fix = "a single sample is x[None]"
+        elif x.ndim == 2 and x.shape[0] == wanted:
+            fix = "samples are rows: pass x.T"
+        else:
+            fix = "samples are rows, features are columns"
+        raise ValueError(f"{self}: x has shape {x.shape}, expected (n, {wanted or 'width'}); {fix}")
+
+    def _parts(self) -> Sequence[Layer]:
+        """The layers whose vectors, one after another, make up `params`."""
+        return [self]
+
+    def _bind(self, params: NDArray[Any], grads: NDArray[Any]) -> None:
+        """Make these flat vectors the home of parameters and gradients."""
+        self.params, self.grads = params, grads
+
+    def _rehome(self, dtype: Any) -> None:
+        """Move parameters and gradients into two new aligned vectors of `dtype`."""
+        params = [part.params for part in self._parts()]
+        grads = [part.grads for part in self._parts()]
+        size = sum(p.size for p in params)
+        self._bind(
+            np.concatenate(params, out=aligned_zeros(size, dtype)),
+            np.concatenate(grads, out=aligned_zeros(size, dtype)),
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key not in self._not_pickled}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._rehome(self.dtype)
+
+
+def view(index: int, what: str) -> Any:
+    """Property of Linear: one of its views; assigning to it copies the values into place."""
+
+    def get(self: Linear) -> NDArray[Any]:
+        return self._views[index]
+
+    def assign(self: Linear, value: ArrayLike) -> None:
+        value, view = as_floats(value, self.dtype, self, what), get(self)
+        if value.shape != view.shape:
+            raise ValueError(f"{self}: {what} has shape {view.shape}, got values of shape {value.shape}")
+        view[...] = value
+
+    return property(get, assign)
+
+
+class Linear(Layer):
+    """Fully connected layer, y = x W + b.
+
+    With g = dL/dy, `backward` computes dL/dW = xᵀ g, dL/db = the column sums of g and dL/dx = g Wᵀ.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+    init, bias_init : {"he", "xavier", "zeros"} or callable
+        First values of weight and bias; a callable gets (rng, shape, dtype) and returns an array.
+    seed : int, numpy.random.Generator or None
+    dtype : np.float32 or np.float64
+        Of parameters and computation; inputs are converted to it.
+    name : str, optional
+        Shown in errors, summaries and reports.
+
+    Attributes
+    ----------
+    weight, weight_grad : (in_features, out_features) arrays
+    bias, bias_grad : (out_features,) arrays
+        Views of `params` and `grads`. Assigning to one copies the values into place.
+
+    Examples
+    --------
+    >>> import numpy as np, fastfc as fc
+    >>> layer = fc.Linear(2, 2)
+    >>> layer.weight = [[0.5, -1], [1.5, 0]]
+    >>> layer.bias = [0.1, 0.2]
+    >>> layer.forward([[1, 2]])
+    array([[ 3.6, -0.8]], dtype=float32)
+    >>> layer.backward([[1, 2]])
+    array([[-1.5,  1.5]], dtype=float32)
+    >>> layer.weight_grad
+    array([[1., 2.],
+           [2., 4.]], dtype=float32)
+    >>> layer.update_parameters(lr=0.1)
+    >>> layer.bias
+    array([0., 0.], dtype=float32)
+    """
+
+    in_features: int
+    out_features: int
+    weight, bias = view(0, "weight"), view(1, "bias")
+    weight_grad, bias_grad = view(2, "weight_grad"), view(3, "bias_grad")
+
+    _not_pickled = (*Layer._not_pickled, "_views")
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        init: str | Initializer = "he",
+        bias_init: str | Initializer = "zeros",
+        seed: int | np.random.Generator | None = None,
+        dtype: Any = np.float32,
+        name: str | None = None,
+    ) -> None:
+        self.in_features = positive_int(in_features, "Linear", "in_features")
+        self.out_features = positive_int(out_features, "Linear", "out_features")
+        self.name = name
+        dtype = float_dtype(dtype, "Linear")
+        size = (self.in_features + 1) * self.out_features
+        self._bind(aligned_zeros(size, dtype), aligned_zeros(size, dtype))
+        rng = np.random.default_rng(seed)
+        self.weight = get_initializer(init)(rng, self.weight.shape, dtype)
+        self.bias = get_initializer(bias_init)(rng, self.bias.shape, dtype)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.params.dtype
+
+    def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
+        return [("weight", self.weight, self.weight_grad), ("bias", self.bias, self.bias_grad)]
+
+    def _bind(self, params: NDArray[Any], grads: NDArray[Any]) -> None:
+        super()._bind(params, grads)
+        shape, n_weights = (self.in_features, self.out_features), self.in_features * self.out_features
+        self._views = (
+            params[:n_weights].reshape(shape),
+            params[n_weights:],
+            grads[:n_weights].reshape(shape),
+            grads[n_weights:],
+        )
+
+    def _output(self, x: NDArray[Any], activation: str = "identity") -> NDArray[Any]:
+        out = np.empty((len(x), self.out_features), x.dtype)
+        kernels.dense_forward(x, self.weight, self.bias, out, activation)
+        return out
+
+    def _forward(self, x: NDArray[Any], activation: str = "identity") -> NDArray[Any]:
+        self._saved = x
+        return self._output(x, activation)
+
+    def _backward(self, grad_output: NDArray[Any], input_grad: bool = True) -> Any:
+        kernels.dense_weight_grad(self._saved, grad_output, self.weight_grad)
+        kernels.dense_bias_grad(grad_output, self.bias_grad)
+        if not input_grad:
+            return None
+        out = np.empty((len(grad_output), self.in_features), grad_output.dtype)
+        kernels.dense_input_grad(grad_output, self.weight, out)
+        return out
+
+    def _last_output(self) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+        return None if self._saved is None else ((len(self._saved), self.out_features), self.dtype)
+
+    def __repr__(self) -> str:
+        dtype = "" if self.dtype == np.float32 else f", dtype={self.dtype}"
+        name = "" if self.name is None else f", name={self.name!r}"
+        return f"Linear({self.in_features}, {self.out_features}{dtype}{name})"
+
+
+def aligned_zeros(size: int, dtype: Any) -> NDArray[Any]:
+    """A flat vector of zeros that starts at a multiple of 64 bytes."""
+    n_bytes = size * np.dtype(dtype).itemsize
+    memory = np.zeros(n_bytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + n_bytes].view(dtype)

@@ -1,0 +1,247 @@
+"""Networks: `Sequential`, layers one after another, and `MLP`, the usual stack of Linear layers."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import training
+from .activations import Activation, ReLU, Sigmoid, Tanh, get_activation
+from .checks import positive_int
+from .initializers import Initializer
+from .layers import Layer, Linear
+
+PREDICT_NUMBERS = 1 << 18  # per layer and chunk: about 1 MB of float32, so that outputs stay in the cache
+
+
+class Sequential(Layer):
+    """Layers one after another: the output of each is the input of the next.
+
+    All parameters live in one flat aligned vector `params`, in the order W1, b1, W2, b2, …, all
+    gradients in `grads`; the layers' `weight`, `bias`, … become views of them. A Linear followed by
+    ReLU, Sigmoid or Tanh runs as one fused step.
+
+    Parameters
+    ----------
+    layers : iterable of Layer
+        Each layer object belongs to one network only; copy.deepcopy(layer) for use in another.
+
+    Attributes
+    ----------
+    layers : tuple of Layer
+    params, grads : (p,) arrays, float32 or float64
+    history : History
+        Of the latest `fit`.
+
+    Raises
+    ------
+    ValueError
+        If there is no layer, widths or dtypes of neighbours differ, or a layer is used twice.
+
+    Examples
+    --------
+    >>> import numpy as np, fastfc as fc
+    >>> net = fc.Sequential([fc.Linear(2, 8, seed=0), fc.Tanh(), fc.Linear(8, 1, seed=1)])
+    >>> print(net.summary())
+    layer         output  parameters
+    Linear(2, 8)       8          24
+    Tanh()             8           0
+    Linear(8, 1)       1           9
+    total                         33
+    >>> x, y = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), np.array([[0], [1], [1], [0]])
+    >>> history = net.fit(x, y, loss=fc.MSELoss(), optimizer=fc.SGD(lr=0.2, momentum=0.9), epochs=300, seed=0)
+    >>> net.predict(x).round(1) + 0
+    array([[0.],
+           [1.],
+           [1.],
+           [0.]], dtype=float32)
+    """
+
+    _not_pickled = (*Layer._not_pickled, "params", "grads", "_steps")
+
+    train_step = training.train_step
+    fit = training.fit
+    evaluate = training.evaluate
+
+    def __init__(self, layers: Iterable[Layer]) -> None:
+        layers = tuple(layers)
+        check_chain(layers)
+        self.layers = layers
+        self.in_features = next((layer.in_features for layer in layers if layer.in_features), None)
+        self.out_features = next((layer.out_features for layer in layers[::-1] if layer.out_features), None)
+        self.history = training.History()
+        self._rehome(self.dtype)
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        return next((layer.dtype for layer in self.layers if layer.dtype is not None), None)
+
+    def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
+        return [
+            (f"{layer.name or i}.{name}", parameter, grad)
+            for i, layer in enumerate(self.layers)
+            for name, parameter, grad in layer.named_parameters()
+        ]
+
+    def summary(self) -> str:
+        """A table of the layers, the width of their outputs and their numbers of parameters."""
+        rows, width = [("layer", "output", "parameters")], self.in_features
+        for layer in self.layers:
+            width = layer.out_features or width
+            rows.append((str(layer), str(width or "any"), f"{layer.params.size:,}"))
+        rows.append(("total", "", f"{self.params.size:,}"))
+        first, second, third = (max(map(len, column)) for column in zip(*rows, strict=True))
+        return "\n".join(f"{a:<{first}}  {b:>{second}}  {c:>{third}}" for a, b, c in rows)
+
+    def _output(self, x: NDArray[Any]) -> NDArray[Any]:
+        widest = max(x.shape[1], *(layer.out_features or 1 for layer in self.layers), 1)
+        n_rows = max(1, PREDICT_NUMBERS // widest)
+        if len(x) <= n_rows:
+            return self._run(x)
+        out = np.empty((len(x), self.out_features or x.shape[1]), x.dtype)
+        for start in range(0, len(x), n_rows):
+            out[start : start + n_rows] = self._run(x[start : start + n_rows])
+        return out
+
+    def _run(self, x: NDArray[Any]) -> NDArray[Any]:
+        for layer, fused in self._steps:
+            x = layer._output(x, fused.name) if fused else layer._output(x)
+        return x
+
+    def _forward(self, x: NDArray[Any]) -> NDArray[Any]:
+        for layer, fused in self._steps:
+            if fused:
+                x = fused._saved = layer._forward(x, fused.name)
+            else:
+                x = layer._forward(x)
+        return x
+
+    def _backward(self, grad_output: NDArray[Any], input_grad: bool = True) -> Any:
+        for layer in self.layers[:0:-1]:
+            grad_output = layer._backward(grad_output)
+        return self.layers[0]._backward(grad_output, input_grad)
+
+    def _last_output(self) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+        return self.layers[-1]._last_output()
+
+    def _parts(self) -> Sequence[Layer]:
+        return self.layers
+
+    def _bind(self, params: NDArray[Any], grads: NDArray[Any]) -> None:
+        super()._bind(params, grads)
+        start = 0
+        for layer in self.layers:
+            stop = start + layer.params.size
+            layer._bind(params[start:stop], grads[start:stop])
+            layer._owner = weakref.ref(self)
+            start = stop
+        self._steps = fuse(self.layers)
+
+    def __copy__(self) -> Sequential:
+        return copy.deepcopy(self)  # a shallow copy would move our layers' arrays to itself
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    @overload
+    def __getitem__(self, index: int) -> Layer: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Layer, ...]: ...
+    def __getitem__(self, index: int | slice) -> Layer | tuple[Layer, ...]:
+        return self.layers[index]
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    def __repr__(self) -> str:
+        return f"Sequential([{', '.join(map(repr, self.layers))}])"
+
+
+def MLP(
+    sizes: Sequence[int],
+    activation: str = "relu",
+    output_activation: str | None = None,
+    init: str | Initializer = "he",
+    seed: int | np.random.Generator | None = None,
+    dtype: Any = np.float32,
+) -> Sequential:
+    """A multi-layer perceptron: Linear layers of these sizes with an activation between them.
+
+    Parameters
+    ----------
+    sizes : sequence of at least two ints
+        Width of the input, of each hidden layer, and of the output.
+    activation : {"relu", "sigmoid", "tanh", "identity", "softmax"}
+        After each hidden layer.
+    output_activation : the same or None
+        After the last layer. None gives logits, which is what CrossEntropyLoss and BCEWithLogitsLoss take.
+    init : {"he", "xavier", "zeros"} or callable
+        First values of the weights; biases start at zero.
+    seed : int, numpy.random.Generator or None
+    dtype : np.float32 or np.float64
+
+    Returns
+    -------
+    Sequential
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> fc.MLP([64, 128, 10])
+    Sequential([Linear(64, 128), ReLU(), Linear(128, 10)])
+    """
+    if isinstance(sizes, (str, bytes)) or not np.iterable(sizes):
+        raise TypeError(f"MLP: sizes must be a sequence of widths such as [64, 128, 10], got {sizes!r}")
+    sizes = [positive_int(size, "MLP", "each size") for size in sizes]
+    if len(sizes) < 2:
+        raise ValueError(f"MLP: sizes must name at least the input's and output's width, got {sizes}")
+    rng = np.random.default_rng(seed)
+    layers: list[Layer] = []
+    for n_in, n_out in pairwise(sizes):
+        layers += [Linear(n_in, n_out, init=init, seed=rng, dtype=dtype), get_activation(activation)]
+    layers.pop()
+    if output_activation is not None:
+        layers.append(get_activation(output_activation))
+    return Sequential(layers)
+
+
+def check_chain(layers: tuple[Layer, ...]) -> None:
+    """Raise unless these layers can follow one another in a new network."""
+    if not layers:
+        raise ValueError("Sequential: a network needs at least one layer")
+    last = None  # the latest layer that fixes width and dtype
+    for i, layer in enumerate(layers):
+        if not isinstance(layer, Layer):
+            raise TypeError(f"Sequential: layer {i} must be a layer object such as ReLU(), got {layer!r}")
+        if any(layer is other for other in layers[:i]):
+            raise ValueError(f"Sequential: layer {i}, {layer}, is there twice; use copy.deepcopy(layer)")
+        if layer._owner is not None and layer._owner() is not None:
+            raise ValueError(f"Sequential: layer {i}, {layer}, is in another network; copy.deepcopy(layer)")
+        if layer.dtype is None:
+            continue
+        if last is not None and layer.in_features != last.out_features:
+            raise ValueError(
+                f"Sequential: {last} gives {last.out_features} numbers per sample, but layer {i}, {layer}, "
+                f"takes {layer.in_features}; make the two widths equal"
+            )
+        if last is not None and layer.dtype != last.dtype:
+            raise ValueError(f"Sequential: {last} is {last.dtype}, but layer {i}, {layer}, is {layer.dtype}")
+        last = layer
+
+
+def fuse(layers: tuple[Layer, ...]) -> list[tuple[Any, Activation | None]]:
+    """Steps (layer, activation): each Linear with the ReLU, Sigmoid or Tanh that follows it, others alone."""
+    steps: list[tuple[Any, Activation | None]] = []
+    for layer in layers:
+        previous, taken = steps[-1] if steps else (None, None)
+        if isinstance(layer, (ReLU, Sigmoid, Tanh)) and isinstance(previous, Linear) and not taken:
+            steps[-1] = (previous, layer)
+        else:
+            steps.append((layer, None))
+    return steps

@@ -1,0 +1,129 @@
+"""The naive NumPy reference: the textbook formula of every kernel in the fewest lines.
+
+Same names and signatures as `fastfc.kernels`, so that the two can be swapped and compared. Samples
+are rows: x is (n, i), weight (i, o), bias (o,), grad_output (n, o).
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+
+def relu(z):
+    return np.maximum(z, 0)
+
+
+def sigmoid(z):
+    e = np.exp(-np.abs(z))  # of −|z|, which cannot overflow
+    return np.where(z >= 0, 1, e) / (1 + e)
+
+
+def softmax(z):
+    e = np.exp(z - z.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+ACTIVATIONS: dict[str, Callable] = {
+    "identity": lambda z: z,
+    "relu": relu,
+    "sigmoid": sigmoid,
+    "tanh": np.tanh,
+    "softmax": softmax,
+}
+
+# g ⊙ f′(z), written with y = f(z)
+DERIVATIVES: dict[str, Callable] = {
+    "identity": lambda y, g: g,
+    "relu": lambda y, g: g * (y > 0),
+    "sigmoid": lambda y, g: g * y * (1 - y),
+    "tanh": lambda y, g: g * (1 - y * y),
+    "softmax": lambda y, g: y * (g - (g * y).sum(axis=-1, keepdims=True)),
+}
+
+
+def dense_forward(x, weight, bias, out, activation="identity"):
+    out[...] = ACTIVATIONS[activation](x @ weight + bias)
+
+
+def dense_weight_grad(x, grad_output, out):
+    out[...] = x.T @ grad_output
+
+
+def dense_add_weight_grad(x, grad_output, out):
+    out += x.T @ grad_output
+
+
+def dense_bias_grad(grad_output, out):
+    out[...] = grad_output.sum(axis=0)
+
+
+def dense_add_bias_grad(grad_output, out):
+    out += grad_output.sum(axis=0)
+
+
+def dense_input_grad(grad_output, weight, out):
+    out[...] = grad_output @ weight.T
+
+
+def exp(x, out):
+    out[...] = np.exp(x)
+
+
+def tanh(x, out):
+    out[...] = np.tanh(x)
+
+
+def activation_forward(x, out, activation):
+    out[...] = ACTIVATIONS[activation](x)
+
+
+def activation_backward(output, grad_output, out, activation):
+    out[...] = DERIVATIVES[activation](output, grad_output)
+
+
+def mse_loss(prediction, target, out):
+    error = prediction - target
+    out[...] = 2 * error / error.size
+    return float(np.mean(error**2))
+
+
+def cross_entropy_loss(logits, target, out):
+    y = np.eye(logits.shape[1])[target] if target.ndim == 1 else target
+    p, z = softmax(logits), logits - logits.max(axis=1, keepdims=True)
+    out[...] = (p * y.sum(axis=1, keepdims=True) - y) / len(logits)
+    return float(np.mean((y * (np.log(np.exp(z).sum(axis=1, keepdims=True)) - z)).sum(axis=1)))
+
+
+def bce_with_logits_loss(logits, target, out):
+    out[...] = (sigmoid(logits) - target) / logits.size
+    return float(np.mean(np.maximum(logits, 0) - logits * target + np.log1p(np.exp(-np.abs(logits)))))
+
+
+def sgd(params, grads, velocity, lr, momentum, weight_decay):
+    step = grads + weight_decay * params
+    if momentum:
+        velocity *= momentum
+        velocity += step
+        step = velocity
+    params -= lr * step
+
+
+def train_step(x, target, weights, biases, lr, activation="relu", loss=cross_entropy_loss):
+    """One step of gradient descent on a network with hidden layers of this activation.
+
+    weights and biases are lists of arrays, one per layer, updated in place; returns the loss before.
+    """
+    outputs = [x]
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        outputs.append(ACTIVATIONS[activation](outputs[-1] @ weight + bias))
+    prediction = outputs[-1] @ weights[-1] + biases[-1]
+
+    grad = np.empty_like(prediction)
+    value = loss(prediction, target, grad)
+    for layer in reversed(range(len(weights))):
+        weight_grad, bias_grad = outputs[layer].T @ grad, grad.sum(axis=0)
+        if layer > 0:
+            grad = DERIVATIVES[activation](outputs[layer], grad @ weights[layer].T)
+        weights[layer] -= lr * weight_grad
+        biases[layer] -= lr * bias_grad
+    return value

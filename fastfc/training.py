@@ -1,0 +1,253 @@
+"""Training: `train_step`, `fit` and `evaluate`, which are methods of every network, and `History`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .checks import as_floats, as_real, positive_int
+from .losses import Loss
+from .optimizers import SGD
+
+if TYPE_CHECKING:
+    from .network import Sequential
+
+
+@dataclass
+class History:
+    """What `fit` saw, one entry per finished epoch.
+
+    Attributes
+    ----------
+    loss : list of float
+        Mean over the epoch's samples of the loss just before each step.
+    val_loss : list of float
+        Loss on the validation data after the epoch; empty without validation data.
+    seconds : list of float
+        Wall time, validation included.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> net = fc.MLP([1, 1], init="zeros")
+    >>> net.fit([[2]], [[1]], loss=fc.MSELoss(), optimizer=fc.SGD(0.05), epochs=3).loss
+    [1.0, 0.25, 0.0625]
+    """
+
+    loss: list[float] = field(default_factory=list)
+    val_loss: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+
+def train_step(network: Sequential, x: ArrayLike, y: ArrayLike, loss: Loss, optimizer: SGD) -> float:
+    """One step on one batch: forward, loss, backward, update.
+
+    Parameters
+    ----------
+    x : (n, in_features) array of real numbers
+    y : the loss's target for these n samples
+    loss : Loss
+    optimizer : SGD
+
+    Returns
+    -------
+    float
+        The loss before the update.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For bad input; the network is then unchanged.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> net = fc.MLP([2, 1], init="zeros")
+    >>> net.train_step([[1, 2]], [[3]], fc.MSELoss(), fc.SGD(lr=0.1))
+    9.0
+    >>> net.params
+    array([0.6, 1.2, 0.6], dtype=float32)
+    """
+    check_loss_and_optimizer(loss, optimizer)
+    x, y = check_data(network, x, y, loss)
+    optimizer.prepare(network)
+    return step(network, x, y, loss, optimizer)
+
+
+def fit(
+    network: Sequential,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    loss: Loss,
+    optimizer: SGD,
+    epochs: int = 1,
+    batch_size: int = 32,
+    shuffle: bool = True,
+    seed: int | np.random.Generator | None = None,
+    validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+    progress: bool = False,
+) -> History:
+    """Train on all samples, batch by batch, for some epochs.
+
+    Parameters
+    ----------
+    x : (n, in_features) array of real numbers
+    y : the loss's target for these n samples
+    loss : Loss
+    optimizer : SGD
+    epochs, batch_size : int
+        The last batch of an epoch is smaller if batch_size does not divide n.
+    shuffle : bool
+        Whether to visit the samples in a new random order each epoch, the next `permutation(n)` of
+        `numpy.random.default_rng(seed)`.
+    seed : int, numpy.random.Generator or None
+    validation_data : (x, y), optional
+        Evaluated after each epoch.
+    progress : bool
+        Whether to show a line of progress on stderr, if that is a terminal.
+
+    Returns
+    -------
+    History
+        Also kept as `network.history` while this runs. After Ctrl-C the network is that of the last
+        completed step, and its history that of the completed epochs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For bad input, all of it checked before the first step.
+
+    Examples
+    --------
+    >>> import numpy as np, fastfc as fc
+    >>> x = np.linspace(-1, 1, 50)[:, None]
+    >>> net = fc.MLP([1, 1], seed=0)
+    >>> history = net.fit(x, 2 * x + 1, loss=fc.MSELoss(), optimizer=fc.SGD(lr=0.2), epochs=40, seed=0)
+    >>> net.params.round(3)
+    array([2., 1.], dtype=float32)
+    >>> len(history.loss)
+    40
+    """
+    check_loss_and_optimizer(loss, optimizer)
+    epochs = positive_int(epochs, "fit", "epochs")
+    batch_size = positive_int(batch_size, "fit", "batch_size")
+    x, y = check_data(network, x, y, loss)
+    if validation_data is not None:
+        if len(validation_data) != 2:
+            raise ValueError(f"fit: validation_data must be (x, y), got {len(validation_data)} items")
+        x_val, y_val = check_data(network, *validation_data, loss)
+    rng = np.random.default_rng(seed)
+    optimizer.prepare(network)
+
+    network.history = history = History()
+    line = Progress(progress, epochs, len(x))
+    try:
+        for epoch in range(epochs):
+            start, total, done = time.perf_counter(), 0.0, 0
+            order = rng.permutation(len(x)) if shuffle else None
+            for rows in batches(len(x), batch_size):
+                chosen = rows if order is None else order[rows]
+                batch = x[chosen]
+                total += len(batch) * step(network, batch, y[chosen], loss, optimizer)
+                done += len(batch)
+                line.show(epoch, done, total / done, history)
+            if validation_data is not None:
+                history.val_loss.append(mean_loss(network, x_val, y_val, loss, batch_size=1024))
+            history.loss.append(total / done)
+            history.seconds.append(time.perf_counter() - start)
+            line.show(epoch, done, total / done, history)
+    finally:
+        line.close()
+    return history
+
+
+def evaluate(network: Sequential, x: ArrayLike, y: ArrayLike, loss: Loss, batch_size: int = 1024) -> float:
+    """Mean loss over all samples. Changes nothing; `batch_size` only bounds the memory.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> net = fc.MLP([2, 1], init="zeros")
+    >>> net.evaluate([[1, 2], [3, 4]], [[1], [3]], fc.MSELoss())
+    5.0
+    """
+    check_loss(loss)
+    batch_size = positive_int(batch_size, "evaluate", "batch_size")
+    return mean_loss(network, *check_data(network, x, y, loss), loss, batch_size)
+
+
+def step(network: Sequential, x: NDArray[Any], y: NDArray[Any], loss: Loss, optimizer: SGD) -> float:
+    """`train_step` on checked arrays; leaves out dL/dx of the first layer, which nobody needs."""
+    prediction = network._forward(x)
+    grad = np.empty(prediction.shape, prediction.dtype)
+    value = loss._value(prediction, y, grad)
+    network._backward(grad, input_grad=False)
+    optimizer.step(network)
+    return value
+
+
+def mean_loss(network: Sequential, x: NDArray[Any], y: NDArray[Any], loss: Loss, batch_size: int) -> float:
+    total = 0.0
+    for rows in batches(len(x), batch_size):
+        prediction = network._output(x[rows])
+        grad = np.empty(prediction.shape, prediction.dtype)
+        total += len(prediction) * loss._value(prediction, y[rows], grad)
+    return total / len(x)
+
+
+def batches(n: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, n, size)]
+
+
+def check_data(
+    network: Sequential, x: ArrayLike, y: ArrayLike, loss: Loss
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """x and y as the kernels take them, checked against the network and each other."""
+    x = network._check_rows(as_floats(x, network.dtype, network, "x"))
+    if len(x) == 0:
+        raise ValueError(f"{network}: x has shape {x.shape}; give at least one sample")
+    y = as_real(y, network, "y")
+    if y.shape[:1] != x.shape[:1]:
+        raise ValueError(f"{network}: x has shape {x.shape}, y {y.shape}; give one target for each sample")
+    return x, loss.check_target(y, (len(x), network.out_features or x.shape[1]), x.dtype)
+
+
+def check_loss_and_optimizer(loss: Loss, optimizer: SGD) -> None:
+    check_loss(loss)
+    if not isinstance(optimizer, SGD):
+        raise TypeError(f"optimizer must be an object such as SGD(lr=0.1), got {optimizer!r}")
+
+
+def check_loss(loss: Loss) -> None:
+    if not isinstance(loss, Loss):
+        raise TypeError(f"loss must be an object such as MSELoss(), got {loss!r}")
+
+
+class Progress:
+    """One line on stderr that tells how far `fit` is; silent unless stderr is a terminal."""
+
+    def __init__(self, wanted: bool, epochs: int, n: int) -> None:
+        self.on = wanted and sys.stderr.isatty()
+        self.epochs, self.n = epochs, n
+        self.start, self.next, self.text = time.perf_counter(), 0.0, ""
+
+    def show(self, epoch: int, done: int, loss: float, history: History) -> None:
+        now = time.perf_counter() if self.on else 0.0
+        finished = (epoch * self.n + done) / (self.epochs * self.n)
+        if self.on and (now >= self.next or finished == 1):
+            val_loss = f"  val {history.val_loss[-1]:.4f}" if history.val_loss else ""
+            speed = (epoch * self.n + done) / (now - self.start)
+            bar = f"{'█' * int(20 * finished):░<20}"
+            text = f"epoch {epoch + 1}/{self.epochs} {bar} loss {loss:.4f}{val_loss}  {speed:,.0f} samples/s"
+            sys.stderr.write("\r" + text.ljust(len(self.text)))
+            self.next, self.text = now + 0.1, text
+
+    def close(self) -> None:
+        if self.text:
+            sys.stderr.write("\n")

@@ -1,0 +1,26 @@
+"""Numba kernels of dense layers: functions of arrays, callable from Python and from @njit code."""
+
+from fastfc.kernels.activations import activation_backward, activation_forward, exp, tanh
+from fastfc.kernels.bias_grad import dense_add_bias_grad, dense_bias_grad
+from fastfc.kernels.forward import dense_forward
+from fastfc.kernels.input_grad import dense_input_grad
+from fastfc.kernels.losses import bce_with_logits_loss, cross_entropy_loss, mse_loss
+from fastfc.kernels.optimizers import sgd
+from fastfc.kernels.weight_grad import dense_add_weight_grad, dense_weight_grad
+
+__all__ = [
+    "activation_backward",
+    "activation_forward",
+    "bce_with_logits_loss",
+    "cross_entropy_loss",
+    "dense_add_bias_grad",
+    "dense_add_weight_grad",
+    "dense_bias_grad",
+    "dense_forward",
+    "dense_input_grad",
+    "dense_weight_grad",
+    "exp",
+    "mse_loss",
+    "sgd",
+    "tanh",
+]

@@ -1,0 +1,285 @@
+"""Where arrays enter: one native function per kernel and dtype, checked, cached, callable from anywhere.
+
+A kernel is compiled once per dtype, for arrays of any strides. Its machine code is reached through a cell
+that holds its address: nopython code that calls it, the user's own included, knows only the name of the
+cell. So it compiles in milliseconds, and never runs a stale kernel after an upgrade.
+"""
+
+import re
+
+import numpy as np
+from numba import njit, types
+from numba.core import errors
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import lower_builtin
+
+from fastfc.kernels.cache import KernelCache, compile_lock
+from fastfc.kernels.simd import address, call_through_cell, define_symbol
+
+OK, BAD_SHAPE, OVERLAP, BAD_LABEL = range(4)
+DTYPES = {np.dtype("f4"): types.float32, np.dtype("f8"): types.float64}
+
+
+@njit
+def extent(x):
+    """First and last address of an array's elements, in bytes."""
+    low = high = address(x)
+    for d in range(x.ndim):
+        if x.shape[d] == 0:
+            return low, low
+        reach = (x.shape[d] - 1) * x.strides[d]
+        low += min(reach, 0)
+        high += max(reach, 0)
+    return low, high + x.itemsize
+
+
+@njit
+def overlaps(x, y):
+    """Whether the extents of two arrays overlap in memory."""
+    x_low, x_high = extent(x)
+    y_low, y_high = extent(y)
+    return x_low < y_high and y_low < x_high
+
+
+@njit
+def same(x, y):
+    """Whether two arrays of one shape are the same elements in the same order."""
+    return address(x) == address(y) and x.strides == y.strides
+
+
+@njit
+def keep_alive(array):
+    """Numba may free an array after its last use, and knows nothing of pointers into it: use it once more."""
+    return array.size
+
+
+@njit
+def check(status):
+    """In nopython code: raise what a status says."""
+    if status == BAD_SHAPE:
+        raise ValueError("fastfc: the shapes of the arrays do not fit; call the kernel from Python for details")
+    if status == OVERLAP:
+        raise ValueError("fastfc: the output overlaps an input in memory; give it an array of its own")
+    if status == BAD_LABEL:
+        raise ValueError("fastfc: a class index is negative, or not below the number of columns")
+
+
+natives = {}
+
+
+class Native:
+    """A nopython function that is compiled once per dtype and called through a cell.
+
+    Parameters
+    ----------
+    function : callable
+        The nopython source.
+    signature : callable
+        dtype (a Numba float type) -> Numba signature. The first argument's `dtype` picks the dtype.
+    """
+
+    def __init__(self, function, signature):
+        self.name, self.signature = function.__name__.lstrip("_"), signature
+        self.dispatcher = njit(nogil=True, error_model="numpy")(function)
+        self.dispatcher._cache = KernelCache(function)
+        self.dispatcher._can_compile = False
+        self.cells = {}
+        natives[self.name] = self
+        for dtype in DTYPES.values():
+            self.cells[dtype] = np.zeros(1, np.uintp)
+            define_symbol(self.cell_name(dtype), self.cells[dtype].ctypes.data)
+        declare(self)
+
+    def cell_name(self, dtype):
+        return f"fastfc.{self.name}.{dtype}"
+
+    def ensure(self, dtype):
+        """Compile for `dtype`, or load from the cache, unless that is done."""
+        if self.cells[dtype][0]:
+            return
+        with compile_lock():
+            if not self.cells[dtype][0]:
+                self.dispatcher._can_compile = True
+                try:
+                    self.dispatcher.compile(self.signature(dtype))
+                finally:
+                    self.dispatcher._can_compile = False
+                result = self.dispatcher.overloads[self.signature(dtype).args]
+                self.cells[dtype][0] = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
+
+
+def native(signature):
+    """Decorator: see Native."""
+    return lambda function: Native(function, signature)
+
+
+class Loaded:
+    """Kept among the constants of compiled code that calls a kernel: unpickling it loads the kernel."""
+
+    def __init__(self, name, dtype):
+        self.name, self.dtype = name, dtype
+        natives[name].ensure(dtype)
+
+    def __reduce__(self):
+        return Loaded, (self.name, self.dtype)
+
+
+def declare(kernel):
+    """Teach Numba to call a Native."""
+
+    class Template(AbstractTemplate):
+        key = kernel
+
+        def generic(self, args, kws):
+            dtype = getattr(args[0], "dtype", None)
+            expected = kernel.signature(dtype) if dtype in kernel.cells else None
+            if expected is None or kws or not all(map(self.accepts, args, expected.args)):
+                wanted = ", ".join(map(str, kernel.signature(types.float32).args))
+                raise errors.TypingError(
+                    f"{kernel.name} takes {wanted} or the same in float64; got {', '.join(map(str, args))}"
+                )
+            return expected
+
+        @staticmethod
+        def accepts(given, expected):
+            if isinstance(expected, types.Array):
+                return (
+                    isinstance(given, types.Array)
+                    and (given.dtype, given.ndim) == (expected.dtype, expected.ndim)
+                    and (given.mutable or not expected.mutable)
+                )
+            return True
+
+    infer_global(kernel, types.Function(Template))
+
+    @lower_builtin(kernel, types.VarArg(types.Any))
+    def lower(context, builder, sig, args):
+        dtype = sig.args[0].dtype
+        manager = context.get_env_manager(builder)
+        manager.add_const(Loaded(kernel.name, dtype))
+        return call_through_cell(context, builder, kernel.cell_name(dtype), sig, args)
+
+
+class Argument:
+    """One array argument as a specification says it: "x[n, i]", "target:int64[n]"."""
+
+    def __init__(self, text, written):
+        name, kind, dims = re.fullmatch(r"(\w+)(?::(\w+))?\[([\w, ]*)\]", text).groups()
+        self.name, self.dims, self.written = name, dims.replace(" ", "").split(","), written
+        self.kind = getattr(types, kind) if kind else None
+
+    def type(self, dtype):
+        return types.Array(self.kind or dtype, len(self.dims), "A", readonly=not self.written, aligned=False)
+
+    def shape(self):
+        return "(" + ", ".join(self.dims) + ("," if len(self.dims) == 1 else "") + ")"
+
+
+class Kernel(Native):
+    """A native function of arrays that can be called from Python.
+
+    The function returns a status, OK for instance, or a tuple of a status and a float. From Python any
+    other argument than an array of the right dtype and rank takes the slow way, `explain`.
+    """
+
+    def __init__(self, function, specification, *scalars, result=types.int64):
+        read, _, written = specification.partition("->")
+        find = re.compile(r"\w+(?::\w+)?\[[\w, ]*\]").findall
+        self.arguments = [Argument(text, False) for text in find(read)]
+        self.arguments += [Argument(text, True) for text in find(written)]
+        self.scalars = scalars
+        super().__init__(function, lambda dtype: signature(result, *[a.type(dtype) for a in self.arguments], *scalars))
+
+    def __call__(self, *args):
+        try:
+            result = self.dispatcher(*args)
+        except TypeError:
+            return self.explain(args)
+        if result == OK:
+            return None
+        return self.explain(args) if type(result) is int or result[0] != OK else result[1]
+
+    def explain(self, args):
+        """Convert what can be converted and call again, or say what is wrong."""
+        given, scalars = args[: len(self.arguments)], args[len(self.arguments) :]
+        outs = [x for x, a in zip(given, self.arguments, strict=True) if a.written]
+        for out, argument in zip(outs, [a for a in self.arguments if a.written], strict=True):
+            self.check_out(out, argument)
+        dtype = outs[0].dtype
+        arrays = [
+            x if a.written else self.convert(x, a, np.dtype(str(a.kind)) if a.kind else dtype)
+            for x, a in zip(given, self.arguments, strict=True)
+        ]
+        self.check_shapes(arrays, dtype)
+        self.ensure(DTYPES[dtype])
+        result = self.dispatcher(*arrays, *scalars)
+        if OVERLAP in (result, result[0] if isinstance(result, tuple) else OK):
+            self.check_overlap(arrays)
+            # interleaved: the extents overlap, the elements don't
+            copies = [np.array(x) if a.written else x for x, a in zip(arrays, self.arguments, strict=True)]
+            result = self.dispatcher(*copies, *scalars)
+            for target, copy, a in zip(arrays, copies, self.arguments, strict=True):
+                if a.written:
+                    target[...] = copy
+        if isinstance(result, int):
+            return None
+        if result[0] == BAD_LABEL:
+            labels, classes = arrays[1], arrays[0].shape[1]
+            wrong = labels[(labels < 0) | (labels >= classes)][0]
+            raise ValueError(
+                f"{self.name}: class {wrong} in target, but logits have {classes} columns: 0 to {classes - 1}"
+            )
+        return result[1]
+
+    def check_overlap(self, arrays):
+        for i, (out, written) in enumerate(zip(arrays, self.arguments, strict=True)):
+            for j, (x, a) in enumerate(zip(arrays, self.arguments, strict=True)):
+                if written.written and i != j and np.shares_memory(x, out):
+                    raise ValueError(
+                        f"{self.name}: {written.name} overlaps {a.name} in memory; give it an array of its own"
+                    )
+
+    def check_out(self, out, argument):
+        where = f"{self.name}: {argument.name}"
+        if type(out) is not np.ndarray:
+            raise TypeError(f"{where} must be a NumPy array that can be written into, not {type(out).__name__}")
+        if out.dtype not in DTYPES or not out.dtype.isnative:
+            raise TypeError(f"{where} has dtype {out.dtype.str}; it must be float32 or float64 in native byte order")
+        if not out.flags.writeable:
+            raise ValueError(f"{where} is read-only; give it a writable array")
+
+    def convert(self, x, argument, dtype):
+        where = f"{self.name}: {argument.name}"
+        if isinstance(x, np.ma.MaskedArray):
+            raise TypeError(f"{where} is a masked array; fill it first, for example with x.filled(0)")
+        x = np.asarray(x)
+        if x.dtype == dtype:
+            return x
+        if dtype.kind == "i":
+            if x.dtype.kind in "iub" and (x.dtype.kind != "u" or x.dtype.itemsize < 8):
+                return x.astype(dtype)
+            raise TypeError(f"{where} must hold integers, not {x.dtype}; convert it with astype(int)")
+        if x.dtype.kind in "iub" or (x.dtype.kind == "f" and x.dtype.newbyteorder("=") in (np.dtype("f2"), dtype)):
+            return x.astype(dtype)
+        if x.dtype.kind == "f":
+            raise TypeError(
+                f"{where} is {x.dtype}, but {self.arguments[-1].name} is {dtype}: "
+                f"one dtype for all, for example {argument.name}.astype({str(dtype)!r})"
+            )
+        raise TypeError(f"{where} has dtype {x.dtype}; give real numbers: float32, float64 or integers")
+
+    def check_shapes(self, arrays, dtype):
+        sizes = {}
+        for x, a in zip(arrays, self.arguments, strict=True):
+            fits = x.ndim == len(a.dims)
+            for dim, size in zip(a.dims, x.shape, strict=False):
+                fits = fits and sizes.setdefault(dim, (size, a.name))[0] == size
+            if not fits:
+                shapes = ", ".join(f"{b.name} {y.shape}" for y, b in zip(arrays, self.arguments, strict=True))
+                wanted = ", ".join(f"{b.name} {b.shape()}" for b in self.arguments)
+                raise ValueError(f"{self.name}: {a.name} {x.shape} does not fit; got {shapes}; needed {wanted}")
+
+
+def kernel(specification, *scalars, result=types.int64):
+    """Decorator: see Kernel. The specification names the arrays, "x[n, i], weight[i, o] -> out[n, o]"."""
+    return lambda function: Kernel(function, specification, *scalars, result=result)

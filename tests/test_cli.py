@@ -1,0 +1,97 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+import fastfc
+from fastfc.cli import environment, main
+
+BAD = [
+    [],
+    ["no-such-command"],
+    ["demo", "--epochs", "0"],
+    ["demo", "--epochs", "two"],
+    ["demo", "--epochs", "-1"],
+    ["demo", "--seed", "1.5"],
+    ["demo", "--plot", "no-such-folder/plot.png"],
+    ["demo", "--plot", "plot.txt"],
+    ["demo", "extra"],
+    ["compare", "--shapes"],
+    ["compare", "--shapes", "3x4"],
+    ["compare", "--shapes", "3x4x0"],
+    ["compare", "--shapes", "8x8x8", "3x4xfive"],
+    ["compare", "--threads", "0"],
+    ["compare", "--threads", "100000"],
+    ["compare", "--dtype", "float16"],
+    ["compare", "--json", "."],
+    ["doctor", "--verbose"],
+]
+
+
+def python(*arguments, stdout):
+    """Run them in a new interpreter that finds what this one finds."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-P", *arguments]
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, env=environment)
+
+
+@pytest.mark.parametrize("arguments", BAD, ids=" ".join)
+def test_bad_arguments_give_one_line_and_status_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2
+    assert out == "" and err.startswith("fastfc") and err.endswith(")\n") and err.count("\n") == 1
+    if arguments:
+        assert any(word.strip("-") in err for word in arguments)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"fastfc {fastfc.__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["demo", "compare", "doctor"])
+def test_help_names_every_option(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    options = {"demo": "--epochs --seed --plot", "compare": "--shapes --threads --dtype --json", "doctor": ""}
+    assert all(option in out for option in options[command].split())
+
+
+def test_interrupt_ends_without_traceback(monkeypatch, capsys):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastfc.cli.run", interrupted)
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_environment_frees_the_libraries_and_sets_the_threads(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.setenv("UNRELATED", "kept")
+    assert "OPENBLAS_CORETYPE" not in environment(None)
+    wanted = environment(3)
+    assert "OPENBLAS_CORETYPE" not in wanted and wanted["UNRELATED"] == "kept"
+    assert wanted["OMP_NUM_THREADS"] == wanted["NUMBA_NUM_THREADS"] == "3"
+
+
+def test_a_reader_that_leaves_early_sees_no_traceback():
+    """As in `fastfc compare | head -1`."""
+    source, sink = os.pipe()
+    os.close(source)
+    code = "from fastfc import cli; cli.run = lambda args: print('x'); raise SystemExit(cli.main(['doctor']))"
+    done = python("-c", code, stdout=sink)
+    os.close(sink)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_runs_as_a_module():
+    done = python("-m", "fastfc.cli", "--version", stdout=subprocess.PIPE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"fastfc {fastfc.__version__}\n".encode(), b"")

@@ -1,0 +1,283 @@
+import copy
+import gc
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+import fastfc as fc
+from fastfc import network, reference
+
+CLONES = [copy.copy, copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))]
+
+
+def small_net(dtype=np.float64, activation="tanh"):
+    return fc.MLP([3, 5, 4, 2], activation=activation, seed=0, dtype=dtype)
+
+
+def data(n=6, width=3, dtype=np.float64):
+    return np.random.default_rng(n).standard_normal((n, width)).astype(dtype)
+
+
+def integer_net(sizes, seed=0):
+    """Small integers and ReLU: every sum is exact in any order."""
+    net, rng = fc.MLP(sizes), np.random.default_rng(seed)
+    net.params[:] = rng.integers(-3, 4, net.params.size)
+    return net
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("activation", ["relu", "sigmoid", "tanh", "identity", "softmax"])
+def test_same_as_layer_by_layer(activation, dtype):
+    net = small_net(dtype, activation)
+    layers, x, g = copy.deepcopy(net.layers), data(dtype=dtype), data(6, 2, dtype)
+    y = x
+    for layer in layers:
+        y = layer.forward(y)
+    grad = g
+    for layer in reversed(layers):
+        grad = layer.backward(grad)
+    tolerance = 16 * np.finfo(dtype).eps
+    assert_allclose(net.forward(x), y, rtol=tolerance, atol=tolerance)
+    assert_allclose(net.backward(g), grad, rtol=tolerance, atol=tolerance)
+    assert_allclose(
+        net.grads, np.concatenate([layer.grads for layer in layers]), rtol=tolerance, atol=tolerance
+    )
+
+
+@given(sizes=st.lists(st.integers(1, 20), min_size=2, max_size=5), n=st.integers(0, 9))
+def test_any_shape_is_exact(sizes, n):
+    net, rng = integer_net(sizes), np.random.default_rng(n)
+    x, g = rng.integers(-3, 4, (n, sizes[0])), rng.integers(-3, 4, (n, sizes[-1]))
+    linears = net[::2]
+    outputs = [x]
+    for layer in linears:
+        outputs.append(np.maximum(outputs[-1] @ layer.weight.astype(int) + layer.bias.astype(int), 0))
+    assert_array_equal(net.forward(x), outputs[-2] @ linears[-1].weight + linears[-1].bias)
+    net.grads[:] = np.nan
+    grad_input = net.backward(g)
+    for layer, z in zip(reversed(linears), reversed(outputs[:-1]), strict=True):
+        assert_array_equal(layer.weight_grad, z.T @ g)
+        assert_array_equal(layer.bias_grad, g.sum(axis=0))
+        g = (g @ layer.weight.T.astype(int)) * ((z > 0) | (layer is linears[0]))
+    assert_array_equal(grad_input, g)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_parameters_live_in_one_aligned_vector(dtype):
+    net = small_net(dtype)
+    for flat, names in [(net.params, ("weight", "bias")), (net.grads, ("weight_grad", "bias_grad"))]:
+        assert flat.dtype == dtype and flat.ctypes.data % 64 == 0
+        flat[:] = np.arange(flat.size)
+        parts = [getattr(layer, name).ravel() for layer in net[::2] for name in names]
+        assert_array_equal(np.concatenate(parts), np.arange(flat.size))
+        for layer in net[::2]:
+            assert np.shares_memory(getattr(layer, names[0]), flat)
+
+
+def test_building_a_network_keeps_the_values():
+    layer = fc.Linear(3, 2, seed=0)
+    layer.weight_grad = np.ones((3, 2))
+    params, grads = layer.params.copy(), layer.grads.copy()
+    net = fc.Sequential([layer])
+    assert_array_equal(net.params, params)
+    assert_array_equal(net.grads, grads)
+    layer.weight = np.zeros((3, 2))
+    assert_array_equal(net.params, np.zeros(8))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_train_step_against_the_reference(dtype):
+    net, rng = small_net(dtype), np.random.default_rng(1)
+    weights = [layer.weight.astype(np.float64) for layer in net[::2]]
+    biases = [layer.bias.astype(np.float64) for layer in net[::2]]
+    optimizer = fc.SGD(lr=0.1)
+    for _ in range(20):
+        x, labels = rng.standard_normal((7, 3)).astype(dtype), rng.integers(0, 2, 7)
+        value = net.train_step(x, labels, fc.CrossEntropyLoss(), optimizer)
+        expected = reference.train_step(x.astype(np.float64), labels, weights, biases, 0.1, "tanh")
+        assert_allclose(value, expected, rtol=100 * np.finfo(dtype).eps)
+    for layer, weight, bias in zip(net[::2], weights, biases, strict=True):
+        assert_allclose(layer.weight, weight, atol=100 * np.finfo(dtype).eps)
+        assert_allclose(layer.bias, bias, atol=100 * np.finfo(dtype).eps)
+
+
+def test_update_parameters():
+    net = small_net()
+    before = net.params.copy()
+    net.grads[:] = np.arange(net.grads.size)
+    net.update_parameters(lr=0.5)
+    assert_array_equal(net.params, before - 0.5 * np.arange(net.grads.size))
+    with pytest.raises(ValueError, match="lr must be finite and positive, got 0"):
+        net.update_parameters(0)
+
+
+def test_predict_in_chunks(monkeypatch):
+    net, x = integer_net([3, 7, 2]), np.random.default_rng(0).integers(-3, 4, (23, 3))
+    expected = net.forward(x)
+    for numbers in (1, 7 * 5, 7 * 23, 1 << 20):
+        monkeypatch.setattr(network, "PREDICT_NUMBERS", numbers)
+        assert_array_equal(net.predict(x), expected)
+    monkeypatch.setattr(network, "PREDICT_NUMBERS", 1)
+    assert_array_equal(fc.Sequential([fc.ReLU()]).predict(x), np.maximum(x, 0))
+
+
+def test_predict_saves_nothing():
+    net, x, g = small_net(), data(), data(6, 2)
+    net.forward(x)
+    before = net.backward(g)
+    net.predict(data(50))
+    assert_array_equal(net.backward(g), before)
+    fresh = small_net()
+    fresh.predict(x)
+    with pytest.raises(RuntimeError, match="call forward"):
+        fresh.backward(g)
+
+
+def test_predict_of_one_sample():
+    net, x = integer_net([3, 7, 2]), np.array([1, -2, 3])
+    assert net.predict(x).shape == (2,)
+    assert_array_equal(net.predict(x), net.predict(x[None])[0])
+
+
+def test_predict_from_many_threads():
+    net = integer_net([3, 70, 2])
+    inputs = [np.random.default_rng(i).integers(-3, 4, (20 + i, 3)) for i in range(16)]
+    expected = [net.predict(x) for x in inputs]
+    with ThreadPoolExecutor(8) as pool:
+        for y, result in zip(expected * 10, pool.map(net.predict, inputs * 10), strict=True):
+            assert_array_equal(result, y)
+
+
+@pytest.mark.parametrize("clone", CLONES)
+def test_copies_are_whole_and_independent(clone):
+    net, x = small_net(), data()
+    net.fit(x, x[:, :2], loss=fc.MSELoss(), optimizer=fc.SGD(0.1), epochs=2)
+    twin, before = clone(net), net.params.copy()
+    assert repr(twin) == repr(net) and twin.history == net.history
+    assert_array_equal(twin.params, net.params)
+    assert_array_equal(twin.grads, net.grads)
+    assert_array_equal(twin.predict(x), net.predict(x))
+    assert twin.params.ctypes.data % 64 == 0 and np.shares_memory(twin[0].weight, twin.params)
+    twin.fit(x, x[:, :2], loss=fc.MSELoss(), optimizer=fc.SGD(0.1))
+    assert_array_equal(net.params, before)
+    assert np.shares_memory(net[0].weight, net.params) and len(net.history.loss) == 2
+    assert (twin.params != before).any()
+    with pytest.raises(ValueError, match="is in another network"):
+        fc.Sequential([twin[0]])
+
+
+def test_networks_inside_networks():
+    inner = fc.Sequential([fc.Linear(3, 4, seed=0, dtype=np.float64), fc.Tanh()])
+    outer = fc.Sequential([inner, fc.Linear(4, 2, seed=1, dtype=np.float64, name="head")])
+    assert np.shares_memory(inner[0].weight, outer.params)
+    assert [name for name, _, _ in outer.named_parameters()] == [
+        "0.0.weight",
+        "0.0.bias",
+        "head.weight",
+        "head.bias",
+    ]
+    assert fc.check_gradients(pickle.loads(pickle.dumps(outer)), data())
+
+
+def test_sequence_protocol_summary_and_repr():
+    net = fc.MLP([64, 128, 10], output_activation="softmax")
+    assert (
+        len(net) == 4 and net[0] is net.layers[0] and net[-1] is net.layers[3] and list(net) == list(net[:])
+    )
+    assert repr(net) == "Sequential([Linear(64, 128), ReLU(), Linear(128, 10), Softmax()])"
+    names = {"Sequential": fc.Sequential, "Linear": fc.Linear, "ReLU": fc.ReLU, "Softmax": fc.Softmax}
+    assert repr(eval(repr(net), names)) == repr(net)
+    assert net.summary().splitlines() == [
+        "layer            output  parameters",
+        "Linear(64, 128)     128       8,320",
+        "ReLU()              128           0",
+        "Linear(128, 10)      10       1,290",
+        "Softmax()            10           0",
+        "total                         9,610",
+    ]
+    assert "any" in fc.Sequential([fc.ReLU()]).summary()
+
+
+def test_layer_is_free_again_when_its_network_is_gone():
+    layer = fc.Linear(3, 2)
+    fc.Sequential([layer])
+    gc.collect()
+    fc.Sequential([layer])
+
+
+L = fc.Linear
+
+
+@pytest.mark.parametrize(
+    "layers, error, message",
+    [
+        ([], ValueError, "at least one layer"),
+        ([L(2, 3), L(4, 1)], ValueError, r"Linear\(2, 3\) gives 3 .* layer 1, Linear\(4, 1\), takes 4"),
+        (
+            [L(2, 3), fc.ReLU(), L(4, 1, name="head")],
+            ValueError,
+            r"layer 2, Linear\(4, 1, name='head'\), takes 4",
+        ),
+        ([L(2, 3), L(3, 1, dtype=np.float64)], ValueError, r"Linear\(2, 3\) is float32, .* is float64"),
+        ([fc.ReLU], TypeError, r"layer 0 must be a layer object such as ReLU\(\), got <class"),
+        ([L(2, 2), "relu"], TypeError, "layer 1 .* got 'relu'"),
+        ([layer := fc.Linear(2, 2), layer], ValueError, r"layer 1, Linear\(2, 2\), is there twice.*deepcopy"),
+        ([relu := fc.ReLU(), fc.Linear(2, 2), relu], ValueError, r"layer 2, ReLU\(\), is there twice"),
+    ],
+)
+def test_bad_layers(layers, error, message):
+    with pytest.raises(error, match=message):
+        fc.Sequential(layers)
+
+
+def test_refused_layers_are_unchanged():
+    net = small_net()
+    free = fc.Linear(3, 3, dtype=np.float64)
+    params, owned = free.params, net[0]
+    with pytest.raises(ValueError, match=r"layer 1, .* is in another network; copy\.deepcopy"):
+        fc.Sequential([free, owned])
+    assert free.params is params and np.shares_memory(owned.weight, net.params)
+    assert len(fc.Sequential([free, copy.deepcopy(owned)])) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments, error, message",
+    [
+        (([],), ValueError, "at least the input's and output's width"),
+        (([3],), ValueError, r"got \[3\]"),
+        (([3, 0, 2],), ValueError, "each size must be at least 1, got 0"),
+        (([3, 2.5],), TypeError, "each size must be an integer, got 2.5"),
+        ((3, 2), TypeError, "sizes must be a sequence"),
+        (("32",), TypeError, "sizes must be a sequence"),
+        (([3, 4, 2], "rellu"), ValueError, "unknown activation 'rellu'"),
+        (([3, 2], "relu", "soft"), ValueError, "unknown activation 'soft'"),
+        (([3, 2], "relu", None, "hee"), ValueError, "unknown initializer 'hee'"),
+        (([3, 2], "relu", None, "he", 0, np.float16), TypeError, "got float16"),
+    ],
+)
+def test_bad_mlp(arguments, error, message):
+    with pytest.raises(error, match=message):
+        fc.MLP(*arguments)
+
+
+def test_seed():
+    assert_array_equal(fc.MLP([3, 3, 3], seed=1).params, fc.MLP([3, 3, 3], seed=1).params)
+    net = fc.MLP([3, 3, 3], seed=1)
+    assert (net[0].weight != net[2].weight).all()
+
+
+def test_bad_input_names_the_network():
+    net = fc.MLP([3, 2])
+    with pytest.raises(
+        ValueError, match=r"Sequential\(\[Linear\(3, 2\)\]\): x has shape \(5, 4\), expected \(n, 3\)"
+    ):
+        net.forward(np.zeros((5, 4)))
+    with pytest.raises(ValueError, match=r"x\.T"):
+        net.predict(np.zeros((3, 4)))
+    with pytest.raises(TypeError, match="x has dtype complex128"):
+        net.predict([[1j, 0, 0]])

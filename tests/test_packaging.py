@@ -1,0 +1,130 @@
+import ast
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import fastfc
+
+ROOT = Path(__file__).parent.parent
+CORE = sorted((ROOT / "fastfc").glob("*.py"))
+KERNELS = sorted((ROOT / "kernels").glob("*.py"))
+DATA = sorted(path for path in (ROOT / "fastfc" / "data").rglob("*") if path.is_file())
+
+
+def name(path):
+    return str(path.relative_to(ROOT))
+
+
+def imports(path):
+    """Absolute names of the modules a file imports, anywhere in it."""
+    package = ["fastfc", "kernels"] if path.parent.name == "kernels" else ["fastfc"]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            # `from fastfc import kernels` imports fastfc.kernels.
+            yield from (f"{module}.{alias.name}" if module == "fastfc" else module for alias in node.names)
+
+
+def run_python(code, cwd, path=None):
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    if path is not None:
+        env["PYTHONPATH"] = str(path)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=cwd, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel of the working tree, built from a copy so that no build folder is left behind."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / file, source)
+    for folder in ("fastfc", "kernels", "tests"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    code = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(target)], cwd=source, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (file,) = target.iterdir()
+    return file
+
+
+def test_wheel_holds_the_package_and_nothing_else(wheel):
+    expected = {name(path) for path in [*CORE, *DATA]} | {"fastfc/py.typed"}
+    expected |= {f"fastfc/{name(path)}" for path in KERNELS}
+    with zipfile.ZipFile(wheel) as archive:
+        files = {file for file in archive.namelist() if ".dist-info/" not in file}
+        assert files == expected
+        licences = {Path(file).name for file in archive.namelist() if ".dist-info/licenses/" in file}
+    assert licences == {"LICENSE", "LICENSE-digits.txt"}
+
+
+def test_version_comes_from_one_place(wheel):
+    assert wheel.name == f"fastfc-{fastfc.__version__}-py3-none-any.whl"
+    assert importlib.metadata.version("fastfc") == fastfc.__version__
+    text = [path.read_text(encoding="utf-8") for path in [*CORE, *KERNELS, ROOT / "pyproject.toml"]]
+    assert sum(len(re.findall(r"^(?:__version__|version) *= *\"", t, re.MULTILINE)) for t in text) == 1
+
+
+def test_core_dependencies_are_numba_and_numpy(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (file for file in archive.namelist() if file.endswith("/METADATA"))
+        lines = archive.read(metadata).decode().splitlines()
+    core = [x for x in lines if x.startswith("Requires-Dist:") and "extra ==" not in x]
+    assert sorted(re.split(r"[ <>=]+", x)[1] for x in core) == ["numba", "numpy"]
+
+
+def test_wheel_imports_from_any_folder(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    where = "import fastfc.kernels; print(fastfc.kernels.__file__)"
+    installed = run_python(where, tmp_path, tmp_path / "site")
+    assert Path(installed) == tmp_path / "site" / "fastfc" / "kernels" / "__init__.py"
+    # In the repository's root ./fastfc comes first on sys.path, and has no kernels folder beside it.
+    assert Path(run_python(where, ROOT, tmp_path / "site")) == ROOT / "kernels" / "__init__.py"
+
+
+@pytest.mark.parametrize("folder", [ROOT, ROOT / "tests", ROOT.parent], ids=["root", "tests", "above"])
+def test_import_adds_only_numpy_and_numba(folder):
+    code = """
+import sys
+import numba, numpy
+before = set(sys.modules)
+import fastfc, fastfc.kernels
+print(*{m.split(".")[0] for m in set(sys.modules) - before} - set(sys.stdlib_module_names))
+"""
+    assert set(run_python(code, folder).split()) <= {"fastfc", "numba", "llvmlite", "numpy"}
+
+
+@pytest.mark.parametrize("path", [p for p in CORE + KERNELS if not p.stem.startswith("__")], ids=name)
+def test_every_file_has_its_test_file(path):
+    in_both = path in KERNELS and (ROOT / "fastfc" / path.name).exists()
+    assert (ROOT / "tests" / f"test_{'kernel_' * in_both}{path.stem}.py").is_file()
+
+
+@pytest.mark.parametrize("path", CORE + KERNELS, ids=name)
+def test_only_simd_knows_llvm(path):
+    knows = any(module.split(".")[0] == "llvmlite" for module in imports(path))
+    assert not knows or path == ROOT / "kernels" / "simd.py"
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=name)
+def test_kernels_do_not_import_the_layer_above(path):
+    above = {
+        m for m in imports(path) if m.split(".")[0] == "fastfc" and m.split(".")[:2] != ["fastfc", "kernels"]
+    }
+    assert not above

@@ -1,0 +1,246 @@
+import io
+import signal
+import sys
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import fastfc as fc
+from fastfc import training
+
+X = np.random.default_rng(0).standard_normal((25, 3))
+Y = X @ [[1.0], [2.0], [3.0]] + 1
+LABELS = (Y[:, 0] > 1).astype(int)
+
+
+def net_for(n_out=1, dtype=np.float64):
+    return fc.MLP([3, 4, n_out], activation="tanh", seed=0, dtype=dtype)
+
+
+def fit(net, x=X, y=Y, **options):
+    defaults = {
+        "loss": fc.MSELoss(),
+        "optimizer": fc.SGD(0.05, momentum=0.9),
+        "epochs": 3,
+        "batch_size": 10,
+        "seed": 0,
+    }
+    return net.fit(x, y, **{**defaults, **options})
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_fit_is_the_loop_of_train_steps(shuffle):
+    net, twin = net_for(), net_for()
+    history = fit(net, shuffle=shuffle)
+    rng, optimizer, losses = np.random.default_rng(0), fc.SGD(0.05, momentum=0.9), []
+    for _ in range(3):
+        order = rng.permutation(25) if shuffle else np.arange(25)
+        values = []
+        for rows in (order[:10], order[10:20], order[20:]):
+            values.append(twin.train_step(X[rows], Y[rows], fc.MSELoss(), optimizer))
+        losses.append((10 * values[0] + 10 * values[1] + 5 * values[2]) / 25)
+    assert_array_equal(net.params, twin.params)
+    assert_allclose(history.loss, losses, rtol=1e-14)
+    assert history is net.history
+    assert history.val_loss == [] and len(history.seconds) == 3 and min(history.seconds) > 0
+
+
+def test_seed_decides_and_generators_go_on():
+    nets = [net_for() for _ in range(4)]
+    for net, seed in zip(nets, [1, 1, 2, np.random.default_rng(1)], strict=True):
+        fit(net, seed=seed)
+    assert_array_equal(nets[0].params, nets[1].params)
+    assert_array_equal(nets[0].params, nets[3].params)
+    assert (nets[0].params != nets[2].params).any()
+
+
+def test_validation_data():
+    net = net_for()
+    history = fit(net, validation_data=(X[:7], Y[:7]))
+    assert len(history.val_loss) == 3
+    assert history.val_loss[-1] == net.evaluate(X[:7], Y[:7], fc.MSELoss())
+
+
+def test_each_fit_has_its_own_history():
+    net = net_for()
+    first = fit(net, epochs=2)
+    second = fit(net, epochs=1)
+    assert net.history is second and (len(first.loss), len(second.loss)) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "x, y",
+    [(X.tolist(), Y.tolist()), (np.asfortranarray(X), Y), (X[::-1].copy()[::-1], Y), (X.astype(">f8"), Y)],
+)
+def test_layout_and_dtype_of_the_data(x, y):
+    net, twin = net_for(), net_for()
+    fit(net, x, y)
+    fit(twin)
+    assert_allclose(net.params, twin.params, rtol=1e-12)
+
+
+def test_data_is_left_alone():
+    x, y = X.copy(), Y.copy()
+    x.flags.writeable = y.flags.writeable = False
+    fit(net_for(), x, y)
+    assert_array_equal(x, X)
+
+
+@pytest.mark.parametrize("batch_size", [1, 10, 25, 1024])
+def test_evaluate(batch_size):
+    net = net_for(2)
+    loss = fc.CrossEntropyLoss()
+    expected, _ = loss(net.predict(X), LABELS)
+    before = net.params.copy()
+    assert_allclose(net.evaluate(X, LABELS, loss, batch_size), expected, rtol=1e-14)
+    assert_array_equal(net.params, before)
+    with pytest.raises(RuntimeError):
+        net.backward(np.zeros((25, 2)))
+
+
+class Interrupting(fc.MSELoss):
+    """Mean squared error until Ctrl-C comes at the n-th step."""
+
+    def __init__(self, n):
+        self.left = n
+
+    def _value(self, prediction, target, grad):
+        self.left -= 1
+        if self.left == 0:
+            signal.raise_signal(signal.SIGINT)
+        return super()._value(prediction, target, grad)
+
+
+def test_ctrl_c_leaves_the_last_completed_step_and_the_history():
+    net, twin = net_for(), net_for()
+    with pytest.raises(KeyboardInterrupt):
+        fit(net, loss=Interrupting(8), shuffle=False, epochs=100)
+    complete = fit(twin, shuffle=False, epochs=2)  # six steps
+    assert net.history.loss == complete.loss and len(net.history.seconds) == 2
+    assert (net.params != twin.params).any()
+    optimizer = fc.SGD(0.05, momentum=0.9)
+    other = net_for()
+    for step in range(7):
+        rows = slice(step % 3 * 10, step % 3 * 10 + 10)
+        other.train_step(X[rows], Y[rows], fc.MSELoss(), optimizer)
+    assert_array_equal(net.params, other.params)
+    assert np.isfinite(net.predict(X)).all()
+    assert len(fit(net, epochs=1).loss) == 1
+
+
+BAD = [
+    ({"x": X[:, :2]}, ValueError, r"x has shape \(25, 2\), expected \(n, 3\)"),
+    ({"x": X[0]}, ValueError, r"x has shape \(3,\)"),
+    ({"x": X[:20]}, ValueError, r"x has shape \(20, 3\), y \(25, 1\); give one target for each sample"),
+    ({"x": X[:0], "y": Y[:0]}, ValueError, "at least one sample"),
+    ({"x": X * 1j}, TypeError, "x has dtype complex128"),
+    ({"y": Y[:, 0]}, ValueError, r"target\[:, None\]"),
+    ({"y": [[1], [2, 3]]}, ValueError, "y has rows of different lengths"),
+    ({"y": 1.0}, ValueError, r"y \(\)"),
+    ({"y": Y.astype(str)}, TypeError, "y has dtype"),
+    ({"loss": fc.CrossEntropyLoss(), "y": LABELS}, ValueError, r"class indices must lie in 0\.\.0"),
+    ({"loss": fc.CrossEntropyLoss(), "y": LABELS * 1.0}, TypeError, "astype"),
+    ({"loss": fc.MSELoss}, TypeError, r"loss must be an object such as MSELoss\(\)"),
+    ({"loss": "mse"}, TypeError, "got 'mse'"),
+    ({"optimizer": fc.SGD}, TypeError, r"optimizer must be an object such as SGD\(lr=0.1\)"),
+    ({"optimizer": None}, TypeError, "got None"),
+]
+BAD_FIT = [
+    ({"epochs": 0}, ValueError, "epochs must be at least 1"),
+    ({"epochs": 1.5}, TypeError, "epochs must be an integer"),
+    ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
+    ({"batch_size": None}, TypeError, "batch_size must be an integer"),
+    ({"validation_data": (X,)}, ValueError, r"validation_data must be \(x, y\)"),
+    ({"validation_data": (X, Y[:3])}, ValueError, r"y \(3, 1\)"),
+]
+
+
+@pytest.mark.parametrize("options, error, message", BAD + BAD_FIT)
+def test_bad_input_of_fit_changes_nothing(options, error, message):
+    net = net_for()
+    history, params, grads = fit(net), net.params.copy(), net.grads.copy()
+    with pytest.raises(error, match=message):
+        fit(net, **options)
+    assert_array_equal(net.params, params)
+    assert_array_equal(net.grads, grads)
+    assert net.history is history
+
+
+@pytest.mark.parametrize("options, error, message", BAD)
+def test_bad_input_of_train_step_changes_nothing(options, error, message):
+    net = net_for()
+    fit(net)
+    params, grads = net.params.copy(), net.grads.copy()
+    with pytest.raises(error, match=message):
+        net.train_step(**{"x": X, "y": Y, "loss": fc.MSELoss(), "optimizer": fc.SGD(), **options})
+    assert_array_equal(net.params, params)
+    assert_array_equal(net.grads, grads)
+
+
+def test_optimizer_of_another_network_changes_nothing():
+    optimizer, net = fc.SGD(momentum=0.9), net_for()
+    fit(fc.MLP([3, 1]), optimizer=optimizer)
+    params, grads = net.params.copy(), net.grads.copy()
+    for call in (
+        lambda: fit(net, optimizer=optimizer),
+        lambda: net.train_step(X, Y, fc.MSELoss(), optimizer),
+    ):
+        with pytest.raises(ValueError, match="use a new optimizer"):
+            call()
+    assert_array_equal(net.params, params)
+    assert_array_equal(net.grads, grads)
+
+
+@pytest.mark.parametrize("options, error, message", [case for case in BAD if "optimizer" not in case[0]])
+def test_bad_input_of_evaluate(options, error, message):
+    with pytest.raises(error, match=message):
+        net_for().evaluate(**{"x": X, "y": Y, "loss": fc.MSELoss(), **options})
+    with pytest.raises(ValueError, match="batch_size"):
+        net_for().evaluate(X, Y, fc.MSELoss(), batch_size=0)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_is_one_line(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    history = fit(net_for(), progress=True, validation_data=(X, Y))
+    text = sys.stderr.getvalue()
+    last = text.split("\r")[-1]
+    assert text.count("\n") == 1 and text.endswith("\n")
+    assert last.startswith(
+        f"epoch 3/3 {'█' * 20} loss {history.loss[-1]:.4f}  val {history.val_loss[-1]:.4f}"
+    )
+    assert "samples/s" in last
+
+
+def test_progress_line_ends_after_ctrl_c(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with pytest.raises(KeyboardInterrupt):
+        fit(net_for(), loss=Interrupting(5), progress=True)
+    assert sys.stderr.getvalue().endswith("\n")
+
+
+def test_progress_is_silent_elsewhere(monkeypatch, capsys):
+    fit(net_for(), progress=True)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    fit(net_for())
+    assert sys.stderr.getvalue() == ""
+
+
+def test_batches_cover_all_rows_once():
+    for n, size in [(1, 1), (10, 3), (9, 3), (2, 5)]:
+        rows = np.concatenate([np.arange(n)[batch] for batch in training.batches(n, size)])
+        assert_array_equal(rows, np.arange(n))
+
+
+def test_digits():
+    images, labels = fc.load_digits()
+    net = fc.MLP([64, 64, 10], seed=0)
+    optimizer = fc.SGD(0.1, momentum=0.9)
+    net.fit(images[360:], labels[360:], loss=fc.CrossEntropyLoss(), optimizer=optimizer, epochs=8, seed=0)
+    assert np.mean(net.predict(images[:360]).argmax(axis=1) == labels[:360]) > 0.93
