@@ -268,7 +268,7 @@ def _activation_forward(x, out, activation):
         return OVERLAP
     n, o = x.shape
     rows, columns, x_row = row_strides(x)
-    out_rows, out_columns, out_row = row_strides(out)
+    _, out_columns, out_row = row_strides(out)
     if columns == out_columns >= 0 and (columns == o or activation != SOFTMAX):
         for i in range(rows):
             activate_row(activation, columns, at(pointer(x), i * x_row), at(pointer(out), i * out_row))

@@ -20,7 +20,7 @@ def column_sums(g, n, o, row, out, accumulate):
                 s0, s1 = load(at_j), load(at(at_j, lanes * size))
                 s2, s3 = load(at(at_j, 2 * lanes * size)), load(at(at_j, 3 * lanes * size))
             here = at(g, j * size)
-            for i in range(n):
+            for _ in range(n):
                 s0 = s0 + load(here)
                 s1 = s1 + load(at(here, lanes * size))
                 s2 = s2 + load(at(here, 2 * lanes * size))

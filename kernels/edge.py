@@ -75,7 +75,7 @@ class Native:
     function : callable
         The nopython source.
     signature : callable
-        dtype (a Numba float type) -> Numba signature. The first argument's `dtype` picks the dtype.
+        dtype (a Numba float type) -> Numba signature. The first argument tells the dtype, see element_type.
     """
 
     def __init__(self, function, signature):
@@ -124,6 +124,11 @@ class Loaded:
         return Loaded, (self.name, self.dtype)
 
 
+def element_type(argument):
+    """The dtype of an array, a pointer, or of the pointer that a tuple begins with."""
+    return element_type(argument[0]) if isinstance(argument, types.BaseTuple) else getattr(argument, "dtype", None)
+
+
 def declare(kernel):
     """Teach Numba to call a Native."""
 
@@ -131,7 +136,7 @@ def declare(kernel):
         key = kernel
 
         def generic(self, args, kws):
-            dtype = getattr(args[0], "dtype", None)
+            dtype = element_type(args[0])
             expected = kernel.signature(dtype) if dtype in kernel.cells else None
             if expected is None or kws or not all(map(self.accepts, args, expected.args)):
                 wanted = ", ".join(map(str, kernel.signature(types.float32).args))
@@ -154,7 +159,7 @@ def declare(kernel):
 
     @lower_builtin(kernel, types.VarArg(types.Any))
     def lower(context, builder, sig, args):
-        dtype = sig.args[0].dtype
+        dtype = element_type(sig.args[0])
         manager = context.get_env_manager(builder)
         manager.add_const(Loaded(kernel.name, dtype))
         return call_through_cell(context, builder, kernel.cell_name(dtype), sig, args)

@@ -5,7 +5,7 @@ from numba.extending import overload
 
 from fastfc.kernels.activations import fused_code, literal_code
 from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
-from fastfc.kernels.gemm import product
+from fastfc.kernels.gemm import Matrix, matrix, product
 from fastfc.kernels.simd import pointer
 
 
@@ -16,24 +16,8 @@ def _dense_forward(x, weight, bias, out, activation):
         return BAD_SHAPE
     if overlaps(out, x) or overlaps(out, weight) or overlaps(out, bias):
         return OVERLAP
-    product(
-        pointer(out),
-        pointer(x),
-        pointer(weight),
-        pointer(bias),
-        n,
-        o,
-        x.shape[1],
-        out.strides[0],
-        out.strides[1],
-        x.strides[0],
-        x.strides[1],
-        weight.strides[0],
-        weight.strides[1],
-        0,
-        bias.strides[0],
-        activation,
-    )
+    row = Matrix(pointer(bias), 0, bias.strides[0])
+    product(matrix(out), matrix(x), matrix(weight), row, n, o, x.shape[1], activation)
     return OK
 
 

@@ -11,6 +11,8 @@ Geijn, "Anatomy of high-performance matrix multiplication" (2008), as in BLIS: b
 copied into panels when the copy pays, and read in place when it does not.
 """
 
+from collections import namedtuple
+
 import numpy as np
 from numba import njit, types
 
@@ -25,6 +27,7 @@ from fastfc.kernels.simd import (
     load,
     load_first,
     multiply_tile,
+    pointer,
     read,
     store,
     tile_columns,
@@ -45,6 +48,37 @@ IN_PLACE_BYTES = 512 * 1024
 IN_PLACE_TILES = 16
 
 
+Matrix = namedtuple(
+    "Matrix", ["data", "row", "column"]
+)  # a pointer, and the bytes from row to row and column to column
+
+
+def matrix_type(dtype):
+    return types.NamedTuple([types.CPointer(dtype), types.int64, types.int64], Matrix)
+
+
+@njit
+def matrix(x):
+    return Matrix(pointer(x), x.strides[0], x.strides[1])
+
+
+@njit
+def transposed(x):
+    return Matrix(x.data, x.column, x.row)
+
+
+@njit
+def element(x, i, j):
+    """Pointer to x[i, j]."""
+    return at(x.data, i * x.row + j * x.column)
+
+
+@njit
+def zeros(like):
+    """Zero, as a matrix of any size."""
+    return Matrix(zero(like.data), 0, 0)
+
+
 def tile(dtype=np.float32):
     """(rows, columns) of the register tile on this machine."""
     isa = host_isa()
@@ -58,7 +92,11 @@ def ceil_div(a, b):
 
 @njit
 def pack(count, k, source, across, along, target, target_width):
-    """target[p, i] = source[i * across + p * along] for i < count, p < k; rows of target_width elements."""
+    """target[p, i] = source[i * across + p * along] for i < count, p < k; rows of target_width elements.
+
+    This copies panels of A (i are its rows) and of B (i are its columns). Elements from `count` on are
+    arbitrary up to a whole register: they meet lanes that are never stored.
+    """
     size, lanes = itemsize(source), width(source)
     target_row = target_width * size
     for first in range(0, count, lanes):
@@ -82,134 +120,105 @@ def pack(count, k, source, across, along, target, target_width):
 
 
 @njit
-def copy_matrix(m, n, source, source_row, source_column, target, target_row, target_column):
+def copy_matrix(m, n, source, target):
     for i in range(m):
         for j in range(n):
-            value = read(at(source, i * source_row + j * source_column))
-            write(at(target, i * target_row + j * target_column), value)
+            write(element(target, i, j), read(element(source, i, j)))
 
 
 @njit(inline="always")
-def blocked(c, a, b, start, m, n, k, c_row, a_row, a_step, b_step, b_column, start_row, start_column, activation):
+def blocked(c, a, b, start, m, n, k, activation):
     """The product, for a C whose columns are neighbours.
 
     Tiles are of nearly equal height: 32 rows are 10 + 11 + 11, not 14 + 14 + 4.
     """
-    size = itemsize(c)
-    tiles = ceil_div(m, tile_rows(c))
+    size = itemsize(c.data)
+    tiles = ceil_div(m, tile_rows(c.data))
     rows = ceil_div(m, tiles)
-    columns = tile_columns(c, rows)
+    columns = tile_columns(c.data, rows)
     block_tiles = BLOCK_ROWS // rows
-    panel = ceil_div(rows, width(c)) * width(c)
+    panel_width = ceil_div(rows, width(c.data)) * width(c.data)
 
-    pack_b = b_column != size or (k * n * size > IN_PLACE_BYTES and tiles > IN_PLACE_TILES)
+    pack_b = b.column != size or (k * n * size > IN_PLACE_BYTES and tiles > IN_PLACE_TILES)
     pack_a = pack_b and m * k * size > IN_PLACE_BYTES and n > IN_PLACE_TILES * columns
     b_bytes = ceil_div(min(n, BLOCK_COLUMNS), columns) * columns * min(k, DEPTH) * size if pack_b else 0
-    a_bytes = min(tiles, block_tiles) * panel * min(k, DEPTH) * size if pack_a else 0
+    a_bytes = min(tiles, block_tiles) * panel_width * min(k, DEPTH) * size if pack_a else 0
     memory = np.empty(b_bytes + a_bytes + 64 if pack_b else 0, np.uint8)
-    b_panels = aligned(memory, b)
+    b_panels = aligned(memory, b.data)
     a_panels = at(b_panels, b_bytes)
 
-    unbounded = -infinity(c)
-    floor = read(zero(c)) if activation == RELU else unbounded
+    unbounded = -infinity(c.data)
+    floor = read(zero(c.data)) if activation == RELU else unbounded
     for p in range(0, max(k, 1), DEPTH):
         deep = min(DEPTH, k - p)
         last = p + DEPTH >= k
+        a_panel_bytes = panel_width * deep * size
         for j in range(0, n, BLOCK_COLUMNS):
-            block_columns = min(BLOCK_COLUMNS, n - j)
-            b_block = at(b, p * b_step + j * b_column)
+            j_end = min(n, j + BLOCK_COLUMNS)
             if pack_b:
-                for q in range(0, block_columns, columns):
-                    some = min(columns, block_columns - q)
-                    pack(
-                        some, deep, at(b_block, q * b_column), b_column, b_step, at(b_panels, q * deep * size), columns
-                    )
+                for q in range(j, j_end, columns):
+                    panel = at(b_panels, (q - j) * deep * size)
+                    pack(min(columns, j_end - q), deep, element(b, p, q), b.column, b.row, panel, columns)
             for t in range(0, tiles, block_tiles):
-                block_end = min(tiles, t + block_tiles)
+                t_end = min(tiles, t + block_tiles)
                 if pack_a:
-                    for u in range(t, block_end):
-                        i, after = u * m // tiles, (u + 1) * m // tiles
-                        a_tile = at(a, i * a_row + p * a_step)
-                        pack(after - i, deep, a_tile, a_row, a_step, at(a_panels, (u - t) * panel * deep * size), panel)
-                for q in range(0, block_columns, columns):
-                    some = min(columns, block_columns - q)
-                    b_tile, b_tile_step = at(b_block, q * size), b_step
+                    for u in range(t, t_end):
+                        i, i_end = u * m // tiles, (u + 1) * m // tiles
+                        panel = at(a_panels, (u - t) * a_panel_bytes)
+                        pack(i_end - i, deep, element(a, i, p), a.row, a.column, panel, panel_width)
+                for q in range(j, j_end, columns):
+                    some = min(columns, j_end - q)
+                    b_tile = Matrix(element(b, p, q), b.row, size)
                     if pack_b:
-                        b_tile, b_tile_step = at(b_panels, q * deep * size), columns * size
-                    for u in range(t, block_end):
-                        i, after = u * m // tiles, (u + 1) * m // tiles
-                        a_tile, a_tile_row, a_tile_step = at(a, i * a_row + p * a_step), a_row, a_step
+                        b_tile = Matrix(at(b_panels, (q - j) * deep * size), columns * size, size)
+                    for u in range(t, t_end):
+                        i, i_end = u * m // tiles, (u + 1) * m // tiles
+                        a_tile = Matrix(element(a, i, p), a.row, a.column)
                         if pack_a:
-                            a_tile = at(a_panels, (u - t) * panel * deep * size)
-                            a_tile_row, a_tile_step = size, panel * size
-                        c_tile = at(c, i * c_row + (j + q) * size)
-                        begin, begin_row, begin_column = c_tile, c_row, size
+                            a_tile = Matrix(at(a_panels, (u - t) * a_panel_bytes), size, panel_width * size)
+                        c_tile = Matrix(element(c, i, q), c.row, size)
+                        begin = c_tile
                         if p == 0:
-                            begin = at(start, i * start_row + (j + q) * start_column)
-                            begin_row, begin_column = start_row, start_column
-                        multiply_tile(
-                            after - i,
-                            deep,
-                            a_tile,
-                            a_tile_row,
-                            a_tile_step,
-                            b_tile,
-                            b_tile_step,
-                            begin,
-                            begin_row,
-                            begin_column,
-                            c_tile,
-                            c_row,
-                            some,
-                            floor if last else unbounded,
-                        )
+                            begin = Matrix(element(start, i, q), start.row, start.column)
+                        bound = floor if last else unbounded
+                        multiply_tile(i_end - i, deep, a_tile, b_tile, begin, c_tile, some, bound)
                         if last and activation == SIGMOID:
-                            for r in range(after - i):
-                                sigmoid_row(some, at(c_tile, r * c_row), at(c_tile, r * c_row))
+                            for r in range(i_end - i):
+                                sigmoid_row(some, element(c_tile, r, 0), element(c_tile, r, 0))
                         elif last and activation == TANH:
-                            for r in range(after - i):
-                                tanh_row(some, at(c_tile, r * c_row), at(c_tile, r * c_row))
+                            for r in range(i_end - i):
+                                tanh_row(some, element(c_tile, r, 0), element(c_tile, r, 0))
     keep_alive(memory)
 
 
-def product_signature(dtype):
-    pointer_type = types.CPointer(dtype)
-    return types.void(*[pointer_type] * 4, *[types.int64] * 12)
+@native(lambda dtype: types.void(*[matrix_type(dtype)] * 4, *[types.int64] * 4))
+def product(c, a, b, start, m, n, k, activation):
+    """C = f(start + A B), for matrices C (m, n), A (m, k), B (k, n).
 
-
-@native(product_signature)
-def product(
-    c, a, b, start, m, n, k, c_row, c_column, a_row, a_step, b_step, b_column, start_row, start_column, activation
-):
-    """C = f(start + A B); strides in bytes, steps are along k.
-
-    start_column is the size of an element or 0; start may be C itself, to accumulate.
+    start (m, n) may be C itself, to accumulate; a stride of 0 repeats a row, a column or one number.
     """
-    size = itemsize(c)
+    size = itemsize(c.data)
     if m == 0 or n == 0:
         return
     if n == 1:
-        c_column = size
-    if c_column != size and (c_row == size or m == 1):
-        # C whose rows are neighbours is computed as its transpose, Cᵀ = Bᵀ Aᵀ
-        a, b = b, a
+        c = Matrix(c.data, c.row, size)
+    if c.column != size and (c.row == size or m == 1):
+        # a C whose rows are neighbours is computed as its transpose, Cᵀ = Bᵀ Aᵀ
         m, n = n, m
-        a_row, a_step, b_step, b_column = b_column, b_step, a_step, a_row
-        c_row, c_column = c_column, size
-        start_row, start_column = start_column, start_row
-    if n == 1 and start_column != 0:
-        start_column = size
-    direct = c_column == size and (start_column == size or start_column == 0)
-    matrix = ceil_div(m * n * size, 64) * 64
-    memory = np.empty(0 if direct else 2 * matrix + 64, np.uint8)
-    result, result_row = c, c_row
+        c, a, b, start = transposed(c), transposed(b), transposed(a), transposed(start)
+        c = Matrix(c.data, c.row, size)
+    if n == 1 and start.column != 0:
+        start = Matrix(start.data, start.row, size)
+    direct = c.column == size and (start.column == size or start.column == 0)
+    matrix_bytes = ceil_div(m * n * size, 64) * 64
+    memory = np.empty(0 if direct else 2 * matrix_bytes + 64, np.uint8)
+    result = c
     if not direct:
-        result, result_row = aligned(memory, c), n * size
-        copy_matrix(m, n, start, start_row, start_column, at(result, matrix), result_row, size)
-        start, start_row, start_column = at(result, matrix), result_row, size
-    blocked(
-        result, a, b, start, m, n, k, result_row, a_row, a_step, b_step, b_column, start_row, start_column, activation
-    )
+        result = Matrix(aligned(memory, c.data), n * size, size)
+        begin = Matrix(at(result.data, matrix_bytes), n * size, size)
+        copy_matrix(m, n, start, begin)
+        start = begin
+    blocked(result, a, b, start, m, n, k, activation)
     if not direct:
-        copy_matrix(m, n, result, result_row, size, c, c_row, c_column)
+        copy_matrix(m, n, result, c)
     keep_alive(memory)

@@ -4,8 +4,7 @@ from numba.extending import overload
 
 from fastfc.kernels.activations import IDENTITY
 from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
-from fastfc.kernels.gemm import product
-from fastfc.kernels.simd import pointer, zero
+from fastfc.kernels.gemm import matrix, product, transposed, zeros
 
 
 @kernel("grad_output[n, o], weight[i, o] -> out[n, i]")
@@ -15,24 +14,8 @@ def _dense_input_grad(grad_output, weight, out):
         return BAD_SHAPE
     if overlaps(out, grad_output) or overlaps(out, weight):
         return OVERLAP
-    product(
-        pointer(out),
-        pointer(grad_output),
-        pointer(weight),
-        zero(pointer(out)),
-        n,
-        i,
-        weight.shape[1],
-        out.strides[0],
-        out.strides[1],
-        grad_output.strides[0],
-        grad_output.strides[1],
-        weight.strides[1],
-        weight.strides[0],
-        0,
-        0,
-        IDENTITY,
-    )
+    c = matrix(out)
+    product(c, matrix(grad_output), transposed(matrix(weight)), zeros(c), n, i, weight.shape[1], IDENTITY)
     return OK
 
 

@@ -645,21 +645,21 @@ def tile_rows(typingctx, like):
 
 
 @intrinsic
-def multiply_tile(
-    typingctx, rows, k, a, a_row, a_step, b, b_step, start, start_row, start_column, c, c_row, columns, floor
-):
-    """c[rows, columns] = max(floor, start + a b): see Tile. Strides in bytes.
+def multiply_tile(typingctx, rows, k, a, b, start, c, columns, floor):
+    """c[rows, columns] = max(floor, start + a b): see Tile.
 
-    a is (rows, k), b (k, columns) with neighbouring columns, c (rows, columns) likewise. `start` is a
-    matrix with neighbouring columns, or with start_column == 0 a column that is spread over the tile.
+    a (rows, k), b (k, columns), c and start (rows, columns) are tuples of a pointer and the bytes from row to
+    row and from column to column. Columns of b and c are neighbours, and those of start, or start is one
+    column (its second stride is 0), spread over the tile.
     """
-    isa, dtype = host_isa(), c.dtype
+    isa, dtype = host_isa(), floor
     number = types.int64
-    signature = types.void(number, number, c, number, number, c, number, c, number, number, c, number, number, dtype)
 
     def codegen(context, builder, signature, args):
-        rows, *rest = args
-        a_row, columns = rest[2], rest[11]
+        rows, k, a, b, start, c, columns, floor = args
+        (a, a_row, a_step), (b, b_row, _) = (cgutils.unpack_tuple(builder, x, 3) for x in (a, b))
+        (start, start_row, start_column), (c, c_row, _) = (cgutils.unpack_tuple(builder, x, 3) for x in (start, c))
+        rest = [k, a, a_row, a_step, b, b_row, start, start_row, start_column, c, c_row, columns, floor]
         packed = builder.icmp_signed("==", a_row, ir.Constant(I64, dtype.bitwidth // 8))
         end = builder.append_basic_block("tile.end")
         other = builder.append_basic_block("tile.none")
@@ -686,7 +686,7 @@ def multiply_tile(
         builder.position_at_end(end)
         return context.get_dummy_value()
 
-    return signature, codegen
+    return types.void(number, number, a, b, start, c, number, dtype), codegen
 
 
 # --- calls through a cell -------------------------------------------------------------------------

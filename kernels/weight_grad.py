@@ -5,8 +5,7 @@ from numba.extending import overload
 
 from fastfc.kernels.activations import IDENTITY
 from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
-from fastfc.kernels.gemm import product
-from fastfc.kernels.simd import pointer, zero
+from fastfc.kernels.gemm import matrix, product, transposed, zeros
 
 
 @kernel("x[n, i], grad_output[n, o] -> out[i, o]", types.int64)
@@ -16,27 +15,8 @@ def _dense_weight_grad(x, grad_output, out, accumulate):
         return BAD_SHAPE
     if overlaps(out, x) or overlaps(out, grad_output):
         return OVERLAP
-    start, start_row, start_column = pointer(out), out.strides[0], out.strides[1]
-    if not accumulate:
-        start, start_row, start_column = zero(pointer(out)), 0, 0
-    product(
-        pointer(out),
-        pointer(x),
-        pointer(grad_output),
-        start,
-        i,
-        o,
-        x.shape[0],
-        out.strides[0],
-        out.strides[1],
-        x.strides[1],
-        x.strides[0],
-        grad_output.strides[0],
-        grad_output.strides[1],
-        start_row,
-        start_column,
-        IDENTITY,
-    )
+    start = matrix(out) if accumulate else zeros(matrix(out))
+    product(matrix(out), transposed(matrix(x)), matrix(grad_output), start, i, o, x.shape[0], IDENTITY)
     return OK
 
 
