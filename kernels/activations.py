@@ -249,15 +249,9 @@ def derive_row(activation, count, y, g, out):
 
 
 @njit
-def row_strides(x):
-    """The matrix as rows of neighbours: rows, columns, bytes from row to row; columns is -1 if it is none."""
-    n, o = x.shape
-    size = x.itemsize
-    if o <= 1 or x.strides[1] == size:
-        return n, o, x.strides[0]
-    if n <= 1 or x.strides[0] == size:
-        return o, n, x.strides[1]
-    return n, -1, 0
+def neighbours(x, axis):
+    """Whether the elements along an axis are neighbours in memory."""
+    return x.strides[axis] == x.itemsize
 
 
 @kernel("x[n, o] -> out[n, o]", types.int64)
@@ -267,11 +261,16 @@ def _activation_forward(x, out, activation):
     if overlaps(x, out) and not same(x, out):
         return OVERLAP
     n, o = x.shape
-    rows, columns, x_row = row_strides(x)
-    _, out_columns, out_row = row_strides(out)
-    if columns == out_columns >= 0 and (columns == o or activation != SOFTMAX):
-        for i in range(rows):
-            activate_row(activation, columns, at(pointer(x), i * x_row), at(pointer(out), i * out_row))
+    along = -1
+    if activation != SOFTMAX and neighbours(x, 0) and neighbours(out, 0):
+        along = 0
+    elif neighbours(x, 1) and neighbours(out, 1):
+        along = 1
+    if along >= 0:
+        across = 1 - along
+        for i in range(x.shape[across]):
+            here, there = at(pointer(x), i * x.strides[across]), at(pointer(out), i * out.strides[across])
+            activate_row(activation, x.shape[along], here, there)
     else:
         row = np.empty(o, out.dtype)
         for i in range(n):
@@ -288,14 +287,20 @@ def _activation_backward(output, grad_output, out, activation):
     if overlaps(output, out) or (overlaps(grad_output, out) and not same(grad_output, out)):
         return OVERLAP
     n, o = out.shape
-    y_row, g_row = np.empty(o, out.dtype), np.empty(o, out.dtype)
-    size = out.itemsize
-    direct = o <= 1 or (output.strides[1] == size and grad_output.strides[1] == size and out.strides[1] == size)
-    for i in range(n):
-        if direct:
-            y, g = at(pointer(output), i * output.strides[0]), at(pointer(grad_output), i * grad_output.strides[0])
-            derive_row(activation, o, y, g, at(pointer(out), i * out.strides[0]))
-        else:
+    along = -1
+    if activation != SOFTMAX and neighbours(output, 0) and neighbours(grad_output, 0) and neighbours(out, 0):
+        along = 0
+    elif neighbours(output, 1) and neighbours(grad_output, 1) and neighbours(out, 1):
+        along = 1
+    if along >= 0:
+        across = 1 - along
+        for i in range(out.shape[across]):
+            y = at(pointer(output), i * output.strides[across])
+            g = at(pointer(grad_output), i * grad_output.strides[across])
+            derive_row(activation, out.shape[along], y, g, at(pointer(out), i * out.strides[across]))
+    else:
+        y_row, g_row = np.empty(o, out.dtype), np.empty(o, out.dtype)
+        for i in range(n):
             y_row[:] = output[i]
             g_row[:] = grad_output[i]
             derive_row(activation, o, pointer(y_row), pointer(g_row), pointer(g_row))
@@ -307,6 +312,11 @@ def as_rows(x):
     """A vector as a matrix of one row, anything else as it is."""
     x = np.asanyarray(x)
     return x[np.newaxis] if x.ndim == 1 else x
+
+
+def out_rows(out):
+    """The same for an output. What is no array stays as it is, for the kernel to refuse."""
+    return as_rows(out) if isinstance(out, np.ndarray) else out
 
 
 def activation_code(name):
@@ -350,7 +360,7 @@ def activation_forward(x, out, activation):
     >>> y.tolist()
     [0.0, 0.0, 2.0]
     """
-    _activation_forward(as_rows(x), as_rows(out), activation_code(activation))
+    _activation_forward(as_rows(x), out_rows(out), activation_code(activation))
 
 
 def activation_backward(output, grad_output, out, activation):
@@ -366,17 +376,17 @@ def activation_backward(output, grad_output, out, activation):
     -----
     The derivative of relu at 0 is 0, as in PyTorch and JAX.
     """
-    _activation_backward(as_rows(output), as_rows(grad_output), as_rows(out), activation_code(activation))
+    _activation_backward(as_rows(output), as_rows(grad_output), out_rows(out), activation_code(activation))
 
 
 def exp(x, out):
     """out = eˣ, elementwise, at most 4 ulp from exact; arguments as for activation_forward."""
-    _activation_forward(as_rows(x), as_rows(out), EXP)
+    _activation_forward(as_rows(x), out_rows(out), EXP)
 
 
 def tanh(x, out):
     """out = tanh x, elementwise, at most 4 ulp from exact; arguments as for activation_forward."""
-    _activation_forward(as_rows(x), as_rows(out), TANH)
+    _activation_forward(as_rows(x), out_rows(out), TANH)
 
 
 @overload(as_rows)

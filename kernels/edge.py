@@ -22,11 +22,11 @@ DTYPES = {np.dtype("f4"): types.float32, np.dtype("f8"): types.float64}
 
 @njit
 def extent(x):
-    """First and last address of an array's elements, in bytes."""
+    """First address of an array's elements and the one after the last, in bytes; 0 and 0 if it has none."""
     low = high = address(x)
     for d in range(x.ndim):
         if x.shape[d] == 0:
-            return low, low
+            return 0, 0
         reach = (x.shape[d] - 1) * x.strides[d]
         low += min(reach, 0)
         high += max(reach, 0)
@@ -78,9 +78,9 @@ class Native:
         dtype (a Numba float type) -> Numba signature. The first argument tells the dtype, see element_type.
     """
 
-    def __init__(self, function, signature):
+    def __init__(self, function, signature, parallel=False):
         self.name, self.signature = function.__name__.lstrip("_"), signature
-        self.dispatcher = njit(nogil=True, error_model="numpy")(function)
+        self.dispatcher = njit(nogil=True, error_model="numpy", parallel=parallel)(function)
         self.dispatcher._cache = KernelCache(function)
         self.dispatcher._can_compile = False
         self.cells = {}
@@ -187,18 +187,22 @@ class Kernel(Native):
     other argument than an array of the right dtype and rank takes the slow way, `explain`.
     """
 
-    def __init__(self, function, specification, *scalars, result=types.int64):
+    def __init__(self, function, specification, *scalars, result=types.int64, parallel=False):
         read, _, written = specification.partition("->")
         find = re.compile(r"\w+(?::\w+)?\[[\w, ]*\]").findall
         self.arguments = [Argument(text, False) for text in find(read)]
         self.arguments += [Argument(text, True) for text in find(written)]
         self.scalars = scalars
-        super().__init__(function, lambda dtype: signature(result, *[a.type(dtype) for a in self.arguments], *scalars))
+        super().__init__(
+            function,
+            lambda dtype: signature(result, *[a.type(dtype) for a in self.arguments], *scalars),
+            parallel,
+        )
 
     def __call__(self, *args):
         try:
             result = self.dispatcher(*args)
-        except TypeError:
+        except (TypeError, errors.NumbaError):
             return self.explain(args)
         if result == OK:
             return None
@@ -210,14 +214,24 @@ class Kernel(Native):
         outs = [x for x, a in zip(given, self.arguments, strict=True) if a.written]
         for out, argument in zip(outs, [a for a in self.arguments if a.written], strict=True):
             self.check_out(out, argument)
+            if out.dtype != outs[0].dtype:
+                raise TypeError(
+                    f"{self.name}: {argument.name} is {out.dtype}, but another output is {outs[0].dtype}: "
+                    f"one dtype for all, for example {argument.name}.astype({str(outs[0].dtype)!r})"
+                )
         dtype = outs[0].dtype
         arrays = [
             x if a.written else self.convert(x, a, np.dtype(str(a.kind)) if a.kind else dtype)
             for x, a in zip(given, self.arguments, strict=True)
         ]
-        self.check_shapes(arrays, dtype)
+        self.check_shapes(arrays)
         self.ensure(DTYPES[dtype])
-        result = self.dispatcher(*arrays, *scalars)
+        try:
+            result = self.dispatcher(*arrays, *scalars)
+        except TypeError:
+            raise TypeError(f"{self.name}: {', '.join(map(repr, scalars))} should be real numbers") from None
+        if BAD_SHAPE in (result, result[0] if isinstance(result, tuple) else OK):
+            raise self.shape_error(arrays, self.arguments[-1])
         if OVERLAP in (result, result[0] if isinstance(result, tuple) else OK):
             self.check_overlap(arrays)
             # interleaved: the extents overlap, the elements don't
@@ -273,18 +287,24 @@ class Kernel(Native):
             )
         raise TypeError(f"{where} has dtype {x.dtype}; give real numbers: float32, float64 or integers")
 
-    def check_shapes(self, arrays, dtype):
+    def check_shapes(self, arrays):
         sizes = {}
         for x, a in zip(arrays, self.arguments, strict=True):
             fits = x.ndim == len(a.dims)
             for dim, size in zip(a.dims, x.shape, strict=False):
                 fits = fits and sizes.setdefault(dim, (size, a.name))[0] == size
             if not fits:
-                shapes = ", ".join(f"{b.name} {y.shape}" for y, b in zip(arrays, self.arguments, strict=True))
-                wanted = ", ".join(f"{b.name} {b.shape()}" for b in self.arguments)
-                raise ValueError(f"{self.name}: {a.name} {x.shape} does not fit; got {shapes}; needed {wanted}")
+                raise self.shape_error(arrays, a)
+
+    def shape_error(self, arrays, misfit):
+        shapes = {a.name: x.shape for x, a in zip(arrays, self.arguments, strict=True)}
+        got = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        needed = ", ".join(f"{a.name} {a.shape()}" for a in self.arguments)
+        return ValueError(
+            f"{self.name}: {misfit.name} {shapes[misfit.name]} does not fit; got {got}; needed {needed}"
+        )
 
 
-def kernel(specification, *scalars, result=types.int64):
+def kernel(specification, *scalars, result=types.int64, parallel=False):
     """Decorator: see Kernel. The specification names the arrays, "x[n, i], weight[i, o] -> out[n, o]"."""
-    return lambda function: Kernel(function, specification, *scalars, result=result)
+    return lambda function: Kernel(function, specification, *scalars, result=result, parallel=parallel)

@@ -1,27 +1,49 @@
 """y = f(x W + b)"""
 
-from numba import types
+import numpy as np
+from numba import njit, prange, types
 from numba.extending import overload
 
 from fastfc.kernels.activations import fused_code, literal_code
 from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
 from fastfc.kernels.gemm import Matrix, matrix, product
 from fastfc.kernels.simd import pointer
+from fastfc.kernels.threads import launch, part
+
+
+@njit
+def status(x, weight, bias, out):
+    n, o = out.shape
+    if x.shape[0] != n or x.shape[1] != weight.shape[0] or weight.shape[1] != o or bias.size != o:
+        return BAD_SHAPE
+    return OVERLAP if overlaps(out, x) or overlaps(out, weight) or overlaps(out, bias) else OK
 
 
 @kernel("x[n, i], weight[i, o], bias[o] -> out[n, o]", types.int64)
 def _dense_forward(x, weight, bias, out, activation):
-    n, o = out.shape
-    if x.shape[0] != n or x.shape[1] != weight.shape[0] or weight.shape[1] != o or bias.size != o:
-        return BAD_SHAPE
-    if overlaps(out, x) or overlaps(out, weight) or overlaps(out, bias):
-        return OVERLAP
-    row = Matrix(pointer(bias), 0, bias.strides[0])
-    product(matrix(out), matrix(x), matrix(weight), row, n, o, x.shape[1], activation)
-    return OK
+    found = status(x, weight, bias, out)
+    if found == OK:
+        row = Matrix(pointer(bias), 0, bias.strides[0])
+        product(matrix(out), matrix(x), matrix(weight), row, out.shape[0], out.shape[1], x.shape[1], activation)
+    return found
 
 
-def dense_forward(x, weight, bias, out, activation="identity"):
+@kernel("x[n, i], weight[i, o], bias[o] -> out[n, o]", types.int64, types.int64, parallel=True)
+def _dense_forward_threads(x, weight, bias, out, activation, parts):
+    found = status(x, weight, bias, out)
+    if found == OK:
+        n, o = out.shape
+        for p in prange(parts):
+            if n >= o:
+                rows = part(p, parts, n)
+                _dense_forward(x[rows], weight, bias, out[rows], activation)
+            else:
+                columns = part(p, parts, o)
+                _dense_forward(x, weight[:, columns], bias[columns], out[:, columns], activation)
+    return found
+
+
+def dense_forward(x, weight, bias, out, activation="identity", n_threads=1):
     """out = f(x weight + bias)
 
     Parameters
@@ -31,6 +53,7 @@ def dense_forward(x, weight, bias, out, activation="identity"):
     bias : (o,), same dtype, any stride
     out : (n, o), same dtype, any strides, overwritten and never read; must not overlap the others
     activation : "identity", "relu", "sigmoid" or "tanh", applied while the sums are in registers or L1
+    n_threads : int, at most this many threads; the bits are the same for any number
 
     Each element is one chain of fused multiply-adds from the bias on, in the order of i.
 
@@ -43,7 +66,15 @@ def dense_forward(x, weight, bias, out, activation="identity"):
     >>> y.tolist()
     [[4.0, -0.75]]
     """
-    _dense_forward(x, weight, bias, out, fused_code(activation))
+    code = fused_code(activation)
+    if n_threads == 1:
+        _dense_forward(x, weight, bias, out, code)
+        return
+    with launch(n_threads, np.size(x) * np.shape(out)[-1]) as parts:
+        if parts == 1:
+            _dense_forward(x, weight, bias, out, code)
+        else:
+            _dense_forward_threads(x, weight, bias, out, code, parts)
 
 
 @overload(dense_forward, prefer_literal=True)

@@ -46,6 +46,8 @@ BLOCK_ROWS, BLOCK_COLUMNS = 448, 2048
 # A matrix is read in place up to these bytes (half of an L2 cache), or if few tiles share it.
 IN_PLACE_BYTES = 512 * 1024
 IN_PLACE_TILES = 16
+ROWWISE_BYTES = 128 * 1024
+FEW_ROWS, FEW_ROWS_DEPTH, FEW_ROWS_DIRECT = 4, 64, 16
 
 
 Matrix = namedtuple(
@@ -91,6 +93,12 @@ def ceil_div(a, b):
 
 
 @njit
+def first_row(u, m, tiles):
+    """Where tile u begins, of m rows in tiles of nearly equal height: 32 rows are 11 + 11 + 10, not 14 + 14 + 4."""
+    return u * (m // tiles) + min(u, m % tiles)
+
+
+@njit
 def pack(count, k, source, across, along, target, target_width):
     """target[p, i] = source[i * across + p * along] for i < count, p < k; rows of target_width elements.
 
@@ -128,10 +136,7 @@ def copy_matrix(m, n, source, target):
 
 @njit(inline="always")
 def blocked(c, a, b, start, m, n, k, activation):
-    """The product, for a C whose columns are neighbours.
-
-    Tiles are of nearly equal height: 32 rows are 10 + 11 + 11, not 14 + 14 + 4.
-    """
+    """The product, for a C whose columns are neighbours."""
     size = itemsize(c.data)
     tiles = ceil_div(m, tile_rows(c.data))
     rows = ceil_div(m, tiles)
@@ -141,20 +146,25 @@ def blocked(c, a, b, start, m, n, k, activation):
 
     pack_b = b.column != size or (k * n * size > IN_PLACE_BYTES and tiles > IN_PLACE_TILES)
     pack_a = pack_b and m * k * size > IN_PLACE_BYTES and n > IN_PLACE_TILES * columns
-    b_bytes = ceil_div(min(n, BLOCK_COLUMNS), columns) * columns * min(k, DEPTH) * size if pack_b else 0
-    a_bytes = min(tiles, block_tiles) * panel_width * min(k, DEPTH) * size if pack_a else 0
+    depth, wide = DEPTH, BLOCK_COLUMNS
+    if m <= FEW_ROWS:
+        depth, wide = (FEW_ROWS_DEPTH, columns) if pack_b else (FEW_ROWS_DIRECT, n)
+    b_bytes = ceil_div(min(n, wide), columns) * columns * min(k, depth) * size if pack_b else 0
+    a_bytes = min(tiles, block_tiles) * panel_width * min(k, depth) * size if pack_a else 0
     memory = np.empty(b_bytes + a_bytes + 64 if pack_b else 0, np.uint8)
     b_panels = aligned(memory, b.data)
     a_panels = at(b_panels, b_bytes)
 
     unbounded = -infinity(c.data)
     floor = read(zero(c.data)) if activation == RELU else unbounded
-    for p in range(0, max(k, 1), DEPTH):
-        deep = min(DEPTH, k - p)
-        last = p + DEPTH >= k
-        a_panel_bytes = panel_width * deep * size
-        for j in range(0, n, BLOCK_COLUMNS):
-            j_end = min(n, j + BLOCK_COLUMNS)
+    for j in range(0, n, wide):
+        j_end = min(n, j + wide)
+        across = ceil_div(j_end - j, columns)
+        for p in range(0, max(k, 1), depth):
+            deep = min(depth, k - p)
+            last = p + depth >= k
+            bound = floor if last else unbounded
+            a_panel_bytes = panel_width * deep * size
             if pack_b:
                 for q in range(j, j_end, columns):
                     panel = at(b_panels, (q - j) * deep * size)
@@ -163,24 +173,29 @@ def blocked(c, a, b, start, m, n, k, activation):
                 t_end = min(tiles, t + block_tiles)
                 if pack_a:
                     for u in range(t, t_end):
-                        i, i_end = u * m // tiles, (u + 1) * m // tiles
+                        i, i_end = first_row(u, m, tiles), first_row(u + 1, m, tiles)
                         panel = at(a_panels, (u - t) * a_panel_bytes)
                         pack(i_end - i, deep, element(a, i, p), a.row, a.column, panel, panel_width)
-                for q in range(j, j_end, columns):
-                    some = min(columns, j_end - q)
-                    b_tile = Matrix(element(b, p, q), b.row, size)
-                    if pack_b:
-                        b_tile = Matrix(at(b_panels, (q - j) * deep * size), columns * size, size)
-                    for u in range(t, t_end):
-                        i, i_end = u * m // tiles, (u + 1) * m // tiles
-                        a_tile = Matrix(element(a, i, p), a.row, a.column)
+                # along rows of C while all of B's block stays in L1 and L2, else down its columns
+                along_rows = across * columns * deep * size <= ROWWISE_BYTES
+                outer, inner = (t_end - t, across) if along_rows else (across, t_end - t)
+                for x in range(outer):
+                    for y in range(inner):
+                        u, q = (t + x, j + y * columns) if along_rows else (t + y, j + x * columns)
+                        i, i_end = first_row(u, m, tiles), first_row(u + 1, m, tiles)
+                        some = min(columns, j_end - q)
+                        a_tile, b_tile = (
+                            Matrix(element(a, i, p), a.row, a.column),
+                            Matrix(element(b, p, q), b.row, size),
+                        )
                         if pack_a:
                             a_tile = Matrix(at(a_panels, (u - t) * a_panel_bytes), size, panel_width * size)
+                        if pack_b:
+                            b_tile = Matrix(at(b_panels, (q - j) * deep * size), columns * size, size)
                         c_tile = Matrix(element(c, i, q), c.row, size)
                         begin = c_tile
                         if p == 0:
                             begin = Matrix(element(start, i, q), start.row, start.column)
-                        bound = floor if last else unbounded
                         multiply_tile(i_end - i, deep, a_tile, b_tile, begin, c_tile, some, bound)
                         if last and activation == SIGMOID:
                             for r in range(i_end - i):
@@ -207,18 +222,24 @@ def product(c, a, b, start, m, n, k, activation):
         m, n = n, m
         c, a, b, start = transposed(c), transposed(b), transposed(a), transposed(start)
         c = Matrix(c.data, c.row, size)
+    elif a.row == size and b.column == size and 5 * m * ceil_div(n, width(c.data)) > 6 * n * ceil_div(m, width(c.data)):
+        # so is one that leaves fewer lanes empty that way
+        m, n = n, m
+        c, a, b, start = transposed(c), transposed(b), transposed(a), transposed(start)
     if n == 1 and start.column != 0:
         start = Matrix(start.data, start.row, size)
-    direct = c.column == size and (start.column == size or start.column == 0)
+    neighbours = c.column == size
+    fits = start.column == size or start.column == 0
     matrix_bytes = ceil_div(m * n * size, 64) * 64
-    memory = np.empty(0 if direct else 2 * matrix_bytes + 64, np.uint8)
+    memory = np.empty(0 if neighbours and fits else 2 * matrix_bytes + 64, np.uint8)
     result = c
-    if not direct:
+    if not neighbours:
         result = Matrix(aligned(memory, c.data), n * size, size)
-        begin = Matrix(at(result.data, matrix_bytes), n * size, size)
+    if not fits:
+        begin = Matrix(at(aligned(memory, c.data), matrix_bytes), n * size, size)
         copy_matrix(m, n, start, begin)
         start = begin
     blocked(result, a, b, start, m, n, k, activation)
-    if not direct:
+    if not neighbours:
         copy_matrix(m, n, result, c)
     keep_alive(memory)

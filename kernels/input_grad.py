@@ -1,25 +1,48 @@
 """dx = g Wᵀ"""
 
+import numpy as np
+from numba import njit, prange, types
 from numba.extending import overload
 
 from fastfc.kernels.activations import IDENTITY
 from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
 from fastfc.kernels.gemm import matrix, product, transposed, zeros
+from fastfc.kernels.threads import launch, part
+
+
+@njit
+def status(grad_output, weight, out):
+    n, i = out.shape
+    if grad_output.shape[0] != n or weight.shape[0] != i or grad_output.shape[1] != weight.shape[1]:
+        return BAD_SHAPE
+    return OVERLAP if overlaps(out, grad_output) or overlaps(out, weight) else OK
 
 
 @kernel("grad_output[n, o], weight[i, o] -> out[n, i]")
 def _dense_input_grad(grad_output, weight, out):
-    n, i = out.shape
-    if grad_output.shape[0] != n or weight.shape[0] != i or grad_output.shape[1] != weight.shape[1]:
-        return BAD_SHAPE
-    if overlaps(out, grad_output) or overlaps(out, weight):
-        return OVERLAP
-    c = matrix(out)
-    product(c, matrix(grad_output), transposed(matrix(weight)), zeros(c), n, i, weight.shape[1], IDENTITY)
-    return OK
+    found = status(grad_output, weight, out)
+    if found == OK:
+        (n, i), c = out.shape, matrix(out)
+        product(c, matrix(grad_output), transposed(matrix(weight)), zeros(c), n, i, weight.shape[1], IDENTITY)
+    return found
 
 
-def dense_input_grad(grad_output, weight, out):
+@kernel("grad_output[n, o], weight[i, o] -> out[n, i]", types.int64, parallel=True)
+def _dense_input_grad_threads(grad_output, weight, out, parts):
+    found = status(grad_output, weight, out)
+    if found == OK:
+        n, i = out.shape
+        for p in prange(parts):
+            if n >= i:
+                rows = part(p, parts, n)
+                _dense_input_grad(grad_output[rows], weight, out[rows])
+            else:
+                columns = part(p, parts, i)
+                _dense_input_grad(grad_output, weight[columns], out[:, columns])
+    return found
+
+
+def dense_input_grad(grad_output, weight, out, n_threads=1):
     """out = grad_output weightᵀ
 
     Parameters
@@ -27,8 +50,16 @@ def dense_input_grad(grad_output, weight, out):
     grad_output : (n, o) float32 or float64, any strides
     weight : (i, o), same dtype, any strides
     out : (n, i), same dtype, any strides, overwritten and never read; must not overlap the others
+    n_threads : int, at most this many threads; the bits are the same for any number
     """
-    _dense_input_grad(grad_output, weight, out)
+    if n_threads == 1:
+        _dense_input_grad(grad_output, weight, out)
+        return
+    with launch(n_threads, np.size(weight) * np.shape(out)[0]) as parts:
+        if parts == 1:
+            _dense_input_grad(grad_output, weight, out)
+        else:
+            _dense_input_grad_threads(grad_output, weight, out, parts)
 
 
 @overload(dense_input_grad)

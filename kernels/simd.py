@@ -429,6 +429,30 @@ def polynomial(coefficients):
     return evaluate
 
 
+def shuffle(builder, a, b, chosen):
+    """The chosen lanes of a and b, those of b numbered after those of a."""
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(chosen)), chosen))
+
+
+def transpose_fours(builder, block):
+    """Transpose the 4 x 4 squares of float32 along each group of four rows.
+
+    By interleaving: x86 does that within 128 bits at twice the rate of other shuffles.
+    """
+    count = len(block)
+    quads = range(0, count, 4)
+    low = [lane for q in quads for lane in (q, count + q, q + 1, count + q + 1)]
+    high = [lane + 2 for lane in low]
+    first = [lane for q in quads for lane in (q, q + 1, count + q, count + q + 1)]
+    second = [lane + 2 for lane in first]
+    result = []
+    for q in quads:
+        for half in (low, high):
+            pairs = [shuffle(builder, block[q + i], block[q + i + 1], half) for i in (0, 2)]
+            result += [shuffle(builder, *pairs, chosen) for chosen in (first, second)]
+    return result
+
+
 @intrinsic
 def transpose_block(typingctx, source, source_row, rows, columns, target, target_row):
     """target[j, i] = source[i, j] for a block of `rows` x `columns`, each at most one register's lanes.
@@ -448,16 +472,18 @@ def transpose_block(typingctx, source, source_row, rows, columns, target, target
             for i in range(count):
                 row = builder.select(builder.icmp_signed("<", constant(i), rows), constant(i), last)
                 block.append(load_value(builder, step(builder, source, builder.mul(row, source_row)), vector, mask))
+            fours = isinstance(vector.element, ir.FloatType)
+            if fours:
+                block = transpose_fours(builder, block)
             half = count // 2
-            while half:
+            while half > (2 if fours else 0):
                 # exchange the off-diagonal squares of side `half`
                 keep = [lane if not lane & half else count + lane - half for lane in range(count)]
                 take = [lane + half if not lane & half else count + lane for lane in range(count)]
-                indices = [ir.Constant(ir.VectorType(I32, count), chosen) for chosen in (keep, take)]
                 for i in range(count):
                     if not i & half:
                         pair = block[i], block[i + half]
-                        block[i], block[i + half] = (builder.shuffle_vector(*pair, chosen) for chosen in indices)
+                        block[i], block[i + half] = (shuffle(builder, *pair, chosen) for chosen in (keep, take))
                 half //= 2
             return block
 

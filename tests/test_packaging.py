@@ -39,9 +39,7 @@ def run_python(code, cwd, path=None):
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     if path is not None:
         env["PYTHONPATH"] = str(path)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], cwd=cwd, env=env, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=cwd, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -55,9 +53,7 @@ def wheel(tmp_path_factory):
     for folder in ("fastfc", "kernels", "tests"):
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
     code = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(target)], cwd=source, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code, str(target)], cwd=source, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (file,) = target.iterdir()
     return file
@@ -124,7 +120,5 @@ def test_only_simd_knows_llvm(path):
 
 @pytest.mark.parametrize("path", KERNELS, ids=name)
 def test_kernels_do_not_import_the_layer_above(path):
-    above = {
-        m for m in imports(path) if m.split(".")[0] == "fastfc" and m.split(".")[:2] != ["fastfc", "kernels"]
-    }
+    above = {m for m in imports(path) if m.split(".")[0] == "fastfc" and m.split(".")[:2] != ["fastfc", "kernels"]}
     assert not above

@@ -49,9 +49,7 @@ class Epoch:
         self.net.fit(self.x[:batch], self.y[:batch], loss=self.loss, optimizer=self.optimizer, seed=0)
 
     def time_epoch(self, network, batch):
-        self.net.fit(
-            self.x, self.y, loss=self.loss, optimizer=self.optimizer, epochs=1, batch_size=batch, seed=0
-        )
+        self.net.fit(self.x, self.y, loss=self.loss, optimizer=self.optimizer, epochs=1, batch_size=batch, seed=0)
 
 
 class Memory:

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+from arrays import DTYPES, LAYOUTS, WRITABLE, integers, nan, normal
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastfc.kernels import dense_add_bias_grad, dense_bias_grad
+from fastfc.kernels.simd import host_isa
+
+dtypes = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def shapes(dtype):
+    """(n, o) around one register and the four that are summed together, and the empty ones."""
+    lanes = host_isa().vector_bytes // np.dtype(dtype).itemsize
+    widths = [0, 1, 3, lanes - 1, lanes, lanes + 1, 4 * lanes - 1, 4 * lanes, 4 * lanes + 1, 9 * lanes + 2]
+    return [(n, o) for n in (0, 1, 2, 7) for o in widths] + [(1000, 5), (3, 1031)]
+
+
+@pytest.mark.parametrize(("dtype", "shape"), [(dtype, shape) for dtype in DTYPES for shape in shapes(dtype)])
+def test_exact_on_small_integers(dtype, shape):
+    g, before = integers(shape, dtype), integers(shape[1], dtype, 1)
+    out, added = nan(shape[1], dtype), before.copy()
+    dense_bias_grad(g, out)
+    dense_add_bias_grad(g, added)
+    np.testing.assert_array_equal(out, g.sum(axis=0))
+    np.testing.assert_array_equal(added, before + g.sum(axis=0))
+
+
+@dtypes
+def test_rounding_error(dtype):
+    g = normal((501, 83), dtype)
+    out = nan(83, dtype)
+    dense_bias_grad(g, out)
+    wide = g.astype(np.longdouble)
+    assert np.all(np.abs(out - wide.sum(axis=0)) <= 501 * np.finfo(dtype).eps * np.abs(wide).sum(axis=0))
+
+
+@dtypes
+@pytest.mark.parametrize("out_layout", WRITABLE)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rows_are_added_in_order_for_any_layout(dtype, layout, out_layout):
+    g, before = normal((13, 70), dtype), normal(70, dtype, 1)
+    total = np.zeros(70, dtype)
+    for row in g:
+        total += row
+    out = WRITABLE[out_layout](nan(70, dtype))
+    dense_bias_grad(LAYOUTS[layout](g), out)
+    np.testing.assert_array_equal(out, total)
+    for row in g:
+        before += row
+    out[...] = normal(70, dtype, 1)
+    dense_add_bias_grad(LAYOUTS[layout](g), out)
+    np.testing.assert_array_equal(out, before)
+
+
+@dtypes
+def test_nan_and_inf_stay_in_their_column(dtype):
+    g = np.ones((4, 5), dtype)
+    g[1, 0], g[2, 1], g[3, 2], g[:2, 3] = np.nan, np.inf, -np.inf, (np.inf, -np.inf)
+    out = np.empty(5, dtype)
+    dense_bias_grad(g, out)
+    np.testing.assert_array_equal(out, [np.nan, np.inf, -np.inf, np.nan, 4])
+
+
+@dtypes
+@given(n=st.integers(0, 30), o=st.integers(0, 150), row=st.sampled_from([1, -1, 2]), column=st.sampled_from([1, -1, 3]))
+def test_any_shape_and_strides(dtype, n, o, row, column):
+    g = integers((2 * n, 3 * o), dtype)[::row, ::column][:n, :o]
+    out = nan(2 * o, dtype)[::2]
+    dense_bias_grad(g, out)
+    np.testing.assert_array_equal(out, g.sum(axis=0))

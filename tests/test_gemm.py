@@ -1,0 +1,216 @@
+import numpy as np
+import pytest
+from arrays import (
+    DTYPES,
+    LAYOUTS,
+    PRODUCTS,
+    WRITABLE,
+    assert_product_close,
+    by_shape,
+    chain,
+    integers,
+    nan,
+    normal,
+    sliced,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from numba import float32, njit
+
+from fastfc import kernels
+from fastfc.kernels import gemm
+from fastfc.kernels.gemm import BLOCK_COLUMNS, BLOCK_ROWS, DEPTH, IN_PLACE_BYTES, IN_PLACE_TILES, product, tile
+from fastfc.kernels.simd import host_isa
+
+products = pytest.mark.parametrize("multiply", PRODUCTS.values(), ids=PRODUCTS)
+dtypes = pytest.mark.parametrize("dtype", DTYPES)
+
+
+@products
+@pytest.mark.parametrize(("dtype", "shape"), by_shape())
+def test_exact_on_small_integers(multiply, dtype, shape):
+    m, k, n = shape
+    a, b, c = integers((m, k), dtype), integers((k, n), dtype, 1), nan((m, n), dtype)
+    multiply(a, b, c)
+    np.testing.assert_array_equal(c, a.astype(int) @ b.astype(int))
+
+
+@products
+@pytest.mark.parametrize(("dtype", "shape"), by_shape())
+def test_rounding_error_within_the_bound_of_a_sum(multiply, dtype, shape):
+    m, k, n = shape
+    a, b, c = normal((m, k), dtype), normal((k, n), dtype, 1), nan((m, n), dtype)
+    multiply(a, b, c)
+    assert_product_close(c, a, b)
+
+
+@products
+@dtypes
+@pytest.mark.parametrize("c_layout", WRITABLE)
+@pytest.mark.parametrize("b_layout", LAYOUTS)
+@pytest.mark.parametrize("a_layout", LAYOUTS)
+def test_any_layout_gives_the_same_bits(multiply, dtype, a_layout, b_layout, c_layout):
+    rows, columns = tile(dtype)
+    a, b = normal((rows + 3, 19), dtype), normal((19, columns + 5), dtype, 1)
+    plain = nan((rows + 3, columns + 5), dtype)
+    multiply(a, b, plain)
+    c = WRITABLE[c_layout](nan(plain.shape, dtype))
+    multiply(LAYOUTS[a_layout](a), LAYOUTS[b_layout](b), c)
+    np.testing.assert_array_equal(c, plain)
+
+
+@products
+@dtypes
+def test_broadcast_inputs(multiply, dtype):
+    a = np.broadcast_to(integers((1, 9), dtype), (20, 9))
+    b = np.broadcast_to(integers((9, 1), dtype), (9, 40))
+    c = nan((20, 40), dtype)
+    multiply(a, b, c)
+    np.testing.assert_array_equal(c, a @ b)
+
+
+@products
+@dtypes
+def test_elements_between_those_of_the_output_stay(multiply, dtype):
+    c = sliced(nan((17, 35), dtype))
+    multiply(integers((17, 3), dtype), integers((3, 35), dtype), c)
+    assert np.count_nonzero(c.base == 777) == c.base.size - c.size
+
+
+@products
+@dtypes
+@pytest.mark.parametrize("shape", [(3, 9, 5), (1, 6, 3), (16, 5, 2)])
+def test_each_element_is_one_chain_of_multiply_adds(multiply, dtype, shape):
+    m, k, n = shape
+    a, b, c = normal((m, k), dtype), normal((k, n), dtype, 1), nan((m, n), dtype)
+    multiply(a, b, c)
+    np.testing.assert_array_equal(c, chain(a, b, 0))
+
+
+@products
+def test_chains_continue_across_blocks_of_summands(multiply):
+    a, b = normal((3, 2 * DEPTH + 5), np.float32), normal((2 * DEPTH + 5, 37), np.float32, 1)
+    for layout in (np.array, np.asfortranarray):
+        c = nan((3, 37), np.float32)
+        multiply(a, layout(b), c)
+        np.testing.assert_array_equal(c, chain(a, b, 0))
+
+
+def big_shapes():
+    """(m, k, n) that leave the easy paths, by what they reach."""
+    rows, columns = tile(np.float32)
+    some_rows, some_columns = rows * IN_PLACE_TILES + 3, columns * IN_PLACE_TILES + 5
+    depth = IN_PLACE_BYTES // 4 // some_rows + 7
+    return {
+        "several blocks of rows": (BLOCK_ROWS + rows + 3, 11, columns + 3),
+        "several blocks of columns": (rows + 1, 11, BLOCK_COLUMNS + columns + 3),
+        "several blocks of summands": (rows + 1, DEPTH + 9, columns + 3),
+        "panels of b": (some_rows, depth, columns * 4 + 1),
+        "panels of a and b": (some_rows, depth, some_columns),
+        "several panels of a": (2 * BLOCK_ROWS + rows + 1, DEPTH // 2 + 3, some_columns),
+        "several blocks of everything": (BLOCK_ROWS + rows + 1, DEPTH + 3, BLOCK_COLUMNS + columns + 1),
+    }
+
+
+@products
+@pytest.mark.parametrize("layout", ["C", "F"])
+@pytest.mark.parametrize("shape", big_shapes().values(), ids=big_shapes())
+def test_checksum_of_big_shapes(multiply, layout, shape):
+    """C t = A (B t), exactly: all are small integers."""
+    m, k, n = shape
+    a, b = integers((m, k), np.float32), integers((k, n), np.float32, 1)
+    c = nan((m, n), np.float32)
+    multiply(LAYOUTS[layout](a), LAYOUTS[layout](b), c)
+    t = integers(n, np.float64, 2)
+    np.testing.assert_array_equal(c @ t, a @ (b @ t))
+    u = integers(m, np.float64, 3)
+    np.testing.assert_array_equal(u @ c, (u @ a) @ b)
+
+
+@products
+def test_packed_panels_give_the_bits_of_reading_in_place(multiply):
+    m, k, n = big_shapes()["panels of a and b"]
+    a, b = normal((m, k), np.float32), normal((k, n), np.float32, 1)
+    c, few = nan((m, n), np.float32), nan((3, n), np.float32)
+    multiply(a, b, c)
+    multiply(a[40:43], b, few)
+    np.testing.assert_array_equal(c[40:43], few)
+
+
+@dtypes
+def test_identities(dtype):
+    """<g, x W> = <g Wᵀ, x> = <xᵀ g, W>"""
+    n, i, o = 37, 19, 43
+    x, weight, g = normal((n, i), dtype), normal((i, o), dtype, 1), normal((n, o), dtype, 2)
+    y, dx, dw = nan((n, o), dtype), nan((n, i), dtype), nan((i, o), dtype)
+    kernels.dense_forward(x, weight, np.zeros(o, dtype), y)
+    kernels.dense_input_grad(g, weight, dx)
+    kernels.dense_weight_grad(x, g, dw)
+    inner = [np.vdot(u.astype(float), v) for u, v in ((g, y), (dx, x), (dw, weight))]
+    size = np.abs(g).astype(float).ravel() @ (np.abs(x) @ np.abs(weight)).ravel()
+    assert np.ptp(inner) <= 4 * max(n, i, o) * np.finfo(dtype).eps * size
+
+
+@products
+@dtypes
+def test_nan_and_inf_propagate_as_in_ieee(multiply, dtype):
+    rows, columns = tile(dtype)
+    a, b = np.ones((rows + 2, 6), dtype), np.ones((6, columns + 3), dtype)
+    a[1, 2], a[4, 1], a[5, :2], b[3, columns] = np.nan, np.inf, (np.inf, -np.inf), np.nan
+    a[6, 4], b[4, 2] = np.inf, 0
+    c = np.empty((rows + 2, columns + 3), dtype)
+    multiply(a, b, c)
+    with np.errstate(invalid="ignore"):
+        expected = (a[:, :, None] * b).sum(axis=1)
+    np.testing.assert_array_equal(c, expected)
+
+
+@st.composite
+def problems(draw):
+    """Shapes, and arrays cut out of larger ones with any strides."""
+    dtype = draw(st.sampled_from(DTYPES))
+    m, k, n = draw(st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(0, 80)))
+
+    def matrix(rows, columns, seed):
+        row, column = draw(st.sampled_from([1, 2, -1, -3])), draw(st.sampled_from([1, 2, -1, -3]))
+        transposed = draw(st.booleans())
+        large = integers((columns * abs(column), rows * abs(row)) if transposed else
+                         (rows * abs(row), columns * abs(column)), dtype, seed)  # fmt: skip
+        return (large.T if transposed else large)[::row, ::column][:rows, :columns]
+
+    return matrix(m, k, 0), matrix(k, n, 1), matrix(m, n, 2)
+
+
+@products
+@given(problem=problems())
+def test_any_shape_and_strides(multiply, problem):
+    a, b, c = problem
+    c[...] = np.nan
+    multiply(a, b, c)
+    np.testing.assert_array_equal(c, a @ b)
+
+
+def assembly(kernel, numba_dtype):
+    """Assembly of a kernel, compiled here and now: Numba gives none for code out of a cache."""
+    signature = kernel.signature(numba_dtype)
+    fresh = njit(nogil=True, error_model="numpy")(kernel.dispatcher.py_func)
+    fresh.compile(signature.args)
+    return "\n".join(fresh.inspect_asm().values())
+
+
+def test_assembly_has_the_widest_fused_multiply_adds_and_no_double():
+    text = assembly(product, float32)
+    register = {"avx512": "zmm", "avx2": "ymm"}.get(host_isa().name)
+    if register:
+        fused = [line for line in text.splitlines() if "vfmadd" in line and "ps" in line and register in line]
+        rows, vectors = host_isa().rows, host_isa().vectors
+        assert len(fused) >= 2 * rows * vectors
+    for conversion in ("cvtss2sd", "cvtps2pd", "cvtsd2ss", "cvtpd2ps"):
+        assert conversion not in text
+
+
+def test_tile_fits_the_registers():
+    isa = host_isa()
+    for rows in range(1, isa.rows + 1):
+        assert rows * isa.tile_vectors(rows) + isa.tile_vectors(rows) + 1 <= isa.registers
+    assert gemm.tile(np.float64) == (isa.rows, isa.vectors * isa.vector_bytes // 8)

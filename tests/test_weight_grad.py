@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+from arrays import DTYPES, WRITABLE, assert_product_close, by_shape, chain, integers, nan, normal
+
+from fastfc.kernels import dense_add_weight_grad, dense_weight_grad
+from fastfc.kernels.gemm import DEPTH
+
+dtypes = pytest.mark.parametrize("dtype", DTYPES)
+
+
+@pytest.mark.parametrize(("dtype", "shape"), by_shape())
+def test_exact_on_small_integers(dtype, shape):
+    i, n, o = shape
+    x, g, before = integers((n, i), dtype), integers((n, o), dtype, 1), integers((i, o), dtype, 2)
+    out, added = nan((i, o), dtype), before.copy()
+    dense_weight_grad(x, g, out)
+    dense_add_weight_grad(x, g, added)
+    np.testing.assert_array_equal(out, x.T @ g)
+    np.testing.assert_array_equal(added, before + x.T @ g)
+
+
+@dtypes
+def test_adding_continues_the_chain_of_the_output(dtype):
+    x, g, before = normal((7, 5), dtype), normal((7, 3), dtype, 1), normal((5, 3), dtype, 2)
+    out = before.copy()
+    dense_add_weight_grad(x, g, out)
+    np.testing.assert_array_equal(out, chain(x.T, g, before))
+
+
+@dtypes
+@pytest.mark.parametrize("layout", WRITABLE)
+def test_adding_to_any_layout(dtype, layout):
+    x, g, before = normal((9, 17), dtype), normal((9, 35), dtype, 1), normal((17, 35), dtype, 2)
+    out = WRITABLE[layout](before)
+    dense_add_weight_grad(x, g, out)
+    assert_product_close(out, x.T, g, before)
+
+
+@dtypes
+def test_two_halves_of_a_batch_add_up_to_the_bits_of_the_whole(dtype):
+    """The chain over the batch is in order, so that it may be interrupted anywhere."""
+    n = DEPTH + 100
+    x, g = normal((n, 5), dtype), normal((n, 11), dtype, 1)
+    whole, halves = nan((5, 11), dtype), nan((5, 11), dtype)
+    dense_weight_grad(x, g, whole)
+    dense_weight_grad(x[:333], g[:333], halves)
+    dense_add_weight_grad(x[333:], g[333:], halves)
+    np.testing.assert_array_equal(halves, whole)
+
+
+@dtypes
+def test_an_empty_batch(dtype):
+    out = nan((3, 4), dtype)
+    dense_weight_grad(np.empty((0, 3), dtype), np.empty((0, 4), dtype), out)
+    np.testing.assert_array_equal(out, 0)
+    out[...] = 5
+    dense_add_weight_grad(np.empty((0, 3), dtype), np.empty((0, 4), dtype), out)
+    np.testing.assert_array_equal(out, 5)
