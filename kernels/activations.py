@@ -41,7 +41,8 @@ from fastfc.kernels.simd import (
 )
 
 IDENTITY, RELU, SIGMOID, TANH, SOFTMAX, EXP = range(6)
-ACTIVATIONS = {"identity": IDENTITY, "relu": RELU, "sigmoid": SIGMOID, "tanh": TANH, "softmax": SOFTMAX}
+FUSED = {"identity": IDENTITY, "relu": RELU, "sigmoid": SIGMOID, "tanh": TANH}
+ACTIVATIONS = {**FUSED, "softmax": SOFTMAX}
 
 # (eʳ − 1 − r) / r² on |r| <= ln(2) / 2, interpolated at Chebyshev nodes:
 # relative error of eʳ 5e-9 (float32) and 2e-17 (float64)
@@ -329,9 +330,14 @@ def activation_code(name):
 
 def fused_code(name):
     """The code of an elementwise activation, which can follow a product in registers."""
-    if name == "softmax":
-        raise ValueError("softmax works along rows and can't be fused; call activation_forward after the product")
-    return activation_code(name)
+    try:
+        return FUSED[name]
+    except (KeyError, TypeError):
+        if name == "softmax":
+            raise ValueError(
+                "softmax works along rows and can't be fused; call activation_forward after the product"
+            ) from None
+        return activation_code(name)
 
 
 def literal_code(name, code=activation_code):

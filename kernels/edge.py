@@ -11,26 +11,39 @@ import numpy as np
 from numba import njit, types
 from numba.core import errors
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import lower_builtin
+from numba.extending import lower_builtin, overload
 
 from fastfc.kernels.cache import KernelCache, compile_lock
 from fastfc.kernels.simd import address, call_through_cell, define_symbol
 
-OK, BAD_SHAPE, OVERLAP, BAD_LABEL = range(4)
+OK, BAD_SHAPE, OVERLAP, BAD_LABEL, NO_MEMORY = range(5)
 DTYPES = {np.dtype("f4"): types.float32, np.dtype("f8"): types.float64}
 
 
-@njit
 def extent(x):
-    """First address of an array's elements and the one after the last, in bytes; 0 and 0 if it has none."""
-    low = high = address(x)
-    for d in range(x.ndim):
-        if x.shape[d] == 0:
-            return 0, 0
-        reach = (x.shape[d] - 1) * x.strides[d]
-        low += min(reach, 0)
-        high += max(reach, 0)
-    return low, high + x.itemsize
+    """Addresses of an array's first byte and of the one after its last."""
+    raise NotImplementedError("for nopython code")
+
+
+@overload(extent)
+def nopython_extent(x):
+    # written out: loops over the dimensions take longer than the rest of a small kernel
+    if x.ndim == 1:
+
+        def vector(x):
+            reach = (x.shape[0] - 1) * x.strides[0]
+            low, high = address(x) + min(reach, 0), address(x) + max(reach, 0) + x.itemsize
+            return low, low if x.size == 0 else high
+
+        return vector
+
+    def matrix(x):
+        down, across = (x.shape[0] - 1) * x.strides[0], (x.shape[1] - 1) * x.strides[1]
+        low = address(x) + min(down, 0) + min(across, 0)
+        high = address(x) + max(down, 0) + max(across, 0) + x.itemsize
+        return low, low if x.size == 0 else high
+
+    return matrix
 
 
 @njit
@@ -62,6 +75,8 @@ def check(status):
         raise ValueError("fastfc: the output overlaps an input in memory; give it an array of its own")
     if status == BAD_LABEL:
         raise ValueError("fastfc: a class index is negative, or not below the number of columns")
+    if status == NO_MEMORY:
+        raise MemoryError("fastfc: no memory for copies of blocks of the matrices")
 
 
 natives = {}
@@ -227,28 +242,33 @@ class Kernel(Native):
         self.check_shapes(arrays)
         self.ensure(DTYPES[dtype])
         try:
-            result = self.dispatcher(*arrays, *scalars)
+            status, value = self.run(arrays, scalars)
         except TypeError:
             raise TypeError(f"{self.name}: {', '.join(map(repr, scalars))} should be real numbers") from None
-        if BAD_SHAPE in (result, result[0] if isinstance(result, tuple) else OK):
-            raise self.shape_error(arrays, self.arguments[-1])
-        if OVERLAP in (result, result[0] if isinstance(result, tuple) else OK):
+        if status == OVERLAP:
             self.check_overlap(arrays)
             # interleaved: the extents overlap, the elements don't
             copies = [np.array(x) if a.written else x for x, a in zip(arrays, self.arguments, strict=True)]
-            result = self.dispatcher(*copies, *scalars)
+            status, value = self.run(copies, scalars)
             for target, copy, a in zip(arrays, copies, self.arguments, strict=True):
                 if a.written:
                     target[...] = copy
-        if isinstance(result, int):
-            return None
-        if result[0] == BAD_LABEL:
+        if status == BAD_SHAPE:
+            raise self.shape_error(arrays, self.arguments[-1])
+        if status == BAD_LABEL:
             labels, classes = arrays[1], arrays[0].shape[1]
             wrong = labels[(labels < 0) | (labels >= classes)][0]
             raise ValueError(
                 f"{self.name}: class {wrong} in target, but logits have {classes} columns: 0 to {classes - 1}"
             )
-        return result[1]
+        if status == NO_MEMORY:
+            raise MemoryError(f"{self.name}: no memory left for copies of blocks of the matrices")
+        return value
+
+    def run(self, arrays, scalars):
+        """Status and value of a native call."""
+        result = self.dispatcher(*arrays, *scalars)
+        return result if isinstance(result, tuple) else (result, None)
 
     def check_overlap(self, arrays):
         for i, (out, written) in enumerate(zip(arrays, self.arguments, strict=True)):
@@ -300,9 +320,7 @@ class Kernel(Native):
         shapes = {a.name: x.shape for x, a in zip(arrays, self.arguments, strict=True)}
         got = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         needed = ", ".join(f"{a.name} {a.shape()}" for a in self.arguments)
-        return ValueError(
-            f"{self.name}: {misfit.name} {shapes[misfit.name]} does not fit; got {got}; needed {needed}"
-        )
+        return ValueError(f"{self.name}: {misfit.name} {shapes[misfit.name]} does not fit; got {got}; needed {needed}")
 
 
 def kernel(specification, *scalars, result=types.int64, parallel=False):

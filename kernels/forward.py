@@ -11,7 +11,7 @@ from fastfc.kernels.simd import pointer
 from fastfc.kernels.threads import launch, part
 
 
-@njit
+@njit(inline="always")
 def status(x, weight, bias, out):
     n, o = out.shape
     if x.shape[0] != n or x.shape[1] != weight.shape[0] or weight.shape[1] != o or bias.size != o:
@@ -24,7 +24,7 @@ def _dense_forward(x, weight, bias, out, activation):
     found = status(x, weight, bias, out)
     if found == OK:
         row = Matrix(pointer(bias), 0, bias.strides[0])
-        product(matrix(out), matrix(x), matrix(weight), row, out.shape[0], out.shape[1], x.shape[1], activation)
+        found = product(matrix(out), matrix(x), matrix(weight), row, out.shape[0], out.shape[1], x.shape[1], activation)
     return found
 
 

@@ -17,18 +17,20 @@ import numpy as np
 from numba import njit, types
 
 from fastfc.kernels.activations import RELU, SIGMOID, TANH, sigmoid_row, tanh_row
-from fastfc.kernels.edge import keep_alive, native
+from fastfc.kernels.edge import NO_MEMORY, OK, native
 from fastfc.kernels.simd import (
-    aligned,
+    allocate,
     at,
     host_isa,
     infinity,
+    is_null,
     itemsize,
     load,
     load_first,
     multiply_tile,
     pointer,
     read,
+    release,
     store,
     tile_columns,
     tile_rows,
@@ -43,11 +45,14 @@ from fastfc.kernels.simd import (
 DEPTH = 1024
 # Rows and columns per block: the panels of A stay in L2 next to one of B, those of B in L3.
 BLOCK_ROWS, BLOCK_COLUMNS = 448, 2048
+# B's block is gone through along rows of C, which is the better order for them, while it is no larger than this.
+ROWWISE_BYTES = 128 * 1024
 # A matrix is read in place up to these bytes (half of an L2 cache), or if few tiles share it.
 IN_PLACE_BYTES = 512 * 1024
 IN_PLACE_TILES = 16
-ROWWISE_BYTES = 128 * 1024
-FEW_ROWS, FEW_ROWS_DEPTH, FEW_ROWS_DIRECT = 4, 64, 16
+# Few rows use each element of B a few times only: a copied panel is as small as L1, and a B that is not
+# copied is read in its order in memory, a few whole rows at a time.
+FEW_ROWS, PANEL_DEPTH, STREAM_DEPTH = 4, 64, 16
 
 
 Matrix = namedtuple(
@@ -144,15 +149,18 @@ def blocked(c, a, b, start, m, n, k, activation):
     block_tiles = BLOCK_ROWS // rows
     panel_width = ceil_div(rows, width(c.data)) * width(c.data)
 
-    pack_b = b.column != size or (k * n * size > IN_PLACE_BYTES and tiles > IN_PLACE_TILES)
+    pack_b = k > 0 and (b.column != size or (k * n * size > IN_PLACE_BYTES and tiles > IN_PLACE_TILES))
     pack_a = pack_b and m * k * size > IN_PLACE_BYTES and n > IN_PLACE_TILES * columns
     depth, wide = DEPTH, BLOCK_COLUMNS
-    if m <= FEW_ROWS:
-        depth, wide = (FEW_ROWS_DEPTH, columns) if pack_b else (FEW_ROWS_DIRECT, n)
+    if m <= FEW_ROWS and pack_b:
+        depth, wide = PANEL_DEPTH, columns
+    elif m <= FEW_ROWS and k * n * size > IN_PLACE_BYTES:
+        depth, wide = STREAM_DEPTH, n
     b_bytes = ceil_div(min(n, wide), columns) * columns * min(k, depth) * size if pack_b else 0
     a_bytes = min(tiles, block_tiles) * panel_width * min(k, depth) * size if pack_a else 0
-    memory = np.empty(b_bytes + a_bytes + 64 if pack_b else 0, np.uint8)
-    b_panels = aligned(memory, b.data)
+    b_panels, memory = allocate(b.data, b_bytes + a_bytes)
+    if pack_b and is_null(memory):
+        return NO_MEMORY
     a_panels = at(b_panels, b_bytes)
 
     unbounded = -infinity(c.data)
@@ -203,18 +211,20 @@ def blocked(c, a, b, start, m, n, k, activation):
                         elif last and activation == TANH:
                             for r in range(i_end - i):
                                 tanh_row(some, element(c_tile, r, 0), element(c_tile, r, 0))
-    keep_alive(memory)
+    release(memory)
+    return OK
 
 
-@native(lambda dtype: types.void(*[matrix_type(dtype)] * 4, *[types.int64] * 4))
+@native(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 4))
 def product(c, a, b, start, m, n, k, activation):
     """C = f(start + A B), for matrices C (m, n), A (m, k), B (k, n).
 
     start (m, n) may be C itself, to accumulate; a stride of 0 repeats a row, a column or one number.
+    Returns OK or NO_MEMORY.
     """
     size = itemsize(c.data)
     if m == 0 or n == 0:
-        return
+        return OK
     if n == 1:
         c = Matrix(c.data, c.row, size)
     if c.column != size and (c.row == size or m == 1):
@@ -231,15 +241,17 @@ def product(c, a, b, start, m, n, k, activation):
     neighbours = c.column == size
     fits = start.column == size or start.column == 0
     matrix_bytes = ceil_div(m * n * size, 64) * 64
-    memory = np.empty(0 if neighbours and fits else 2 * matrix_bytes + 64, np.uint8)
-    result = c
-    if not neighbours:
-        result = Matrix(aligned(memory, c.data), n * size, size)
+    wanted = 0 if neighbours and fits else 2 * matrix_bytes
+    copies, memory = allocate(c.data, wanted)
+    if wanted and is_null(memory):
+        return NO_MEMORY
+    result = c if neighbours else Matrix(copies, n * size, size)
     if not fits:
-        begin = Matrix(at(aligned(memory, c.data), matrix_bytes), n * size, size)
+        begin = Matrix(at(copies, matrix_bytes), n * size, size)
         copy_matrix(m, n, start, begin)
         start = begin
-    blocked(result, a, b, start, m, n, k, activation)
-    if not neighbours:
+    status = blocked(result, a, b, start, m, n, k, activation)
+    if not neighbours and status == OK:
         copy_matrix(m, n, result, c)
-    keep_alive(memory)
+    release(memory)
+    return status

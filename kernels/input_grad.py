@@ -10,7 +10,7 @@ from fastfc.kernels.gemm import matrix, product, transposed, zeros
 from fastfc.kernels.threads import launch, part
 
 
-@njit
+@njit(inline="always")
 def status(grad_output, weight, out):
     n, i = out.shape
     if grad_output.shape[0] != n or weight.shape[0] != i or grad_output.shape[1] != weight.shape[1]:
@@ -23,7 +23,7 @@ def _dense_input_grad(grad_output, weight, out):
     found = status(grad_output, weight, out)
     if found == OK:
         (n, i), c = out.shape, matrix(out)
-        product(c, matrix(grad_output), transposed(matrix(weight)), zeros(c), n, i, weight.shape[1], IDENTITY)
+        found = product(c, matrix(grad_output), transposed(matrix(weight)), zeros(c), n, i, weight.shape[1], IDENTITY)
     return found
 
 

@@ -128,7 +128,7 @@ def _cross_entropy_loss(logits, target, out):
 
 
 @kernel("logits[n, c], target:int64[n] -> out[n, c]", result=RESULT)
-def _class_loss(logits, target, out):
+def _cross_entropy_loss_of_classes(logits, target, out):
     status = begin(logits, target, out)
     if status != OK:
         return status, 0.0
@@ -220,7 +220,9 @@ def cross_entropy_loss(logits, target, out):
     (0.693147, [[-0.5, 0.5]])
     """
     if np.ndim(target) == 1:
-        return _class_loss(logits, target, out)
+        if isinstance(target, np.ma.MaskedArray):  # Numba may take one of integers for an array
+            return _cross_entropy_loss_of_classes.explain((logits, target, out))
+        return _cross_entropy_loss_of_classes(logits, target, out)
     return _cross_entropy_loss(logits, target, out)
 
 
@@ -254,7 +256,7 @@ def nopython_mse_loss(prediction, target, out):
 @overload(cross_entropy_loss)
 def nopython_cross_entropy_loss(logits, target, out):
     if target.ndim == 1:
-        return lambda logits, target, out: checked(_class_loss(logits, target, out))
+        return lambda logits, target, out: checked(_cross_entropy_loss_of_classes(logits, target, out))
     return lambda logits, target, out: checked(_cross_entropy_loss(logits, target, out))
 
 

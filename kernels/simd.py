@@ -259,15 +259,48 @@ def width(typingctx, base):
 
 
 @intrinsic
-def aligned(typingctx, memory, like):
-    """The first 64-byte boundary in a byte array, as a pointer of the type of `like`."""
+def allocate(typingctx, like, size):
+    """`size` bytes from a 64-byte boundary on, as a pointer of the type of `like`, and the memory to release.
+
+    For size 0, and if there is no memory left, both are null.
+    """
+    result = types.Tuple((like, types.voidptr))
 
     def codegen(context, builder, signature, args):
-        data = builder.ptrtoint(context.make_array(memory)(context, builder, args[0]).data, I64)
-        rounded = builder.and_(builder.add(data, ir.Constant(I64, 63)), ir.Constant(I64, -64))
-        return builder.inttoptr(rounded, args[1].type)
+        null = ir.Constant(I8.as_pointer(), None)
+        wanted = builder.icmp_signed(">", args[1], ir.Constant(I64, 0))
+        before = builder.block
+        with builder.if_then(wanted):
+            fresh = context.nrt.allocate(builder, builder.add(args[1], ir.Constant(I64, 63)))
+            inside = builder.block
+        memory = builder.phi(I8.as_pointer())
+        memory.add_incoming(null, before)
+        memory.add_incoming(fresh, inside)
+        rounded = builder.add(builder.ptrtoint(memory, I64), ir.Constant(I64, 63))
+        start = builder.inttoptr(builder.and_(rounded, ir.Constant(I64, -64)), args[0].type)
+        return context.make_tuple(builder, result, [start, memory])
 
-    return like(memory, like), codegen
+    return result(like, types.int64), codegen
+
+
+@intrinsic
+def release(typingctx, memory):
+    """Give back what `allocate` gave; null is no memory and needs no release."""
+
+    def codegen(context, builder, signature, args):
+        with builder.if_then(builder.icmp_unsigned("!=", args[0], ir.Constant(args[0].type, None))):
+            context.nrt.free(builder, args[0])
+        return context.get_dummy_value()
+
+    return types.void(types.voidptr), codegen
+
+
+@intrinsic
+def is_null(typingctx, memory):
+    def codegen(context, builder, signature, args):
+        return builder.icmp_unsigned("==", args[0], ir.Constant(args[0].type, None))
+
+    return types.boolean(types.voidptr), codegen
 
 
 # --- vectors --------------------------------------------------------------------------------------
@@ -697,17 +730,19 @@ def multiply_tile(typingctx, rows, k, a, b, start, c, columns, floor):
             switch.add_case(ir.Constant(I64, r), block)
             builder.position_at_end(block)
             vectors = isa.tile_vectors(r)
-            full = builder.icmp_signed("==", columns, ir.Constant(I64, vectors * lanes(dtype)))
-            narrow = builder.icmp_signed("<=", columns, ir.Constant(I64, lanes(dtype)))
-            pick = None
+            # whole, or masked and no wider than needed
+            choices = [(vectors, False), (vectors, True), (vectors // 2, True), (1, True)]
+            function = None
             for is_packed in (True, False):
-                wide, masked, one = (
-                    Tile(dtype, r, v, m, is_packed).function(builder.module)
-                    for v, m in ((vectors, False), (vectors, True), (1, True))
-                )
-                chosen = builder.select(full, wide, builder.select(narrow, one, masked))
-                pick = chosen if pick is None else builder.select(packed, pick, chosen)
-            builder.call(pick, rest)
+                tiles = {c: Tile(dtype, r, *c, is_packed).function(builder.module) for c in choices}
+                chosen = tiles[vectors, True]
+                for v in (vectors // 2, 1):
+                    fits = builder.icmp_signed("<=", columns, ir.Constant(I64, v * lanes(dtype)))
+                    chosen = builder.select(fits, tiles[v, True], chosen)
+                full = builder.icmp_signed("==", columns, ir.Constant(I64, vectors * lanes(dtype)))
+                chosen = builder.select(full, tiles[vectors, False], chosen)
+                function = builder.select(packed, function, chosen) if function else chosen
+            builder.call(function, rest)
             builder.branch(end)
         builder.position_at_end(end)
         return context.get_dummy_value()

@@ -10,7 +10,7 @@ from fastfc.kernels.gemm import matrix, product, transposed, zeros
 from fastfc.kernels.threads import launch, part
 
 
-@njit
+@njit(inline="always")
 def status(x, grad_output, out):
     i, o = out.shape
     if x.shape[0] != grad_output.shape[0] or x.shape[1] != i or grad_output.shape[1] != o:
@@ -24,7 +24,7 @@ def _dense_weight_grad(x, grad_output, out, accumulate):
     if found == OK:
         (i, o), c = out.shape, matrix(out)
         start = c if accumulate else zeros(c)
-        product(c, transposed(matrix(x)), matrix(grad_output), start, i, o, x.shape[0], IDENTITY)
+        found = product(c, transposed(matrix(x)), matrix(grad_output), start, i, o, x.shape[0], IDENTITY)
     return found
 
 

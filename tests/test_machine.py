@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+from numba import float32, float64, int64, njit
+
+from fastfc.kernels import machine
+from fastfc.kernels.simd import host_isa, lanes
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_peak_is_plausible(dtype):
+    """At least half a vector of multiply-adds per cycle at 1 GHz, at most four vectors at 7 GHz."""
+    width = host_isa().vector_bytes // np.dtype(dtype).itemsize
+    assert width * 0.5 <= machine.fma_peak(dtype) <= width * 2 * 4 * 7
+
+
+def test_peak_of_float64_is_below_that_of_float32():
+    assert machine.fma_peak(np.float64) < machine.fma_peak(np.float32)
+
+
+def test_bandwidth_is_plausible():
+    assert 0.1 < machine.read_bandwidth(mebibytes=32) < 2000
+
+
+@pytest.mark.parametrize("dtype", [float32, float64])
+@pytest.mark.parametrize(("function", "scalars", "mnemonic", "least"), [(machine.multiply_add, [int64], "vfmadd", 12), (machine.read_all, [], "vadd", 4)])
+def test_nothing_is_optimised_away(dtype, function, scalars, mnemonic, least):
+    """Twelve chains, and four loads, stand in the assembly with registers of full width."""
+    fresh = njit(function.py_func)
+    fresh.compile((dtype[::1], *scalars))
+    register = {"avx512": "zmm", "avx2": "ymm"}.get(host_isa().name)
+    if register:
+        lines = "".join(fresh.inspect_asm().values()).splitlines()
+        assert sum(mnemonic in line and register in line for line in lines) >= least
+
+
+def test_sums_are_right():
+    for dtype in (float32, float64):
+        x = np.ones(lanes(dtype), str(dtype))
+        machine.multiply_add(x, 60)
+        np.testing.assert_allclose(x, 24, rtol=1e-6)  # s = s / 2 + 1 has the limit 2
+        x = np.ones(lanes(dtype) * 4 * 10, str(dtype))
+        machine.read_all(x)
+        np.testing.assert_array_equal(x[: lanes(dtype)], 40)
