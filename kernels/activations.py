@@ -311,13 +311,9 @@ def _activation_backward(output, grad_output, out, activation):
 
 def as_rows(x):
     """A vector as a matrix of one row, anything else as it is."""
-    x = np.asanyarray(x)
-    return x[np.newaxis] if x.ndim == 1 else x
-
-
-def out_rows(out):
-    """The same for an output. What is no array stays as it is, for the kernel to refuse."""
-    return as_rows(out) if isinstance(out, np.ndarray) else out
+    if isinstance(x, np.ndarray):
+        return x[np.newaxis] if x.ndim == 1 else x
+    return [x] if np.ndim(x) == 1 else x
 
 
 def activation_code(name):
@@ -366,7 +362,7 @@ def activation_forward(x, out, activation):
     >>> y.tolist()
     [0.0, 0.0, 2.0]
     """
-    _activation_forward(as_rows(x), out_rows(out), activation_code(activation))
+    _activation_forward(as_rows(x), as_rows(out), activation_code(activation))
 
 
 def activation_backward(output, grad_output, out, activation):
@@ -382,17 +378,17 @@ def activation_backward(output, grad_output, out, activation):
     -----
     The derivative of relu at 0 is 0, as in PyTorch and JAX.
     """
-    _activation_backward(as_rows(output), as_rows(grad_output), out_rows(out), activation_code(activation))
+    _activation_backward(as_rows(output), as_rows(grad_output), as_rows(out), activation_code(activation))
 
 
 def exp(x, out):
     """out = eˣ, elementwise, at most 4 ulp from exact; arguments as for activation_forward."""
-    _activation_forward(as_rows(x), out_rows(out), EXP)
+    _activation_forward(as_rows(x), as_rows(out), EXP)
 
 
 def tanh(x, out):
     """out = tanh x, elementwise, at most 4 ulp from exact; arguments as for activation_forward."""
-    _activation_forward(as_rows(x), out_rows(out), TANH)
+    _activation_forward(as_rows(x), as_rows(out), TANH)
 
 
 @overload(as_rows)

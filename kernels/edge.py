@@ -79,7 +79,7 @@ def check(status):
         raise MemoryError("fastfc: no memory for copies of blocks of the matrices")
 
 
-natives = {}
+natives: dict[str, "Native"] = {}
 
 
 class Native:
@@ -184,7 +184,7 @@ class Argument:
     """One array argument as a specification says it: "x[n, i]", "target:int64[n]"."""
 
     def __init__(self, text, written):
-        name, kind, dims = re.fullmatch(r"(\w+)(?::(\w+))?\[([\w, ]*)\]", text).groups()
+        [(name, kind, dims)] = re.findall(r"(\w+)(?::(\w+))?\[([\w, ]*)\]", text)
         self.name, self.dims, self.written = name, dims.replace(" ", "").split(","), written
         self.kind = getattr(types, kind) if kind else None
 
@@ -291,6 +291,7 @@ class Kernel(Native):
         where = f"{self.name}: {argument.name}"
         if isinstance(x, np.ma.MaskedArray):
             raise TypeError(f"{where} is a masked array; fill it first, for example with x.filled(0)")
+        python = not isinstance(x, np.ndarray)  # numbers in lists have no precision of their own
         x = np.asarray(x)
         if x.dtype == dtype:
             return x
@@ -298,7 +299,9 @@ class Kernel(Native):
             if x.dtype.kind in "iub" and (x.dtype.kind != "u" or x.dtype.itemsize < 8):
                 return x.astype(dtype)
             raise TypeError(f"{where} must hold integers, not {x.dtype}; convert it with astype(int)")
-        if x.dtype.kind in "iub" or (x.dtype.kind == "f" and x.dtype.newbyteorder("=") in (np.dtype("f2"), dtype)):
+        if x.dtype.kind in "iub" or (
+            x.dtype.kind == "f" and (python or x.dtype.newbyteorder("=") in (np.dtype("f2"), dtype))
+        ):
             return x.astype(dtype)
         if x.dtype.kind == "f":
             raise TypeError(
@@ -308,7 +311,7 @@ class Kernel(Native):
         raise TypeError(f"{where} has dtype {x.dtype}; give real numbers: float32, float64 or integers")
 
     def check_shapes(self, arrays):
-        sizes = {}
+        sizes: dict[str, tuple[int, str]] = {}
         for x, a in zip(arrays, self.arguments, strict=True):
             fits = x.ndim == len(a.dims)
             for dim, size in zip(a.dims, x.shape, strict=False):

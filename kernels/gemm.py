@@ -139,6 +139,15 @@ def copy_matrix(m, n, source, target):
             write(element(target, i, j), read(element(source, i, j)))
 
 
+@njit
+def finish(activation, count, values):
+    """The activations that are not done in registers, in place."""
+    if activation == SIGMOID:
+        sigmoid_row(count, values, values)
+    elif activation == TANH:
+        tanh_row(count, values, values)
+
+
 @njit(inline="always")
 def blocked(c, a, b, start, m, n, k, activation):
     """The product, for a C whose columns are neighbours."""
@@ -186,6 +195,8 @@ def blocked(c, a, b, start, m, n, k, activation):
                         pack(i_end - i, deep, element(a, i, p), a.row, a.column, panel, panel_width)
                 # along rows of C while all of B's block stays in L1 and L2, else down its columns
                 along_rows = across * columns * deep * size <= ROWWISE_BYTES
+                # then whole rows of C are done at once, and may be one piece of memory
+                solid = along_rows and n <= wide and c.row == n * size
                 outer, inner = (t_end - t, across) if along_rows else (across, t_end - t)
                 for x in range(outer):
                     for y in range(inner):
@@ -205,12 +216,12 @@ def blocked(c, a, b, start, m, n, k, activation):
                         if p == 0:
                             begin = Matrix(element(start, i, q), start.row, start.column)
                         multiply_tile(i_end - i, deep, a_tile, b_tile, begin, c_tile, some, bound)
-                        if last and activation == SIGMOID:
+                        if last and not solid:
                             for r in range(i_end - i):
-                                sigmoid_row(some, element(c_tile, r, 0), element(c_tile, r, 0))
-                        elif last and activation == TANH:
-                            for r in range(i_end - i):
-                                tanh_row(some, element(c_tile, r, 0), element(c_tile, r, 0))
+                                finish(activation, some, element(c_tile, r, 0))
+                    if last and solid:
+                        i, i_end = first_row(t + x, m, tiles), first_row(t + x + 1, m, tiles)
+                        finish(activation, (i_end - i) * n, element(c, i, 0))
     release(memory)
     return OK
 

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from fastfc.kernels.activations import as_rows, out_rows, sigmoid_row, softmax_row, sum_lanes
+from fastfc.kernels.activations import as_rows, sigmoid_row, softmax_row, sum_lanes
 from fastfc.kernels.edge import BAD_LABEL, BAD_SHAPE, OK, OVERLAP, check, keep_alive, kernel, overlaps
 from fastfc.kernels.simd import (
     at,
@@ -194,7 +194,7 @@ def mse_loss(prediction, target, out):
     >>> mse_loss(np.array([[1.0, 2.0]]), np.array([[0.0, 4.0]]), g), g.tolist()
     (2.5, [[1.0, -2.0]])
     """
-    return _mse_loss(as_rows(prediction), as_rows(target), out_rows(out))
+    return _mse_loss(as_rows(prediction), as_rows(target), as_rows(out))
 
 
 def cross_entropy_loss(logits, target, out):
@@ -238,7 +238,7 @@ def bce_with_logits_loss(logits, target, out):
     -------
     float : the loss
     """
-    return _bce_with_logits_loss(as_rows(logits), as_rows(target), out_rows(out))
+    return _bce_with_logits_loss(as_rows(logits), as_rows(target), as_rows(out))
 
 
 @njit

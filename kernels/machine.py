@@ -55,5 +55,5 @@ def fma_peak(dtype=np.float32):
 
 def read_bandwidth(mebibytes=256):
     """Bytes that one core reads from memory, in GB/s (10⁹ bytes a second)."""
-    x = np.zeros(mebibytes << 18, np.float32)
+    x = np.ones(mebibytes << 18, np.float32)  # zeros would all be one page of memory
     return x.nbytes / fastest(read_all, x) / 1e9

@@ -462,8 +462,9 @@ def polynomial(coefficients):
     return evaluate
 
 
-def shuffle(builder, a, b, chosen):
-    """The chosen lanes of a and b, those of b numbered after those of a."""
+def shuffle(builder, pair, chosen):
+    """The chosen lanes of two vectors, those of the second numbered after those of the first."""
+    a, b = pair
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(chosen)), chosen))
 
 
@@ -481,8 +482,8 @@ def transpose_fours(builder, block):
     result = []
     for q in quads:
         for half in (low, high):
-            pairs = [shuffle(builder, block[q + i], block[q + i + 1], half) for i in (0, 2)]
-            result += [shuffle(builder, *pairs, chosen) for chosen in (first, second)]
+            pairs = [shuffle(builder, block[q + i : q + i + 2], half) for i in (0, 2)]
+            result += [shuffle(builder, pairs, chosen) for chosen in (first, second)]
     return result
 
 
@@ -516,7 +517,7 @@ def transpose_block(typingctx, source, source_row, rows, columns, target, target
                 for i in range(count):
                     if not i & half:
                         pair = block[i], block[i + half]
-                        block[i], block[i + half] = (shuffle(builder, *pair, chosen) for chosen in (keep, take))
+                        block[i], block[i + half] = (shuffle(builder, pair, chosen) for chosen in (keep, take))
                 half //= 2
             return block
 

@@ -1,0 +1,56 @@
+"""Runs all kernels on arrays between pages that must not be touched; test_edge runs it in another process."""
+
+import ctypes
+import itertools
+import mmap
+
+import numpy as np
+from arrays import CALLS, DTYPES, product_shapes
+from test_gemm import big_shapes
+
+libc = ctypes.CDLL(None, use_errno=True)
+PAGE = mmap.PAGESIZE
+# Which axes of a layer are m, k and n of the product
+PRODUCT_AXES = {"dense_forward": "nio", "dense_weight_grad": "ino", "dense_add_weight_grad": "ino", "dense_input_grad": "noi"}
+
+
+def guarded(x, at_end):
+    """A copy of an array that ends just before a forbidden page, or begins just after one."""
+    size = -(-x.nbytes // PAGE) * PAGE
+    memory = mmap.mmap(-1, size + 2 * PAGE)
+    base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for page in (base, base + PAGE + size):
+        assert libc.mprotect(ctypes.c_void_p(page), ctypes.c_size_t(PAGE), 0) == 0
+    offset = PAGE + (size - x.nbytes if at_end else 0)
+    copy = np.frombuffer(memory, x.dtype, x.size, offset).reshape(x.shape)
+    copy[...] = x
+    return copy
+
+
+def check(name, dtype, sizes, orders):
+    call = CALLS[name]
+    expected = call.arguments(dtype, sizes)
+    plain = [x.copy() for x in expected]
+    value = call.run(*plain)
+    for at_end in (True, False):
+        arrays = [
+            guarded(x.T, at_end).T if order == "F" else guarded(x, at_end)
+            for x, order in zip(expected, orders, strict=True)
+        ]
+        print(name, np.dtype(dtype), sizes, orders, "end" if at_end else "begin", flush=True)
+        np.testing.assert_equal(call.run(*arrays), value)
+        for x, y in zip(arrays, plain, strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+for name, dtype in itertools.product(CALLS, DTYPES):
+    for shape in product_shapes(dtype).values():
+        if name == "cross_entropy_loss of classes" and shape[2] == 0:
+            continue
+        for orders in itertools.product(*("CF" if len(axes) == 2 else "C" for axes in CALLS[name].axes())):
+            check(name, dtype, dict(zip(PRODUCT_AXES.get(name, "nio"), shape, strict=True)), orders)
+
+m, k, n = big_shapes()["panels of a and b"]
+for name, axes in PRODUCT_AXES.items():
+    for orders in ("CCCC", "FFFF"):
+        check(name, np.float32, dict(zip(axes, (m, k, n), strict=True)), orders[: len(CALLS[name].axes())])

@@ -1,0 +1,410 @@
+import numpy as np
+import pytest
+from arrays import CALLS, DTYPES, LAYOUTS, SIZES, WRITABLE, read_only
+from numba import njit
+from numba.core.errors import TypingError
+from processes import HERE, run
+
+from fastfc import kernels
+from fastfc.kernels import edge
+
+calls = pytest.mark.parametrize("name", CALLS)
+dtypes = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def error_name(name):
+    """The name by which errors speak of a kernel."""
+    return {"exp": "activation_forward", "tanh": "activation_forward"}.get(
+        name, name.replace("dense_add", "dense").partition(" ")[0]
+    )
+
+
+def read_arguments(name):
+    return [(name, position) for position, written in enumerate(CALLS[name].written()) if not written]
+
+
+def written_arguments(name):
+    return [(name, position) for position, written in enumerate(CALLS[name].written()) if written]
+
+
+READ = [pair for name in CALLS for pair in read_arguments(name)]
+WRITTEN = [pair for name in CALLS for pair in written_arguments(name)]
+
+
+def assert_close(arrays, expected, dtype):
+    for x, y in zip(arrays, expected, strict=True):
+        np.testing.assert_allclose(x, y, rtol=50 * np.finfo(dtype).eps)
+
+
+@calls
+@dtypes
+def test_against_the_reference(name, dtype):
+    call = CALLS[name]
+    arrays, expected = call.arguments(dtype), call.arguments(dtype)
+    expected = [x if x.dtype == np.int64 else x.astype(float) for x in expected]
+    value, expected_value = call.run(*arrays), call.reference(*expected)
+    assert_close(arrays, expected, dtype)
+    assert (value is None) == (expected_value is None)
+    if value is not None:
+        assert_close([value], [expected_value], dtype)
+
+
+# --- from nopython code
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """The calls as nopython functions."""
+    return {name: njit(call.run) for name, call in CALLS.items()}
+
+
+@calls
+@pytest.mark.parametrize(
+    ("dtype", "layout"),
+    [(np.float32, "C"), (np.float64, "C"), (np.float32, "F"), (np.float64, "sliced"), (np.float32, "read-only")],
+)
+def test_from_nopython_code(compiled, name, dtype, layout):
+    call = CALLS[name]
+    expected = call.arguments(dtype)
+    arrays = [
+        x.copy() if layout == "read-only" and written else LAYOUTS[layout](x)
+        for x, written in zip(expected, call.written(), strict=True)
+    ]
+    value = call.run(*expected)
+    assert compiled[name](*arrays) == value
+    for x, y in zip(arrays, expected, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@calls
+def test_nopython_code_raises_on_wrong_shapes(compiled, name):
+    call = CALLS[name]
+    for name_, position in WRITTEN:
+        if name_ == name:
+            arrays = call.arguments(np.float64)
+            before = [x.copy() for x in arrays]
+            arrays[position] = np.full([size + 1 for size in arrays[position].shape], 7.0)
+            with pytest.raises(ValueError, match="fastfc: the shapes"):
+                compiled[name](*arrays)
+            before[position] = np.full_like(arrays[position], 7)
+            for x, y in zip(arrays, before, strict=True):
+                np.testing.assert_array_equal(x, y)
+
+
+def test_nopython_code_raises_on_overlap_and_bad_labels(compiled):
+    x = np.ones((3, 3))
+    with pytest.raises(ValueError, match="overlaps"):
+        compiled["dense_input_grad"](x, np.ones((3, 3)), x)
+    with pytest.raises(ValueError, match="class index"):
+        compiled["cross_entropy_loss of classes"](x, np.array([0, 1, 3]), np.ones((3, 3)))
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        [np.ones((2, 2), "f4"), np.ones((2, 2), "f8"), np.ones((2, 2), "f4")],
+        [np.ones((2, 2), "i8")] * 3,
+        [np.ones((2, 2), "c16")] * 3,
+        [np.ones((2, 2)), np.ones((2, 2)), read_only(np.ones((2, 2)))],
+        [np.ones(2), np.ones((2, 2)), np.ones((2, 2))],
+    ],
+)
+def test_nopython_code_is_refused_for_wrong_types(compiled, arrays):
+    with pytest.raises(TypingError, match=r"dense_input_grad takes.*got"):
+        compiled["dense_input_grad"](*arrays)
+
+
+def test_activation_in_nopython_code_must_be_a_literal():
+    @njit
+    def at_run_time(x, names, i):
+        kernels.activation_forward(x, x, names[i])
+
+    @njit
+    def unknown(x):
+        kernels.activation_forward(x, x, "nonsense")
+
+    with pytest.raises(TypingError, match="string literal"):
+        at_run_time(np.ones((2, 2)), ("relu", "tanh"), 1)
+    with pytest.raises((TypingError, ValueError), match="unknown activation 'nonsense'"):
+        unknown(np.ones((2, 2)))
+
+
+# --- conversions and errors at the edge
+
+
+CONVERSIONS = {
+    "int64": lambda x: x.astype(int),
+    "uint8": lambda x: x.astype(np.uint8),
+    "bool": lambda x: x.astype(bool),
+    "float16": lambda x: x.astype(np.float16),
+    "big-endian": lambda x: x.astype(x.dtype.newbyteorder(">")),
+    "list": lambda x: x.tolist(),
+    "subclass": lambda x: x.view(type("Subclass", (np.ndarray,), {})),
+}
+
+
+@dtypes
+@pytest.mark.parametrize("conversion", CONVERSIONS)
+@pytest.mark.parametrize(("name", "position"), READ)
+def test_inputs_are_converted(name, position, conversion, dtype):
+    call = CALLS[name]
+    arrays = call.arguments(dtype)
+    if call.names()[position] == "labels" and conversion == "float16":
+        pytest.skip("labels are integers")
+    arrays[position] = (arrays[position] > 0).astype(arrays[position].dtype)
+    expected = [x.copy() for x in arrays]
+    arrays[position] = CONVERSIONS[conversion](arrays[position])
+    assert call.run(*arrays) == call.run(*expected)
+    for x, y in zip(arrays, expected, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def refuse(name, position, bad, error, pattern):
+    """The call with one bad argument raises, names the kernel, and changes nothing."""
+    call = CALLS[name]
+    arrays = call.arguments(np.float64)
+    before = [x.copy() for x in arrays]
+    arrays[position] = bad
+    with pytest.raises(error, match=pattern) as info:
+        call.run(*arrays)
+    assert error_name(name) in str(info.value)
+    for k, (x, y) in enumerate(zip(arrays, before, strict=True)):
+        if k != position:
+            np.testing.assert_array_equal(x, y)
+    return str(info.value)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.ones((5, 4), complex),
+        np.full((5, 4), None),
+        np.full((5, 4), "a"),
+        np.ones((5, 4), "m8[s]"),
+        None,
+        object(),
+        np.ma.ones((5, 4)),
+        np.ones((5, 4), np.longdouble),
+    ],
+    ids=lambda bad: f"{type(bad).__name__}-{getattr(bad, 'dtype', '')}",
+)
+@pytest.mark.parametrize(("name", "position"), READ)
+def test_other_inputs_are_refused(name, position, bad):
+    argument = CALLS[name].names()[position]
+    if isinstance(bad, np.ndarray) and CALLS[name].axes()[position] in ("o", "n"):
+        bad = bad[0]
+    refuse(name, position, bad, TypeError, argument if argument not in ("labels", "x", "output") else "")
+
+
+@pytest.mark.parametrize(("name", "position"), READ)
+def test_two_dtypes_are_refused(name, position):
+    if CALLS[name].names()[position] == "labels":
+        bad, pattern = np.zeros(5), "float64"
+    else:
+        bad, pattern = CALLS[name].arguments(np.float32)[position], "float32.*float64.*astype"
+    refuse(name, position, bad, TypeError, pattern)
+
+
+@pytest.mark.parametrize("change", ["longer", "shorter", "transposed", "rank up", "number"])
+@pytest.mark.parametrize(("name", "position"), READ + WRITTEN)
+def test_wrong_shapes_are_refused_with_all_shapes(name, position, change):
+    call = CALLS[name]
+    good = call.arguments(np.float64)[position]
+    shape = {
+        "longer": tuple(size + 1 for size in good.shape),
+        "shorter": tuple(size - 1 for size in good.shape),
+        "transposed": good.shape[::-1],
+        "rank up": (2, *good.shape),
+        "number": (),
+    }[change]
+    if shape == good.shape:
+        pytest.skip("a vector is its own transpose")
+    message = refuse(name, position, np.ones(shape, good.dtype), (ValueError, TypeError), "")
+    if change in ("longer", "shorter", "transposed"):
+        assert str(shape) in message
+        others = [x for k, x in enumerate(call.arguments(np.float64)) if k != position]
+        assert any(str(x.shape) in message for x in others)
+
+
+@pytest.mark.parametrize(("name", "position"), WRITTEN)
+@pytest.mark.parametrize(
+    ("bad", "error", "pattern"),
+    [
+        (lambda x: x.tolist(), TypeError, "must be a NumPy array"),
+        (lambda x: x.astype(int), TypeError, "int64.*must be float32 or float64"),
+        (lambda x: x.astype(np.float16), TypeError, "must be float32 or float64"),
+        (lambda x: x.astype(">f8"), TypeError, ">f8.*native"),
+        (lambda x: x.astype(complex), TypeError, "complex|c16"),
+        (np.ma.array, TypeError, "MaskedArray"),
+        (read_only, ValueError, "read-only"),
+        (lambda x: None, TypeError, "NoneType"),
+        (lambda x: x.astype(np.float32), TypeError, "float32"),
+    ],
+)
+def test_other_outputs_are_refused(name, position, bad, error, pattern):
+    refuse(name, position, bad(CALLS[name].arguments(np.float64)[position]), error, pattern)
+
+
+def overlapping(name, position):
+    """Arguments of which one input shares a part of the output's memory."""
+    call = CALLS[name]
+    arrays = call.arguments(np.float64)
+    out = call.written().index(True)
+    shapes = [x.shape for x in arrays]
+    flat = np.arange(1.0, 100) / 100
+    arrays[out] = flat[: arrays[out].size].reshape(shapes[out])
+    first = max(arrays[out].size - 1, 0)
+    arrays[position] = flat[first : first + arrays[position].size].reshape(shapes[position])
+    return call, arrays, flat
+
+
+@pytest.mark.parametrize(("name", "position"), [pair for pair in READ if pair[0] != "cross_entropy_loss of classes"])
+def test_overlap_is_refused(name, position):
+    call, arrays, flat = overlapping(name, position)
+    before = flat.copy()
+    with pytest.raises(ValueError, match=f"{error_name(name)}: .* overlaps .* in memory"):
+        call.run(*arrays)
+    np.testing.assert_array_equal(flat, before)
+
+
+@calls
+def test_interleaved_arrays_do_not_overlap(name):
+    """As fields of records: their extents overlap, their elements do not."""
+    call = CALLS[name]
+    expected = call.arguments(np.float64, dict.fromkeys(SIZES, 6))
+    fields = [(f"{k}", "f8") for k in range(len(expected))]
+    matrices = np.zeros((6, 6), fields)
+    vectors = np.zeros(6, fields)
+    arrays = []
+    for k, x in enumerate(expected):
+        arrays.append(x if x.dtype == np.int64 else (matrices if x.ndim == 2 else vectors)[f"{k}"])
+        arrays[-1][...] = x
+    assert call.run(*arrays) == call.run(*expected)
+    for x, y in zip(arrays, expected, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+# --- overlap of extents
+
+
+@njit
+def extents(x, y):
+    return edge.extent(x), edge.overlaps(x, y), edge.same(x, y)
+
+
+def test_extents_are_numpys_bounds():
+    from numpy.lib.array_utils import byte_bounds
+
+    base = np.zeros((6, 8))
+    views = [base, base[2:4], base[:, 3:5], base[::-2, ::3], base.T, base[4:, :1], base[3:3], base[:, 8:], base[2:3, 2:3]]
+    for x in views:
+        for y in views:
+            extent, overlap, same = extents(x, y)
+            assert overlap == np.may_share_memory(x, y)
+            assert same == (x.ctypes.data == y.ctypes.data and x.strides == y.strides)
+        if x.size:
+            assert extents(x, x)[0] == byte_bounds(x)
+
+
+# --- memory and processes
+
+
+def test_nothing_beyond_the_arrays_is_touched():
+    pytest.importorskip("resource", reason="pages are protected by mprotect")
+    run("import guard_pages")
+
+
+USER = """
+import sys
+import numpy as np
+from numba import njit, prange
+from fastfc import kernels
+
+@njit(cache=True)
+def direct(x, weight, bias, out):
+    kernels.dense_forward(x, weight, bias, out, activation="tanh")
+
+@njit(cache=True)
+def inner(x, out):
+    kernels.exp(x, out)
+
+@njit(cache=True)
+def middle(x, out):
+    inner(x, out)
+
+@njit(cache=True)
+def outer(x, out):
+    middle(x, out)
+
+@njit(cache=True, parallel=True)
+def parallel(x, out):
+    for i in prange(x.shape[0]):
+        kernels.dense_bias_grad(x[i], out[i])
+
+def test(*names):
+    x = np.linspace(-1, 1, 12).reshape(3, 4)
+    expected = {
+        "direct": (np.tanh(x @ x.T + x[0, :3]), (x, x.T.copy(), x[0, :3], np.empty((3, 3)))),
+        "inner": (np.exp(x), (x, np.empty((3, 4)))),
+        "outer": (np.exp(x), (x, np.empty((3, 4)))),
+        "parallel": ((x + np.ones((8, 3, 4))).sum(axis=1), (x + np.ones((8, 3, 4)), np.empty((8, 4)))),
+    }
+    for name in names:
+        function, (result, arguments) = globals()[name], expected[name]
+        function(*arguments)
+        np.testing.assert_allclose(arguments[-1], result, rtol=1e-14)
+        print(name, "hit" if sum(function.stats.cache_hits.values()) else "miss")
+"""
+
+
+@pytest.fixture
+def user(tmp_path):
+    """A user's module with cached functions; runs some of them in a process of its own."""
+    (tmp_path / "user.py").write_text(USER)
+
+    def run_user(*names, kernels=None):
+        environment = {"NUMBA_CACHE_DIR": tmp_path / "numba"}
+        if kernels:
+            environment["FASTFC_CACHE"] = tmp_path / kernels
+        code = f"import sys; sys.path.append({str(tmp_path)!r}); import user; user.test(*{names!r})"
+        return run(code, **environment)[0].split()[1::2]
+
+    return run_user
+
+
+def test_cached_functions_of_users(user):
+    """In later processes they come from the cache, and load the kernels that they call, compiled or not."""
+    names = "direct", "outer", "parallel"
+    assert user(*names) == ["miss"] * 3
+    assert user(*names) == ["hit"] * 3
+    assert user(*names, kernels="empty") == ["hit"] * 3
+
+
+def test_cached_function_that_calls_one_from_the_cache(user):
+    """`outer` is compiled against `inner` out of the cache, and then runs where nothing has loaded `inner`."""
+    assert user("inner", kernels="first") == ["miss"]
+    assert user("outer", kernels="first") == ["miss"]
+    assert user("outer", kernels="second") == ["hit"]
+
+
+def test_threads_that_start_together():
+    """First calls from several threads, without a cache: right, and compiled once per dtype."""
+    code = f"""
+import sys, threading
+sys.path.insert(0, {HERE!r})
+import numpy as np
+from fastfc import kernels
+from fastfc.kernels.edge import natives
+wrong = []
+def work(dtype):
+    for _ in range(300):
+        x, out = np.ones((3, 5), dtype), np.empty((3, 5), dtype)
+        kernels.mse_loss(x, 0 * x, out)
+        if (out != dtype(2) * dtype(1 / 15)).any():
+            wrong.append(out)
+threads = [threading.Thread(target=work, args=(d,)) for d in (np.float32, np.float64) * 3]
+[t.start() for t in threads]
+[t.join() for t in threads]
+print(len(wrong), len(natives["mse_loss"].dispatcher.overloads))
+"""
+    assert run(code, FASTFC_CACHE=0)[0].split() == ["0", "2"]

@@ -1,0 +1,115 @@
+"""The dense kernels on several threads: the same bits, and nobody else's settings changed."""
+
+import os
+import threading
+
+import numba
+import numpy as np
+import pytest
+
+from fastfc import kernels
+from fastfc.kernels import threads
+from fastfc.kernels.threads import LEAST_WORK, launch, layer, part
+
+needs_cores = pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="Numba has one thread here")
+SHAPES = [(257, 300, 129), (33, 300, 1025), (4096, 64, 64), (700, 1100, 31)]
+
+
+def calls(n, i, o, dtype):
+    """Each kernel with arguments, and an output to fill."""
+    rng = np.random.default_rng(n + i + o)
+    x, weight, bias, grad = (rng.standard_normal(s).astype(dtype) for s in [(n, i), (i, o), o, (n, o)])
+    yield lambda out, **k: kernels.dense_forward(x, weight, bias, out, "tanh", **k), (n, o)
+    yield lambda out, **k: kernels.dense_weight_grad(x, grad, out, **k), (i, o)
+    yield lambda out, **k: kernels.dense_add_weight_grad(x, grad, out, **k), (i, o)
+    yield lambda out, **k: kernels.dense_input_grad(grad, weight, out, **k), (n, i)
+    yield lambda out, **k: kernels.dense_bias_grad(grad, out, **k), (o,)
+    yield lambda out, **k: kernels.dense_add_bias_grad(grad, out, **k), (o,)
+
+
+@needs_cores
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_any_number_of_threads_gives_the_same_bits(shape, dtype, monkeypatch):
+    monkeypatch.setattr(threads, "LEAST_WORK", 1)
+    before = numba.get_num_threads()
+    for call, size in calls(*shape, dtype):
+        expected = np.ones(size, dtype)
+        call(expected)
+        for n_threads in (2, 3, 64):
+            out = np.ones(size, dtype)
+            call(out, n_threads=n_threads)
+            np.testing.assert_array_equal(out, expected)
+    assert numba.get_num_threads() == before
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 100, 1000])
+@pytest.mark.parametrize("parts", [1, 2, 3, 7])
+def test_parts_cover_everything_once(count, parts):
+    pieces = [np.arange(count)[part.py_func(p, parts, count)] for p in range(parts)]
+    np.testing.assert_array_equal(np.concatenate(pieces), np.arange(count))
+
+
+def test_small_work_stays_on_one_thread():
+    with launch(8, 2 * LEAST_WORK - 1) as parts:
+        assert parts == 1
+
+
+@pytest.mark.parametrize("n_threads", [0, -1])
+def test_no_threads_is_an_error(n_threads):
+    out = np.full((2, 2), 7.0)
+    with pytest.raises(ValueError, match="n_threads must be at least 1"):
+        kernels.dense_input_grad(np.ones((2, 3)), np.ones((2, 3)), out, n_threads=n_threads)
+    assert (out == 7).all()
+
+
+def test_errors_are_those_of_one_thread(monkeypatch):
+    monkeypatch.setattr(threads, "LEAST_WORK", 1)
+    with pytest.raises(ValueError, match=r"dense_forward.*weight \(5, 8\)"):
+        kernels.dense_forward(np.ones((4, 6)), np.ones((5, 8)), np.ones(8), np.ones((4, 8)), n_threads=2)
+
+
+@needs_cores
+def test_under_workqueue_the_second_launch_works_alone(monkeypatch):
+    monkeypatch.setattr(threads, "layer", lambda: "workqueue")
+    with launch(2, 1 << 30) as first, launch(2, 1 << 30) as second:
+        assert (first, second) == (2, 1)
+    with launch(2, 1 << 30) as again:
+        assert again == 2
+
+
+@needs_cores
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_answers():
+    x, weight, bias = np.ones((512, 256)), np.ones((256, 256)), np.zeros(256)
+    out = np.empty((512, 256))
+    kernels.dense_forward(x, weight, bias, out, n_threads=2)
+    child = os.fork()
+    if not child:
+        out[:] = 0
+        kernels.dense_forward(x, weight, bias, out, n_threads=2)
+        os._exit(0 if (out == 256).all() else 1)
+    hanging = threading.Timer(60, os.kill, (child, 9))
+    hanging.start()
+    status = os.waitpid(child, 0)[1]
+    hanging.cancel()
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+@needs_cores
+def test_calls_from_many_python_threads():
+    x, weight, bias = np.ones((256, 128)), np.ones((128, 256)), np.zeros(256)
+    outs = [np.zeros((256, 256)) for _ in range(8)]
+
+    def work(out):
+        for _ in range(20):
+            kernels.dense_forward(x, weight, bias, out, n_threads=2)
+
+    workers = [threading.Thread(target=work, args=(out,)) for out in outs]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert all((out == 128).all() for out in outs)
+    assert layer() in ("omp", "tbb", "workqueue")
