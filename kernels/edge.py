@@ -95,8 +95,11 @@ class Native:
 
     def __init__(self, function, signature, parallel=False):
         self.name, self.signature = function.__name__.lstrip("_"), signature
-        self.dispatcher = njit(nogil=True, error_model="numpy", parallel=parallel)(function)
-        self.dispatcher._cache = KernelCache(function)
+        # two, because a dispatcher that may compile compiles whatever another thread calls it with meanwhile
+        self.compiler, self.dispatcher = (
+            njit(nogil=True, error_model="numpy", parallel=parallel)(function) for _ in range(2)
+        )
+        self.compiler._cache = KernelCache(function)
         self.dispatcher._can_compile = False
         self.cells = {}
         natives[self.name] = self
@@ -114,12 +117,9 @@ class Native:
             return
         with compile_lock():
             if not self.cells[dtype][0]:
-                self.dispatcher._can_compile = True
-                try:
-                    self.dispatcher.compile(self.signature(dtype))
-                finally:
-                    self.dispatcher._can_compile = False
-                result = self.dispatcher.overloads[self.signature(dtype).args]
+                self.compiler.compile(self.signature(dtype))
+                result = self.compiler.overloads[self.signature(dtype).args]
+                self.dispatcher.add_overload(result)
                 self.cells[dtype][0] = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
 
 
@@ -215,6 +215,9 @@ class Kernel(Native):
         )
 
     def __call__(self, *args):
+        for x in args:
+            if type(x) is np.ma.MaskedArray:  # Numba takes some of them for plain arrays
+                return self.explain(args)
         try:
             result = self.dispatcher(*args)
         except (TypeError, errors.NumbaError):
@@ -280,7 +283,7 @@ class Kernel(Native):
 
     def check_out(self, out, argument):
         where = f"{self.name}: {argument.name}"
-        if type(out) is not np.ndarray:
+        if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
             raise TypeError(f"{where} must be a NumPy array that can be written into, not {type(out).__name__}")
         if out.dtype not in DTYPES or not out.dtype.isnative:
             raise TypeError(f"{where} has dtype {out.dtype.str}; it must be float32 or float64 in native byte order")

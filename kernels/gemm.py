@@ -27,6 +27,7 @@ from fastfc.kernels.simd import (
     itemsize,
     load,
     load_first,
+    multiply_square,
     multiply_tile,
     pointer,
     read,
@@ -42,9 +43,10 @@ from fastfc.kernels.simd import (
 
 # Summands per block. A panel of B of this depth and a tile's width stays in L2, and is read from there
 # without delay: at 1024 no deeper than that, the tile's sums go to memory and back as rarely as can be.
-DEPTH = 1024
+DEPTH = 768
+PACK_ROWS = 16
 # Rows and columns per block: the panels of A stay in L2 next to one of B, those of B in L3.
-BLOCK_ROWS, BLOCK_COLUMNS = 448, 2048
+BLOCK_ROWS, BLOCK_COLUMNS = 140, 2048
 # B's block is gone through along rows of C, which is the better order for them, while it is no larger than this.
 ROWWISE_BYTES = 128 * 1024
 # A matrix is read in place up to these bytes (half of an L2 cache), or if few tiles share it.
@@ -52,6 +54,7 @@ IN_PLACE_BYTES = 512 * 1024
 IN_PLACE_TILES = 16
 # Few rows use each element of B a few times only: a copied panel is as small as L1, and a B that is not
 # copied is read in its order in memory, a few whole rows at a time.
+SQUARES = 2
 FEW_ROWS, PANEL_DEPTH, STREAM_DEPTH = 4, 64, 16
 
 
@@ -148,6 +151,19 @@ def finish(activation, count, values):
         tanh_row(count, values, values)
 
 
+@njit
+def row_times_transposed(c, a, b, start, n, k):
+    """C = start + A B for one row and a B whose rows are neighbours; k a multiple of the lanes."""
+    size, lanes = itemsize(c.data), width(c.data)
+    copy_matrix(1, n, start, c)
+    for j in range(0, n, SQUARES * lanes):
+        for p in range(0, k, lanes):
+            a_part = Matrix(element(a, 0, p), a.row, a.column)
+            for q in range(j, min(n, j + SQUARES * lanes), lanes):
+                b_part = Matrix(element(b, p, q), b.row, b.column)
+                multiply_square(a_part, b_part, Matrix(element(c, 0, q), c.row, size), n - q)
+
+
 @njit(inline="always")
 def blocked(c, a, b, start, m, n, k, activation):
     """The product, for a C whose columns are neighbours."""
@@ -183,9 +199,13 @@ def blocked(c, a, b, start, m, n, k, activation):
             bound = floor if last else unbounded
             a_panel_bytes = panel_width * deep * size
             if pack_b:
-                for q in range(j, j_end, columns):
-                    panel = at(b_panels, (q - j) * deep * size)
-                    pack(min(columns, j_end - q), deep, element(b, p, q), b.column, b.row, panel, columns)
+                # rows of B in place are read a few at a time from left to right, rows of Bᵀ whole
+                some_rows = PACK_ROWS if b.column == size else deep
+                for r in range(0, deep, some_rows):
+                    for q in range(j, j_end, columns):
+                        panel = at(b_panels, ((q - j) * deep + r * columns) * size)
+                        rows_here, columns_here = min(some_rows, deep - r), min(columns, j_end - q)
+                        pack(columns_here, rows_here, element(b, p + r, q), b.column, b.row, panel, columns)
             for t in range(0, tiles, block_tiles):
                 t_end = min(tiles, t + block_tiles)
                 if pack_a:
@@ -261,6 +281,12 @@ def product(c, a, b, start, m, n, k, activation):
         begin = Matrix(at(copies, matrix_bytes), n * size, size)
         copy_matrix(m, n, start, begin)
         start = begin
+    if m == 1 and b.row == size and b.column != size:
+        # one row times a Bᵀ: most of k without a copy, the rest as any product that goes on from there
+        deep = k - k % width(c.data)
+        row_times_transposed(result, a, b, start, n, deep)
+        start, k = result, k - deep
+        a, b = Matrix(element(a, 0, deep), a.row, a.column), Matrix(element(b, deep, 0), b.row, b.column)
     status = blocked(result, a, b, start, m, n, k, activation)
     if not neighbours and status == OK:
         copy_matrix(m, n, result, c)

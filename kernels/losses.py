@@ -220,8 +220,6 @@ def cross_entropy_loss(logits, target, out):
     (0.693147, [[-0.5, 0.5]])
     """
     if np.ndim(target) == 1:
-        if isinstance(target, np.ma.MaskedArray):  # Numba may take one of integers for an array
-            return _cross_entropy_loss_of_classes.explain((logits, target, out))
         return _cross_entropy_loss_of_classes(logits, target, out)
     return _cross_entropy_loss(logits, target, out)
 

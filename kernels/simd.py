@@ -487,6 +487,25 @@ def transpose_fours(builder, block):
     return result
 
 
+def transpose_vectors(builder, block):
+    """Rows of a square, as vectors, to its columns."""
+    count = len(block)
+    fours = isinstance(block[0].type.element, ir.FloatType)
+    if fours:
+        block = transpose_fours(builder, block)
+    half = count // 2
+    while half > (2 if fours else 0):
+        # exchange the off-diagonal squares of side `half`
+        keep = [lane if not lane & half else count + lane - half for lane in range(count)]
+        take = [lane + half if not lane & half else count + lane for lane in range(count)]
+        for i in range(count):
+            if not i & half:
+                pair = block[i], block[i + half]
+                block[i], block[i + half] = (shuffle(builder, pair, chosen) for chosen in (keep, take))
+        half //= 2
+    return block
+
+
 @intrinsic
 def transpose_block(typingctx, source, source_row, rows, columns, target, target_row):
     """target[j, i] = source[i, j] for a block of `rows` x `columns`, each at most one register's lanes.
@@ -506,20 +525,7 @@ def transpose_block(typingctx, source, source_row, rows, columns, target, target
             for i in range(count):
                 row = builder.select(builder.icmp_signed("<", constant(i), rows), constant(i), last)
                 block.append(load_value(builder, step(builder, source, builder.mul(row, source_row)), vector, mask))
-            fours = isinstance(vector.element, ir.FloatType)
-            if fours:
-                block = transpose_fours(builder, block)
-            half = count // 2
-            while half > (2 if fours else 0):
-                # exchange the off-diagonal squares of side `half`
-                keep = [lane if not lane & half else count + lane - half for lane in range(count)]
-                take = [lane + half if not lane & half else count + lane for lane in range(count)]
-                for i in range(count):
-                    if not i & half:
-                        pair = block[i], block[i + half]
-                        block[i], block[i + half] = (shuffle(builder, pair, chosen) for chosen in (keep, take))
-                half //= 2
-            return block
+            return transpose_vectors(builder, block)
 
         full = builder.icmp_signed(">=", columns, constant(count))
         with builder.if_else(full) as (whole, part):
@@ -749,6 +755,42 @@ def multiply_tile(typingctx, rows, k, a, b, start, c, columns, floor):
         return context.get_dummy_value()
 
     return types.void(number, number, a, b, start, c, number, dtype), codegen
+
+
+@intrinsic
+def multiply_square(typingctx, a, b, c, columns):
+    """c[0, :columns] += a b, for a square of b whose rows are neighbours: it is transposed in registers.
+
+    a (1, lanes), b (lanes, columns), c (1, columns) as for multiply_tile, columns at most the lanes.
+    """
+    dtype = c[0].dtype
+
+    def codegen(context, builder, signature, args):
+        (a, _, a_step), (b, _, b_column), (c, _, _) = (cgutils.unpack_tuple(builder, x, 3) for x in args[:3])
+        columns, vector = args[3], llvm_vector(dtype)
+        constant = lambda value: ir.Constant(I64, value)
+
+        def emit(mask, column):
+            block = [
+                load_value(builder, step(builder, b, builder.mul(b_column, column(i))), vector)
+                for i in range(vector.count)
+            ]
+            total = load_value(builder, c, vector, mask)
+            for q, row in enumerate(transpose_vectors(builder, block)):
+                element = builder.load(step(builder, a, builder.mul(a_step, constant(q))), align=1)
+                total = fma_value(builder, splat_value(builder, element, vector), row, total)
+            store_value(builder, total, c, mask)
+
+        last = builder.sub(columns, constant(1))
+        with builder.if_else(builder.icmp_signed(">=", columns, constant(vector.count))) as (whole, part):
+            with whole:
+                emit(None, constant)
+            with part:
+                below = lambda i: builder.select(builder.icmp_signed("<", constant(i), columns), constant(i), last)
+                emit(first_lanes(builder, columns, vector), below)
+        return context.get_dummy_value()
+
+    return types.void(a, b, c, types.int64), codegen
 
 
 # --- calls through a cell -------------------------------------------------------------------------

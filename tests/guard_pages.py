@@ -11,7 +11,12 @@ from test_gemm import big_shapes
 libc = ctypes.CDLL(None, use_errno=True)
 PAGE = mmap.PAGESIZE
 # Which axes of a layer are m, k and n of the product
-PRODUCT_AXES = {"dense_forward": "nio", "dense_weight_grad": "ino", "dense_add_weight_grad": "ino", "dense_input_grad": "noi"}
+PRODUCT_AXES = {
+    "dense_forward": "nio",
+    "dense_weight_grad": "ino",
+    "dense_add_weight_grad": "ino",
+    "dense_input_grad": "noi",
+}
 
 
 def guarded(x, at_end):

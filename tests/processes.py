@@ -12,10 +12,10 @@ ROOT = str(Path(fastfc.__file__).parents[1])
 
 
 def start(code, path=ROOT, **environment):
-    """Run code; fastfc comes from `path`, and environment variables are set on top of those of this process."""
+    """Run code with the fastfc in `path`, and environment variables on top of those of this process."""
     paths = os.pathsep.join([path, HERE])
     return subprocess.Popen(
-        [sys.executable, "-c", code],
+        [sys.executable, "-P", "-c", code],
         env=os.environ | {"PYTHONPATH": paths} | {name: str(value) for name, value in environment.items()},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -64,7 +64,12 @@ def test_nan_and_inf_stay_in_their_column(dtype):
 
 
 @dtypes
-@given(n=st.integers(0, 30), o=st.integers(0, 150), row=st.sampled_from([1, -1, 2]), column=st.sampled_from([1, -1, 3]))
+@given(
+    n=st.integers(0, 30),
+    o=st.integers(0, 150),
+    row=st.sampled_from([1, -1, 2]),
+    column=st.sampled_from([1, -1, 3]),
+)
 def test_any_shape_and_strides(dtype, n, o, row, column):
     g = integers((2 * n, 3 * o), dtype)[::row, ::column][:n, :o]
     out = nan(2 * o, dtype)[::2]

@@ -50,7 +50,9 @@ def test_against_the_reference(dtype, activation):
     out, expected = nan((23, 41), dtype), nan((23, 41), float)
     dense_forward(x, weight, bias, out, activation=activation)
     reference.dense_forward(*(a.astype(float) for a in (x, weight, bias)), expected, activation)
-    np.testing.assert_allclose(out, expected, rtol=1e-14 if dtype == np.float64 else 5e-6, atol=20 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(
+        out, expected, rtol=1e-14 if dtype == np.float64 else 5e-6, atol=20 * np.finfo(dtype).eps
+    )
 
 
 @dtypes
@@ -66,10 +68,16 @@ def test_chain_begins_with_the_bias(dtype):
 def test_a_row_has_the_same_bits_in_any_batch_and_position(dtype, activation):
     rows, columns = tile(dtype)
     n = 4 * rows + 3
-    x, weight, bias = normal((n, 37), dtype), normal((37, columns + 7), dtype, 1), normal(columns + 7, dtype, 2)
+    x, weight, bias = (
+        normal((n, 37), dtype),
+        normal((37, columns + 7), dtype, 1),
+        normal(columns + 7, dtype, 2),
+    )
     whole = nan((n, columns + 7), dtype)
     dense_forward(x, weight, bias, whole, activation)
-    for first, last in [(i, i + 1) for i in range(n)] + [(0, size) for size in range(n)] + [(3, n), (n - 5, n)]:
+    for first, last in (
+        [(i, i + 1) for i in range(n)] + [(0, size) for size in range(n)] + [(3, n), (n - 5, n)]
+    ):
         part = nan((last - first, columns + 7), dtype)
         dense_forward(x[first:last], weight, bias, part, activation)
         np.testing.assert_array_equal(part, whole[first:last])
@@ -99,9 +107,12 @@ def test_samples_as_columns(dtype):
 @dtypes
 def test_no_activation_swallows_nan(dtype):
     x = np.array([[np.nan], [np.inf], [-np.inf]], dtype)
-    with np.errstate(invalid="ignore"):
-        expected = {"identity": [np.nan, np.inf, -np.inf], "relu": [np.nan, np.inf, 0], "sigmoid": [np.nan, 1, 0],
-                    "tanh": [np.nan, 1, -1]}  # fmt: skip
+    expected = {
+        "identity": [np.nan, np.inf, -np.inf],
+        "relu": [np.nan, np.inf, 0],
+        "sigmoid": [np.nan, 1, 0],
+        "tanh": [np.nan, 1, -1],
+    }
     for activation, column in expected.items():
         out = np.empty((3, 1), dtype)
         dense_forward(x, np.ones((1, 1), dtype), np.zeros(1, dtype), out, activation)
@@ -111,6 +122,8 @@ def test_no_activation_swallows_nan(dtype):
 @pytest.mark.parametrize("name", ["softmax", "Relu", None, 3, ["relu"]])
 def test_unknown_activation_leaves_the_output(name):
     out = np.full((1, 1), 7.0)
-    with pytest.raises(ValueError, match="softmax works along rows" if name == "softmax" else "unknown activation"):
+    with pytest.raises(
+        ValueError, match="softmax works along rows" if name == "softmax" else "unknown activation"
+    ):
         dense_forward(np.ones((1, 1)), np.ones((1, 1)), np.ones(1), out, name)
     assert out == 7

@@ -19,7 +19,15 @@ from numba import float32, njit
 
 from fastfc import kernels
 from fastfc.kernels import gemm
-from fastfc.kernels.gemm import BLOCK_COLUMNS, BLOCK_ROWS, DEPTH, IN_PLACE_BYTES, IN_PLACE_TILES, product, tile
+from fastfc.kernels.gemm import (
+    BLOCK_COLUMNS,
+    BLOCK_ROWS,
+    DEPTH,
+    IN_PLACE_BYTES,
+    IN_PLACE_TILES,
+    product,
+    tile,
+)
 from fastfc.kernels.simd import host_isa
 
 products = pytest.mark.parametrize("multiply", PRODUCTS.values(), ids=PRODUCTS)

@@ -30,9 +30,15 @@ def test_rounding_error_with_weight_as_it_lies(dtype, order):
 def test_a_row_has_the_same_bits_in_any_batch_and_position(dtype):
     rows, columns = tile(dtype)
     n = 3 * rows + 2
-    g, weight, whole = normal((n, 37), dtype), normal((columns + 7, 37), dtype, 1), nan((n, columns + 7), dtype)
+    g, weight, whole = (
+        normal((n, 37), dtype),
+        normal((columns + 7, 37), dtype, 1),
+        nan((n, columns + 7), dtype),
+    )
     dense_input_grad(g, weight, whole)
-    for first, last in [(i, i + 1) for i in range(n)] + [(0, size) for size in range(n)] + [(2, n), (n - 5, n)]:
+    for first, last in (
+        [(i, i + 1) for i in range(n)] + [(0, size) for size in range(n)] + [(2, n), (n - 5, n)]
+    ):
         part = nan((last - first, columns + 7), dtype)
         dense_input_grad(g[first:last], weight, part)
         np.testing.assert_array_equal(part, whole[first:last])

@@ -157,7 +157,9 @@ def test_vectors(name, dtype):
 @dtypes
 def test_derivative_of_relu_at_zero_is_zero(dtype):
     out = nan(5, dtype)
-    kernels.activation_backward(np.array([0, -0.0, 1, 0, 0], dtype), np.array([7, 7, 7, np.inf, np.nan], dtype), out, "relu")
+    kernels.activation_backward(
+        np.array([0, -0.0, 1, 0, 0], dtype), np.array([7, 7, 7, np.inf, np.nan], dtype), out, "relu"
+    )
     np.testing.assert_array_equal(out[:4], [0, 0, 7, 0])
 
 
@@ -219,7 +221,7 @@ def test_any_shape_and_strides(name, shape, strides, transposed):
 @pytest.mark.parametrize("name", ["Relu", "", None, 3, ["relu"]])
 def test_unknown_names_leave_the_output(name):
     out = np.full(2, 7.0)
-    with pytest.raises(ValueError, match="unknown activation .*identity, relu, sigmoid, tanh, softmax"):
+    with pytest.raises(ValueError, match=r"unknown activation .*identity, relu, sigmoid, tanh, softmax"):
         kernels.activation_forward(np.ones(2), out, name)
     with pytest.raises(ValueError, match="unknown activation"):
         kernels.activation_backward(np.ones(2), np.ones(2), out, name)

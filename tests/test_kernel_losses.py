@@ -31,7 +31,17 @@ def run(module, name, prediction, target, out):
 def shapes(dtype):
     lanes = host_isa().vector_bytes // np.dtype(dtype).itemsize
     # 1,024 elements are summed in the given dtype before they go to the float64 total
-    return [(1, 1), (3, 2), (7, lanes - 1), (2, lanes), (5, lanes + 1), (1, 1023), (1, 1024), (5, 205), (331, 13)]
+    return [
+        (1, 1),
+        (3, 2),
+        (7, lanes - 1),
+        (2, lanes),
+        (5, lanes + 1),
+        (1, 1023),
+        (1, 1024),
+        (5, 205),
+        (331, 13),
+    ]
 
 
 @losses
@@ -63,16 +73,16 @@ def test_any_layout_gives_the_same_bits(name, dtype, shape, layout, out_layout):
 
 
 @losses
-@dtypes
-def test_gradient_is_the_slope_of_the_value(name, dtype):
+def test_gradient_is_the_slope_of_the_value(name):
     loss, prediction, target = problem(name, (4, 5), np.float64)
     grad, spare, step = nan((4, 5), float), nan((4, 5), float), 1e-6
     run(kernels, loss, prediction, target, grad)
     for index in np.ndindex(4, 5):
         move = np.zeros((4, 5))
         move[index] = step
-        rise = run(kernels, loss, prediction + move, target, spare) - run(kernels, loss, prediction - move, target, spare)
-        assert abs(rise / (2 * step) - grad[index]) <= 1e-8
+        above = run(kernels, loss, prediction + move, target, spare)
+        below = run(kernels, loss, prediction - move, target, spare)
+        assert abs((above - below) / (2 * step) - grad[index]) <= 1e-8
 
 
 @pytest.mark.parametrize("name", ["mse_loss", "bce_with_logits_loss"])
@@ -121,7 +131,9 @@ def test_large_logits_stay_finite(dtype):
     np.testing.assert_array_equal(out, [[0, 0, 0], [-0.5, 0.5, 0]])
     assert kernels.bce_with_logits_loss(z, (z > 0).astype(dtype), out) == pytest.approx(2 * np.log(2) / 6)
     np.testing.assert_allclose(out, [[0, 0, 0.5 / 6], [0, 0, 0.5 / 6]], rtol=1e-6)
-    assert kernels.bce_with_logits_loss(z, (z < 0).astype(dtype), out) == pytest.approx((4e4 + 2 * np.log(2)) / 6)
+    assert kernels.bce_with_logits_loss(z, (z < 0).astype(dtype), out) == pytest.approx(
+        (4e4 + 2 * np.log(2)) / 6
+    )
 
 
 @dtypes
@@ -171,25 +183,29 @@ def test_any_integers_are_labels(dtype):
 @pytest.mark.parametrize(
     ("labels", "error", "message"),
     [
-        ([0, 4, 1], ValueError, "cross_entropy_loss|class 4 in target, but logits have 4 columns"),
-        ([0, -1, 1], ValueError, "class -1 in target"),
-        ([0.0, 1.0, 2.0], TypeError, "must hold integers, not float64"),
-        ([0, 1], ValueError, r"\(2,\).*\(3, 4\)"),
-        (["a", "b", "c"], TypeError, "must hold integers"),
+        (np.array([0, 4, 1]), ValueError, "cross_entropy_loss.*class 4 in target, but logits have 4 columns"),
+        (np.array([0, -1, 1]), ValueError, "class -1 in target"),
+        (np.array([0.0, 1.0, 2.0]), TypeError, "must hold integers, not float64"),
+        (np.array([0, 1]), ValueError, r"\(2,\).*\(3, 4\)"),
+        (np.array(["a", "b", "c"]), TypeError, "must hold integers"),
         (np.ma.array([0, 1, 2]), TypeError, "masked"),
-        ([1j, 0, 0], TypeError, "must hold integers"),
+        (np.array([1j, 0, 0]), TypeError, "must hold integers"),
     ],
 )
 def test_bad_labels_leave_the_output(labels, error, message):
     out = np.full((3, 4), 7.0)
     for logits in (np.zeros((3, 4)), np.asfortranarray(np.zeros((3, 4)))):
         with pytest.raises(error, match=message):
-            kernels.cross_entropy_loss(logits, labels if isinstance(labels, np.ma.MaskedArray) else np.array(labels), out)
+            kernels.cross_entropy_loss(logits, labels, out)
     np.testing.assert_array_equal(out, 7)
 
 
 @losses
-@given(shape=st.tuples(st.integers(1, 9), st.integers(1, 40)), row=st.sampled_from([1, -1, 2]), seed=st.integers(0, 99))
+@given(
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 40)),
+    row=st.sampled_from([1, -1, 2]),
+    seed=st.integers(0, 99),
+)
 def test_any_shape_and_strides(name, shape, row, seed):
     loss, prediction, target = problem(name, shape, np.float64, seed)
     large = np.full((2 * shape[0], shape[1]), np.nan)

@@ -25,7 +25,10 @@ def test_bandwidth_is_that_of_memory():
 
 
 @pytest.mark.parametrize("dtype", [float32, float64])
-@pytest.mark.parametrize(("function", "scalars", "mnemonic", "least"), [(machine.multiply_add, [int64], "vfmadd", 12), (machine.read_all, [], "vadd", 4)])
+@pytest.mark.parametrize(
+    ("function", "scalars", "mnemonic", "least"),
+    [(machine.multiply_add, [int64], "vfmadd", 12), (machine.read_all, [], "vadd", 4)],
+)
 def test_nothing_is_optimised_away(dtype, function, scalars, mnemonic, least):
     """Twelve chains, and four loads, stand in the assembly with registers of full width."""
     fresh = njit(function.py_func)
