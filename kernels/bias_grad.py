@@ -4,8 +4,10 @@ import numpy as np
 from numba import njit, prange, types
 from numba.extending import overload
 
+from fastfc.kernels.activations import IDENTITY
 from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
-from fastfc.kernels.simd import at, itemsize, load, load_first, pointer, splat, store_first, width
+from fastfc.kernels.gemm import CHUNK, Matrix, matrix, product, zeros
+from fastfc.kernels.simd import at, itemsize, load, load_first, one, pointer, splat, store_first, width
 from fastfc.kernels.threads import launch, part
 
 
@@ -67,6 +69,23 @@ def sums_by_rows(g, n, o, row, out, accumulate):
                 store_first(at(out, x), total, some)
 
 
+@njit
+def column_sums(g, out, accumulate):
+    """out (+)= the column sums of at most CHUNK rows."""
+    n, o = g.shape
+    size, lanes = out.itemsize, width(pointer(out))
+    if n > 0 and (o == 1 or (g.strides[1] == size and out.strides[0] == size)):
+        if o <= 8 * lanes:
+            sums_in_registers(pointer(g), n, o, g.strides[0], pointer(out), accumulate)
+        else:
+            sums_by_rows(pointer(g), n, o, g.strides[0], pointer(out), accumulate)
+        return OK
+    # any strides: a row of ones times g; 1 x + s rounds as s + x does
+    sums = Matrix(pointer(out), 0, out.strides[0])
+    ones = Matrix(one(sums.data), 0, 0)
+    return product(sums, ones, matrix(g), sums if accumulate else zeros(sums), 1, o, n, IDENTITY)
+
+
 @kernel("grad_output[n, o] -> out[o]", types.int64)
 def _dense_bias_grad(grad_output, out, accumulate):
     n, o = grad_output.shape
@@ -74,33 +93,39 @@ def _dense_bias_grad(grad_output, out, accumulate):
         return BAD_SHAPE
     if overlaps(out, grad_output):
         return OVERLAP
-    size = out.itemsize
-    if (o == 1 or grad_output.strides[1] == size) and (o == 1 or out.strides[0] == size):
-        g, row = pointer(grad_output), grad_output.strides[0]
-        if o <= 8 * width(g) or n == 0:
-            sums_in_registers(g, n, o, row, pointer(out), accumulate)
-        else:
-            sums_by_rows(g, n, o, row, pointer(out), accumulate)
-        return OK
-    sums = np.zeros(o, out.dtype)
-    if accumulate:
-        sums[:] = out
-    for i in range(n):
-        for j in range(o):
-            sums[j] += grad_output[i, j]
-    out[:] = sums
-    return OK
+    if n <= CHUNK:
+        return column_sums(grad_output, out, accumulate)
+    partial = np.empty(o, out.dtype)
+    found = column_sums(grad_output[:CHUNK], out, accumulate)
+    for r in range(CHUNK, n, CHUNK):
+        found = max(found, column_sums(grad_output[r : r + CHUNK], partial, 0))
+        out += partial
+    return found
 
 
 @kernel("grad_output[n, o] -> out[o]", types.int64, types.int64, parallel=True)
 def _dense_bias_grad_threads(grad_output, out, accumulate, parts):
-    if out.size != grad_output.shape[1]:
+    n, o = grad_output.shape
+    if out.size != o:
         return BAD_SHAPE
     if overlaps(out, grad_output):
         return OVERLAP
+    if n <= o:
+        for p in prange(parts):
+            columns = part(p, parts, o)
+            _dense_bias_grad(grad_output[:, columns], out[columns], accumulate)
+        return OK
+    chunks = max(1, (n + CHUNK - 1) // CHUNK)
+    partials = np.empty((chunks, o), out.dtype)
+    if accumulate:
+        partials[0] = out
     for p in prange(parts):
-        columns = part(p, parts, out.size)
-        _dense_bias_grad(grad_output[:, columns], out[columns], accumulate)
+        for q in range(chunks * p // parts, chunks * (p + 1) // parts):
+            rows = slice(q * CHUNK, min(n, (q + 1) * CHUNK))
+            _dense_bias_grad(grad_output[rows], partials[q], accumulate if q == 0 else 0)
+    out[:] = partials[0]
+    for q in range(1, chunks):
+        out += partials[q]
     return OK
 
 
@@ -123,6 +148,8 @@ def dense_bias_grad(grad_output, out, n_threads=1):
     grad_output : (n, o) float32 or float64, any strides
     out : (o,), same dtype, any stride, overwritten and never read; must not overlap grad_output
     n_threads : int, at most this many threads; the bits are the same for any number
+
+    The rows are added in order; of more than gemm.CHUNK rows, each CHUNK for itself, and the sums in order.
     """
     run(grad_output, out, 0, n_threads)
 

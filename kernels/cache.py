@@ -23,6 +23,8 @@ from numba.core import config
 from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
 
+from fastfc.kernels.simd import l2_bytes
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -97,7 +99,14 @@ class KernelCache(_Cache):
     def path(self, sig, target_context):
         if cache_folder() is None:
             return None
-        key = (source_hash(), str(sig), target_context.codegen().magic_tuple(), config.BOUNDSCHECK, config.OPT)
+        key = (
+            source_hash(),
+            str(sig),
+            target_context.codegen().magic_tuple(),
+            l2_bytes(),
+            config.BOUNDSCHECK,
+            config.OPT,
+        )
         return cache_folder() / f"{self.name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}"
 
     def load_overload(self, sig, target_context):

@@ -25,6 +25,7 @@ from fastfc.kernels.simd import (
     infinity,
     is_null,
     itemsize,
+    l2_bytes,
     load,
     load_first,
     multiply_square,
@@ -33,6 +34,7 @@ from fastfc.kernels.simd import (
     read,
     release,
     store,
+    store_first,
     tile_columns,
     tile_rows,
     transpose_block,
@@ -41,26 +43,30 @@ from fastfc.kernels.simd import (
     zero,
 )
 
-# Summands per block. A panel of B of this depth and a tile's width stays in L2, and is read from there
-# without delay: at 1024 no deeper than that, the tile's sums go to memory and back as rarely as can be.
+# Summands per block, deep enough that the tile's sums go to memory and back rarely. A panel of B of this depth
+# is 96 KiB: it is read from L2, as fast as the multipliers take it (one row of the tile in 14 cycles).
 DEPTH = 768
-PACK_ROWS = 16
-# Rows and columns per block: the panels of A stay in L2 next to one of B, those of B in L3.
-BLOCK_ROWS, BLOCK_COLUMNS = 140, 2048
-# B's block is gone through along rows of C, which is the better order for them, while it is no larger than this.
-ROWWISE_BYTES = 128 * 1024
-# A matrix is read in place up to these bytes (half of an L2 cache), or if few tiles share it.
-IN_PLACE_BYTES = 512 * 1024
+# Columns per block: a block of B, some MiB, stays in L3.
+BLOCK_COLUMNS = 2048
+# Half of L2 holds the panels of A that one panel of B meets. A B of this size is not copied at all.
+HALF_L2 = l2_bytes() // 2
+# Nor is one that fewer tiles use.
 IN_PLACE_TILES = 16
-# Few rows use each element of B a few times only: a copied panel is as small as L1, and a B that is not
-# copied is read in its order in memory, a few whole rows at a time.
-SQUARES = 2
+# Up to this size B's block is gone through along rows of C, which C prefers; then down its columns.
+ROWWISE_BYTES = l2_bytes() // 8
+# Rows of B that are copied from left to right at a time.
+PACK_ROWS = 16
+# So few rows use each element of B so rarely that a panel has to stay in L1, and a B that is not copied has to be
+# read in its order in memory, STREAM_DEPTH whole rows at a time.
 FEW_ROWS, PANEL_DEPTH, STREAM_DEPTH = 4, 64, 16
+# Squares of Bᵀ side by side for one row: more of them are more streams than the processor prefetches.
+SQUARES = 2
+# Rows of a batch that are summed in one chain.
+CHUNK = 4096
 
 
-Matrix = namedtuple(
-    "Matrix", ["data", "row", "column"]
-)  # a pointer, and the bytes from row to row and column to column
+# A pointer, and the bytes from row to row and from column to column.
+Matrix = namedtuple("Matrix", ["data", "row", "column"])
 
 
 def matrix_type(dtype):
@@ -152,6 +158,17 @@ def finish(activation, count, values):
 
 
 @njit
+def add_matrix(m, n, source, target):
+    """target += source"""
+    size, lanes = itemsize(source.data), width(source.data)
+    step = lanes if source.column == size and target.column == size else 1
+    for i in range(m):
+        for j in range(0, n, step):
+            here, some = element(target, i, j), min(step, n - j)
+            store_first(here, load_first(here, some, 0.0) + load_first(element(source, i, j), some, 0.0), some)
+
+
+@njit
 def row_times_transposed(c, a, b, start, n, k):
     """C = start + A B for one row and a B whose rows are neighbours; k a multiple of the lanes."""
     size, lanes = itemsize(c.data), width(c.data)
@@ -171,15 +188,15 @@ def blocked(c, a, b, start, m, n, k, activation):
     tiles = ceil_div(m, tile_rows(c.data))
     rows = ceil_div(m, tiles)
     columns = tile_columns(c.data, rows)
-    block_tiles = BLOCK_ROWS // rows
     panel_width = ceil_div(rows, width(c.data)) * width(c.data)
+    block_tiles = max(1, HALF_L2 // (panel_width * min(k, DEPTH) * size + 1))
 
-    pack_b = k > 0 and (b.column != size or (k * n * size > IN_PLACE_BYTES and tiles > IN_PLACE_TILES))
-    pack_a = pack_b and m * k * size > IN_PLACE_BYTES and n > IN_PLACE_TILES * columns
+    pack_b = k > 0 and (b.column != size or (k * n * size > HALF_L2 and tiles > IN_PLACE_TILES))
+    pack_a = pack_b and m * k * size > HALF_L2 and n > IN_PLACE_TILES * columns
     depth, wide = DEPTH, BLOCK_COLUMNS
     if m <= FEW_ROWS and pack_b:
         depth, wide = PANEL_DEPTH, columns
-    elif m <= FEW_ROWS and k * n * size > IN_PLACE_BYTES:
+    elif m <= FEW_ROWS and k * n * size > HALF_L2:
         depth, wide = STREAM_DEPTH, n
     b_bytes = ceil_div(min(n, wide), columns) * columns * min(k, depth) * size if pack_b else 0
     a_bytes = min(tiles, block_tiles) * panel_width * min(k, depth) * size if pack_a else 0

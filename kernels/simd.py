@@ -8,6 +8,7 @@ in one rounding comes from the instruction set that LLVM compiles for, see `host
 
 import operator
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import llvmlite.binding as llvm
@@ -48,6 +49,16 @@ ISAS = {
     "sse": ISA("sse", 16, 16, False, 6, 2, (8, 4)),
     "generic": ISA("generic", 16, 16, False, 6, 2, (8, 4)),
 }
+
+
+@cache
+def l2_bytes():
+    """Size of a core's second-level cache; 1 MiB where the system doesn't tell."""
+    try:
+        text = Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text().strip()
+        return int(text[:-1]) * {"K": 1 << 10, "M": 1 << 20}[text[-1]]
+    except (OSError, ValueError, KeyError):
+        return 1 << 20
 
 
 @cache
@@ -186,15 +197,20 @@ def address(typingctx, array):
     return types.int64(array), codegen
 
 
-@intrinsic
-def zero(typingctx, like):
-    """A pointer to a constant zero of the element type of `like`."""
+def constant_pointer(value):
+    """An intrinsic: pointer to a constant of the element type of `like`, a pointer."""
 
-    def codegen(context, builder, signature, args):
-        value = ir.Constant(llvm_float(like.dtype), 0.0)
-        return cgutils.global_constant(builder, "fastfc.zero", value)
+    @intrinsic
+    def constant(typingctx, like):
+        def codegen(context, builder, signature, args):
+            return cgutils.global_constant(builder, "fastfc.constant", ir.Constant(llvm_float(like.dtype), value))
 
-    return like(like), codegen
+        return like(like), codegen
+
+    return constant
+
+
+zero, one = constant_pointer(0.0), constant_pointer(1.0)
 
 
 @intrinsic

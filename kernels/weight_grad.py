@@ -5,9 +5,13 @@ from numba import njit, prange, types
 from numba.extending import overload
 
 from fastfc.kernels.activations import IDENTITY
-from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
-from fastfc.kernels.gemm import matrix, product, transposed, zeros
+from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, overlaps
+from fastfc.kernels.gemm import CHUNK, Matrix, add_matrix, element, matrix, product, transposed, zeros
+from fastfc.kernels.simd import allocate, is_null, release
 from fastfc.kernels.threads import launch, part
+
+# Elements of a gradient that is small enough to be kept once for each chunk of the batch.
+SMALL = 1 << 14
 
 
 @njit(inline="always")
@@ -21,18 +25,30 @@ def status(x, grad_output, out):
 @kernel("x[n, i], grad_output[n, o] -> out[i, o]", types.int64)
 def _dense_weight_grad(x, grad_output, out, accumulate):
     found = status(x, grad_output, out)
-    if found == OK:
-        (i, o), c = out.shape, matrix(out)
-        start = c if accumulate else zeros(c)
-        found = product(c, transposed(matrix(x)), matrix(grad_output), start, i, o, x.shape[0], IDENTITY)
+    if found != OK:
+        return found
+    n, (i, o) = x.shape[0], out.shape
+    a, b, c = transposed(matrix(x)), matrix(grad_output), matrix(out)
+    partial, memory = allocate(c.data, i * o * out.itemsize if n > CHUNK else 0)
+    if n > CHUNK and is_null(memory):
+        return NO_MEMORY
+    found = product(c, a, b, c if accumulate else zeros(c), i, o, min(n, CHUNK), IDENTITY)
+    for r in range(CHUNK, n, CHUNK):
+        chunk = Matrix(partial, o * out.itemsize, out.itemsize)
+        a_r, b_r = Matrix(element(a, 0, r), a.row, a.column), Matrix(element(b, r, 0), b.row, b.column)
+        found = max(found, product(chunk, a_r, b_r, zeros(c), i, o, min(n - r, CHUNK), IDENTITY))
+        add_matrix(i, o, chunk, c)
+    release(memory)
     return found
 
 
 @kernel("x[n, i], grad_output[n, o] -> out[i, o]", types.int64, types.int64, parallel=True)
 def _dense_weight_grad_threads(x, grad_output, out, accumulate, parts):
     found = status(x, grad_output, out)
-    if found == OK:
-        i, o = out.shape
+    if found != OK:
+        return found
+    n, (i, o) = x.shape[0], out.shape
+    if i * o > SMALL or n <= CHUNK:
         for p in prange(parts):
             if i >= o:
                 rows = part(p, parts, i)
@@ -40,7 +56,19 @@ def _dense_weight_grad_threads(x, grad_output, out, accumulate, parts):
             else:
                 columns = part(p, parts, o)
                 _dense_weight_grad(x, grad_output[:, columns], out[:, columns], accumulate)
-    return found
+        return OK
+    chunks = (n + CHUNK - 1) // CHUNK
+    partials = np.empty((chunks, i, o), out.dtype)
+    if accumulate:
+        partials[0] = out
+    for p in prange(parts):
+        for q in range(chunks * p // parts, chunks * (p + 1) // parts):
+            rows = slice(q * CHUNK, min(n, (q + 1) * CHUNK))
+            _dense_weight_grad(x[rows], grad_output[rows], partials[q], accumulate if q == 0 else 0)
+    out[:] = partials[0]
+    for q in range(1, chunks):
+        add_matrix(i, o, matrix(partials[q]), matrix(out))
+    return OK
 
 
 def run(x, grad_output, out, accumulate, n_threads):
@@ -63,6 +91,9 @@ def dense_weight_grad(x, grad_output, out, n_threads=1):
     grad_output : (n, o), same dtype, any strides
     out : (i, o), same dtype, any strides, overwritten and never read; must not overlap the others
     n_threads : int, at most this many threads; the bits are the same for any number
+
+    Each element is one chain of fused multiply-adds in the order of n; of a batch of more than gemm.CHUNK rows,
+    one chain for each CHUNK rows, added in order.
     """
     run(x, grad_output, out, 0, n_threads)
 
