@@ -27,6 +27,9 @@ class Layer:
         Numbers per sample; None where any width will do (activations).
     params, grads : (p,) arrays
         All parameters and all their gradients, each one flat 64-byte-aligned vector of float32 or float64.
+    n_threads : int
+        At most this many threads for each product, 1 unless you assign another number; those that are too small
+        to gain stay on one. Results are the same bits for any number.
     """
 
     name: str | None = None
@@ -35,6 +38,7 @@ class Layer:
     params: NDArray[Any] = np.zeros(0, np.float32)
     grads: NDArray[Any] = np.zeros(0, np.float32)
 
+    _n_threads = 1
     _saved: NDArray[Any] | None = None  # what backward needs from forward
     _owner: weakref.ref[Layer] | None = None  # the network whose vectors hold our parameters
     _not_pickled: tuple[str, ...] = ("_saved", "_owner")
@@ -43,6 +47,14 @@ class Layer:
     def dtype(self) -> np.dtype[Any] | None:
         """float32 or float64; None for a layer without parameters, which takes both."""
         return None
+
+    @property
+    def n_threads(self) -> int:
+        return self._n_threads
+
+    @n_threads.setter
+    def n_threads(self, value: int) -> None:
+        self._n_threads = positive_int(value, self, "n_threads")
 
     def predict(self, x: ArrayLike) -> NDArray[Any]:
         """Output for `x`, saving nothing: safe to call from many threads at once.
@@ -263,7 +275,7 @@ class Linear(Layer):
 
     def _output(self, x: NDArray[Any], activation: str = "identity") -> NDArray[Any]:
         out = np.empty((len(x), self.out_features), x.dtype)
-        kernels.dense_forward(x, self.weight, self.bias, out, activation)
+        kernels.dense_forward(x, self.weight, self.bias, out, activation, self._n_threads)
         return out
 
     def _forward(self, x: NDArray[Any], activation: str = "identity") -> NDArray[Any]:
@@ -271,12 +283,12 @@ class Linear(Layer):
         return self._output(x, activation)
 
     def _backward(self, grad_output: NDArray[Any], input_grad: bool = True) -> Any:
-        kernels.dense_weight_grad(self._saved, grad_output, self.weight_grad)
-        kernels.dense_bias_grad(grad_output, self.bias_grad)
+        kernels.dense_weight_grad(self._saved, grad_output, self.weight_grad, self._n_threads)
+        kernels.dense_bias_grad(grad_output, self.bias_grad, self._n_threads)
         if not input_grad:
             return None
         out = np.empty((len(grad_output), self.in_features), grad_output.dtype)
-        kernels.dense_input_grad(grad_output, self.weight, out)
+        kernels.dense_input_grad(grad_output, self.weight, out, self._n_threads)
         return out
 
     def _last_output(self) -> tuple[tuple[int, ...], np.dtype[Any]] | None:

@@ -21,7 +21,7 @@ DTYPES = {np.dtype("f4"): types.float32, np.dtype("f8"): types.float64}
 
 
 def extent(x):
-    """Addresses of an array's first byte and of the one after its last."""
+    """Addresses of an array's first byte and of the one after its last; 0 and 0 if it is empty."""
     raise NotImplementedError("for nopython code")
 
 
@@ -33,7 +33,7 @@ def nopython_extent(x):
         def vector(x):
             reach = (x.shape[0] - 1) * x.strides[0]
             low, high = address(x) + min(reach, 0), address(x) + max(reach, 0) + x.itemsize
-            return low, low if x.size == 0 else high
+            return (low, high) if x.size else (0, 0)
 
         return vector
 
@@ -41,7 +41,7 @@ def nopython_extent(x):
         down, across = (x.shape[0] - 1) * x.strides[0], (x.shape[1] - 1) * x.strides[1]
         low = address(x) + min(down, 0) + min(across, 0)
         high = address(x) + max(down, 0) + max(across, 0) + x.itemsize
-        return low, low if x.size == 0 else high
+        return (low, high) if x.size else (0, 0)
 
     return matrix
 

@@ -33,7 +33,7 @@ WRITTEN = [pair for name in CALLS for pair in written_arguments(name)]
 
 def assert_close(arrays, expected, dtype):
     for x, y in zip(arrays, expected, strict=True):
-        np.testing.assert_allclose(x, y, rtol=50 * np.finfo(dtype).eps)
+        np.testing.assert_allclose(x, y, rtol=50 * np.finfo(dtype).eps, atol=10 * np.finfo(dtype).eps)
 
 
 @calls

@@ -23,8 +23,11 @@ from fastfc.kernels.gemm import (
     BLOCK_COLUMNS,
     BLOCK_ROWS,
     DEPTH,
+    FEW_ROWS,
     IN_PLACE_BYTES,
     IN_PLACE_TILES,
+    PANEL_DEPTH,
+    STREAM_DEPTH,
     product,
     tile,
 )
@@ -59,12 +62,12 @@ def test_rounding_error_within_the_bound_of_a_sum(multiply, dtype, shape):
 @pytest.mark.parametrize("a_layout", LAYOUTS)
 def test_any_layout_gives_the_same_bits(multiply, dtype, a_layout, b_layout, c_layout):
     rows, columns = tile(dtype)
-    a, b = normal((rows + 3, 19), dtype), normal((19, columns + 5), dtype, 1)
-    plain = nan((rows + 3, columns + 5), dtype)
-    multiply(a, b, plain)
-    c = WRITABLE[c_layout](nan(plain.shape, dtype))
-    multiply(LAYOUTS[a_layout](a), LAYOUTS[b_layout](b), c)
-    np.testing.assert_array_equal(c, plain)
+    for m, k, n in (rows + 3, 19, columns + 5), (2 * rows + 1, 40, 3), (1, 40, columns + 3), (3, 37, 2):
+        a, b, plain = normal((m, k), dtype), normal((k, n), dtype, 1), nan((m, n), dtype)
+        multiply(a, b, plain)
+        c = WRITABLE[c_layout](nan((m, n), dtype))
+        multiply(LAYOUTS[a_layout](a), LAYOUTS[b_layout](b), c)
+        np.testing.assert_array_equal(c, plain)
 
 
 @products
@@ -97,11 +100,13 @@ def test_each_element_is_one_chain_of_multiply_adds(multiply, dtype, shape):
 
 @products
 def test_chains_continue_across_blocks_of_summands(multiply):
-    a, b = normal((3, 2 * DEPTH + 5), np.float32), normal((2 * DEPTH + 5, 37), np.float32, 1)
+    a, b = normal((FEW_ROWS + 1, 2 * DEPTH + 5), np.float32), normal((2 * DEPTH + 5, 300), np.float32, 1)
+    expected = chain(a, b, 0)
     for layout in (np.array, np.asfortranarray):
-        c = nan((3, 37), np.float32)
-        multiply(a, layout(b), c)
-        np.testing.assert_array_equal(c, chain(a, b, 0))
+        for m in range(1, FEW_ROWS + 2):
+            c = nan((m, 300), np.float32)
+            multiply(a[:m], layout(b), c)
+            np.testing.assert_array_equal(c, expected[:m])
 
 
 def big_shapes():
@@ -113,6 +118,9 @@ def big_shapes():
         "several blocks of rows": (BLOCK_ROWS + rows + 3, 11, columns + 3),
         "several blocks of columns": (rows + 1, 11, BLOCK_COLUMNS + columns + 3),
         "several blocks of summands": (rows + 1, DEPTH + 9, columns + 3),
+        "one row": (1, DEPTH + 9, IN_PLACE_BYTES // DEPTH),
+        "few rows": (FEW_ROWS, 2 * PANEL_DEPTH + STREAM_DEPTH + 1, IN_PLACE_BYTES // PANEL_DEPTH),
+        "more than few rows": (FEW_ROWS + 1, DEPTH + 9, IN_PLACE_BYTES // DEPTH),
         "panels of b": (some_rows, depth, columns * 4 + 1),
         "panels of a and b": (some_rows, depth, some_columns),
         "several panels of a": (2 * BLOCK_ROWS + rows + 1, DEPTH // 2 + 3, some_columns),
@@ -218,7 +226,8 @@ def test_assembly_has_the_widest_fused_multiply_adds_and_no_double():
 
 
 def test_tile_fits_the_registers():
+    """The sums, a vector of B and an element of A; the other vectors of B may be operands in memory."""
     isa = host_isa()
     for rows in range(1, isa.rows + 1):
-        assert rows * isa.tile_vectors(rows) + isa.tile_vectors(rows) + 1 <= isa.registers
+        assert rows * isa.tile_vectors(rows) + 2 <= isa.registers
     assert gemm.tile(np.float64) == (isa.rows, isa.vectors * isa.vector_bytes // 8)

@@ -281,3 +281,18 @@ def test_bad_input_names_the_network():
         net.predict(np.zeros((3, 4)))
     with pytest.raises(TypeError, match="x has dtype complex128"):
         net.predict([[1j, 0, 0]])
+
+
+def test_threads_change_no_bit(monkeypatch):
+    monkeypatch.setattr(fc.kernels.threads, "LEAST_WORK", 1)
+    x, y = np.random.default_rng(0).random((300, 20)), np.arange(300) % 5
+    results = []
+    for n_threads in (1, 2):
+        net = fc.MLP([20, 33, 5], seed=0)
+        net.n_threads = n_threads
+        assert [layer.n_threads for layer in net] == [n_threads] * 3
+        net.fit(x, y, loss=fc.CrossEntropyLoss(), optimizer=fc.SGD(lr=0.1), epochs=2, batch_size=64, seed=0)
+        results.append(net.params)
+    np.testing.assert_array_equal(*results)
+    with pytest.raises(ValueError, match="n_threads must be at least 1"):
+        net.n_threads = 0
