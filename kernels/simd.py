@@ -149,7 +149,8 @@ def step(builder, pointer, offset):
 def first_lanes(builder, count, vector):
     """Mask of the lanes below `count` (an i64)."""
     ints = ir.VectorType(I32, vector.count)
-    count = builder.trunc(count, I32)
+    all_lanes = ir.Constant(I64, vector.count)
+    count = builder.trunc(builder.select(builder.icmp_signed("<", count, all_lanes), count, all_lanes), I32)
     one = builder.insert_element(ir.Constant(ints, ir.Undefined), count, ir.Constant(I32, 0))
     counts = builder.shuffle_vector(one, ir.Constant(ints, ir.Undefined), ir.Constant(ints, [0] * vector.count))
     return builder.icmp_signed("<", ir.Constant(ints, list(range(vector.count))), counts)

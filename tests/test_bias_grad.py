@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastfc.kernels import dense_add_bias_grad, dense_bias_grad
+from fastfc.kernels.gemm import CHUNK
 from fastfc.kernels.simd import host_isa
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
@@ -14,7 +15,13 @@ def shapes(dtype):
     """(n, o) around one register and the four that are summed together, and the empty ones."""
     lanes = host_isa().vector_bytes // np.dtype(dtype).itemsize
     widths = [0, 1, 3, lanes - 1, lanes, lanes + 1, 4 * lanes - 1, 4 * lanes, 4 * lanes + 1, 9 * lanes + 2]
-    return [(n, o) for n in (0, 1, 2, 7) for o in widths] + [(1000, 5), (3, 1031)]
+    return [(n, o) for n in (0, 1, 2, 7) for o in widths] + [
+        (1000, 5),
+        (3, 1031),
+        (CHUNK, 3),
+        (CHUNK + 1, 7),
+        (2 * CHUNK + 1, 5),
+    ]
 
 
 @pytest.mark.parametrize(("dtype", "shape"), [(dtype, shape) for dtype in DTYPES for shape in shapes(dtype)])
@@ -75,3 +82,15 @@ def test_any_shape_and_strides(dtype, n, o, row, column):
     out = nan(2 * o, dtype)[::2]
     dense_bias_grad(g, out)
     np.testing.assert_array_equal(out, g.sum(axis=0))
+
+
+@dtypes
+@pytest.mark.parametrize("o", [1, 7, 300])
+def test_a_long_batch_has_the_bits_of_its_chunks_added_in_order(dtype, o):
+    g = normal((2 * CHUNK + 100, o), dtype)
+    out, total, part = nan(o, dtype), np.zeros(o, dtype), nan(o, dtype)
+    dense_bias_grad(g, out)
+    for r in range(0, len(g), CHUNK):
+        dense_bias_grad(g[r : r + CHUNK], part)
+        total += part
+    np.testing.assert_array_equal(out, total)

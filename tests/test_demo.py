@@ -43,14 +43,6 @@ def test_the_seed_decides_the_start(capsys):
     assert outs[0] == outs[1] != outs[2]
 
 
-@pytest.mark.parametrize("ending", [".png", ".svg"])
-def test_picture(tmp_path, ending):
-    pytest.importorskip("matplotlib")
-    file = tmp_path / f"plot{ending}"
-    assert demo.demo(epochs=1, seed=0, plot_file=file) == 0
-    assert file.read_bytes().startswith(b"\x89PNG" if ending == ".png" else b"<?xml")
-
-
 def test_without_matplotlib_one_line_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr(demo, "find_spec", lambda name: None)
     assert demo.demo(epochs=1, seed=0, plot_file="plot.png") == 2

@@ -21,10 +21,9 @@ from fastfc import kernels
 from fastfc.kernels import gemm
 from fastfc.kernels.gemm import (
     BLOCK_COLUMNS,
-    BLOCK_ROWS,
     DEPTH,
     FEW_ROWS,
-    IN_PLACE_BYTES,
+    HALF_L2,
     IN_PLACE_TILES,
     PANEL_DEPTH,
     STREAM_DEPTH,
@@ -113,18 +112,19 @@ def big_shapes():
     """(m, k, n) that leave the easy paths, by what they reach."""
     rows, columns = tile(np.float32)
     some_rows, some_columns = rows * IN_PLACE_TILES + 3, columns * IN_PLACE_TILES + 5
-    depth = IN_PLACE_BYTES // 4 // some_rows + 7
+    depth = HALF_L2 // 4 // some_rows + 7
+    block_rows = rows * (HALF_L2 // (DEPTH * rows * 4) + 1)
     return {
-        "several blocks of rows": (BLOCK_ROWS + rows + 3, 11, columns + 3),
+        "several blocks of rows": (block_rows + rows + 3, DEPTH, columns + 3),
         "several blocks of columns": (rows + 1, 11, BLOCK_COLUMNS + columns + 3),
         "several blocks of summands": (rows + 1, DEPTH + 9, columns + 3),
-        "one row": (1, DEPTH + 9, IN_PLACE_BYTES // DEPTH),
-        "few rows": (FEW_ROWS, 2 * PANEL_DEPTH + STREAM_DEPTH + 1, IN_PLACE_BYTES // PANEL_DEPTH),
-        "more than few rows": (FEW_ROWS + 1, DEPTH + 9, IN_PLACE_BYTES // DEPTH),
+        "one row": (1, DEPTH + 9, HALF_L2 // DEPTH),
+        "few rows": (FEW_ROWS, 2 * PANEL_DEPTH + STREAM_DEPTH + 1, HALF_L2 // PANEL_DEPTH),
+        "more than few rows": (FEW_ROWS + 1, DEPTH + 9, HALF_L2 // DEPTH),
         "panels of b": (some_rows, depth, columns * 4 + 1),
         "panels of a and b": (some_rows, depth, some_columns),
-        "several panels of a": (2 * BLOCK_ROWS + rows + 1, DEPTH // 2 + 3, some_columns),
-        "several blocks of everything": (BLOCK_ROWS + rows + 1, DEPTH + 3, BLOCK_COLUMNS + columns + 1),
+        "several panels of a": (2 * block_rows + rows + 1, DEPTH // 2 + 3, some_columns),
+        "several blocks of everything": (block_rows + rows + 1, DEPTH + 3, BLOCK_COLUMNS + columns + 1),
     }
 
 

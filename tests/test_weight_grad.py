@@ -3,7 +3,7 @@ import pytest
 from arrays import DTYPES, WRITABLE, assert_product_close, by_shape, chain, integers, nan, normal
 
 from fastfc.kernels import dense_add_weight_grad, dense_weight_grad
-from fastfc.kernels.gemm import DEPTH
+from fastfc.kernels.gemm import CHUNK, DEPTH
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
@@ -56,3 +56,27 @@ def test_an_empty_batch(dtype):
     out[...] = 5
     dense_add_weight_grad(np.empty((0, 3), dtype), np.empty((0, 4), dtype), out)
     np.testing.assert_array_equal(out, 5)
+
+
+@dtypes
+@pytest.mark.parametrize("n", [CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 1])
+def test_long_batches_are_exact_on_small_integers(dtype, n):
+    x, g, before = integers((n, 5), dtype), integers((n, 19), dtype, 1), integers((5, 19), dtype, 2)
+    for layout in WRITABLE.values():
+        out, added = layout(nan((5, 19), dtype)), layout(before)
+        dense_weight_grad(x, g, out)
+        dense_add_weight_grad(x, g, added)
+        np.testing.assert_array_equal(out, x.T @ g)
+        np.testing.assert_array_equal(added, before + x.T @ g)
+
+
+@dtypes
+def test_a_long_batch_has_the_bits_of_its_chunks_added_in_order(dtype):
+    n = 2 * CHUNK + 100
+    x, g = normal((n, 3), dtype), normal((n, 5), dtype, 1)
+    out, total, part = nan((3, 5), dtype), np.zeros((3, 5), dtype), nan((3, 5), dtype)
+    dense_weight_grad(x, g, out)
+    for r in range(0, n, CHUNK):
+        dense_weight_grad(x[r : r + CHUNK], g[r : r + CHUNK], part)
+        total += part
+    np.testing.assert_array_equal(out, total)
