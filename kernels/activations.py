@@ -255,7 +255,7 @@ def neighbours(x, axis):
     return x.strides[axis] == x.itemsize
 
 
-@kernel("x[n, o] -> out[n, o]", types.int64)
+@kernel("x[n, o] -> out[n, o]", types.int64, in_place="x")
 def _activation_forward(x, out, activation):
     if x.shape != out.shape:
         return BAD_SHAPE
@@ -281,7 +281,7 @@ def _activation_forward(x, out, activation):
     return OK
 
 
-@kernel("output[n, o], grad_output[n, o] -> out[n, o]", types.int64)
+@kernel("output[n, o], grad_output[n, o] -> out[n, o]", types.int64, in_place="grad_output")
 def _activation_backward(output, grad_output, out, activation):
     if output.shape != out.shape or grad_output.shape != out.shape:
         return BAD_SHAPE

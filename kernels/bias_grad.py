@@ -5,7 +5,7 @@ from numba import njit, prange, types
 from numba.extending import overload
 
 from fastfc.kernels.activations import IDENTITY
-from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
+from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, overlaps
 from fastfc.kernels.gemm import CHUNK, Matrix, matrix, product, zeros
 from fastfc.kernels.simd import at, itemsize, load, load_first, one, pointer, splat, store_first, width
 from fastfc.kernels.threads import launch, part
@@ -95,17 +95,22 @@ def _dense_bias_grad(grad_output, out, accumulate):
         return OVERLAP
     if n <= CHUNK:
         return column_sums(grad_output, out, accumulate)
-    partial = np.empty(o, out.dtype)
-    found = column_sums(grad_output[:CHUNK], out, accumulate)
+    total, partial = np.empty(o, out.dtype), np.empty(o, out.dtype)
+    if accumulate:
+        total[:] = out
+    found = column_sums(grad_output[:CHUNK], total, accumulate)
     for r in range(CHUNK, n, CHUNK):
-        found = max(found, column_sums(grad_output[r : r + CHUNK], partial, 0))
-        out += partial
-    return found
+        found += column_sums(grad_output[r : r + CHUNK], partial, 0)
+        total += partial
+    if found != OK:
+        return NO_MEMORY
+    out[:] = total
+    return OK
 
 
 @kernel("grad_output[n, o] -> out[o]", types.int64, types.int64, parallel=True)
 def _dense_bias_grad_threads(grad_output, out, accumulate, parts):
-    n, o = grad_output.shape
+    (n, o), failed = grad_output.shape, 0
     if out.size != o:
         return BAD_SHAPE
     if overlaps(out, grad_output):
@@ -113,8 +118,8 @@ def _dense_bias_grad_threads(grad_output, out, accumulate, parts):
     if n <= o:
         for p in prange(parts):
             columns = part(p, parts, o)
-            _dense_bias_grad(grad_output[:, columns], out[columns], accumulate)
-        return OK
+            failed += _dense_bias_grad(grad_output[:, columns], out[columns], accumulate)
+        return NO_MEMORY if failed else OK
     chunks = max(1, (n + CHUNK - 1) // CHUNK)
     partials = np.empty((chunks, o), out.dtype)
     if accumulate:
@@ -122,7 +127,9 @@ def _dense_bias_grad_threads(grad_output, out, accumulate, parts):
     for p in prange(parts):
         for q in range(chunks * p // parts, chunks * (p + 1) // parts):
             rows = slice(q * CHUNK, min(n, (q + 1) * CHUNK))
-            _dense_bias_grad(grad_output[rows], partials[q], accumulate if q == 0 else 0)
+            failed += _dense_bias_grad(grad_output[rows], partials[q], accumulate if q == 0 else 0)
+    if failed:
+        return NO_MEMORY
     out[:] = partials[0]
     for q in range(1, chunks):
         out += partials[q]

@@ -12,6 +12,7 @@ from numba import njit, types
 from numba.core import errors
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import lower_builtin, overload
+from numpy.ma import MaskedArray
 
 from fastfc.kernels.cache import KernelCache, compile_lock
 from fastfc.kernels.simd import address, call_through_cell, define_symbol
@@ -200,14 +201,27 @@ class Kernel(Native):
 
     The function returns a status, OK for instance, or a tuple of a status and a float. From Python any
     other argument than an array of the right dtype and rank takes the slow way, `explain`.
+
+    Parameters
+    ----------
+    function : callable
+        The nopython source: a function of the arrays and the scalars.
+    specification : str
+        The arrays, those that are written after the arrow: "x[n, i], weight[i, o] -> out[n, o]".
+    *scalars : Numba types
+    result : Numba type
+    parallel : bool
+        Whether the source has a prange.
+    in_place : str, optional
+        The argument that the output may be.
     """
 
-    def __init__(self, function, specification, *scalars, result=types.int64, parallel=False):
+    def __init__(self, function, specification, *scalars, result=types.int64, parallel=False, in_place=None):
         read, _, written = specification.partition("->")
         find = re.compile(r"\w+(?::\w+)?\[[\w, ]*\]").findall
         self.arguments = [Argument(text, False) for text in find(read)]
         self.arguments += [Argument(text, True) for text in find(written)]
-        self.scalars = scalars
+        self.in_place = in_place
         super().__init__(
             function,
             lambda dtype: signature(result, *[a.type(dtype) for a in self.arguments], *scalars),
@@ -216,7 +230,7 @@ class Kernel(Native):
 
     def __call__(self, *args):
         for x in args:
-            if type(x) is np.ma.MaskedArray:  # Numba takes some of them for plain arrays
+            if type(x) is MaskedArray:  # Numba takes some of them for plain arrays
                 return self.explain(args)
         try:
             result = self.dispatcher(*args)
@@ -276,14 +290,15 @@ class Kernel(Native):
     def check_overlap(self, arrays):
         for i, (out, written) in enumerate(zip(arrays, self.arguments, strict=True)):
             for j, (x, a) in enumerate(zip(arrays, self.arguments, strict=True)):
-                if written.written and i != j and np.shares_memory(x, out):
+                allowed = a.name == self.in_place and x.ctypes.data == out.ctypes.data and x.strides == out.strides
+                if written.written and i != j and not allowed and np.shares_memory(x, out):
                     raise ValueError(
                         f"{self.name}: {written.name} overlaps {a.name} in memory; give it an array of its own"
                     )
 
     def check_out(self, out, argument):
         where = f"{self.name}: {argument.name}"
-        if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        if not isinstance(out, np.ndarray) or isinstance(out, MaskedArray):
             raise TypeError(f"{where} must be a NumPy array that can be written into, not {type(out).__name__}")
         if out.dtype not in DTYPES or not out.dtype.isnative:
             raise TypeError(f"{where} has dtype {out.dtype.str}; it must be float32 or float64 in native byte order")
@@ -292,7 +307,7 @@ class Kernel(Native):
 
     def convert(self, x, argument, dtype):
         where = f"{self.name}: {argument.name}"
-        if isinstance(x, np.ma.MaskedArray):
+        if isinstance(x, MaskedArray):
             raise TypeError(f"{where} is a masked array; fill it first, for example with x.filled(0)")
         python = not isinstance(x, np.ndarray)  # numbers in lists have no precision of their own
         x = np.asarray(x)
@@ -329,6 +344,6 @@ class Kernel(Native):
         return ValueError(f"{self.name}: {misfit.name} {shapes[misfit.name]} does not fit; got {got}; needed {needed}")
 
 
-def kernel(specification, *scalars, result=types.int64, parallel=False):
-    """Decorator: see Kernel. The specification names the arrays, "x[n, i], weight[i, o] -> out[n, o]"."""
-    return lambda function: Kernel(function, specification, *scalars, result=result, parallel=parallel)
+def kernel(specification, *scalars, **options):
+    """Decorator: see Kernel."""
+    return lambda function: Kernel(function, specification, *scalars, **options)

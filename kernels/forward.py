@@ -5,7 +5,7 @@ from numba import njit, prange, types
 from numba.extending import overload
 
 from fastfc.kernels.activations import fused_code, literal_code
-from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
+from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, overlaps
 from fastfc.kernels.gemm import Matrix, matrix, product
 from fastfc.kernels.simd import pointer
 from fastfc.kernels.threads import launch, part
@@ -30,17 +30,18 @@ def _dense_forward(x, weight, bias, out, activation):
 
 @kernel("x[n, i], weight[i, o], bias[o] -> out[n, o]", types.int64, types.int64, parallel=True)
 def _dense_forward_threads(x, weight, bias, out, activation, parts):
-    found = status(x, weight, bias, out)
-    if found == OK:
-        n, o = out.shape
-        for p in prange(parts):
-            if n >= o:
-                rows = part(p, parts, n)
-                _dense_forward(x[rows], weight, bias, out[rows], activation)
-            else:
-                columns = part(p, parts, o)
-                _dense_forward(x, weight[:, columns], bias[columns], out[:, columns], activation)
-    return found
+    found, failed = status(x, weight, bias, out), 0
+    if found != OK:
+        return found
+    n, o = out.shape
+    for p in prange(parts):
+        if n >= o:
+            rows = part(p, parts, n)
+            failed += _dense_forward(x[rows], weight, bias, out[rows], activation)
+        else:
+            columns = part(p, parts, o)
+            failed += _dense_forward(x, weight[:, columns], bias[columns], out[:, columns], activation)
+    return NO_MEMORY if failed else OK
 
 
 def dense_forward(x, weight, bias, out, activation="identity", n_threads=1):

@@ -5,7 +5,7 @@ from numba import njit, prange, types
 from numba.extending import overload
 
 from fastfc.kernels.activations import IDENTITY
-from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
+from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, overlaps
 from fastfc.kernels.gemm import matrix, product, transposed, zeros
 from fastfc.kernels.threads import launch, part
 
@@ -29,17 +29,18 @@ def _dense_input_grad(grad_output, weight, out):
 
 @kernel("grad_output[n, o], weight[i, o] -> out[n, i]", types.int64, parallel=True)
 def _dense_input_grad_threads(grad_output, weight, out, parts):
-    found = status(grad_output, weight, out)
-    if found == OK:
-        n, i = out.shape
-        for p in prange(parts):
-            if n >= i:
-                rows = part(p, parts, n)
-                _dense_input_grad(grad_output[rows], weight, out[rows])
-            else:
-                columns = part(p, parts, i)
-                _dense_input_grad(grad_output, weight[columns], out[:, columns])
-    return found
+    found, failed = status(grad_output, weight, out), 0
+    if found != OK:
+        return found
+    n, i = out.shape
+    for p in prange(parts):
+        if n >= i:
+            rows = part(p, parts, n)
+            failed += _dense_input_grad(grad_output[rows], weight, out[rows])
+        else:
+            columns = part(p, parts, i)
+            failed += _dense_input_grad(grad_output, weight[columns], out[:, columns])
+    return NO_MEMORY if failed else OK
 
 
 def dense_input_grad(grad_output, weight, out, n_threads=1):

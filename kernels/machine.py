@@ -14,7 +14,9 @@ def multiply_add(x, times):
     """Twelve independent chains of fused multiply-adds that never leave the registers."""
     p = pointer(x)
     a, b = load(p), splat(p, 0.5)
-    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = s9 = s10 = s11 = a
+    # all different, or LLVM may find that the chains are one
+    s0, s1, s2, s3, s4, s5 = a, a + 1.0, a + 2.0, a + 3.0, a + 4.0, a + 5.0
+    s6, s7, s8, s9, s10, s11 = a + 6.0, a + 7.0, a + 8.0, a + 9.0, a + 10.0, a + 11.0
     for _ in range(times):
         s0, s1, s2, s3 = fma(s0, b, a), fma(s1, b, a), fma(s2, b, a), fma(s3, b, a)
         s4, s5, s6, s7 = fma(s4, b, a), fma(s5, b, a), fma(s6, b, a), fma(s7, b, a)

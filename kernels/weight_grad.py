@@ -6,8 +6,8 @@ from numba.extending import overload
 
 from fastfc.kernels.activations import IDENTITY
 from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, overlaps
-from fastfc.kernels.gemm import CHUNK, Matrix, add_matrix, element, matrix, product, transposed, zeros
-from fastfc.kernels.simd import allocate, is_null, release
+from fastfc.kernels.gemm import CHUNK, Matrix, add_matrix, copy_matrix, element, matrix, product, transposed, zeros
+from fastfc.kernels.simd import allocate, at, is_null, release
 from fastfc.kernels.threads import launch, part
 
 # Elements of a gradient that is small enough to be kept once for each chunk of the batch.
@@ -27,19 +27,25 @@ def _dense_weight_grad(x, grad_output, out, accumulate):
     found = status(x, grad_output, out)
     if found != OK:
         return found
-    n, (i, o) = x.shape[0], out.shape
+    n, (i, o), size = x.shape[0], out.shape, out.itemsize
     a, b, c = transposed(matrix(x)), matrix(grad_output), matrix(out)
-    partial, memory = allocate(c.data, i * o * out.itemsize if n > CHUNK else 0)
-    if n > CHUNK and is_null(memory):
+    start = c if accumulate else zeros(c)
+    if n <= CHUNK:
+        return product(c, a, b, start, i, o, n, IDENTITY)
+    # the sum grows beside out, which stays as it is if memory runs out on the way
+    copies, memory = allocate(c.data, 2 * i * o * size)
+    if is_null(memory):
         return NO_MEMORY
-    found = product(c, a, b, c if accumulate else zeros(c), i, o, min(n, CHUNK), IDENTITY)
+    total, chunk = Matrix(copies, o * size, size), Matrix(at(copies, i * o * size), o * size, size)
+    found = product(total, a, b, start, i, o, CHUNK, IDENTITY)
     for r in range(CHUNK, n, CHUNK):
-        chunk = Matrix(partial, o * out.itemsize, out.itemsize)
         a_r, b_r = Matrix(element(a, 0, r), a.row, a.column), Matrix(element(b, r, 0), b.row, b.column)
-        found = max(found, product(chunk, a_r, b_r, zeros(c), i, o, min(n - r, CHUNK), IDENTITY))
-        add_matrix(i, o, chunk, c)
+        found += product(chunk, a_r, b_r, zeros(c), i, o, min(n - r, CHUNK), IDENTITY)
+        add_matrix(i, o, chunk, total)
+    if found == OK:
+        copy_matrix(i, o, total, c)
     release(memory)
-    return found
+    return NO_MEMORY if found else OK
 
 
 @kernel("x[n, i], grad_output[n, o] -> out[i, o]", types.int64, types.int64, parallel=True)
@@ -47,16 +53,16 @@ def _dense_weight_grad_threads(x, grad_output, out, accumulate, parts):
     found = status(x, grad_output, out)
     if found != OK:
         return found
-    n, (i, o) = x.shape[0], out.shape
+    n, (i, o), failed = x.shape[0], out.shape, 0
     if i * o > SMALL or n <= CHUNK:
         for p in prange(parts):
             if i >= o:
                 rows = part(p, parts, i)
-                _dense_weight_grad(x[:, rows], grad_output, out[rows], accumulate)
+                failed += _dense_weight_grad(x[:, rows], grad_output, out[rows], accumulate)
             else:
                 columns = part(p, parts, o)
-                _dense_weight_grad(x, grad_output[:, columns], out[:, columns], accumulate)
-        return OK
+                failed += _dense_weight_grad(x, grad_output[:, columns], out[:, columns], accumulate)
+        return NO_MEMORY if failed else OK
     chunks = (n + CHUNK - 1) // CHUNK
     partials = np.empty((chunks, i, o), out.dtype)
     if accumulate:
@@ -64,7 +70,9 @@ def _dense_weight_grad_threads(x, grad_output, out, accumulate, parts):
     for p in prange(parts):
         for q in range(chunks * p // parts, chunks * (p + 1) // parts):
             rows = slice(q * CHUNK, min(n, (q + 1) * CHUNK))
-            _dense_weight_grad(x[rows], grad_output[rows], partials[q], accumulate if q == 0 else 0)
+            failed += _dense_weight_grad(x[rows], grad_output[rows], partials[q], accumulate if q == 0 else 0)
+    if failed:
+        return NO_MEMORY
     out[:] = partials[0]
     for q in range(1, chunks):
         add_matrix(i, o, matrix(partials[q]), matrix(out))

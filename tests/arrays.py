@@ -35,9 +35,7 @@ class Call(NamedTuple):
         rng = np.random.default_rng(seed)
         shapes = [tuple(sizes[axis] for axis in axes) for axes in self.axes()]
         return [
-            rng.integers(max(sizes["o"], 1), size=shape)
-            if name == "labels"
-            else rng.random(shape).astype(dtype)
+            rng.integers(max(sizes["o"], 1), size=shape) if name == "labels" else rng.random(shape).astype(dtype)
             for name, shape in zip(self.names(), shapes, strict=True)
         ]
 
@@ -50,20 +48,14 @@ CALLS = {
         "x:ni weight:io bias:o out:no*",
         lambda x, w, b, out: kernels.dense_forward(x, w, b, out, activation="tanh"),
     ),
-    "dense_weight_grad": Call(
-        "x:ni grad_output:no out:io*", lambda x, g, out: kernels.dense_weight_grad(x, g, out)
-    ),
+    "dense_weight_grad": Call("x:ni grad_output:no out:io*", lambda x, g, out: kernels.dense_weight_grad(x, g, out)),
     "dense_add_weight_grad": Call(
         "x:ni grad_output:no out:io*", lambda x, g, out: kernels.dense_add_weight_grad(x, g, out)
     ),
     "dense_bias_grad": Call("grad_output:no out:o*", lambda g, out: kernels.dense_bias_grad(g, out)),
     "dense_add_bias_grad": Call("grad_output:no out:o*", lambda g, out: kernels.dense_add_bias_grad(g, out)),
-    "dense_input_grad": Call(
-        "grad_output:no weight:io out:ni*", lambda g, w, out: kernels.dense_input_grad(g, w, out)
-    ),
-    "activation_forward": Call(
-        "x:no out:no*", lambda x, out: kernels.activation_forward(x, out, activation="softmax")
-    ),
+    "dense_input_grad": Call("grad_output:no weight:io out:ni*", lambda g, w, out: kernels.dense_input_grad(g, w, out)),
+    "activation_forward": Call("x:no out:no*", lambda x, out: kernels.activation_forward(x, out, activation="softmax")),
     "activation_backward": Call(
         "output:no grad_output:no out:no*",
         lambda y, g, out: kernels.activation_backward(y, g, out, "sigmoid"),
@@ -71,9 +63,7 @@ CALLS = {
     "exp": Call("x:no out:no*", lambda x, out: kernels.exp(x, out)),
     "tanh": Call("x:no out:no*", lambda x, out: kernels.tanh(x, out)),
     "mse_loss": Call("prediction:no target:no out:no*", lambda p, t, out: kernels.mse_loss(p, t, out)),
-    "cross_entropy_loss": Call(
-        "logits:no target:no out:no*", lambda z, t, out: kernels.cross_entropy_loss(z, t, out)
-    ),
+    "cross_entropy_loss": Call("logits:no target:no out:no*", lambda z, t, out: kernels.cross_entropy_loss(z, t, out)),
     "cross_entropy_loss of classes": Call(
         "logits:no labels:n out:no*", lambda z, labels, out: kernels.cross_entropy_loss(z, labels, out)
     ),
@@ -187,9 +177,7 @@ def multiply_add(a, b, c):
         return a * b + c
     if c.dtype == np.float64:
         triples = zip(a.flat, b.flat, c.flat, strict=True)
-        return np.array([float(Fraction(x) * Fraction(y) + Fraction(z)) for x, y, z in triples]).reshape(
-            c.shape
-        )
+        return np.array([float(Fraction(x) * Fraction(y) + Fraction(z)) for x, y, z in triples]).reshape(c.shape)
     # a b is exact in float64. The sum is rounded to odd there, so that rounding once more errs nothing.
     ab, c = a.astype(np.float64) * b, c.astype(np.float64)
     total = ab + c

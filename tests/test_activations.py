@@ -60,9 +60,7 @@ def test_softmax_backward_is_the_jacobian():
 
 def test_relu_at_zero():
     layer = fc.ReLU()
-    assert_array_equal(
-        layer.forward([[0.0, -0.0, np.finfo(np.float32).tiny]]), [[0, 0, np.finfo(np.float32).tiny]]
-    )
+    assert_array_equal(layer.forward([[0.0, -0.0, np.finfo(np.float32).tiny]]), [[0, 0, np.finfo(np.float32).tiny]])
     assert_array_equal(layer.backward([[1, 1, 1]]), [[0, 0, 1]])
 
 
@@ -101,9 +99,7 @@ def test_bad_input(kind):
     for x, error in [([1, 2], ValueError), (np.zeros((1, 2, 3)), ValueError), ([[1j]], TypeError)]:
         with pytest.raises(error, match=rf"{kind.__name__}\(\): x has"):
             layer.forward(x)
-    with pytest.raises(
-        ValueError, match=r"grad_output has shape \(2, 1\); it must have the output's, \(1, 2\)"
-    ):
+    with pytest.raises(ValueError, match=r"grad_output has shape \(2, 1\); it must have the output's, \(1, 2\)"):
         layer.backward([[1], [2]])
     assert_array_equal(layer._saved, y)
     layer.update_parameters(0.1)  # nothing to update

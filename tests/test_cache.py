@@ -88,7 +88,7 @@ def test_a_folder_that_vanishes_costs_nothing_but_time(folder):
 def test_the_key_holds_all_that_code_depends_on(folder, monkeypatch):
     dispatcher()(1.5)
     for change in (
-        lambda: monkeypatch.setattr(config, "BOUNDSCHECK", 1),
+        lambda: monkeypatch.setattr(config, "BOUNDSCHECK", int(not config.BOUNDSCHECK)),
         lambda: monkeypatch.setattr(config, "OPT", type(config.OPT)(1)),
         lambda: monkeypatch.setattr(cache, "source_hash", lambda: "another"),
     ):

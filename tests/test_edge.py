@@ -263,9 +263,7 @@ def overlapping(name, position):
     return call, arrays, flat
 
 
-@pytest.mark.parametrize(
-    ("name", "position"), [pair for pair in READ if pair[0] != "cross_entropy_loss of classes"]
-)
+@pytest.mark.parametrize(("name", "position"), [pair for pair in READ if pair[0] != "cross_entropy_loss of classes"])
 def test_overlap_is_refused(name, position):
     call, arrays, flat = overlapping(name, position)
     before = flat.copy()
@@ -435,3 +433,11 @@ threads = [threading.Thread(target=work, args=(d,)) for d in (np.float32, np.flo
 print(len(wrong), len(natives["mse_loss"].dispatcher.overloads))
 """
     assert run(code, FASTFC_CACHE=0)[0].split() == ["0", "2"]
+
+
+def test_in_place_and_interleaved_with_the_other_input():
+    records = np.zeros((2, 3), [("y", "f8"), ("g", "f8")])
+    records["y"], records["g"] = [[1, 0, 2], [0, 0, 3]], 5
+    kernels.activation_backward(records["y"], records["g"], records["g"], "relu")
+    np.testing.assert_array_equal(records["g"], [[5, 0, 5], [0, 0, 5]])
+    np.testing.assert_array_equal(records["y"], [[1, 0, 2], [0, 0, 3]])

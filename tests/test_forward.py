@@ -75,9 +75,7 @@ def test_a_row_has_the_same_bits_in_any_batch_and_position(dtype, activation):
     )
     whole = nan((n, columns + 7), dtype)
     dense_forward(x, weight, bias, whole, activation)
-    for first, last in (
-        [(i, i + 1) for i in range(n)] + [(0, size) for size in range(n)] + [(3, n), (n - 5, n)]
-    ):
+    for first, last in [(i, i + 1) for i in range(n)] + [(0, size) for size in range(n)] + [(3, n), (n - 5, n)]:
         part = nan((last - first, columns + 7), dtype)
         dense_forward(x[first:last], weight, bias, part, activation)
         np.testing.assert_array_equal(part, whole[first:last])
@@ -122,8 +120,6 @@ def test_no_activation_swallows_nan(dtype):
 @pytest.mark.parametrize("name", ["softmax", "Relu", None, 3, ["relu"]])
 def test_unknown_activation_leaves_the_output(name):
     out = np.full((1, 1), 7.0)
-    with pytest.raises(
-        ValueError, match="softmax works along rows" if name == "softmax" else "unknown activation"
-    ):
+    with pytest.raises(ValueError, match="softmax works along rows" if name == "softmax" else "unknown activation"):
         dense_forward(np.ones((1, 1)), np.ones((1, 1)), np.ones(1), out, name)
     assert out == 7

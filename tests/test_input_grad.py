@@ -36,9 +36,7 @@ def test_a_row_has_the_same_bits_in_any_batch_and_position(dtype):
         nan((n, columns + 7), dtype),
     )
     dense_input_grad(g, weight, whole)
-    for first, last in (
-        [(i, i + 1) for i in range(n)] + [(0, size) for size in range(n)] + [(2, n), (n - 5, n)]
-    ):
+    for first, last in [(i, i + 1) for i in range(n)] + [(0, size) for size in range(n)] + [(2, n), (n - 5, n)]:
         part = nan((last - first, columns + 7), dtype)
         dense_input_grad(g[first:last], weight, part)
         np.testing.assert_array_equal(part, whole[first:last])

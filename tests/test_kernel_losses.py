@@ -131,9 +131,7 @@ def test_large_logits_stay_finite(dtype):
     np.testing.assert_array_equal(out, [[0, 0, 0], [-0.5, 0.5, 0]])
     assert kernels.bce_with_logits_loss(z, (z > 0).astype(dtype), out) == pytest.approx(2 * np.log(2) / 6)
     np.testing.assert_allclose(out, [[0, 0, 0.5 / 6], [0, 0, 0.5 / 6]], rtol=1e-6)
-    assert kernels.bce_with_logits_loss(z, (z < 0).astype(dtype), out) == pytest.approx(
-        (4e4 + 2 * np.log(2)) / 6
-    )
+    assert kernels.bce_with_logits_loss(z, (z < 0).astype(dtype), out) == pytest.approx((4e4 + 2 * np.log(2)) / 6)
 
 
 @dtypes

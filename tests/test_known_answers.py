@@ -189,9 +189,7 @@ def test_two_layer_network_learns_two_moons(dtype):
     angle, labels = rng.uniform(0, np.pi, 100), np.arange(100) % 2
     x = np.where(labels, [1 - np.cos(angle), 0.5 - np.sin(angle)], [np.cos(angle), np.sin(angle)]).T
     net = fc.MLP([2, 16, 2], activation="tanh", init="xavier", seed=0, dtype=dtype)
-    history = net.fit(
-        x, labels, loss=fc.CrossEntropyLoss(), optimizer=fc.SGD(0.2, momentum=0.9), epochs=150, seed=0
-    )
+    history = net.fit(x, labels, loss=fc.CrossEntropyLoss(), optimizer=fc.SGD(0.2, momentum=0.9), epochs=150, seed=0)
     assert history.loss[-1] < 0.01
     assert_array_equal(net.predict(x).argmax(axis=1), labels)
 

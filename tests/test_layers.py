@@ -156,9 +156,7 @@ def test_parameters_are_views_of_one_aligned_vector(dtype):
         assert_array_equal(np.concatenate([part.ravel() for part in parts]), np.arange(20))
 
 
-@pytest.mark.parametrize(
-    "what, shape", [("weight", (3, 5)), ("bias", 5), ("weight_grad", (3, 5)), ("bias_grad", 5)]
-)
+@pytest.mark.parametrize("what, shape", [("weight", (3, 5)), ("bias", 5), ("weight_grad", (3, 5)), ("bias_grad", 5)])
 def test_assignment_copies_into_place(what, shape):
     layer, values = Linear(3, 5), np.random.default_rng(0).integers(9, size=shape)
     view = getattr(layer, what)
@@ -250,9 +248,7 @@ def test_pickle_leaves_saved_input_out():
 def test_one_sample():
     layer = integer_layer(3, 2)
     assert_array_equal(layer.predict([1, 2, 3]), layer.predict([[1, 2, 3]])[0])
-    with pytest.raises(
-        ValueError, match=r"x has shape \(3,\), expected \(n, 3\); a single sample is x\[None\]"
-    ):
+    with pytest.raises(ValueError, match=r"x has shape \(3,\), expected \(n, 3\); a single sample is x\[None\]"):
         layer.forward([1, 2, 3])
 
 

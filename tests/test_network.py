@@ -44,9 +44,7 @@ def test_same_as_layer_by_layer(activation, dtype):
     tolerance = 16 * np.finfo(dtype).eps
     assert_allclose(net.forward(x), y, rtol=tolerance, atol=tolerance)
     assert_allclose(net.backward(g), grad, rtol=tolerance, atol=tolerance)
-    assert_allclose(
-        net.grads, np.concatenate([layer.grads for layer in layers]), rtol=tolerance, atol=tolerance
-    )
+    assert_allclose(net.grads, np.concatenate([layer.grads for layer in layers]), rtol=tolerance, atol=tolerance)
 
 
 @given(sizes=st.lists(st.integers(1, 20), min_size=2, max_size=5), n=st.integers(0, 9))
@@ -186,9 +184,7 @@ def test_networks_inside_networks():
 
 def test_sequence_protocol_summary_and_repr():
     net = fc.MLP([64, 128, 10], output_activation="softmax")
-    assert (
-        len(net) == 4 and net[0] is net.layers[0] and net[-1] is net.layers[3] and list(net) == list(net[:])
-    )
+    assert len(net) == 4 and net[0] is net.layers[0] and net[-1] is net.layers[3] and list(net) == list(net[:])
     assert repr(net) == "Sequential([Linear(64, 128), ReLU(), Linear(128, 10), Softmax()])"
     names = {"Sequential": fc.Sequential, "Linear": fc.Linear, "ReLU": fc.ReLU, "Softmax": fc.Softmax}
     assert repr(eval(repr(net), names)) == repr(net)
@@ -273,9 +269,7 @@ def test_seed():
 
 def test_bad_input_names_the_network():
     net = fc.MLP([3, 2])
-    with pytest.raises(
-        ValueError, match=r"Sequential\(\[Linear\(3, 2\)\]\): x has shape \(5, 4\), expected \(n, 3\)"
-    ):
+    with pytest.raises(ValueError, match=r"Sequential\(\[Linear\(3, 2\)\]\): x has shape \(5, 4\), expected \(n, 3\)"):
         net.forward(np.zeros((5, 4)))
     with pytest.raises(ValueError, match=r"x\.T"):
         net.predict(np.zeros((3, 4)))

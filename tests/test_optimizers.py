@@ -105,8 +105,5 @@ def test_bad_options(options, error, message):
 
 
 def test_repr_rebuilds():
-    assert (
-        repr(eval(repr(fc.SGD(0.1, 0.9, 1e-4)), {"SGD": fc.SGD}))
-        == "SGD(lr=0.1, momentum=0.9, weight_decay=0.0001)"
-    )
+    assert repr(eval(repr(fc.SGD(0.1, 0.9, 1e-4)), {"SGD": fc.SGD})) == "SGD(lr=0.1, momentum=0.9, weight_decay=0.0001)"
     assert fc.SGD(lr=np.float32(0.5)).lr == 0.5

@@ -43,10 +43,7 @@ def integers(*shape, dtype=np.float32):
 
 
 def product(a, b):
-    return [
-        [sum(a[i, k] * b[k, j] for k in range(a.shape[1])) for j in range(b.shape[1])]
-        for i in range(a.shape[0])
-    ]
+    return [[sum(a[i, k] * b[k, j] for k in range(a.shape[1])) for j in range(b.shape[1])] for i in range(a.shape[0])]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -65,15 +62,11 @@ def test_dense_products_are_exact(n, n_in, n_out, dtype):
         function(*arguments, out)
         return out
 
-    assert_array_equal(
-        out_of(reference.dense_forward, x, weight, bias, shape=(n, n_out)), product(x, weight) + bias
-    )
+    assert_array_equal(out_of(reference.dense_forward, x, weight, bias, shape=(n, n_out)), product(x, weight) + bias)
     assert_array_equal(out_of(reference.dense_input_grad, g, weight, shape=(n, n_in)), product(g, weight.T))
     shape = (n_in, n_out)
     assert_array_equal(out_of(reference.dense_weight_grad, x, g, shape=shape), product(x.T, g))
-    assert_array_equal(
-        out_of(reference.dense_add_weight_grad, x, g, start=2, shape=shape), np.add(product(x.T, g), 2)
-    )
+    assert_array_equal(out_of(reference.dense_add_weight_grad, x, g, start=2, shape=shape), np.add(product(x.T, g), 2))
     assert_array_equal(out_of(reference.dense_bias_grad, g, shape=n_out), column_sums)
     assert_array_equal(out_of(reference.dense_add_bias_grad, g, start=2, shape=n_out), np.add(column_sums, 2))
 

@@ -51,9 +51,7 @@ def test_vectors_do_what_numpy_does(dtype, vector, expected):
 def test_comparison_with_nan_is_false(dtype):
     a = np.full(lanes(dtype), np.nan, dtype)
     out = np.zeros_like(a)
-    both = on_vectors(
-        lambda a, b, c: simd.where_less(a, 0.0, 1.0, 2.0) + simd.where_less_equal(a, 0.0, 1.0, 2.0)
-    )
+    both = on_vectors(lambda a, b, c: simd.where_less(a, 0.0, 1.0, 2.0) + simd.where_less_equal(a, 0.0, 1.0, 2.0))
     both(a, a, a, out)
     np.testing.assert_array_equal(out, 4)
 

@@ -211,9 +211,7 @@ def test_progress_is_one_line(monkeypatch):
     text = sys.stderr.getvalue()
     last = text.split("\r")[-1]
     assert text.count("\n") == 1 and text.endswith("\n")
-    assert last.startswith(
-        f"epoch 3/3 {'█' * 20} loss {history.loss[-1]:.4f}  val {history.val_loss[-1]:.4f}"
-    )
+    assert last.startswith(f"epoch 3/3 {'█' * 20} loss {history.loss[-1]:.4f}  val {history.val_loss[-1]:.4f}")
     assert "samples/s" in last
 
 
