@@ -7,19 +7,9 @@ import sys
 from pathlib import Path
 
 from fastfc import __version__
+from fastfc.compare import ODD, SHAPES, TARGETS, compare
 from fastfc.doctor import cores
-
-# Set on some machines to pin a library to an older processor's code, for debugging or to get equal bits
-# everywhere. NumPy's BLAS, for one, reads such a variable when it loads, and can then run at half its
-# speed; a comparison should meet every library at its best.
-HANDICAPS = {
-    "OPENBLAS_CORETYPE",
-    "OPENBLAS_L2_SIZE",
-    "MKL_ENABLE_INSTRUCTIONS",
-    "ONEDNN_MAX_CPU_ISA",
-    "ATEN_CPU_CAPABILITY",
-}
-THREAD_VARIABLES = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"]
+from fastfc.peers import LAYOUTS, PACKAGES, Shape, environment, installed
 
 
 class Parser(argparse.ArgumentParser):
@@ -43,11 +33,17 @@ def thread_count(text):
     return threads
 
 
-def shape(text):
-    sizes = text.split("x")
-    if len(sizes) != 3 or not all(size.isdecimal() and int(size) for size in sizes):
-        raise argparse.ArgumentTypeError(f"{text!r} is not rows x inputs x outputs, such as 256x64x10")
-    return tuple(map(int, sizes))
+def shapes(text):
+    try:
+        return ODD if text == "odd" else [Shape.parse(text)]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(error) from None
+
+
+def peer(text):
+    if text not in installed():
+        raise argparse.ArgumentTypeError(f"{text!r} is not installed; there are {', '.join(installed())}")
+    return text
 
 
 def output_file(*suffixes):
@@ -75,7 +71,19 @@ def parser():
 
     compare = commands.add_parser("compare", help="time the kernels against NumPy, PyTorch and JAX")
     compare.add_argument(
-        "--shapes", type=shape, nargs="+", metavar="NxIxO", help="rows x inputs x outputs, as in 256x64x10"
+        "--peers",
+        type=peer,
+        nargs="*",
+        metavar="NAME",
+        help=f"against these of {', '.join(PACKAGES)} (all), and on the shapes that fastfc has targets for",
+    )
+    compare.add_argument(
+        "--shapes",
+        type=shapes,
+        nargs="+",
+        metavar="NxIxO",
+        help=f"rows x inputs x outputs, as in 256x64x10, and a layout: 256x64x10:{' or :'.join([*LAYOUTS][1:])}; "
+        "odd: a list of unusual ones",
     )
     compare.add_argument("--threads", type=thread_count, default=1, help="threads and cores (1)")
     compare.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="of all arrays")
@@ -85,31 +93,21 @@ def parser():
     return top
 
 
-def environment(threads):
-    """The environment variables for a fair comparison; `threads` may be None, for no change of them."""
-    kept = {name: value for name, value in os.environ.items() if name not in HANDICAPS}
-    if threads:
-        kept |= dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"JAX_PLATFORMS": "cpu"}
-    return kept
-
-
 def run(args):
     if args.command == "doctor":
         from fastfc.doctor import doctor
 
         return doctor()
-    wanted = environment(getattr(args, "threads", None))
-    if wanted != os.environ:
+    if args.command == "compare":
+        chosen = [shape for some in args.shapes or [SHAPES if args.peers is None else TARGETS] for shape in some]
+        return compare(chosen, args.peers or installed(), args.threads, args.dtype, args.json)
+    if environment(None) != os.environ:
         # NumPy has read these variables already: start over in a process of its own.
-        wanted["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        wanted = environment(None) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         return subprocess.call([sys.executable, "-P", "-m", "fastfc.cli", *args.arguments], env=wanted)
-    if args.command == "demo":
-        from fastfc.demo import demo
+    from fastfc.demo import demo
 
-        return demo(args.epochs, args.seed, args.plot)
-    from fastfc.compare import SHAPES, compare
-
-    return compare(args.shapes or SHAPES, args.threads, args.dtype, args.json)
+    return demo(args.epochs, args.seed, args.plot)
 
 
 def main(arguments=None):

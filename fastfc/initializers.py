@@ -76,9 +76,7 @@ class Xavier(Named):
 
 def fans(initializer: object, shape: tuple[int, ...]) -> tuple[int, int]:
     if len(shape) != 2:
-        raise ValueError(
-            f"{initializer} is for weights (fan_in, fan_out), got {shape}; use 'zeros' for a bias"
-        )
+        raise ValueError(f"{initializer} is for weights (fan_in, fan_out), got {shape}; use 'zeros' for a bias")
     return shape
 
 

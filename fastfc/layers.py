@@ -108,9 +108,7 @@ class Layer:
         shape, dtype = last
         grad_output = as_floats(grad_output, dtype, self, "grad_output")
         if grad_output.shape != shape:
-            raise ValueError(
-                f"{self}: grad_output has shape {grad_output.shape}; it must have the output's, {shape}"
-            )
+            raise ValueError(f"{self}: grad_output has shape {grad_output.shape}; it must have the output's, {shape}")
         return self._backward(grad_output)
 
     def update_parameters(self, lr: float) -> None:

@@ -42,13 +42,9 @@ class Loss:
         target = as_floats(target, dtype, self, "target")
         if target.shape != shape:
             fix = "; use target[:, None]" if (*target.shape, 1) == shape else ""
-            raise ValueError(
-                f"{self}: target has shape {target.shape}, prediction {shape}; they must be equal{fix}"
-            )
+            raise ValueError(f"{self}: target has shape {target.shape}, prediction {shape}; they must be equal{fix}")
         if len(shape) not in (1, 2) or 0 in shape:
-            raise ValueError(
-                f"{self}: prediction has shape {shape}, expected (n, features), neither of them 0"
-            )
+            raise ValueError(f"{self}: prediction has shape {shape}, expected (n, features), neither of them 0")
         return target
 
     def _value(self, prediction: NDArray[Any], target: NDArray[Any], grad: NDArray[Any]) -> float:
@@ -98,9 +94,7 @@ class CrossEntropyLoss(Loss):
 
     def check_target(self, target: ArrayLike, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         if len(shape) != 2 or 0 in shape:
-            raise ValueError(
-                f"{self}: prediction has shape {shape}, expected (n, classes), neither of them 0"
-            )
+            raise ValueError(f"{self}: prediction has shape {shape}, expected (n, classes), neither of them 0")
         target = as_real(target, self, "target")
         if target.shape == shape:
             target = target.astype(dtype, copy=False)
@@ -114,8 +108,7 @@ class CrossEntropyLoss(Loss):
             )
         if target.dtype.kind == "f":
             raise TypeError(
-                f"{self}: class indices are integers, target has dtype {target.dtype}; "
-                "use target.astype(np.int64)"
+                f"{self}: class indices are integers, target has dtype {target.dtype}; use target.astype(np.int64)"
             )
         low, high = target.min(), target.max()
         if low < 0 or high >= shape[1]:

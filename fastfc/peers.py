@@ -4,8 +4,10 @@ Only one of them is awake at a time. So no library's threads, waiting for work o
 from another, and what one sets for its process holds for no other.
 """
 
+import ctypes
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -34,6 +36,9 @@ HANDICAPS = {
 }
 THREAD_VARIABLES = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"]
 
+# Where processes are not stopped: threads without work look for it so long (OpenBLAS) before they sleep.
+IDLE_SECONDS = 0.03
+
 # A matrix is kept as an array in memory, from which every library takes the view for itself.
 LAYOUTS = {
     "contiguous": (lambda matrix: matrix, lambda kept: kept),
@@ -49,6 +54,15 @@ class Shape(NamedTuple):
     inputs: int
     outputs: int
     layout: str = "contiguous"
+
+    @classmethod
+    def parse(cls, text):
+        """The shape written as 256x64x10 or 256x64x10:transposed."""
+        match = re.fullmatch(rf"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)(?::({'|'.join(LAYOUTS)}))?", text, re.ASCII)
+        if match is None:
+            raise ValueError(f"{text!r} is not rows x inputs x outputs, such as 256x64x10")
+        rows, inputs, outputs, layout = match.groups("contiguous")
+        return cls(int(rows), int(inputs), int(outputs), layout)
 
     def __str__(self):
         sizes = f"{self.rows}x{self.inputs}x{self.outputs}"
@@ -112,7 +126,7 @@ def jax_calls(jax, view, *arrays):
 
 def load(library, threads):
     """The function that gives a library's calls for a view and arrays."""
-    if library == "fastfc":
+    if library.startswith("fastfc"):
         return partial(array_calls, kernels, **({"n_threads": threads} if threads > 1 else {}))
     if library == "NumPy":
         return partial(array_calls, reference)
@@ -151,12 +165,14 @@ class Contestant:
         return (time.perf_counter() - start) / number
 
 
-def formulas(x, weight, bias, grad, some_rows, some_inputs, some_outputs):
+def formulas(arrays, rows, inputs, outputs):
+    """The results of the four kernels, for some rows, input and output columns."""
+    x, weight, bias, grad = arrays
     return {
-        "forward": np.maximum(x[some_rows] @ weight[:, some_outputs] + bias[some_outputs], 0),
-        "weight_grad": x[:, some_inputs].T @ grad[:, some_outputs],
-        "input_grad": grad[some_rows] @ weight[some_inputs].T,
-        "bias_grad": grad[:, some_outputs].sum(axis=0),
+        "forward": np.maximum(x[rows] @ weight[:, outputs] + bias[outputs], 0),
+        "weight_grad": x[:, inputs].T @ grad[:, outputs],
+        "input_grad": grad[rows] @ weight[inputs].T,
+        "bias_grad": grad[:, outputs].sum(axis=0),
     }
 
 
@@ -182,13 +198,13 @@ class Judge(Contestant):
             "input_grad": (rows, inputs),
             "bias_grad": outputs,
         }
-        self.exact = formulas(*(a.astype(wider) for a in arrays), rows, inputs, outputs)
-        self.sums = formulas(*(np.abs(a.astype(np.float64)) for a in arrays), rows, inputs, outputs)
-        terms = {"forward": shape.inputs + 1, "weight_grad": shape.rows, "input_grad": shape.outputs}
-        eps = np.finfo(dtype).eps
-        self.bounds = {kernel: terms.get(kernel, shape.rows) * eps * self.sums[kernel] for kernel in KERNELS}
+        self.exact = formulas([a.astype(wider) for a in arrays], rows, inputs, outputs)
+        sums = formulas([np.abs(a.astype(np.float64)) for a in arrays], rows, inputs, outputs)
+        terms = dict(zip(KERNELS, [shape.inputs + 1, shape.rows, shape.outputs, shape.rows], strict=True))
+        self.bounds = {kernel: terms[kernel] * np.finfo(dtype).eps * sums[kernel] for kernel in KERNELS}
 
-        ones, grad = np.ones(self.vector_bytes // np.dtype(dtype).itemsize, dtype), arrays[-1].reshape(-1)
+        ones = np.ones(self.vector_bytes // np.dtype(dtype).itemsize, dtype)
+        grad = np.resize(arrays[-1], max(arrays[-1].size, ones.size))  # read_all needs a whole vector
 
         def multiply_add():
             self.machine.multiply_add(ones, self.FMA_STEPS)
@@ -208,6 +224,8 @@ class Judge(Contestant):
 def serve(library, threads):
     """What a process does: answer requests for methods of its contestant until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a stopped process would outlive it for ever
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing that a library prints comes between the answers
     contestant = Judge() if library == "limit" else Contestant(library, threads)
@@ -229,9 +247,9 @@ def environment(threads):
 
 
 class Worker:
-    """A contestant's process, seen from outside. It sleeps but for the time of a request."""
+    """A contestant's process, seen from outside. It is stopped but for the time of a request."""
 
-    def __init__(self, library, version, threads=1):
+    def __init__(self, library, version, threads):
         self.library, self.version = library, version
         code = "import sys; from fastfc.peers import serve; serve(sys.argv[1], int(sys.argv[2]))"
         self.process = subprocess.Popen(
@@ -241,20 +259,21 @@ class Worker:
             env=environment(threads) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
 
-    def wake(self):
-        if hasattr(signal, "SIGCONT"):
-            self.process.send_signal(signal.SIGCONT)
-
     def ask(self, method, *args):
-        self.wake()
+        assert self.process.stdin and self.process.stdout
+        if sys.platform == "linux":
+            self.process.send_signal(signal.SIGCONT)
         try:
             pickle.dump((method, *args), self.process.stdin)
             self.process.stdin.flush()
             answer = pickle.load(self.process.stdout)
         except (EOFError, BrokenPipeError):
+            self.process.wait()
             raise RuntimeError(f"the process of {self.library} ended, see its message above") from None
-        if hasattr(signal, "SIGSTOP"):
+        if sys.platform == "linux":
             self.process.send_signal(signal.SIGSTOP)
+        else:
+            time.sleep(IDLE_SECONDS)
         return answer
 
     def close(self):
@@ -279,6 +298,5 @@ def start(threads, peers):
     workers = [Worker(library, versions[library], threads) for library in peers]
     workers.append(Worker("fastfc", __version__, threads))
     if threads > 1:
-        workers.append(Worker("fastfc", __version__))
-        workers[-1].library = "fastfc, 1 thread"
-    return [*workers, Worker("limit", processor())]
+        workers.append(Worker("fastfc, 1 thread", __version__, 1))
+    return [*workers, Worker("limit", processor(), 1)]

@@ -205,9 +205,7 @@ def batches(n: int, size: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, n, size)]
 
 
-def check_data(
-    network: Sequential, x: ArrayLike, y: ArrayLike, loss: Loss
-) -> tuple[NDArray[Any], NDArray[Any]]:
+def check_data(network: Sequential, x: ArrayLike, y: ArrayLike, loss: Loss) -> tuple[NDArray[Any], NDArray[Any]]:
     """x and y as the kernels take them, checked against the network and each other."""
     x = network._check_rows(as_floats(x, network.dtype, network, "x"))
     if len(x) == 0:

@@ -5,7 +5,10 @@ import sys
 import pytest
 
 import fastfc
-from fastfc.cli import environment, main
+from fastfc import cli
+from fastfc.cli import main
+from fastfc.compare import ODD, SHAPES, TARGETS
+from fastfc.peers import Shape, environment, installed
 
 BAD = [
     [],
@@ -21,6 +24,8 @@ BAD = [
     ["compare", "--shapes", "3x4"],
     ["compare", "--shapes", "3x4x0"],
     ["compare", "--shapes", "8x8x8", "3x4xfive"],
+    ["compare", "--shapes", "8x8x8:diagonal"],
+    ["compare", "--peers", "TensorFlow"],
     ["compare", "--threads", "0"],
     ["compare", "--threads", "100000"],
     ["compare", "--dtype", "float16"],
@@ -60,7 +65,7 @@ def test_help_names_every_option(command, capsys):
         main([command, "--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
-    options = {"demo": "--epochs --seed --plot", "compare": "--shapes --threads --dtype --json", "doctor": ""}
+    options = {"demo": "--epochs --seed --plot", "compare": "--peers --shapes --threads --dtype --json", "doctor": ""}
     assert all(option in out for option in options[command].split())
 
 
@@ -71,6 +76,26 @@ def test_interrupt_ends_without_traceback(monkeypatch, capsys):
     monkeypatch.setattr("fastfc.cli.run", interrupted)
     assert main(["doctor"]) == 130
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], (SHAPES, installed(), 1, "float32")),
+        (["--peers"], ([*TARGETS], installed(), 1, "float32")),
+        (["--peers", "NumPy", "--dtype", "float64"], ([*TARGETS], ["NumPy"], 1, "float64")),
+        (
+            ["--shapes", "3x4x5", "6x7x8:sliced"],
+            ([Shape(3, 4, 5), Shape(6, 7, 8, "sliced")], installed(), 1, "float32"),
+        ),
+        (["--peers", "--shapes", "1x2x3", "odd"], ([Shape(1, 2, 3), *ODD], installed(), 1, "float32")),
+    ],
+)
+def test_what_compare_is_asked_for(arguments, expected, monkeypatch):
+    calls = []
+    monkeypatch.setattr(cli, "compare", lambda *args: calls.append(args))
+    assert main(["compare", *arguments]) == 0
+    assert calls == [(*expected, None)]
 
 
 def test_environment_frees_the_libraries_and_sets_the_threads(monkeypatch):

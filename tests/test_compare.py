@@ -2,18 +2,21 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
-import numpy as np
 import pytest
 
-from fastfc import compare, kernels, reference
+from fastfc import compare
 from fastfc.cli import main
+from fastfc.compare import ODD, TARGETS, Line, interleaved, lines, readable
+from fastfc.peers import KERNELS, LAYOUTS, Shape
 
 FIELDS = {
     "kernel": str,
     "rows": int,
     "in_features": int,
     "out_features": int,
+    "layout": str,
     "dtype": str,
     "threads": int,
     "library": str,
@@ -27,79 +30,142 @@ FIELDS = {
 
 @pytest.fixture
 def quick(monkeypatch):
-    """One short round, in this process, without its cores changed."""
+    """One short round, without the cores of this process changed."""
     monkeypatch.setattr(compare, "ROUNDS", 1)
     monkeypatch.setattr(compare, "BLOCK_SECONDS", 0)
     monkeypatch.setattr(compare, "pin", lambda threads: None)
 
 
-def arrays(dtype, shape=(5, 7, 3), seed=1):
-    rows, inputs, outputs = shape
-    rng = np.random.default_rng(seed)
-    sizes = [(rows, inputs), (inputs, outputs), outputs, (rows, outputs)]
-    return [rng.standard_normal(size).astype(dtype) for size in sizes]
+LARGE, SMALL, OTHER, DEEP = Shape(512, 1024, 1024), Shape(1, 64, 64), Shape(2, 3, 5), Shape(64, 4096, 1000)
 
 
+def records(shape=LARGE, kernel="forward", threads=1, share=0.95, **seconds):
+    """As --json has them, from the libraries' seconds; `alone` stands for fastfc on one thread."""
+    rates = {name: 100 / value for name, value in seconds.items()}
+    rates["limit"] = rates["fastfc"] / share / threads
+    return [
+        {
+            "kernel": kernel,
+            "rows": shape.rows,
+            "in_features": shape.inputs,
+            "out_features": shape.outputs,
+            "layout": shape.layout,
+            "dtype": "float32",
+            "threads": threads,
+            "library": "fastfc, 1 thread" if library == "alone" else library,
+            "version": "Some Processor" if library == "limit" else "1.0",
+            "seconds": seconds.get(library, 1.0),
+            "rate": rate,
+            "rate_unit": "GFLOP/s",
+            "error_in_bounds": 0.01,
+        }
+        for library, rate in rates.items()
+    ]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_table_and_json(quick, dtype, tmp_path, capsys):
+def test_table_and_json(quick, dtype, threads, tmp_path, capsys):
     file = tmp_path / "out.json"
-    compare.compare([(5, 7, 3), (1, 1, 1)], 1, dtype, file)
+    shapes = [Shape(5, 7, 3), Shape(1, 1, 1, "sliced")]
+    compare.compare(shapes, ["NumPy"], threads, dtype, file)
     out = capsys.readouterr().out
-    records = json.loads(file.read_text())
-    libraries = {record["library"] for record in records}
-    assert {"NumPy", "fastfc"} <= libraries
-    assert len(records) == 2 * 4 * len(libraries)
-    for record in records:
+    written = json.loads(file.read_text())
+    libraries = ["NumPy", "fastfc", *["fastfc, 1 thread"] * (threads == 2), "limit"]
+    assert [r["library"] for r in written] == libraries * 4 * len(shapes)
+    for record in written:
         assert {name: type(value) for name, value in record.items()} == FIELDS
         assert record["rate_unit"] == ("GB/s" if record["kernel"] == "bias_grad" else "GFLOP/s")
         assert record["error_in_bounds"] <= 1, record
-        assert record["rate"] > 0
-    for word in ["5x7x3", "1x1x1", "forward", "weight_grad", "input_grad", "bias_grad", "geometric mean"]:
+        assert record["seconds"] > 0 and record["rate"] > 0
+        assert (record["dtype"], record["threads"]) == (dtype, threads)
+    for word in ["5x7x3", "1x1x1:sliced", *KERNELS, "geometric mean", "Multiply-add peak", "Below 1.0: ", "limit"]:
         assert word in out
+    assert ("scaling" in out) == (threads == 2)
+    found = lines(written)
+    assert [(line.shape, line.kernel) for line in found] == [(s, k) for s in shapes for k in KERNELS]
+    assert f"first in {sum(line.ratio >= 1 for line in found)} of 8 lines" in out
 
 
-@pytest.mark.parametrize("module", [kernels, reference])
-def test_the_calls_are_the_four_formulas(module):
-    x, weight, bias, grad = arrays("float64")
-    calls = compare.array_calls(module, x, weight, bias, grad)
-    np.testing.assert_allclose(calls["forward"](), np.maximum(x @ weight + bias, 0))
-    np.testing.assert_allclose(calls["weight_grad"](), x.T @ grad)
-    np.testing.assert_allclose(calls["input_grad"](), grad @ weight.T)
-    np.testing.assert_allclose(calls["bias_grad"](), grad.sum(axis=0))
+def test_rate_counts_the_work(quick):
+    with compare.contestants(1, ["NumPy"]) as workers:
+        for line in compare.measure(Shape(5, 7, 3), "float64", 1, workers):
+            work = (5 + 1) * 3 * 8 if line.kernel == "bias_grad" else 2 * 5 * 7 * 3
+            for record in line.libraries:
+                assert record["rate"] * record["seconds"] * 1e9 == pytest.approx(work)
 
 
-@pytest.mark.parametrize("package", ["torch", "jax"])
-def test_a_peer_computes_the_same(package):
-    peer = pytest.importorskip(package)
-    peer_calls = getattr(compare, f"{package}_calls")
-    values = arrays("float32")
-    ours, theirs = compare.array_calls(reference, *values), peer_calls(peer, *values)
-    for kernel, call in ours.items():
-        np.testing.assert_allclose(np.asarray(theirs[kernel]()), call(), rtol=1e-4, atol=1e-6, err_msg=kernel)
+def test_libraries_take_turns_and_the_median_counts(monkeypatch):
+    asked = []
 
+    class Fake:
+        def __init__(self, name, answers):
+            self.name, self.answers = name, iter(answers)
 
-def test_an_error_larger_than_its_bound_shows(quick, monkeypatch):
-    def wrong(x, grad_output, out, **options):
-        reference.dense_weight_grad(x, grad_output, out)
-        out[-1, -1] += 1
+        def ask(self, method, kernel, number):
+            asked.append((self.name, number))
+            return next(self.answers)
 
-    monkeypatch.setattr(kernels, "dense_weight_grad", wrong)
-    for records in compare.measure((5, 7, 3), "float32", 1, compare.libraries(1)):
-        errors = {record["library"]: record["error_in_bounds"] for record in records}
-        assert errors["NumPy"] <= 1
-        assert (errors["fastfc"] > 1) == (records[0]["kernel"] == "weight_grad")
-
-
-def test_rate_counts_every_multiplication_and_addition(quick):
-    for records in compare.measure((5, 7, 3), "float64", 1, compare.libraries(1)):
-        for record in records:
-            work = (5 + 1) * 3 * 8 if record["kernel"] == "bias_grad" else 2 * 5 * 7 * 3
-            assert record["rate"] * record["seconds"] * 1e9 == pytest.approx(work)
+    monkeypatch.setattr(compare, "BLOCK_SECONDS", 1.0)
+    workers = [Fake("a", [9.0, 0.1, 1.0, 9.0, 2.0]), Fake("b", [3.0, 4.0, 5.0, 5.0, 6.0])]
+    assert interleaved(workers, "forward", rounds=3) == [2.0, 5.0]
+    assert asked == [("a", 1), ("a", 1), ("b", 1), ("b", 1), *[("a", 10), ("b", 1)] * 3]
 
 
 def test_ratio_is_against_the_best_other():
-    seconds = {"NumPy": 4.0, "fastfc": 2.0, "PyTorch": 1.0}
-    assert compare.ratio([{"library": name, "seconds": s} for name, s in seconds.items()]) == 0.5
+    line = Line(records(NumPy=4.0, fastfc=2.0, PyTorch=1.0, alone=0.5))
+    assert (line.ratio, line.best) == (0.5, "PyTorch")
+
+
+def test_share_and_scaling():
+    line = Line(records(NumPy=4.0, fastfc=2.0, alone=3.0, threads=2, share=0.8))
+    assert line.share == pytest.approx(0.8)
+    assert line.scaling == 1.5
+    assert Line(records(NumPy=4.0, fastfc=2.0)).scaling is None
+
+
+@pytest.mark.parametrize(
+    ("given", "misses"),
+    [
+        ({"NumPy": 1.16}, []),
+        ({"NumPy": 1.14}, ["1.14 × NumPy, not 1.15"]),
+        ({"NumPy": 1.16, "share": 0.89}, ["0.89 of the limit, not 0.90"]),
+        ({"NumPy": 1.16, "share": 0.89, "kernel": "input_grad"}, []),
+        ({"NumPy": 1.01, "share": 0.89, "kernel": "bias_grad"}, ["0.89 of the limit, not 0.90"]),
+        ({"NumPy": 2.9, "share": 0.1, "shape": SMALL}, ["2.90 × NumPy, not 3.00"]),
+        ({"NumPy": 2.6, "share": 0.1, "shape": SMALL, "kernel": "weight_grad"}, []),
+        ({"NumPy": 1.01, "share": 0.1, "shape": OTHER}, []),
+        ({"NumPy": 0.99, "share": 0.1, "shape": OTHER}, ["0.99 × NumPy, not 1.00"]),
+        ({"NumPy": 1.16, "alone": 1.86, "threads": 2}, []),
+        ({"NumPy": 1.16, "alone": 1.84, "threads": 2}, ["1.84 × one thread, not 1.85"]),
+        ({"NumPy": 1.16, "alone": 1.5, "threads": 2, "shape": DEEP}, []),
+        ({"NumPy": 1.16, "alone": 0.9, "threads": 2, "shape": DEEP}, ["0.90 × one thread, not 0.97"]),
+        ({"NumPy": 1.16, "alone": 1.5, "threads": 2, "kernel": "bias_grad"}, []),
+    ],
+)
+def test_misses(given, misses):
+    assert Line(records(fastfc=1.0, **given)).misses() == misses
+
+
+def test_the_end_names_what_is_missed(capsys):
+    good, bad = Line(records(fastfc=1.0, NumPy=2.0)), Line(records(OTHER, "bias_grad", fastfc=1.0, NumPy=0.5))
+    compare.summarize([good, bad])
+    out = capsys.readouterr().out
+    assert "first in 1 of 2 lines; ratio 0.50 to 2.00, geometric mean 1.00" in out
+    assert "Below 1.0: 1 lines. Below a target: 1 lines:\n  bias_grad   2x3x5 " in out
+    assert "0.50 × NumPy, not 1.00" in out
+
+
+def test_targets():
+    assert len(TARGETS) == 10
+    assert all(len(ratios) == len(shares) == len(KERNELS) for ratios, shares in TARGETS.values())
+
+
+def test_odd_shapes():
+    assert len(ODD) == len(set(ODD)) >= 60
+    assert {shape.layout for shape in ODD} == set(LAYOUTS)
+    assert {1, 2} <= {shape.rows for shape in ODD}
+    assert {1, 2, 3} <= {shape.outputs for shape in ODD} & {shape.inputs for shape in ODD}
 
 
 @pytest.mark.parametrize(
@@ -107,7 +173,7 @@ def test_ratio_is_against_the_best_other():
     [(1.5, "1.50 s"), (0.25, "250 ms"), (1.234e-3, "1.23 ms"), (56.78e-6, "56.8 µs"), (2e-7, "0.20 µs")],
 )
 def test_readable(seconds, text):
-    assert compare.readable(seconds) == text
+    assert readable(seconds) == text
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cannot pin here")
@@ -117,9 +183,59 @@ def test_pin_keeps_the_process_on_as_many_cores():
     subprocess.run([sys.executable, "-P", "-c", code], check=True, env=os.environ | {"PYTHONPATH": path})
 
 
-def test_command_starts_over_where_numpy_was_held_back(monkeypatch, tmp_path, capfd):
-    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+def test_command(quick, tmp_path, capsys):
     file = tmp_path / "out.json"
-    assert main(["compare", "--shapes", "2x3x4", "--json", str(file)]) == 0
-    assert "2x3x4" in capfd.readouterr().out
+    assert main(["compare", "--peers", "NumPy", "--shapes", "2x3x4", "--json", str(file)]) == 0
+    assert "2x3x4" in capsys.readouterr().out
     assert {record["rows"] for record in json.loads(file.read_text())} == {2}
+
+
+SCRIPT = Path(__file__).parent.parent / "asv_bench" / "table.py"
+
+
+def table(tmp_path, text, *files):
+    """The README after the script, run on a copy."""
+    (tmp_path / "asv_bench").mkdir(exist_ok=True)
+    script, readme = tmp_path / "asv_bench" / "table.py", tmp_path / "README.md"
+    script.write_bytes(SCRIPT.read_bytes())
+    readme.write_text(text, encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, str(script), *files], env=environment, capture_output=True, text=True)
+    return done, readme.read_text(encoding="utf-8")
+
+
+def test_readme_table(tmp_path):
+    file = tmp_path / "measured.json"
+    ratios = dict(zip(KERNELS, [1.2, 2.0, 3.0, 4.0], strict=True))
+    file.write_text(json.dumps([r for kernel, n in ratios.items() for r in records(kernel=kernel, fastfc=1, NumPy=n)]))
+    marks = "<!-- measured: written by asv_bench/table.py -->", "<!-- end of measured -->"
+    done, text = table(tmp_path, f"before\n{marks[0]}\nold\n{marks[1]}\nafter\n", str(file))
+    assert done.returncode == 0, done.stderr
+    cells = " | ".join(f"**{ratio:.2f}** · 1.00 s · 95%" for ratio in ratios.values())
+    assert (
+        text
+        == f"""before
+{marks[0]}
+
+float32, 1 thread, Some Processor; fastfc 1.0, NumPy 1.0:
+
+| rows × in × out | forward, bias, ReLU | weight gradient | input gradient | bias gradient |
+| --- | --- | --- | --- | --- |
+| 512 × 1024 × 1024 | {cells} |
+
+{marks[1]}
+after
+"""
+    )
+    again, twice = table(tmp_path, text, str(file))
+    assert again.returncode == 0 and twice == text
+
+
+def test_readme_without_a_place_for_the_table_is_left_alone(tmp_path):
+    done, text = table(tmp_path, "before\n")
+    assert done.returncode != 0 and "lacks the lines" in done.stderr and text == "before\n"
+
+
+def test_the_readme_has_a_place_for_the_table():
+    text = (SCRIPT.parent.parent / "README.md").read_text(encoding="utf-8")
+    assert "<!-- measured: written by asv_bench/table.py -->\n" in text and "\n<!-- end of measured -->\n" in text

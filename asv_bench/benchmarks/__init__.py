@@ -1,0 +1,6 @@
+import os
+
+# Where these are set, OpenBLAS does not choose its kernels by the processor, and NumPy, the reference, is slower
+# than on a user's machine. It reads them when it is loaded: this must come before the first import of NumPy.
+for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+    os.environ.pop(variable, None)

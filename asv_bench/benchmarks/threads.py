@@ -1,0 +1,19 @@
+import numpy as np
+
+from fastfc import kernels
+
+
+class Launch:
+    """Squares around the work from which two threads pay, see LEAST_WORK in kernels/threads.py."""
+
+    params = ([64, 96, 128, 160, 192, 256], [1, 2])
+    param_names = ("size", "n_threads")
+
+    def setup(self, size, n_threads):
+        rng = np.random.default_rng(0)
+        self.x, self.weight = (rng.standard_normal((size, size), dtype=np.float32) for _ in range(2))
+        self.bias, self.out = np.zeros(size, np.float32), np.empty((size, size), np.float32)
+        self.time_forward(size, n_threads)
+
+    def time_forward(self, size, n_threads):
+        kernels.dense_forward(self.x, self.weight, self.bias, self.out, "relu", n_threads=n_threads)
