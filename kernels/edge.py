@@ -129,15 +129,18 @@ def native(signature):
     return lambda function: Native(function, signature)
 
 
-class Loaded:
-    """Kept among the constants of compiled code that calls a kernel: unpickling it loads the kernel."""
+class Load:
+    """Kept with compiled code that calls a kernel: the kernel is loaded when the code is loaded from a cache."""
 
     def __init__(self, name, dtype):
         self.name, self.dtype = name, dtype
-        natives[name].ensure(dtype)
+        self()
+
+    def __call__(self):
+        natives[self.name].ensure(self.dtype)
 
     def __reduce__(self):
-        return Loaded, (self.name, self.dtype)
+        return Load, (self.name, self.dtype)
 
 
 def element_type(argument):
@@ -176,8 +179,11 @@ def declare(kernel):
     @lower_builtin(kernel, types.VarArg(types.Any))
     def lower(context, builder, sig, args):
         dtype = element_type(sig.args[0])
-        manager = context.get_env_manager(builder)
-        manager.add_const(Loaded(kernel.name, dtype))
+        load = Load(kernel.name, dtype)
+        if context.fndesc.modname == "<dynamic>":  # the body of a prange has no constants that survive a cache
+            context.active_code_library._reload_init.add(load)
+        else:
+            context.get_env_manager(builder).add_const(load)
         return call_through_cell(context, builder, kernel.cell_name(dtype), sig, args)
 
 

@@ -11,7 +11,7 @@ import threading
 import numba
 from numba import njit
 
-# Multiplications that each thread must have to do for a launch to pay (asv: forward.Threads).
+# Multiplications that each thread must have to do for a launch to pay (asv: threads.Launch).
 LEAST_WORK = 1 << 20
 
 serial = threading.Event()  # set in a forked child, where GNU OpenMP would wait for its lost threads forever

@@ -1,6 +1,8 @@
 """The dense kernels on several threads: the same bits, and nobody else's settings changed."""
 
 import os
+import subprocess
+import sys
 import threading
 
 import numba
@@ -113,3 +115,28 @@ def test_calls_from_many_python_threads():
         worker.join()
     assert all((out == 128).all() for out in outs)
     assert layer() in ("omp", "tbb", "workqueue")
+
+
+@needs_cores
+@pytest.mark.parametrize("kernel", ["forward", "weight_grad", "input_grad", "bias_grad"])
+def test_threads_from_the_cache(kernel, tmp_path):
+    """The first process compiles, the second loads, with and without the serial kernel loaded before."""
+    code = f"""
+import numpy as np
+from fastfc import kernels
+from fastfc.kernels import threads
+threads.LEAST_WORK = 1
+x, out = np.ones((64, 64), np.float32), np.empty((64, 64), np.float32)
+run = {{
+    "forward": lambda **k: kernels.dense_forward(x, x, x[0], out, **k),
+    "weight_grad": lambda **k: kernels.dense_weight_grad(x, x, out, **k),
+    "input_grad": lambda **k: kernels.dense_input_grad(x, x, out, **k),
+    "bias_grad": lambda **k: kernels.dense_bias_grad(x, out[0], **k),
+}}[{kernel!r}]
+run(n_threads=2)
+assert (out[0] == 65 if {kernel!r} == "forward" else out[0] == 64).all(), out[0]
+"""
+    environment = {**os.environ, "FASTFC_CACHE": str(tmp_path)}
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
