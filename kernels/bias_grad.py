@@ -75,7 +75,7 @@ def column_sums(g, out, accumulate):
     n, o = g.shape
     size, lanes = out.itemsize, width(pointer(out))
     if n > 0 and (o == 1 or (g.strides[1] == size and out.strides[0] == size)):
-        if o <= 8 * lanes:
+        if o <= 4 * lanes:
             sums_in_registers(pointer(g), n, o, g.strides[0], pointer(out), accumulate)
         else:
             sums_by_rows(pointer(g), n, o, g.strides[0], pointer(out), accumulate)

@@ -53,7 +53,7 @@ HALF_L2 = l2_bytes() // 2
 # Nor is one that fewer tiles use.
 IN_PLACE_TILES = 16
 # Up to this size B's block is gone through along rows of C, which C prefers; then down its columns.
-ROWWISE_BYTES = l2_bytes() // 8
+ROWWISE_BYTES = l2_bytes() // 4
 # Rows of B that are copied from left to right at a time.
 PACK_ROWS = 16
 # So few rows use each element of B so rarely that a panel has to stay in L1, and a B that is not copied has to be
