@@ -1,7 +1,7 @@
 """The naive NumPy reference: the textbook formula of every kernel in the fewest lines.
 
-Same names and signatures as `fastfc.kernels`, so that the two can be swapped and compared. Samples
-are rows: x is (n, i), weight (i, o), bias (o,), grad_output (n, o).
+Same names and signatures as `fastfc.kernels` (but for `n_threads`: NumPy decides on its own), so that the
+two can be swapped and compared. Samples are rows: x is (n, i), weight (i, o), bias (o,), grad_output (n, o).
 """
 
 from collections.abc import Callable

@@ -18,7 +18,7 @@ from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic, models, overload, register_model
 
-I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+I8, I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 
 
 class ISA(NamedTuple):
@@ -112,9 +112,6 @@ class VectorModel(models.PrimitiveModel):
         super().__init__(manager, vector, llvm_vector(vector.dtype))
 
 
-# --- building blocks, on an IR builder ------------------------------------------------------------
-
-
 def call_intrinsic(builder, name, result, *args):
     """Call llvm.<name>, overloaded on the result's type."""
     signature = ir.FunctionType(result, [a.type for a in args])
@@ -173,9 +170,6 @@ def store_value(builder, value, pointer, mask=None):
     else:
         name = f"masked.store.{suffix(value.type)}.p0"
         call_intrinsic(builder, name, ir.VoidType(), value, pointer, ir.Constant(I32, 1), mask)
-
-
-# --- pointers -------------------------------------------------------------------------------------
 
 
 @intrinsic
@@ -318,9 +312,6 @@ def is_null(typingctx, memory):
         return builder.icmp_unsigned("==", args[0], ir.Constant(args[0].type, None))
 
     return types.boolean(types.voidptr), codegen
-
-
-# --- vectors --------------------------------------------------------------------------------------
 
 
 @intrinsic
@@ -564,9 +555,6 @@ def by_dtype(float32, float64):
     return polynomial({"float32": (float32,), "float64": (float64,)})
 
 
-# --- the register tile of the matrix product --------------------------------------------------------
-
-
 class Tile(NamedTuple):
     """C[rows, columns] = max(floor, start + A[rows, k] B[k, columns]), accumulators in registers.
 
@@ -808,9 +796,6 @@ def multiply_square(typingctx, a, b, c, columns):
         return context.get_dummy_value()
 
     return types.void(a, b, c, types.int64), codegen
-
-
-# --- calls through a cell -------------------------------------------------------------------------
 
 
 def define_symbol(name, address):
