@@ -55,6 +55,9 @@ class Layer:
     @n_threads.setter
     def n_threads(self, value: int) -> None:
         self._n_threads = positive_int(value, self, "n_threads")
+        for part in self._parts():
+            if part is not self:
+                part.n_threads = value
 
     def predict(self, x: ArrayLike) -> NDArray[Any]:
         """Output for `x`, saving nothing: safe to call from many threads at once.

@@ -82,16 +82,6 @@ class Sequential(Layer):
     def dtype(self) -> np.dtype[Any] | None:
         return next((layer.dtype for layer in self.layers if layer.dtype is not None), None)
 
-    @property
-    def n_threads(self) -> int:
-        return self._n_threads
-
-    @n_threads.setter
-    def n_threads(self, value: int) -> None:
-        self._n_threads = positive_int(value, self, "n_threads")
-        for layer in self.layers:
-            layer.n_threads = value
-
     def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
         return [
             (f"{layer.name or i}.{name}", parameter, grad)
