@@ -1,6 +1,5 @@
 """y = f(x W + b)"""
 
-import numpy as np
 from numba import njit, prange, types
 from numba.extending import overload
 
@@ -8,7 +7,7 @@ from fastfc.kernels.activations import fused_code, literal_code
 from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, overlaps
 from fastfc.kernels.gemm import Matrix, matrix, product
 from fastfc.kernels.simd import pointer
-from fastfc.kernels.threads import launch, part
+from fastfc.kernels.threads import launch, multiplications, part
 
 
 @njit(inline="always")
@@ -71,7 +70,7 @@ def dense_forward(x, weight, bias, out, activation="identity", n_threads=1):
     if n_threads == 1:
         _dense_forward(x, weight, bias, out, code)
         return
-    with launch(n_threads, np.size(x) * np.shape(out)[-1]) as parts:
+    with launch(n_threads, multiplications(x, weight, out)) as parts:
         if parts == 1:
             _dense_forward(x, weight, bias, out, code)
         else:

@@ -240,12 +240,10 @@ def blocked(c, a, b, start, m, n, k, activation):
                         u, q = (t + x, j + y * columns) if along_rows else (t + y, j + x * columns)
                         i, i_end = first_row(u, m, tiles), first_row(u + 1, m, tiles)
                         some = min(columns, j_end - q)
-                        a_tile, b_tile = (
-                            Matrix(element(a, i, p), a.row, a.column),
-                            Matrix(element(b, p, q), b.row, size),
-                        )
+                        a_tile = Matrix(element(a, i, p), a.row, a.column)
                         if pack_a:
                             a_tile = Matrix(at(a_panels, (u - t) * a_panel_bytes), size, panel_width * size)
+                        b_tile = Matrix(element(b, p, q), b.row, size)
                         if pack_b:
                             b_tile = Matrix(at(b_panels, (q - j) * deep * size), columns * size, size)
                         c_tile = Matrix(element(c, i, q), c.row, size)
@@ -275,15 +273,16 @@ def product(c, a, b, start, m, n, k, activation):
         return OK
     if n == 1:
         c = Matrix(c.data, c.row, size)
-    if c.column != size and (c.row == size or m == 1):
-        # a C whose rows are neighbours is computed as its transpose, Cᵀ = Bᵀ Aᵀ
+    # a C whose rows are neighbours is computed as its transpose, Cᵀ = Bᵀ Aᵀ
+    rows_are_neighbours = c.column != size and (c.row == size or m == 1)
+    # so is one that leaves fewer lanes empty that way
+    lanes = width(c.data)
+    fuller = a.row == size and b.column == size and 5 * m * ceil_div(n, lanes) > 6 * n * ceil_div(m, lanes)
+    if rows_are_neighbours or fuller:
         m, n = n, m
         c, a, b, start = transposed(c), transposed(b), transposed(a), transposed(start)
+    if n == 1:
         c = Matrix(c.data, c.row, size)
-    elif a.row == size and b.column == size and 5 * m * ceil_div(n, width(c.data)) > 6 * n * ceil_div(m, width(c.data)):
-        # so is one that leaves fewer lanes empty that way
-        m, n = n, m
-        c, a, b, start = transposed(c), transposed(b), transposed(a), transposed(start)
     if n == 1 and start.column != 0:
         start = Matrix(start.data, start.row, size)
     neighbours = c.column == size
@@ -300,7 +299,7 @@ def product(c, a, b, start, m, n, k, activation):
         start = begin
     if m == 1 and b.row == size and b.column != size:
         # one row times a Bᵀ: most of k without a copy, the rest as any product that goes on from there
-        deep = k - k % width(c.data)
+        deep = k - k % lanes
         row_times_transposed(result, a, b, start, n, deep)
         start, k = result, k - deep
         a, b = Matrix(element(a, 0, deep), a.row, a.column), Matrix(element(b, deep, 0), b.row, b.column)

@@ -1,13 +1,12 @@
 """dx = g Wᵀ"""
 
-import numpy as np
 from numba import njit, prange, types
 from numba.extending import overload
 
 from fastfc.kernels.activations import IDENTITY
 from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, overlaps
 from fastfc.kernels.gemm import matrix, product, transposed, zeros
-from fastfc.kernels.threads import launch, part
+from fastfc.kernels.threads import launch, multiplications, part
 
 
 @njit(inline="always")
@@ -56,7 +55,7 @@ def dense_input_grad(grad_output, weight, out, n_threads=1):
     if n_threads == 1:
         _dense_input_grad(grad_output, weight, out)
         return
-    with launch(n_threads, np.size(weight) * np.shape(out)[0]) as parts:
+    with launch(n_threads, multiplications(grad_output, weight, out)) as parts:
         if parts == 1:
             _dense_input_grad(grad_output, weight, out)
         else:

@@ -574,21 +574,7 @@ class Tile(NamedTuple):
         if name in module.globals:
             return module.globals[name]
         element = llvm_float(self.dtype).as_pointer()
-        arguments = [
-            I64,
-            element,
-            I64,
-            I64,
-            element,
-            I64,
-            element,
-            I64,
-            I64,
-            element,
-            I64,
-            I64,
-            element.pointee,
-        ]
+        arguments = [I64, element, I64, I64, element, I64, element, I64, I64, element, I64, I64, element.pointee]
         function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
         function.linkage = "linkonce_odr"
         for attribute in ("noinline", "nounwind"):
@@ -596,23 +582,7 @@ class Tile(NamedTuple):
         self.emit(ir.IRBuilder(function.append_basic_block("entry")), *function.args)
         return function
 
-    def emit(
-        self,
-        builder,
-        k,
-        a,
-        a_row,
-        a_step,
-        b,
-        b_step,
-        start,
-        start_row,
-        start_column,
-        c,
-        c_row,
-        columns,
-        floor,
-    ):
+    def emit(self, builder, k, a, a_row, a_step, b, b_step, start, start_row, start_column, c, c_row, columns, floor):
         vector = llvm_vector(self.dtype)
         size = self.dtype.bitwidth // 8
         bytes_ = vector.count * size
@@ -659,7 +629,7 @@ class Tile(NamedTuple):
         left = builder.phi(I64)
         # one pointer for every three rows: from a single one LLVM derives the rows by a serial chain of additions
         a_now, b_now = [builder.phi(a.type) for _ in range(0, self.rows, 3)], builder.phi(b.type)
-        sums = {at: builder.phi(vector) for at in tile}
+        sums = {place: builder.phi(vector) for place in tile}
         row_b = [load_value(builder, across(b_now, j), vector, masks[j]) for j in range(self.vectors)]
         added = {}
         for i in range(self.rows):
@@ -671,17 +641,17 @@ class Tile(NamedTuple):
             (left, k, after),
             *[(now, a_first[g], step(builder, now, a_step)) for g, now in enumerate(a_now)],
             (b_now, b, step(builder, b_now, b_step)),
-            *[(sums[at], first[at], added[at]) for at in tile],
+            *[(sums[place], first[place], added[place]) for place in tile],
         ]:
             phi.add_incoming(initial, begin)
             phi.add_incoming(following, loop)
         builder.cbranch(builder.icmp_signed(">", after, constant(0)), loop, done)
 
         builder.position_at_end(done)
-        results = {at: builder.phi(vector) for at in tile}
-        for at in tile:
-            results[at].add_incoming(first[at], begin)
-            results[at].add_incoming(added[at], loop)
+        results = {place: builder.phi(vector) for place in tile}
+        for place in tile:
+            results[place].add_incoming(first[place], begin)
+            results[place].add_incoming(added[place], loop)
         floors = splat_value(builder, floor, vector)
         for i, j in tile:
             # written so that NaN survives: an ordered comparison with NaN is false

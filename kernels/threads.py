@@ -4,11 +4,13 @@ The bits of an element do not depend on the block that it is in, so they do not 
 """
 
 import contextlib
+import math
 import operator
 import os
 import threading
 
 import numba
+import numpy as np
 from numba import njit
 
 # Multiplications that each thread must have to do for a launch to pay (asv: threads.Launch).
@@ -21,15 +23,15 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextlib.contextmanager
-def launch(n_threads, multiplications):
-    """How many parts to make of a kernel's work, 1 where threads would not pay or would not be safe.
+def launch(n_threads, work):
+    """How many parts to make of so many multiplications, 1 where threads would not pay or would not be safe.
 
     Numba's own layer "workqueue" aborts the process when two threads launch at once: there, whoever comes
     second works alone.
     """
     if operator.index(n_threads) < 1:
         raise ValueError(f"n_threads must be at least 1, got {n_threads}")
-    parts = min(n_threads, numba.get_num_threads(), multiplications // LEAST_WORK)
+    parts = min(n_threads, numba.get_num_threads(), work // LEAST_WORK)
     if parts < 2 or serial.is_set():
         yield 1
     elif layer() != "workqueue":
@@ -41,6 +43,11 @@ def launch(n_threads, multiplications):
             launching.release()
     else:
         yield 1
+
+
+def multiplications(a, b, c):
+    """n i o, from the three matrices of a product in any order; whatever they are, for the kernel has yet to check."""
+    return math.isqrt(np.size(a) * np.size(b) * np.size(c))
 
 
 def layer():

@@ -8,7 +8,7 @@ from fastfc.kernels.activations import IDENTITY
 from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, overlaps
 from fastfc.kernels.gemm import CHUNK, Matrix, add_matrix, copy_matrix, element, matrix, product, transposed, zeros
 from fastfc.kernels.simd import allocate, at, is_null, release
-from fastfc.kernels.threads import launch, part
+from fastfc.kernels.threads import launch, multiplications, part
 
 # Elements of a gradient that is small enough to be kept once for each chunk of the batch.
 SMALL = 1 << 14
@@ -30,7 +30,7 @@ def _dense_weight_grad(x, grad_output, out, accumulate):
     n, (i, o), size = x.shape[0], out.shape, out.itemsize
     a, b, c = transposed(matrix(x)), matrix(grad_output), matrix(out)
     start = c if accumulate else zeros(c)
-    if n <= CHUNK:
+    if n <= CHUNK or i * o == 0:
         return product(c, a, b, start, i, o, n, IDENTITY)
     # the sum grows beside out, which stays as it is if memory runs out on the way
     copies, memory = allocate(c.data, 2 * i * o * size)
@@ -83,7 +83,7 @@ def run(x, grad_output, out, accumulate, n_threads):
     if n_threads == 1:
         _dense_weight_grad(x, grad_output, out, accumulate)
         return
-    with launch(n_threads, np.size(x) * np.shape(out)[-1]) as parts:
+    with launch(n_threads, multiplications(x, grad_output, out)) as parts:
         if parts == 1:
             _dense_weight_grad(x, grad_output, out, accumulate)
         else:

@@ -71,6 +71,17 @@ def test_errors_are_those_of_one_thread(monkeypatch):
         kernels.dense_forward(np.ones((4, 6)), np.ones((5, 8)), np.ones(8), np.ones((4, 8)), n_threads=2)
 
 
+@pytest.mark.parametrize("out", [None, 1.0, [[0.0]], np.zeros((4, 8), int)])
+def test_what_cannot_be_an_output_is_refused_as_on_one_thread(out):
+    for n_threads in (1, 2):
+        with pytest.raises(TypeError, match="dense_forward: out"):
+            kernels.dense_forward(np.ones((4, 6)), np.ones((6, 8)), np.ones(8), out, n_threads=n_threads)
+        with pytest.raises(TypeError, match="dense_input_grad: out"):
+            kernels.dense_input_grad(np.ones((4, 8)), np.ones((6, 8)), out, n_threads=n_threads)
+        with pytest.raises(TypeError, match="dense_weight_grad: out"):
+            kernels.dense_weight_grad(np.ones((4, 6)), np.ones((4, 8)), out, n_threads=n_threads)
+
+
 @needs_cores
 def test_under_workqueue_the_second_launch_works_alone(monkeypatch):
     monkeypatch.setattr(threads, "layer", lambda: "workqueue")

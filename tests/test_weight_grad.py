@@ -80,3 +80,11 @@ def test_a_long_batch_has_the_bits_of_its_chunks_added_in_order(dtype):
         dense_weight_grad(x[r : r + CHUNK], g[r : r + CHUNK], part)
         total += part
     np.testing.assert_array_equal(out, total)
+
+
+@pytest.mark.parametrize("sizes", [(0, 3), (3, 0), (0, 0)])
+def test_a_long_batch_and_no_features(sizes):
+    i, o = sizes
+    x, g, out = np.ones((2 * CHUNK, i)), np.ones((2 * CHUNK, o)), np.empty((i, o))
+    dense_weight_grad(x, g, out)
+    dense_add_weight_grad(x, g, out)
