@@ -362,7 +362,7 @@ def activation_forward(x, out, activation):
     >>> y.tolist()
     [0.0, 0.0, 2.0]
     """
-    _activation_forward(as_rows(x), as_rows(out), activation_code(activation))
+    _activation_forward.call(as_rows(x), as_rows(out), activation_code(activation))
 
 
 def activation_backward(output, grad_output, out, activation):
@@ -378,17 +378,17 @@ def activation_backward(output, grad_output, out, activation):
     -----
     The derivative of relu at 0 is 0, as in PyTorch and JAX.
     """
-    _activation_backward(as_rows(output), as_rows(grad_output), as_rows(out), activation_code(activation))
+    _activation_backward.call(as_rows(output), as_rows(grad_output), as_rows(out), activation_code(activation))
 
 
 def exp(x, out):
     """out = eˣ, elementwise, at most 4 ulp from exact; arguments as for activation_forward."""
-    _activation_forward(as_rows(x), as_rows(out), EXP)
+    _activation_forward.call(as_rows(x), as_rows(out), EXP)
 
 
 def tanh(x, out):
     """out = tanh x, elementwise, at most 4 ulp from exact; arguments as for activation_forward."""
-    _activation_forward(as_rows(x), as_rows(out), TANH)
+    _activation_forward.call(as_rows(x), as_rows(out), TANH)
 
 
 @overload(as_rows)

@@ -138,13 +138,13 @@ def _dense_bias_grad_threads(grad_output, out, accumulate, parts):
 
 def run(grad_output, out, accumulate, n_threads):
     if n_threads == 1:
-        _dense_bias_grad(grad_output, out, accumulate)
+        _dense_bias_grad.call(grad_output, out, accumulate)
         return
     with launch(n_threads, np.size(grad_output)) as parts:
         if parts == 1:
-            _dense_bias_grad(grad_output, out, accumulate)
+            _dense_bias_grad.call(grad_output, out, accumulate)
         else:
-            _dense_bias_grad_threads(grad_output, out, accumulate, parts)
+            _dense_bias_grad_threads.call(grad_output, out, accumulate, parts)
 
 
 def dense_bias_grad(grad_output, out, n_threads=1):

@@ -15,6 +15,7 @@ from numba.extending import lower_builtin, overload
 from numpy.ma import MaskedArray
 
 from fastfc.kernels.cache import KernelCache, compile_lock
+from fastfc.kernels.entry import builtin
 from fastfc.kernels.simd import address, call_through_cell, define_symbol
 
 OK, BAD_SHAPE, OVERLAP, BAD_LABEL, NO_MEMORY = range(5)
@@ -205,8 +206,7 @@ class Argument:
 class Kernel(Native):
     """A native function of arrays that can be called from Python.
 
-    The function returns a status, OK for instance, or a tuple of a status and a float. From Python any
-    other argument than an array of the right dtype and rank takes the slow way, `explain`.
+    The function returns a status, OK for instance, or a tuple of a status and a float. Python calls `call`.
 
     Parameters
     ----------
@@ -228,26 +228,15 @@ class Kernel(Native):
         self.arguments = [Argument(text, False) for text in find(read)]
         self.arguments += [Argument(text, True) for text in find(written)]
         self.in_place = in_place
+        self.call = self.explain  # from the first call on, a builtin function
         super().__init__(
             function,
             lambda dtype: signature(result, *[a.type(dtype) for a in self.arguments], *scalars),
             parallel,
         )
 
-    def __call__(self, *args):
-        for x in args:
-            if type(x) is MaskedArray:  # Numba takes some of them for plain arrays
-                return self.explain(args)
-        try:
-            result = self.dispatcher(*args)
-        except (TypeError, errors.NumbaError):
-            return self.explain(args)
-        if result == OK:
-            return None
-        return self.explain(args) if type(result) is int or result[0] != OK else result[1]
-
-    def explain(self, args):
-        """Convert what can be converted and call again, or say what is wrong."""
+    def explain(self, *args):
+        """Convert what can be converted and run, or say what is wrong: what `call` does with unusual arguments."""
         given, scalars = args[: len(self.arguments)], args[len(self.arguments) :]
         outs = [x for x, a in zip(given, self.arguments, strict=True) if a.written]
         for out, argument in zip(outs, [a for a in self.arguments if a.written], strict=True):
@@ -264,6 +253,9 @@ class Kernel(Native):
         ]
         self.check_shapes(arrays)
         self.ensure(DTYPES[dtype])
+        if self.call == self.explain:
+            signatures = {kind: self.signature(kind) for kind in DTYPES.values()}
+            self.call = builtin(self.name, self.cell_name, signatures, self.explain)
         try:
             status, value = self.run(arrays, scalars)
         except TypeError:

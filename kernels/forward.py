@@ -68,13 +68,13 @@ def dense_forward(x, weight, bias, out, activation="identity", n_threads=1):
     """
     code = fused_code(activation)
     if n_threads == 1:
-        _dense_forward(x, weight, bias, out, code)
+        _dense_forward.call(x, weight, bias, out, code)
         return
     with launch(n_threads, multiplications(x, weight, out)) as parts:
         if parts == 1:
-            _dense_forward(x, weight, bias, out, code)
+            _dense_forward.call(x, weight, bias, out, code)
         else:
-            _dense_forward_threads(x, weight, bias, out, code, parts)
+            _dense_forward_threads.call(x, weight, bias, out, code, parts)
 
 
 @overload(dense_forward, prefer_literal=True)

@@ -53,13 +53,13 @@ def dense_input_grad(grad_output, weight, out, n_threads=1):
     n_threads : int, at most this many threads; the bits are the same for any number
     """
     if n_threads == 1:
-        _dense_input_grad(grad_output, weight, out)
+        _dense_input_grad.call(grad_output, weight, out)
         return
     with launch(n_threads, multiplications(grad_output, weight, out)) as parts:
         if parts == 1:
-            _dense_input_grad(grad_output, weight, out)
+            _dense_input_grad.call(grad_output, weight, out)
         else:
-            _dense_input_grad_threads(grad_output, weight, out, parts)
+            _dense_input_grad_threads.call(grad_output, weight, out, parts)
 
 
 @overload(dense_input_grad)

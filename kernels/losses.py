@@ -194,7 +194,7 @@ def mse_loss(prediction, target, out):
     >>> mse_loss(np.array([[1.0, 2.0]]), np.array([[0.0, 4.0]]), g), g.tolist()
     (2.5, [[1.0, -2.0]])
     """
-    return _mse_loss(as_rows(prediction), as_rows(target), as_rows(out))
+    return _mse_loss.call(as_rows(prediction), as_rows(target), as_rows(out))
 
 
 def cross_entropy_loss(logits, target, out):
@@ -220,8 +220,8 @@ def cross_entropy_loss(logits, target, out):
     (0.693147, [[-0.5, 0.5]])
     """
     if np.ndim(target) == 1:
-        return _cross_entropy_loss_of_classes(logits, target, out)
-    return _cross_entropy_loss(logits, target, out)
+        return _cross_entropy_loss_of_classes.call(logits, target, out)
+    return _cross_entropy_loss.call(logits, target, out)
 
 
 def bce_with_logits_loss(logits, target, out):
@@ -236,7 +236,7 @@ def bce_with_logits_loss(logits, target, out):
     -------
     float : the loss
     """
-    return _bce_with_logits_loss(as_rows(logits), as_rows(target), as_rows(out))
+    return _bce_with_logits_loss.call(as_rows(logits), as_rows(target), as_rows(out))
 
 
 @njit

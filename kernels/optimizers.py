@@ -41,7 +41,7 @@ def sgd(params, grads, velocity, lr, momentum, weight_decay):
     velocity : (p,), same dtype, updated; may be of length 0 if momentum is 0, and is then not used
     lr, momentum, weight_decay : float
     """
-    _sgd(grads, params, velocity, lr, momentum, weight_decay)
+    _sgd.call(grads, params, velocity, lr, momentum, weight_decay)
 
 
 @overload(sgd)

@@ -1,4 +1,4 @@
-"""Explicit SIMD in Numba: the one file that knows LLVM.
+"""Explicit SIMD in Numba: the file that knows LLVM (with entry.py, which knows the C interface of Python).
 
 It adds two kinds of value to nopython code: a *pointer* (address of float32 or float64 elements, moved
 by bytes, so that any stride is legal) and a *Vector* (one SIMD register). `Tile` generates the register
@@ -773,13 +773,17 @@ def define_symbol(name, address):
     llvm.add_symbol(name, address)
 
 
+def cell_value(builder, name):
+    """What stands in a memory cell: the address of a function, or 0."""
+    known = builder.module.globals
+    return builder.load(known[name] if name in known else cgutils.add_global_variable(builder.module, I64, name))
+
+
 def call_through_cell(context, builder, name, signature, args):
     """Call the Numba function whose address stands in the cell `name`."""
-    cell = cgutils.add_global_variable(builder.module, I64, name) if name not in builder.module.globals else None
-    cell = cell or builder.module.globals[name]
     convention = context.call_conv
     kind = convention.get_function_type(signature.return_type, signature.args)
-    function = builder.inttoptr(builder.load(cell), kind.as_pointer())
+    function = builder.inttoptr(cell_value(builder, name), kind.as_pointer())
     status, result = convention.call_function(builder, function, signature.return_type, signature.args, args)
     with cgutils.if_unlikely(builder, status.is_error):
         convention.return_status_propagate(builder, status)

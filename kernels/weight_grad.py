@@ -81,13 +81,13 @@ def _dense_weight_grad_threads(x, grad_output, out, accumulate, parts):
 
 def run(x, grad_output, out, accumulate, n_threads):
     if n_threads == 1:
-        _dense_weight_grad(x, grad_output, out, accumulate)
+        _dense_weight_grad.call(x, grad_output, out, accumulate)
         return
     with launch(n_threads, multiplications(x, grad_output, out)) as parts:
         if parts == 1:
-            _dense_weight_grad(x, grad_output, out, accumulate)
+            _dense_weight_grad.call(x, grad_output, out, accumulate)
         else:
-            _dense_weight_grad_threads(x, grad_output, out, accumulate, parts)
+            _dense_weight_grad_threads.call(x, grad_output, out, accumulate, parts)
 
 
 def dense_weight_grad(x, grad_output, out, n_threads=1):

@@ -1,0 +1,202 @@
+"""The way in from Python: one builtin function per kernel, which reads NumPy's arrays by itself.
+
+A call of a Numba function spends most of a microsecond on its arguments, more than a small layer computes.
+Here the arguments' fields are read from where NumPy's and Python's C interfaces promise them, which takes
+some ten nanoseconds. Anything unusual (another type, dtype or rank, a keyword, a status that is not OK) is
+handed to the kernel's `explain`, which converts it or says what is wrong.
+"""
+
+import ctypes
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
+
+from fastfc.kernels.simd import I8, I32, I64, cell_value
+
+OBJECT = I8.as_pointer()
+HEAD = object.__basicsize__  # of every Python object: the fields of its type stand behind it
+TYPE = HEAD - 8
+# struct PyArrayObject_fields, from its head on
+DATA, RANK, SHAPE, STRIDES, DESCR, FLAGS = (HEAD + offset for offset in (0, 8, 16, 24, 40, 48))
+WRITEABLE = 0x0400
+# struct _PyArray_Descr
+BYTE_ORDER, TYPE_NUMBER = HEAD + 10, HEAD + 12
+# With fewer numbers in all arrays together the call is so short that nobody waits for Python's lock.
+KEEP_LOCK = 1 << 14
+
+
+def c_function(builder, name, result, *arguments):
+    """A function of Python's C interface."""
+    address = ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value
+    return builder.inttoptr(ir.Constant(I64, address), ir.FunctionType(result, arguments).as_pointer())
+
+
+def field(builder, base, offset, kind=I64):
+    """The value `offset` bytes behind a pointer."""
+    place = builder.gep(base, [ir.Constant(I64, offset)])
+    return builder.load(builder.bitcast(place, kind.as_pointer()))
+
+
+def identity(python_object):
+    return ir.Constant(I64, id(python_object))
+
+
+def equal(builder, value, wanted):
+    return builder.icmp_signed("==", value, ir.Constant(value.type, wanted))
+
+
+def array_fits(builder, array, kind):
+    """Whether an ndarray has this Numba type's dtype, in native byte order, rank and permission."""
+    descr = field(builder, array, DESCR, OBJECT)
+    fits = equal(builder, field(builder, descr, TYPE_NUMBER, I32), np.dtype(str(kind.dtype)).num)
+    fits = builder.and_(fits, equal(builder, field(builder, descr, BYTE_ORDER, I8), ord("=")))
+    fits = builder.and_(fits, equal(builder, field(builder, array, RANK, I32), kind.ndim))
+    if kind.mutable:
+        bit = builder.and_(field(builder, array, FLAGS, I32), ir.Constant(I32, WRITEABLE))
+        fits = builder.and_(fits, equal(builder, bit, WRITEABLE))
+    return fits
+
+
+def array_value(context, builder, array, kind):
+    """An ndarray as Numba's struct; and how many elements it has."""
+    value = context.make_array(kind)(context, builder)
+    shape, strides = (
+        [field(builder, field(builder, array, offset, OBJECT), 8 * i) for i in range(kind.ndim)]
+        for offset in (SHAPE, STRIDES)
+    )
+    size = shape[0]
+    for extent in shape[1:]:
+        size = builder.mul(size, extent)
+    value.data = builder.bitcast(field(builder, array, DATA, OBJECT), value.data.type)
+    value.shape, value.strides = (cgutils.pack_array(builder, numbers, I64) for numbers in (shape, strides))
+    value.nitems, value.itemsize = size, ir.Constant(I64, kind.dtype.bitwidth // 8)
+    value.meminfo, value.parent = (cgutils.get_null_value(p.type) for p in (value.meminfo, value.parent))
+    return value._getvalue(), size
+
+
+def emit(context, builder, cell_name, signatures):
+    """The body of the builtin function: (explain, args, count, keywords) -> object."""
+    explain, args, count, keywords = builder.function.args
+    slow = builder.append_basic_block("slow")
+
+    def go_on_if(condition):
+        following = builder.append_basic_block()
+        builder.cbranch(condition, following, slow)
+        builder.position_at_end(following)
+
+    kinds = next(iter(signatures.values())).args
+    number = len(kinds)
+    go_on_if(builder.and_(equal(builder, count, number), equal(builder, builder.ptrtoint(keywords, I64), 0)))
+    objects = [builder.load(builder.gep(args, [ir.Constant(I64, i)])) for i in range(number)]
+    python_types = {types.int64: int, types.float64: float}
+    fits = ir.Constant(ir.IntType(1), 1)
+    for given, kind in zip(objects, kinds, strict=True):
+        wanted = np.ndarray if isinstance(kind, types.Array) else python_types[kind]
+        fits = builder.and_(fits, builder.icmp_signed("==", field(builder, given, TYPE), identity(wanted)))
+    go_on_if(fits)
+    scalars = {}
+    for i, (given, kind) in enumerate(zip(objects, kinds, strict=True)):
+        if kind == types.float64:
+            scalars[i] = field(builder, given, HEAD, ir.DoubleType())
+        elif kind == types.int64:
+            convert = c_function(builder, "PyLong_AsLongLongAndOverflow", I64, OBJECT, I32.as_pointer())
+            overflow = cgutils.alloca_once(builder, I32)
+            scalars[i] = builder.call(convert, [given, overflow])
+            go_on_if(equal(builder, builder.load(overflow), 0))
+    for dtype, signature in signatures.items():
+        otherwise = builder.append_basic_block()
+        chosen = builder.append_basic_block()
+        arrays = [i for i, kind in enumerate(kinds) if isinstance(kind, types.Array)]
+        fits = ir.Constant(ir.IntType(1), 1)
+        for i in arrays:
+            fits = builder.and_(fits, array_fits(builder, objects[i], signature.args[i]))
+        cell = cell_value(builder, cell_name(dtype))
+        compiled = builder.icmp_signed("!=", cell, ir.Constant(I64, 0))
+        builder.cbranch(builder.and_(fits, compiled), chosen, otherwise)
+        builder.position_at_end(chosen)
+        values, total = dict(scalars), ir.Constant(I64, 0)
+        for i in arrays:
+            values[i], size = array_value(context, builder, objects[i], signature.args[i])
+            total = builder.add(total, size)
+        long = builder.icmp_signed(">", total, ir.Constant(I64, KEEP_LOCK))
+        thread = cgutils.alloca_once(builder, OBJECT)
+        with builder.if_then(long):
+            builder.store(builder.call(c_function(builder, "PyEval_SaveThread", OBJECT), []), thread)
+        function = builder.inttoptr(
+            cell, context.call_conv.get_function_type(signature.return_type, signature.args).as_pointer()
+        )
+        status, result = context.call_conv.call_function(
+            builder, function, signature.return_type, signature.args, [values[i] for i in range(number)]
+        )
+        with builder.if_then(long):
+            restore = c_function(builder, "PyEval_RestoreThread", ir.VoidType(), OBJECT)
+            builder.call(restore, [builder.load(thread)])
+        code, value = result, None
+        if isinstance(signature.return_type, types.BaseTuple):
+            code, value = cgutils.unpack_tuple(builder, result, 2)
+        go_on_if(builder.and_(status.is_ok, equal(builder, code, 0)))
+        if value is None:
+            none = builder.inttoptr(identity(None), OBJECT)
+            builder.call(c_function(builder, "Py_IncRef", ir.VoidType(), OBJECT), [none])
+            builder.ret(none)
+        else:
+            builder.ret(builder.call(c_function(builder, "PyFloat_FromDouble", OBJECT, ir.DoubleType()), [value]))
+        builder.position_at_end(otherwise)
+    builder.branch(slow)
+    builder.position_at_end(slow)
+    vectorcall = c_function(builder, "PyObject_Vectorcall", OBJECT, OBJECT, OBJECT.as_pointer(), I64, OBJECT)
+    builder.ret(builder.call(vectorcall, [explain, args, count, keywords]))
+
+
+class MethodDefinition(ctypes.Structure):
+    """struct PyMethodDef"""
+
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    ]
+
+
+FASTCALL_WITH_KEYWORDS = 0x0080 | 0x0002
+
+
+def builtin(name, cell_name, signatures, explain):
+    """A builtin function that runs a kernel on plain arguments, and calls `explain` with any other.
+
+    Parameters
+    ----------
+    name : str
+    cell_name : callable
+        dtype (a Numba float type) -> name of the cell with the address of the kernel for it, or 0
+    signatures : dict
+        dtype -> Numba signature: arrays, int64 and float64; returns a status, or a status and a float
+    explain : callable
+
+    It is kept for as long as the process lives.
+    """
+    context = cpu_target.target_context
+    context.refresh()
+    symbol = f"fastfc.entry.{name}"
+    library = context.codegen().create_library(symbol)
+    module = library.create_ir_module(symbol)
+    kind = ir.FunctionType(OBJECT, [OBJECT, OBJECT.as_pointer(), I64, OBJECT])
+    function = ir.Function(module, kind, symbol)
+    emit(context, ir.IRBuilder(function.append_basic_block("entry")), cell_name, signatures)
+    with global_compiler_lock:
+        library.add_ir_module(module)
+        library.finalize()
+    address = library.get_pointer_to_function(symbol)
+    definition = MethodDefinition(name.encode(), address, FASTCALL_WITH_KEYWORDS, None)
+    make = ctypes.pythonapi.PyCFunction_NewEx
+    make.restype, make.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
+    kept.append((library, definition))
+    return make(ctypes.addressof(definition), explain, None)
+
+
+kept: list[tuple[object, MethodDefinition]] = []

@@ -1,0 +1,139 @@
+"""The builtin functions by which Python enters: which calls they take, and that they keep nothing."""
+
+import pickle
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from fastfc import kernels
+from fastfc.kernels.bias_grad import _dense_bias_grad
+from fastfc.kernels.entry import builtin
+from fastfc.kernels.losses import _mse_loss
+from fastfc.kernels.optimizers import _sgd
+
+
+@pytest.fixture
+def watched():
+    """The bias gradient's builtin function, and the calls that it hands on."""
+    kernel, calls = _dense_bias_grad, []
+    for dtype in kernel.cells:
+        kernel.ensure(dtype)
+    signatures = {dtype: kernel.signature(dtype) for dtype in kernel.cells}
+    return builtin("watched", kernel.cell_name, signatures, lambda *args, **names: calls.append((args, names))), calls
+
+
+def sums(dtype):
+    return np.arange(6, dtype=dtype).reshape(2, 3), np.full(3, np.nan, dtype)
+
+
+class Subclass(np.ndarray):
+    pass
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x,
+        lambda x: x[:, ::-1],
+        lambda x: np.asfortranarray(x),
+        lambda x: pickle.loads(pickle.dumps(x)),
+        lambda x: np.broadcast_to(x[:1], x.shape),
+    ],
+    ids=["plain", "reversed", "fortran", "unpickled", "broadcast"],
+)
+def test_arrays_are_read_in_place(watched, dtype, view):
+    call, calls = watched
+    g, out = sums(dtype)
+    assert call(view(g), out, 0) is None
+    np.testing.assert_array_equal(out, view(g).sum(0))
+    assert not calls
+
+
+def read_only(x):
+    x.flags.writeable = False
+    return x
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda g, out: ((g.tolist(), out, 0), {}),
+        lambda g, out: ((g.view(Subclass), out, 0), {}),
+        lambda g, out: ((g, out.view(Subclass), 0), {}),
+        lambda g, out: ((g, read_only(out), 0), {}),
+        lambda g, out: ((g.astype(">f4"), out, 0), {}),
+        lambda g, out: ((g.astype("f8"), out, 0), {}),
+        lambda g, out: ((g.astype("f2"), out, 0), {}),
+        lambda g, out: ((g[0], out, 0), {}),
+        lambda g, out: ((g, out[None], 0), {}),
+        lambda g, out: ((g, out, 0.0), {}),
+        lambda g, out: ((g, out, True), {}),
+        lambda g, out: ((g, out, 1 << 70), {}),
+        lambda g, out: ((g, out, None), {}),
+        lambda g, out: ((g, out), {}),
+        lambda g, out: ((g, out, 0, 0), {}),
+        lambda g, out: ((g, out), {"accumulate": 0}),
+        lambda g, out: ((g, out[:2], 0), {}),
+        lambda g, out: ((out[None], out, 0), {}),
+    ],
+)
+def test_what_is_unusual_is_handed_on(watched, change):
+    call, calls = watched
+    g, out = sums(np.float32)
+    args, keywords = change(g, out)
+    call(*args, **keywords)
+    [(handed, names)] = calls
+    assert len(handed) == len(args) and all(a is b for a, b in zip(handed, args, strict=True))
+    assert names == keywords
+    assert np.isnan(out).all()
+
+
+def test_errors_of_the_slow_way_pass_through():
+    g, out = sums(np.float32)
+    kernels.dense_bias_grad(g, out)
+    with pytest.raises(ValueError, match="out"):
+        _dense_bias_grad.call(g, out[:2], 0)
+
+
+def test_calls_keep_no_references():
+    x, grads, out, velocity = (np.ones((1, 3), np.float32) for _ in range(4))
+    lr = 0.5
+    kernels.mse_loss(x, grads, out)
+    kernels.sgd(x[0], grads[0], velocity[0], lr, 0.0, 0.0)
+    flat = x[0], grads[0], velocity[0]
+    watched = [x, grads, out, *flat, lr, None]
+    before = [sys.getrefcount(thing) for thing in watched]
+    for _ in range(100):
+        _mse_loss.call(x, grads, out)
+        _sgd.call(flat[1], flat[0], flat[2], lr, 0.0, 0.0)
+    after = [sys.getrefcount(thing) for thing in watched]
+    assert np.abs(np.subtract(after, before)).max() < 10
+
+
+def test_other_threads_run_during_a_long_call():
+    """The lock is given back: a thread that only counts goes on counting."""
+    x, out = np.ones((1 << 14, 1 << 10), np.float32), np.zeros(1 << 10, np.float32)
+    kernels.dense_bias_grad(x, out)
+    done, counted = threading.Event(), []
+
+    def count():
+        while not done.wait(1e-4):
+            counted.append(None)
+
+    thread = threading.Thread(target=count)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(60)  # only a lock that is given back lets another thread run
+    try:
+        thread.start()
+        before = len(counted)
+        for _ in range(20):
+            kernels.dense_bias_grad(x, out)
+        during = len(counted) - before
+    finally:
+        sys.setswitchinterval(interval)
+        done.set()
+        thread.join()
+    assert during > 0
