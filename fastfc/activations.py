@@ -1,12 +1,8 @@
 """Activations as layers. Each derivative is written in terms of the output y = f(x), which forward saves."""
 
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
-from . import kernels
+from .kernels.activations import activation_code
 from .layers import Layer
+from .program import Recorder
 
 
 class Activation(Layer):
@@ -14,22 +10,8 @@ class Activation(Layer):
 
     name: str
 
-    def _output(self, x: NDArray[Any]) -> NDArray[Any]:
-        out = np.empty(x.shape, x.dtype)
-        kernels.activation_forward(x, out, self.name)
-        return out
-
-    def _forward(self, x: NDArray[Any]) -> NDArray[Any]:
-        self._saved = self._output(x)
-        return self._saved
-
-    def _backward(self, grad_output: NDArray[Any], input_grad: bool = True) -> Any:
-        out = np.empty(grad_output.shape, grad_output.dtype)
-        kernels.activation_backward(self._saved, grad_output, out, self.name)
-        return out
-
-    def _last_output(self) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
-        return None if self._saved is None else (self._saved.shape, self._saved.dtype)
+    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
+        return recorder.activation(value, activation_code(self.name), alone)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

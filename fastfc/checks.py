@@ -16,6 +16,8 @@ def as_floats(a: ArrayLike, dtype: Any, owner: object, what: str) -> NDArray[Any
 
     With `dtype` None, float32 and float64 stay as they are and other numbers become float32.
     """
+    if type(a) is np.ndarray and a.dtype == dtype:
+        return a
     a = as_real(a, owner, what)
     if dtype is None:
         native = a.dtype.newbyteorder("=")
@@ -25,6 +27,8 @@ def as_floats(a: ArrayLike, dtype: Any, owner: object, what: str) -> NDArray[Any
 
 def as_real(a: ArrayLike, owner: object, what: str) -> NDArray[Any]:
     """`a` as an array of real numbers of whatever dtype."""
+    if type(a) is np.ndarray and a.dtype.kind in "biuf":
+        return a
     try:
         a = np.asarray(a)
     except ValueError as error:

@@ -12,12 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 from . import kernels
 from .checks import as_floats, float_dtype, positive_int, positive_number
 from .initializers import Initializer, get_initializer
+from .kernels import program as native
+from .kernels.threads import launch
+from .program import Program, Recorder
 
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
 
 
 class Layer:
-    """Base of every layer and network: checks at the edge, then the layer's own computation.
+    """Base of every layer and network: checks at the edge, then one native call that runs its program.
 
     Samples are rows: inputs are (n, in_features), outputs (n, out_features).
 
@@ -39,9 +42,11 @@ class Layer:
     grads: NDArray[Any] = np.zeros(0, np.float32)
 
     _n_threads = 1
-    _saved: NDArray[Any] | None = None  # what backward needs from forward
+    _programs: dict[int, Program] | None = None  # by the width of x
+    _space: NDArray[Any] = np.zeros(0, np.float32)  # memory for training
+    _saved: tuple[Any, ...] | None = None  # what backward needs from forward
     _owner: weakref.ref[Layer] | None = None  # the network whose vectors hold our parameters
-    _not_pickled: tuple[str, ...] = ("_saved", "_owner")
+    _not_pickled: tuple[str, ...] = ("_programs", "_space", "_saved", "_owner")
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
@@ -72,8 +77,12 @@ class Layer:
         """
         x = as_floats(x, self.dtype, self, "x")
         if x.ndim == 1:
-            return self._output(self._check_rows(x[None]))[0]
-        return self._output(self._check_rows(x))
+            return self.predict(self._check_rows(x[None]))[0]
+        program = self._program_for(x)
+        out = np.empty((x.shape[0], program.outputs), x.dtype)
+        params, _ = self._vectors(x.dtype)
+        self._call(native.predict, program, x, params, program.table, x, out)
+        return out
 
     def forward(self, x: ArrayLike) -> NDArray[Any]:
         """Output for `x`, keeping what `backward` needs.
@@ -87,7 +96,14 @@ class Layer:
         -------
         (n, out_features) array
         """
-        return self._forward(self._check_rows(as_floats(x, self.dtype, self, "x")))
+        x = as_floats(x, self.dtype, self, "x")
+        program = self._program_for(x)
+        out, space = np.empty((x.shape[0], program.outputs), x.dtype), self._space_for(program, x)
+        params, _ = self._vectors(x.dtype)
+        self._saved = None
+        self._call(native.forward, program, x, params, program.table, x, out, space)
+        self._saved = program, x, out, space
+        return out
 
     def backward(self, grad_output: ArrayLike) -> NDArray[Any]:
         """Overwrite the parameters' gradients and return dL/dx, given `grad_output` = dL/dy.
@@ -105,14 +121,19 @@ class Layer:
         RuntimeError
             Before the first `forward`.
         """
-        last = self._last_output()
-        if last is None:
+        if self._saved is None:
             raise RuntimeError(f"{self}: backward needs what forward saves; call forward(x) first")
-        shape, dtype = last
-        grad_output = as_floats(grad_output, dtype, self, "grad_output")
-        if grad_output.shape != shape:
-            raise ValueError(f"{self}: grad_output has shape {grad_output.shape}; it must have the output's, {shape}")
-        return self._backward(grad_output)
+        program, x, output, space = self._saved
+        grad_output = as_floats(grad_output, output.dtype, self, "grad_output")
+        if grad_output.shape != output.shape:
+            raise ValueError(
+                f"{self}: grad_output has shape {grad_output.shape}; it must have the output's, {output.shape}"
+            )
+        grad_input = np.empty(x.shape, x.dtype)
+        params, grads = self._vectors(x.dtype)
+        arrays = params, program.table, x, output, grad_output, grads, grad_input, space
+        self._call(native.backward, program, x, *arrays)
+        return grad_input
 
     def update_parameters(self, lr: float) -> None:
         """One step of gradient descent, params −= lr · grads. `lr` must be positive and finite."""
@@ -123,18 +144,45 @@ class Layer:
         """(name, parameter, gradient) of each parameter: views, in the order of `params`."""
         return []
 
-    def _output(self, x: NDArray[Any]) -> NDArray[Any]:
+    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
+        """Record the steps from this value to the output, which is returned; our parameters begin at `first`.
+
+        `alone` says that no other layer reads the value.
+        """
         raise NotImplementedError
 
-    def _forward(self, x: NDArray[Any]) -> NDArray[Any]:
-        raise NotImplementedError
+    def _program_for(self, x: NDArray[Any]) -> Program:
+        """The program for this input, which is checked."""
+        if self._programs is None:
+            self._programs = {}
+        if x.ndim == 2 and x.shape[1] in self._programs:
+            return self._programs[x.shape[1]]
+        width = self._check_rows(x).shape[1]
+        recorder = Recorder()
+        inputs = [recorder.value(width)]
+        program = recorder.program(inputs, [self._record(recorder, inputs[0], 0)], self.params.size)
+        self._programs[width] = program
+        return program
 
-    def _backward(self, grad_output: NDArray[Any], input_grad: bool = True) -> Any:
-        raise NotImplementedError
+    def _space_for(self, program: Program, x: NDArray[Any]) -> NDArray[Any]:
+        """Memory for training in batches like x, the same again if it is large enough."""
+        size = program.space(x.shape[0])
+        if self._space.size < size or self._space.dtype != x.dtype:
+            self._space = aligned_zeros(size, x.dtype)
+        return self._space
 
-    def _last_output(self) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
-        """Shape and dtype of what the last forward returned."""
-        raise NotImplementedError
+    def _vectors(self, dtype: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        """params and grads, of the dtype of the input where we have no parameters."""
+        if self.dtype is None:
+            return np.zeros(0, dtype), np.zeros(0, dtype)
+        return self.params, self.grads
+
+    def _call(self, kernel: Any, program: Program, x: NDArray[Any], *args: Any) -> Any:
+        """Run a native function of networks, on several threads where that is asked for and pays."""
+        if self._n_threads == 1:
+            return kernel.call(*args, 1)
+        with launch(self._n_threads, program.multiplications * len(x)) as parts:
+            return kernel.call(*args, parts)
 
     def _check_rows(self, x: NDArray[Any]) -> NDArray[Any]:
         wanted = self.in_features
@@ -274,26 +322,9 @@ class Linear(Layer):
             grads[n_weights:],
         )
 
-    def _output(self, x: NDArray[Any], activation: str = "identity") -> NDArray[Any]:
-        out = np.empty((len(x), self.out_features), x.dtype)
-        kernels.dense_forward(x, self.weight, self.bias, out, activation, self._n_threads)
-        return out
-
-    def _forward(self, x: NDArray[Any], activation: str = "identity") -> NDArray[Any]:
-        self._saved = x
-        return self._output(x, activation)
-
-    def _backward(self, grad_output: NDArray[Any], input_grad: bool = True) -> Any:
-        kernels.dense_weight_grad(self._saved, grad_output, self.weight_grad, self._n_threads)
-        kernels.dense_bias_grad(grad_output, self.bias_grad, self._n_threads)
-        if not input_grad:
-            return None
-        out = np.empty((len(grad_output), self.in_features), grad_output.dtype)
-        kernels.dense_input_grad(grad_output, self.weight, out, self._n_threads)
-        return out
-
-    def _last_output(self) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
-        return None if self._saved is None else ((len(self._saved), self.out_features), self.dtype)
+    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
+        bias = first + self.in_features * self.out_features
+        return recorder.step(native.PRODUCT, value, width=self.out_features, weight=first, bias=bias)
 
     def __repr__(self) -> str:
         dtype = "" if self.dtype == np.float32 else f", dtype={self.dtype}"

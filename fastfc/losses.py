@@ -9,10 +9,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import kernels
 from .checks import as_floats, as_real
+from .kernels import losses as native
 
 
 class Loss:
     """Base of the losses: checks at the edge, then one kernel gives value and gradient."""
+
+    code: int  # what the kernels call it
 
     def __call__(self, prediction: ArrayLike, target: ArrayLike) -> tuple[float, NDArray[Any]]:
         """Value and gradient of the loss.
@@ -39,6 +42,12 @@ class Loss:
 
     def check_target(self, target: ArrayLike, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """`target` as the kernel takes it, checked against a prediction of this shape and dtype."""
+        target = self.as_target(target, shape, dtype)
+        self.check_values(target, shape)
+        return target
+
+    def as_target(self, target: ArrayLike, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """`target` as the kernel takes it; its values are not looked at."""
         target = as_floats(target, dtype, self, "target")
         if target.shape != shape:
             fix = "; use target[:, None]" if (*target.shape, 1) == shape else ""
@@ -46,6 +55,9 @@ class Loss:
         if len(shape) not in (1, 2) or 0 in shape:
             raise ValueError(f"{self}: prediction has shape {shape}, expected (n, features), neither of them 0")
         return target
+
+    def check_values(self, target: NDArray[Any], shape: tuple[int, ...]) -> None:
+        """Raise if a target has values that no target of this loss can have."""
 
     def _value(self, prediction: NDArray[Any], target: NDArray[Any], grad: NDArray[Any]) -> float:
         raise NotImplementedError
@@ -68,6 +80,8 @@ class MSELoss(Loss):
     >>> grad
     array([[ 1., -2.]], dtype=float32)
     """
+
+    code = native.MSE
 
     def _value(self, prediction: NDArray[Any], target: NDArray[Any], grad: NDArray[Any]) -> float:
         return kernels.mse_loss(prediction, target, grad)
@@ -92,14 +106,16 @@ class CrossEntropyLoss(Loss):
     0.3567 [[ 0.2 -0.3  0.1]]
     """
 
-    def check_target(self, target: ArrayLike, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    code = native.CROSS_ENTROPY
+
+    def as_target(self, target: ArrayLike, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        if type(target) is np.ndarray and target.dtype == np.int64 and target.shape == shape[:1] and 0 not in shape:
+            return target
         if len(shape) != 2 or 0 in shape:
             raise ValueError(f"{self}: prediction has shape {shape}, expected (n, classes), neither of them 0")
         target = as_real(target, self, "target")
         if target.shape == shape:
-            target = target.astype(dtype, copy=False)
-            check_probabilities(self, target, "or give class indices as a 1-d integer array")
-            return target
+            return target.astype(dtype, copy=False)
         if target.shape != shape[:1]:
             fix = "; use target.ravel()" if target.shape == (shape[0], 1) else ""
             raise ValueError(
@@ -110,13 +126,18 @@ class CrossEntropyLoss(Loss):
             raise TypeError(
                 f"{self}: class indices are integers, target has dtype {target.dtype}; use target.astype(np.int64)"
             )
+        return target.astype(np.int64, copy=False)
+
+    def check_values(self, target: NDArray[Any], shape: tuple[int, ...]) -> None:
+        if target.ndim == 2:
+            check_probabilities(self, target, "or give class indices as a 1-d integer array")
+            return
         low, high = target.min(), target.max()
         if low < 0 or high >= shape[1]:
             raise ValueError(
                 f"{self}: class indices must lie in 0..{shape[1] - 1} for prediction of shape {shape}, "
                 f"target has {low} to {high}; widen the output layer or renumber the classes"
             )
-        return target.astype(np.int64, copy=False)
 
     def _value(self, prediction: NDArray[Any], target: NDArray[Any], grad: NDArray[Any]) -> float:
         return kernels.cross_entropy_loss(prediction, target, grad)
@@ -136,10 +157,10 @@ class BCEWithLogitsLoss(Loss):
     0.6931 [[-0.25  0.25]]
     """
 
-    def check_target(self, target: ArrayLike, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        target = super().check_target(target, shape, dtype)
+    code = native.BCE_WITH_LOGITS
+
+    def check_values(self, target: NDArray[Any], shape: tuple[int, ...]) -> None:
         check_probabilities(self, target, "for labels −1 and 1 use (target + 1) / 2")
-        return target
 
     def _value(self, prediction: NDArray[Any], target: NDArray[Any], grad: NDArray[Any]) -> float:
         return kernels.bce_with_logits_loss(prediction, target, grad)

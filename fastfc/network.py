@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import training
-from .activations import Activation, ReLU, Sigmoid, Tanh, get_activation
+from .activations import get_activation
 from .checks import positive_int
 from .initializers import Initializer
 from .layers import Layer, Linear
-
-PREDICT_NUMBERS = 1 << 18  # per layer and chunk: about 1 MB of float32, so that outputs stay in the cache
+from .program import Recorder
 
 
 class Sequential(Layer):
@@ -63,7 +62,7 @@ class Sequential(Layer):
            [0.]], dtype=float32)
     """
 
-    _not_pickled = (*Layer._not_pickled, "params", "grads", "_steps")
+    _not_pickled = (*Layer._not_pickled, "params", "grads")
 
     train_step = training.train_step
     fit = training.fit
@@ -76,11 +75,11 @@ class Sequential(Layer):
         self.in_features = next((layer.in_features for layer in layers if layer.in_features), None)
         self.out_features = next((layer.out_features for layer in layers[::-1] if layer.out_features), None)
         self.history = training.History()
-        self._rehome(self.dtype)
+        self._rehome(next((layer.dtype for layer in layers if layer.dtype is not None), None))
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
-        return next((layer.dtype for layer in self.layers if layer.dtype is not None), None)
+        return self.params.dtype if self.params.size else None
 
     def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
         return [
@@ -99,36 +98,11 @@ class Sequential(Layer):
         first, second, third = (max(map(len, column)) for column in zip(*rows, strict=True))
         return "\n".join(f"{a:<{first}}  {b:>{second}}  {c:>{third}}" for a, b, c in rows)
 
-    def _output(self, x: NDArray[Any]) -> NDArray[Any]:
-        widest = max(x.shape[1], *(layer.out_features or 1 for layer in self.layers), 1)
-        n_rows = max(1, PREDICT_NUMBERS // widest)
-        if len(x) <= n_rows:
-            return self._run(x)
-        out = np.empty((len(x), self.out_features or x.shape[1]), x.dtype)
-        for start in range(0, len(x), n_rows):
-            out[start : start + n_rows] = self._run(x[start : start + n_rows])
-        return out
-
-    def _run(self, x: NDArray[Any]) -> NDArray[Any]:
-        for layer, fused in self._steps:
-            x = layer._output(x, fused.name) if fused else layer._output(x)
-        return x
-
-    def _forward(self, x: NDArray[Any]) -> NDArray[Any]:
-        for layer, fused in self._steps:
-            if fused:
-                x = fused._saved = layer._forward(x, fused.name)
-            else:
-                x = layer._forward(x)
-        return x
-
-    def _backward(self, grad_output: NDArray[Any], input_grad: bool = True) -> Any:
-        for layer in self.layers[:0:-1]:
-            grad_output = layer._backward(grad_output)
-        return self.layers[0]._backward(grad_output, input_grad)
-
-    def _last_output(self) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
-        return self.layers[-1]._last_output()
+    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
+        for layer in self.layers:
+            value = layer._record(recorder, value, first, alone)
+            first, alone = first + layer.params.size, True
+        return value
 
     def _parts(self) -> Sequence[Layer]:
         return self.layers
@@ -141,7 +115,6 @@ class Sequential(Layer):
             layer._bind(params[start:stop], grads[start:stop])
             layer._owner = weakref.ref(self)
             start = stop
-        self._steps = fuse(self.layers)
 
     def __copy__(self) -> Sequential:
         return copy.deepcopy(self)  # a shallow copy would move our layers' arrays to itself
@@ -233,15 +206,3 @@ def check_chain(layers: tuple[Layer, ...]) -> None:
         if last is not None and layer.dtype != last.dtype:
             raise ValueError(f"Sequential: {last} is {last.dtype}, but layer {i}, {layer}, is {layer.dtype}")
         last = layer
-
-
-def fuse(layers: tuple[Layer, ...]) -> list[tuple[Any, Activation | None]]:
-    """Steps (layer, activation): each Linear with the ReLU, Sigmoid or Tanh that follows it, others alone."""
-    steps: list[tuple[Any, Activation | None]] = []
-    for layer in layers:
-        previous, taken = steps[-1] if steps else (None, None)
-        if isinstance(layer, (ReLU, Sigmoid, Tanh)) and isinstance(previous, Linear) and not taken:
-            steps[-1] = (previous, layer)
-        else:
-            steps.append((layer, None))
-    return steps

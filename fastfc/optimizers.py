@@ -7,9 +7,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import kernels
 from .checks import positive_number
+from .kernels import optimizers as native
 from .layers import Layer
+
+
+def hyperparameter(index: int, what: str, or_zero: bool = False) -> Any:
+    """Property of an optimizer: one of the numbers that its kernel reads."""
+
+    def get(self: SGD) -> float:
+        return float(self.hyper[index])
+
+    def assign(self: SGD, value: float) -> None:
+        number = positive_number(value, type(self).__name__, what, or_zero=or_zero)
+        if what == "momentum" and number >= 1:
+            raise ValueError(f"{type(self).__name__}: momentum must be less than 1, got {value}")
+        self.hyper[index] = number
+
+    return property(get, assign)
 
 
 class SGD:
@@ -48,13 +63,17 @@ class SGD:
     array([[-2.5]], dtype=float32)
     """
 
+    code = native.SGD
+
+    lr = hyperparameter(0, "lr")
+    momentum = hyperparameter(1, "momentum", or_zero=True)
+    weight_decay = hyperparameter(2, "weight_decay", or_zero=True)
+
     def __init__(self, lr: float = 0.01, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
-        self.lr = positive_number(lr, "SGD", "lr")
-        self.momentum = positive_number(momentum, "SGD", "momentum", or_zero=True)
-        self.weight_decay = positive_number(weight_decay, "SGD", "weight_decay", or_zero=True)
-        if self.momentum >= 1:
-            raise ValueError(f"SGD: momentum must be less than 1, got {momentum}")
-        self.velocity: NDArray[Any] | None = None
+        self.hyper = np.zeros(3)
+        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
+        self.state = np.zeros((0, 0), np.float32)
+        self.count = np.zeros(1, np.int64)
 
     def step(self, network: Layer) -> None:
         """Update the parameters of a network or layer from its gradients.
@@ -64,22 +83,28 @@ class SGD:
         ValueError
             If earlier steps went to a network of another size or dtype.
         """
-        self.prepare(network)
-        velocity = self.velocity if self.momentum else network.params[:0]
-        kernels.sgd(network.params, network.grads, velocity, self.lr, self.momentum, self.weight_decay)
+        state = self.prepare(network)
+        native.update.call(network.grads, self.hyper, network.params, state, self.count, self.code)
 
-    def prepare(self, network: Layer) -> None:
-        """Make the velocity for this network, or check that it fits."""
-        params, velocity = network.params, self.velocity
-        if not self.momentum:
-            return
-        if velocity is None:
-            self.velocity = np.zeros(params.size, params.dtype)
-        elif (velocity.size, velocity.dtype) != (params.size, params.dtype):
+    @property
+    def velocity(self) -> NDArray[Any] | None:
+        """v, for all parameters; None before the first step and without momentum."""
+        return self.state[0] if len(self.state) else None
+
+    def prepare(self, network: Layer) -> NDArray[Any]:
+        """The state for this network's parameters, a row for each of the rule's vectors; zeros at first."""
+        params, rows = network.params, 1 if self.hyper[1] else 0
+        if self.state.shape[0] < max(rows, 1) and (self.state.shape, self.state.dtype) != (
+            (rows, params.size),
+            params.dtype,
+        ):
+            self.state = np.zeros((rows, params.size), params.dtype)
+        elif self.state.shape[1] != params.size or self.state.dtype != params.dtype:
             raise ValueError(
-                f"{self}: its velocity is for {velocity.size} {velocity.dtype} parameters, the network "
+                f"{self}: its velocity is for {self.state.shape[1]} {self.state.dtype} parameters, the network "
                 f"has {params.size} {params.dtype}; use a new optimizer for each network"
             )
+        return self.state
 
     def __repr__(self) -> str:
         return f"SGD(lr={self.lr}, momentum={self.momentum}, weight_decay={self.weight_decay})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .checks import as_floats, as_real, positive_int
+from .kernels import program as native
 from .losses import Loss
 from .optimizers import SGD
+from .program import Program
 
 if TYPE_CHECKING:
     from .network import Sequential
+
+# What a native call may take while Ctrl-C waits for it, at the speed of the latest one.
+CALL_SECONDS = 0.05
+NO_ORDER = np.zeros(0, np.int64)
 
 
 @dataclass
@@ -74,9 +81,14 @@ def train_step(network: Sequential, x: ArrayLike, y: ArrayLike, loss: Loss, opti
     array([0.6, 1.2, 0.6], dtype=float32)
     """
     check_loss_and_optimizer(loss, optimizer)
-    x, y = check_data(network, x, y, loss)
-    optimizer.prepare(network)
-    return step(network, x, y, loss, optimizer)
+    x = as_floats(x, network.dtype, network, "x")
+    program = network._program_for(x)
+    target = as_target(network, x, y, loss, program)
+    try:
+        return Run(network, program, x, target, loss, optimizer, len(x)).step()
+    except ValueError:
+        loss.check_values(target, (len(x), program.outputs))  # says more than the kernel can
+        raise
 
 
 def fit(
@@ -143,25 +155,24 @@ def fit(
             raise ValueError(f"fit: validation_data must be (x, y), got {len(validation_data)} items")
         x_val, y_val = check_data(network, *validation_data, loss)
     rng = np.random.default_rng(seed)
-    optimizer.prepare(network)
+    run = Run(network, network._program_for(x), x, y, loss, optimizer, batch_size)
 
     network.history = history = History()
     line = Progress(progress, epochs, len(x))
     try:
         for epoch in range(epochs):
-            start, total, done = time.perf_counter(), 0.0, 0
-            order = rng.permutation(len(x)) if shuffle else None
-            for rows in batches(len(x), batch_size):
-                chosen = rows if order is None else order[rows]
-                batch = x[chosen]
-                total += len(batch) * step(network, batch, y[chosen], loss, optimizer)
-                done += len(batch)
+            start, total = time.perf_counter(), 0.0
+            order = rng.permutation(len(x)) if shuffle else NO_ORDER
+            for done, part in run.epoch(order):
+                total += part
                 line.show(epoch, done, total / done, history)
             if validation_data is not None:
-                history.val_loss.append(mean_loss(network, x_val, y_val, loss, batch_size=1024))
-            history.loss.append(total / done)
+                val_loss = mean_loss(network, x_val, y_val, loss, batch_size=1024)
+            history.loss.append(total / len(x))
             history.seconds.append(time.perf_counter() - start)
-            line.show(epoch, done, total / done, history)
+            if validation_data is not None:
+                history.val_loss.append(val_loss)
+            line.show(epoch, len(x), total / len(x), history)
     finally:
         line.close()
     return history
@@ -182,20 +193,57 @@ def evaluate(network: Sequential, x: ArrayLike, y: ArrayLike, loss: Loss, batch_
     return mean_loss(network, *check_data(network, x, y, loss), loss, batch_size)
 
 
-def step(network: Sequential, x: NDArray[Any], y: NDArray[Any], loss: Loss, optimizer: SGD) -> float:
-    """`train_step` on checked arrays; leaves out dL/dx of the first layer, which nobody needs."""
-    prediction = network._forward(x)
-    grad = np.empty(prediction.shape, prediction.dtype)
-    value = loss._value(prediction, y, grad)
-    network._backward(grad, input_grad=False)
-    optimizer.step(network)
-    return value
+class Run:
+    """Steps on some data with one loss and one optimizer, several of them in one native call."""
+
+    def __init__(
+        self,
+        network: Sequential,
+        program: Program,
+        x: NDArray[Any],
+        target: NDArray[Any],
+        loss: Loss,
+        optimizer: SGD,
+        batch_size: int,
+    ) -> None:
+        self.network, self.program, self.x, self.batch_size = network, program, x, min(batch_size, len(x))
+        params, grads = network._vectors(x.dtype)
+        state = optimizer.prepare(network)
+        space = network._space_for(program, x[: self.batch_size])
+        network._saved = None  # the space is used anew
+        classes = target.ndim == 1 and target.dtype == np.int64
+        labels = target if classes else NO_ORDER
+        targets = x[:0] if classes else target
+        self.inputs = x, program.table, targets, labels
+        self.rest = optimizer.hyper, params, grads, state, optimizer.count, space
+        self.codes = loss.code, optimizer.code
+
+    def step(self) -> float:
+        """One step on all the data; the loss before it."""
+        return self.network._call(native.step, self.program, self.x, *self.inputs, *self.rest, *self.codes)
+
+    def epoch(self, order: NDArray[np.int64]) -> Iterator[tuple[int, float]]:
+        """Steps on all the data; after each native call the number of samples done and the sum of the call's losses.
+
+        A call takes so many steps that Ctrl-C, which Python answers between calls, never waits long.
+        """
+        n, done = len(self.x), 0
+        batch = self.x[: self.batch_size]
+        steps = max(1, int(CALL_SECONDS * 1e9 / (6 * self.batch_size * (self.program.multiplications + 1))))
+        while done < n:
+            last, start = min(n, done + steps * self.batch_size), time.perf_counter()
+            arguments = *self.inputs, order, *self.rest, done, last, self.batch_size, *self.codes
+            total = self.network._call(native.steps, self.program, batch, *arguments)
+            taken = -(-(last - done) // self.batch_size)
+            steps = max(1, int(taken * CALL_SECONDS / (time.perf_counter() - start)))
+            done = last
+            yield done, total
 
 
 def mean_loss(network: Sequential, x: NDArray[Any], y: NDArray[Any], loss: Loss, batch_size: int) -> float:
     total = 0.0
     for rows in batches(len(x), batch_size):
-        prediction = network._output(x[rows])
+        prediction = network.predict(x[rows])
         grad = np.empty(prediction.shape, prediction.dtype)
         total += len(prediction) * loss._value(prediction, y[rows], grad)
     return total / len(x)
@@ -207,13 +255,21 @@ def batches(n: int, size: int) -> list[slice]:
 
 def check_data(network: Sequential, x: ArrayLike, y: ArrayLike, loss: Loss) -> tuple[NDArray[Any], NDArray[Any]]:
     """x and y as the kernels take them, checked against the network and each other."""
-    x = network._check_rows(as_floats(x, network.dtype, network, "x"))
+    x = as_floats(x, network.dtype, network, "x")
+    program = network._program_for(x)
+    target = as_target(network, x, y, loss, program)
+    loss.check_values(target, (len(x), program.outputs))
+    return x, target
+
+
+def as_target(network: Sequential, x: NDArray[Any], y: ArrayLike, loss: Loss, program: Program) -> NDArray[Any]:
+    """y as the kernels take it; its values are not looked at."""
     if len(x) == 0:
         raise ValueError(f"{network}: x has shape {x.shape}; give at least one sample")
     y = as_real(y, network, "y")
     if y.shape[:1] != x.shape[:1]:
         raise ValueError(f"{network}: x has shape {x.shape}, y {y.shape}; give one target for each sample")
-    return x, loss.check_target(y, (len(x), network.out_features or x.shape[1]), x.dtype)
+    return loss.as_target(y, (len(x), program.outputs), x.dtype)
 
 
 def check_loss_and_optimizer(loss: Loss, optimizer: SGD) -> None:

@@ -18,7 +18,7 @@ from fastfc.kernels.cache import KernelCache, compile_lock
 from fastfc.kernels.entry import builtin
 from fastfc.kernels.simd import address, call_through_cell, define_symbol
 
-OK, BAD_SHAPE, OVERLAP, BAD_LABEL, NO_MEMORY = range(5)
+OK, BAD_SHAPE, OVERLAP, BAD_LABEL, BAD_PROBABILITY, NO_MEMORY = range(6)
 DTYPES = {np.dtype("f4"): types.float32, np.dtype("f8"): types.float64}
 
 
@@ -77,6 +77,8 @@ def check(status):
         raise ValueError("fastfc: the output overlaps an input in memory; give it an array of its own")
     if status == BAD_LABEL:
         raise ValueError("fastfc: a class index is negative, or not below the number of columns")
+    if status == BAD_PROBABILITY:
+        raise ValueError("fastfc: a target is not in [0, 1]")
     if status == NO_MEMORY:
         raise MemoryError("fastfc: no memory for copies of blocks of the matrices")
 
@@ -238,15 +240,17 @@ class Kernel(Native):
     def explain(self, *args):
         """Convert what can be converted and run, or say what is wrong: what `call` does with unusual arguments."""
         given, scalars = args[: len(self.arguments)], args[len(self.arguments) :]
-        outs = [x for x, a in zip(given, self.arguments, strict=True) if a.written]
-        for out, argument in zip(outs, [a for a in self.arguments if a.written], strict=True):
+        written = [(x, a) for x, a in zip(given, self.arguments, strict=True) if a.written]
+        for out, argument in written:
             self.check_out(out, argument)
-            if out.dtype != outs[0].dtype:
+        outs = [(x, a) for x, a in written if not a.kind]
+        dtype = outs[0][0].dtype
+        for out, argument in outs:
+            if out.dtype != dtype:
                 raise TypeError(
-                    f"{self.name}: {argument.name} is {out.dtype}, but another output is {outs[0].dtype}: "
-                    f"one dtype for all, for example {argument.name}.astype({str(outs[0].dtype)!r})"
+                    f"{self.name}: {argument.name} is {out.dtype}, but another output is {dtype}: "
+                    f"one dtype for all, for example {argument.name}.astype({str(dtype)!r})"
                 )
-        dtype = outs[0].dtype
         arrays = [
             x if a.written else self.convert(x, a, np.dtype(str(a.kind)) if a.kind else dtype)
             for x, a in zip(given, self.arguments, strict=True)
@@ -271,11 +275,9 @@ class Kernel(Native):
         if status == BAD_SHAPE:
             raise self.shape_error(arrays, self.arguments[-1])
         if status == BAD_LABEL:
-            labels, classes = arrays[1], arrays[0].shape[1]
-            wrong = labels[(labels < 0) | (labels >= classes)][0]
-            raise ValueError(
-                f"{self.name}: class {wrong} in target, but logits have {classes} columns: 0 to {classes - 1}"
-            )
+            raise ValueError(f"{self.name}: {self.wrong_label(arrays)}")
+        if status == BAD_PROBABILITY:
+            raise ValueError(f"{self.name}: target must lie in [0, 1], all of it")
         if status == NO_MEMORY:
             raise MemoryError(f"{self.name}: no memory left for copies of blocks of the matrices")
         return value
@@ -298,8 +300,10 @@ class Kernel(Native):
         where = f"{self.name}: {argument.name}"
         if not isinstance(out, np.ndarray) or isinstance(out, MaskedArray):
             raise TypeError(f"{where} must be a NumPy array that can be written into, not {type(out).__name__}")
-        if out.dtype not in DTYPES or not out.dtype.isnative:
-            raise TypeError(f"{where} has dtype {out.dtype.str}; it must be float32 or float64 in native byte order")
+        wanted = [np.dtype(str(argument.kind))] if argument.kind else list(DTYPES)
+        if out.dtype not in wanted or not out.dtype.isnative:
+            allowed = " or ".join(map(str, wanted))
+            raise TypeError(f"{where} has dtype {out.dtype.str}; it must be {allowed} in native byte order")
         if not out.flags.writeable:
             raise ValueError(f"{where} is read-only; give it a writable array")
 
@@ -334,6 +338,14 @@ class Kernel(Native):
                 fits = fits and sizes.setdefault(dim, (size, a.name))[0] == size
             if not fits:
                 raise self.shape_error(arrays, a)
+
+    def wrong_label(self, arrays):
+        named = {a.name: x for x, a in zip(arrays, self.arguments, strict=True)}
+        if "logits" not in named:
+            return "a class index is negative, or not below the number of classes"
+        labels, classes = named["target"], named["logits"].shape[1]
+        wrong = labels[(labels < 0) | (labels >= classes)][0]
+        return f"class {wrong} in target, but logits have {classes} columns: 0 to {classes - 1}"
 
     def shape_error(self, arrays, misfit):
         shapes = {a.name: x.shape for x, a in zip(arrays, self.arguments, strict=True)}

@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
-from fastfc.kernels.simd import I8, I32, I64, cell_value
+from fastfc.kernels.simd import I8, I32, I64, array_at, cell_value
 
 OBJECT = I8.as_pointer()
 HEAD = object.__basicsize__  # of every Python object: the fields of its type stand behind it
@@ -63,19 +63,11 @@ def array_fits(builder, array, kind):
 
 def array_value(context, builder, array, kind):
     """An ndarray as Numba's struct; and how many elements it has."""
-    value = context.make_array(kind)(context, builder)
     shape, strides = (
         [field(builder, field(builder, array, offset, OBJECT), 8 * i) for i in range(kind.ndim)]
         for offset in (SHAPE, STRIDES)
     )
-    size = shape[0]
-    for extent in shape[1:]:
-        size = builder.mul(size, extent)
-    value.data = builder.bitcast(field(builder, array, DATA, OBJECT), value.data.type)
-    value.shape, value.strides = (cgutils.pack_array(builder, numbers, I64) for numbers in (shape, strides))
-    value.nitems, value.itemsize = size, ir.Constant(I64, kind.dtype.bitwidth // 8)
-    value.meminfo, value.parent = (cgutils.get_null_value(p.type) for p in (value.meminfo, value.parent))
-    return value._getvalue(), size
+    return array_at(context, builder, kind, field(builder, array, DATA, OBJECT), shape, strides)
 
 
 def emit(context, builder, cell_name, signatures):

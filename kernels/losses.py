@@ -12,7 +12,18 @@ from numba import njit, types
 from numba.extending import overload
 
 from fastfc.kernels.activations import as_rows, sigmoid_row, softmax_row, sum_lanes
-from fastfc.kernels.edge import BAD_LABEL, BAD_SHAPE, OK, OVERLAP, check, keep_alive, kernel, overlaps
+from fastfc.kernels.edge import (
+    BAD_LABEL,
+    BAD_PROBABILITY,
+    BAD_SHAPE,
+    OK,
+    OVERLAP,
+    check,
+    keep_alive,
+    kernel,
+    native,
+    overlaps,
+)
 from fastfc.kernels.simd import (
     at,
     fma,
@@ -49,6 +60,16 @@ def contiguous(x, copy):
         return pointer(x)
     copy[:] = x
     return pointer(copy)
+
+
+@njit
+def are_probabilities(count, t):
+    """Whether neighbours in memory all lie in [0, 1]; NaN does not."""
+    inside = 0
+    for j in range(count):
+        value = read(at(t, j * itemsize(t)))
+        inside += (value >= 0) & (value <= 1)
+    return inside == count
 
 
 @njit
@@ -108,6 +129,8 @@ def _cross_entropy_loss(logits, target, out):
     n, c = logits.shape
     x, y, g = spare(logits), spare(target), spare(out)
     z, t = contiguous(logits, x), contiguous(target, y)
+    if not are_probabilities(target.size, t):
+        return BAD_PROBABILITY, 0.0
     o = pointer(out) if is_contiguous(out) else pointer(g)
     total, size = 0.0, logits.itemsize
     for i in range(n):
@@ -160,6 +183,8 @@ def _bce_with_logits_loss(logits, target, out):
         return status, 0.0
     x, y, g = spare(logits), spare(target), spare(out)
     z, t = contiguous(logits, x), contiguous(target, y)
+    if not are_probabilities(target.size, t):
+        return BAD_PROBABILITY, 0.0
     o = pointer(out) if is_contiguous(out) else pointer(g)
     count, total, size = logits.size, 0.0, logits.itemsize
     for j in range(count):
@@ -172,6 +197,28 @@ def _bce_with_logits_loss(logits, target, out):
     keep_alive(x)
     keep_alive(y)
     return OK, total / count
+
+
+MSE, CROSS_ENTROPY, BCE_WITH_LOGITS = range(3)
+
+
+@native(
+    lambda dtype: RESULT(
+        *[types.Array(dtype, 2, "A", readonly=True, aligned=False)] * 2,
+        types.Array(types.int64, 1, "A", readonly=True, aligned=False),
+        types.Array(dtype, 2, "A", aligned=False),
+        types.int64,
+    )
+)
+def evaluate_loss(prediction, target, labels, out, loss):
+    """Status and value of a loss; of the classes in labels, if there are any, instead of target."""
+    if loss == MSE:
+        return _mse_loss(prediction, target, out)
+    if loss == BCE_WITH_LOGITS:
+        return _bce_with_logits_loss(prediction, target, out)
+    if labels.size:
+        return _cross_entropy_loss_of_classes(prediction, labels, out)
+    return _cross_entropy_loss(prediction, target, out)
 
 
 def mse_loss(prediction, target, out):
@@ -203,7 +250,7 @@ def cross_entropy_loss(logits, target, out):
     Parameters
     ----------
     logits : (n, c) float32 or float64, any strides
-    target : (n,) integers, the class of each row; or (n, c) probabilities y in the dtype of logits
+    target : (n,) integers, the class of each row; or (n, c) probabilities y in [0, 1], in the dtype of logits
     out : (n, c), same dtype, overwritten with dL/d(logits)
 
     Returns
@@ -229,7 +276,7 @@ def bce_with_logits_loss(logits, target, out):
 
     Parameters
     ----------
-    logits, target : (n, o) or (n,) float32 or float64, any strides
+    logits, target : (n, o) or (n,) float32 or float64, any strides; targets in [0, 1]
     out : same shape and dtype, overwritten with dL/d(logits)
 
     Returns

@@ -29,6 +29,20 @@ def _sgd(grads, params, velocity, lr, momentum, weight_decay):
     return OK
 
 
+SGD = 0
+
+
+@kernel("grads[p], hyper:float64[h] -> params[p], state[r, p], count:int64[one]", types.int64)
+def update(grads, hyper, params, state, count, optimizer):
+    """One step of an optimizer; state has a row for each of its vectors, count[0] is the number of steps."""
+    found = BAD_SHAPE
+    if optimizer == SGD:
+        velocity = state[0] if state.shape[0] else params[:0]
+        found = _sgd(grads, params, velocity, hyper[0], hyper[1], hyper[2])
+    count[0] += found == OK
+    return found
+
+
 def sgd(params, grads, velocity, lr, momentum, weight_decay):
     """Stochastic gradient descent with momentum and an L2 penalty, in place, by PyTorch's rule.
 

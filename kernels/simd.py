@@ -306,6 +306,55 @@ def release(typingctx, memory):
     return types.void(types.voidptr), codegen
 
 
+@intrinsic(prefer_literal=True)
+def stack(typingctx, like, size):
+    """A constant number of bytes, from a 64-byte boundary on, that end with the calling function."""
+
+    def codegen(context, builder, signature, args):
+        with builder.goto_entry_block():  # cgutils.alloca_once would fill it with zeros, byte by byte
+            memory = builder.alloca(ir.ArrayType(I8, size.literal_value + 63))
+        rounded = builder.add(builder.ptrtoint(memory, I64), ir.Constant(I64, 63))
+        return builder.inttoptr(builder.and_(rounded, ir.Constant(I64, -64)), args[0].type)
+
+    return like(like, size), codegen
+
+
+def array_at(context, builder, kind, data, shape, strides):
+    """An array of memory that somebody else keeps."""
+    array = context.make_array(kind)(context, builder)
+    size = shape[0]
+    for extent in shape[1:]:
+        size = builder.mul(size, extent)
+    array.data = builder.bitcast(data, array.data.type)
+    array.shape, array.strides = (cgutils.pack_array(builder, numbers, I64) for numbers in (shape, strides))
+    array.nitems, array.itemsize = size, ir.Constant(I64, kind.dtype.bitwidth // 8)
+    array.meminfo, array.parent = (cgutils.get_null_value(p.type) for p in (array.meminfo, array.parent))
+    return array._getvalue(), size
+
+
+@intrinsic
+def view(typingctx, matrix, rows, columns):
+    """A matrix, given by a pointer and the bytes from row to row and from column to column, as an array."""
+    kind = types.Array(matrix[0].dtype, 2, "A", aligned=False)
+
+    def codegen(context, builder, signature, args):
+        data, *strides = cgutils.unpack_tuple(builder, args[0], 3)
+        return array_at(context, builder, kind, data, args[1:], strides)[0]
+
+    return kind(matrix, types.int64, types.int64), codegen
+
+
+@intrinsic
+def vector(typingctx, data, count):
+    """Neighbours in memory as an array."""
+    kind = types.Array(data.dtype, 1, "A", aligned=False)
+
+    def codegen(context, builder, signature, args):
+        return array_at(context, builder, kind, args[0], args[1:], [ir.Constant(I64, data.dtype.bitwidth // 8)])[0]
+
+    return kind(data, types.int64), codegen
+
+
 @intrinsic
 def is_null(typingctx, memory):
     def codegen(context, builder, signature, args):

@@ -80,20 +80,20 @@ def test_report():
 
 
 class WrongTanh(fc.Tanh):
-    def _backward(self, grad_output, input_grad=True):
-        return super()._backward(grad_output) * 1.0001
+    def backward(self, grad_output):
+        return super().backward(grad_output) * 1.0001
 
 
 class WrongBias(fc.Linear):
-    def _backward(self, grad_output, input_grad=True):
-        grad_input = super()._backward(grad_output)
+    def backward(self, grad_output):
+        grad_input = super().backward(grad_output)
         self.bias_grad[0] += 1e-3
         return grad_input
 
 
 class WrongNaN(fc.Linear):
-    def _backward(self, grad_output, input_grad=True):
-        return super()._backward(grad_output) * np.nan
+    def backward(self, grad_output):
+        return super().backward(grad_output) * np.nan
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_class_indices_and_one_hot_probabilities_agree(dtype):
 
 @dtypes
 def test_probabilities_that_do_not_add_up_to_one(dtype):
-    logits, target = normal((3, 4), dtype), np.abs(normal((3, 4), dtype, 1))
+    logits, target = normal((3, 4), dtype), np.abs(normal((3, 4), dtype, 1)) / 4
     out, exact = nan((3, 4), dtype), nan((3, 4), float)
     value = kernels.cross_entropy_loss(logits, target, out)
     exact_value = reference.cross_entropy_loss(logits.astype(float), target.astype(float), exact)
@@ -212,3 +212,14 @@ def test_any_shape_and_strides(name, shape, row, seed):
     value = run(kernels, loss, strided, target, out)
     np.testing.assert_allclose(value, run(reference, loss, prediction, target, exact), rtol=1e-12, atol=1e-15)
     np.testing.assert_allclose(out, exact, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("loss", [kernels.cross_entropy_loss, kernels.bce_with_logits_loss])
+@pytest.mark.parametrize("bad", [-1e-6, 1.001, np.nan, np.inf])
+@pytest.mark.parametrize("place", [0, 16, 38])
+def test_probabilities_lie_in_the_unit_interval(loss, bad, place):
+    target, out = np.full((3, 13), 0.5, np.float32), np.full((3, 13), 7, np.float32)
+    target.flat[place] = bad
+    with pytest.raises(ValueError, match=r"target must lie in \[0, 1\]"):
+        loss(np.zeros((3, 13), np.float32), target, out)
+    assert (out == 7).all()

@@ -2,6 +2,7 @@ import copy
 import gc
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
-from fastfc import network, reference
+from fastfc import reference
+from fastfc.kernels.program import BLOCK_BYTES
 
 CLONES = [copy.copy, copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))]
 
@@ -114,13 +116,15 @@ def test_update_parameters():
         net.update_parameters(0)
 
 
-def test_predict_in_chunks(monkeypatch):
-    net, x = integer_net([3, 7, 2]), np.random.default_rng(0).integers(-3, 4, (23, 3))
-    expected = net.forward(x)
-    for numbers in (1, 7 * 5, 7 * 23, 1 << 20):
-        monkeypatch.setattr(network, "PREDICT_NUMBERS", numbers)
-        assert_array_equal(net.predict(x), expected)
-    monkeypatch.setattr(network, "PREDICT_NUMBERS", 1)
+@pytest.mark.parametrize("sizes", [[3, 7, 2], [3, 3000, 2], [3, 40, 2000, 2]])
+def test_predict_in_blocks(sizes):
+    """More rows than go through all layers at once, and spaces on the stack and beyond it."""
+    net, rng = integer_net(sizes), np.random.default_rng(0)
+    numbers = max(sum(pair) for pair in pairwise([0, *sizes[1:-1]]))
+    block = max(16, BLOCK_BYTES // (4 * numbers) // 16 * 16)
+    for n in (0, 1, block - 1, block, block + 1, 2 * block + 1):
+        x = rng.integers(-3, 4, (n, 3))
+        assert_array_equal(net.predict(x), net.forward(x))
     assert_array_equal(fc.Sequential([fc.ReLU()]).predict(x), np.maximum(x, 0))
 
 

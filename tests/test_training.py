@@ -1,6 +1,8 @@
 import io
+import os
 import signal
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -99,34 +101,38 @@ def test_evaluate(batch_size):
         net.backward(np.zeros((25, 2)))
 
 
-class Interrupting(fc.MSELoss):
-    """Mean squared error until Ctrl-C comes at the n-th step."""
-
-    def __init__(self, n):
-        self.left = n
-
-    def _value(self, prediction, target, grad):
-        self.left -= 1
-        if self.left == 0:
-            signal.raise_signal(signal.SIGINT)
-        return super()._value(prediction, target, grad)
+def ctrl_c_after(seconds):
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    return timer
 
 
 def test_ctrl_c_leaves_the_last_completed_step_and_the_history():
     net, twin = net_for(), net_for()
+    optimizer, other = fc.SGD(1e-4, momentum=0.9), fc.SGD(1e-4, momentum=0.9)
+    fit(net, optimizer=optimizer, shuffle=False)
+    timer = ctrl_c_after(0.1)
     with pytest.raises(KeyboardInterrupt):
-        fit(net, loss=Interrupting(8), shuffle=False, epochs=100)
-    complete = fit(twin, shuffle=False, epochs=2)  # six steps
-    assert net.history.loss == complete.loss and len(net.history.seconds) == 2
-    assert (net.params != twin.params).any()
-    optimizer = fc.SGD(0.05, momentum=0.9)
-    other = net_for()
-    for step in range(7):
+        fit(net, optimizer=optimizer, shuffle=False, epochs=10**7)
+    timer.join()
+    done = int(optimizer.count[0])
+    assert done > 9 and (done - 9) // 3 - len(net.history.loss) in (0, 1)  # 1 if it came just before the entry
+    for step in range(done):
         rows = slice(step % 3 * 10, step % 3 * 10 + 10)
-        other.train_step(X[rows], Y[rows], fc.MSELoss(), optimizer)
-    assert_array_equal(net.params, other.params)
-    assert np.isfinite(net.predict(X)).all()
+        twin.train_step(X[rows], Y[rows], fc.MSELoss(), other)
+    assert_array_equal(net.params, twin.params)
     assert len(fit(net, epochs=1).loss) == 1
+
+
+def test_ctrl_c_ends_a_long_epoch_early():
+    x, y = np.broadcast_to(X[:1], (10**8, 3)), np.broadcast_to(Y[:1], (10**8, 1))
+    net, optimizer = net_for(), fc.SGD(1e-4)
+    fit(net, optimizer=optimizer)
+    timer = ctrl_c_after(0.1)
+    with pytest.raises(KeyboardInterrupt):
+        fit(net, x, y, optimizer=optimizer, shuffle=False, epochs=1)
+    timer.join()
+    assert 0 < optimizer.count[0] < 10**7 and net.history.loss == []
 
 
 BAD = [
@@ -217,8 +223,10 @@ def test_progress_is_one_line(monkeypatch):
 
 def test_progress_line_ends_after_ctrl_c(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
+    timer = ctrl_c_after(0.1)
     with pytest.raises(KeyboardInterrupt):
-        fit(net_for(), loss=Interrupting(5), progress=True)
+        fit(net_for(), epochs=10**7, progress=True)
+    timer.join()
     assert sys.stderr.getvalue().endswith("\n")
 
 

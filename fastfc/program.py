@@ -1,0 +1,184 @@
+"""Lowering: layers record what they do as steps, and the steps become the table that the kernels run.
+
+The table's columns are explained in kernels/program.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .kernels import program as table
+from .kernels.activations import FUSED, IDENTITY
+
+
+@dataclass
+class Step:
+    """y = the step's operation on the values a and b; values are numbers of the Recorder."""
+
+    op: int
+    a: int
+    b: int
+    y: int
+    code: int = IDENTITY
+    weight: int = 0
+    bias: int = 0
+    first_column: int = 0
+    factor: float = 1.0
+
+    def reads(self) -> tuple[int, ...]:
+        return (self.a, self.b) if self.op in (table.ADD, table.MULTIPLY) else (self.a,)
+
+    def needs_output(self) -> bool:
+        """Whether its derivative is in terms of y."""
+        return self.code != IDENTITY
+
+    def needs_inputs(self) -> bool:
+        """Whether its derivative is in terms of a and b."""
+        return self.op in (table.PRODUCT, table.MULTIPLY)
+
+
+class Program(NamedTuple):
+    """What a network is to the kernels."""
+
+    table: NDArray[np.int64]
+    inputs: int
+    outputs: int
+    numbers: int  # of space per sample, for training
+    multiplications: int  # per sample
+
+    def space(self, n: int) -> int:
+        """Numbers of space that training in batches of n needs."""
+        return (self.numbers + 3 * self.outputs + self.inputs) * (-n // 16 * -16)
+
+
+@dataclass
+class Recorder:
+    """The steps of a network in topological order, and the widths of its values."""
+
+    widths: list[int] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+
+    def value(self, width: int) -> int:
+        self.widths.append(width)
+        return len(self.widths) - 1
+
+    def step(self, op: int, a: int, b: int | None = None, width: int | None = None, **rest: Any) -> int:
+        """Record a step; the new value that it gives."""
+        y = self.value(self.widths[a] if width is None else width)
+        self.steps.append(Step(op, a, a if b is None else b, y, **rest))
+        return y
+
+    def activation(self, a: int, code: int, alone: bool = True) -> int:
+        """y = f(a), fused with the product that gives a if it can be and nobody else reads a."""
+        if code == IDENTITY:
+            return a
+        maker = next((step for step in self.steps if step.y == a), None)
+        fused = alone and maker and (maker.op, maker.code) == (table.PRODUCT, IDENTITY) and code in FUSED.values()
+        if maker and fused:
+            maker.code = code
+            return a
+        return self.step(table.ACTIVATION, a, code=code)
+
+    def concatenate(self, values: list[int]) -> int:
+        y, first = self.value(sum(self.widths[a] for a in values)), 0
+        for a in values:
+            self.steps.append(Step(table.PLACE, a, a, y, first_column=first))
+            first += self.widths[a]
+        return y
+
+    def program(self, inputs: list[int], outputs: list[int], parameters: int) -> Program:
+        """The table. In x the inputs stand side by side, and so do the outputs in the output."""
+        steps, widths = self.steps, self.widths
+        for i, v in enumerate(outputs):  # each needs a place of its own in the output
+            if v in inputs or v in outputs[:i]:
+                outputs[i] = self.step(table.PLACE, v)
+        n_steps, end = len(steps), 2 * len(steps)
+        columns = [side_by_side(values, widths) for values in (inputs, outputs)]
+        made = {step.y: i for i, step in reversed(list(enumerate(steps)))}
+        read: dict[int, list[int]] = {v: [] for v in range(len(widths))}
+        for i, step in enumerate(steps):
+            for v in step.reads():
+                read[v].append(i)
+
+        # when each value and each gradient is needed; the backward of step i happens at time end − i
+        predicting, training = {}, {}
+        for v in made.keys() - set(outputs):
+            predicting[v] = made[v], max(read[v])
+            used = [end - i for i in read[v] if steps[i].needs_inputs()]
+            used += [end - i for i, step in enumerate(steps) if step.y == v and step.needs_output()]
+            training[v, "value"] = made[v], max([*read[v], *used])
+            training[v, "gradient"] = end - max(read[v]), end - made[v]
+        predict_places, predict_numbers = pack(predicting, lambda v: widths[v])
+        train_places, train_numbers = pack(training, lambda key: widths[key[0]])
+
+        rows = np.zeros((1 + n_steps + len(widths), table.COLUMNS), np.int64)
+        rows[0, [table.STEPS, table.INPUTS, table.OUTPUTS]] = n_steps, sum_of(widths, inputs), sum_of(widths, outputs)
+        rows[0, [table.PARAMETERS, table.PREDICT_SPACE, table.TRAIN_SPACE]] = parameters, predict_numbers, train_numbers
+        of_value = 1 + n_steps
+        for row, step in zip(rows[1:of_value], steps, strict=True):
+            row[[table.OP, table.CODE]] = step.op, step.code
+            row[[table.A, table.B, table.Y]] = of_value + np.array([step.a, step.b, step.y])
+            row[[table.WEIGHT, table.BIAS, table.FIRST_COLUMN]] = step.weight, step.bias, step.first_column
+            row[table.FACTOR] = np.float64(step.factor).view(np.int64)
+        for v, row in enumerate(rows[of_value:]):
+            row[table.WIDTH] = widths[v]
+            for purpose, place in [
+                (table.PREDICTING, predict_places.get(v)),
+                (table.TRAINING, train_places.get((v, "value"))),
+                (table.GRADIENT, train_places.get((v, "gradient"))),
+            ]:
+                where = (table.IN_SPACE, place)
+                for buffer, known in zip((table.IN_X, table.IN_OUTPUT), columns, strict=True):
+                    if v in known:
+                        where = buffer, known[v]
+                row[purpose : purpose + 2] = where
+        begun = set(outputs)  # gradients that have something to be added to
+        weights = set()
+        for row, step in zip(rows[of_value - 1 : 0 : -1], steps[::-1], strict=True):
+            row[table.ADD_A] = step.a in begun
+            begun.add(step.a)
+            row[table.ADD_B] = step.b in begun
+            begun |= set(step.reads())
+            if step.op == table.PRODUCT:
+                row[table.ADD_PARAMETERS] = step.weight in weights
+                weights.add(step.weight)
+        rows.flags.writeable = False
+        multiplications = sum(widths[step.a] * widths[step.y] for step in steps if step.op == table.PRODUCT)
+        return Program(rows, sum_of(widths, inputs), sum_of(widths, outputs), train_numbers, multiplications)
+
+
+def sum_of(widths: list[int], values: list[int]) -> int:
+    return sum(widths[v] for v in values)
+
+
+def side_by_side(values: list[int], widths: list[int]) -> dict[int, int]:
+    """The first column of each value."""
+    return {v: sum_of(widths, values[:i]) for i, v in enumerate(values)}
+
+
+def pack(times: dict[Any, tuple[int, int]], width: Any) -> tuple[dict[Any, int], int]:
+    """Places for things that are each needed from one time to another, so that they share little memory.
+
+    The first place that is free, for one after another in the order in which they are needed.
+    """
+    places: dict[Any, int] = {}
+    total = 0
+    for key in sorted(times, key=lambda key: times[key]):
+        begin, end = times[key]
+        taken = sorted(
+            (places[other], places[other] + width(other))
+            for other in places
+            if times[other][0] <= end and begin <= times[other][1]
+        )
+        place = 0
+        for low, high in taken:
+            if place + width(key) <= low:
+                break
+            place = max(place, high)
+        places[key] = place
+        total = max(total, place + width(key))
+    return places, total

@@ -1,0 +1,416 @@
+"""Whole networks in one native call: a network is a table of integers, the *program*, that these kernels run.
+
+Row 0 of a program is its header, then follow the steps in topological order, then the values that the steps
+read and write. A value is a matrix with a row for each sample. Where it lies is in the table too, once for
+prediction, once for training, once for its gradient: in x, in the output, or in the *space*, one piece of
+memory in which everything is counted in numbers per sample.
+
+    product       y = f(a W + b)      dz = dy f′(y)   dW = aᵀ dz   db = column sums of dz   da = dz Wᵀ
+    activation    y = f(a)            da = dy f′(y), along rows for softmax
+    add           y = a + b           da = dy         db = dy
+    multiply      y = a b             da = dy b       db = dy a
+    scale         y = c a             da = c dy
+    place         y[:, columns] = a   da = dy[:, columns]
+
+Backward runs the steps in reverse, each multiplying what it receives by its local gradient (the chain rule);
+what several steps contribute to one gradient is added in that order.
+"""
+
+import numpy as np
+from numba import njit, types
+
+from fastfc.kernels.activations import IDENTITY, _activation_backward, _activation_forward
+from fastfc.kernels.bias_grad import _dense_bias_grad
+from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, keep_alive, kernel, native, overlaps
+from fastfc.kernels.gemm import Matrix, element, matrix, matrix_type, product, transposed, zeros
+from fastfc.kernels.losses import RESULT, evaluate_loss
+from fastfc.kernels.optimizers import update
+from fastfc.kernels.simd import (
+    allocate,
+    at,
+    is_null,
+    itemsize,
+    l2_bytes,
+    load_first,
+    one,
+    pointer,
+    read,
+    release,
+    splat,
+    stack,
+    store_first,
+    vector,
+    view,
+    width,
+)
+from fastfc.kernels.weight_grad import _dense_weight_grad
+
+COLUMNS = 12
+# columns of the header
+STEPS, INPUTS, OUTPUTS, PARAMETERS, PREDICT_SPACE, TRAIN_SPACE = range(6)
+# columns of a step; WEIGHT and BIAS are places in the vector of parameters, ADD_ tells to add to a gradient
+OP, CODE, A, B, Y, WEIGHT, BIAS, FIRST_COLUMN, FACTOR, ADD_A, ADD_B, ADD_PARAMETERS = range(COLUMNS)
+PRODUCT, ACTIVATION, ADD, MULTIPLY, SCALE, PLACE = range(6)
+# columns of a value: its width; and for each of the three purposes where it is, and from which number per sample on
+WIDTH = 0
+PREDICTING, TRAINING, GRADIENT = 1, 3, 5
+IN_X, IN_OUTPUT, IN_SPACE, NOWHERE = range(4)
+# Rows of a prediction go through all layers together, as many as find room in a part of L2.
+BLOCK_BYTES = l2_bytes() // 4
+# Up to so many bytes, a prediction's space is on the stack.
+STACK_BYTES = 1 << 15
+
+
+def table_type():
+    return types.Array(types.int64, 2, "A", readonly=True, aligned=False)
+
+
+@njit
+def padded(n):
+    """Rows that each value has room for: every value then begins at a multiple of 64 bytes."""
+    return (n + 15) // 16 * 16
+
+
+@njit
+def room(numbers, n):
+    """Numbers in a space of so many per sample."""
+    return numbers * padded(n)
+
+
+@njit
+def locate(program, value, purpose, n, x, output, space):
+    """The matrix of a value."""
+    where, first = program[value, purpose], program[value, purpose + 1]
+    if where == IN_X:
+        return Matrix(element(x, 0, first), x.row, x.column)
+    if where == IN_OUTPUT:
+        return Matrix(element(output, 0, first), output.row, output.column)
+    size = itemsize(space)
+    return Matrix(at(space, room(first, n) * size), program[value, WIDTH] * size, size)
+
+
+@njit
+def dense(n, columns, data):
+    """A matrix of n whole rows, one after another."""
+    return Matrix(data, columns * itemsize(data), itemsize(data))
+
+
+@njit
+def row(x, r):
+    """A matrix without its first r rows."""
+    return Matrix(element(x, r, 0), x.row, x.column)
+
+
+@njit
+def gate(n, columns, a, b, factor, y, add):
+    """y = a b factor, or y += a b factor; b may be one number, with strides of 0."""
+    size = itemsize(y.data)
+    solid = a.column == size and y.column == size and (b.column == size or b.column == 0)
+    step = width(y.data) if solid else 1
+    for r in range(n):
+        for j in range(0, columns, step):
+            some = min(step, columns - j)
+            here, partner = element(y, r, j), element(b, r, j)
+            local = splat(y.data, read(partner)) if b.column == 0 else load_first(partner, some, 0.0)
+            value = load_first(element(a, r, j), some, 0.0) * local * factor
+            store_first(here, load_first(here, some, 0.0) + value if add else value, some)
+
+
+@njit
+def operands(program, s, purpose, n, x, output, space):
+    """Of step s: a, b and y, the columns of y that a fills in case of `place`; and their number."""
+    a = locate(program, program[s, A], purpose, n, x, output, space)
+    b = locate(program, program[s, B], purpose, n, x, output, space)
+    y = locate(program, program[s, Y], purpose, n, x, output, space)
+    if program[s, OP] == PLACE:
+        return a, b, Matrix(element(y, 0, program[s, FIRST_COLUMN]), y.row, y.column), program[program[s, A], WIDTH]
+    return a, b, y, program[program[s, Y], WIDTH]
+
+
+@native(
+    lambda dtype: types.int64(
+        types.CPointer(dtype),
+        table_type(),
+        matrix_type(dtype),
+        matrix_type(dtype),
+        types.CPointer(dtype),
+        *[types.int64] * 3,
+    )
+)
+def run_forward(params, program, x, output, space, n, purpose, parts):
+    """All steps in order. Returns a status."""
+    size = itemsize(params)
+    ones = Matrix(one(params), 0, 0)
+    for s in range(1, 1 + program[0, STEPS]):
+        op, found = program[s, OP], OK
+        a, b, y, o = operands(program, s, purpose, n, x, output, space)
+        if op == PRODUCT:
+            i = program[program[s, A], WIDTH]
+            weight = dense(i, o, at(params, program[s, WEIGHT] * size))
+            bias = Matrix(at(params, program[s, BIAS] * size), 0, size)
+            found = product(y, a, weight, bias, n, o, i, program[s, CODE])
+        elif op == ACTIVATION:
+            found = _activation_forward(view(a, n, o), view(y, n, o), program[s, CODE])
+        elif op == MULTIPLY:
+            gate(n, o, a, b, 1.0, y, False)
+        else:
+            gate(n, o, a, ones, factor(program, s), y, False)
+            if op == ADD:
+                gate(n, o, b, ones, 1.0, y, True)
+        if found != OK:
+            return found
+    return OK
+
+
+@njit
+def factor(program, s):
+    """The constant c of a step."""
+    return np.int64(program[s, FACTOR]).view(np.float64)
+
+
+@native(
+    lambda dtype: types.int64(
+        types.CPointer(dtype),
+        types.CPointer(dtype),
+        table_type(),
+        *[matrix_type(dtype)] * 4,
+        types.CPointer(dtype),
+        *[types.int64] * 3,
+    )
+)
+def run_backward(params, grads, program, x, output, grad_x, grad_output, space, n, input_wanted, parts):
+    """All steps in reverse: the gradients of all parameters and, if wanted, of x. Returns a status.
+
+    grad_output is dL/d(output), and is used up.
+    """
+    size = itemsize(params)
+    ones = Matrix(one(params), 0, 0)
+    for s in range(program[0, STEPS], 0, -1):
+        op, code, found = program[s, OP], program[s, CODE], OK
+        a, b, y, o = operands(program, s, TRAINING, n, x, output, space)
+        grad_a, grad_b, grad_y, _ = operands(program, s, GRADIENT, n, grad_x, grad_output, space)
+        a_wanted = input_wanted or program[program[s, A], GRADIENT] != IN_X
+        b_wanted = input_wanted or program[program[s, B], GRADIENT] != IN_X
+        add_a, add_b = program[s, ADD_A], program[s, ADD_B]
+        if op == PRODUCT:
+            i, add = program[program[s, A], WIDTH], program[s, ADD_PARAMETERS]
+            dz = view(grad_y, n, o)
+            if code != IDENTITY:
+                found = _activation_backward(view(y, n, o), dz, dz, code)
+            weight_grad = view(dense(i, o, at(grads, program[s, WEIGHT] * size)), i, o)
+            found += _dense_weight_grad(view(a, n, i), dz, weight_grad, add)
+            found += _dense_bias_grad(dz, vector(at(grads, program[s, BIAS] * size), o), add)
+            if a_wanted:
+                weight = dense(i, o, at(params, program[s, WEIGHT] * size))
+                start = grad_a if add_a else zeros(grad_a)
+                found += product(grad_a, grad_y, transposed(weight), start, n, i, o, IDENTITY)
+        elif op == ACTIVATION:
+            target = grad_y if add_a else grad_a
+            if a_wanted:
+                found = _activation_backward(view(y, n, o), view(grad_y, n, o), view(target, n, o), code)
+                if add_a:
+                    gate(n, o, grad_y, ones, 1.0, grad_a, True)
+        else:
+            if a_wanted:
+                c = factor(program, s)
+                gate(n, o, grad_y, b if op == MULTIPLY else ones, c, grad_a, add_a)
+            if b_wanted and op in (MULTIPLY, ADD):
+                gate(n, o, grad_y, a if op == MULTIPLY else ones, 1.0, grad_b, add_b)
+        if found != OK:
+            return NO_MEMORY
+    return OK
+
+
+@njit(inline="always")
+def fits(params, program, x, out):
+    """Whether arrays are of the shapes that a program needs."""
+    if x.shape[0] != out.shape[0] or x.shape[1] != program[0, INPUTS] or out.shape[1] != program[0, OUTPUTS]:
+        return BAD_SHAPE
+    if params.size != program[0, PARAMETERS]:
+        return BAD_SHAPE
+    return OVERLAP if overlaps(out, x) or overlaps(out, params) else OK
+
+
+@kernel("params[p], program:int64[t, c], x[n, i] -> out[n, o]", types.int64)
+def predict(params, program, x, out, parts):
+    """out = the network's output, by blocks of rows that go through all layers."""
+    found = fits(params, program, x, out)
+    if found != OK:
+        return found
+    n, numbers, size = x.shape[0], program[0, PREDICT_SPACE], out.itemsize
+    rows = max(16, BLOCK_BYTES // (max(numbers, 1) * size) // 16 * 16)
+    rows = min(rows, n)
+    wanted = room(numbers, rows) * size
+    heap, memory = allocate(pointer(out), wanted if wanted > STACK_BYTES else 0)
+    if wanted > STACK_BYTES and is_null(memory):
+        return NO_MEMORY
+    space = heap if wanted > STACK_BYTES else stack(pointer(out), STACK_BYTES)
+    x_all, out_all = matrix(x), matrix(out)
+    for r in range(0, n, max(rows, 1)):
+        some = min(rows, n - r)
+        found = run_forward(pointer(params), program, row(x_all, r), row(out_all, r), space, some, PREDICTING, 1)
+        if found != OK:
+            break
+    release(memory)
+    return found
+
+
+@kernel("params[p], program:int64[t, c], x[n, i] -> out[n, o], space[s]", types.int64)
+def forward(params, program, x, out, space, parts):
+    """out = the network's output; space keeps what `backward` needs."""
+    found = fits(params, program, x, out)
+    if found != OK or space.size < room(program[0, TRAIN_SPACE] + 2 * out.shape[1], x.shape[0]):
+        return max(found, BAD_SHAPE)
+    return run_forward(pointer(params), program, matrix(x), matrix(out), pointer(space), x.shape[0], TRAINING, parts)
+
+
+@kernel(
+    "params[p], program:int64[t, c], x[n, i], output[n, o], grad_output[n, o] -> grads[p], grad_input[m, i], space[s]",
+    types.int64,
+)
+def backward(params, program, x, output, grad_output, grads, grad_input, space, parts):
+    """grads, and grad_input if it has rows, from what `forward` left in space."""
+    found, n = fits(params, program, x, output), x.shape[0]
+    if found != OK or space.size < room(program[0, TRAIN_SPACE] + 2 * output.shape[1], n):
+        return max(found, BAD_SHAPE)
+    data = pointer(space)
+    used = dense(n, output.shape[1], at(data, room(program[0, TRAIN_SPACE], n) * space.itemsize))
+    gate(n, output.shape[1], matrix(grad_output), Matrix(one(data), 0, 0), 1.0, used, False)
+    return run_backward(
+        pointer(params),
+        pointer(grads),
+        program,
+        matrix(x),
+        matrix(output),
+        matrix(grad_input),
+        used,
+        data,
+        n,
+        grad_input.shape[0] == n and n > 0,
+        parts,
+    )
+
+
+@native(
+    lambda dtype: RESULT(
+        types.CPointer(dtype),
+        types.CPointer(dtype),
+        table_type(),
+        *[matrix_type(dtype)] * 2,
+        types.Array(types.int64, 1, "A", readonly=True, aligned=False),
+        types.CPointer(dtype),
+        *[types.int64] * 3,
+    )
+)
+def run_gradient(params, grads, program, x, target, labels, space, n, loss, parts):
+    """Forward, loss and backward of n samples: grads. Returns a status and the loss."""
+    size, o, behind = itemsize(params), program[0, OUTPUTS], program[0, TRAIN_SPACE]
+    grad_output = dense(n, o, at(space, room(behind, n) * size))
+    output = dense(n, o, at(space, room(behind + o, n) * size))
+    found, value = run_forward(params, program, x, output, space, n, TRAINING, parts), 0.0
+    if found == OK:
+        found, value = evaluate_loss(view(output, n, o), view(target, n, o), labels, view(grad_output, n, o), loss)
+    if found == OK:
+        found = run_backward(params, grads, program, x, output, x, grad_output, space, n, 0, parts)
+    return found, value
+
+
+@njit
+def training_fits(program, x, target, labels, params, grads, state, space, n):
+    """Whether arrays are of the shapes that training in batches of n needs."""
+    o, samples = program[0, OUTPUTS], x.shape[0]
+    targets = labels.size == samples if labels.size else target.shape == (samples, o)
+    if not targets or x.shape[1] != program[0, INPUTS] or params.size != program[0, PARAMETERS]:
+        return BAD_SHAPE
+    if space.size < room(program[0, TRAIN_SPACE] + 3 * o + x.shape[1], n):
+        return BAD_SHAPE
+    if overlaps(params, x) or overlaps(params, grads) or overlaps(params, target) or overlaps(grads, x):
+        return OVERLAP
+    return OK
+
+
+@kernel(
+    "x[n, i], program:int64[t, c], target[m, o], labels:int64[l], hyper:float64[h] "
+    "-> params[p], grads[p], state[r, q], count:int64[one], space[s]",
+    *[types.int64] * 3,
+    result=RESULT,
+)
+def step(x, program, target, labels, hyper, params, grads, state, count, space, loss, optimizer, parts):
+    """One step on one batch: forward, loss, backward, update. The loss before the update.
+
+    Targets are in target, or classes in labels; count[0] is how many steps there were.
+    """
+    n = x.shape[0]
+    found, value = training_fits(program, x, target, labels, params, grads, state, space, n), 0.0
+    if found == OK:
+        found, value = run_gradient(
+            pointer(params), pointer(grads), program, matrix(x), matrix(target), labels, pointer(space), n, loss, parts
+        )
+    if found == OK:
+        found = update(grads, hyper, params, state, count, optimizer)
+    return found, value
+
+
+@kernel(
+    "x[n, i], program:int64[t, c], target[m, o], labels:int64[l], order:int64[k], hyper:float64[h] "
+    "-> params[p], grads[p], state[r, q], count:int64[one], space[s]",
+    *[types.int64] * 6,
+    result=RESULT,
+)
+def steps(
+    x,
+    program,
+    target,
+    labels,
+    order,
+    hyper,
+    params,
+    grads,
+    state,
+    count,
+    space,
+    first,
+    last,
+    batch,
+    loss,
+    optimizer,
+    parts,
+):
+    """Steps on batches of the samples first, ..., last - 1 in an order; the sum of all samples' losses.
+
+    Without an order the samples are taken as they lie in x.
+    """
+    found, total, size = training_fits(program, x, target, labels, params, grads, state, space, batch), 0.0, x.itemsize
+    if found != OK:
+        return found, total
+    i, o = program[0, INPUTS], program[0, OUTPUTS]
+    data, behind = pointer(space), program[0, TRAIN_SPACE] + 2 * o
+    x_batch = dense(batch, i, at(data, room(behind, batch) * size))
+    target_batch = dense(batch, o, at(data, room(behind + i, batch) * size))
+    labels_batch = np.empty(batch if order.size and labels.size else 0, np.int64)
+    x_all, target_all = matrix(x), matrix(target)
+    ones = Matrix(one(data), 0, 0)
+    for start in range(first, last, batch):
+        n = min(batch, last - start)
+        if order.size:
+            for r in range(n):
+                sample = order[start + r]
+                gate(1, i, row(x_all, sample), ones, 1.0, row(x_batch, r), False)
+                if labels.size:
+                    labels_batch[r] = labels[sample]
+                else:
+                    gate(1, o, row(target_all, sample), ones, 1.0, row(target_batch, r), False)
+            x_now, target_now, labels_now = x_batch, target_batch, labels_batch[:n]
+        else:
+            x_now, target_now = row(x_all, start), row(target_all, start)
+            labels_now = labels[start : start + n]
+        found, value = run_gradient(
+            pointer(params), pointer(grads), program, x_now, target_now, labels_now, data, n, loss, parts
+        )
+        if found == OK:
+            found = update(grads, hyper, params, state, count, optimizer)
+        if found != OK:
+            break
+        total += n * value
+    keep_alive(labels_batch)
+    return found, total
