@@ -8,10 +8,11 @@ if not (Path(__file__).parent / "kernels").is_dir():
 
 __version__ = "0.1.0"
 
-from . import kernels, reference
+from . import kernels, nopython, reference
 from .activations import Identity, ReLU, Sigmoid, Softmax, Tanh
 from .datasets import load_digits
 from .gradcheck import check_gradients, numerical_gradient
+from .graph import Graph, Input, concatenate
 from .initializers import He, Xavier, Zeros
 from .layers import Linear
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
@@ -24,9 +25,11 @@ __all__ = [
     "SGD",
     "BCEWithLogitsLoss",
     "CrossEntropyLoss",
+    "Graph",
     "He",
     "History",
     "Identity",
+    "Input",
     "Linear",
     "MSELoss",
     "ReLU",
@@ -37,8 +40,10 @@ __all__ = [
     "Xavier",
     "Zeros",
     "check_gradients",
+    "concatenate",
     "kernels",
     "load_digits",
+    "nopython",
     "numerical_gradient",
     "reference",
 ]

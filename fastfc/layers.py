@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,9 @@ from .initializers import Initializer, get_initializer
 from .kernels import program as native
 from .kernels.threads import launch
 from .program import Program, Recorder
+
+if TYPE_CHECKING:
+    from .graph import Node
 
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
 
@@ -45,8 +48,9 @@ class Layer:
     _programs: dict[int, Program] | None = None  # by the width of x
     _space: NDArray[Any] = np.zeros(0, np.float32)  # memory for training
     _saved: tuple[Any, ...] | None = None  # what backward needs from forward
+    _tape: NDArray[np.int64] | None = None  # in nopython code: samples of the last forward, or -1
     _owner: weakref.ref[Layer] | None = None  # the network whose vectors hold our parameters
-    _not_pickled: tuple[str, ...] = ("_programs", "_space", "_saved", "_owner")
+    _not_pickled: tuple[str, ...] = ("_programs", "_space", "_saved", "_tape", "_owner")
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
@@ -63,6 +67,16 @@ class Layer:
         for part in self._parts():
             if part is not self:
                 part.n_threads = value
+
+    def __call__(self, node: Node) -> Node:
+        """The node of a graph that this layer gives for another node; see Graph."""
+        from .graph import Node
+
+        if not isinstance(node, Node):
+            raise TypeError(f"{self} is called with nodes of a graph, such as Input(3); for arrays, predict or forward")
+        if self.in_features not in (None, node.width):
+            raise ValueError(f"{self} takes {self.in_features} numbers per sample, but {node} gives {node.width}")
+        return Node(self.out_features or node.width, [node], self)
 
     def predict(self, x: ArrayLike) -> NDArray[Any]:
         """Output for `x`, saving nothing: safe to call from many threads at once.
@@ -84,6 +98,15 @@ class Layer:
         self._call(native.predict, program, x, params, program.table, x, out)
         return out
 
+    def predict_one(self, x: NDArray[Any], out: NDArray[Any]) -> None:
+        """Output for one sample `x`, (in_features,), into `out`, (out_features,), both of the layer's dtype."""
+        native.predict.call(self.params, self._program_for(x[None]).table, x[None], out[None], 1)
+
+    def reserve(self, batch_size: int) -> None:
+        """Make memory for training in batches of up to `batch_size` samples inside `@njit` functions."""
+        batch_size = positive_int(batch_size, self, "batch_size")
+        self._space_for(self._program_for(np.zeros((0, self.in_features or 0), self.dtype)), batch_size, self.dtype)
+
     def forward(self, x: ArrayLike) -> NDArray[Any]:
         """Output for `x`, keeping what `backward` needs.
 
@@ -98,7 +121,7 @@ class Layer:
         """
         x = as_floats(x, self.dtype, self, "x")
         program = self._program_for(x)
-        out, space = np.empty((x.shape[0], program.outputs), x.dtype), self._space_for(program, x)
+        out, space = np.empty((x.shape[0], program.outputs), x.dtype), self._space_for(program, len(x), x.dtype)
         params, _ = self._vectors(x.dtype)
         self._saved = None
         self._call(native.forward, program, x, params, program.table, x, out, space)
@@ -158,18 +181,37 @@ class Layer:
         if x.ndim == 2 and x.shape[1] in self._programs:
             return self._programs[x.shape[1]]
         width = self._check_rows(x).shape[1]
-        recorder = Recorder()
-        inputs = [recorder.value(width)]
-        program = recorder.program(inputs, [self._record(recorder, inputs[0], 0)], self.params.size)
-        self._programs[width] = program
+        self._programs[width] = program = self._lower(width)
         return program
 
-    def _space_for(self, program: Program, x: NDArray[Any]) -> NDArray[Any]:
-        """Memory for training in batches like x, the same again if it is large enough."""
-        size = program.space(x.shape[0])
-        if self._space.size < size or self._space.dtype != x.dtype:
-            self._space = aligned_zeros(size, x.dtype)
+    def _lower(self, width: int) -> Program:
+        recorder = Recorder()
+        x = recorder.value(width)
+        return recorder.program([x], [self._record(recorder, x, 0)], self.params.size)
+
+    def _join(self, x: Any) -> NDArray[Any]:
+        """The input as one array."""
+        return as_floats(x, self.dtype, self, "x")
+
+    def _join_targets(self, y: Any) -> Any:
+        """Targets for several outputs as one array, others as they are."""
+        return y
+
+    def _space_for(self, program: Program, n: int, dtype: Any) -> NDArray[Any]:
+        """Memory for training in batches of n, the same again if it is large enough."""
+        size = program.space(n)
+        if self._space.size < size or self._space.dtype != dtype:
+            self._space = aligned_zeros(size, dtype)
+        self._tape = np.array([-1])
         return self._space
+
+    @property
+    def _handle(self) -> tuple[Any, ...]:
+        """What we are in nopython code, see nopython.LayerType."""
+        program = self._program_for(np.zeros((0, self.in_features or 0), self.dtype))
+        if self._space.dtype != self.dtype or self._tape is None:
+            self._space_for(program, 0, self.dtype)
+        return program.table, self.params, self.grads, self._space, self._tape
 
     def _vectors(self, dtype: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """params and grads, of the dtype of the input where we have no parameters."""
@@ -204,10 +246,13 @@ class Layer:
         """Make these flat vectors the home of parameters and gradients."""
         self.params, self.grads = params, grads
 
-    def _rehome(self, dtype: Any) -> None:
-        """Move parameters and gradients into two new aligned vectors of `dtype`."""
-        params = [part.params for part in self._parts()]
-        grads = [part.grads for part in self._parts()]
+    def _rehome(self, dtype: Any = None) -> None:
+        """Move parameters and gradients into two new aligned vectors, of `dtype` or that of our parts."""
+        if dtype is None:
+            dtype = next((part.dtype for part in self._parts() if part.dtype is not None), None)
+        none = np.zeros(0, np.float32)
+        params = [none, *(part.params for part in self._parts())]
+        grads = [none, *(part.grads for part in self._parts())]
         size = sum(p.size for p in params)
         self._bind(
             np.concatenate(params, out=aligned_zeros(size, dtype)),
@@ -219,7 +264,7 @@ class Layer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._rehome(self.dtype)
+        self._rehome()
 
 
 def view(index: int, what: str) -> Any:

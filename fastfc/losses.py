@@ -16,6 +16,7 @@ class Loss:
     """Base of the losses: checks at the edge, then one kernel gives value and gradient."""
 
     code: int  # what the kernels call it
+    _handle = ()  # in nopython code, see nopython.LossType
 
     def __call__(self, prediction: ArrayLike, target: ArrayLike) -> tuple[float, NDArray[Any]]:
         """Value and gradient of the loss.

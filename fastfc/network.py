@@ -19,7 +19,53 @@ from .layers import Layer, Linear
 from .program import Recorder
 
 
-class Sequential(Layer):
+class Network(Layer):
+    """Base of the networks: layers whose parameters live in one flat vector, and their training."""
+
+    layers: tuple[Layer, ...]
+
+    _not_pickled = (*Layer._not_pickled, "params", "grads")
+
+    train_step = training.train_step
+    fit = training.fit
+    evaluate = training.evaluate
+
+    def __init__(self, in_features: int | None, out_features: int | None) -> None:
+        self.in_features, self.out_features = in_features, out_features
+        self.history = training.History()
+        self._rehome()
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        return self.params.dtype if self.params.size else None
+
+    def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
+        return [
+            (f"{layer.name or i}.{name}", parameter, grad)
+            for i, layer in enumerate(self.layers)
+            for name, parameter, grad in layer.named_parameters()
+        ]
+
+    def summary(self) -> str:
+        raise NotImplementedError
+
+    def _parts(self) -> Sequence[Layer]:
+        return self.layers
+
+    def _bind(self, params: NDArray[Any], grads: NDArray[Any]) -> None:
+        super()._bind(params, grads)
+        start = 0
+        for layer in self.layers:
+            stop = start + layer.params.size
+            layer._bind(params[start:stop], grads[start:stop])
+            layer._owner = weakref.ref(self)
+            start = stop
+
+    def __copy__(self) -> Network:
+        return copy.deepcopy(self)  # a shallow copy would move our layers' arrays to itself
+
+
+class Sequential(Network):
     """Layers one after another: the output of each is the input of the next.
 
     All parameters live in one flat aligned vector `params`, in the order W1, b1, W2, b2, …, all
@@ -62,31 +108,14 @@ class Sequential(Layer):
            [0.]], dtype=float32)
     """
 
-    _not_pickled = (*Layer._not_pickled, "params", "grads")
-
-    train_step = training.train_step
-    fit = training.fit
-    evaluate = training.evaluate
-
     def __init__(self, layers: Iterable[Layer]) -> None:
         layers = tuple(layers)
         check_chain(layers)
         self.layers = layers
-        self.in_features = next((layer.in_features for layer in layers if layer.in_features), None)
-        self.out_features = next((layer.out_features for layer in layers[::-1] if layer.out_features), None)
-        self.history = training.History()
-        self._rehome(next((layer.dtype for layer in layers if layer.dtype is not None), None))
-
-    @property
-    def dtype(self) -> np.dtype[Any] | None:
-        return self.params.dtype if self.params.size else None
-
-    def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
-        return [
-            (f"{layer.name or i}.{name}", parameter, grad)
-            for i, layer in enumerate(self.layers)
-            for name, parameter, grad in layer.named_parameters()
-        ]
+        super().__init__(
+            next((layer.in_features for layer in layers if layer.in_features), None),
+            next((layer.out_features for layer in layers[::-1] if layer.out_features), None),
+        )
 
     def summary(self) -> str:
         """A table of the layers, the width of their outputs and their numbers of parameters."""
@@ -103,21 +132,6 @@ class Sequential(Layer):
             value = layer._record(recorder, value, first, alone)
             first, alone = first + layer.params.size, True
         return value
-
-    def _parts(self) -> Sequence[Layer]:
-        return self.layers
-
-    def _bind(self, params: NDArray[Any], grads: NDArray[Any]) -> None:
-        super()._bind(params, grads)
-        start = 0
-        for layer in self.layers:
-            stop = start + layer.params.size
-            layer._bind(params[start:stop], grads[start:stop])
-            layer._owner = weakref.ref(self)
-            start = stop
-
-    def __copy__(self) -> Sequential:
-        return copy.deepcopy(self)  # a shallow copy would move our layers' arrays to itself
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -188,14 +202,14 @@ def check_chain(layers: tuple[Layer, ...]) -> None:
     """Raise unless these layers can follow one another in a new network."""
     if not layers:
         raise ValueError("Sequential: a network needs at least one layer")
-    last = None  # the latest layer that fixes width and dtype
     for i, layer in enumerate(layers):
         if not isinstance(layer, Layer):
             raise TypeError(f"Sequential: layer {i} must be a layer object such as ReLU(), got {layer!r}")
         if any(layer is other for other in layers[:i]):
             raise ValueError(f"Sequential: layer {i}, {layer}, is there twice; use copy.deepcopy(layer)")
-        if layer._owner is not None and layer._owner() is not None:
-            raise ValueError(f"Sequential: layer {i}, {layer}, is in another network; copy.deepcopy(layer)")
+    check_free("Sequential", layers)
+    last = None  # the latest layer that fixes width and dtype
+    for i, layer in enumerate(layers):
         if layer.dtype is None:
             continue
         if last is not None and layer.in_features != last.out_features:
@@ -206,3 +220,10 @@ def check_chain(layers: tuple[Layer, ...]) -> None:
         if last is not None and layer.dtype != last.dtype:
             raise ValueError(f"Sequential: {last} is {last.dtype}, but layer {i}, {layer}, is {layer.dtype}")
         last = layer
+
+
+def check_free(network: str, layers: tuple[Layer, ...]) -> None:
+    """Raise if a layer is part of another network."""
+    for i, layer in enumerate(layers):
+        if layer._owner is not None and layer._owner() is not None:
+            raise ValueError(f"{network}: layer {i}, {layer}, is in another network; copy.deepcopy(layer)")

@@ -87,6 +87,11 @@ class SGD:
         native.update.call(network.grads, self.hyper, network.params, state, self.count, self.code)
 
     @property
+    def _handle(self) -> tuple[NDArray[Any], ...]:
+        """What we are in nopython code, see nopython.OptimizerType."""
+        return self.hyper, self.state, self.count
+
+    @property
     def velocity(self) -> NDArray[Any] | None:
         """v, for all parameters; None before the first step and without momentum."""
         return self.state[0] if len(self.state) else None

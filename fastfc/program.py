@@ -75,7 +75,7 @@ class Recorder:
     def activation(self, a: int, code: int, alone: bool = True) -> int:
         """y = f(a), fused with the product that gives a if it can be and nobody else reads a."""
         if code == IDENTITY:
-            return a
+            return a if alone else self.step(table.PLACE, a)
         maker = next((step for step in self.steps if step.y == a), None)
         fused = alone and maker and (maker.op, maker.code) == (table.PRODUCT, IDENTITY) and code in FUSED.values()
         if maker and fused:

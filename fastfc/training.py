@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .checks import as_floats, as_real, positive_int
+from .checks import as_real, positive_int
 from .kernels import program as native
 from .losses import Loss
 from .optimizers import SGD
 from .program import Program
 
 if TYPE_CHECKING:
-    from .network import Sequential
+    from .network import Network
 
 # What a native call may take while Ctrl-C waits for it, at the speed of the latest one.
 CALL_SECONDS = 0.05
@@ -51,7 +51,7 @@ class History:
     seconds: list[float] = field(default_factory=list)
 
 
-def train_step(network: Sequential, x: ArrayLike, y: ArrayLike, loss: Loss, optimizer: SGD) -> float:
+def train_step(network: Network, x: ArrayLike, y: ArrayLike, loss: Loss, optimizer: SGD) -> float:
     """One step on one batch: forward, loss, backward, update.
 
     Parameters
@@ -81,7 +81,7 @@ def train_step(network: Sequential, x: ArrayLike, y: ArrayLike, loss: Loss, opti
     array([0.6, 1.2, 0.6], dtype=float32)
     """
     check_loss_and_optimizer(loss, optimizer)
-    x = as_floats(x, network.dtype, network, "x")
+    x = network._join(x)
     program = network._program_for(x)
     target = as_target(network, x, y, loss, program)
     try:
@@ -92,7 +92,7 @@ def train_step(network: Sequential, x: ArrayLike, y: ArrayLike, loss: Loss, opti
 
 
 def fit(
-    network: Sequential,
+    network: Network,
     x: ArrayLike,
     y: ArrayLike,
     *,
@@ -178,7 +178,7 @@ def fit(
     return history
 
 
-def evaluate(network: Sequential, x: ArrayLike, y: ArrayLike, loss: Loss, batch_size: int = 1024) -> float:
+def evaluate(network: Network, x: ArrayLike, y: ArrayLike, loss: Loss, batch_size: int = 1024) -> float:
     """Mean loss over all samples. Changes nothing; `batch_size` only bounds the memory.
 
     Examples
@@ -198,7 +198,7 @@ class Run:
 
     def __init__(
         self,
-        network: Sequential,
+        network: Network,
         program: Program,
         x: NDArray[Any],
         target: NDArray[Any],
@@ -209,7 +209,7 @@ class Run:
         self.network, self.program, self.x, self.batch_size = network, program, x, min(batch_size, len(x))
         params, grads = network._vectors(x.dtype)
         state = optimizer.prepare(network)
-        space = network._space_for(program, x[: self.batch_size])
+        space = network._space_for(program, self.batch_size, x.dtype)
         network._saved = None  # the space is used anew
         classes = target.ndim == 1 and target.dtype == np.int64
         labels = target if classes else NO_ORDER
@@ -240,7 +240,7 @@ class Run:
             yield done, total
 
 
-def mean_loss(network: Sequential, x: NDArray[Any], y: NDArray[Any], loss: Loss, batch_size: int) -> float:
+def mean_loss(network: Network, x: NDArray[Any], y: NDArray[Any], loss: Loss, batch_size: int) -> float:
     total = 0.0
     for rows in batches(len(x), batch_size):
         prediction = network.predict(x[rows])
@@ -253,20 +253,20 @@ def batches(n: int, size: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, n, size)]
 
 
-def check_data(network: Sequential, x: ArrayLike, y: ArrayLike, loss: Loss) -> tuple[NDArray[Any], NDArray[Any]]:
+def check_data(network: Network, x: ArrayLike, y: ArrayLike, loss: Loss) -> tuple[NDArray[Any], NDArray[Any]]:
     """x and y as the kernels take them, checked against the network and each other."""
-    x = as_floats(x, network.dtype, network, "x")
+    x = network._join(x)
     program = network._program_for(x)
     target = as_target(network, x, y, loss, program)
     loss.check_values(target, (len(x), program.outputs))
     return x, target
 
 
-def as_target(network: Sequential, x: NDArray[Any], y: ArrayLike, loss: Loss, program: Program) -> NDArray[Any]:
+def as_target(network: Network, x: NDArray[Any], y: ArrayLike, loss: Loss, program: Program) -> NDArray[Any]:
     """y as the kernels take it; its values are not looked at."""
     if len(x) == 0:
         raise ValueError(f"{network}: x has shape {x.shape}; give at least one sample")
-    y = as_real(y, network, "y")
+    y = as_real(network._join_targets(y), network, "y")
     if y.shape[:1] != x.shape[:1]:
         raise ValueError(f"{network}: x has shape {x.shape}, y {y.shape}; give one target for each sample")
     return loss.as_target(y, (len(x), program.outputs), x.dtype)

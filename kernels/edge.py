@@ -18,7 +18,7 @@ from fastfc.kernels.cache import KernelCache, compile_lock
 from fastfc.kernels.entry import builtin
 from fastfc.kernels.simd import address, call_through_cell, define_symbol
 
-OK, BAD_SHAPE, OVERLAP, BAD_LABEL, BAD_PROBABILITY, NO_MEMORY = range(6)
+OK, BAD_SHAPE, OVERLAP, BAD_LABEL, BAD_PROBABILITY, NO_STATE, NO_MEMORY = range(7)
 DTYPES = {np.dtype("f4"): types.float32, np.dtype("f8"): types.float64}
 
 
@@ -79,6 +79,8 @@ def check(status):
         raise ValueError("fastfc: a class index is negative, or not below the number of columns")
     if status == BAD_PROBABILITY:
         raise ValueError("fastfc: a target is not in [0, 1]")
+    if status == NO_STATE:
+        raise ValueError("fastfc: the optimizer remembers nothing of this network; call optimizer.prepare(net) first")
     if status == NO_MEMORY:
         raise MemoryError("fastfc: no memory for copies of blocks of the matrices")
 

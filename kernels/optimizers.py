@@ -3,7 +3,7 @@
 from numba import types
 from numba.extending import overload
 
-from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
+from fastfc.kernels.edge import BAD_SHAPE, NO_STATE, OK, OVERLAP, check, kernel, overlaps
 from fastfc.kernels.simd import at, fma, load_first, pointer, store_first, width
 
 
@@ -35,8 +35,8 @@ SGD = 0
 @kernel("grads[p], hyper:float64[h] -> params[p], state[r, p], count:int64[one]", types.int64)
 def update(grads, hyper, params, state, count, optimizer):
     """One step of an optimizer; state has a row for each of its vectors, count[0] is the number of steps."""
-    found = BAD_SHAPE
-    if optimizer == SGD:
+    found = NO_STATE
+    if optimizer == SGD and (hyper[1] == 0.0 or state.shape == (1, params.size)):
         velocity = state[0] if state.shape[0] else params[:0]
         found = _sgd(grads, params, velocity, hyper[0], hyper[1], hyper[2])
     count[0] += found == OK

@@ -78,6 +78,15 @@ def room(numbers, n):
 
 
 @njit
+def reserve(program, n):
+    """Numbers of space that training in batches of n needs.
+
+    Behind the values and gradients: dL/d(output), the output, the inputs and the targets.
+    """
+    return room(program[0, TRAIN_SPACE] + 3 * program[0, OUTPUTS] + program[0, INPUTS], n)
+
+
+@njit
 def locate(program, value, purpose, n, x, output, space):
     """The matrix of a value."""
     where, first = program[value, purpose], program[value, purpose + 1]
@@ -259,7 +268,7 @@ def predict(params, program, x, out, parts):
 def forward(params, program, x, out, space, parts):
     """out = the network's output; space keeps what `backward` needs."""
     found = fits(params, program, x, out)
-    if found != OK or space.size < room(program[0, TRAIN_SPACE] + 2 * out.shape[1], x.shape[0]):
+    if found != OK or space.size < reserve(program, x.shape[0]):
         return max(found, BAD_SHAPE)
     return run_forward(pointer(params), program, matrix(x), matrix(out), pointer(space), x.shape[0], TRAINING, parts)
 
@@ -271,7 +280,7 @@ def forward(params, program, x, out, space, parts):
 def backward(params, program, x, output, grad_output, grads, grad_input, space, parts):
     """grads, and grad_input if it has rows, from what `forward` left in space."""
     found, n = fits(params, program, x, output), x.shape[0]
-    if found != OK or space.size < room(program[0, TRAIN_SPACE] + 2 * output.shape[1], n):
+    if found != OK or space.size < reserve(program, n):
         return max(found, BAD_SHAPE)
     data = pointer(space)
     used = dense(n, output.shape[1], at(data, room(program[0, TRAIN_SPACE], n) * space.itemsize))
@@ -289,6 +298,41 @@ def backward(params, program, x, output, grad_output, grads, grad_input, space, 
         grad_input.shape[0] == n and n > 0,
         parts,
     )
+
+
+@njit
+def kept(program, n, space):
+    """Where space keeps dL/d(output), the output and the inputs."""
+    data, o, behind, size = pointer(space), program[0, OUTPUTS], program[0, TRAIN_SPACE], space.itemsize
+    first = at(data, room(behind, n) * size)
+    second, third = at(data, room(behind + o, n) * size), at(data, room(behind + 2 * o, n) * size)
+    return dense(n, o, first), dense(n, o, second), dense(n, program[0, INPUTS], third)
+
+
+@kernel("params[p], program:int64[t, c], x[n, i] -> out[n, o], space[s]")
+def forward_saving(params, program, x, out, space):
+    """As `forward`; space keeps the inputs and outputs too."""
+    found, n = fits(params, program, x, out), x.shape[0]
+    if found != OK or space.size < reserve(program, n):
+        return max(found, BAD_SHAPE)
+    _, y, x_kept = kept(program, n, space)
+    ones = Matrix(one(y.data), 0, 0)
+    gate(n, x.shape[1], matrix(x), ones, 1.0, x_kept, False)
+    found = run_forward(pointer(params), program, x_kept, y, pointer(space), n, TRAINING, 1)
+    gate(n, out.shape[1], y, ones, 1.0, matrix(out), False)
+    return found
+
+
+@kernel("params[p], program:int64[t, c], grad_output[n, o] -> grads[p], grad_input[n, i], space[s]")
+def backward_saved(params, program, grad_output, grads, grad_input, space):
+    """As `backward`, after `forward_saving`."""
+    found, n = fits(params, program, grad_input, grad_output), grad_input.shape[0]
+    if found != OK or space.size < reserve(program, n) or grads.size != params.size:
+        return max(found, BAD_SHAPE)
+    g, y, x = kept(program, n, space)
+    gate(n, grad_output.shape[1], matrix(grad_output), Matrix(one(g.data), 0, 0), 1.0, g, False)
+    grad_x = matrix(grad_input)
+    return run_backward(pointer(params), pointer(grads), program, x, y, grad_x, g, pointer(space), n, 1, 1)
 
 
 @native(
@@ -322,7 +366,7 @@ def training_fits(program, x, target, labels, params, grads, state, space, n):
     targets = labels.size == samples if labels.size else target.shape == (samples, o)
     if not targets or x.shape[1] != program[0, INPUTS] or params.size != program[0, PARAMETERS]:
         return BAD_SHAPE
-    if space.size < room(program[0, TRAIN_SPACE] + 3 * o + x.shape[1], n):
+    if space.size < reserve(program, n):
         return BAD_SHAPE
     if overlaps(params, x) or overlaps(params, grads) or overlaps(params, target) or overlaps(grads, x):
         return OVERLAP

@@ -155,12 +155,13 @@ def test_predict_from_many_threads():
             assert_array_equal(result, y)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("clone", CLONES)
-def test_copies_are_whole_and_independent(clone):
-    net, x = small_net(), data()
+def test_copies_are_whole_and_independent(clone, dtype):
+    net, x = small_net(dtype), data(dtype=dtype)
     net.fit(x, x[:, :2], loss=fc.MSELoss(), optimizer=fc.SGD(0.1), epochs=2)
     twin, before = clone(net), net.params.copy()
-    assert repr(twin) == repr(net) and twin.history == net.history
+    assert repr(twin) == repr(net) and twin.history == net.history and twin.dtype == dtype
     assert_array_equal(twin.params, net.params)
     assert_array_equal(twin.grads, net.grads)
     assert_array_equal(twin.predict(x), net.predict(x))

@@ -1,0 +1,219 @@
+"""Layers, networks, losses and optimizers as arguments of `@njit` functions.
+
+A layer is there what the kernels take: its program, its flat vectors and its memory for training. The types
+hold the dtype and a hash of the kernels, no sizes: a function is compiled once for all networks of a dtype,
+and anew after an upgrade of fastfc.
+"""
+
+from contextlib import ExitStack
+
+import numpy as np
+from numba import njit, types
+from numba.core import cgutils, errors
+from numba.extending import (
+    NativeValue,
+    make_attribute_wrapper,
+    models,
+    overload_method,
+    register_model,
+    typeof_impl,
+    unbox,
+)
+
+from .kernels import edge
+from .kernels import program as native
+from .kernels.activations import as_rows
+from .kernels.cache import source_hash
+from .layers import Layer
+from .losses import Loss
+from .optimizers import SGD
+
+
+class FromHandle(types.Type):
+    """Type of an object whose `_handle` is a tuple of its parts, with names and types of the parts."""
+
+    def __init__(self, kind, parts):
+        self.parts = parts
+        super().__init__(f"fastfc.{kind}({', '.join(map(str, parts.values()))}, kernels {source_hash()[:16]})")
+
+
+class LayerType(FromHandle):
+    def __init__(self, dtype):
+        self.dtype = dtype
+        flat = types.Array(dtype, 1, "C")
+        table = types.Array(types.int64, 2, "C", readonly=True)
+        tape = types.Array(types.int64, 1, "C")
+        super().__init__("Layer", {"program": table, "params": flat, "grads": flat, "space": flat, "tape": tape})
+
+
+class LossType(FromHandle):
+    def __init__(self, code):
+        self.code = code
+        super().__init__(f"Loss {code}", {})
+
+
+class OptimizerType(FromHandle):
+    def __init__(self, code, dtype):
+        self.code, self.dtype = code, dtype
+        super().__init__(
+            f"Optimizer {code}",
+            {
+                "hyper": types.Array(types.float64, 1, "C"),
+                "state": types.Array(dtype, 2, "C"),
+                "count": types.Array(types.int64, 1, "C"),
+            },
+        )
+
+
+@typeof_impl.register(Layer)
+def type_of_layer(layer, context):
+    if layer.in_features is None or layer.dtype is None:
+        raise errors.NumbaTypeError(f"{layer} has no width of its own; put it behind a Linear for @njit functions")
+    return LayerType(edge.DTYPES[layer.dtype])
+
+
+@typeof_impl.register(Loss)
+def type_of_loss(loss, context):
+    return LossType(loss.code)
+
+
+@typeof_impl.register(SGD)
+def type_of_optimizer(optimizer, context):
+    return OptimizerType(optimizer.code, edge.DTYPES[optimizer.state.dtype])
+
+
+class FromHandleModel(models.StructModel):
+    def __init__(self, manager, kind):
+        super().__init__(manager, kind, list(kind.parts.items()))
+
+
+for kind in (LayerType, LossType, OptimizerType):
+    register_model(kind)(FromHandleModel)
+
+    @unbox(kind)
+    def unbox_handle(kind, value, c):
+        result = cgutils.create_struct_proxy(kind)(c.context, c.builder)
+        failed = cgutils.alloca_once_value(c.builder, cgutils.true_bit)
+        with ExitStack() as stack:
+            handle = c.pyapi.object_getattr_string(value, "_handle")
+            with cgutils.early_exit_if_null(c.builder, stack, handle):
+                pass
+            parts = c.unbox(types.Tuple(list(kind.parts.values())), handle)
+            c.pyapi.decref(handle)
+            for i, name in enumerate(kind.parts):
+                setattr(result, name, c.builder.extract_value(parts.value, i))
+            c.builder.store(parts.is_error, failed)
+        return NativeValue(result._getvalue(), is_error=c.builder.load(failed))
+
+
+for kind, names in (
+    (LayerType, ("program", "params", "grads", "space", "tape")),
+    (OptimizerType, ("hyper", "state", "count")),
+):
+    for name in names:
+        make_attribute_wrapper(kind, name, name)
+
+
+@overload_method(LayerType, "predict")
+def predict(net, x, out=None, params=None):
+    own_params, own_out = is_none(params), is_none(out)
+    if own_out and x.ndim == 1:
+
+        def one(net, x, out=None, params=None):
+            y = np.empty(net.program[0, native.OUTPUTS], net.params.dtype)
+            vector = net.params if own_params else params
+            edge.check(native.predict(vector, net.program, as_rows(x), as_rows(y), 1))
+            return y
+
+        return one
+    if own_out:
+
+        def rows(net, x, out=None, params=None):
+            y = np.empty((x.shape[0], net.program[0, native.OUTPUTS]), net.params.dtype)
+            vector = net.params if own_params else params
+            edge.check(native.predict(vector, net.program, x, y, 1))
+            return y
+
+        return rows
+
+    def into(net, x, out=None, params=None):
+        vector = net.params if own_params else params
+        edge.check(native.predict(vector, net.program, as_rows(x), as_rows(out), 1))
+        return out
+
+    return into
+
+
+def is_none(kind):
+    return kind is None or isinstance(kind, (types.NoneType, types.Omitted))
+
+
+@overload_method(LayerType, "predict_one")
+def predict_one(net, x, out):
+    def run(net, x, out):
+        edge.check(native.predict(net.params, net.program, as_rows(x), as_rows(out), 1))
+
+    return run
+
+
+@overload_method(LayerType, "forward")
+def forward(net, x):
+    def run(net, x):
+        n = x.shape[0]
+        out = np.empty((n, net.program[0, native.OUTPUTS]), net.params.dtype)
+        net.tape[0] = -1
+        enough(native.reserve(net.program, n), net.space)
+        edge.check(native.forward_saving(net.params, net.program, x, out, net.space))
+        net.tape[0] = n
+        return out
+
+    return run
+
+
+@overload_method(LayerType, "backward")
+def backward(net, grad_output):
+    def run(net, grad_output):
+        n = net.tape[0]
+        if n < 0:
+            raise ValueError("fastfc: backward needs what forward saves; call forward(x) first")
+        grad_input = np.empty((n, net.program[0, native.INPUTS]), net.params.dtype)
+        edge.check(native.backward_saved(net.params, net.program, grad_output, net.grads, grad_input, net.space))
+        return grad_input
+
+    return run
+
+
+@njit
+def enough(numbers, space):
+    if numbers > space.size:
+        raise ValueError("fastfc: no memory for batches of this size; call reserve(batch_size) before, in Python")
+
+
+@overload_method(LayerType, "train_step")
+def train_step(net, x, y, loss, optimizer):
+    if not isinstance(loss, LossType) or not isinstance(optimizer, OptimizerType):
+        raise errors.TypingError("train_step takes a loss and an optimizer, such as fc.MSELoss() and fc.SGD()")
+    loss_code, code, same_dtype = loss.code, optimizer.code, optimizer.dtype == net.dtype
+    classes = y.ndim == 1 and isinstance(y.dtype, types.Integer)
+
+    def of_classes(net, x, y, loss, optimizer):
+        enough(native.reserve(net.program, x.shape[0]), net.space)
+        state = optimizer.state if same_dtype else np.empty((0, 0), net.params.dtype)
+        status, value = native.step(
+            x, net.program, x[:0], y.astype(np.int64), optimizer.hyper, net.params, net.grads, state,
+            optimizer.count, net.space, loss_code, code, 1,
+        )  # fmt: skip
+        edge.check(status)
+        return value
+
+    def of_numbers(net, x, y, loss, optimizer):
+        enough(native.reserve(net.program, x.shape[0]), net.space)
+        state = optimizer.state if same_dtype else np.empty((0, 0), net.params.dtype)
+        status, value = native.step(
+            x, net.program, y, np.empty(0, np.int64), optimizer.hyper, net.params, net.grads, state,
+            optimizer.count, net.space, loss_code, code, 1,
+        )  # fmt: skip
+        edge.check(status)
+        return value
+
+    return of_classes if classes else of_numbers
