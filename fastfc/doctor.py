@@ -1,7 +1,6 @@
 """`fastfc doctor`: what fastfc finds on this machine."""
 
 import importlib
-import os
 import platform
 import subprocess
 from importlib import metadata
@@ -10,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fastfc import __version__
-
-CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+from fastfc.kernels.threads import cores, quota
 
 
 def processor():
@@ -25,41 +23,6 @@ def processor():
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def cores():
-    """The cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def cpu_max(cgroup):
-    """Quota and period of one control group, as text; the quota is "max" or -1 without limit."""
-    for files in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):  # version 2, version 1
-        try:
-            return " ".join((cgroup / file).read_text() for file in files).split()
-        except OSError:
-            continue
-    return "max", "1"
-
-
-def quota(root=CGROUPS, membership=MEMBERSHIP):
-    """Processor seconds a second that the container allows, the least of all levels; None without limit."""
-    if not membership.exists():
-        return None
-    limits = []
-    for line in membership.read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        base = root / "cpu" if controllers else root
-        level = base / path.lstrip("/")
-        for cgroup in (level, *level.parents):
-            limit, period = cpu_max(cgroup)
-            if limit not in ("max", "-1"):
-                limits.append(int(limit) / int(period))
-            if cgroup == base:
-                break
-    return min(limits, default=None)
 
 
 def threading_layers():

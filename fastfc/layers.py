@@ -47,10 +47,11 @@ class Layer:
     _n_threads = 1
     _programs: dict[int, Program] | None = None  # by the width of x
     _space: NDArray[Any] = np.zeros(0, np.float32)  # memory for training
+    _room: tuple[Program | None, int] = None, 0  # the program and the samples that it has room for
     _saved: tuple[Any, ...] | None = None  # what backward needs from forward
     _tape: NDArray[np.int64] | None = None  # in nopython code: samples of the last forward, or -1
     _owner: weakref.ref[Layer] | None = None  # the network whose vectors hold our parameters
-    _not_pickled: tuple[str, ...] = ("_programs", "_space", "_saved", "_tape", "_owner")
+    _not_pickled: tuple[str, ...] = ("_programs", "_space", "_room", "_saved", "_tape", "_owner")
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
@@ -95,7 +96,7 @@ class Layer:
         program = self._program_for(x)
         out = np.empty((x.shape[0], program.outputs), x.dtype)
         params, _ = self._vectors(x.dtype)
-        self._call(native.predict, program, x, params, program.table, x, out)
+        self._call(native.predict, program, len(x), params, program.table, x, out)
         return out
 
     def predict_one(self, x: NDArray[Any], out: NDArray[Any]) -> None:
@@ -124,7 +125,7 @@ class Layer:
         out, space = np.empty((x.shape[0], program.outputs), x.dtype), self._space_for(program, len(x), x.dtype)
         params, _ = self._vectors(x.dtype)
         self._saved = None
-        self._call(native.forward, program, x, params, program.table, x, out, space)
+        self._call(native.forward, program, len(x), params, program.table, x, out, space)
         self._saved = program, x, out, space
         return out
 
@@ -155,7 +156,7 @@ class Layer:
         grad_input = np.empty(x.shape, x.dtype)
         params, grads = self._vectors(x.dtype)
         arrays = params, program.table, x, output, grad_output, grads, grad_input, space
-        self._call(native.backward, program, x, *arrays)
+        self._call(native.backward, program, len(x), *arrays)
         return grad_input
 
     def update_parameters(self, lr: float) -> None:
@@ -199,31 +200,34 @@ class Layer:
 
     def _space_for(self, program: Program, n: int, dtype: Any) -> NDArray[Any]:
         """Memory for training in batches of n, the same again if it is large enough."""
-        size = program.space(n)
-        if self._space.size < size or self._space.dtype != dtype:
-            self._space = aligned_zeros(size, dtype)
-        self._tape = np.array([-1])
+        if self._room[0] is not program or n > self._room[1] or self._space.dtype != dtype:
+            size = program.space(n)
+            if self._space.size < size or self._space.dtype != dtype:
+                self._space = aligned_zeros(size, dtype)
+            self._room, self._tape = (program, n), np.zeros(1, np.int64)
+        assert self._tape is not None
+        self._tape[0] = -1
         return self._space
 
     @property
     def _handle(self) -> tuple[Any, ...]:
         """What we are in nopython code, see nopython.LayerType."""
         program = self._program_for(np.zeros((0, self.in_features or 0), self.dtype))
-        if self._space.dtype != self.dtype or self._tape is None:
+        if self._tape is None:
             self._space_for(program, 0, self.dtype)
         return program.table, self.params, self.grads, self._space, self._tape
 
     def _vectors(self, dtype: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """params and grads, of the dtype of the input where we have no parameters."""
-        if self.dtype is None:
-            return np.zeros(0, dtype), np.zeros(0, dtype)
-        return self.params, self.grads
+        if self.params.size:
+            return self.params, self.grads
+        return np.zeros(0, dtype), np.zeros(0, dtype)
 
-    def _call(self, kernel: Any, program: Program, x: NDArray[Any], *args: Any) -> Any:
-        """Run a native function of networks, on several threads where that is asked for and pays."""
+    def _call(self, kernel: Any, program: Program, n: int, *args: Any) -> Any:
+        """Run a native function on n samples, on several threads where that is asked for and pays."""
         if self._n_threads == 1:
             return kernel.call(*args, 1)
-        with launch(self._n_threads, program.multiplications * len(x)) as parts:
+        with launch(self._n_threads, program.multiplications * n) as parts:
             return kernel.call(*args, parts)
 
     def _check_rows(self, x: NDArray[Any]) -> NDArray[Any]:

@@ -98,15 +98,14 @@ class SGD:
 
     def prepare(self, network: Layer) -> NDArray[Any]:
         """The state for this network's parameters, a row for each of the rule's vectors; zeros at first."""
-        params, rows = network.params, 1 if self.hyper[1] else 0
-        if self.state.shape[0] < max(rows, 1) and (self.state.shape, self.state.dtype) != (
-            (rows, params.size),
-            params.dtype,
-        ):
+        params, state, rows = network.params, self.state, 1 if self.hyper[1] else 0
+        if state.shape == (rows, params.size) and state.dtype == params.dtype:
+            return state
+        if len(state) == 0:
             self.state = np.zeros((rows, params.size), params.dtype)
-        elif self.state.shape[1] != params.size or self.state.dtype != params.dtype:
+        elif state.shape[1] != params.size or state.dtype != params.dtype:
             raise ValueError(
-                f"{self}: its velocity is for {self.state.shape[1]} {self.state.dtype} parameters, the network "
+                f"{self}: its velocity is for {state.shape[1]} {state.dtype} parameters, the network "
                 f"has {params.size} {params.dtype}; use a new optimizer for each network"
             )
         return self.state

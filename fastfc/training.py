@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # What a native call may take while Ctrl-C waits for it, at the speed of the latest one.
 CALL_SECONDS = 0.05
-NO_ORDER = np.zeros(0, np.int64)
+NOTHING = np.zeros(0, np.int64)
 
 
 @dataclass
@@ -84,8 +84,9 @@ def train_step(network: Network, x: ArrayLike, y: ArrayLike, loss: Loss, optimiz
     x = network._join(x)
     program = network._program_for(x)
     target = as_target(network, x, y, loss, program)
+    given = arguments(network, program, x, target, optimizer, len(x))
     try:
-        return Run(network, program, x, target, loss, optimizer, len(x)).step()
+        return network._call(native.step, program, len(x), *given, loss.code, optimizer.code)
     except ValueError:
         loss.check_values(target, (len(x), program.outputs))  # says more than the kernel can
         raise
@@ -155,16 +156,15 @@ def fit(
             raise ValueError(f"fit: validation_data must be (x, y), got {len(validation_data)} items")
         x_val, y_val = check_data(network, *validation_data, loss)
     rng = np.random.default_rng(seed)
-    run = Run(network, network._program_for(x), x, y, loss, optimizer, batch_size)
+    data = Epochs(network, x, y, loss, optimizer, batch_size)
 
     network.history = history = History()
     line = Progress(progress, epochs, len(x))
     try:
         for epoch in range(epochs):
-            start, total = time.perf_counter(), 0.0
-            order = rng.permutation(len(x)) if shuffle else NO_ORDER
-            for done, part in run.epoch(order):
-                total += part
+            start = time.perf_counter()
+            order = rng.permutation(len(x)) if shuffle else NOTHING
+            for done, total in data.run(order):
                 line.show(epoch, done, total / done, history)
             if validation_data is not None:
                 val_loss = mean_loss(network, x_val, y_val, loss, batch_size=1024)
@@ -193,49 +193,45 @@ def evaluate(network: Network, x: ArrayLike, y: ArrayLike, loss: Loss, batch_siz
     return mean_loss(network, *check_data(network, x, y, loss), loss, batch_size)
 
 
-class Run:
-    """Steps on some data with one loss and one optimizer, several of them in one native call."""
+def arguments(
+    network: Network, program: Program, x: NDArray[Any], target: NDArray[Any], optimizer: SGD, batch_size: int
+) -> tuple[Any, ...]:
+    """What the native functions take for training on this data in batches of this size."""
+    params, grads = network._vectors(x.dtype)
+    state = optimizer.prepare(network)
+    space = network._space_for(program, batch_size, x.dtype)
+    network._saved = None  # the space is used anew
+    targets, labels = (x[:0], target) if target.dtype == np.int64 else (target, NOTHING)
+    return x, program.table, targets, labels, optimizer.hyper, params, grads, state, optimizer.count, space
+
+
+class Epochs:
+    """Epochs on some data, each in as few native calls as Ctrl-C allows, which Python answers between calls."""
 
     def __init__(
         self,
         network: Network,
-        program: Program,
         x: NDArray[Any],
         target: NDArray[Any],
         loss: Loss,
         optimizer: SGD,
         batch_size: int,
     ) -> None:
-        self.network, self.program, self.x, self.batch_size = network, program, x, min(batch_size, len(x))
-        params, grads = network._vectors(x.dtype)
-        state = optimizer.prepare(network)
-        space = network._space_for(program, self.batch_size, x.dtype)
-        network._saved = None  # the space is used anew
-        classes = target.ndim == 1 and target.dtype == np.int64
-        labels = target if classes else NO_ORDER
-        targets = x[:0] if classes else target
-        self.inputs = x, program.table, targets, labels
-        self.rest = optimizer.hyper, params, grads, state, optimizer.count, space
+        self.network, self.program = network, network._program_for(x)
+        self.n, self.batch_size = len(x), min(batch_size, len(x))
         self.codes = loss.code, optimizer.code
+        self.given = arguments(network, self.program, x, target, optimizer, self.batch_size)
+        self.steps = max(1, int(CALL_SECONDS * 1e9 / (6 * self.batch_size * (self.program.multiplications + 1))))
 
-    def step(self) -> float:
-        """One step on all the data; the loss before it."""
-        return self.network._call(native.step, self.program, self.x, *self.inputs, *self.rest, *self.codes)
-
-    def epoch(self, order: NDArray[np.int64]) -> Iterator[tuple[int, float]]:
-        """Steps on all the data; after each native call the number of samples done and the sum of the call's losses.
-
-        A call takes so many steps that Ctrl-C, which Python answers between calls, never waits long.
-        """
-        n, done = len(self.x), 0
-        batch = self.x[: self.batch_size]
-        steps = max(1, int(CALL_SECONDS * 1e9 / (6 * self.batch_size * (self.program.multiplications + 1))))
-        while done < n:
-            last, start = min(n, done + steps * self.batch_size), time.perf_counter()
-            arguments = *self.inputs, order, *self.rest, done, last, self.batch_size, *self.codes
-            total = self.network._call(native.steps, self.program, batch, *arguments)
-            taken = -(-(last - done) // self.batch_size)
-            steps = max(1, int(taken * CALL_SECONDS / (time.perf_counter() - start)))
+    def run(self, order: NDArray[np.int64]) -> Iterator[tuple[int, float]]:
+        """One epoch; after each call the number of samples done and the sum of their losses."""
+        done, total = 0, 0.0
+        while done < self.n:
+            last, start = min(self.n, done + self.steps * self.batch_size), time.perf_counter()
+            rest = order, done, last, self.batch_size, *self.codes
+            total += self.network._call(native.steps, self.program, self.batch_size, *self.given, *rest)
+            seconds = (time.perf_counter() - start) * self.batch_size / (last - done)
+            self.steps = max(1, int(CALL_SECONDS / seconds))
             done = last
             yield done, total
 
@@ -264,12 +260,15 @@ def check_data(network: Network, x: ArrayLike, y: ArrayLike, loss: Loss) -> tupl
 
 def as_target(network: Network, x: NDArray[Any], y: ArrayLike, loss: Loss, program: Program) -> NDArray[Any]:
     """y as the kernels take it; its values are not looked at."""
-    if len(x) == 0:
+    n, width = x.shape[0], program.outputs
+    if n and type(y) is np.ndarray and y.shape == (n, width) and y.dtype == x.dtype:
+        return y
+    if n == 0:
         raise ValueError(f"{network}: x has shape {x.shape}; give at least one sample")
     y = as_real(network._join_targets(y), network, "y")
     if y.shape[:1] != x.shape[:1]:
         raise ValueError(f"{network}: x has shape {x.shape}, y {y.shape}; give one target for each sample")
-    return loss.as_target(y, (len(x), program.outputs), x.dtype)
+    return loss.as_target(y, (n, width), x.dtype)
 
 
 def check_loss_and_optimizer(loss: Loss, optimizer: SGD) -> None:

@@ -6,8 +6,22 @@ from numba.extending import overload
 
 from fastfc.kernels.activations import IDENTITY
 from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, overlaps
-from fastfc.kernels.gemm import CHUNK, Matrix, matrix, product, zeros
-from fastfc.kernels.simd import at, itemsize, load, load_first, one, pointer, splat, store_first, width
+from fastfc.kernels.gemm import CHUNK, Matrix, copy_matrix, matrix, product, zeros
+from fastfc.kernels.simd import (
+    allocate,
+    at,
+    is_null,
+    itemsize,
+    load,
+    load_first,
+    one,
+    pointer,
+    release,
+    splat,
+    store_first,
+    sum_of_lanes,
+    width,
+)
 from fastfc.kernels.threads import launch, part
 
 
@@ -30,6 +44,10 @@ def sums_in_registers(g, n, o, row, out, accumulate):
         elif some <= lanes:
             for _ in range(n):
                 s0 = s0 + load_first(here, some, 0.0)
+                here = at(here, row)
+        elif some <= 2 * lanes:
+            for _ in range(n):
+                s0, s1 = s0 + load(here), s1 + load_first(at(here, lanes * size), some - lanes, 0.0)
                 here = at(here, row)
         else:
             for _ in range(n):
@@ -70,11 +88,47 @@ def sums_by_rows(g, n, o, row, out, accumulate):
 
 
 @njit
+def vector_sum(n, x):
+    """Σ x[p]: element p is added to lane p, modulo four registers; then the lanes are added."""
+    size, lanes = itemsize(x), width(x)
+    step = lanes * size
+    s0 = s1 = s2 = s3 = splat(x, 0.0)
+    for p in range(0, n, 4 * lanes):
+        here, some = at(x, p * size), n - p
+        if some >= 4 * lanes:
+            s0, s1 = s0 + load(here), s1 + load(at(here, step))
+            s2, s3 = s2 + load(at(here, 2 * step)), s3 + load(at(here, 3 * step))
+        else:
+            s0, s1 = s0 + load_first(here, some, 0.0), s1 + load_first(at(here, step), some - lanes, 0.0)
+            s2 = s2 + load_first(at(here, 2 * step), some - 2 * lanes, 0.0)
+            s3 = s3 + load_first(at(here, 3 * step), some - 3 * lanes, 0.0)
+    return sum_of_lanes((s0 + s1) + (s2 + s3))
+
+
+@njit
+def sum_of_one_column(g, out, accumulate):
+    n, row, x, size = g.shape[0], g.strides[0], pointer(g), g.itemsize
+    wanted = 0 if row == size else n * size
+    copy, memory = allocate(x, wanted)
+    if wanted and is_null(memory):
+        return NO_MEMORY
+    if wanted:
+        copy_matrix(1, n, Matrix(x, 0, row), Matrix(copy, 0, size))
+        x = copy
+    total = vector_sum(n, x)
+    out[0] = out[0] + total if accumulate else total
+    release(memory)
+    return OK
+
+
+@njit
 def column_sums(g, out, accumulate):
     """out (+)= the column sums of at most CHUNK rows."""
     n, o = g.shape
+    if o == 1:
+        return sum_of_one_column(g, out, accumulate)
     size, lanes = out.itemsize, width(pointer(out))
-    if n > 0 and (o == 1 or (g.strides[1] == size and out.strides[0] == size)):
+    if n > 0 and g.strides[1] == size and out.strides[0] == size:
         if o <= 4 * lanes:
             sums_in_registers(pointer(g), n, o, g.strides[0], pointer(out), accumulate)
         else:
@@ -93,18 +147,19 @@ def _dense_bias_grad(grad_output, out, accumulate):
         return BAD_SHAPE
     if overlaps(out, grad_output):
         return OVERLAP
-    if n <= CHUNK:
-        return column_sums(grad_output, out, accumulate)
-    total, partial = np.empty(o, out.dtype), np.empty(o, out.dtype)
-    if accumulate:
+    # the sum grows beside out, which stays as it is if memory runs out on the way
+    total, partial = (np.empty(o, out.dtype), np.empty(o, out.dtype)) if n > CHUNK else (out, out)
+    if accumulate and n > CHUNK:
         total[:] = out
-    found = column_sums(grad_output[:CHUNK], total, accumulate)
-    for r in range(CHUNK, n, CHUNK):
-        found += column_sums(grad_output[r : r + CHUNK], partial, 0)
-        total += partial
+    found = OK
+    for r in range(0, max(n, 1), CHUNK):
+        found += column_sums(grad_output[r : r + CHUNK], partial if r else total, accumulate and not r)
+        if r:
+            total += partial
     if found != OK:
         return NO_MEMORY
-    out[:] = total
+    if n > CHUNK:
+        out[:] = total
     return OK
 
 
@@ -115,12 +170,12 @@ def _dense_bias_grad_threads(grad_output, out, accumulate, parts):
         return BAD_SHAPE
     if overlaps(out, grad_output):
         return OVERLAP
-    if n <= o:
+    chunks = max(1, (n + CHUNK - 1) // CHUNK)
+    if chunks < parts:
         for p in prange(parts):
             columns = part(p, parts, o)
             failed += _dense_bias_grad(grad_output[:, columns], out[columns], accumulate)
         return NO_MEMORY if failed else OK
-    chunks = max(1, (n + CHUNK - 1) // CHUNK)
     partials = np.empty((chunks, o), out.dtype)
     if accumulate:
         partials[0] = out
@@ -140,7 +195,8 @@ def run(grad_output, out, accumulate, n_threads):
     if n_threads == 1:
         _dense_bias_grad.call(grad_output, out, accumulate)
         return
-    with launch(n_threads, np.size(grad_output)) as parts:
+    # reading an element takes as long as two multiplications (asv: threads.LaunchBiasGrad)
+    with launch(n_threads, 2 * np.size(grad_output)) as parts:
         if parts == 1:
             _dense_bias_grad.call(grad_output, out, accumulate)
         else:
@@ -156,7 +212,8 @@ def dense_bias_grad(grad_output, out, n_threads=1):
     out : (o,), same dtype, any stride, overwritten and never read; must not overlap grad_output
     n_threads : int, at most this many threads; the bits are the same for any number
 
-    The rows are added in order; of more than gemm.CHUNK rows, each CHUNK for itself, and the sums in order.
+    The rows are added in order; of more than gemm.CHUNK rows, each CHUNK for itself, and the sums in order. A
+    single column is summed in lanes, see vector_sum.
     """
     run(grad_output, out, 0, n_threads)
 

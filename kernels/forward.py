@@ -5,7 +5,7 @@ from numba.extending import overload
 
 from fastfc.kernels.activations import fused_code, literal_code
 from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, overlaps
-from fastfc.kernels.gemm import Matrix, matrix, product
+from fastfc.kernels.gemm import Matrix, forward_product, matrix
 from fastfc.kernels.simd import pointer
 from fastfc.kernels.threads import launch, multiplications, part
 
@@ -23,7 +23,8 @@ def _dense_forward(x, weight, bias, out, activation):
     found = status(x, weight, bias, out)
     if found == OK:
         row = Matrix(pointer(bias), 0, bias.strides[0])
-        found = product(matrix(out), matrix(x), matrix(weight), row, out.shape[0], out.shape[1], x.shape[1], activation)
+        (n, o), i = out.shape, x.shape[1]
+        found = forward_product(matrix(out), matrix(x), matrix(weight), row, n, o, i, activation)
     return found
 
 
@@ -55,7 +56,8 @@ def dense_forward(x, weight, bias, out, activation="identity", n_threads=1):
     activation : "identity", "relu", "sigmoid" or "tanh", applied while the sums are in registers or L1
     n_threads : int, at most this many threads; the bits are the same for any number
 
-    Each element is one chain of fused multiply-adds from the bias on, in the order of i.
+    Each element is one chain of fused multiply-adds from the bias on, in the order of i; long sums of a layer with
+    few outputs are dot products, see gemm.dot.
 
     Examples
     --------

@@ -4,7 +4,9 @@
 
 Every element of C is one chain of fused multiply-adds, which begins with `start` and runs in the order of
 the k summands. Blocks only interrupt a chain, they never split it: its value so far waits in C. So the
-bits of an element do not depend on m, n, strides, blocks or the number of threads.
+bits of an element do not depend on m, n, strides, blocks or the number of threads. Layers of very few
+columns with long sums take another way, `dot_products`: many short chains side by side, added in a fixed
+order. The layer's sizes alone decide which.
 
 Tiles of C are summed in registers (`simd.multiply_tile`). Around them stand the loops of Goto and van de
 Geijn, "Anatomy of high-performance matrix multiplication" (2008), as in BLIS: blocks of B and A are
@@ -16,11 +18,12 @@ from collections import namedtuple
 import numpy as np
 from numba import njit, types
 
-from fastfc.kernels.activations import RELU, SIGMOID, TANH, sigmoid_row, tanh_row
+from fastfc.kernels.activations import IDENTITY, RELU, SIGMOID, TANH, relu_row, sigmoid_row, tanh_row
 from fastfc.kernels.edge import NO_MEMORY, OK, native
 from fastfc.kernels.simd import (
     allocate,
     at,
+    fma,
     host_isa,
     infinity,
     is_null,
@@ -33,8 +36,10 @@ from fastfc.kernels.simd import (
     pointer,
     read,
     release,
+    splat,
     store,
     store_first,
+    sum_of_lanes,
     tile_columns,
     tile_rows,
     transpose_block,
@@ -52,15 +57,19 @@ BLOCK_COLUMNS = 2048
 HALF_L2 = l2_bytes() // 2
 # Nor is one that fewer tiles use.
 IN_PLACE_TILES = 16
-# Up to this size B's block is gone through along rows of C, which C prefers; then down its columns.
-ROWWISE_BYTES = l2_bytes() // 4
+# Up to this size B's block is gone through along rows of C, which C prefers; then down its columns. Blocks are made
+# as small if sums are so short that it is C that takes the time.
+ROWWISE_BYTES, SHORT = l2_bytes() // 4, 128
 # Rows of B that are copied from left to right at a time.
 PACK_ROWS = 16
-# So few rows use each element of B so rarely that a panel has to stay in L1, and a B that is not copied has to be
-# read in its order in memory, STREAM_DEPTH whole rows at a time.
-FEW_ROWS, PANEL_DEPTH, STREAM_DEPTH = 4, 64, 16
+# So few rows use each element of B so rarely that a panel has to stay in L1. A B that is not copied and meets one
+# tile only has to be read in its order in memory, STREAM_DEPTH whole rows at a time, a quarter if they are crowded.
+FEW_ROWS, PANEL_DEPTH, STREAM_DEPTH = 4, 64, 64
 # Squares of Bᵀ side by side for one row: more of them are more streams than the processor prefetches.
 SQUARES = 2
+# So few columns and so long sums are faster as dot products. Twice as many columns where B is Wᵀ, whose columns are
+# rows in memory.
+NARROW, LONG = 4, 64
 # Rows of a batch that are summed in one chain.
 CHUNK = 4096
 
@@ -102,18 +111,24 @@ def tile(dtype=np.float32):
 
 
 @njit
+def crowded(stride):
+    """Whether memory so far apart falls into the same few sets of L1, which hold a dozen lines."""
+    return stride % 4096 == 0
+
+
+@njit
 def ceil_div(a, b):
     return (a + b - 1) // b
 
 
 @njit
-def first_row(u, m, tiles):
-    """Where tile u begins, of m rows in tiles of nearly equal height: 32 rows are 11 + 11 + 10, not 14 + 14 + 4."""
-    return u * (m // tiles) + min(u, m % tiles)
+def first_row(u, short, tall):
+    """Where tile u begins, of which the first `tall` have one row more than the others, which have `short` rows."""
+    return u * short + min(u, tall)
 
 
-@njit
-def pack(count, k, source, across, along, target, target_width):
+@native(lambda dtype: types.int64(types.CPointer(dtype), *[types.int64] * 4, types.CPointer(dtype), types.int64))
+def pack(source, count, k, across, along, target, target_width):
     """target[p, i] = source[i * across + p * along] for i < count, p < k; rows of target_width elements.
 
     This copies panels of A (i are its rows) and of B (i are its columns). Elements from `count` on are
@@ -139,6 +154,7 @@ def pack(count, k, source, across, along, target, target_width):
             for p in range(k):
                 for i in range(some):
                     write(at(there, p * target_row + i * size), read(at(here, i * across + p * along)))
+    return OK
 
 
 @njit
@@ -148,13 +164,23 @@ def copy_matrix(m, n, source, target):
             write(element(target, i, j), read(element(source, i, j)))
 
 
-@njit
-def finish(activation, count, values):
-    """The activations that are not done in registers, in place."""
-    if activation == SIGMOID:
+@native(lambda dtype: types.int64(types.CPointer(dtype), types.int64, types.int64))
+def apply(values, count, activation):
+    """values = f(values), neighbours in memory."""
+    if activation == RELU:
+        relu_row(count, values, values)
+    elif activation == SIGMOID:
         sigmoid_row(count, values, values)
     elif activation == TANH:
         tanh_row(count, values, values)
+    return OK
+
+
+@njit
+def finish(activation, count, values):
+    """The activations that are not done in registers, in place."""
+    if activation in (SIGMOID, TANH):
+        apply(values, count, activation)
 
 
 @njit
@@ -173,12 +199,84 @@ def row_times_transposed(c, a, b, start, n, k):
     """C = start + A B for one row and a B whose rows are neighbours; k a multiple of the lanes."""
     size, lanes = itemsize(c.data), width(c.data)
     copy_matrix(1, n, start, c)
-    for j in range(0, n, SQUARES * lanes):
+    block = lanes if crowded(b.column) else SQUARES * lanes
+    for j in range(0, n, block):
         for p in range(0, k, lanes):
             a_part = Matrix(element(a, 0, p), a.row, a.column)
-            for q in range(j, min(n, j + SQUARES * lanes), lanes):
+            for q in range(j, min(n, j + block), lanes):
                 b_part = Matrix(element(b, p, q), b.row, b.column)
                 multiply_square(a_part, b_part, Matrix(element(c, 0, q), c.row, size), n - q)
+
+
+@njit
+def dot(k, x, y):
+    """Σ x[p] y[p]: summand p goes to lane p, modulo two registers; then the lanes are added."""
+    size, lanes = itemsize(x), width(x)
+    step, rest = lanes * size, k % (2 * lanes)
+    s = t = splat(x, 0.0)
+    for p in range(0, (k - rest) * size, 2 * step):
+        s = fma(load(at(x, p)), load(at(y, p)), s)
+        t = fma(load(at(x, p + step)), load(at(y, p + step)), t)
+    p, more = (k - rest) * size, rest - lanes
+    s = fma(load_first(at(x, p), rest, 0.0), load_first(at(y, p), rest, 0.0), s)
+    t = fma(load_first(at(x, p + step), more, 0.0), load_first(at(y, p + step), more, 0.0), t)
+    return sum_of_lanes(s + t)
+
+
+@njit
+def four_dots(k, x, x1, x2, x3, y):
+    """The same for four rows: they share y, and no sum has to wait for itself."""
+    size, lanes = itemsize(x), width(x)
+    step, rest = lanes * size, k % (2 * lanes)
+    s0 = s1 = s2 = s3 = t0 = t1 = t2 = t3 = splat(x, 0.0)
+    for p in range(0, (k - rest) * size, 2 * step):
+        q, u, v = p + step, load(at(y, p)), load(at(y, p + step))
+        s0, t0 = fma(load(at(x, p)), u, s0), fma(load(at(x, q)), v, t0)
+        s1, t1 = fma(load(at(x1, p)), u, s1), fma(load(at(x1, q)), v, t1)
+        s2, t2 = fma(load(at(x2, p)), u, s2), fma(load(at(x2, q)), v, t2)
+        s3, t3 = fma(load(at(x3, p)), u, s3), fma(load(at(x3, q)), v, t3)
+    p, more = (k - rest) * size, rest - lanes
+    q, u, v = p + step, load_first(at(y, p), rest, 0.0), load_first(at(y, p + step), more, 0.0)
+    s0, t0 = fma(load_first(at(x, p), rest, 0.0), u, s0), fma(load_first(at(x, q), more, 0.0), v, t0)
+    s1, t1 = fma(load_first(at(x1, p), rest, 0.0), u, s1), fma(load_first(at(x1, q), more, 0.0), v, t1)
+    s2, t2 = fma(load_first(at(x2, p), rest, 0.0), u, s2), fma(load_first(at(x2, q), more, 0.0), v, t2)
+    s3, t3 = fma(load_first(at(x3, p), rest, 0.0), u, s3), fma(load_first(at(x3, q), more, 0.0), v, t3)
+    return sum_of_lanes(s0 + t0), sum_of_lanes(s1 + t1), sum_of_lanes(s2 + t2), sum_of_lanes(s3 + t3)
+
+
+@native(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 4))
+def dot_products(c, a, b, start, m, n, k, activation):
+    """C = f(start + A B) for few columns, with `dot` for each element; as for `product`."""
+    size, lanes = itemsize(c.data), width(c.data)
+    copy_row = ceil_div(k, lanes) * lanes * size
+    a_bytes, b_bytes = 0 if a.column == size else lanes * copy_row, 0 if b.row == size else n * copy_row
+    result, memory = allocate(c.data, m * n * size + a_bytes + b_bytes)
+    if m * n and is_null(memory):
+        return NO_MEMORY
+    a_copy, b_copy = at(result, m * n * size), at(result, m * n * size + a_bytes)
+    columns = Matrix(b_copy, copy_row, size) if b_bytes else Matrix(b.data, b.column, size)
+    if b_bytes:
+        pack(b.data, k, n, b.row, b.column, b_copy, copy_row // size)
+    for i in range(0, m, lanes):
+        some = min(lanes, m - i)
+        rows = Matrix(a_copy, copy_row, size) if a_bytes else Matrix(element(a, i, 0), a.row, size)
+        if a_bytes:
+            pack(element(a, i, 0), k, some, a.column, a.row, a_copy, copy_row // size)
+        for r in range(0, some, 4):
+            r1, r2, r3 = min(r + 1, some - 1), min(r + 2, some - 1), min(r + 3, some - 1)
+            x0, x1, x2, x3 = element(rows, r, 0), element(rows, r1, 0), element(rows, r2, 0), element(rows, r3, 0)
+            for j in range(n):
+                y = element(columns, j, 0)
+                if r1 == r:
+                    d0 = d1 = d2 = d3 = dot(k, x0, y)
+                else:
+                    d0, d1, d2, d3 = four_dots(k, x0, x1, x2, x3, y)
+                for q, d in ((r, d0), (r1, d1), (r2, d2), (r3, d3)):
+                    write(at(result, ((i + q) * n + j) * size), read(element(start, i + q, j)) + d)
+    apply(result, m * n, activation)
+    copy_matrix(m, n, Matrix(result, n * size, size), c)
+    release(memory)
+    return OK
 
 
 @njit(inline="always")
@@ -186,7 +284,8 @@ def blocked(c, a, b, start, m, n, k, activation):
     """The product, for a C whose columns are neighbours."""
     size = itemsize(c.data)
     tiles = ceil_div(m, tile_rows(c.data))
-    rows = ceil_div(m, tiles)
+    # of nearly equal height: 32 rows are 11 + 11 + 10, not 14 + 14 + 4
+    short, tall, rows = m // tiles, m % tiles, ceil_div(m, tiles)
     columns = tile_columns(c.data, rows)
     panel_width = ceil_div(rows, width(c.data)) * width(c.data)
     block_tiles = max(1, HALF_L2 // (panel_width * min(k, DEPTH) * size + 1))
@@ -194,10 +293,12 @@ def blocked(c, a, b, start, m, n, k, activation):
     pack_b = k > 0 and (b.column != size or (k * n * size > HALF_L2 and tiles > IN_PLACE_TILES))
     pack_a = pack_b and m * k * size > HALF_L2 and n > IN_PLACE_TILES * columns
     depth, wide = DEPTH, BLOCK_COLUMNS
+    if k <= SHORT:
+        wide = min(wide, max(1, ROWWISE_BYTES // (max(k, 1) * size) // columns) * columns)
     if m <= FEW_ROWS and pack_b:
         depth, wide = PANEL_DEPTH, columns
-    elif m <= FEW_ROWS and k * n * size > HALF_L2:
-        depth, wide = STREAM_DEPTH, n
+    elif tiles == 1 and n > columns and k * n * size > HALF_L2:
+        depth, wide = STREAM_DEPTH // 4 if crowded(b.row) else STREAM_DEPTH, n
     b_bytes = ceil_div(min(n, wide), columns) * columns * min(k, depth) * size if pack_b else 0
     a_bytes = min(tiles, block_tiles) * panel_width * min(k, depth) * size if pack_a else 0
     b_panels, memory = allocate(b.data, b_bytes + a_bytes)
@@ -222,14 +323,14 @@ def blocked(c, a, b, start, m, n, k, activation):
                     for q in range(j, j_end, columns):
                         panel = at(b_panels, ((q - j) * deep + r * columns) * size)
                         rows_here, columns_here = min(some_rows, deep - r), min(columns, j_end - q)
-                        pack(columns_here, rows_here, element(b, p + r, q), b.column, b.row, panel, columns)
+                        pack(element(b, p + r, q), columns_here, rows_here, b.column, b.row, panel, columns)
             for t in range(0, tiles, block_tiles):
                 t_end = min(tiles, t + block_tiles)
                 if pack_a:
                     for u in range(t, t_end):
-                        i, i_end = first_row(u, m, tiles), first_row(u + 1, m, tiles)
+                        i, i_end = first_row(u, short, tall), first_row(u + 1, short, tall)
                         panel = at(a_panels, (u - t) * a_panel_bytes)
-                        pack(i_end - i, deep, element(a, i, p), a.row, a.column, panel, panel_width)
+                        pack(element(a, i, p), i_end - i, deep, a.row, a.column, panel, panel_width)
                 # along rows of C while all of B's block stays in L1 and L2, else down its columns
                 along_rows = across * columns * deep * size <= ROWWISE_BYTES
                 # then whole rows of C are done at once, and may be one piece of memory
@@ -238,7 +339,7 @@ def blocked(c, a, b, start, m, n, k, activation):
                 for x in range(outer):
                     for y in range(inner):
                         u, q = (t + x, j + y * columns) if along_rows else (t + y, j + x * columns)
-                        i, i_end = first_row(u, m, tiles), first_row(u + 1, m, tiles)
+                        i, i_end = first_row(u, short, tall), first_row(u + 1, short, tall)
                         some = min(columns, j_end - q)
                         a_tile = Matrix(element(a, i, p), a.row, a.column)
                         if pack_a:
@@ -255,7 +356,7 @@ def blocked(c, a, b, start, m, n, k, activation):
                             for r in range(i_end - i):
                                 finish(activation, some, element(c_tile, r, 0))
                     if last and solid:
-                        i, i_end = first_row(t + x, m, tiles), first_row(t + x + 1, m, tiles)
+                        i, i_end = first_row(t + x, short, tall), first_row(t + x + 1, short, tall)
                         finish(activation, (i_end - i) * n, element(c, i, 0))
     release(memory)
     return OK
@@ -275,9 +376,10 @@ def product(c, a, b, start, m, n, k, activation):
         c = Matrix(c.data, c.row, size)
     # a C whose rows are neighbours is computed as its transpose, Cᵀ = Bᵀ Aᵀ
     rows_are_neighbours = c.column != size and (c.row == size or m == 1)
-    # so is one that leaves fewer lanes empty that way
+    # so is one that leaves fewer lanes empty that way, unless copying C is more than its few summands
     lanes = width(c.data)
     fuller = a.row == size and b.column == size and 5 * m * ceil_div(n, lanes) > 6 * n * ceil_div(m, lanes)
+    fuller = fuller and (c.row == size or k > lanes)
     if rows_are_neighbours or fuller:
         m, n = n, m
         c, a, b, start = transposed(c), transposed(b), transposed(a), transposed(start)
@@ -308,3 +410,19 @@ def product(c, a, b, start, m, n, k, activation):
         copy_matrix(m, n, result, c)
     release(memory)
     return status
+
+
+@njit
+def forward_product(c, a, b, start, m, n, k, activation):
+    """`product` for B = W. A layer's width decides how a sum is made, so n must be the whole width."""
+    if n <= NARROW and k >= LONG:
+        return dot_products(c, a, b, start, m, n, k, activation)
+    return product(c, a, b, start, m, n, k, activation)
+
+
+@njit
+def input_product(c, a, b, start, m, n, k):
+    """The same for B = Wᵀ, without an activation."""
+    if n <= 2 * NARROW and k >= LONG:
+        return dot_products(c, a, b, start, m, n, k, IDENTITY)
+    return product(c, a, b, start, m, n, k, IDENTITY)

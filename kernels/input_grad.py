@@ -3,9 +3,8 @@
 from numba import njit, prange, types
 from numba.extending import overload
 
-from fastfc.kernels.activations import IDENTITY
 from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, overlaps
-from fastfc.kernels.gemm import matrix, product, transposed, zeros
+from fastfc.kernels.gemm import input_product, matrix, transposed, zeros
 from fastfc.kernels.threads import launch, multiplications, part
 
 
@@ -22,7 +21,7 @@ def _dense_input_grad(grad_output, weight, out):
     found = status(grad_output, weight, out)
     if found == OK:
         (n, i), c = out.shape, matrix(out)
-        found = product(c, matrix(grad_output), transposed(matrix(weight)), zeros(c), n, i, weight.shape[1], IDENTITY)
+        found = input_product(c, matrix(grad_output), transposed(matrix(weight)), zeros(c), n, i, weight.shape[1])
     return found
 
 
@@ -51,6 +50,9 @@ def dense_input_grad(grad_output, weight, out, n_threads=1):
     weight : (i, o), same dtype, any strides
     out : (n, i), same dtype, any strides, overwritten and never read; must not overlap the others
     n_threads : int, at most this many threads; the bits are the same for any number
+
+    Each element is one chain of fused multiply-adds in the order of o; long sums of a layer with few inputs are dot
+    products, see gemm.dot.
     """
     if n_threads == 1:
         _dense_input_grad.call(grad_output, weight, out)

@@ -16,21 +16,25 @@ from fastfc.kernels.edge import (
     BAD_LABEL,
     BAD_PROBABILITY,
     BAD_SHAPE,
+    NO_MEMORY,
     OK,
     OVERLAP,
     check,
-    keep_alive,
     kernel,
     native,
     overlaps,
 )
+from fastfc.kernels.gemm import Matrix, copy_matrix, matrix
 from fastfc.kernels.simd import (
+    allocate,
     at,
     fma,
+    is_null,
     itemsize,
     load_first,
     pointer,
     read,
+    release,
     splat,
     store_first,
     width,
@@ -48,18 +52,38 @@ def is_contiguous(x):
 
 
 @njit
-def spare(x):
-    """Memory for a contiguous copy of a matrix, none if it is contiguous itself."""
-    return np.empty((0, 0) if is_contiguous(x) else x.shape, x.dtype)
+def room_for(x):
+    """Memory for a contiguous copy of a matrix: pointer, what to release, and whether there was enough.
+
+    It is the matrix itself, and nothing to release, if its rows follow one another.
+    """
+    wanted = 0 if is_contiguous(x) else x.size * x.itemsize
+    copy, memory = allocate(pointer(x), wanted)
+    return copy if wanted else pointer(x), memory, wanted == 0 or not is_null(memory)
 
 
 @njit
-def contiguous(x, copy):
-    """Pointer to the matrix or, where its rows don't follow one another, to its copy."""
-    if is_contiguous(x):
-        return pointer(x)
-    copy[:] = x
-    return pointer(copy)
+def contiguous(x):
+    """As room_for, with the copy made."""
+    data, memory, enough = room_for(x)
+    if not is_null(memory):
+        copy_matrix(x.shape[0], x.shape[1], matrix(x), Matrix(data, x.shape[1] * x.itemsize, x.itemsize))
+    return data, memory, enough
+
+
+@njit
+def write_back(out, data, memory):
+    """Results that are in a copy, to where they belong."""
+    if not is_null(memory):
+        copy_matrix(out.shape[0], out.shape[1], Matrix(data, out.shape[1] * out.itemsize, out.itemsize), matrix(out))
+
+
+@njit
+def forget(status, copies):
+    """Release copies; the status, and a loss of 0."""
+    for memory in copies:
+        release(memory)
+    return status, 0.0
 
 
 @njit
@@ -107,17 +131,15 @@ def _mse_loss(prediction, target, out):
     status = begin(prediction, target, out)
     if status != OK:
         return status, 0.0
-    x, y, g = spare(prediction), spare(target), spare(out)
-    p, t = contiguous(prediction, x), contiguous(target, y)
-    o = pointer(out) if is_contiguous(out) else pointer(g)
+    (p, x, x_fits), (t, y, y_fits), (o, g, g_fits) = contiguous(prediction), contiguous(target), room_for(out)
+    if not (x_fits and y_fits and g_fits):
+        return forget(NO_MEMORY, (x, y, g))
     count, total, block = prediction.size, 0.0, 1024
     for j in range(0, count, block):
         start = j * prediction.itemsize
         total += mse_row(min(block, count - j), at(p, start), at(t, start), 2.0 / count, at(o, start))
-    if g.size:
-        out[:] = g
-    keep_alive(x)
-    keep_alive(y)
+    write_back(out, o, g)
+    forget(OK, (x, y, g))
     return OK, total / count
 
 
@@ -127,11 +149,11 @@ def _cross_entropy_loss(logits, target, out):
     if status != OK:
         return status, 0.0
     n, c = logits.shape
-    x, y, g = spare(logits), spare(target), spare(out)
-    z, t = contiguous(logits, x), contiguous(target, y)
+    (z, x, x_fits), (t, y, y_fits), (o, g, g_fits) = contiguous(logits), contiguous(target), room_for(out)
+    if not (x_fits and y_fits and g_fits):
+        return forget(NO_MEMORY, (x, y, g))
     if not are_probabilities(target.size, t):
-        return BAD_PROBABILITY, 0.0
-    o = pointer(out) if is_contiguous(out) else pointer(g)
+        return forget(BAD_PROBABILITY, (x, y, g))
     total, size = 0.0, logits.itemsize
     for i in range(n):
         row = i * c * size
@@ -143,10 +165,8 @@ def _cross_entropy_loss(logits, target, out):
                 total += weight * (log_sum - (np.float64(read(at(z, row + j * size))) - top))
             mass += weight
         scaled_difference_row(c, at(o, row), at(t, row), mass, 1.0 / n, at(o, row))
-    if g.size:
-        out[:] = g
-    keep_alive(x)
-    keep_alive(y)
+    write_back(out, o, g)
+    forget(OK, (x, y, g))
     return OK, total / n
 
 
@@ -159,9 +179,9 @@ def _cross_entropy_loss_of_classes(logits, target, out):
     for i in range(n):
         if target[i] < 0 or target[i] >= c:
             return BAD_LABEL, 0.0
-    x, g = spare(logits), spare(out)
-    z = contiguous(logits, x)
-    o = pointer(out) if is_contiguous(out) else pointer(g)
+    (z, x, x_fits), (o, g, g_fits) = contiguous(logits), room_for(out)
+    if not (x_fits and g_fits):
+        return forget(NO_MEMORY, (x, g))
     total, size = 0.0, logits.itemsize
     for i in range(n):
         row, label = i * c * size, target[i] * size
@@ -170,9 +190,8 @@ def _cross_entropy_loss_of_classes(logits, target, out):
         chosen = at(o, row + label)
         write(chosen, read(chosen) - 1)
         scaled_difference_row(c, at(o, row), at(o, row), 2.0, 1.0 / n, at(o, row))
-    if g.size:
-        out[:] = g
-    keep_alive(x)
+    write_back(out, o, g)
+    forget(OK, (x, g))
     return OK, total / n
 
 
@@ -181,21 +200,19 @@ def _bce_with_logits_loss(logits, target, out):
     status = begin(logits, target, out)
     if status != OK:
         return status, 0.0
-    x, y, g = spare(logits), spare(target), spare(out)
-    z, t = contiguous(logits, x), contiguous(target, y)
+    (z, x, x_fits), (t, y, y_fits), (o, g, g_fits) = contiguous(logits), contiguous(target), room_for(out)
+    if not (x_fits and y_fits and g_fits):
+        return forget(NO_MEMORY, (x, y, g))
     if not are_probabilities(target.size, t):
-        return BAD_PROBABILITY, 0.0
-    o = pointer(out) if is_contiguous(out) else pointer(g)
+        return forget(BAD_PROBABILITY, (x, y, g))
     count, total, size = logits.size, 0.0, logits.itemsize
     for j in range(count):
         value = np.float64(read(at(z, j * size)))
         total += max(value, 0.0) - value * np.float64(read(at(t, j * size))) + np.log1p(np.exp(-abs(value)))
     sigmoid_row(count, z, o)
     scaled_difference_row(count, o, t, 1.0, 1.0 / count, o)
-    if g.size:
-        out[:] = g
-    keep_alive(x)
-    keep_alive(y)
+    write_back(out, o, g)
+    forget(OK, (x, y, g))
     return OK, total / count
 
 

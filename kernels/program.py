@@ -396,8 +396,8 @@ def step(x, program, target, labels, hyper, params, grads, state, count, space, 
 
 
 @kernel(
-    "x[n, i], program:int64[t, c], target[m, o], labels:int64[l], order:int64[k], hyper:float64[h] "
-    "-> params[p], grads[p], state[r, q], count:int64[one], space[s]",
+    "x[n, i], program:int64[t, c], target[m, o], labels:int64[l], hyper:float64[h] "
+    "-> params[p], grads[p], state[r, q], count:int64[one], space[s], order:int64[k]",
     *[types.int64] * 6,
     result=RESULT,
 )
@@ -406,13 +406,13 @@ def steps(
     program,
     target,
     labels,
-    order,
     hyper,
     params,
     grads,
     state,
     count,
     space,
+    order,
     first,
     last,
     batch,

@@ -143,6 +143,11 @@ def step(builder, pointer, offset):
     return builder.bitcast(moved, pointer.type)
 
 
+def opaque(builder, value):
+    """The same value, of which LLVM knows nothing."""
+    return builder.asm(ir.FunctionType(value.type, [value.type]), "", "=r,0", [value], False)
+
+
 def first_lanes(builder, count, vector):
     """Mask of the lanes below `count` (an i64)."""
     ints = ir.VectorType(I32, vector.count)
@@ -170,6 +175,14 @@ def store_value(builder, value, pointer, mask=None):
     else:
         name = f"masked.store.{suffix(value.type)}.p0"
         call_intrinsic(builder, name, ir.VoidType(), value, pointer, ir.Constant(I32, 1), mask)
+
+
+def prefetch(builder, pointer):
+    """Ask for the cache line at `pointer`, which may be any address."""
+    pointer = builder.bitcast(pointer, I8.as_pointer())
+    signature = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
+    function = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
+    builder.call(function, [pointer, *(ir.Constant(I32, value) for value in (0, 3, 1))])  # read, all caches, data
 
 
 @intrinsic
@@ -599,6 +612,21 @@ def transpose_block(typingctx, source, source_row, rows, columns, target, target
     return types.void(source, number, number, number, source, number), codegen
 
 
+@intrinsic
+def sum_of_lanes(typingctx, vector):
+    """The sum of a vector's lanes: its upper half is added to its lower half until one lane is left."""
+
+    def codegen(context, builder, signature, args):
+        total = args[0]
+        while total.type.count > 1:
+            half = total.type.count // 2
+            low, high = (shuffle(builder, [total, total], list(range(i, i + half))) for i in (0, half))
+            total = builder.fadd(low, high)
+        return builder.extract_element(total, ir.Constant(I32, 0))
+
+    return vector.dtype(vector), codegen
+
+
 def by_dtype(float32, float64):
     """An intrinsic: the constant for the dtype of its argument, in every lane."""
     return polynomial({"float32": (float32,), "float64": (float64,)})
@@ -676,7 +704,7 @@ class Tile(NamedTuple):
 
         builder.position_at_end(loop)
         left = builder.phi(I64)
-        # one pointer for every three rows: from a single one LLVM derives the rows by a serial chain of additions
+        # a pointer for every three rows; from one for all LLVM would derive them by a serial chain of additions
         a_now, b_now = [builder.phi(a.type) for _ in range(0, self.rows, 3)], builder.phi(b.type)
         sums = {place: builder.phi(vector) for place in tile}
         row_b = [load_value(builder, across(b_now, j), vector, masks[j]) for j in range(self.vectors)]
@@ -688,7 +716,7 @@ class Tile(NamedTuple):
         after = builder.sub(left, constant(1))
         for phi, initial, following in [
             (left, k, after),
-            *[(now, a_first[g], step(builder, now, a_step)) for g, now in enumerate(a_now)],
+            *[(now, a_first[g], opaque(builder, step(builder, now, a_step))) for g, now in enumerate(a_now)],
             (b_now, b, step(builder, b_now, b_step)),
             *[(sums[place], first[place], added[place]) for place in tile],
         ]:
@@ -781,6 +809,10 @@ def multiply_tile(typingctx, rows, k, a, b, start, c, columns, floor):
     return types.void(number, number, a, b, start, c, number, dtype), codegen
 
 
+# How far ahead in each row a square is asked for: so many rows at once are too many for the processor to foresee.
+PREFETCH_BYTES = 256
+
+
 @intrinsic
 def multiply_square(typingctx, a, b, c, columns):
     """c[0, :columns] += a b, for a square of b whose rows are neighbours: it is transposed in registers.
@@ -795,10 +827,10 @@ def multiply_square(typingctx, a, b, c, columns):
         constant = lambda value: ir.Constant(I64, value)
 
         def emit(mask, column):
-            block = [
-                load_value(builder, step(builder, b, builder.mul(b_column, column(i))), vector)
-                for i in range(vector.count)
-            ]
+            rows = [step(builder, b, builder.mul(b_column, column(i))) for i in range(vector.count)]
+            for row in rows:
+                prefetch(builder, step(builder, row, constant(PREFETCH_BYTES)))
+            block = [load_value(builder, row, vector) for row in rows]
             total = load_value(builder, c, vector, mask)
             for q, row in enumerate(transpose_vectors(builder, block)):
                 element = builder.load(step(builder, a, builder.mul(a_step, constant(q))), align=1)

@@ -8,10 +8,14 @@ import math
 import operator
 import os
 import threading
+from functools import cache
+from pathlib import Path
 
 import numba
 import numpy as np
 from numba import njit
+
+CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 # Multiplications that each thread must have to do for a launch to pay (asv: threads.Launch).
 LEAST_WORK = 1 << 20
@@ -20,6 +24,42 @@ serial = threading.Event()  # set in a forked child, where GNU OpenMP would wait
 launching = threading.Lock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=serial.set)
+
+
+def cores():
+    """The cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def cpu_max(cgroup):
+    """Quota and period of one control group, as text; the quota is "max" or -1 without limit."""
+    for files in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):  # version 2, version 1
+        try:
+            return " ".join((cgroup / file).read_text() for file in files).split()
+        except OSError:
+            continue
+    return "max", "1"
+
+
+@cache
+def quota(root=CGROUPS, membership=MEMBERSHIP):
+    """Processor seconds a second that the container allows, the least of all levels; None without limit."""
+    if not membership.exists():
+        return None
+    limits = []
+    for line in membership.read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = root / "cpu" if controllers else root
+        level = base / path.lstrip("/")
+        for cgroup in (level, *level.parents):
+            limit, period = cpu_max(cgroup)
+            if limit not in ("max", "-1"):
+                limits.append(int(limit) / int(period))
+            if cgroup == base:
+                break
+    return min(limits, default=None)
 
 
 @contextlib.contextmanager
@@ -32,6 +72,9 @@ def launch(n_threads, work):
     if operator.index(n_threads) < 1:
         raise ValueError(f"n_threads must be at least 1, got {n_threads}")
     parts = min(n_threads, numba.get_num_threads(), work // LEAST_WORK)
+    if parts > 1:
+        # Numba counted the cores once, when it was imported, and knows of no quota
+        parts = min(parts, cores(), math.ceil(quota() or parts))
     if parts < 2 or serial.is_set():
         yield 1
     elif layer() != "workqueue":
@@ -60,7 +103,12 @@ def layer():
 
 @njit
 def part(index, parts, count):
-    """Slice of `count` items that part `index` has; whole cache lines, so that two threads never share one."""
+    """Slice of `count` items that part `index` has.
+
+    Whole cache lines, so that two threads never share one; the last part has the rest as well. So no part is
+    narrower than a line unless the whole is: its few columns would be summed another way, see `gemm.NARROW`.
+    """
     line = 16
-    lines = (count + line - 1) // line
-    return slice(min(count, index * lines // parts * line), min(count, (index + 1) * lines // parts * line))
+    lines = max(1, count // line)
+    first, last = index * lines // parts, (index + 1) * lines // parts
+    return slice(first * line, count if last == lines else last * line)

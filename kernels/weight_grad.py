@@ -6,7 +6,18 @@ from numba.extending import overload
 
 from fastfc.kernels.activations import IDENTITY
 from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, overlaps
-from fastfc.kernels.gemm import CHUNK, Matrix, add_matrix, copy_matrix, element, matrix, product, transposed, zeros
+from fastfc.kernels.gemm import (
+    CHUNK,
+    Matrix,
+    add_matrix,
+    copy_matrix,
+    dot_products,
+    element,
+    matrix,
+    product,
+    transposed,
+    zeros,
+)
 from fastfc.kernels.simd import allocate, at, is_null, release
 from fastfc.kernels.threads import launch, multiplications, part
 
@@ -22,6 +33,14 @@ def status(x, grad_output, out):
     return OVERLAP if overlaps(out, x) or overlaps(out, grad_output) else OK
 
 
+@njit
+def sums(c, a, b, start, i, o, n):
+    """C = start + A B over at most CHUNK rows of the batch; a single element as a dot product."""
+    if i * o == 1:
+        return dot_products(c, a, b, start, i, o, n, IDENTITY)
+    return product(c, a, b, start, i, o, n, IDENTITY)
+
+
 @kernel("x[n, i], grad_output[n, o] -> out[i, o]", types.int64)
 def _dense_weight_grad(x, grad_output, out, accumulate):
     found = status(x, grad_output, out)
@@ -31,16 +50,16 @@ def _dense_weight_grad(x, grad_output, out, accumulate):
     a, b, c = transposed(matrix(x)), matrix(grad_output), matrix(out)
     start = c if accumulate else zeros(c)
     if n <= CHUNK or i * o == 0:
-        return product(c, a, b, start, i, o, n, IDENTITY)
+        return sums(c, a, b, start, i, o, n)
     # the sum grows beside out, which stays as it is if memory runs out on the way
     copies, memory = allocate(c.data, 2 * i * o * size)
     if is_null(memory):
         return NO_MEMORY
     total, chunk = Matrix(copies, o * size, size), Matrix(at(copies, i * o * size), o * size, size)
-    found = product(total, a, b, start, i, o, CHUNK, IDENTITY)
+    found = sums(total, a, b, start, i, o, CHUNK)
     for r in range(CHUNK, n, CHUNK):
         a_r, b_r = Matrix(element(a, 0, r), a.row, a.column), Matrix(element(b, r, 0), b.row, b.column)
-        found += product(chunk, a_r, b_r, zeros(c), i, o, min(n - r, CHUNK), IDENTITY)
+        found += sums(chunk, a_r, b_r, zeros(c), i, o, min(n - r, CHUNK))
         add_matrix(i, o, chunk, total)
     if found == OK:
         copy_matrix(i, o, total, c)
@@ -101,7 +120,7 @@ def dense_weight_grad(x, grad_output, out, n_threads=1):
     n_threads : int, at most this many threads; the bits are the same for any number
 
     Each element is one chain of fused multiply-adds in the order of n; of a batch of more than gemm.CHUNK rows,
-    one chain for each CHUNK rows, added in order.
+    one chain for each CHUNK rows, added in order. The only element of a (1, 1) gradient is a dot product instead.
     """
     run(x, grad_output, out, 0, n_threads)
 

@@ -62,6 +62,27 @@ def test_rows_are_added_in_order_for_any_layout(dtype, layout, out_layout):
 
 
 @dtypes
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_one_column_is_summed_in_lanes_for_any_layout(dtype, layout):
+    """Element p in lane p of four registers, these two by two, then halves of a register on halves."""
+    width = host_isa().vector_bytes // np.dtype(dtype).itemsize
+    for n in 0, 1, width, 4 * width - 1, 4 * width, 4 * width + 1, 1000:
+        g, before, out = normal((n, 1), dtype), normal(1, dtype, 1), nan(1, dtype)
+        total = np.zeros(4 * width, dtype)
+        for row in np.append(g, np.zeros(-n % (4 * width), dtype)).reshape(-1, 4 * width):
+            total += row
+        total = (total[:width] + total[width : 2 * width]) + (total[2 * width : 3 * width] + total[3 * width :])
+        while len(total) > 1:
+            half = len(total) // 2
+            total = total[:half] + total[half:]
+        dense_bias_grad(LAYOUTS[layout](g), out)
+        np.testing.assert_array_equal(out, total)
+        out[:] = before
+        dense_add_bias_grad(LAYOUTS[layout](g), out)
+        np.testing.assert_array_equal(out, before + total)
+
+
+@dtypes
 def test_nan_and_inf_stay_in_their_column(dtype):
     g = np.ones((4, 5), dtype)
     g[1, 0], g[2, 1], g[3, 2], g[:2, 3] = np.nan, np.inf, -np.inf, (np.inf, -np.inf)

@@ -9,6 +9,7 @@ from arrays import (
     by_shape,
     chain,
     integers,
+    multiply_add,
     nan,
     normal,
     sliced,
@@ -25,7 +26,11 @@ from fastfc.kernels.gemm import (
     FEW_ROWS,
     HALF_L2,
     IN_PLACE_TILES,
+    LONG,
+    NARROW,
     PANEL_DEPTH,
+    ROWWISE_BYTES,
+    SHORT,
     STREAM_DEPTH,
     product,
     tile,
@@ -108,6 +113,73 @@ def test_chains_continue_across_blocks_of_summands(multiply):
             np.testing.assert_array_equal(c, expected[:m])
 
 
+def in_lanes(x, y):
+    """x y as `gemm.dot` sums it: two registers of lanes, then halves of a register on halves."""
+    width = host_isa().vector_bytes // x.itemsize
+    x, y = (np.append(v, np.zeros(-len(v) % (2 * width), v.dtype)).reshape(-1, 2 * width) for v in (x, y))
+    total = np.zeros(2 * width, x.dtype)
+    for u, v in zip(x, y, strict=True):
+        total = multiply_add(u, v, total)
+    total = total[:width] + total[width:]
+    while len(total) > 1:
+        half = len(total) // 2
+        total = total[:half] + total[half:]
+    return total[0]
+
+
+def few_columns():
+    """(kernel, m, k, n): both sides of the bounds, rows one by one and by fours, sums around two registers."""
+    width = host_isa().vector_bytes // 4
+    shapes = [(m, LONG, 1) for m in (0, 1, 2, 3, 4, 5, width + 1)]
+    shapes += [(6, k, 2) for k in (LONG - 1, LONG + 1, LONG + 2 * width - 1, 20 * width)]
+    shapes += [(5, LONG + 3, n) for most in (NARROW, 2 * NARROW) for n in (most - 1, most, most + 1)]
+    return [(kernel, *shape) for kernel in ("forward", "input_grad") for shape in shapes]
+
+
+@dtypes
+@pytest.mark.parametrize(("kernel", "m", "k", "n"), few_columns())
+def test_long_sums_of_few_columns(dtype, kernel, m, k, n):
+    multiply = PRODUCTS[kernel]
+    a, b, c = integers((m, k), dtype), integers((k, n), dtype, 1), nan((m, n), dtype)
+    multiply(a, b, c)
+    np.testing.assert_array_equal(c, a @ b)
+    a, b = normal((m, k), dtype, 2), normal((k, n), dtype, 3)
+    multiply(a, b, c)
+    assert_product_close(c, a, b)
+    if k >= LONG and n <= (NARROW if kernel == "forward" else 2 * NARROW):
+        np.testing.assert_array_equal(c, np.reshape([in_lanes(row, column) for row in a for column in b.T], (m, n)))
+    for row in range(m):
+        alone = nan((1, n), dtype)
+        multiply(a[row : row + 1], b, alone)
+        np.testing.assert_array_equal(alone, c[row : row + 1])
+
+
+@pytest.mark.parametrize("kernel", ["forward", "input_grad"])
+@dtypes
+@pytest.mark.parametrize("c_layout", WRITABLE)
+@pytest.mark.parametrize("b_layout", LAYOUTS)
+@pytest.mark.parametrize("a_layout", LAYOUTS)
+def test_long_sums_of_few_columns_in_any_layout(kernel, dtype, a_layout, b_layout, c_layout):
+    for m, n in (1, 1), (23, 1), (6, 3):
+        a, b, plain = normal((m, LONG + 5), dtype), normal((LONG + 5, n), dtype, 1), nan((m, n), dtype)
+        PRODUCTS[kernel](a, b, plain)
+        c = WRITABLE[c_layout](nan((m, n), dtype))
+        PRODUCTS[kernel](LAYOUTS[a_layout](a), LAYOUTS[b_layout](b), c)
+        np.testing.assert_array_equal(c, plain)
+
+
+@dtypes
+@pytest.mark.parametrize("activation", ["identity", "relu", "sigmoid", "tanh"])
+def test_activations_of_few_columns(dtype, activation):
+    x, weight, bias = normal((9, LONG), dtype) / 8, normal((LONG, 3), dtype, 1), normal(3, dtype, 2)
+    x[4] = np.nan
+    plain, out, expected = (nan((9, 3), dtype) for _ in range(3))
+    kernels.dense_forward(x, weight, bias, plain)
+    kernels.dense_forward(x, weight, bias, out, activation)
+    kernels.activation_forward(plain, expected, activation)
+    np.testing.assert_array_equal(out, expected)
+
+
 def big_shapes():
     """(m, k, n) that leave the easy paths, by what they reach."""
     rows, columns = tile(np.float32)
@@ -118,7 +190,11 @@ def big_shapes():
         "several blocks of rows": (block_rows + rows + 3, DEPTH, columns + 3),
         "several blocks of columns": (rows + 1, 11, BLOCK_COLUMNS + columns + 3),
         "several blocks of summands": (rows + 1, DEPTH + 9, columns + 3),
+        "several blocks of columns with short sums": (rows + 1, SHORT, 2 * ROWWISE_BYTES // SHORT // 4 + columns + 3),
         "one row": (1, DEPTH + 9, HALF_L2 // DEPTH),
+        "one row, crowded rows of a transposed b": (1, 1024, 70),
+        "one tile of rows": (rows, 2 * STREAM_DEPTH + 1, HALF_L2 // STREAM_DEPTH + 3),
+        "one tile of rows, crowded rows of b": (rows, 2 * STREAM_DEPTH + 1, HALF_L2 // STREAM_DEPTH),
         "few rows": (FEW_ROWS, 2 * PANEL_DEPTH + STREAM_DEPTH + 1, HALF_L2 // PANEL_DEPTH),
         "more than few rows": (FEW_ROWS + 1, DEPTH + 9, HALF_L2 // DEPTH),
         "panels of b": (some_rows, depth, columns * 4 + 1),

@@ -14,7 +14,9 @@ from fastfc.kernels import threads
 from fastfc.kernels.threads import LEAST_WORK, launch, layer, part
 
 needs_cores = pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="Numba has one thread here")
+# in the second row, few columns or one more than a whole number of cache lines
 SHAPES = [(257, 300, 129), (33, 300, 1025), (4096, 64, 64), (700, 1100, 31)]
+SHAPES += [(300, 70, 1), (5, 70, 17), (5, 33, 70), (300, 3, 70), (9000, 1, 1), (9000, 1, 33)]
 
 
 def calls(n, i, o, dtype):
@@ -45,11 +47,12 @@ def test_any_number_of_threads_gives_the_same_bits(shape, dtype, monkeypatch):
     assert numba.get_num_threads() == before
 
 
-@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 100, 1000])
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 31, 33, 100, 1000])
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
-def test_parts_cover_everything_once(count, parts):
+def test_parts_cover_everything_once_and_are_not_narrow(count, parts):
     pieces = [np.arange(count)[part.py_func(p, parts, count)] for p in range(parts)]
     np.testing.assert_array_equal(np.concatenate(pieces), np.arange(count))
+    assert all(len(piece) >= min(count, 16) for piece in pieces if len(piece))
 
 
 def test_small_work_stays_on_one_thread():
@@ -151,3 +154,50 @@ assert (out[0] == 65 if {kernel!r} == "forward" else out[0] == 64).all(), out[0]
     for _ in range(2):
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "quota"),
+    [
+        ("0::/\n", {"cpu.max": "max 100000\n"}, None),
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),
+        ("0::/a/b\n", {"cpu.max": "4000 1000", "a/cpu.max": "2000 1000", "a/b/cpu.max": "max 1000"}, 2),
+        ("3:cpu,cpuacct:/\n", {"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
+        ("3:cpu:/a\n0::/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ("2:memory:/\n", {}, None),
+    ],
+    ids=["no limit", "limit", "limit above", "version 1", "version 1, no limit", "no controller"],
+)
+def test_quota_of_control_groups(tmp_path, membership, files, quota):
+    groups = tmp_path / "cgroup"
+    for name, text in files.items():
+        (groups / name).parent.mkdir(parents=True, exist_ok=True)
+        (groups / name).write_text(text)
+    (tmp_path / "membership").write_text(membership)
+    assert threads.quota(groups, tmp_path / "membership") == quota
+
+
+def test_quota_without_control_groups(tmp_path):
+    assert threads.quota(tmp_path, tmp_path / "absent") is None
+
+
+@needs_cores
+@pytest.mark.parametrize(("limit", "expected"), [(None, 2), (8, 2), (1.5, 2), (1, 1), (0.5, 1)])
+def test_a_launch_keeps_to_the_quota(monkeypatch, limit, expected):
+    monkeypatch.setattr(threads, "quota", lambda: limit)
+    with launch(2, 1 << 30) as parts:
+        assert parts == expected
+
+
+@needs_cores
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
+def test_a_launch_keeps_to_the_affinity_of_now():
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        with launch(2, 1 << 30) as parts:
+            assert parts == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    with launch(2, 1 << 30) as parts:
+        assert parts == 2

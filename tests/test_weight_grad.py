@@ -49,6 +49,22 @@ def test_two_halves_of_a_batch_add_up_to_the_bits_of_the_whole(dtype):
 
 
 @dtypes
+@pytest.mark.parametrize("layout", WRITABLE)
+@pytest.mark.parametrize("n", [1, 40, 1000, CHUNK + 1])
+def test_one_feature_and_one_output(dtype, layout, n):
+    """A dot product, in another order than other gradients."""
+    x, g, before = normal((n, 1), dtype), normal((n, 1), dtype, 1), normal((1, 1), dtype, 2)
+    plain, out = nan((1, 1), dtype), WRITABLE[layout](nan((1, 1), dtype))
+    dense_weight_grad(x, g, plain)
+    assert_product_close(plain, x.T, g)
+    dense_weight_grad(WRITABLE[layout](x), WRITABLE[layout](g), out)
+    np.testing.assert_array_equal(out, plain)
+    out[...] = before
+    dense_add_weight_grad(x, g, out)
+    assert_product_close(out, x.T, g, before)
+
+
+@dtypes
 def test_an_empty_batch(dtype):
     out = nan((3, 4), dtype)
     dense_weight_grad(np.empty((0, 3), dtype), np.empty((0, 4), dtype), out)

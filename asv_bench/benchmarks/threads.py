@@ -17,3 +17,18 @@ class Launch:
 
     def time_forward(self, size, n_threads):
         kernels.dense_forward(self.x, self.weight, self.bias, self.out, "relu", n_threads=n_threads)
+
+
+class LaunchBiasGrad:
+    """The same for the bias gradient, which only reads, see `run` in kernels/bias_grad.py."""
+
+    params = ([256, 512, 1024, 2048, 4096], [1, 2])
+    param_names = ("rows", "n_threads")
+
+    def setup(self, rows, n_threads):
+        self.grad_output = np.random.default_rng(0).standard_normal((rows, 512), dtype=np.float32)
+        self.out = np.empty(512, np.float32)
+        self.time_bias_grad(rows, n_threads)
+
+    def time_bias_grad(self, rows, n_threads):
+        kernels.dense_bias_grad(self.grad_output, self.out, n_threads=n_threads)
