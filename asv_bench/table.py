@@ -5,9 +5,12 @@ import sys
 from itertools import groupby
 from pathlib import Path
 
-from fastfc.compare import lines, readable
+from fastfc.compare import lines, readable, rows
 
-BEGIN, END = "<!-- measured: written by asv_bench/table.py -->", "<!-- end of measured -->"
+PLACES = {
+    "kernels": ("<!-- measured: written by asv_bench/table.py -->", "<!-- end of measured -->"),
+    "networks": ("<!-- networks: written by asv_bench/table.py -->", "<!-- end of networks -->"),
+}
 README = Path(__file__).parent.parent / "README.md"
 TITLES = {
     "forward": "forward, bias, ReLU",
@@ -15,34 +18,58 @@ TITLES = {
     "input_grad": "input gradient",
     "bias_grad": "bias gradient",
 }
+TASKS = {
+    "step": "training step",
+    "predict": "prediction",
+    "predict_one": "prediction in `@njit` code",
+    "epoch": "epoch of 60,000 samples",
+    "fit": "epoch, against its steps",
+    "update": "SGD with momentum, against memory",
+}
 
 
-def table(records):
-    """One row for each shape, one column for each kernel."""
-    versions = {r["library"]: r["version"] for r in records if r["library"] != "fastfc, 1 thread"}
-    processor = versions.pop("limit")
+def heading(records):
+    versions = {r["library"].removesuffix(" loop"): r["version"] for r in records}
+    for name in ("fastfc, 1 thread", "its steps"):
+        versions.pop(name, None)
+    processor = versions.pop("limit", None) or versions.pop("memory")
     threads = records[0]["threads"]
-    yield (
-        f"{records[0]['dtype']}, {threads} thread{'s' * (threads > 1)}, {processor}; "
-        + ", ".join(f"{library} {version}" for library, version in versions.items())
-        + ":"
-    )
-    yield ""
+    libraries = ", ".join(f"{library} {version}" for library, version in versions.items())
+    return [f"{records[0]['dtype']}, {threads} thread{'s' * (threads > 1)}, {processor}; {libraries}:", ""]
+
+
+def kernels(records):
+    """One row for each shape, one column for each kernel."""
     yield f"| rows × in × out | {' | '.join(TITLES.values())} |"
     yield "| --- |" + " --- |" * len(TITLES)
     for shape, row in groupby(lines(records), lambda line: line.shape):
         cells = {line.kernel: f"**{line.ratio:.2f}** · {readable(line.seconds)} · {line.share:.0%}" for line in row}
         yield f"| {str(shape).replace('x', ' × ')} | {' | '.join(cells[kernel] for kernel in TITLES)} |"
-    yield ""
+
+
+def networks(records):
+    """One row for each task."""
+    yield "| what | network, batch | time | ratio | to |"
+    yield "| --- | --- | --- | --- | --- |"
+    for row in rows(records):
+        ratio = "" if row.ratio is None else f"**{row.ratio:.2f}**"
+        yield f"| {TASKS[row.task.kind]} | {row} | {readable(row.seconds)} | {ratio} | {row.other or ''} |"
 
 
 def rewrite(text, files):
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise SystemExit(f"{README} lacks the lines {BEGIN} and {END}")
-    tables = [line for file in files for line in table(json.loads(Path(file).read_text()))]
-    return "\n".join([before + begin, "", *tables, end]) + after
+    """The text with new tables, in the places of those that the files have records for."""
+    measured = [json.loads(Path(file).read_text()) for file in files]
+    for table in (kernels, networks):
+        chosen = [records for records in measured if ("task" in records[0]) == (table is networks)]
+        begin, end = PLACES[table.__name__]
+        before, found, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if chosen and not (found and closed):
+            raise SystemExit(f"{README} lacks the lines {begin} and {end}")
+        if chosen:
+            tables = [line for records in chosen for line in [*heading(records), *table(records), ""]]
+            text = "\n".join([before + begin, "", *tables, end]) + after
+    return text
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command `fastfc`: demo, compare, doctor."""
+"""The command `fastfc`: demo, compare, warmup, doctor."""
 
 import argparse
 import os
@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from fastfc import __version__
-from fastfc.compare import ODD, SHAPES, TARGETS, compare
+from fastfc.compare import ODD, SHAPES, TARGETS, TASKS, compare, compare_networks
 from fastfc.doctor import cores
-from fastfc.peers import LAYOUTS, PACKAGES, Shape, environment, installed
+from fastfc.peers import LAYOUTS, NETWORK_PACKAGES, PACKAGES, Shape, environment, installed
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,8 +41,9 @@ def shapes(text):
 
 
 def peer(text):
-    if text not in installed():
-        raise argparse.ArgumentTypeError(f"{text!r} is not installed; there are {', '.join(installed())}")
+    if text not in installed(NETWORK_PACKAGES):
+        there = ", ".join(installed(NETWORK_PACKAGES))
+        raise argparse.ArgumentTypeError(f"{text!r} is not installed; there are {there}")
     return text
 
 
@@ -69,15 +70,18 @@ def parser():
     picture = output_file(".png", ".svg", ".pdf")
     demo.add_argument("--plot", type=picture, metavar="FILE", help="write a picture: .png, .svg or .pdf")
 
-    compare = commands.add_parser("compare", help="time the kernels against NumPy, PyTorch and JAX")
+    compare = commands.add_parser("compare", help="time kernels and networks against other libraries")
     compare.add_argument(
         "--peers",
         type=peer,
         nargs="*",
         metavar="NAME",
-        help=f"against these of {', '.join(PACKAGES)} (all), and on the shapes that fastfc has targets for",
+        help=f"against these of {', '.join(PACKAGES)} (all), and on the shapes that fastfc has targets for; "
+        f"with --networks also {', '.join(name for name in NETWORK_PACKAGES if name not in PACKAGES)}",
     )
-    compare.add_argument(
+    what = compare.add_mutually_exclusive_group()
+    what.add_argument("--networks", action="store_true", help="networks instead of kernels")
+    what.add_argument(
         "--shapes",
         type=shapes,
         nargs="+",
@@ -89,8 +93,22 @@ def parser():
     compare.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="of all arrays")
     compare.add_argument("--json", type=output_file(), metavar="FILE", help="write the measurements as JSON")
 
+    warmup = commands.add_parser("warmup", help="compile all kernels ahead, into the cache, for this processor")
+    warmup.add_argument(
+        "--dtype", choices=["float32", "float64"], nargs="+", default=["float32", "float64"], help="for these (both)"
+    )
+
     commands.add_parser("doctor", help="what fastfc finds on this machine")
     return top
+
+
+def parse(arguments):
+    top = parser()
+    args = top.parse_args(arguments)
+    if args.command == "compare" and not args.networks:
+        for name in set(args.peers or []) - PACKAGES.keys():
+            top.error(f"{name} is compared only with --networks")
+    return args
 
 
 def run(args):
@@ -98,6 +116,13 @@ def run(args):
         from fastfc.doctor import doctor
 
         return doctor()
+    if args.command == "warmup":
+        from fastfc.warmup import warmup
+
+        return warmup(args.dtype)
+    if args.command == "compare" and args.networks:
+        peers = args.peers or installed(NETWORK_PACKAGES)
+        return compare_networks(TASKS, peers, args.threads, args.dtype, args.json)
     if args.command == "compare":
         chosen = [shape for some in args.shapes or [SHAPES if args.peers is None else TARGETS] for shape in some]
         return compare(chosen, args.peers or installed(), args.threads, args.dtype, args.json)
@@ -113,7 +138,7 @@ def run(args):
 def main(arguments=None):
     """Run one command; the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    args = parser().parse_args(arguments)
+    args = parse(arguments)
     args.arguments = arguments
     try:
         status = run(args) or 0

@@ -1,11 +1,14 @@
-"""`fastfc compare`: the four kernels against NumPy and, where installed, PyTorch and JAX."""
+"""`fastfc compare`: the four kernels, and networks, against NumPy and what else is installed."""
 
 import contextlib
 import json
 import os
 import statistics
+from functools import partial
 from itertools import groupby
+from typing import NamedTuple
 
+from fastfc.peer_networks import LOOP_STEPS, Task
 from fastfc.peers import KERNELS, Shape, start, work
 
 SHAPES = [
@@ -65,6 +68,41 @@ ODD = [
 ]
 
 
+class Target(NamedTuple):
+    """The least ratio of another's time to that of fastfc; the other is the best library, this one, or seconds."""
+
+    ratio: float
+    other: str | float | None = None
+
+
+PERCEPTRON, LARGE_PERCEPTRON = (4, 64, 64, 2), (784, 256, 128, 100, 10)
+TASKS = {
+    Task("step", PERCEPTRON, 32): Target(2.0),
+    Task("step", (64, 128, 64, 1), 128): Target(1.4),
+    Task("step", (17, 256, 256, 6), 256): Target(1.4),
+    Task("step", (784, 512, 10), 128): Target(1.3),
+    Task("step", (784, 1024, 1024, 10), 256): Target(1.2),
+    Task("step", (1024, 1024, 1024, 1024), 512): Target(1.2),
+    Task("predict", PERCEPTRON, 1): Target(4.0, "ONNX Runtime"),
+    Task("predict", (784, 512, 10), 1): Target(1.5),
+    Task("predict_one", PERCEPTRON, 1): Target(1.0, 0.5e-6),
+    Task("epoch", LARGE_PERCEPTRON, 200): Target(2.0),
+    Task("fit", LARGE_PERCEPTRON, 200): Target(0.98, "its steps"),
+    Task("update", (3162, 3161), 1): Target(0.85, "memory"),  # 9,998,244 parameters
+}
+TASK_TITLES = {
+    "step": "One step from Python: forward, mean squared error, backward, SGD",
+    "predict": "Prediction from Python",
+    "predict_one": "Prediction from @njit code",
+    "epoch": "One epoch of 60,000 samples: cross-entropy, SGD with momentum",
+    "fit": "The same epoch, fit against its steps one by one",
+    "update": "SGD with momentum, against as many bytes read and written in place",
+}
+SLOW_ROUNDS = 5  # of what takes longer than all rounds of the rest
+# Larger errors are no rounding, not even with a sample that falls on the other side of the kink of a ReLU.
+WRONG = {"float32": 5e-3, "float64": 5e-6}
+
+
 def pin(threads):
     """Keep this process and those it starts on its last `threads` cores; return them, or None if impossible."""
     if not hasattr(os, "sched_setaffinity"):
@@ -75,9 +113,9 @@ def pin(threads):
 
 
 @contextlib.contextmanager
-def contestants(threads, peers):
+def contestants(threads, peers, **options):
     """One process for each library, the judge's last."""
-    workers = start(threads, peers)
+    workers = start(threads, peers, **options)
     try:
         yield workers
     finally:
@@ -85,13 +123,13 @@ def contestants(threads, peers):
             worker.close()
 
 
-def interleaved(workers, kernel, rounds):
-    """Median seconds of a call in each process, all of them in turn in every round, so that noise meets all alike."""
-    numbers = [max(1, int(BLOCK_SECONDS / min(w.ask("seconds", kernel, 1) for _ in range(2)))) for w in workers]
-    samples = [
-        [worker.ask("seconds", kernel, number) for worker, number in zip(workers, numbers, strict=True)]
-        for _ in range(rounds)
-    ]
+def interleaved(timers, rounds):
+    """Median seconds of each, from functions of a number of calls.
+
+    All of them take turns in every round, so that noise meets all alike.
+    """
+    numbers = [max(1, int(BLOCK_SECONDS / min(timer(1) for _ in range(2)))) for timer in timers]
+    samples = [[timer(number) for timer, number in zip(timers, numbers, strict=True)] for _ in range(rounds)]
     return [statistics.median(sample) for sample in zip(*samples, strict=True)]
 
 
@@ -103,7 +141,7 @@ def measure(shape, dtype, threads, workers, rounds=None):
     for kernel in KERNELS:
         errors = [judge.ask("error", kernel, library.ask("result", kernel)) for library in libraries]
         done = [work(shape, kernel, dtype)] * len(libraries) + [int(judge.ask("result", kernel))]
-        medians = interleaved(workers, kernel, rounds or ROUNDS)
+        medians = interleaved([partial(worker.ask, "seconds", kernel) for worker in workers], rounds or ROUNDS)
         yield Line(
             {
                 "kernel": kernel,
@@ -184,10 +222,8 @@ def summarize(found):
 
 def compare(shapes, peers, threads, dtype, json_file):
     """Print the table, a line at a time; write every record to `json_file` at the end."""
-    cores = pin(threads)
-    where = "not pinned" if cores is None else f"pinned to {', '.join(f'core {core}' for core in cores)}"
     print(
-        f"{dtype}, {threads} thread{'s' * (threads > 1)}, {where}. Each library in a process of its own, called from\n"
+        f"{where(threads, dtype)}. Each library in a process of its own, called from\n"
         f"Python; all in turn, median of {ROUNDS} rounds. Rates are GFLOP/s, for bias_grad GB/s. err: largest error\n"
         "against a wider type, as a part of the bound k·eps·(|A| |B|) for sums of k terms. limit: fastfc's share of\n"
         "what the cores can do: multiply and add or, for bias_grad, read the matrix; measured in the same rounds.\n"
@@ -213,7 +249,100 @@ def compare(shapes, peers, threads, dtype, json_file):
                 print(f"{line.kernel:<11}{''.join(cells)} | {line.share:5.0%}{scaling} |{ratio}", flush=True)
                 found.append(line)
     summarize(found)
+    write(json_file, [record for line in found for record in line.records.values()])
+
+
+def where(threads, dtype):
+    """What is measured and on which cores, to which this process now keeps."""
+    cores = pin(threads)
+    pinned = "not pinned" if cores is None else f"pinned to {', '.join(f'core {core}' for core in cores)}"
+    return f"{dtype}, {threads} thread{'s' * (threads > 1)}, {pinned}"
+
+
+def write(json_file, records):
     if json_file:
-        records = [record for line in found for record in line.records.values()]
         json_file.write_text(json.dumps(records, indent=1) + "\n")
         print(f"Wrote {json_file}")
+
+
+def measure_network(task, dtype, threads, workers, rounds=None):
+    """The Row of one task."""
+    entries = [(worker, name) for worker in workers for name in worker.ask("prepare", task, dtype)]
+    results = [worker.ask("result", name) for worker, name in entries]
+    errors = [0.0 if result is None else workers[-1].ask("error", result) for result in results]
+    timers = [partial(worker.ask, "seconds", name) for worker, name in entries]
+    rounds = rounds or (SLOW_ROUNDS if task.kind in ("epoch", "fit", "update") else ROUNDS)
+    return Row(
+        {
+            "task": task.kind,
+            "network": task.network,
+            "batch": task.batch,
+            "dtype": dtype,
+            "threads": threads,
+            "library": name,
+            "version": worker.version,
+            "seconds": seconds,
+            "error": error,
+        }
+        for (worker, name), seconds, error in zip(entries, interleaved(timers, rounds), errors, strict=True)
+    )
+
+
+class Row:
+    """One task: the records of all that do it, and what they say of fastfc."""
+
+    def __init__(self, records):
+        self.records = {record["library"]: record for record in records}
+        ours = self.records["fastfc"]
+        self.task = Task(ours["task"], tuple(map(int, ours["network"].split("-"))), ours["batch"])
+        self.seconds = ours["seconds"]
+        times = {name: record["seconds"] for name, record in self.records.items() if record is not ours}
+        self.target = TASKS[self.task]
+        if isinstance(self.target.other, float):
+            times = {readable(self.target.other): self.target.other}
+        elif self.target.other in times:
+            times = {self.target.other: times[self.target.other]}
+        elif self.target.other:
+            times = {}
+        self.other = min(times, key=times.__getitem__, default=None)
+        self.ratio = times[self.other] / self.seconds if times else None
+
+    def misses(self):
+        """What is wrong or below its target, in words."""
+        wrong = [f"{name} is wrong" for name, r in self.records.items() if not r["error"] <= WRONG[r["dtype"]]]
+        slow = self.ratio is not None and self.ratio < self.target.ratio
+        return wrong + [f"{self.ratio:.2f} × {self.other}, not {self.target.ratio:.2f}"] * slow
+
+    def __str__(self):
+        return f"{self.task.network}, {self.task.batch}"
+
+
+def rows(records):
+    """The Rows of the records that --json wrote."""
+    return [Row(group) for _, group in groupby(records, lambda r: [r[name] for name in [*r][:5]])]
+
+
+def compare_networks(tasks, peers, threads, dtype, json_file):
+    """Print the tables, a row at a time; write every record to `json_file` at the end."""
+    print(
+        f"{where(threads, dtype)}. Each library in a process of its own; all in turn,\n"
+        f"median of {ROUNDS} rounds ({SLOW_ROUNDS} of an epoch and below). JAX loop: {LOOP_STEPS} steps in a compiled loop.\n"
+        "err: distance from what float64 formulas give after some steps, as a part of what these changed.\n"
+        "ratio: time of the other / time of fastfc, and its target; < marks a row that misses it."
+    )
+    found: list[Row] = []
+    with contestants(threads, peers, module="fastfc.peer_networks", alone=False) as workers:
+        for task in tasks:
+            row = measure_network(task, dtype, threads, workers)
+            if not found or found[-1].task.kind != task.kind:
+                print(f"\n{TASK_TITLES[task.kind]}\n{'network, batch':<25}", end="")
+                print("".join(f" | {name:^13}" for name in row.records) + " |  ratio")
+            cells = [f" | {readable(r['seconds']):>7} {r['error']:5.0e}" for r in row.records.values()]
+            ratio = "" if row.ratio is None else f"{row.ratio:5.2f} {row.other} ({row.target.ratio:g})"
+            print(f"{row!s:<25}{''.join(cells)} |{'<' if row.misses() else ' '} {ratio}", flush=True)
+            found.append(row)
+    missed = [(row, row.misses()) for row in found if row.misses()]
+    print(f"\nBelow a target: {len(missed)} of {len(found)} rows{':' * bool(missed)}")
+    for row, misses in missed:
+        print(f"  {row.task.kind:<11} {row!s:<25} {', '.join(misses)}")
+    write(json_file, [record for row in found for record in row.records.values()])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -10,10 +12,12 @@ from numpy.typing import NDArray
 
 from .checks import as_floats, positive_int, positive_number
 from .kernels import program as native
+from .kernels.activations import IDENTITY
 from .layers import Layer
 from .network import Network, check_free
 from .program import Program, Recorder
 
+REPR_NODES = 12  # that the representation of a node shows at most
 GATES = {native.ADD: "add", native.MULTIPLY: "multiply", native.SCALE: "scale", native.PLACE: "concatenate"}
 
 
@@ -36,12 +40,14 @@ class Node:
     def __add__(self, other: Node) -> Node:
         return gate(native.ADD, "+", self, other)
 
+    __radd__ = __add__  # no node is on the left, so this says what is wrong
+
     def __mul__(self, other: Node | float) -> Node:
         if isinstance(other, Node):
             return gate(native.MULTIPLY, "*", self, other)
-        sign = -1.0 if isinstance(other, (int, float)) and other < 0 else 1.0
-        factor = sign * positive_number(sign * other, "scale", "the factor's size", or_zero=True)
-        return Node(self.width, [self], native.SCALE, factor)
+        size = abs(other) if isinstance(other, Real) else other
+        size = positive_number(size, "scale", "the factor's size", or_zero=True)
+        return Node(self.width, [self], native.SCALE, math.copysign(size, other))
 
     __rmul__ = __mul__
 
@@ -51,12 +57,19 @@ class Node:
     def __sub__(self, other: Node) -> Node:
         return self + -other
 
+    def __rsub__(self, other: Any) -> Node:
+        return -self + other
+
     __array_ufunc__ = None  # an array times a node is an error, not an array of nodes
 
     def __repr__(self) -> str:
-        if isinstance(self.what, Layer):
-            return f"{self.what}({', '.join(map(repr, self.inputs))})"
-        return f"{GATES[self.what or 0]}({', '.join(map(repr, self.inputs))})"
+        return self.text(REPR_NODES)
+
+    def text(self, most: int) -> str:
+        """Itself, what it reads, and so on, `most` nodes: a node that is read twice would be there twice."""
+        share = (most - 1) // max(len(self.inputs), 1)
+        inputs = ", ".join(node.text(share) for node in self.inputs) if share else "…"
+        return f"{self.what if isinstance(self.what, Layer) else GATES[self.what or 0]}({inputs})"
 
 
 class Input(Node):
@@ -68,13 +81,19 @@ class Input(Node):
         Numbers per sample.
     name : str, optional
         Shown in errors and summaries.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> fc.Tanh()(fc.Linear(3, 2)(fc.Input(3, name="state")))
+    Tanh()(Linear(3, 2)(Input(3, 'state')))
     """
 
     def __init__(self, width: int, name: str | None = None) -> None:
         super().__init__(positive_int(width, "Input", "width"))
         self.name = name
 
-    def __repr__(self) -> str:
+    def text(self, most: int) -> str:
         return f"Input({self.width})" if self.name is None else f"Input({self.width}, {self.name!r})"
 
 
@@ -163,8 +182,15 @@ class Graph(Network):
                     raise ValueError(f"Graph: {layer} is {layer.dtype}, but {other} is {other.dtype}")
         super().__init__(sum(n.width for n in self.inputs), sum(n.width for n in self.outputs))
 
+    def __call__(self, node: Node) -> Node:
+        self._check_layer()
+        return super().__call__(node)
+
     def predict(self, x: Any) -> Any:
-        return self._split(super().predict(self._join(x)), self.outputs)
+        x = self._join(x)
+        if x.ndim == 1:
+            return self._split(super().predict(self._check_rows(x[None]))[0], self.outputs)
+        return self._split(super().predict(x), self.outputs)
 
     def forward(self, x: Any) -> Any:
         return self._split(super().forward(self._join(x)), self.outputs)
@@ -205,20 +231,25 @@ class Graph(Network):
     def _lower(self, width: int) -> Program:
         recorder = Recorder()
         values = {node: recorder.value(node.width) for node in self.inputs}
-        self._record_nodes(recorder, values, 0)
+        self._record_nodes(recorder, values, 0, True)
         return recorder.program(
             [values[node] for node in self.inputs], [values[node] for node in self.outputs], self.params.size
         )
 
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
-        if len(self.inputs) > 1 or len(self.outputs) > 1:
-            raise ValueError("Graph: only a graph of one input and one output can be a layer of another network")
+        self._check_layer()
+        if recorder.widths[value] != self.in_features:
+            raise ValueError(f"{self} takes {self.in_features} numbers per sample, got {recorder.widths[value]}")
         values = {self.inputs[0]: value}
-        self._record_nodes(recorder, values, first)
-        return values[self.outputs[0]]
+        self._record_nodes(recorder, values, first, alone)
+        return recorder.activation(values[self.outputs[0]], IDENTITY, alone or self.inputs != self.outputs)
 
-    def _record_nodes(self, recorder: Recorder, values: dict[Node, int], first: int) -> None:
-        """Record all nodes but the inputs, whose values are there."""
+    def _check_layer(self) -> None:
+        if len(self.inputs) > 1 or len(self.outputs) > 1:
+            raise ValueError(f"{self}: only a graph of one input and one output can be a layer of another network")
+
+    def _record_nodes(self, recorder: Recorder, values: dict[Node, int], first: int, alone: bool) -> None:
+        """Record all nodes but the inputs, whose values are there; `alone` says that nobody else reads those."""
         readers = [other for node in self.nodes for other in node.inputs] + list(self.outputs)
         begin, start = {}, first
         for layer in self.layers:
@@ -228,13 +259,29 @@ class Graph(Network):
                 continue
             read = [values[other] for other in node.inputs]
             if isinstance(node.what, Layer):
-                alone = readers.count(node.inputs[0]) == 1
-                values[node] = node.what._record(recorder, read[0], begin[node.what], alone)
+                source = node.inputs[0]
+                only = readers.count(source) == 1 and (alone or not isinstance(source, Input))
+                values[node] = node.what._record(recorder, read[0], begin[node.what], only)
             elif node.what == native.PLACE:
                 values[node] = recorder.concatenate(read)
             else:
                 assert node.what is not None
                 values[node] = recorder.step(node.what, *read, factor=node.factor)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With numbers for the nodes that a node reads: pickle does not follow long chains."""
+        number = {node: i for i, node in enumerate(self.nodes)}
+        rows = [(type(node), vars(node) | {"inputs": [number[n] for n in node.inputs]}) for node in self.nodes]
+        ends = {what: [number[node] for node in getattr(self, what)] for what in ("inputs", "outputs")}
+        return super().__getstate__() | {"nodes": rows} | ends
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        nodes: list[Node] = []
+        for kind, values in state["nodes"]:
+            nodes.append(kind.__new__(kind))
+            vars(nodes[-1]).update(values, inputs=tuple(nodes[i] for i in values["inputs"]))
+        ends = {what: tuple(nodes[i] for i in state[what]) for what in ("inputs", "outputs")}
+        super().__setstate__(state | {"nodes": tuple(nodes)} | ends)
 
     def __repr__(self) -> str:
         def plain(nodes: Sequence[Node]) -> str:
@@ -264,7 +311,8 @@ def in_order(outputs: Sequence[Node]) -> tuple[Node, ...]:
             order[node] = None
             del path[node]
         elif node in path:
-            raise ValueError(f"Graph: a cycle, {node.what or 'a node'} reads its own output; undo that connection")
+            what = node.what if isinstance(node.what, Layer) else GATES[node.what or 0]
+            raise ValueError(f"Graph: a cycle, {what} reads its own output; undo that connection")
         elif node not in order:
             path[node] = None
             stack.append((node, True))

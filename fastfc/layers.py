@@ -13,7 +13,7 @@ from . import kernels
 from .checks import as_floats, float_dtype, positive_int, positive_number
 from .initializers import Initializer, get_initializer
 from .kernels import program as native
-from .kernels.threads import launch
+from .kernels import threads
 from .program import Program, Recorder
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Layer:
 
     def predict_one(self, x: NDArray[Any], out: NDArray[Any]) -> None:
         """Output for one sample `x`, (in_features,), into `out`, (out_features,), both of the layer's dtype."""
-        native.predict.call(self.params, self._program_for(x[None]).table, x[None], out[None], 1)
+        native.predict.call(self.params, self._program_for(x[None]).table, x[None], out[None], 1, 1)
 
     def reserve(self, batch_size: int) -> None:
         """Make memory for training in batches of up to `batch_size` samples inside `@njit` functions."""
@@ -225,10 +225,11 @@ class Layer:
 
     def _call(self, kernel: Any, program: Program, n: int, *args: Any) -> Any:
         """Run a native function on n samples, on several threads where that is asked for and pays."""
-        if self._n_threads == 1:
-            return kernel.call(*args, 1)
-        with launch(self._n_threads, program.multiplications * n) as parts:
-            return kernel.call(*args, parts)
+        work = program.multiplications * n
+        if self._n_threads == 1 or work < 2 * threads.LEAST_WORK:
+            return kernel.call(*args, 1, 1)
+        with threads.launch(self._n_threads, work, args[0]) as parts:
+            return kernel.call(*args, parts, threads.LEAST_WORK)
 
     def _check_rows(self, x: NDArray[Any]) -> NDArray[Any]:
         wanted = self.in_features

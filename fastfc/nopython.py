@@ -5,6 +5,7 @@ hold the dtype and a hash of the kernels, no sizes: a function is compiled once 
 and anew after an upgrade of fastfc.
 """
 
+import functools
 from contextlib import ExitStack
 
 import numpy as np
@@ -24,9 +25,12 @@ from .kernels import edge
 from .kernels import program as native
 from .kernels.activations import as_rows
 from .kernels.cache import source_hash
+from .kernels.losses import CROSS_ENTROPY
 from .layers import Layer
 from .losses import Loss
 from .optimizers import SGD
+
+USED = -2  # in the tape: the space holds nothing that backward could use, not even Python's
 
 
 class FromHandle(types.Type):
@@ -65,21 +69,25 @@ class OptimizerType(FromHandle):
         )
 
 
+# a type takes longer to make than a small network to run
+layer_type, loss_type, optimizer_type = (functools.cache(kind) for kind in (LayerType, LossType, OptimizerType))
+
+
 @typeof_impl.register(Layer)
 def type_of_layer(layer, context):
     if layer.in_features is None or layer.dtype is None:
         raise errors.NumbaTypeError(f"{layer} has no width of its own; put it behind a Linear for @njit functions")
-    return LayerType(edge.DTYPES[layer.dtype])
+    return layer_type(edge.DTYPES[layer.dtype])
 
 
 @typeof_impl.register(Loss)
 def type_of_loss(loss, context):
-    return LossType(loss.code)
+    return loss_type(loss.code)
 
 
 @typeof_impl.register(SGD)
 def type_of_optimizer(optimizer, context):
-    return OptimizerType(optimizer.code, edge.DTYPES[optimizer.state.dtype])
+    return optimizer_type(optimizer.code, edge.DTYPES[optimizer.state.dtype])
 
 
 class FromHandleModel(models.StructModel):
@@ -116,29 +124,32 @@ for kind, names in (
 
 @overload_method(LayerType, "predict")
 def predict(net, x, out=None, params=None):
-    own_params, own_out = is_none(params), is_none(out)
-    if own_out and x.ndim == 1:
+    if is_none(params):
+        vector = lambda net, params: net.params
+    elif params.layout == "C":
+        vector = lambda net, params: params
+    else:
+        vector = lambda net, params: np.ascontiguousarray(params)
+    vector = njit(vector)
+    if is_none(out) and x.ndim == 1:
 
         def one(net, x, out=None, params=None):
             y = np.empty(net.program[0, native.OUTPUTS], net.params.dtype)
-            vector = net.params if own_params else params
-            edge.check(native.predict(vector, net.program, as_rows(x), as_rows(y), 1))
+            edge.check(native.predict(vector(net, params), net.program, as_rows(x), as_rows(y), 1, 1))
             return y
 
         return one
-    if own_out:
+    if is_none(out):
 
         def rows(net, x, out=None, params=None):
             y = np.empty((x.shape[0], net.program[0, native.OUTPUTS]), net.params.dtype)
-            vector = net.params if own_params else params
-            edge.check(native.predict(vector, net.program, x, y, 1))
+            edge.check(native.predict(vector(net, params), net.program, x, y, 1, 1))
             return y
 
         return rows
 
     def into(net, x, out=None, params=None):
-        vector = net.params if own_params else params
-        edge.check(native.predict(vector, net.program, as_rows(x), as_rows(out), 1))
+        edge.check(native.predict(vector(net, params), net.program, as_rows(x), as_rows(out), 1, 1))
         return out
 
     return into
@@ -151,7 +162,7 @@ def is_none(kind):
 @overload_method(LayerType, "predict_one")
 def predict_one(net, x, out):
     def run(net, x, out):
-        edge.check(native.predict(net.params, net.program, as_rows(x), as_rows(out), 1))
+        edge.check(native.predict(net.params, net.program, as_rows(x), as_rows(out), 1, 1))
 
     return run
 
@@ -161,7 +172,7 @@ def forward(net, x):
     def run(net, x):
         n = x.shape[0]
         out = np.empty((n, net.program[0, native.OUTPUTS]), net.params.dtype)
-        net.tape[0] = -1
+        net.tape[0] = USED
         enough(native.reserve(net.program, n), net.space)
         edge.check(native.forward_saving(net.params, net.program, x, out, net.space))
         net.tape[0] = n
@@ -195,25 +206,38 @@ def train_step(net, x, y, loss, optimizer):
         raise errors.TypingError("train_step takes a loss and an optimizer, such as fc.MSELoss() and fc.SGD()")
     loss_code, code, same_dtype = loss.code, optimizer.code, optimizer.dtype == net.dtype
     classes = y.ndim == 1 and isinstance(y.dtype, types.Integer)
+    if classes and loss_code != CROSS_ENTROPY:
+        raise errors.TypingError(
+            "train_step: targets of this loss have the shape of the output; classes are for CrossEntropyLoss"
+        )
 
     def of_classes(net, x, y, loss, optimizer):
-        enough(native.reserve(net.program, x.shape[0]), net.space)
+        begin(net, x)
         state = optimizer.state if same_dtype else np.empty((0, 0), net.params.dtype)
         status, value = native.step(
             x, net.program, x[:0], y.astype(np.int64), optimizer.hyper, net.params, net.grads, state,
-            optimizer.count, net.space, loss_code, code, 1,
+            optimizer.count, net.space, loss_code, code, 1, 1,
         )  # fmt: skip
         edge.check(status)
         return value
 
     def of_numbers(net, x, y, loss, optimizer):
-        enough(native.reserve(net.program, x.shape[0]), net.space)
+        begin(net, x)
         state = optimizer.state if same_dtype else np.empty((0, 0), net.params.dtype)
         status, value = native.step(
             x, net.program, y, np.empty(0, np.int64), optimizer.hyper, net.params, net.grads, state,
-            optimizer.count, net.space, loss_code, code, 1,
+            optimizer.count, net.space, loss_code, code, 1, 1,
         )  # fmt: skip
         edge.check(status)
         return value
 
     return of_classes if classes else of_numbers
+
+
+@njit
+def begin(net, x):
+    """Before a step: neither Python's forward nor ours can be followed by backward now."""
+    if len(x) == 0:
+        raise ValueError("fastfc: x has no rows; give at least one sample")
+    enough(native.reserve(net.program, len(x)), net.space)
+    net.tape[0] = USED

@@ -22,7 +22,9 @@ from fastfc import __version__, kernels, reference
 from fastfc.doctor import processor
 
 KERNELS = ["forward", "weight_grad", "input_grad", "bias_grad"]
-PACKAGES = {"NumPy": "numpy", "PyTorch": "torch", "JAX": "jax"}
+# What to install for each library: those that have the kernels, and those that have networks.
+PACKAGES = {"NumPy": ["numpy"], "PyTorch": ["torch"], "JAX": ["jax"]}
+NETWORK_PACKAGES = PACKAGES | {"ONNX Runtime": ["onnxruntime", "onnx"], "scikit-learn": ["scikit-learn"]}
 
 # Set on some machines to pin a library to an older processor's code, for debugging or to get equal bits
 # everywhere. NumPy's BLAS, for one, reads such a variable when it loads, and can then run at half its
@@ -130,7 +132,7 @@ def load(library, threads):
         return partial(array_calls, kernels, **({"n_threads": threads} if threads > 1 else {}))
     if library == "NumPy":
         return partial(array_calls, reference)
-    module = import_module(PACKAGES[library])
+    module = import_module(PACKAGES[library][0])
     if library == "PyTorch":
         module.set_num_threads(threads)
         module.set_grad_enabled(False)
@@ -221,14 +223,18 @@ class Judge(Contestant):
         return float(np.max(np.abs(result[self.parts[kernel]] - self.exact[kernel]) / self.bounds[kernel]))
 
 
-def serve(library, threads):
+def make(library, threads):
+    return Judge() if library == "limit" else Contestant(library, threads)
+
+
+def serve(library, threads, make=make):
     """What a process does: answer requests for methods of its contestant until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a stopped process would outlive it for ever
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing that a library prints comes between the answers
-    contestant = Judge() if library == "limit" else Contestant(library, threads)
+    contestant = make(library, threads)
     while True:
         try:
             method, *args = pickle.load(requests)
@@ -247,11 +253,15 @@ def environment(threads):
 
 
 class Worker:
-    """A contestant's process, seen from outside. It is stopped but for the time of a request."""
+    """A contestant's process, seen from outside. It is stopped but for the time of a request.
 
-    def __init__(self, library, version, threads):
+    The contestant is made by the function `make` of a module.
+    """
+
+    def __init__(self, library, version, threads, module="fastfc.peers"):
         self.library, self.version = library, version
-        code = "import sys; from fastfc.peers import serve; serve(sys.argv[1], int(sys.argv[2]))"
+        code = f"import sys; from fastfc.peers import serve; from {module} import make; "
+        code += "serve(sys.argv[1], int(sys.argv[2]), make)"
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-c", code, library, str(threads)],
             stdin=subprocess.PIPE,
@@ -281,22 +291,22 @@ class Worker:
         self.process.communicate()
 
 
-def installed():
+def installed(packages=PACKAGES):
     """Name and version of every library that fastfc can be compared with."""
     found = {}
-    for library, package in PACKAGES.items():
+    for library, names in packages.items():
         try:
-            found[library] = metadata.version(package)
+            found[library], *_ = [metadata.version(name) for name in names]
         except metadata.PackageNotFoundError:
             continue
     return found
 
 
-def start(threads, peers):
-    """Processes for the libraries, fastfc and the judge; with several threads also for fastfc on one."""
-    versions = installed()
-    workers = [Worker(library, versions[library], threads) for library in peers]
-    workers.append(Worker("fastfc", __version__, threads))
-    if threads > 1:
-        workers.append(Worker("fastfc, 1 thread", __version__, 1))
-    return [*workers, Worker("limit", processor(), 1)]
+def start(threads, peers, module="fastfc.peers", alone=True):
+    """Processes for the libraries, fastfc and the judge; with several threads also for fastfc `alone` on one."""
+    versions = installed(NETWORK_PACKAGES)
+    workers = [Worker(library, versions[library], threads, module) for library in peers]
+    workers.append(Worker("fastfc", __version__, threads, module))
+    if threads > 1 and alone:
+        workers.append(Worker("fastfc, 1 thread", __version__, 1, module))
+    return [*workers, Worker("limit", processor(), 1, module)]

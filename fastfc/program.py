@@ -6,6 +6,7 @@ The table's columns are explained in kernels/program.py.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,8 +94,10 @@ class Recorder:
     def program(self, inputs: list[int], outputs: list[int], parameters: int) -> Program:
         """The table. In x the inputs stand side by side, and so do the outputs in the output."""
         steps, widths = self.steps, self.widths
-        for i, v in enumerate(outputs):  # each needs a place of its own in the output
-            if v in inputs or v in outputs[:i]:
+        for i, v in enumerate(outputs):
+            # each needs a place of its own in the output, and an activation can't be from columns of it to others
+            to_output = any(step.op == table.ACTIVATION and step.a == v and step.y in outputs for step in steps)
+            if v in inputs or v in outputs[:i] or to_output:
                 outputs[i] = self.step(table.PLACE, v)
         n_steps, end = len(steps), 2 * len(steps)
         columns = [side_by_side(values, widths) for values in (inputs, outputs)]
@@ -108,9 +111,9 @@ class Recorder:
         predicting, training = {}, {}
         for v in made.keys() - set(outputs):
             predicting[v] = made[v], max(read[v])
-            used = [end - i for i in read[v] if steps[i].needs_inputs()]
-            used += [end - i for i, step in enumerate(steps) if step.y == v and step.needs_output()]
-            training[v, "value"] = made[v], max([*read[v], *used])
+            used = any(steps[i].needs_inputs() for i in read[v])
+            used = used or any(step.y == v and step.needs_output() for step in steps)
+            training[v, "value"] = made[v], end if used else max(read[v])  # backward may run again
             training[v, "gradient"] = end - max(read[v]), end - made[v]
         predict_places, predict_numbers = pack(predicting, lambda v: widths[v])
         train_places, train_numbers = pack(training, lambda key: widths[key[0]])
@@ -163,22 +166,32 @@ def side_by_side(values: list[int], widths: list[int]) -> dict[int, int]:
 def pack(times: dict[Any, tuple[int, int]], width: Any) -> tuple[dict[Any, int], int]:
     """Places for things that are each needed from one time to another, so that they share little memory.
 
-    The first place that is free, for one after another in the order in which they are needed.
+    Things that are needed one after another fit best at the two ends in turn. If that takes more than what is needed
+    at one time, the first place that is free may do better, for things in the order of times or the widest first.
     """
-    places: dict[Any, int] = {}
-    total = 0
-    for key in sorted(times, key=lambda key: times[key]):
-        begin, end = times[key]
-        taken = sorted(
-            (places[other], places[other] + width(other))
-            for other in places
-            if times[other][0] <= end and begin <= times[other][1]
-        )
-        place = 0
-        for low, high in taken:
-            if place + width(key) <= low:
-                break
-            place = max(place, high)
-        places[key] = place
-        total = max(total, place + width(key))
-    return places, total
+    by_time = sorted(times, key=lambda key: times[key])
+    begins = [(begin, 0, width(key)) for key, (begin, _) in times.items()]
+    ends = [(end, 1, -width(key)) for key, (_, end) in times.items()]
+    least = max(accumulate(change for _, _, change in sorted(begins + ends)), default=0)
+    best: tuple[dict[Any, int], int] = {}, 0
+    for order, sides in ((by_time, 2), (by_time, 1), (sorted(by_time, key=width, reverse=True), 1)):
+        places: dict[Any, int] = {}
+        for i, key in enumerate(order):
+            begin, end = times[key]
+            alive = [other for other in places if times[other][0] <= end and begin <= times[other][1]]
+            gaps, low = [], 0
+            for place, other in sorted((places[other], other) for other in alive):
+                gaps.append((low, place))
+                low = max(low, place + width(other))
+            gaps.append((low, least))
+            fitting = [(a, b) for a, b in gaps if b - a >= width(key)]
+            if not fitting:
+                places[key] = low
+            else:
+                places[key] = fitting[-1][1] - width(key) if i % sides else fitting[0][0]
+        total = max((place + width(key) for key, place in places.items()), default=0)
+        if not best[0] or total < best[1]:
+            best = places, total
+        if total == least:
+            break
+    return best

@@ -5,7 +5,7 @@ from numba import njit, prange, types
 from numba.extending import overload
 
 from fastfc.kernels.activations import IDENTITY
-from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, overlaps
+from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, native, overlaps
 from fastfc.kernels.gemm import CHUNK, Matrix, copy_matrix, matrix, product, zeros
 from fastfc.kernels.simd import (
     allocate,
@@ -140,13 +140,10 @@ def column_sums(g, out, accumulate):
     return product(sums, ones, matrix(g), sums if accumulate else zeros(sums), 1, o, n, IDENTITY)
 
 
-@kernel("grad_output[n, o] -> out[o]", types.int64)
-def _dense_bias_grad(grad_output, out, accumulate):
+@njit
+def sum_in_chunks(grad_output, out, accumulate):
+    """out (+)= the column sums, by chunks of CHUNK rows, in order."""
     n, o = grad_output.shape
-    if out.size != o:
-        return BAD_SHAPE
-    if overlaps(out, grad_output):
-        return OVERLAP
     # the sum grows beside out, which stays as it is if memory runs out on the way
     total, partial = (np.empty(o, out.dtype), np.empty(o, out.dtype)) if n > CHUNK else (out, out)
     if accumulate and n > CHUNK:
@@ -163,18 +160,22 @@ def _dense_bias_grad(grad_output, out, accumulate):
     return OK
 
 
-@kernel("grad_output[n, o] -> out[o]", types.int64, types.int64, parallel=True)
-def _dense_bias_grad_threads(grad_output, out, accumulate, parts):
+@native(
+    lambda dtype: types.int64(
+        types.Array(dtype, 1, "A", aligned=False),
+        types.Array(dtype, 2, "A", readonly=True, aligned=False),
+        *[types.int64] * 2,
+    ),
+    parallel=True,
+)
+def column_sums_threads(out, grad_output, accumulate, parts):
+    """The same on several threads, that have some columns each or, of a long batch, some chunks."""
     (n, o), failed = grad_output.shape, 0
-    if out.size != o:
-        return BAD_SHAPE
-    if overlaps(out, grad_output):
-        return OVERLAP
     chunks = max(1, (n + CHUNK - 1) // CHUNK)
     if chunks < parts:
         for p in prange(parts):
             columns = part(p, parts, o)
-            failed += _dense_bias_grad(grad_output[:, columns], out[columns], accumulate)
+            failed += sum_in_chunks(grad_output[:, columns], out[columns], accumulate)
         return NO_MEMORY if failed else OK
     partials = np.empty((chunks, o), out.dtype)
     if accumulate:
@@ -182,7 +183,7 @@ def _dense_bias_grad_threads(grad_output, out, accumulate, parts):
     for p in prange(parts):
         for q in range(chunks * p // parts, chunks * (p + 1) // parts):
             rows = slice(q * CHUNK, min(n, (q + 1) * CHUNK))
-            failed += _dense_bias_grad(grad_output[rows], partials[q], accumulate if q == 0 else 0)
+            failed += sum_in_chunks(grad_output[rows], partials[q], accumulate if q == 0 else 0)
     if failed:
         return NO_MEMORY
     out[:] = partials[0]
@@ -191,16 +192,24 @@ def _dense_bias_grad_threads(grad_output, out, accumulate, parts):
     return OK
 
 
+@kernel("grad_output[n, o] -> out[o]", types.int64, types.int64)
+def _dense_bias_grad(grad_output, out, accumulate, parts):
+    if out.size != grad_output.shape[1]:
+        return BAD_SHAPE
+    if overlaps(out, grad_output):
+        return OVERLAP
+    if parts > 1:
+        return column_sums_threads(out, grad_output, accumulate, parts)
+    return sum_in_chunks(grad_output, out, accumulate)
+
+
 def run(grad_output, out, accumulate, n_threads):
     if n_threads == 1:
-        _dense_bias_grad.call(grad_output, out, accumulate)
+        _dense_bias_grad.call(grad_output, out, accumulate, 1)
         return
     # reading an element takes as long as two multiplications (asv: threads.LaunchBiasGrad)
-    with launch(n_threads, 2 * np.size(grad_output)) as parts:
-        if parts == 1:
-            _dense_bias_grad.call(grad_output, out, accumulate)
-        else:
-            _dense_bias_grad_threads.call(grad_output, out, accumulate, parts)
+    with launch(n_threads, 2 * np.size(grad_output), out) as parts:
+        _dense_bias_grad.call(grad_output, out, accumulate, parts)
 
 
 def dense_bias_grad(grad_output, out, n_threads=1):
@@ -225,9 +234,9 @@ def dense_add_bias_grad(grad_output, out, n_threads=1):
 
 @overload(dense_bias_grad)
 def nopython_bias_grad(grad_output, out):
-    return lambda grad_output, out: check(_dense_bias_grad(grad_output, out, 0))
+    return lambda grad_output, out: check(_dense_bias_grad(grad_output, out, 0, 1))
 
 
 @overload(dense_add_bias_grad)
 def nopython_add_bias_grad(grad_output, out):
-    return lambda grad_output, out: check(_dense_bias_grad(grad_output, out, 1))
+    return lambda grad_output, out: check(_dense_bias_grad(grad_output, out, 1, 1))

@@ -8,6 +8,7 @@ in its file's name, a hash of all kernel sources among it, and a file is written
 import contextlib
 import functools
 import hashlib
+import logging
 import os
 import pickle
 import platform
@@ -67,6 +68,15 @@ def source_hash():
     return digest.hexdigest()
 
 
+@functools.cache
+def tell():
+    """Say, once in a process, why the first call takes its time."""
+    times = "once" if cache_folder() else "in every process"
+    logging.getLogger("fastfc").warning(
+        "fastfc compiles its kernels for this machine, %s: some 20 seconds (fastfc warmup does it ahead)", times
+    )
+
+
 compiling = threading.RLock()
 
 
@@ -114,11 +124,12 @@ class KernelCache(_Cache):
         path = self.path(sig, target_context)
         try:
             content = path.read_bytes() if path else b""
-            if hashlib.sha256(content[32:]).digest() != content[:32]:
-                return None
-            return CompileResult._rebuild(target_context, *pickle.loads(content[32:]))
+            if hashlib.sha256(content[32:]).digest() == content[:32]:
+                return CompileResult._rebuild(target_context, *pickle.loads(content[32:]))
         except (OSError, pickle.UnpicklingError):
-            return None
+            pass
+        tell()  # Numba now compiles
+        return None
 
     def save_overload(self, sig, data):
         path = self.path(sig, data.target_context)

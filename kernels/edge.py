@@ -97,10 +97,13 @@ class Native:
         The nopython source.
     signature : callable
         dtype (a Numba float type) -> Numba signature. The first argument tells the dtype, see element_type.
+    parallel : bool
+        Whether it has a prange. As loading that starts threads, it is not loaded with the code that calls it but
+        by load_parallel, before there are several parts to compute.
     """
 
     def __init__(self, function, signature, parallel=False):
-        self.name, self.signature = function.__name__.lstrip("_"), signature
+        self.name, self.signature, self.parallel = function.__name__.lstrip("_"), signature, parallel
         # two, because a dispatcher that may compile compiles whatever another thread calls it with meanwhile
         self.compiler, self.dispatcher = (
             njit(nogil=True, error_model="numpy", parallel=parallel)(function) for _ in range(2)
@@ -129,9 +132,16 @@ class Native:
                 self.cells[dtype][0] = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
 
 
-def native(signature):
+def native(signature, parallel=False):
     """Decorator: see Native."""
-    return lambda function: Native(function, signature)
+    return lambda function: Native(function, signature, parallel)
+
+
+def load_parallel(dtype):
+    """Compile or load everything that runs on several threads, see Native."""
+    for function in natives.values():
+        if function.parallel:
+            function.ensure(dtype)
 
 
 class Load:
@@ -184,6 +194,8 @@ def declare(kernel):
     @lower_builtin(kernel, types.VarArg(types.Any))
     def lower(context, builder, sig, args):
         dtype = element_type(sig.args[0])
+        if kernel.parallel:
+            return call_through_cell(context, builder, kernel.cell_name(dtype), sig, args)
         load = Load(kernel.name, dtype)
         if context.fndesc.modname == "<dynamic>":  # the body of a prange has no constants that survive a cache
             context.active_code_library._reload_init.add(load)
@@ -220,13 +232,11 @@ class Kernel(Native):
         The arrays, those that are written after the arrow: "x[n, i], weight[i, o] -> out[n, o]".
     *scalars : Numba types
     result : Numba type
-    parallel : bool
-        Whether the source has a prange.
     in_place : str, optional
         The argument that the output may be.
     """
 
-    def __init__(self, function, specification, *scalars, result=types.int64, parallel=False, in_place=None):
+    def __init__(self, function, specification, *scalars, result=types.int64, in_place=None):
         read, _, written = specification.partition("->")
         find = re.compile(r"\w+(?::\w+)?\[[\w, ]*\]").findall
         self.arguments = [Argument(text, False) for text in find(read)]
@@ -236,7 +246,6 @@ class Kernel(Native):
         super().__init__(
             function,
             lambda dtype: signature(result, *[a.type(dtype) for a in self.arguments], *scalars),
-            parallel,
         )
 
     def explain(self, *args):

@@ -1,13 +1,13 @@
 """y = f(x W + b)"""
 
-from numba import njit, prange, types
+from numba import njit, types
 from numba.extending import overload
 
 from fastfc.kernels.activations import fused_code, literal_code
-from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, overlaps
+from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
 from fastfc.kernels.gemm import Matrix, forward_product, matrix
 from fastfc.kernels.simd import pointer
-from fastfc.kernels.threads import launch, multiplications, part
+from fastfc.kernels.threads import launch, multiplications
 
 
 @njit(inline="always")
@@ -18,30 +18,14 @@ def status(x, weight, bias, out):
     return OVERLAP if overlaps(out, x) or overlaps(out, weight) or overlaps(out, bias) else OK
 
 
-@kernel("x[n, i], weight[i, o], bias[o] -> out[n, o]", types.int64)
-def _dense_forward(x, weight, bias, out, activation):
+@kernel("x[n, i], weight[i, o], bias[o] -> out[n, o]", types.int64, types.int64)
+def _dense_forward(x, weight, bias, out, activation, parts):
     found = status(x, weight, bias, out)
     if found == OK:
         row = Matrix(pointer(bias), 0, bias.strides[0])
         (n, o), i = out.shape, x.shape[1]
-        found = forward_product(matrix(out), matrix(x), matrix(weight), row, n, o, i, activation)
+        found = forward_product(matrix(out), matrix(x), matrix(weight), row, n, o, i, activation, parts)
     return found
-
-
-@kernel("x[n, i], weight[i, o], bias[o] -> out[n, o]", types.int64, types.int64, parallel=True)
-def _dense_forward_threads(x, weight, bias, out, activation, parts):
-    found, failed = status(x, weight, bias, out), 0
-    if found != OK:
-        return found
-    n, o = out.shape
-    for p in prange(parts):
-        if n >= o:
-            rows = part(p, parts, n)
-            failed += _dense_forward(x[rows], weight, bias, out[rows], activation)
-        else:
-            columns = part(p, parts, o)
-            failed += _dense_forward(x, weight[:, columns], bias[columns], out[:, columns], activation)
-    return NO_MEMORY if failed else OK
 
 
 def dense_forward(x, weight, bias, out, activation="identity", n_threads=1):
@@ -70,13 +54,10 @@ def dense_forward(x, weight, bias, out, activation="identity", n_threads=1):
     """
     code = fused_code(activation)
     if n_threads == 1:
-        _dense_forward.call(x, weight, bias, out, code)
+        _dense_forward.call(x, weight, bias, out, code, 1)
         return
-    with launch(n_threads, multiplications(x, weight, out)) as parts:
-        if parts == 1:
-            _dense_forward.call(x, weight, bias, out, code)
-        else:
-            _dense_forward_threads.call(x, weight, bias, out, code, parts)
+    with launch(n_threads, multiplications(x, weight, out), out) as parts:
+        _dense_forward.call(x, weight, bias, out, code, parts)
 
 
 @overload(dense_forward, prefer_literal=True)
@@ -84,6 +65,6 @@ def nopython_forward(x, weight, bias, out, activation="identity"):
     code = literal_code(activation, fused_code)
 
     def run(x, weight, bias, out, activation="identity"):
-        check(_dense_forward(x, weight, bias, out, code))
+        check(_dense_forward(x, weight, bias, out, code, 1))
 
     return run

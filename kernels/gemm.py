@@ -16,7 +16,7 @@ copied into panels when the copy pays, and read in place when it does not.
 from collections import namedtuple
 
 import numpy as np
-from numba import njit, types
+from numba import njit, prange, types
 
 from fastfc.kernels.activations import IDENTITY, RELU, SIGMOID, TANH, relu_row, sigmoid_row, tanh_row
 from fastfc.kernels.edge import NO_MEMORY, OK, native
@@ -37,16 +37,19 @@ from fastfc.kernels.simd import (
     read,
     release,
     splat,
+    stack,
     store,
     store_first,
     sum_of_lanes,
     tile_columns,
     tile_rows,
     transpose_block,
+    view,
     width,
     write,
     zero,
 )
+from fastfc.kernels.threads import part
 
 # Summands per block, deep enough that the tile's sums go to memory and back rarely. A panel of B of this depth
 # is 96 KiB: it is read from L2, as fast as the multipliers take it (one row of the tile in 14 cycles).
@@ -70,6 +73,8 @@ SQUARES = 2
 # So few columns and so long sums are faster as dot products. Twice as many columns where B is Wᵀ, whose columns are
 # rows in memory.
 NARROW, LONG = 4, 64
+# The copies for so few dot products are on the stack: a small network predicts one sample without allocating.
+STACK_BYTES = 1 << 13
 # Rows of a batch that are summed in one chain.
 CHUNK = 4096
 
@@ -250,9 +255,11 @@ def dot_products(c, a, b, start, m, n, k, activation):
     size, lanes = itemsize(c.data), width(c.data)
     copy_row = ceil_div(k, lanes) * lanes * size
     a_bytes, b_bytes = 0 if a.column == size else lanes * copy_row, 0 if b.row == size else n * copy_row
-    result, memory = allocate(c.data, m * n * size + a_bytes + b_bytes)
-    if m * n and is_null(memory):
+    wanted = m * n * size + a_bytes + b_bytes
+    heap, memory = allocate(c.data, wanted if wanted > STACK_BYTES else 0)
+    if wanted > STACK_BYTES and is_null(memory):
         return NO_MEMORY
+    result = heap if wanted > STACK_BYTES else stack(c.data, STACK_BYTES)
     a_copy, b_copy = at(result, m * n * size), at(result, m * n * size + a_bytes)
     columns = Matrix(b_copy, copy_row, size) if b_bytes else Matrix(b.data, b.column, size)
     if b_bytes:
@@ -283,7 +290,8 @@ def dot_products(c, a, b, start, m, n, k, activation):
 def blocked(c, a, b, start, m, n, k, activation):
     """The product, for a C whose columns are neighbours."""
     size = itemsize(c.data)
-    tiles = ceil_div(m, tile_rows(c.data))
+    # with one or two summands all time goes to writing C, which must not be crowded
+    tiles = ceil_div(m, 2 if k <= 2 and crowded(c.row) else tile_rows(c.data))
     # of nearly equal height: 32 rows are 11 + 11 + 10, not 14 + 14 + 4
     short, tall, rows = m // tiles, m % tiles, ceil_div(m, tiles)
     columns = tile_columns(c.data, rows)
@@ -412,17 +420,47 @@ def product(c, a, b, start, m, n, k, activation):
     return status
 
 
+@native(lambda dtype: types.int64(*[types.Array(dtype, 2, "A", aligned=False)] * 4, *[types.int64] * 3), parallel=True)
+def product_threads(c, a, b, start, activation, narrow, parts):
+    """`product` or, if narrow, `dot_products`, with the rows or columns of C on several threads."""
+    (m, n), failed = c.shape, 0
+    for p in prange(parts):
+        if m >= n or narrow:
+            rows = part(p, parts, m)
+            failed += serial_product(c[rows], a[rows], b, start[rows], activation, narrow)
+        else:
+            columns = part(p, parts, n)
+            failed += serial_product(c[:, columns], a, b[:, columns], start[:, columns], activation, narrow)
+    return NO_MEMORY if failed else OK
+
+
 @njit
-def forward_product(c, a, b, start, m, n, k, activation):
-    """`product` for B = W. A layer's width decides how a sum is made, so n must be the whole width."""
-    if n <= NARROW and k >= LONG:
+def serial_product(c, a, b, start, activation, narrow):
+    (m, n), k = c.shape, a.shape[1]
+    if narrow:
+        return dot_products(matrix(c), matrix(a), matrix(b), matrix(start), m, n, k, activation)
+    return product(matrix(c), matrix(a), matrix(b), matrix(start), m, n, k, activation)
+
+
+@njit
+def spread(c, a, b, start, m, n, k, activation, narrow, parts):
+    """`product` or, if narrow, `dot_products`, in several parts at once where there are to be several."""
+    if parts > 1:
+        return product_threads(
+            view(c, m, n), view(a, m, k), view(b, k, n), view(start, m, n), activation, narrow, parts
+        )
+    if narrow:
         return dot_products(c, a, b, start, m, n, k, activation)
     return product(c, a, b, start, m, n, k, activation)
 
 
 @njit
-def input_product(c, a, b, start, m, n, k):
+def forward_product(c, a, b, start, m, n, k, activation, parts):
+    """`product` for B = W. A layer's width decides how a sum is made, so n must be the whole width."""
+    return spread(c, a, b, start, m, n, k, activation, n <= NARROW and k >= LONG, parts)
+
+
+@njit
+def input_product(c, a, b, start, m, n, k, parts):
     """The same for B = Wᵀ, without an activation."""
-    if n <= 2 * NARROW and k >= LONG:
-        return dot_products(c, a, b, start, m, n, k, IDENTITY)
-    return product(c, a, b, start, m, n, k, IDENTITY)
+    return spread(c, a, b, start, m, n, k, IDENTITY, n <= 2 * NARROW and k >= LONG, parts)

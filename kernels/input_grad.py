@@ -1,11 +1,11 @@
 """dx = g Wᵀ"""
 
-from numba import njit, prange, types
+from numba import njit, types
 from numba.extending import overload
 
-from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, overlaps
+from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
 from fastfc.kernels.gemm import input_product, matrix, transposed, zeros
-from fastfc.kernels.threads import launch, multiplications, part
+from fastfc.kernels.threads import launch, multiplications
 
 
 @njit(inline="always")
@@ -16,29 +16,13 @@ def status(grad_output, weight, out):
     return OVERLAP if overlaps(out, grad_output) or overlaps(out, weight) else OK
 
 
-@kernel("grad_output[n, o], weight[i, o] -> out[n, i]")
-def _dense_input_grad(grad_output, weight, out):
+@kernel("grad_output[n, o], weight[i, o] -> out[n, i]", types.int64)
+def _dense_input_grad(grad_output, weight, out, parts):
     found = status(grad_output, weight, out)
     if found == OK:
-        (n, i), c = out.shape, matrix(out)
-        found = input_product(c, matrix(grad_output), transposed(matrix(weight)), zeros(c), n, i, weight.shape[1])
+        (n, i), c, o = out.shape, matrix(out), weight.shape[1]
+        found = input_product(c, matrix(grad_output), transposed(matrix(weight)), zeros(c), n, i, o, parts)
     return found
-
-
-@kernel("grad_output[n, o], weight[i, o] -> out[n, i]", types.int64, parallel=True)
-def _dense_input_grad_threads(grad_output, weight, out, parts):
-    found, failed = status(grad_output, weight, out), 0
-    if found != OK:
-        return found
-    n, i = out.shape
-    for p in prange(parts):
-        if n >= i:
-            rows = part(p, parts, n)
-            failed += _dense_input_grad(grad_output[rows], weight, out[rows])
-        else:
-            columns = part(p, parts, i)
-            failed += _dense_input_grad(grad_output, weight[columns], out[:, columns])
-    return NO_MEMORY if failed else OK
 
 
 def dense_input_grad(grad_output, weight, out, n_threads=1):
@@ -55,15 +39,12 @@ def dense_input_grad(grad_output, weight, out, n_threads=1):
     products, see gemm.dot.
     """
     if n_threads == 1:
-        _dense_input_grad.call(grad_output, weight, out)
+        _dense_input_grad.call(grad_output, weight, out, 1)
         return
-    with launch(n_threads, multiplications(grad_output, weight, out)) as parts:
-        if parts == 1:
-            _dense_input_grad.call(grad_output, weight, out)
-        else:
-            _dense_input_grad_threads.call(grad_output, weight, out, parts)
+    with launch(n_threads, multiplications(grad_output, weight, out), out) as parts:
+        _dense_input_grad.call(grad_output, weight, out, parts)
 
 
 @overload(dense_input_grad)
 def nopython_input_grad(grad_output, weight, out):
-    return lambda grad_output, weight, out: check(_dense_input_grad(grad_output, weight, out))
+    return lambda grad_output, weight, out: check(_dense_input_grad(grad_output, weight, out, 1))

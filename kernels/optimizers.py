@@ -1,10 +1,17 @@
 """Optimizers: one pass over the flat vectors of parameters and gradients."""
 
-from numba import types
+from numba import njit, types
 from numba.extending import overload
 
 from fastfc.kernels.edge import BAD_SHAPE, NO_STATE, OK, OVERLAP, check, kernel, overlaps
-from fastfc.kernels.simd import at, fma, load_first, pointer, store_first, width
+from fastfc.kernels.simd import at, fma, load, load_first, pointer, splat, store, store_first, width
+
+
+@njit
+def sgd_vector(p, g, v, lr, momentum, weight_decay):
+    """The new parameters and velocity."""
+    v = fma(v, momentum, fma(p, weight_decay, g))
+    return fma(v, -lr, p), v
 
 
 @kernel("grads[p] -> params[p], velocity[v]", types.float64, types.float64, types.float64)
@@ -13,19 +20,30 @@ def _sgd(grads, params, velocity, lr, momentum, weight_decay):
         return BAD_SHAPE
     if overlaps(grads, params) or overlaps(grads, velocity) or overlaps(params, velocity):
         return OVERLAP
-    size = params.itemsize
+    size, count, moving = params.itemsize, params.size, momentum != 0.0
+    lanes = width(pointer(params))
+    nothing = splat(pointer(params), 0.0)
     unit = params.strides[0] == size and grads.strides[0] == size and velocity.strides[0] == size
+    # masks halve the speed of memory: they are for the rest only
+    whole = count - count % lanes if unit else 0
+    for j in range(0, whole, lanes):
+        at_p, at_v = at(pointer(params), j * size), at(pointer(velocity), j * size)
+        v = load(at_v) if moving else nothing
+        p, v = sgd_vector(load(at_p), load(at(pointer(grads), j * size)), v, lr, momentum, weight_decay)
+        store(at_p, p)
+        if moving:
+            store(at_v, v)
     # elements that are not neighbours are taken one by one, as vectors of one
-    step = width(pointer(params)) if unit or params.size <= 1 else 1
-    for j in range(0, params.size, step):
-        some = min(step, params.size - j)
+    step = lanes if unit else 1
+    for j in range(whole, count, step):
+        some = min(step, count - j)
         at_p, at_v = at(pointer(params), j * params.strides[0]), at(pointer(velocity), j * velocity.strides[0])
-        p = load_first(at_p, some, 0.0)
-        g = fma(p, weight_decay, load_first(at(pointer(grads), j * grads.strides[0]), some, 0.0))
-        if momentum != 0.0:
-            g = fma(load_first(at_v, some, 0.0), momentum, g)
-            store_first(at_v, g, some)
-        store_first(at_p, fma(g, -lr, p), some)
+        v = load_first(at_v, some, 0.0) if moving else nothing
+        g = load_first(at(pointer(grads), j * grads.strides[0]), some, 0.0)
+        p, v = sgd_vector(load_first(at_p, some, 0.0), g, v, lr, momentum, weight_decay)
+        store_first(at_p, p, some)
+        if moving:
+            store_first(at_v, v, some)
     return OK
 
 

@@ -17,20 +17,31 @@ what several steps contribute to one gradient is added in that order.
 """
 
 import numpy as np
-from numba import njit, types
+from numba import njit, prange, types
 
 from fastfc.kernels.activations import IDENTITY, _activation_backward, _activation_forward
 from fastfc.kernels.bias_grad import _dense_bias_grad
 from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, keep_alive, kernel, native, overlaps
-from fastfc.kernels.gemm import Matrix, element, matrix, matrix_type, product, transposed, zeros
+from fastfc.kernels.gemm import (
+    Matrix,
+    element,
+    forward_product,
+    input_product,
+    matrix,
+    matrix_type,
+    transposed,
+    zeros,
+)
 from fastfc.kernels.losses import RESULT, evaluate_loss
 from fastfc.kernels.optimizers import update
 from fastfc.kernels.simd import (
     allocate,
     at,
+    fetch,
     is_null,
     itemsize,
     l2_bytes,
+    load,
     load_first,
     one,
     pointer,
@@ -38,11 +49,13 @@ from fastfc.kernels.simd import (
     release,
     splat,
     stack,
+    store,
     store_first,
     vector,
     view,
     width,
 )
+from fastfc.kernels.threads import part
 from fastfc.kernels.weight_grad import _dense_weight_grad
 
 COLUMNS = 12
@@ -57,6 +70,10 @@ PREDICTING, TRAINING, GRADIENT = 1, 3, 5
 IN_X, IN_OUTPUT, IN_SPACE, NOWHERE = range(4)
 # Rows of a prediction go through all layers together, as many as find room in a part of L2.
 BLOCK_BYTES = l2_bytes() // 4
+# So many for each thread, and a prediction is cut into rows.
+MANY_ROWS = 64
+# Samples are gathered while those that come so many later are fetched: in a random order no processor foresees them.
+AHEAD = 2
 # Up to so many bytes, a prediction's space is on the stack.
 STACK_BYTES = 1 << 15
 
@@ -111,6 +128,12 @@ def row(x, r):
 
 
 @njit
+def pay(parts, least, work):
+    """How many of the parts there should be, each with at least so many multiplications."""
+    return 1 if parts == 1 else max(1, min(parts, work // least))
+
+
+@njit
 def gate(n, columns, a, b, factor, y, add):
     """y = a b factor, or y += a b factor; b may be one number, with strides of 0."""
     size = itemsize(y.data)
@@ -123,6 +146,25 @@ def gate(n, columns, a, b, factor, y, add):
             local = splat(y.data, read(partner)) if b.column == 0 else load_first(partner, some, 0.0)
             value = load_first(element(a, r, j), some, 0.0) * local * factor
             store_first(here, load_first(here, some, 0.0) + value if add else value, some)
+
+
+@njit
+def gather(count, columns, order, source, target):
+    """target[r] = source[order[r]] for r < count."""
+    size = itemsize(target.data)
+    lanes = width(target.data)
+    solid = source.column == size and target.column == size
+    whole = columns - columns % lanes if solid else 0
+    step = lanes if solid else 1
+    for r in range(count):
+        there, here = row(source, order[r]), row(target, r)
+        later = row(source, order[min(r + AHEAD, count - 1)])
+        for j in range(0, whole, lanes):
+            fetch(element(later, 0, j))
+            store(element(here, 0, j), load(element(there, 0, j)))
+        for j in range(whole, columns, step):
+            some = min(step, columns - j)
+            store_first(element(here, 0, j), load_first(element(there, 0, j), some, 0.0), some)
 
 
 @njit
@@ -143,10 +185,10 @@ def operands(program, s, purpose, n, x, output, space):
         matrix_type(dtype),
         matrix_type(dtype),
         types.CPointer(dtype),
-        *[types.int64] * 3,
+        *[types.int64] * 4,
     )
 )
-def run_forward(params, program, x, output, space, n, purpose, parts):
+def run_forward(params, program, x, output, space, n, purpose, parts, least):
     """All steps in order. Returns a status."""
     size = itemsize(params)
     ones = Matrix(one(params), 0, 0)
@@ -157,7 +199,7 @@ def run_forward(params, program, x, output, space, n, purpose, parts):
             i = program[program[s, A], WIDTH]
             weight = dense(i, o, at(params, program[s, WEIGHT] * size))
             bias = Matrix(at(params, program[s, BIAS] * size), 0, size)
-            found = product(y, a, weight, bias, n, o, i, program[s, CODE])
+            found = forward_product(y, a, weight, bias, n, o, i, program[s, CODE], pay(parts, least, n * i * o))
         elif op == ACTIVATION:
             found = _activation_forward(view(a, n, o), view(y, n, o), program[s, CODE])
         elif op == MULTIPLY:
@@ -184,10 +226,10 @@ def factor(program, s):
         table_type(),
         *[matrix_type(dtype)] * 4,
         types.CPointer(dtype),
-        *[types.int64] * 3,
+        *[types.int64] * 4,
     )
 )
-def run_backward(params, grads, program, x, output, grad_x, grad_output, space, n, input_wanted, parts):
+def run_backward(params, grads, program, x, output, grad_x, grad_output, space, n, input_wanted, parts, least):
     """All steps in reverse: the gradients of all parameters and, if wanted, of x. Returns a status.
 
     grad_output is dL/d(output), and is used up.
@@ -207,12 +249,15 @@ def run_backward(params, grads, program, x, output, grad_x, grad_output, space, 
             if code != IDENTITY:
                 found = _activation_backward(view(y, n, o), dz, dz, code)
             weight_grad = view(dense(i, o, at(grads, program[s, WEIGHT] * size)), i, o)
-            found += _dense_weight_grad(view(a, n, i), dz, weight_grad, add)
-            found += _dense_bias_grad(dz, vector(at(grads, program[s, BIAS] * size), o), add)
+            some = pay(parts, least, n * i * o)
+            found += _dense_weight_grad(view(a, n, i), dz, weight_grad, add, some)
+            found += _dense_bias_grad(
+                dz, vector(at(grads, program[s, BIAS] * size), o), add, pay(parts, least, 2 * n * o)
+            )
             if a_wanted:
                 weight = dense(i, o, at(params, program[s, WEIGHT] * size))
                 start = grad_a if add_a else zeros(grad_a)
-                found += product(grad_a, grad_y, transposed(weight), start, n, i, o, IDENTITY)
+                found += input_product(grad_a, grad_y, transposed(weight), start, n, i, o, some)
         elif op == ACTIVATION:
             target = grad_y if add_a else grad_a
             if a_wanted:
@@ -240,13 +285,37 @@ def fits(params, program, x, out):
     return OVERLAP if overlaps(out, x) or overlaps(out, params) else OK
 
 
-@kernel("params[p], program:int64[t, c], x[n, i] -> out[n, o]", types.int64)
-def predict(params, program, x, out, parts):
-    """out = the network's output, by blocks of rows that go through all layers."""
+@native(
+    lambda dtype: types.int64(
+        types.Array(dtype, 1, "A", readonly=True, aligned=False),
+        table_type(),
+        types.Array(dtype, 2, "A", readonly=True, aligned=False),
+        types.Array(dtype, 2, "A", aligned=False),
+        types.int64,
+    ),
+    parallel=True,
+)
+def predict_threads(params, program, x, out, parts):
+    """`predict` with the rows on several threads."""
+    failed = 0
+    for p in prange(parts):
+        rows = part(p, parts, x.shape[0])
+        failed += predict(params, program, x[rows], out[rows], 1, 1)
+    return NO_MEMORY if failed else OK
+
+
+@kernel("params[p], program:int64[t, c], x[n, i] -> out[n, o]", *[types.int64] * 2)
+def predict(params, program, x, out, parts, least):
+    """out = the network's output, by blocks of rows that go through all layers.
+
+    Several parts are rows or, of few rows, parts of each product.
+    """
     found = fits(params, program, x, out)
     if found != OK:
         return found
     n, numbers, size = x.shape[0], program[0, PREDICT_SPACE], out.itemsize
+    if parts > 1 and n >= parts * MANY_ROWS:
+        return predict_threads(params, program, x, out, parts)
     rows = max(16, BLOCK_BYTES // (max(numbers, 1) * size) // 16 * 16)
     rows = min(rows, n)
     wanted = room(numbers, rows) * size
@@ -256,28 +325,30 @@ def predict(params, program, x, out, parts):
     space = heap if wanted > STACK_BYTES else stack(pointer(out), STACK_BYTES)
     x_all, out_all = matrix(x), matrix(out)
     for r in range(0, n, max(rows, 1)):
-        some = min(rows, n - r)
-        found = run_forward(pointer(params), program, row(x_all, r), row(out_all, r), space, some, PREDICTING, 1)
+        x_some, out_some, some = row(x_all, r), row(out_all, r), min(rows, n - r)
+        found = run_forward(pointer(params), program, x_some, out_some, space, some, PREDICTING, parts, least)
         if found != OK:
             break
     release(memory)
     return found
 
 
-@kernel("params[p], program:int64[t, c], x[n, i] -> out[n, o], space[s]", types.int64)
-def forward(params, program, x, out, space, parts):
+@kernel("params[p], program:int64[t, c], x[n, i] -> out[n, o], space[s]", *[types.int64] * 2)
+def forward(params, program, x, out, space, parts, least):
     """out = the network's output; space keeps what `backward` needs."""
     found = fits(params, program, x, out)
     if found != OK or space.size < reserve(program, x.shape[0]):
         return max(found, BAD_SHAPE)
-    return run_forward(pointer(params), program, matrix(x), matrix(out), pointer(space), x.shape[0], TRAINING, parts)
+    return run_forward(
+        pointer(params), program, matrix(x), matrix(out), pointer(space), x.shape[0], TRAINING, parts, least
+    )
 
 
 @kernel(
     "params[p], program:int64[t, c], x[n, i], output[n, o], grad_output[n, o] -> grads[p], grad_input[m, i], space[s]",
-    types.int64,
+    *[types.int64] * 2,
 )
-def backward(params, program, x, output, grad_output, grads, grad_input, space, parts):
+def backward(params, program, x, output, grad_output, grads, grad_input, space, parts, least):
     """grads, and grad_input if it has rows, from what `forward` left in space."""
     found, n = fits(params, program, x, output), x.shape[0]
     if found != OK or space.size < reserve(program, n):
@@ -297,6 +368,7 @@ def backward(params, program, x, output, grad_output, grads, grad_input, space, 
         n,
         grad_input.shape[0] == n and n > 0,
         parts,
+        least,
     )
 
 
@@ -318,7 +390,7 @@ def forward_saving(params, program, x, out, space):
     _, y, x_kept = kept(program, n, space)
     ones = Matrix(one(y.data), 0, 0)
     gate(n, x.shape[1], matrix(x), ones, 1.0, x_kept, False)
-    found = run_forward(pointer(params), program, x_kept, y, pointer(space), n, TRAINING, 1)
+    found = run_forward(pointer(params), program, x_kept, y, pointer(space), n, TRAINING, 1, 1)
     gate(n, out.shape[1], y, ones, 1.0, matrix(out), False)
     return found
 
@@ -332,7 +404,7 @@ def backward_saved(params, program, grad_output, grads, grad_input, space):
     g, y, x = kept(program, n, space)
     gate(n, grad_output.shape[1], matrix(grad_output), Matrix(one(g.data), 0, 0), 1.0, g, False)
     grad_x = matrix(grad_input)
-    return run_backward(pointer(params), pointer(grads), program, x, y, grad_x, g, pointer(space), n, 1, 1)
+    return run_backward(pointer(params), pointer(grads), program, x, y, grad_x, g, pointer(space), n, 1, 1, 1)
 
 
 @native(
@@ -343,19 +415,19 @@ def backward_saved(params, program, grad_output, grads, grad_input, space):
         *[matrix_type(dtype)] * 2,
         types.Array(types.int64, 1, "A", readonly=True, aligned=False),
         types.CPointer(dtype),
-        *[types.int64] * 3,
+        *[types.int64] * 4,
     )
 )
-def run_gradient(params, grads, program, x, target, labels, space, n, loss, parts):
+def run_gradient(params, grads, program, x, target, labels, space, n, loss, parts, least):
     """Forward, loss and backward of n samples: grads. Returns a status and the loss."""
     size, o, behind = itemsize(params), program[0, OUTPUTS], program[0, TRAIN_SPACE]
     grad_output = dense(n, o, at(space, room(behind, n) * size))
     output = dense(n, o, at(space, room(behind + o, n) * size))
-    found, value = run_forward(params, program, x, output, space, n, TRAINING, parts), 0.0
+    found, value = run_forward(params, program, x, output, space, n, TRAINING, parts, least), 0.0
     if found == OK:
         found, value = evaluate_loss(view(output, n, o), view(target, n, o), labels, view(grad_output, n, o), loss)
     if found == OK:
-        found = run_backward(params, grads, program, x, output, x, grad_output, space, n, 0, parts)
+        found = run_backward(params, grads, program, x, output, x, grad_output, space, n, 0, parts, least)
     return found, value
 
 
@@ -376,10 +448,10 @@ def training_fits(program, x, target, labels, params, grads, state, space, n):
 @kernel(
     "x[n, i], program:int64[t, c], target[m, o], labels:int64[l], hyper:float64[h] "
     "-> params[p], grads[p], state[r, q], count:int64[one], space[s]",
-    *[types.int64] * 3,
+    *[types.int64] * 4,
     result=RESULT,
 )
-def step(x, program, target, labels, hyper, params, grads, state, count, space, loss, optimizer, parts):
+def step(x, program, target, labels, hyper, params, grads, state, count, space, loss, optimizer, parts, least):
     """One step on one batch: forward, loss, backward, update. The loss before the update.
 
     Targets are in target, or classes in labels; count[0] is how many steps there were.
@@ -388,7 +460,17 @@ def step(x, program, target, labels, hyper, params, grads, state, count, space, 
     found, value = training_fits(program, x, target, labels, params, grads, state, space, n), 0.0
     if found == OK:
         found, value = run_gradient(
-            pointer(params), pointer(grads), program, matrix(x), matrix(target), labels, pointer(space), n, loss, parts
+            pointer(params),
+            pointer(grads),
+            program,
+            matrix(x),
+            matrix(target),
+            labels,
+            pointer(space),
+            n,
+            loss,
+            parts,
+            least,
         )
     if found == OK:
         found = update(grads, hyper, params, state, count, optimizer)
@@ -398,7 +480,7 @@ def step(x, program, target, labels, hyper, params, grads, state, count, space, 
 @kernel(
     "x[n, i], program:int64[t, c], target[m, o], labels:int64[l], hyper:float64[h] "
     "-> params[p], grads[p], state[r, q], count:int64[one], space[s], order:int64[k]",
-    *[types.int64] * 6,
+    *[types.int64] * 7,
     result=RESULT,
 )
 def steps(
@@ -419,6 +501,7 @@ def steps(
     loss,
     optimizer,
     parts,
+    least,
 ):
     """Steps on batches of the samples first, ..., last - 1 in an order; the sum of all samples' losses.
 
@@ -433,23 +516,22 @@ def steps(
     target_batch = dense(batch, o, at(data, room(behind + i, batch) * size))
     labels_batch = np.empty(batch if order.size and labels.size else 0, np.int64)
     x_all, target_all = matrix(x), matrix(target)
-    ones = Matrix(one(data), 0, 0)
     for start in range(first, last, batch):
         n = min(batch, last - start)
         if order.size:
-            for r in range(n):
-                sample = order[start + r]
-                gate(1, i, row(x_all, sample), ones, 1.0, row(x_batch, r), False)
-                if labels.size:
-                    labels_batch[r] = labels[sample]
-                else:
-                    gate(1, o, row(target_all, sample), ones, 1.0, row(target_batch, r), False)
+            chosen = order[start : start + n]
+            gather(n, i, chosen, x_all, x_batch)
+            if labels.size:
+                for r in range(n):
+                    labels_batch[r] = labels[chosen[r]]
+            else:
+                gather(n, o, chosen, target_all, target_batch)
             x_now, target_now, labels_now = x_batch, target_batch, labels_batch[:n]
         else:
             x_now, target_now = row(x_all, start), row(target_all, start)
             labels_now = labels[start : start + n]
         found, value = run_gradient(
-            pointer(params), pointer(grads), program, x_now, target_now, labels_now, data, n, loss, parts
+            pointer(params), pointer(grads), program, x_now, target_now, labels_now, data, n, loss, parts, least
         )
         if found == OK:
             found = update(grads, hyper, params, state, count, optimizer)

@@ -418,6 +418,17 @@ def store_first(typingctx, base, value, count):
 
 
 @intrinsic
+def fetch(typingctx, base):
+    """Bring a cache line that will be read; any address is legal."""
+
+    def codegen(context, builder, signature, args):
+        prefetch(builder, args[0])
+        return context.get_dummy_value()
+
+    return types.void(base), codegen
+
+
+@intrinsic
 def splat(typingctx, like, scalar):
     """A vector of the type of `like` (a vector or a pointer) with `scalar` in every lane."""
     vector = Vector(like.dtype)

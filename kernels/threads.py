@@ -15,6 +15,8 @@ import numba
 import numpy as np
 from numba import njit
 
+from fastfc.kernels.edge import DTYPES, load_parallel
+
 CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 # Multiplications that each thread must have to do for a launch to pay (asv: threads.Launch).
@@ -63,8 +65,10 @@ def quota(root=CGROUPS, membership=MEMBERSHIP):
 
 
 @contextlib.contextmanager
-def launch(n_threads, work):
+def launch(n_threads, work, out):
     """How many parts to make of so many multiplications, 1 where threads would not pay or would not be safe.
+
+    If there are several, what computes parts for the dtype of the array `out` is loaded.
 
     Numba's own layer "workqueue" aborts the process when two threads launch at once: there, whoever comes
     second works alone.
@@ -75,9 +79,12 @@ def launch(n_threads, work):
     if parts > 1:
         # Numba counted the cores once, when it was imported, and knows of no quota
         parts = min(parts, cores(), math.ceil(quota() or parts))
-    if parts < 2 or serial.is_set():
+    dtype = getattr(out, "dtype", None)
+    if parts < 2 or serial.is_set() or dtype not in DTYPES:
         yield 1
-    elif layer() != "workqueue":
+        return
+    load_parallel(DTYPES[dtype])
+    if layer() != "workqueue":
         yield parts
     elif launching.acquire(blocking=False):
         try:

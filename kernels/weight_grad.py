@@ -5,21 +5,20 @@ from numba import njit, prange, types
 from numba.extending import overload
 
 from fastfc.kernels.activations import IDENTITY
-from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, overlaps
+from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, native, overlaps
 from fastfc.kernels.gemm import (
     CHUNK,
     Matrix,
     add_matrix,
     copy_matrix,
-    dot_products,
     element,
     matrix,
-    product,
+    spread,
     transposed,
     zeros,
 )
 from fastfc.kernels.simd import allocate, at, is_null, release
-from fastfc.kernels.threads import launch, multiplications, part
+from fastfc.kernels.threads import launch, multiplications
 
 # Elements of a gradient that is small enough to be kept once for each chunk of the batch.
 SMALL = 1 << 14
@@ -34,15 +33,33 @@ def status(x, grad_output, out):
 
 
 @njit
-def sums(c, a, b, start, i, o, n):
+def sums(c, a, b, start, i, o, n, parts):
     """C = start + A B over at most CHUNK rows of the batch; a single element as a dot product."""
-    if i * o == 1:
-        return dot_products(c, a, b, start, i, o, n, IDENTITY)
-    return product(c, a, b, start, i, o, n, IDENTITY)
+    return spread(c, a, b, start, i, o, n, IDENTITY, i * o == 1, parts)
 
 
-@kernel("x[n, i], grad_output[n, o] -> out[i, o]", types.int64)
-def _dense_weight_grad(x, grad_output, out, accumulate):
+@native(
+    lambda dtype: types.int64(
+        types.Array(dtype, 3, "A", aligned=False),
+        *[types.Array(dtype, 2, "A", readonly=True, aligned=False)] * 2,
+        *[types.int64] * 2,
+    ),
+    parallel=True,
+)
+def chunk_sums_threads(partials, x, grad_output, accumulate, parts):
+    """The sum over each CHUNK rows of the batch, on several threads; the first is added to what is there, if wanted."""
+    (chunks, i, o), n, failed = partials.shape, x.shape[0], 0
+    for p in prange(parts):
+        for q in range(chunks * p // parts, chunks * (p + 1) // parts):
+            rows = slice(q * CHUNK, min(n, (q + 1) * CHUNK))
+            c, a, b = matrix(partials[q]), transposed(matrix(x[rows])), matrix(grad_output[rows])
+            start = c if accumulate and q == 0 else zeros(c)
+            failed += sums(c, a, b, start, i, o, rows.stop - rows.start, 1)
+    return NO_MEMORY if failed else OK
+
+
+@kernel("x[n, i], grad_output[n, o] -> out[i, o]", types.int64, types.int64)
+def _dense_weight_grad(x, grad_output, out, accumulate, parts):
     found = status(x, grad_output, out)
     if found != OK:
         return found
@@ -50,16 +67,18 @@ def _dense_weight_grad(x, grad_output, out, accumulate):
     a, b, c = transposed(matrix(x)), matrix(grad_output), matrix(out)
     start = c if accumulate else zeros(c)
     if n <= CHUNK or i * o == 0:
-        return sums(c, a, b, start, i, o, n)
+        return sums(c, a, b, start, i, o, n, parts)
+    if parts > 1 and i * o <= SMALL:
+        return sums_of_chunks(x, grad_output, out, accumulate, parts)
     # the sum grows beside out, which stays as it is if memory runs out on the way
     copies, memory = allocate(c.data, 2 * i * o * size)
     if is_null(memory):
         return NO_MEMORY
     total, chunk = Matrix(copies, o * size, size), Matrix(at(copies, i * o * size), o * size, size)
-    found = sums(total, a, b, start, i, o, CHUNK)
+    found = sums(total, a, b, start, i, o, CHUNK, parts)
     for r in range(CHUNK, n, CHUNK):
         a_r, b_r = Matrix(element(a, 0, r), a.row, a.column), Matrix(element(b, r, 0), b.row, b.column)
-        found += sums(chunk, a_r, b_r, zeros(c), i, o, min(n - r, CHUNK))
+        found += sums(chunk, a_r, b_r, zeros(c), i, o, min(n - r, CHUNK), parts)
         add_matrix(i, o, chunk, total)
     if found == OK:
         copy_matrix(i, o, total, c)
@@ -67,30 +86,14 @@ def _dense_weight_grad(x, grad_output, out, accumulate):
     return NO_MEMORY if found else OK
 
 
-@kernel("x[n, i], grad_output[n, o] -> out[i, o]", types.int64, types.int64, parallel=True)
-def _dense_weight_grad_threads(x, grad_output, out, accumulate, parts):
-    found = status(x, grad_output, out)
-    if found != OK:
-        return found
-    n, (i, o), failed = x.shape[0], out.shape, 0
-    if i * o > SMALL or n <= CHUNK:
-        for p in prange(parts):
-            if i >= o:
-                rows = part(p, parts, i)
-                failed += _dense_weight_grad(x[:, rows], grad_output, out[rows], accumulate)
-            else:
-                columns = part(p, parts, o)
-                failed += _dense_weight_grad(x, grad_output[:, columns], out[:, columns], accumulate)
-        return NO_MEMORY if failed else OK
-    chunks = (n + CHUNK - 1) // CHUNK
+@njit
+def sums_of_chunks(x, grad_output, out, accumulate, parts):
+    """The same with chunks on several threads, for which the layer is too small."""
+    (i, o), chunks = out.shape, (x.shape[0] + CHUNK - 1) // CHUNK
     partials = np.empty((chunks, i, o), out.dtype)
     if accumulate:
         partials[0] = out
-    for p in prange(parts):
-        for q in range(chunks * p // parts, chunks * (p + 1) // parts):
-            rows = slice(q * CHUNK, min(n, (q + 1) * CHUNK))
-            failed += _dense_weight_grad(x[rows], grad_output[rows], partials[q], accumulate if q == 0 else 0)
-    if failed:
+    if chunk_sums_threads(partials, x, grad_output, accumulate, parts) != OK:
         return NO_MEMORY
     out[:] = partials[0]
     for q in range(1, chunks):
@@ -100,13 +103,10 @@ def _dense_weight_grad_threads(x, grad_output, out, accumulate, parts):
 
 def run(x, grad_output, out, accumulate, n_threads):
     if n_threads == 1:
-        _dense_weight_grad.call(x, grad_output, out, accumulate)
+        _dense_weight_grad.call(x, grad_output, out, accumulate, 1)
         return
-    with launch(n_threads, multiplications(x, grad_output, out)) as parts:
-        if parts == 1:
-            _dense_weight_grad.call(x, grad_output, out, accumulate)
-        else:
-            _dense_weight_grad_threads.call(x, grad_output, out, accumulate, parts)
+    with launch(n_threads, multiplications(x, grad_output, out), out) as parts:
+        _dense_weight_grad.call(x, grad_output, out, accumulate, parts)
 
 
 def dense_weight_grad(x, grad_output, out, n_threads=1):
@@ -132,9 +132,9 @@ def dense_add_weight_grad(x, grad_output, out, n_threads=1):
 
 @overload(dense_weight_grad)
 def nopython_weight_grad(x, grad_output, out):
-    return lambda x, grad_output, out: check(_dense_weight_grad(x, grad_output, out, 0))
+    return lambda x, grad_output, out: check(_dense_weight_grad(x, grad_output, out, 0, 1))
 
 
 @overload(dense_add_weight_grad)
 def nopython_add_weight_grad(x, grad_output, out):
-    return lambda x, grad_output, out: check(_dense_weight_grad(x, grad_output, out, 1))
+    return lambda x, grad_output, out: check(_dense_weight_grad(x, grad_output, out, 1, 1))

@@ -47,7 +47,7 @@ class Subclass(np.ndarray):
 def test_arrays_are_read_in_place(watched, dtype, view):
     call, calls = watched
     g, out = sums(dtype)
-    assert call(view(g), out, 0) is None
+    assert call(view(g), out, 0, 1) is None
     np.testing.assert_array_equal(out, view(g).sum(0))
     assert not calls
 
@@ -60,24 +60,24 @@ def read_only(x):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda g, out: ((g.tolist(), out, 0), {}),
-        lambda g, out: ((g.view(Subclass), out, 0), {}),
-        lambda g, out: ((g, out.view(Subclass), 0), {}),
-        lambda g, out: ((g, read_only(out), 0), {}),
-        lambda g, out: ((g.astype(">f4"), out, 0), {}),
-        lambda g, out: ((g.astype("f8"), out, 0), {}),
-        lambda g, out: ((g.astype("f2"), out, 0), {}),
-        lambda g, out: ((g[0], out, 0), {}),
-        lambda g, out: ((g, out[None], 0), {}),
-        lambda g, out: ((g, out, 0.0), {}),
-        lambda g, out: ((g, out, True), {}),
-        lambda g, out: ((g, out, 1 << 70), {}),
-        lambda g, out: ((g, out, None), {}),
+        lambda g, out: ((g.tolist(), out, 0, 1), {}),
+        lambda g, out: ((g.view(Subclass), out, 0, 1), {}),
+        lambda g, out: ((g, out.view(Subclass), 0, 1), {}),
+        lambda g, out: ((g, read_only(out), 0, 1), {}),
+        lambda g, out: ((g.astype(">f4"), out, 0, 1), {}),
+        lambda g, out: ((g.astype("f8"), out, 0, 1), {}),
+        lambda g, out: ((g.astype("f2"), out, 0, 1), {}),
+        lambda g, out: ((g[0], out, 0, 1), {}),
+        lambda g, out: ((g, out[None], 0, 1), {}),
+        lambda g, out: ((g, out, 0.0, 1), {}),
+        lambda g, out: ((g, out, True, 1), {}),
+        lambda g, out: ((g, out, 1 << 70, 1), {}),
+        lambda g, out: ((g, out, None, 1), {}),
         lambda g, out: ((g, out), {}),
-        lambda g, out: ((g, out, 0, 0), {}),
+        lambda g, out: ((g, out, 0, 1, 0), {}),
         lambda g, out: ((g, out), {"accumulate": 0}),
-        lambda g, out: ((g, out[:2], 0), {}),
-        lambda g, out: ((out[None], out, 0), {}),
+        lambda g, out: ((g, out[:2], 0, 1), {}),
+        lambda g, out: ((out[None], out, 0, 1), {}),
     ],
 )
 def test_what_is_unusual_is_handed_on(watched, change):
@@ -95,7 +95,7 @@ def test_errors_of_the_slow_way_pass_through():
     g, out = sums(np.float32)
     kernels.dense_bias_grad(g, out)
     with pytest.raises(ValueError, match="out"):
-        _dense_bias_grad.call(g, out[:2], 0)
+        _dense_bias_grad.call(g, out[:2], 0, 1)
 
 
 def test_calls_keep_no_references():

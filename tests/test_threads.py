@@ -18,6 +18,8 @@ needs_cores = pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="Num
 SHAPES = [(257, 300, 129), (33, 300, 1025), (4096, 64, 64), (700, 1100, 31)]
 SHAPES += [(300, 70, 1), (5, 70, 17), (5, 33, 70), (300, 3, 70), (9000, 1, 1), (9000, 1, 33)]
 
+OUT = np.zeros(1, np.float32)
+
 
 def calls(n, i, o, dtype):
     """Each kernel with arguments, and an output to fill."""
@@ -56,7 +58,7 @@ def test_parts_cover_everything_once_and_are_not_narrow(count, parts):
 
 
 def test_small_work_stays_on_one_thread():
-    with launch(8, 2 * LEAST_WORK - 1) as parts:
+    with launch(8, 2 * LEAST_WORK - 1, OUT) as parts:
         assert parts == 1
 
 
@@ -88,9 +90,9 @@ def test_what_cannot_be_an_output_is_refused_as_on_one_thread(out):
 @needs_cores
 def test_under_workqueue_the_second_launch_works_alone(monkeypatch):
     monkeypatch.setattr(threads, "layer", lambda: "workqueue")
-    with launch(2, 1 << 30) as first, launch(2, 1 << 30) as second:
+    with launch(2, 1 << 30, OUT) as first, launch(2, 1 << 30, OUT) as second:
         assert (first, second) == (2, 1)
-    with launch(2, 1 << 30) as again:
+    with launch(2, 1 << 30, OUT) as again:
         assert again == 2
 
 
@@ -185,7 +187,7 @@ def test_quota_without_control_groups(tmp_path):
 @pytest.mark.parametrize(("limit", "expected"), [(None, 2), (8, 2), (1.5, 2), (1, 1), (0.5, 1)])
 def test_a_launch_keeps_to_the_quota(monkeypatch, limit, expected):
     monkeypatch.setattr(threads, "quota", lambda: limit)
-    with launch(2, 1 << 30) as parts:
+    with launch(2, 1 << 30, OUT) as parts:
         assert parts == expected
 
 
@@ -195,9 +197,9 @@ def test_a_launch_keeps_to_the_affinity_of_now():
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     try:
-        with launch(2, 1 << 30) as parts:
+        with launch(2, 1 << 30, OUT) as parts:
             assert parts == 1
     finally:
         os.sched_setaffinity(0, before)
-    with launch(2, 1 << 30) as parts:
+    with launch(2, 1 << 30, OUT) as parts:
         assert parts == 2

@@ -1,7 +1,10 @@
-"""How many times as long as fastfc the best other library takes, of those installed: NumPy, PyTorch, JAX."""
+"""How many times as long as fastfc the best other library takes, of those installed.
 
-from fastfc.compare import TARGETS, contestants, measure, pin
-from fastfc.peers import installed
+For networks the other is the one that `fastfc compare --networks` names; NaN where it is not installed.
+"""
+
+from fastfc.compare import TARGETS, TASKS, contestants, measure, measure_network, pin
+from fastfc.peers import NETWORK_PACKAGES, installed
 
 
 class Ratios:
@@ -32,3 +35,26 @@ class Ratios:
 
     def track_ratio_bias_grad(self, ratios, shape):
         return ratios["bias_grad", shape]
+
+
+def name(task):
+    return f"{task.kind} {task.network} x {task.batch}"
+
+
+class NetworkRatios:
+    params = tuple(map(name, TASKS))
+    param_names = ("task",)
+    unit = "times as fast"
+    timeout = 600
+
+    def setup_cache(self):
+        pin(1)
+        peers = installed(NETWORK_PACKAGES)
+        with contestants(1, peers, module="fastfc.peer_networks", alone=False) as workers:
+            measured = {name(task): measure_network(task, "float32", 1, workers, rounds=3) for task in TASKS}
+        return {task: float("nan") if row.ratio is None else row.ratio for task, row in measured.items()}
+
+    setup_cache.timeout = 600
+
+    def track_ratio(self, ratios, task):
+        return ratios[task]

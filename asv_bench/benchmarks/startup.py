@@ -60,3 +60,13 @@ class FirstCall:
         with tempfile.TemporaryDirectory() as cache:
             seconds(self.code, cache)
             return min(seconds(self.code, cache) for _ in range(3))
+
+
+class Warmup:
+    unit = "seconds"
+    timeout = 600
+
+    def track_float32_cold(self):
+        """Every kernel, as `fastfc warmup --dtype float32` compiles them."""
+        code = TIME_CALL.replace("call()", 'warmup(["float32"])').replace("print(", "print(file=out, *[")
+        return 0

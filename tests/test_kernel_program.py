@@ -1,0 +1,342 @@
+import copy
+
+import numpy as np
+import pytest
+from arrays import DTYPES, LAYOUTS, nan, normal
+from numpy.testing import assert_array_equal
+
+import fastfc as fc
+from fastfc import kernels
+from fastfc.kernels import program as native
+from fastfc.kernels.gemm import CHUNK
+from fastfc.losses import Loss
+
+ACTIVATIONS = ["identity", "relu", "sigmoid", "tanh", "softmax"]
+NO_LABELS = np.zeros(0, np.int64)
+
+
+class Arguments:
+    """What the kernels take, for a network: memory is full of NaN."""
+
+    def __init__(self, net, batch=20):
+        self.net, self.program = net, net._program_for(np.zeros((0, net.in_features), net.dtype))
+        self.table, self.params = self.program.table, net.params.copy()
+        self.grads = nan(self.params.shape, net.dtype)
+        self.space = nan(self.program.space(batch), net.dtype)
+
+    def nan(self, *shape):
+        return nan(shape, self.net.dtype)
+
+    def predict(self, x):
+        out = self.nan(len(x), self.program.outputs)
+        native.predict.call(self.params, self.table, x, out, 1)
+        return out
+
+    def forward(self, x):
+        out = self.nan(len(x), self.program.outputs)
+        native.forward.call(self.params, self.table, x, out, self.space, 1)
+        return out
+
+    def backward(self, x, output, grad_output):
+        grad_input = self.nan(*x.shape)
+        arrays = self.params, self.table, x, output, grad_output, self.grads, grad_input, self.space
+        native.backward.call(*arrays, 1)
+        return grad_input
+
+    def optimizer(self, momentum=0.9):
+        optimizer = fc.SGD(0.05, momentum=momentum, weight_decay=0.01)
+        return optimizer.hyper, optimizer.prepare(self.net), optimizer.count
+
+    def step(self, x, target, labels, optimizer, loss):
+        hyper, state, count = optimizer
+        arrays = x, self.table, target, labels, hyper, self.params, self.grads, state, count, self.space
+        return native.step.call(*arrays, loss, 0, 1)
+
+    def steps(self, x, target, labels, order, optimizer, loss, batch, first=0, last=None):
+        hyper, state, count = optimizer
+        arrays = x, self.table, target, labels, hyper, self.params, self.grads, state, count, self.space
+        return native.steps.call(*arrays, order, first, len(x) if last is None else last, batch, loss, 0, 1)
+
+
+def by_layers(layers, x, grad_output):
+    """Output, gradient of the input and all gradients: the kernels of one layer after another."""
+    kept = [x]
+    for layer in layers:
+        x, width = kept[-1], layer.out_features or kept[-1].shape[1]
+        kept.append(nan((len(x), width), x.dtype))
+        if isinstance(layer, fc.Linear):
+            kernels.dense_forward(x, layer.weight, layer.bias, kept[-1])
+        else:
+            kernels.activation_forward(x, kept[-1], layer.name)
+    g, grads = grad_output, []
+    for layer, x, y in zip(layers[::-1], kept[-2::-1], kept[:0:-1], strict=True):
+        g_next = nan(x.shape, x.dtype)
+        if isinstance(layer, fc.Linear):
+            weight_grad, bias_grad = nan(layer.weight.shape, x.dtype), nan(layer.bias.shape, x.dtype)
+            kernels.dense_weight_grad(x, g, weight_grad)
+            kernels.dense_bias_grad(g, bias_grad)
+            kernels.dense_input_grad(g, layer.weight, g_next)
+            grads = [weight_grad.ravel(), bias_grad, *grads]
+        else:
+            kernels.activation_backward(y, g, g_next, layer.name)
+        g = g_next
+    return kept[-1], g, np.concatenate(grads)
+
+
+SHAPES = {
+    "one of everything": (1, [1, 1, 1]),
+    "one sample": (1, [3, 5, 2]),
+    "one feature": (7, [1, 4, 1]),
+    "one layer": (9, [5, 4]),
+    "deep": (17, [3, 4, 5, 6, 5, 4, 3]),
+    "beyond a vector": (33, [17, 65, 33, 9]),
+    "more rows than a chain of sums": (CHUNK + 7, [3, 5, 2]),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("n, sizes", SHAPES.values(), ids=SHAPES.keys())
+def test_bits_are_those_of_the_layers_kernels(n, sizes, activation, dtype):
+    net = fc.MLP(sizes, activation, output_activation=activation, seed=0, dtype=dtype)
+    net.params[:] = normal(net.params.shape, dtype)
+    run, x, g = Arguments(net, n), normal((n, sizes[0]), dtype, 1), normal((n, sizes[-1]), dtype, 2)
+    output, grad_input, grads = by_layers(net.layers, x, g)
+    assert_array_equal(run.predict(x), output)
+    y, before = run.forward(x), g.copy()
+    assert_array_equal(y, output)
+    for _ in range(2):  # backward leaves what forward saved, and its arguments
+        assert_array_equal(run.backward(x, y, g), grad_input)
+        assert_array_equal(run.grads, grads)
+    assert_array_equal(g, before)
+    assert_array_equal(run.params, net.params)
+
+
+@pytest.mark.parametrize("n", [20, 2 * CHUNK + 5])
+def test_a_shared_layer_adds_to_its_gradient(n):
+    x, layer = fc.Input(3), fc.Linear(3, 3, seed=0)
+    net, samples, g = fc.Graph(x, layer(layer(x))), normal((n, 3), np.float32), normal((n, 3), np.float32, 1)
+    run = Arguments(net, n)
+    run.backward(samples, run.forward(samples), g)
+    middle, g_middle = layer.predict(samples), np.empty_like(g)
+    kernels.dense_input_grad(g, layer.weight, g_middle)
+    weight_grad, bias_grad = layer.weight_grad.copy(), layer.bias_grad.copy()
+    kernels.dense_weight_grad(middle, g, weight_grad)
+    kernels.dense_bias_grad(g, bias_grad)
+    kernels.dense_add_weight_grad(samples, g_middle, weight_grad)
+    kernels.dense_add_bias_grad(g_middle, bias_grad)
+    assert_array_equal(run.grads, np.concatenate([weight_grad.ravel(), bias_grad]))
+
+
+def all_gates():
+    x = fc.Input(5)
+    a, b = fc.Linear(5, 7, seed=0)(x), fc.Linear(5, 7, seed=1)(x)
+    return fc.Graph(x, [fc.concatenate([x, a * b, x]), a + 0.1 * b, fc.Tanh()(x), x * x])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_change_no_bit(layout, dtype):
+    net = copy.deepcopy(all_gates())
+    net._rehome(dtype)
+    run, x, g = Arguments(net), normal((9, 5), dtype), normal((9, net.out_features), dtype, 1)
+    output = run.forward(x)
+    grad_input = run.backward(x, output, g)
+    grads, change = run.grads.copy(), LAYOUTS[layout]
+    run.space[:] = np.nan
+    assert_array_equal(run.predict(change(x)), output)
+    assert_array_equal(run.forward(change(x)), output)
+    assert_array_equal(run.backward(change(x), output, change(g)), grad_input)
+    assert_array_equal(run.grads, grads)
+    if layout != "read-only":
+        out = change(nan(output.shape, dtype))
+        native.predict.call(run.params, run.table, x, out, 1)
+        assert_array_equal(out, output)
+
+
+def case_of(targets, dtype, n=23):
+    """Samples, targets, labels and a loss."""
+    x, rng = normal((n, 5), dtype), np.random.default_rng(0)
+    if targets == "classes":
+        return x, x[:0], rng.integers(0, 3, n), fc.CrossEntropyLoss.code
+    target = rng.random((n, 3)).astype(dtype)
+    return x, target, NO_LABELS, {"numbers": fc.MSELoss, "probabilities": fc.BCEWithLogitsLoss}[targets].code
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("targets", ["classes", "numbers", "probabilities"])
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("batch", [1, 5, 23])
+def test_an_epoch_is_the_loop_of_steps(batch, shuffle, targets, dtype):
+    net = fc.MLP([5, 9, 3], "tanh", seed=0, dtype=dtype)
+    x, target, labels, loss = case_of(targets, dtype)
+    order = np.random.default_rng(1).permutation(23) if shuffle else NO_LABELS
+    run, one = Arguments(net, batch), Arguments(net, batch)
+    optimizer, other = run.optimizer(), one.optimizer()
+    total = run.steps(x, target, labels, order, optimizer, loss, batch)
+    expected, samples = 0.0, order if shuffle else np.arange(23)
+    for start in range(0, 23, batch):
+        rows = samples[start : start + batch]
+        chosen = target[rows] if len(target) else target, labels[rows] if len(labels) else labels
+        expected += len(rows) * one.step(x[rows], *chosen, other, loss)
+    assert total == expected
+    assert_array_equal(run.params, one.params)
+    assert_array_equal(run.grads, one.grads)
+    assert_array_equal(optimizer[1], other[1])
+    assert optimizer[2] == other[2] == -(-23 // batch)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_epoch_of_data_in_any_layout_and_in_parts(layout, shuffle):
+    net, change = fc.MLP([5, 9, 3], seed=0), LAYOUTS[layout]
+    order = np.random.default_rng(1).permutation(23) if shuffle else NO_LABELS
+    for targets in ("classes", "numbers"):
+        x, target, labels, loss = case_of(targets, np.float32)
+        run, other = Arguments(net, 5), Arguments(net, 5)
+        total = run.steps(x, target, labels, order, run.optimizer(), loss, 5)
+        optimizer, changed = other.optimizer(), (change(x), change(target), change(labels), order, loss)
+        parts = [
+            other.steps(*changed[:4], optimizer, loss, 5, first, last) for first, last in ((0, 5), (5, 20), (20, 23))
+        ]
+        np.testing.assert_allclose(sum(parts), total, rtol=1e-14)
+        assert_array_equal(other.params, run.params)
+
+
+@pytest.mark.parametrize("targets", ["classes", "numbers"])
+def test_a_step_is_forward_loss_backward_and_update(targets):
+    net, (x, target, labels, loss) = fc.MLP([5, 9, 3], "tanh", seed=0, dtype=np.float64), case_of(targets, np.float64)
+    run, other = Arguments(net, 23), Arguments(net, 23)
+    hyper, state, count = optimizer = run.optimizer()
+    value = run.step(x, target, labels, optimizer, loss)
+    output = other.forward(x)
+    expected, grad_output = fc.CrossEntropyLoss()(output, labels) if len(labels) else fc.MSELoss()(output, target)
+    other.backward(x, output, grad_output)
+    assert value == expected
+    assert_array_equal(run.grads, other.grads)
+    kernels.sgd(other.params, other.grads, other_state := np.zeros_like(state[0]), *hyper)
+    assert_array_equal(run.params, other.params)
+    assert_array_equal(state[0], other_state)
+    assert count == 1
+
+
+BAD_STEPS = {
+    "a class too many": (lambda a: a["labels"].__setitem__(22, 3), "class"),
+    "a negative class": (lambda a: a["labels"].__setitem__(0, -1), "class"),
+    "labels too short": (lambda a: a.update(labels=a["labels"][:5]), "does not fit"),
+    "x too narrow": (lambda a: a.update(x=a["x"][:, :4]), "does not fit"),
+    "space too small": (lambda a: a.update(space=a["space"][:-1]), "does not fit"),
+    "params of another size": (lambda a: a.update(params=a["params"][1:], grads=a["grads"][1:]), "does not fit"),
+    "gradients in the parameters": (lambda a: a.update(grads=a["params"]), "overlaps"),
+}
+
+
+@pytest.mark.parametrize("change, message", BAD_STEPS.values(), ids=BAD_STEPS.keys())
+def test_a_step_that_fails_changes_nothing(change, message):
+    net = fc.MLP([5, 9, 3], seed=0)
+    run, (x, target, labels, loss) = Arguments(net, 23), case_of("classes", np.float32)
+    hyper, state, count = run.optimizer()
+    state[:], before = 7, run.params.copy()
+    a = {"x": x, "labels": labels, "params": run.params, "grads": run.grads, "space": run.space}
+    change(a)
+    with pytest.raises(ValueError, match=message):
+        native.step.call(
+            a["x"], run.table, target, a["labels"], hyper, a["params"], a["grads"], state, count, a["space"], loss, 0, 1
+        )
+    assert_array_equal(run.params, before)
+    assert (state == 7).all() and count == 0
+
+
+@pytest.mark.parametrize("loss", [fc.CrossEntropyLoss(), fc.BCEWithLogitsLoss()])
+@pytest.mark.parametrize("value", [-0.1, 1.1, np.nan])
+def test_bad_probabilities_change_nothing(loss: Loss, value):
+    net = fc.MLP([5, 9, 3], seed=0)
+    run, (x, target, _, _) = Arguments(net, 23), case_of("numbers", np.float32)
+    target[22, 2] = value
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
+        run.step(x, target, NO_LABELS, run.optimizer(), loss.code)
+    assert_array_equal(run.params, net.params)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_what_is_not_finite_stays_in_its_sample(value, activation):
+    net = fc.MLP([5, 9, 3], activation, seed=0)
+    run, x = Arguments(net), normal((8, 5), np.float32)
+    clean = run.predict(x)
+    x[3, 2] = value
+    y = run.predict(x)
+    assert_array_equal(run.forward(x), y)
+    assert_array_equal(np.delete(y, 3, axis=0), np.delete(clean, 3, axis=0))
+    expected = net[2].predict(net[1].predict(net[0].predict(x)))
+    assert_array_equal(y, expected)
+    if np.isnan(value):
+        assert np.isnan(y[3]).all()
+
+
+def test_gates_pass_on_what_is_not_finite():
+    x = fc.Input(4)
+    values = np.array([[np.nan, np.inf, -np.inf, -0.0]])
+    got = fc.Graph(x, [0 * x, x + x, -1 * x, fc.concatenate([x])]).predict(values)
+    with np.errstate(invalid="ignore"):
+        expected = [0 * values, values + values, -values, values]
+    for y, wanted in zip(got, expected, strict=True):
+        assert_array_equal(y, wanted)
+        assert_array_equal(np.signbit(y[:, 1:]), np.signbit(wanted[:, 1:]))
+
+
+@pytest.mark.parametrize("net", [fc.MLP([5, 40, 3], "tanh", seed=0), all_gates()], ids=["chain", "gates"])
+def test_batches_grow_and_shrink(net):
+    for n in (3, 700, 1, 0, 17, 701, 16):
+        fresh, x = copy.deepcopy(net), normal((n, 5), np.float32, n)
+        net._space[:] = np.nan
+        ours, theirs = net.forward(x), fresh.forward(x)
+        assert_array_equal(np.hstack(ours) if n else 0, np.hstack(theirs) if n else 0)
+        assert_array_equal(net.backward(ours), fresh.backward(theirs))
+        assert_array_equal(net.grads, fresh.grads)
+
+
+def test_memory_is_kept_while_it_is_large_enough():
+    net, x = fc.MLP([5, 9, 3]), normal((100, 5), np.float32)
+    net.forward(x)
+    space = net._space
+    for n in (1, 100, 50):
+        net.forward(x[:n])
+        net.train_step(x[:n], np.zeros((n, 3)), fc.MSELoss(), fc.SGD())
+        assert net._space is space
+    net.forward(np.zeros((200, 5)))
+    assert net._space is not space
+
+
+@pytest.mark.parametrize("net", [fc.MLP([5, 9, 3]), all_gates()], ids=["chain", "gates"])
+def test_no_samples(net):
+    run, x = Arguments(net), np.zeros((0, 5), np.float32)
+    assert run.predict(x).shape == (0, net.out_features)
+    run.backward(x, run.forward(x), np.zeros((0, net.out_features), np.float32))
+    assert_array_equal(run.grads, np.zeros(net.params.size))
+
+
+@pytest.mark.parametrize(
+    "change", [lambda x, out: (x[:, :4], out), lambda x, out: (x, out[:, :2]), lambda x, out: (x[:3], out)]
+)
+def test_predict_checks_shapes(change):
+    run = Arguments(fc.MLP([5, 9, 3]))
+    x, out = change(np.zeros((4, 5), np.float32), run.nan(4, 3))
+    with pytest.raises(ValueError, match="does not fit"):
+        native.predict.call(run.params, run.table, x, out, 1)
+    with pytest.raises(ValueError, match="does not fit"):
+        native.predict.call(run.params[1:], run.table, np.zeros((4, 5), np.float32), run.nan(4, 3), 1)
+    assert np.isnan(out).all()
+
+
+def test_predict_into_its_own_input_is_refused():
+    run, x = Arguments(fc.MLP([3, 9, 3])), normal((4, 3), np.float32)
+    before = x.copy()
+    with pytest.raises(ValueError, match="overlaps x in memory"):
+        native.predict.call(run.params, run.table, x, x, 1)
+    assert_array_equal(x, before)
+    pairs = np.zeros((4, 3, 2), np.float32)  # interleaved: the extents overlap, the elements do not
+    pairs[:, :, 0] = x
+    native.predict.call(run.params, run.table, pairs[:, :, 0], pairs[:, :, 1], 1)
+    assert_array_equal(pairs[:, :, 1], run.predict(x))
+    assert_array_equal(pairs[:, :, 0], x)

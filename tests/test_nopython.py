@@ -1,0 +1,604 @@
+"""Layers, losses and optimizers as arguments of nopython functions: the same bits, and nothing compiled anew."""
+
+import copy
+import gc
+import shutil
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from arrays import DTYPES, LAYOUTS, nan, normal
+from numba import njit, prange, typeof
+from numba.core import errors
+from numpy.testing import assert_allclose, assert_array_equal
+from processes import run
+
+import fastfc as fc
+from fastfc import kernels
+from fastfc.kernels import edge
+
+
+@njit
+def predict(net, x):
+    return net.predict(x)
+
+
+@njit
+def predict_into(net, x, out):
+    return net.predict(x, out=out)
+
+
+@njit
+def predict_with(net, x, params):
+    return net.predict(x, params=params)
+
+
+@njit
+def predict_one(net, x, out):
+    net.predict_one(x, out)
+
+
+@njit
+def forward(net, x):
+    return net.forward(x)
+
+
+@njit
+def backward(net, g):
+    return net.backward(g)
+
+
+@njit
+def forward_backward(net, x, g):
+    return net.forward(x), net.backward(g)
+
+
+@njit
+def train(net, x, y, loss, optimizer, steps):
+    total = 0.0
+    for _ in range(steps):
+        total += net.train_step(x, y, loss, optimizer)
+    return total
+
+
+def chain(dtype=np.float32, seed=0):
+    return fc.MLP([5, 9, 3], "tanh", seed=seed, dtype=dtype)
+
+
+def graph(dtype=np.float32, seed=0):
+    x = fc.Input(5)
+    h = fc.Linear(5, 3, seed=seed, dtype=dtype)(x)
+    return fc.Graph(x, fc.Tanh()(h) * h + fc.Linear(3, 3, seed=seed + 1, dtype=dtype)(fc.Softmax()(h)))
+
+
+def part(dtype=np.float32, seed=0):
+    """A Linear that lives in a network."""
+    part.owners.append(
+        fc.Sequential([fc.Linear(4, 5, dtype=dtype), fc.Linear(5, 3, seed=seed, dtype=dtype), fc.Tanh()])
+    )
+    return part.owners[-1][1]
+
+
+part.owners = []
+NETS = [chain, graph, part]
+VECTORS = [LAYOUTS[name] for name in ("C", "sliced", "read-only")]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("build", NETS)
+def test_predict_has_pythons_bits(build, dtype):
+    net, x, params = build(dtype), normal((20, 5), dtype), normal(build(dtype).params.shape, dtype, 1)
+    expected = net.predict(x)
+    for layout in LAYOUTS.values():
+        assert_array_equal(predict(net, layout(x)), expected)
+    for layout in VECTORS:
+        assert_array_equal(predict(net, layout(x[3])), expected[3])
+    out = nan(expected.shape, dtype)
+    assert_array_equal(predict_into(net, x, out), expected)
+    assert_array_equal(out, expected)
+    one = nan(3, dtype)
+    predict_one(net, x[3], one)
+    assert_array_equal(one, expected[3])
+    one[:] = np.nan
+    assert_array_equal(predict_into(net, x[3], one), expected[3])
+    before = net.params.copy()
+    twin = copy.deepcopy(net)
+    twin.params[:] = params
+    for layout in VECTORS:
+        assert_array_equal(predict_with(net, x, layout(params)), twin.predict(x))
+    assert_array_equal(net.params, before)
+
+
+def test_params_none_are_the_networks_own():
+    net, x = chain(), normal((4, 5), np.float32)
+    assert_array_equal(predict_with(net, x, None), net.predict(x))
+    assert_array_equal(predict_into(net, x, None), net.predict(x))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("build", NETS)
+def test_forward_and_backward_have_pythons_bits(build, dtype):
+    net, twin = build(dtype), copy.deepcopy(build(dtype))
+    net.reserve(20)
+    for n in (20, 1, 0, 7):
+        x, g = normal((n, 5), dtype), normal((n, 3), dtype, 1)
+        net.grads[:] = np.nan
+        for change in (np.array, np.asfortranarray):
+            y, grad_input = forward_backward(net, change(x), change(g))
+            assert_array_equal(y, twin.forward(x))
+            assert_array_equal(grad_input, twin.backward(g))
+            assert_array_equal(net.grads, twin.grads)
+
+
+def test_forward_keeps_copies():
+    net, x, g = chain(), normal((4, 5), np.float32), normal((4, 3), np.float32, 1)
+    net.reserve(4)
+    y, grad_input = forward_backward(net, x, g)
+    y[:] = x[:] = np.nan
+    assert_array_equal(backward(net, g), grad_input)
+
+
+TARGETS = {
+    "classes": (fc.CrossEntropyLoss(), np.arange(20) % 3),
+    "few bytes": (fc.CrossEntropyLoss(), (np.arange(20) % 3).astype(np.uint8)),
+    "probabilities": (fc.CrossEntropyLoss(), np.eye(3)[np.arange(20) % 3]),
+    "numbers": (fc.MSELoss(), normal((20, 3), np.float64)),
+    "bits": (fc.BCEWithLogitsLoss(), np.eye(3)[np.arange(20) % 3]),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("momentum", [0, 0.9])
+@pytest.mark.parametrize("loss, y", TARGETS.values(), ids=TARGETS.keys())
+def test_train_step_has_pythons_bits(loss, y, momentum, dtype):
+    net, optimizer, other = chain(dtype), fc.SGD(0.1, momentum=momentum), fc.SGD(0.1, momentum=momentum)
+    twin, x = copy.deepcopy(net), normal((20, 5), dtype)
+    y = y.astype(dtype) if y.ndim == 2 else y
+    net.reserve(20)
+    if momentum:
+        optimizer.prepare(net)
+    value = train(net, x, y, loss, optimizer, 5)
+    assert value == sum(twin.train_step(x, y, loss, other) for _ in range(5))
+    assert_array_equal(net.params, twin.params)
+    assert_array_equal(net.grads, twin.grads)
+    assert optimizer.count == other.count == 5
+    if momentum:
+        assert_array_equal(optimizer.velocity, other.velocity)
+
+
+def test_training_of_a_graph():
+    net, x, y = graph(), normal((20, 5), np.float32), np.arange(20) % 3
+    twin = copy.deepcopy(net)
+    net.reserve(20)
+    train(net, x, y, fc.CrossEntropyLoss(), fc.SGD(0.1), 1)
+    twin.train_step(x, y, fc.CrossEntropyLoss(), fc.SGD(0.1))
+    assert_array_equal(net.params, twin.params)
+
+
+@njit
+def add_to_params(net, number):
+    net.params[:] += number
+    net.grads[:] = number
+    return net.params.size
+
+
+def test_params_and_grads_are_the_networks_own():
+    net = chain()
+    before = net.params.copy()
+    assert add_to_params(net, 2) == net.params.size
+    assert_array_equal(net.params, before + 2)
+    assert (net.grads == 2).all()
+    add_to_params(net[2], 1)
+    assert_array_equal(net.params[:54], before[:54] + 2)
+    assert_array_equal(net.params[54:], before[54:] + 2 + 1)
+
+
+def test_new_networks_compile_nothing():
+    def use(net, loss, y):
+        n, x = len(y), normal((len(y), net.in_features), net.dtype)
+        net.reserve(n)
+        predict(net, x)
+        forward_backward(net, x, np.ascontiguousarray(net.predict(x)))
+        train(net, x, y, loss, fc.SGD(0.1), 2)
+
+    functions = predict, forward_backward, train
+    use(chain(), fc.MSELoss(), normal((4, 3), np.float32))
+    before = [len(f.signatures) for f in functions], {k: len(v.compiler.overloads) for k, v in edge.natives.items()}
+    for seed in range(5):
+        net = fc.MLP([seed + 1, 3 * seed + 2, 3], ["relu", "tanh", "sigmoid", "softmax", "identity"][seed])
+        for each in (net, net[0], graph(seed=seed)):
+            use(each, fc.MSELoss(), normal((seed + 1, each.out_features), np.float32))
+    after = [len(f.signatures) for f in functions], {k: len(v.compiler.overloads) for k, v in edge.natives.items()}
+    assert after == before
+
+
+def test_types_hold_dtypes_and_kernels_but_no_sizes():
+    assert typeof(chain()) == typeof(graph()) == typeof(part()) != typeof(chain(np.float64))
+    assert typeof(fc.SGD(1)) == typeof(fc.SGD(2, momentum=0.5))
+    assert typeof(fc.MSELoss()) != typeof(fc.CrossEntropyLoss())
+    assert kernels.cache.source_hash()[:16] in str(typeof(chain()))
+
+
+X, G = normal((20, 5), np.float32), normal((20, 3), np.float32, 1)
+
+
+def reserved(n=20):
+    net = chain()
+    net.reserve(n)
+    return net
+
+
+def forward_then(*calls):
+    """backward after forward and other uses of the network's memory."""
+
+    def all_calls():
+        net = reserved()
+        forward(net, X)
+        for call in calls:
+            call(net)
+        backward(net, G)
+
+    return all_calls
+
+
+def refused_forward(net):
+    with pytest.raises(ValueError, match="shapes"):
+        forward(net, X[:, :4])
+
+
+ERRORS = {
+    "backward first": (lambda: backward(reserved(), G), ValueError, r"call forward\(x\) first"),
+    "nothing reserved": (lambda: forward(chain(), X), ValueError, r"call reserve\(batch_size\) before"),
+    "too little reserved": (lambda: forward(reserved(16), X), ValueError, "call reserve"),
+    "no training reserved": (
+        lambda: train(chain(), X, G, fc.MSELoss(), fc.SGD(), 1),
+        ValueError,
+        "call reserve",
+    ),
+    "no state": (
+        lambda: train(reserved(), X, G, fc.MSELoss(), fc.SGD(momentum=0.9), 1),
+        ValueError,
+        r"call optimizer.prepare\(net\) first",
+    ),
+    "another network's state": (
+        lambda: train(reserved(), X, G, fc.MSELoss(), prepared(fc.MLP([2, 2])), 1),
+        ValueError,
+        r"call optimizer.prepare\(net\)",
+    ),
+    "no samples": (lambda: train(reserved(), X[:0], G[:0], fc.MSELoss(), fc.SGD(), 1), ValueError, "at least one"),
+    "x too narrow": (lambda: predict(chain(), X[:, :4]), ValueError, "shapes of the arrays do not fit"),
+    "one sample too short": (lambda: predict(chain(), X[0, :4]), ValueError, "shapes"),
+    "out too short": (lambda: predict_into(chain(), X, G[:5].copy()), ValueError, "shapes"),
+    "params too short": (lambda: predict_with(chain(), X, chain().params[1:]), ValueError, "shapes"),
+    "predict_one too short": (lambda: predict_one(chain(), X[0], G[0, :2].copy()), ValueError, "shapes"),
+    "out is params": (
+        lambda: (lambda net: predict_into(net, X[:1], net.params[:3][None]))(chain()),
+        ValueError,
+        "overlaps",
+    ),
+    "x too narrow for forward": (lambda: forward(reserved(), X[:, :4]), ValueError, "shapes"),
+    "gradient too narrow": (lambda: forward_backward(reserved(), X, G[:, :2]), ValueError, "shapes"),
+    "gradient of fewer samples": (lambda: forward_backward(reserved(), X, G[:5]), ValueError, "shapes"),
+    "targets too narrow": (
+        lambda: train(reserved(), X, G[:, :2], fc.MSELoss(), fc.SGD(), 1),
+        ValueError,
+        "shapes",
+    ),
+    "fewer classes": (
+        lambda: train(reserved(), X, np.zeros(5, int), fc.CrossEntropyLoss(), fc.SGD(), 1),
+        ValueError,
+        "shapes",
+    ),
+    "a class too many": (
+        lambda: train(reserved(), X, np.full(20, 3), fc.CrossEntropyLoss(), fc.SGD(), 1),
+        ValueError,
+        "class index",
+    ),
+    "no probability": (
+        lambda: train(reserved(), X, 2 + G, fc.CrossEntropyLoss(), fc.SGD(), 1),
+        ValueError,
+        r"not in \[0, 1\]",
+    ),
+    "x of another dtype": (lambda: predict(chain(), X.astype(np.float64)), errors.TypingError, "float64"),
+    "params of another dtype": (
+        lambda: predict_with(chain(), X, chain().params.astype(np.float64)),
+        errors.TypingError,
+        "float64",
+    ),
+    "integers": (lambda: predict(chain(), X.astype(int)), errors.TypingError, "int64"),
+    "targets of another dtype": (
+        lambda: train(reserved(), X, G.astype(np.float64), fc.MSELoss(), fc.SGD(), 1),
+        errors.TypingError,
+        "float64",
+    ),
+    "classes for numbers": (
+        lambda: train(reserved(), X, np.zeros(20, int), fc.MSELoss(), fc.SGD(), 1),
+        errors.TypingError,
+        "classes are for CrossEntropyLoss",
+    ),
+    "a loss by name": (lambda: train(reserved(), X, G, "mse", fc.SGD(), 1), errors.TypingError, "such as fc.MSELoss"),
+    "only an activation": (
+        lambda: predict(fc.ReLU(), X),
+        errors.NumbaTypeError,
+        r"ReLU\(\) has no width of its own; put it behind a Linear",
+    ),
+    "only gates": (lambda: predict(fc.Graph(x := fc.Input(5), x + x), X), errors.NumbaTypeError, "behind a Linear"),
+    "after a failed forward": (
+        forward_then(refused_forward),
+        ValueError,
+        "call forward",
+    ),
+    "after a step": (
+        forward_then(lambda net: train(net, X, G, fc.MSELoss(), fc.SGD(), 1)),
+        ValueError,
+        "call forward",
+    ),
+    "after a step in Python": (
+        forward_then(lambda net: net.train_step(X, G, fc.MSELoss(), fc.SGD())),
+        ValueError,
+        "call forward",
+    ),
+    "after Python's forward": (forward_then(lambda net: net.forward(X)), ValueError, "call forward"),
+    "after new memory": (forward_then(lambda net: net.reserve(500)), ValueError, "call forward"),
+}
+
+
+def prepared(net):
+    optimizer = fc.SGD(momentum=0.9)
+    optimizer.prepare(net)
+    return optimizer
+
+
+@pytest.mark.parametrize("call, error, message", ERRORS.values(), ids=ERRORS.keys())
+def test_errors(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_predict_between_forward_and_backward_changes_nothing():
+    net = reserved()
+    _, expected = forward_backward(net, X, G)
+    forward(net, X)
+    predict(net, X[:3])
+    net.predict(2 * X)
+    assert_array_equal(backward(net, G), expected)
+
+
+@pytest.mark.parametrize(
+    "use", [lambda net: forward(net, 2 * X), lambda net: train(net, X, G, fc.MSELoss(), fc.SGD(), 1)]
+)
+def test_python_backward_knows_that_nopython_code_used_the_memory(use):
+    net = reserved()
+    net.forward(X)
+    use(net)
+    with pytest.raises(RuntimeError, match="call forward"):
+        net.backward(G)
+
+
+def test_a_step_that_fails_changes_nothing():
+    net, optimizer = reserved(), prepared(chain())
+    before = net.params.copy()
+    with pytest.raises(ValueError, match="class index"):
+        train(net, X, np.full(20, -1), fc.CrossEntropyLoss(), optimizer, 1)
+    assert_array_equal(net.params, before)
+    assert not optimizer.velocity.any() and optimizer.count == 0
+
+
+def test_lr_can_change_between_calls():
+    net, twin, optimizer, other = reserved(), chain(), fc.SGD(0.1), fc.SGD(0.1)
+    for lr in (0.1, 0.01):
+        optimizer.lr = other.lr = lr
+        train(net, X, G, fc.MSELoss(), optimizer, 1)
+        twin.train_step(X, G, fc.MSELoss(), other)
+    assert_array_equal(net.params, twin.params)
+
+
+@njit(parallel=True)
+def predict_rows(net, x, out):
+    for i in prange(len(x)):
+        out[i] = net.predict(x[i])
+
+
+@njit(parallel=True)
+def predict_blocks(net, x, out):
+    for i in prange(len(x) // 10):
+        net.predict(x[10 * i : 10 * i + 10], out=out[10 * i : 10 * i + 10])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("function", [predict_rows, predict_blocks])
+def test_in_prange(function, dtype):
+    net, x = chain(dtype), normal((1000, 5), dtype)
+    out = nan((1000, 3), dtype)
+    function(net, x, out)
+    assert_array_equal(out, net.predict(x))
+
+
+USER = """
+import numpy as np
+from numba import njit, prange
+import fastfc as fc
+
+@njit(cache=True)
+def predict(net, x):
+    return net.predict(x)
+
+@njit(cache=True)
+def train(net, x, y, loss, optimizer):
+    net.forward(x)
+    net.backward(y)
+    return net.train_step(x, y, loss, optimizer)
+
+@njit(cache=True, parallel=True)
+def many(net, x, out):
+    for i in prange(len(x)):
+        out[i] = net.predict(x[i])
+"""
+CODE = """
+import user
+import numpy as np, fastfc as fc
+
+net, x = fc.MLP([3, 4, 2], seed=0), np.ones((5, 3), np.float32)
+net.reserve(5)
+out = np.full((5, 2), np.nan, np.float32)
+user.many(net, x, out)
+assert (user.predict(net, x) == net.predict(x)).all() and (out == net.predict(x)).all()
+value = user.train(net, x, out, fc.MSELoss(), fc.SGD(0.1))
+assert value == 0
+for f in (user.predict, user.train, user.many):
+    print(sum(f.stats.cache_hits.values()), sum(f.stats.cache_misses.values()))
+"""
+
+
+def test_cached_functions(tmp_path):
+    """A second process compiles nothing; new kernels do."""
+    package = Path(fc.__file__).parent
+    without = shutil.ignore_patterns("__pycache__", "kernels")
+    shutil.copytree(package, tmp_path / "fastfc", ignore=without)
+    shutil.copytree(Path(kernels.__file__).parent, tmp_path / "fastfc/kernels", ignore=without)
+    (tmp_path / "user.py").write_text(USER)
+
+    def hits_and_misses(change=""):
+        environment = {"NUMBA_CACHE_DIR": tmp_path / "numba"}
+        return run(change + CODE, path=str(tmp_path), **environment)[0].split()
+
+    assert hits_and_misses() == ["0", "1"] * 3
+    assert hits_and_misses() == ["1", "0"] * 3
+    other = "import fastfc.nopython as n; n.source_hash = lambda: 'another'\n"
+    assert hits_and_misses(other) == ["0", "1"] * 3
+    assert hits_and_misses() == ["1", "0"] * 3
+
+
+def test_calls_keep_nothing():
+    net, optimizer, loss, y = reserved(), fc.SGD(1e-3), fc.MSELoss(), np.zeros((1, 3), np.float32)
+    x = X[:1]
+
+    def use():
+        predict(net, x)
+        train(net, x, y, loss, optimizer, 1)
+
+    use()
+    handle = [*net._handle, *optimizer._handle, net, optimizer, loss, x, y]
+    gc.collect()
+    counts = [sys.getrefcount(thing) for thing in handle]
+    tracemalloc.start()
+    try:
+        memory, _ = tracemalloc.get_traced_memory()
+        for _ in range(10**5):
+            predict(net, x)
+        for _ in range(10**3):
+            use()
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - memory
+    finally:
+        tracemalloc.stop()
+    assert np.abs(np.subtract([sys.getrefcount(thing) for thing in handle], counts)).max() < 10
+    assert grown < 1 << 17
+
+
+def test_memory_outlives_the_network():
+    """A native view of the parameters keeps them."""
+
+    @njit
+    def params(net):
+        return net.params
+
+    net = chain()
+    expected, view = net.params.copy(), params(net)
+    assert np.shares_memory(view, net.params)
+    del net
+    gc.collect()
+    assert_array_equal(view, expected)
+
+
+# What these are for: networks in the loops of simulations and searches.
+
+
+@njit
+def control(policy, state, steps):
+    """A cart that is pushed left or right."""
+    states = np.empty((steps, 4))
+    for t in range(steps):
+        push = policy.predict(state)
+        force = 1.0 if push[1] > push[0] else -1.0
+        position, speed, angle, turn = state
+        states[t] = state
+        state = np.array(
+            [position + 0.02 * speed, speed + 0.02 * force, angle + 0.02 * turn, turn + 0.02 * (angle - force)]
+        )
+    return states
+
+
+def test_a_control_loop():
+    policy, state = fc.MLP([4, 16, 2], "tanh", seed=0, dtype=np.float64), np.array([0.1, 0, 0.05, 0])
+    states = control(policy, state, 500)
+    assert_array_equal(states, control.py_func(policy, state, 500))
+    pushes = policy.predict(states).argmax(axis=1)
+    assert 0 < pushes.mean() < 1
+
+
+@njit
+def runge_kutta(net, y, dt, steps):
+    for _ in range(steps):
+        k1 = net.predict(y)
+        k2 = net.predict(y + dt / 2 * k1)
+        k3 = net.predict(y + dt / 2 * k2)
+        k4 = net.predict(y + dt * k3)
+        y = y + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+    return y
+
+
+def test_a_network_as_the_right_side_of_a_differential_equation():
+    net = fc.MLP([3, 12, 3], "tanh", seed=0, dtype=np.float64)
+    for y in (np.array([1.0, 0, -1]), normal((7, 3), np.float64)):
+        assert_array_equal(runge_kutta(net, y, 0.1, 20), runge_kutta.py_func(net, y, 0.1, 20))
+        exact = runge_kutta(net, y, 2 / 640, 640)
+        coarse, fine = (np.abs(runge_kutta(net, y, 2 / n, n) - exact).max() for n in (20, 40))
+        assert 3.5 < np.log2(coarse / fine) < 4.5
+
+
+@njit(parallel=True)
+def fitness(net, population, x, y):
+    scores = np.empty(len(population), population.dtype)
+    for i in prange(len(population)):
+        scores[i] = -np.mean((net.predict(x, params=population[i]) - y) ** 2)
+    return scores
+
+
+def test_evolution_strategies():
+    net, rng = fc.MLP([1, 8, 1], "tanh", seed=0), np.random.default_rng(0)
+    x = np.linspace(-2, 2, 32, dtype=np.float32)[:, None]
+    y, mean, first = np.sin(2 * x), net.params.copy(), net.params.copy()
+    for _ in range(60):
+        noise = rng.standard_normal((2000, mean.size)).astype(np.float32)
+        population = mean + 0.1 * noise
+        scores = fitness(net, population, x, y)
+        best = np.argsort(scores)[-200:]
+        mean = population[best].mean(axis=0)
+    twin = copy.deepcopy(net)
+    for i in (0, 7, 1999):
+        twin.params[:] = population[i]
+        assert_allclose(scores[i], -np.mean((twin.predict(x) - y) ** 2), rtol=1e-5)
+    before, after = fitness(net, np.stack([first, mean]), x, y)
+    assert after > before / 10 and after > -0.05
+    assert_array_equal(net.params, first)
+
+
+@njit
+def descend(net, x, goal, lr, steps):
+    for _ in range(steps):
+        x = x - lr * net.backward(net.forward(x) - goal)
+    return x
+
+
+def test_gradient_descent_on_the_input():
+    net, goal = fc.MLP([4, 16, 2], "tanh", seed=0, dtype=np.float64), np.full((3, 2), 0.25)
+    net.reserve(3)
+    start = normal((3, 4), np.float64)
+    params = net.params.copy()
+    x = descend(net, start, goal, 0.1, 3000)
+    assert np.abs(net.predict(x) - goal).max() < 1e-3 < np.abs(net.predict(start) - goal).max()
+    assert_array_equal(descend(net, start, goal, 0.1, 5), descend.py_func(net, start, goal, 0.1, 5))
+    assert_array_equal(net.params, params)
