@@ -310,8 +310,9 @@ class Row:
     def misses(self):
         """What is wrong or below its target, in words."""
         wrong = [f"{name} is wrong" for name, r in self.records.items() if not r["error"] <= WRONG[r["dtype"]]]
-        slow = self.ratio is not None and self.ratio < self.target.ratio
-        return wrong + [f"{self.ratio:.2f} × {self.other}, not {self.target.ratio:.2f}"] * slow
+        if self.ratio is not None and self.ratio < self.target.ratio:
+            wrong.append(f"{self.ratio:.2f} × {self.other}, not {self.target.ratio:.2f}")
+        return wrong
 
     def __str__(self):
         return f"{self.task.network}, {self.task.batch}"
@@ -326,8 +327,8 @@ def compare_networks(tasks, peers, threads, dtype, json_file):
     """Print the tables, a row at a time; write every record to `json_file` at the end."""
     print(
         f"{where(threads, dtype)}. Each library in a process of its own; all in turn,\n"
-        f"median of {ROUNDS} rounds ({SLOW_ROUNDS} of an epoch and below). JAX loop: {LOOP_STEPS} steps in a compiled loop.\n"
-        "err: distance from what float64 formulas give after some steps, as a part of what these changed.\n"
+        f"median of {ROUNDS} rounds, {SLOW_ROUNDS} of an epoch and below. JAX loop: {LOOP_STEPS} steps in a compiled\n"
+        "loop. err: distance from what float64 formulas give after some steps, as a part of what these changed.\n"
         "ratio: time of the other / time of fastfc, and its target; < marks a row that misses it."
     )
     found: list[Row] = []

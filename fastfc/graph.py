@@ -42,7 +42,7 @@ class Node:
 
     __radd__ = __add__  # no node is on the left, so this says what is wrong
 
-    def __mul__(self, other: Node | float) -> Node:
+    def __mul__(self, other: Any) -> Node:
         if isinstance(other, Node):
             return gate(native.MULTIPLY, "*", self, other)
         size = abs(other) if isinstance(other, Real) else other
@@ -186,11 +186,10 @@ class Graph(Network):
         self._check_layer()
         return super().__call__(node)
 
-    def predict(self, x: Any) -> Any:
-        x = self._join(x)
-        if x.ndim == 1:
-            return self._split(super().predict(self._check_rows(x[None]))[0], self.outputs)
-        return self._split(super().predict(x), self.outputs)
+    def predict(self, x: Any, out: Any = None, params: Any = None) -> Any:
+        if out is not None and len(self.outputs) > 1:
+            raise ValueError(f"{self}: predict takes no out with several outputs")
+        return self._split(super().predict(x, out, params), self.outputs)
 
     def forward(self, x: Any) -> Any:
         return self._split(super().forward(self._join(x)), self.outputs)

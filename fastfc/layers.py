@@ -49,7 +49,7 @@ class Layer:
     _space: NDArray[Any] = np.zeros(0, np.float32)  # memory for training
     _room: tuple[Program | None, int] = None, 0  # the program and the samples that it has room for
     _saved: tuple[Any, ...] | None = None  # what backward needs from forward
-    _tape: NDArray[np.int64] | None = None  # in nopython code: samples of the last forward, or -1
+    _tape: NDArray[np.int64] | None = None  # what the space holds, see nopython.USED
     _owner: weakref.ref[Layer] | None = None  # the network whose vectors hold our parameters
     _not_pickled: tuple[str, ...] = ("_programs", "_space", "_room", "_saved", "_tape", "_owner")
 
@@ -79,23 +79,32 @@ class Layer:
             raise ValueError(f"{self} takes {self.in_features} numbers per sample, but {node} gives {node.width}")
         return Node(self.out_features or node.width, [node], self)
 
-    def predict(self, x: ArrayLike) -> NDArray[Any]:
+    def predict(self, x: Any, out: Any = None, params: Any = None) -> Any:
         """Output for `x`, saving nothing: safe to call from many threads at once.
 
         Parameters
         ----------
         x : (n, in_features) or (in_features,) array of real numbers
+        out : array of the result's shape and of the layer's dtype, optional
+            Overwritten and returned.
+        params : (p,) array of the layer's dtype, optional
+            Used instead of the layer's own.
 
         Returns
         -------
         (n, out_features) array, or (out_features,) for a single sample
         """
-        x = as_floats(x, self.dtype, self, "x")
+        x = self._join(x)
         if x.ndim == 1:
-            return self.predict(self._check_rows(x[None]))[0]
+            return self._output(self._check_rows(x[None]), None if out is None else out[None], params)[0]
+        return self._output(x, out, params)
+
+    def _output(self, x: NDArray[Any], out: Any = None, params: Any = None) -> NDArray[Any]:
         program = self._program_for(x)
-        out = np.empty((x.shape[0], program.outputs), x.dtype)
-        params, _ = self._vectors(x.dtype)
+        if out is None:
+            out = np.empty((x.shape[0], program.outputs), x.dtype)
+        if params is None:
+            params, _ = self._vectors(x.dtype)
         self._call(native.predict, program, len(x), params, program.table, x, out)
         return out
 
@@ -145,7 +154,8 @@ class Layer:
         RuntimeError
             Before the first `forward`.
         """
-        if self._saved is None:
+        used_by_nopython = self._tape is not None and self._tape[0] != -1
+        if self._saved is None or used_by_nopython:
             raise RuntimeError(f"{self}: backward needs what forward saves; call forward(x) first")
         program, x, output, space = self._saved
         grad_output = as_floats(grad_output, output.dtype, self, "grad_output")

@@ -30,7 +30,8 @@ from .layers import Layer
 from .losses import Loss
 from .optimizers import SGD
 
-USED = -2  # in the tape: the space holds nothing that backward could use, not even Python's
+# The tape of a layer says what its space holds: values for `backward`, of so many samples; -1, of Python's forward;
+USED = -2  # or nothing that a backward could use
 
 
 class FromHandle(types.Type):

@@ -305,7 +305,8 @@ class ScikitLearn:
 
         def outcome():
             rows = slice(CHECKED_STEPS * self.task.batch)
-            checked = model(shuffle=False).partial_fit(x[:1], y[:1], classes=classes)
+            batch = slice(self.task.batch)
+            checked = model(shuffle=False).partial_fit(x[batch], y[batch], classes=classes)  # makes the arrays
             checked.coefs_, checked.intercepts_ = [w.copy() for w in weights], [b.copy() for b in biases]
             del checked._optimizer  # made anew, for these parameters
             checked.partial_fit(x[rows], y[rows])

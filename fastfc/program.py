@@ -149,6 +149,12 @@ class Recorder:
             if step.op == table.PRODUCT:
                 row[table.ADD_PARAMETERS] = step.weight in weights
                 weights.add(step.weight)
+        for row, step in zip(rows[1:of_value], steps, strict=True):
+            maker = made.get(step.a, -1)
+            alone = maker >= 0 and len(read[step.a]) == 1 and step.a not in outputs
+            if alone and step.op == steps[maker].op == table.PRODUCT:
+                row[table.DERIVE_A] = steps[maker].code
+                rows[1 + maker, table.DERIVED] = 1
         rows.flags.writeable = False
         multiplications = sum(widths[step.a] * widths[step.y] for step in steps if step.op == table.PRODUCT)
         return Program(rows, sum_of(widths, inputs), sum_of(widths, outputs), train_numbers, multiplications)

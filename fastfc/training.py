@@ -239,7 +239,7 @@ class Epochs:
 def mean_loss(network: Network, x: NDArray[Any], y: NDArray[Any], loss: Loss, batch_size: int) -> float:
     total = 0.0
     for rows in batches(len(x), batch_size):
-        prediction = network.predict(x[rows])
+        prediction = network._output(x[rows])
         grad = np.empty(prediction.shape, prediction.dtype)
         total += len(prediction) * loss._value(prediction, y[rows], grad)
     return total / len(x)

@@ -41,6 +41,7 @@ from fastfc.kernels.simd import (
 )
 
 IDENTITY, RELU, SIGMOID, TANH, SOFTMAX, EXP = range(6)
+DERIVATIVE = 1000  # added to a code: not the activation but the product with its derivative
 FUSED = {"identity": IDENTITY, "relu": RELU, "sigmoid": SIGMOID, "tanh": TANH}
 ACTIVATIONS = {**FUSED, "softmax": SOFTMAX}
 

@@ -137,7 +137,7 @@ def column_sums(g, out, accumulate):
     # any strides: a row of ones times g; 1 x + s rounds as s + x does
     sums = Matrix(pointer(out), 0, out.strides[0])
     ones = Matrix(one(sums.data), 0, 0)
-    return product(sums, ones, matrix(g), sums if accumulate else zeros(sums), 1, o, n, IDENTITY)
+    return product(sums, ones, matrix(g), sums if accumulate else zeros(sums), 1, o, n, IDENTITY, sums)
 
 
 @njit

@@ -18,7 +18,17 @@ from collections import namedtuple
 import numpy as np
 from numba import njit, prange, types
 
-from fastfc.kernels.activations import IDENTITY, RELU, SIGMOID, TANH, relu_row, sigmoid_row, tanh_row
+from fastfc.kernels.activations import (
+    DERIVATIVE,
+    IDENTITY,
+    RELU,
+    SIGMOID,
+    TANH,
+    derive_row,
+    relu_row,
+    sigmoid_row,
+    tanh_row,
+)
 from fastfc.kernels.edge import NO_MEMORY, OK, native
 from fastfc.kernels.simd import (
     allocate,
@@ -181,11 +191,30 @@ def apply(values, count, activation):
     return OK
 
 
+@native(lambda dtype: types.int64(types.CPointer(dtype), types.CPointer(dtype), types.int64, types.int64))
+def apply_derivative(values, y, count, activation):
+    """values = values f′, with f′ in terms of y = f(z); all neighbours in memory."""
+    derive_row(activation, count, y, values, values)
+    return OK
+
+
 @njit
-def finish(activation, count, values):
-    """The activations that are not done in registers, in place."""
+def finish(activation, count, values, y):
+    """The activations and derivatives that are not done in registers, in place."""
     if activation in (SIGMOID, TANH):
         apply(values, count, activation)
+    elif activation >= DERIVATIVE:
+        apply_derivative(values, y, count, activation - DERIVATIVE)
+
+
+@njit
+def finish_matrix(activation, m, n, values, y):
+    """A derivative for matrices of any strides."""
+    size = itemsize(values.data)
+    step = n if values.column == size and y.column == size else 1
+    for i in range(m):
+        for j in range(0, n, step):
+            finish(activation, step, element(values, i, j), element(y, i, j))
 
 
 @njit
@@ -249,8 +278,8 @@ def four_dots(k, x, x1, x2, x3, y):
     return sum_of_lanes(s0 + t0), sum_of_lanes(s1 + t1), sum_of_lanes(s2 + t2), sum_of_lanes(s3 + t3)
 
 
-@native(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 4))
-def dot_products(c, a, b, start, m, n, k, activation):
+@native(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 4, matrix_type(dtype)))
+def dot_products(c, a, b, start, m, n, k, activation, y):
     """C = f(start + A B) for few columns, with `dot` for each element; as for `product`."""
     size, lanes = itemsize(c.data), width(c.data)
     copy_row = ceil_div(k, lanes) * lanes * size
@@ -273,21 +302,23 @@ def dot_products(c, a, b, start, m, n, k, activation):
             r1, r2, r3 = min(r + 1, some - 1), min(r + 2, some - 1), min(r + 3, some - 1)
             x0, x1, x2, x3 = element(rows, r, 0), element(rows, r1, 0), element(rows, r2, 0), element(rows, r3, 0)
             for j in range(n):
-                y = element(columns, j, 0)
+                column = element(columns, j, 0)
                 if r1 == r:
-                    d0 = d1 = d2 = d3 = dot(k, x0, y)
+                    d0 = d1 = d2 = d3 = dot(k, x0, column)
                 else:
-                    d0, d1, d2, d3 = four_dots(k, x0, x1, x2, x3, y)
+                    d0, d1, d2, d3 = four_dots(k, x0, x1, x2, x3, column)
                 for q, d in ((r, d0), (r1, d1), (r2, d2), (r3, d3)):
                     write(at(result, ((i + q) * n + j) * size), read(element(start, i + q, j)) + d)
     apply(result, m * n, activation)
     copy_matrix(m, n, Matrix(result, n * size, size), c)
+    if activation >= DERIVATIVE:
+        finish_matrix(activation, m, n, c, y)
     release(memory)
     return OK
 
 
 @njit(inline="always")
-def blocked(c, a, b, start, m, n, k, activation):
+def blocked(c, a, b, start, m, n, k, activation, z):
     """The product, for a C whose columns are neighbours."""
     size = itemsize(c.data)
     # with one or two summands all time goes to writing C, which must not be crowded
@@ -342,7 +373,7 @@ def blocked(c, a, b, start, m, n, k, activation):
                 # along rows of C while all of B's block stays in L1 and L2, else down its columns
                 along_rows = across * columns * deep * size <= ROWWISE_BYTES
                 # then whole rows of C are done at once, and may be one piece of memory
-                solid = along_rows and n <= wide and c.row == n * size
+                solid = along_rows and n <= wide and c.row == n * size and z.row == c.row
                 outer, inner = (t_end - t, across) if along_rows else (across, t_end - t)
                 for x in range(outer):
                     for y in range(inner):
@@ -362,22 +393,23 @@ def blocked(c, a, b, start, m, n, k, activation):
                         multiply_tile(i_end - i, deep, a_tile, b_tile, begin, c_tile, some, bound)
                         if last and not solid:
                             for r in range(i_end - i):
-                                finish(activation, some, element(c_tile, r, 0))
+                                finish(activation, some, element(c_tile, r, 0), element(z, i + r, q))
                     if last and solid:
                         i, i_end = first_row(t + x, short, tall), first_row(t + x + 1, short, tall)
-                        finish(activation, (i_end - i) * n, element(c, i, 0))
+                        finish(activation, (i_end - i) * n, element(c, i, 0), element(z, i, 0))
     release(memory)
     return OK
 
 
-@native(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 4))
-def product(c, a, b, start, m, n, k, activation):
+@native(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 4, matrix_type(dtype)))
+def product(c, a, b, start, m, n, k, activation, y):
     """C = f(start + A B), for matrices C (m, n), A (m, k), B (k, n).
 
     start (m, n) may be C itself, to accumulate; a stride of 0 repeats a row, a column or one number.
+    With DERIVATIVE added to an activation, C = (start + A B) f′, f′ in terms of Y (m, n); else Y is not read.
     Returns OK or NO_MEMORY.
     """
-    size = itemsize(c.data)
+    size, derivative = itemsize(c.data), activation
     if m == 0 or n == 0:
         return OK
     if n == 1:
@@ -388,7 +420,12 @@ def product(c, a, b, start, m, n, k, activation):
     lanes = width(c.data)
     fuller = a.row == size and b.column == size and 5 * m * ceil_div(n, lanes) > 6 * n * ceil_div(m, lanes)
     fuller = fuller and (c.row == size or k > lanes)
-    if rows_are_neighbours or fuller:
+    swapped = rows_are_neighbours or fuller
+    later = activation >= DERIVATIVE and (swapped or c.column != size or y.column != size)
+    if later:
+        activation = IDENTITY
+    values, rows, columns = c, m, n
+    if swapped:
         m, n = n, m
         c, a, b, start = transposed(c), transposed(b), transposed(a), transposed(start)
     if n == 1:
@@ -413,54 +450,58 @@ def product(c, a, b, start, m, n, k, activation):
         row_times_transposed(result, a, b, start, n, deep)
         start, k = result, k - deep
         a, b = Matrix(element(a, 0, deep), a.row, a.column), Matrix(element(b, deep, 0), b.row, b.column)
-    status = blocked(result, a, b, start, m, n, k, activation)
+    status = blocked(result, a, b, start, m, n, k, activation, y if activation >= DERIVATIVE else result)
     if not neighbours and status == OK:
         copy_matrix(m, n, result, c)
+    if later and status == OK:
+        finish_matrix(derivative, rows, columns, values, y)
     release(memory)
     return status
 
 
-@native(lambda dtype: types.int64(*[types.Array(dtype, 2, "A", aligned=False)] * 4, *[types.int64] * 3), parallel=True)
-def product_threads(c, a, b, start, activation, narrow, parts):
+@native(lambda dtype: types.int64(*[types.Array(dtype, 2, "A", aligned=False)] * 5, *[types.int64] * 3), parallel=True)
+def product_threads(c, a, b, start, y, activation, narrow, parts):
     """`product` or, if narrow, `dot_products`, with the rows or columns of C on several threads."""
     (m, n), failed = c.shape, 0
     for p in prange(parts):
         if m >= n or narrow:
             rows = part(p, parts, m)
-            failed += serial_product(c[rows], a[rows], b, start[rows], activation, narrow)
+            failed += serial_product(c[rows], a[rows], b, start[rows], y[rows], activation, narrow)
         else:
             columns = part(p, parts, n)
-            failed += serial_product(c[:, columns], a, b[:, columns], start[:, columns], activation, narrow)
+            failed += serial_product(
+                c[:, columns], a, b[:, columns], start[:, columns], y[:, columns], activation, narrow
+            )
     return NO_MEMORY if failed else OK
 
 
 @njit
-def serial_product(c, a, b, start, activation, narrow):
+def serial_product(c, a, b, start, y, activation, narrow):
     (m, n), k = c.shape, a.shape[1]
     if narrow:
-        return dot_products(matrix(c), matrix(a), matrix(b), matrix(start), m, n, k, activation)
-    return product(matrix(c), matrix(a), matrix(b), matrix(start), m, n, k, activation)
+        return dot_products(matrix(c), matrix(a), matrix(b), matrix(start), m, n, k, activation, matrix(y))
+    return product(matrix(c), matrix(a), matrix(b), matrix(start), m, n, k, activation, matrix(y))
 
 
 @njit
-def spread(c, a, b, start, m, n, k, activation, narrow, parts):
+def spread(c, a, b, start, m, n, k, activation, y, narrow, parts):
     """`product` or, if narrow, `dot_products`, in several parts at once where there are to be several."""
     if parts > 1:
         return product_threads(
-            view(c, m, n), view(a, m, k), view(b, k, n), view(start, m, n), activation, narrow, parts
+            view(c, m, n), view(a, m, k), view(b, k, n), view(start, m, n), view(y, m, n), activation, narrow, parts
         )
     if narrow:
-        return dot_products(c, a, b, start, m, n, k, activation)
-    return product(c, a, b, start, m, n, k, activation)
+        return dot_products(c, a, b, start, m, n, k, activation, y)
+    return product(c, a, b, start, m, n, k, activation, y)
 
 
 @njit
 def forward_product(c, a, b, start, m, n, k, activation, parts):
     """`product` for B = W. A layer's width decides how a sum is made, so n must be the whole width."""
-    return spread(c, a, b, start, m, n, k, activation, n <= NARROW and k >= LONG, parts)
+    return spread(c, a, b, start, m, n, k, activation, c, n <= NARROW and k >= LONG, parts)
 
 
 @njit
-def input_product(c, a, b, start, m, n, k, parts):
-    """The same for B = Wᵀ, without an activation."""
-    return spread(c, a, b, start, m, n, k, IDENTITY, n <= 2 * NARROW and k >= LONG, parts)
+def input_product(c, a, b, start, m, n, k, activation, y, parts):
+    """The same for B = Wᵀ, with the derivative of the activation before it, if any."""
+    return spread(c, a, b, start, m, n, k, activation, y, n <= 2 * NARROW and k >= LONG, parts)

@@ -3,6 +3,7 @@
 from numba import njit, types
 from numba.extending import overload
 
+from fastfc.kernels.activations import IDENTITY
 from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
 from fastfc.kernels.gemm import input_product, matrix, transposed, zeros
 from fastfc.kernels.threads import launch, multiplications
@@ -20,8 +21,8 @@ def status(grad_output, weight, out):
 def _dense_input_grad(grad_output, weight, out, parts):
     found = status(grad_output, weight, out)
     if found == OK:
-        (n, i), c, o = out.shape, matrix(out), weight.shape[1]
-        found = input_product(c, matrix(grad_output), transposed(matrix(weight)), zeros(c), n, i, o, parts)
+        (n, i), c, w, o = out.shape, matrix(out), transposed(matrix(weight)), weight.shape[1]
+        found = input_product(c, matrix(grad_output), w, zeros(c), n, i, o, IDENTITY, c, parts)
     return found
 
 

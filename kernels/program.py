@@ -19,7 +19,7 @@ what several steps contribute to one gradient is added in that order.
 import numpy as np
 from numba import njit, prange, types
 
-from fastfc.kernels.activations import IDENTITY, _activation_backward, _activation_forward
+from fastfc.kernels.activations import DERIVATIVE, IDENTITY, _activation_backward, _activation_forward
 from fastfc.kernels.bias_grad import _dense_bias_grad
 from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, keep_alive, kernel, native, overlaps
 from fastfc.kernels.gemm import (
@@ -58,11 +58,13 @@ from fastfc.kernels.simd import (
 from fastfc.kernels.threads import part
 from fastfc.kernels.weight_grad import _dense_weight_grad
 
-COLUMNS = 12
+COLUMNS = 14
 # columns of the header
 STEPS, INPUTS, OUTPUTS, PARAMETERS, PREDICT_SPACE, TRAIN_SPACE = range(6)
-# columns of a step; WEIGHT and BIAS are places in the vector of parameters, ADD_ tells to add to a gradient
-OP, CODE, A, B, Y, WEIGHT, BIAS, FIRST_COLUMN, FACTOR, ADD_A, ADD_B, ADD_PARAMETERS = range(COLUMNS)
+# columns of a step; WEIGHT and BIAS are places in the vector of parameters, ADD_ tells to add to a gradient. DERIVE_A
+# is the activation that made a, if its derivative is done with the gradient of a: the step that made a is DERIVED
+OP, CODE, A, B, Y, WEIGHT, BIAS, FIRST_COLUMN, FACTOR = range(9)
+ADD_A, ADD_B, ADD_PARAMETERS, DERIVE_A, DERIVED = range(9, COLUMNS)
 PRODUCT, ACTIVATION, ADD, MULTIPLY, SCALE, PLACE = range(6)
 # columns of a value: its width; and for each of the three purposes where it is, and from which number per sample on
 WIDTH = 0
@@ -246,7 +248,7 @@ def run_backward(params, grads, program, x, output, grad_x, grad_output, space, 
         if op == PRODUCT:
             i, add = program[program[s, A], WIDTH], program[s, ADD_PARAMETERS]
             dz = view(grad_y, n, o)
-            if code != IDENTITY:
+            if code != IDENTITY and not program[s, DERIVED]:
                 found = _activation_backward(view(y, n, o), dz, dz, code)
             weight_grad = view(dense(i, o, at(grads, program[s, WEIGHT] * size)), i, o)
             some = pay(parts, least, n * i * o)
@@ -256,8 +258,9 @@ def run_backward(params, grads, program, x, output, grad_x, grad_output, space, 
             )
             if a_wanted:
                 weight = dense(i, o, at(params, program[s, WEIGHT] * size))
-                start = grad_a if add_a else zeros(grad_a)
-                found += input_product(grad_a, grad_y, transposed(weight), start, n, i, o, some)
+                start, derive = grad_a if add_a else zeros(grad_a), program[s, DERIVE_A]
+                derive += DERIVATIVE if derive != IDENTITY else 0
+                found += input_product(grad_a, grad_y, transposed(weight), start, n, i, o, derive, a, some)
         elif op == ACTIVATION:
             target = grad_y if add_a else grad_a
             if a_wanted:

@@ -35,7 +35,7 @@ def status(x, grad_output, out):
 @njit
 def sums(c, a, b, start, i, o, n, parts):
     """C = start + A B over at most CHUNK rows of the batch; a single element as a dot product."""
-    return spread(c, a, b, start, i, o, n, IDENTITY, i * o == 1, parts)
+    return spread(c, a, b, start, i, o, n, IDENTITY, c, i * o == 1, parts)
 
 
 @native(

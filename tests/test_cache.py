@@ -44,6 +44,33 @@ def folder(tmp_path, monkeypatch):
     cache_folder.cache_clear()
 
 
+NOTICE = "fastfc compiles its kernels for this machine, "
+
+
+def test_compiling_is_announced_once_and_only_then(folder, caplog):
+    cache.tell.cache_clear()
+    dispatcher()(1.5)
+    dispatcher()(np.float32(1.5))
+    [record] = caplog.records
+    assert (record.name, record.levelname) == ("fastfc", "WARNING")
+    assert record.message.startswith(NOTICE + "once: ")
+    caplog.clear()
+    cache.tell.cache_clear()
+    assert hits(second := dispatcher()) == 0 and second(1.5) == 3 and hits(second) == 1
+    assert not caplog.records
+
+
+def test_the_notice_is_a_line_on_stderr_that_logging_can_silence(tmp_path):
+    output, errors = run(RELU + RELU, FASTFC_CACHE=tmp_path / "one")
+    assert output.split() == ["5.0", "5.0"]
+    assert errors.startswith(NOTICE + "once: ") and errors.count("\n") == 1
+    assert run(RELU, FASTFC_CACHE=tmp_path / "one") == ("5.0\n", "")
+    silent = "import logging; logging.getLogger('fastfc').setLevel(logging.ERROR)\n"
+    assert run(silent + RELU, FASTFC_CACHE=tmp_path / "two") == ("5.0\n", "")
+    _, errors = run(RELU, FASTFC_CACHE=0)
+    assert errors.startswith(NOTICE + "in every process: ") and errors.count("\n") == 1
+
+
 def hits(function):
     return sum(function.stats.cache_hits.values())
 

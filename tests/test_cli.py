@@ -7,8 +7,8 @@ import pytest
 import fastfc
 from fastfc import cli
 from fastfc.cli import main
-from fastfc.compare import ODD, SHAPES, TARGETS
-from fastfc.peers import Shape, environment, installed
+from fastfc.compare import ODD, SHAPES, TARGETS, TASKS
+from fastfc.peers import NETWORK_PACKAGES, Shape, environment, installed
 
 BAD = [
     [],
@@ -30,6 +30,9 @@ BAD = [
     ["compare", "--threads", "100000"],
     ["compare", "--dtype", "float16"],
     ["compare", "--json", "."],
+    ["compare", "--networks", "--shapes", "3x4x5"],
+    ["warmup", "--dtype", "float16"],
+    ["warmup", "--dtype"],
     ["doctor", "--verbose"],
 ]
 
@@ -59,13 +62,18 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"fastfc {fastfc.__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["demo", "compare", "doctor"])
+@pytest.mark.parametrize("command", ["demo", "compare", "warmup", "doctor"])
 def test_help_names_every_option(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
-    options = {"demo": "--epochs --seed --plot", "compare": "--peers --shapes --threads --dtype --json", "doctor": ""}
+    options = {
+        "demo": "--epochs --seed --plot",
+        "compare": "--peers --networks --shapes --threads --dtype --json",
+        "warmup": "--dtype",
+        "doctor": "",
+    }
     assert all(option in out for option in options[command].split())
 
 
@@ -96,6 +104,28 @@ def test_what_compare_is_asked_for(arguments, expected, monkeypatch):
     monkeypatch.setattr(cli, "compare", lambda *args: calls.append(args))
     assert main(["compare", *arguments]) == 0
     assert calls == [(*expected, None)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], (TASKS, installed(NETWORK_PACKAGES), 1, "float32", None)),
+        (["--peers", "NumPy", "--dtype", "float64"], (TASKS, ["NumPy"], 1, "float64", None)),
+    ],
+)
+def test_what_compare_of_networks_is_asked_for(arguments, expected, monkeypatch):
+    calls = []
+    monkeypatch.setattr(cli, "compare_networks", lambda *args: calls.append(args))
+    assert main(["compare", "--networks", *arguments]) == 0
+    assert calls == [expected]
+
+
+def test_a_library_of_networks_has_no_kernels(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "installed", lambda packages: dict.fromkeys(packages, "1.0"))
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", "--peers", "NumPy", "scikit-learn"])
+    assert stop.value.code == 2
+    assert "scikit-learn is compared only with --networks" in capsys.readouterr().err
 
 
 def test_environment_frees_the_libraries_and_sets_the_threads(monkeypatch):

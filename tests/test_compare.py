@@ -8,7 +8,8 @@ import pytest
 
 from fastfc import compare
 from fastfc.cli import main
-from fastfc.compare import ODD, TARGETS, Line, interleaved, lines, readable
+from fastfc.compare import ODD, TARGETS, TASKS, Line, Row, Target, interleaved, lines, readable, rows
+from fastfc.peer_networks import Task
 from fastfc.peers import KERNELS, LAYOUTS, Shape
 
 FIELDS = {
@@ -98,17 +99,18 @@ def test_rate_counts_the_work(quick):
 def test_libraries_take_turns_and_the_median_counts(monkeypatch):
     asked = []
 
-    class Fake:
-        def __init__(self, name, answers):
-            self.name, self.answers = name, iter(answers)
+    def timer(name, answers):
+        answers = iter(answers)
 
-        def ask(self, method, kernel, number):
-            asked.append((self.name, number))
-            return next(self.answers)
+        def time(number):
+            asked.append((name, number))
+            return next(answers)
+
+        return time
 
     monkeypatch.setattr(compare, "BLOCK_SECONDS", 1.0)
-    workers = [Fake("a", [9.0, 0.1, 1.0, 9.0, 2.0]), Fake("b", [3.0, 4.0, 5.0, 5.0, 6.0])]
-    assert interleaved(workers, "forward", rounds=3) == [2.0, 5.0]
+    timers = [timer("a", [9.0, 0.1, 1.0, 9.0, 2.0]), timer("b", [3.0, 4.0, 5.0, 5.0, 6.0])]
+    assert interleaved(timers, rounds=3) == [2.0, 5.0]
     assert asked == [("a", 1), ("a", 1), ("b", 1), ("b", 1), *[("a", 10), ("b", 1)] * 3]
 
 
@@ -190,6 +192,86 @@ def test_command(quick, tmp_path, capsys):
     assert {record["rows"] for record in json.loads(file.read_text())} == {2}
 
 
+TASK_FIELDS = {
+    "task": str,
+    "network": str,
+    "batch": int,
+    "dtype": str,
+    "threads": int,
+    "library": str,
+    "version": str,
+    "seconds": float,
+    "error": float,
+}
+
+
+def task_records(task, error=1e-7, **seconds):
+    """As --json has them, from the libraries' seconds."""
+    return [
+        {
+            "task": task.kind,
+            "network": task.network,
+            "batch": task.batch,
+            "dtype": "float32",
+            "threads": 1,
+            "library": library,
+            "version": "Some Processor" if library == "memory" else "1.0",
+            "seconds": value,
+            "error": 0.0 if library == "memory" else error,
+        }
+        for library, value in seconds.items()
+    ]
+
+
+def test_every_kind_of_task_has_a_title():
+    assert {task.kind for task in TASKS} == set(compare.TASK_TITLES)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_tables_of_networks_and_json(quick, dtype, tmp_path, capsys, monkeypatch):
+    file = tmp_path / "out.json"
+    tasks = {
+        Task("step", (3, 5, 2), 4): Target(1e9),
+        Task("step", (2, 5, 1), 4): Target(0.0),
+        Task("predict", (3, 5, 2), 1): Target(2.0, "ONNX Runtime"),
+        Task("predict_one", (3, 5, 2), 1): Target(1.0, 0.5e-6),
+        Task("update", (3, 5), 1): Target(0.0, "memory"),
+    }
+    monkeypatch.setattr(compare, "TASKS", tasks)
+    compare.compare_networks(tasks, ["NumPy"], 1, dtype, file)
+    out = capsys.readouterr().out
+    written = json.loads(file.read_text())
+    libraries = [*["NumPy", "fastfc"] * 3, "fastfc", "fastfc", "memory"]
+    assert [record["library"] for record in written] == libraries
+    for record in written:
+        assert {name: type(value) for name, value in record.items()} == TASK_FIELDS
+        assert record["error"] <= 1e3 * {"float32": 1e-7, "float64": 2e-16}[dtype]
+    assert [row.task for row in rows(written)] == [*tasks]
+    assert all(out.count(compare.TASK_TITLES[task.kind]) == 1 for task in tasks)
+    assert f"{rows(written)[0].ratio:5.2f} NumPy (1e+09)" in out
+    assert "rows:\n  step        3-5-2, 4 " in out and "× NumPy, not 1000000000.00" in out
+
+
+@pytest.mark.parametrize(
+    ("target", "given", "ratio", "misses"),
+    [
+        (Target(2.0), {"NumPy": 9.0, "JAX": 3.0}, 3.0, []),
+        (Target(2.0), {"NumPy": 9.0, "JAX": 1.9}, 1.9, ["1.90 × JAX, not 2.00"]),
+        (Target(2.0), {}, None, []),
+        (Target(4.0, "NumPy"), {"NumPy": 4.5, "JAX": 1.0}, 4.5, []),
+        (Target(4.0, "NumPy"), {"JAX": 1.0}, None, []),
+        (Target(1.0, 0.5), {}, 0.5, ["0.50 × 500 ms, not 1.00"]),
+        (Target(2.0), {"NumPy": 9.0, "error": 1e-2}, 9.0, ["fastfc is wrong", "NumPy is wrong"]),
+        (Target(2.0), {"NumPy": 9.0, "error": float("nan")}, 9.0, ["fastfc is wrong", "NumPy is wrong"]),
+    ],
+)
+def test_a_row(target, given, ratio, misses, monkeypatch):
+    task = Task("step", (2, 3), 1)
+    monkeypatch.setattr(compare, "TASKS", {task: target})
+    row = Row(task_records(task, fastfc=1.0, **given))
+    assert (row.ratio, row.misses()) == (ratio, misses)
+
+
 SCRIPT = Path(__file__).parent.parent / "asv_bench" / "table.py"
 
 
@@ -231,8 +313,42 @@ after
     assert again.returncode == 0 and twice == text
 
 
-def test_readme_without_a_place_for_the_table_is_left_alone(tmp_path):
-    done, text = table(tmp_path, "before\n")
+def test_readme_table_of_networks(tmp_path):
+    step, update = Task("step", (4, 64, 64, 2), 32), Task("update", (3162, 3161), 1)
+    file = tmp_path / "measured.json"
+    given = [*task_records(step, fastfc=1.0, NumPy=2.0), *task_records(update, fastfc=2.0, memory=1.0)]
+    file.write_text(json.dumps(given))
+    marks = "<!-- networks: written by asv_bench/table.py -->", "<!-- end of networks -->"
+    kernels = "<!-- measured: written by asv_bench/table.py -->\nkept\n<!-- end of measured -->"
+    done, text = table(tmp_path, f"{kernels}\n{marks[0]}\nold\n{marks[1]}\nafter\n", str(file))
+    assert done.returncode == 0, done.stderr
+    assert (
+        text
+        == f"""{kernels}
+{marks[0]}
+
+float32, 1 thread, Some Processor; fastfc 1.0, NumPy 1.0:
+
+| what | network, batch | time | ratio | to |
+| --- | --- | --- | --- | --- |
+| training step | 4-64-64-2, 32 | 1.00 s | **2.00** | NumPy |
+| SGD with momentum, against memory | 3162-3161, 1 | 2.00 s | **0.50** | memory |
+
+{marks[1]}
+after
+"""
+    )
+    again, twice = table(tmp_path, text, str(file))
+    assert again.returncode == 0 and twice == text
+
+
+@pytest.mark.parametrize(
+    "given", [records(NumPy=1.0, fastfc=1.0), task_records(next(iter(TASKS)), fastfc=1.0, memory=1.0)]
+)
+def test_readme_without_a_place_for_the_table_is_left_alone(given, tmp_path):
+    file = tmp_path / "measured.json"
+    file.write_text(json.dumps(given))
+    done, text = table(tmp_path, "before\n", str(file))
     assert done.returncode != 0 and "lacks the lines" in done.stderr and text == "before\n"
 
 

@@ -29,18 +29,18 @@ class Arguments:
 
     def predict(self, x):
         out = self.nan(len(x), self.program.outputs)
-        native.predict.call(self.params, self.table, x, out, 1)
+        native.predict.call(self.params, self.table, x, out, 1, 1)
         return out
 
     def forward(self, x):
         out = self.nan(len(x), self.program.outputs)
-        native.forward.call(self.params, self.table, x, out, self.space, 1)
+        native.forward.call(self.params, self.table, x, out, self.space, 1, 1)
         return out
 
     def backward(self, x, output, grad_output):
         grad_input = self.nan(*x.shape)
         arrays = self.params, self.table, x, output, grad_output, self.grads, grad_input, self.space
-        native.backward.call(*arrays, 1)
+        native.backward.call(*arrays, 1, 1)
         return grad_input
 
     def optimizer(self, momentum=0.9):
@@ -50,12 +50,12 @@ class Arguments:
     def step(self, x, target, labels, optimizer, loss):
         hyper, state, count = optimizer
         arrays = x, self.table, target, labels, hyper, self.params, self.grads, state, count, self.space
-        return native.step.call(*arrays, loss, 0, 1)
+        return native.step.call(*arrays, loss, 0, 1, 1)
 
     def steps(self, x, target, labels, order, optimizer, loss, batch, first=0, last=None):
         hyper, state, count = optimizer
         arrays = x, self.table, target, labels, hyper, self.params, self.grads, state, count, self.space
-        return native.steps.call(*arrays, order, first, len(x) if last is None else last, batch, loss, 0, 1)
+        return native.steps.call(*arrays, order, first, len(x) if last is None else last, batch, loss, 0, 1, 1)
 
 
 def by_layers(layers, x, grad_output):
@@ -150,7 +150,7 @@ def test_layouts_change_no_bit(layout, dtype):
     assert_array_equal(run.grads, grads)
     if layout != "read-only":
         out = change(nan(output.shape, dtype))
-        native.predict.call(run.params, run.table, x, out, 1)
+        native.predict.call(run.params, run.table, x, out, 1, 1)
         assert_array_equal(out, output)
 
 
@@ -241,7 +241,20 @@ def test_a_step_that_fails_changes_nothing(change, message):
     change(a)
     with pytest.raises(ValueError, match=message):
         native.step.call(
-            a["x"], run.table, target, a["labels"], hyper, a["params"], a["grads"], state, count, a["space"], loss, 0, 1
+            a["x"],
+            run.table,
+            target,
+            a["labels"],
+            hyper,
+            a["params"],
+            a["grads"],
+            state,
+            count,
+            a["space"],
+            loss,
+            0,
+            1,
+            1,
         )
     assert_array_equal(run.params, before)
     assert (state == 7).all() and count == 0
@@ -323,9 +336,9 @@ def test_predict_checks_shapes(change):
     run = Arguments(fc.MLP([5, 9, 3]))
     x, out = change(np.zeros((4, 5), np.float32), run.nan(4, 3))
     with pytest.raises(ValueError, match="does not fit"):
-        native.predict.call(run.params, run.table, x, out, 1)
+        native.predict.call(run.params, run.table, x, out, 1, 1)
     with pytest.raises(ValueError, match="does not fit"):
-        native.predict.call(run.params[1:], run.table, np.zeros((4, 5), np.float32), run.nan(4, 3), 1)
+        native.predict.call(run.params[1:], run.table, np.zeros((4, 5), np.float32), run.nan(4, 3), 1, 1)
     assert np.isnan(out).all()
 
 
@@ -333,10 +346,10 @@ def test_predict_into_its_own_input_is_refused():
     run, x = Arguments(fc.MLP([3, 9, 3])), normal((4, 3), np.float32)
     before = x.copy()
     with pytest.raises(ValueError, match="overlaps x in memory"):
-        native.predict.call(run.params, run.table, x, x, 1)
+        native.predict.call(run.params, run.table, x, x, 1, 1)
     assert_array_equal(x, before)
     pairs = np.zeros((4, 3, 2), np.float32)  # interleaved: the extents overlap, the elements do not
     pairs[:, :, 0] = x
-    native.predict.call(run.params, run.table, pairs[:, :, 0], pairs[:, :, 1], 1)
+    native.predict.call(run.params, run.table, pairs[:, :, 0], pairs[:, :, 1], 1, 1)
     assert_array_equal(pairs[:, :, 1], run.predict(x))
     assert_array_equal(pairs[:, :, 0], x)

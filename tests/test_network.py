@@ -295,3 +295,22 @@ def test_threads_change_no_bit(monkeypatch):
     np.testing.assert_array_equal(*results)
     with pytest.raises(ValueError, match="n_threads must be at least 1"):
         net.n_threads = 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_predict_into_an_array_and_with_other_parameters(dtype):
+    net, other, x = small_net(dtype), small_net(dtype), data(dtype=dtype)
+    other.params[:] *= 2
+    out = np.full((6, 2), np.nan, dtype)
+    assert net.predict(x, out) is out
+    assert_array_equal(out, net.predict(x))
+    assert_array_equal(net.predict(x, params=other.params), other.predict(x))
+    one = np.full(2, np.nan, dtype)
+    net.predict(x[0], one)
+    assert_array_equal(one, out[0])
+    net.predict_one(x[1], one)
+    assert_array_equal(one, out[1])
+    with pytest.raises(ValueError, match=r"params \(5,\)"):
+        net.predict(x, params=other.params[:5])
+    with pytest.raises(ValueError, match=r"out \(5, 2\)"):
+        net.predict(x, out[:5])

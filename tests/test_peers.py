@@ -219,10 +219,17 @@ os.kill(os.getpid(), 9)
     raise AssertionError("still there")
 
 
+@pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_start_has_every_contestant(threads, monkeypatch):
+def test_start_has_every_contestant(threads, alone, monkeypatch):
     started = []
-    monkeypatch.setattr("fastfc.peers.Worker", lambda library, version, threads: started.append((library, threads)))
-    start(threads, ["NumPy"])
-    alone = [("fastfc, 1 thread", 1)] * (threads == 2)
-    assert started == [("NumPy", threads), ("fastfc", threads), *alone, ("limit", 1)]
+    monkeypatch.setattr("fastfc.peers.Worker", lambda library, version, *rest: started.append((library, *rest)))
+    start(threads, ["NumPy"], module="some.module", alone=alone)
+    with_one = [("fastfc, 1 thread", 1)] * (threads == 2 and alone)
+    expected = [("NumPy", threads), ("fastfc", threads), *with_one, ("limit", 1)]
+    assert started == [(*each, "some.module") for each in expected]
+
+
+def test_a_library_is_installed_when_all_its_packages_are():
+    packages = {"some": ["numpy", "no-such-package"], "other": ["numpy", "pytest"], "none": ["no-such-package"]}
+    assert installed(packages) == {"other": np.__version__}

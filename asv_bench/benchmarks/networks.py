@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 
 import fastfc as fc
@@ -72,3 +74,26 @@ class Memory:
             optimizer=fc.SGD(lr=1e-3, momentum=0.9),
             batch_size=256,
         )
+
+
+def resident():
+    """Bytes of memory that this process has."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class Soak:
+    unit = "bytes"
+    timeout = 600
+
+    def track_growth_in_a_million_train_steps(self):
+        net, x, y = network_and_data([4, 64, 64, 2], 32)
+        loss, optimizer = fc.CrossEntropyLoss(), fc.SGD(lr=1e-3)
+
+        def train(steps):
+            for _ in range(steps):
+                net.train_step(x, y, loss, optimizer)
+            return resident()
+
+        before = train(1000)
+        return train(1_000_000) - before
