@@ -172,7 +172,12 @@ def declare(kernel):
         def generic(self, args, kws):
             dtype = element_type(args[0])
             expected = kernel.signature(dtype) if dtype in kernel.cells else None
-            if expected is None or kws or not all(map(self.accepts, args, expected.args)):
+            if (
+                expected is None
+                or kws
+                or len(args) != len(expected.args)
+                or not all(map(self.accepts, args, expected.args))
+            ):
                 wanted = ", ".join(map(str, kernel.signature(types.float32).args))
                 raise errors.TypingError(
                     f"{kernel.name} takes {wanted} or the same in float64; got {', '.join(map(str, args))}"
@@ -289,6 +294,10 @@ class Kernel(Native):
             raise ValueError(f"{self.name}: {self.wrong_label(arrays)}")
         if status == BAD_PROBABILITY:
             raise ValueError(f"{self.name}: target must lie in [0, 1], all of it")
+        if status == OVERLAP:
+            raise ValueError(f"{self.name}: an output overlaps an input in memory; give it an array of its own")
+        if status == NO_STATE:
+            raise ValueError(f"{self.name}: the optimizer remembers nothing of this network; prepare it first")
         if status == NO_MEMORY:
             raise MemoryError(f"{self.name}: no memory left for copies of blocks of the matrices")
         return value

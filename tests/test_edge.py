@@ -7,6 +7,8 @@ from processes import HERE, run
 
 from fastfc import kernels
 from fastfc.kernels import edge
+from fastfc.kernels.bias_grad import _dense_bias_grad
+from fastfc.kernels.optimizers import update
 
 calls = pytest.mark.parametrize("name", CALLS)
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
@@ -441,3 +443,19 @@ def test_in_place_and_interleaved_with_the_other_input():
     kernels.activation_backward(records["y"], records["g"], records["g"], "relu")
     np.testing.assert_array_equal(records["g"], [[5, 0, 5], [0, 0, 5]])
     np.testing.assert_array_equal(records["y"], [[1, 0, 2], [0, 0, 3]])
+
+
+def test_the_number_of_arguments_is_checked_in_nopython_code():
+    @njit
+    def too_many(g, out):
+        return _dense_bias_grad(g, out, 0, 1, 99)
+
+    with pytest.raises(TypingError, match="dense_bias_grad takes"):
+        too_many(np.ones((2, 3)), np.ones(3))
+
+
+def test_an_optimizer_without_its_state_is_an_error():
+    hyper, params, count = np.array([0.1, 0.9, 0.0]), np.ones(3), np.zeros(1, np.int64)
+    with pytest.raises(ValueError, match="prepare"):
+        update.call(np.ones(3), hyper, params, np.zeros((0, 3)), count, 0)
+    assert (params == 1).all() and count == 0

@@ -13,6 +13,7 @@ from fastfc.losses import Loss
 
 ACTIVATIONS = ["identity", "relu", "sigmoid", "tanh", "softmax"]
 NO_LABELS = np.zeros(0, np.int64)
+ONE_THREAD = 1, 1  # parts, and the least work that pays for one
 
 
 class Arguments:
@@ -29,18 +30,18 @@ class Arguments:
 
     def predict(self, x):
         out = self.nan(len(x), self.program.outputs)
-        native.predict.call(self.params, self.table, x, out, 1, 1)
+        native.predict.call(self.params, self.table, x, out, *ONE_THREAD)
         return out
 
     def forward(self, x):
         out = self.nan(len(x), self.program.outputs)
-        native.forward.call(self.params, self.table, x, out, self.space, 1, 1)
+        native.forward.call(self.params, self.table, x, out, self.space, *ONE_THREAD)
         return out
 
     def backward(self, x, output, grad_output):
         grad_input = self.nan(*x.shape)
         arrays = self.params, self.table, x, output, grad_output, self.grads, grad_input, self.space
-        native.backward.call(*arrays, 1, 1)
+        native.backward.call(*arrays, *ONE_THREAD)
         return grad_input
 
     def optimizer(self, momentum=0.9):
@@ -50,12 +51,12 @@ class Arguments:
     def step(self, x, target, labels, optimizer, loss):
         hyper, state, count = optimizer
         arrays = x, self.table, target, labels, hyper, self.params, self.grads, state, count, self.space
-        return native.step.call(*arrays, loss, 0, 1, 1)
+        return native.step.call(*arrays, loss, 0, *ONE_THREAD)
 
     def steps(self, x, target, labels, order, optimizer, loss, batch, first=0, last=None):
         hyper, state, count = optimizer
         arrays = x, self.table, target, labels, hyper, self.params, self.grads, state, count, self.space
-        return native.steps.call(*arrays, order, first, len(x) if last is None else last, batch, loss, 0, 1, 1)
+        return native.steps.call(*arrays, order, first, len(x) if last is None else last, batch, loss, 0, *ONE_THREAD)
 
 
 def by_layers(layers, x, grad_output):
@@ -150,7 +151,7 @@ def test_layouts_change_no_bit(layout, dtype):
     assert_array_equal(run.grads, grads)
     if layout != "read-only":
         out = change(nan(output.shape, dtype))
-        native.predict.call(run.params, run.table, x, out, 1, 1)
+        native.predict.call(run.params, run.table, x, out, *ONE_THREAD)
         assert_array_equal(out, output)
 
 
@@ -239,23 +240,9 @@ def test_a_step_that_fails_changes_nothing(change, message):
     state[:], before = 7, run.params.copy()
     a = {"x": x, "labels": labels, "params": run.params, "grads": run.grads, "space": run.space}
     change(a)
+    inputs = a["x"], run.table, target, a["labels"], hyper
     with pytest.raises(ValueError, match=message):
-        native.step.call(
-            a["x"],
-            run.table,
-            target,
-            a["labels"],
-            hyper,
-            a["params"],
-            a["grads"],
-            state,
-            count,
-            a["space"],
-            loss,
-            0,
-            1,
-            1,
-        )
+        native.step.call(*inputs, a["params"], a["grads"], state, count, a["space"], loss, 0, *ONE_THREAD)
     assert_array_equal(run.params, before)
     assert (state == 7).all() and count == 0
 
@@ -336,9 +323,9 @@ def test_predict_checks_shapes(change):
     run = Arguments(fc.MLP([5, 9, 3]))
     x, out = change(np.zeros((4, 5), np.float32), run.nan(4, 3))
     with pytest.raises(ValueError, match="does not fit"):
-        native.predict.call(run.params, run.table, x, out, 1, 1)
+        native.predict.call(run.params, run.table, x, out, *ONE_THREAD)
     with pytest.raises(ValueError, match="does not fit"):
-        native.predict.call(run.params[1:], run.table, np.zeros((4, 5), np.float32), run.nan(4, 3), 1, 1)
+        native.predict.call(run.params[1:], run.table, np.zeros((4, 5), np.float32), run.nan(4, 3), *ONE_THREAD)
     assert np.isnan(out).all()
 
 
@@ -346,10 +333,10 @@ def test_predict_into_its_own_input_is_refused():
     run, x = Arguments(fc.MLP([3, 9, 3])), normal((4, 3), np.float32)
     before = x.copy()
     with pytest.raises(ValueError, match="overlaps x in memory"):
-        native.predict.call(run.params, run.table, x, x, 1, 1)
+        native.predict.call(run.params, run.table, x, x, *ONE_THREAD)
     assert_array_equal(x, before)
     pairs = np.zeros((4, 3, 2), np.float32)  # interleaved: the extents overlap, the elements do not
     pairs[:, :, 0] = x
-    native.predict.call(run.params, run.table, pairs[:, :, 0], pairs[:, :, 1], 1, 1)
+    native.predict.call(run.params, run.table, pairs[:, :, 0], pairs[:, :, 1], *ONE_THREAD)
     assert_array_equal(pairs[:, :, 1], run.predict(x))
     assert_array_equal(pairs[:, :, 0], x)
