@@ -17,12 +17,15 @@ from .initializers import He, Xavier, Zeros
 from .layers import Linear
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from .network import MLP, Sequential
-from .optimizers import SGD
+from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, RMSprop
 from .training import History
 
 __all__ = [
     "MLP",
     "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
     "BCEWithLogitsLoss",
     "CrossEntropyLoss",
     "Graph",
@@ -31,7 +34,9 @@ __all__ = [
     "Identity",
     "Input",
     "Linear",
+    "Lion",
     "MSELoss",
+    "RMSprop",
     "ReLU",
     "Sequential",
     "Sigmoid",

@@ -28,7 +28,7 @@ from .kernels.cache import source_hash
 from .kernels.losses import CROSS_ENTROPY
 from .layers import Layer
 from .losses import Loss
-from .optimizers import SGD
+from .optimizers import Optimizer
 
 # The tape of a layer says what its space holds: values for `backward`, of so many samples; -1, of Python's forward;
 USED = -2  # or nothing that a backward could use
@@ -86,7 +86,7 @@ def type_of_loss(loss, context):
     return loss_type(loss.code)
 
 
-@typeof_impl.register(SGD)
+@typeof_impl.register(Optimizer)
 def type_of_optimizer(optimizer, context):
     return optimizer_type(optimizer.code, edge.DTYPES[optimizer.state.dtype])
 

@@ -108,6 +108,43 @@ def sgd(params, grads, velocity, lr, momentum, weight_decay):
     params -= lr * step
 
 
+def adam(params, grads, m, v, t, lr, beta1, beta2, eps, weight_decay, decoupled=False, largest=None):
+    """Adam's step number t; AdamW's if decoupled; amsgrad's if given the largest v so far."""
+    if decoupled:
+        params *= 1 - lr * weight_decay
+    else:
+        grads = grads + weight_decay * params
+    m += (1 - beta1) * (grads - m)
+    v += (1 - beta2) * (grads**2 - v)
+    if largest is not None:
+        v = np.maximum(largest, v, out=largest)
+    params -= lr * m / (1 - beta1**t) / (np.sqrt(v / (1 - beta2**t)) + eps)
+
+
+def rmsprop(params, grads, v, b, lr, alpha, eps, weight_decay, momentum, mean=None):
+    """RMSprop's step; the centered form if given the mean of the gradients."""
+    grads = grads + weight_decay * params
+    v += (1 - alpha) * (grads**2 - v)
+    if mean is not None:
+        mean += (1 - alpha) * (grads - mean)
+        v = v - mean**2
+    b *= momentum
+    b += grads / (np.sqrt(v) + eps)
+    params -= lr * b
+
+
+def adagrad(params, grads, v, t, lr, lr_decay, weight_decay, eps):
+    grads = grads + weight_decay * params
+    v += grads**2
+    params -= lr / (1 + (t - 1) * lr_decay) * grads / (np.sqrt(v) + eps)
+
+
+def lion(params, grads, m, lr, beta1, beta2, weight_decay):
+    params *= 1 - lr * weight_decay
+    params -= lr * np.sign(beta1 * m + (1 - beta1) * grads)
+    m += (1 - beta2) * (grads - m)
+
+
 def train_step(x, target, weights, biases, lr, activation="relu", loss=cross_entropy_loss):
     """One step of gradient descent on a network with hidden layers of this activation.
 

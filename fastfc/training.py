@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from .checks import as_real, positive_int
 from .kernels import program as native
 from .losses import Loss
-from .optimizers import SGD
+from .optimizers import Optimizer
 from .program import Program
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class History:
     seconds: list[float] = field(default_factory=list)
 
 
-def train_step(network: Network, x: ArrayLike, y: ArrayLike, loss: Loss, optimizer: SGD) -> float:
+def train_step(network: Network, x: ArrayLike, y: ArrayLike, loss: Loss, optimizer: Optimizer) -> float:
     """One step on one batch: forward, loss, backward, update.
 
     Parameters
@@ -59,7 +59,7 @@ def train_step(network: Network, x: ArrayLike, y: ArrayLike, loss: Loss, optimiz
     x : (n, in_features) array of real numbers
     y : the loss's target for these n samples
     loss : Loss
-    optimizer : SGD
+    optimizer : Optimizer
 
     Returns
     -------
@@ -98,7 +98,7 @@ def fit(
     y: ArrayLike,
     *,
     loss: Loss,
-    optimizer: SGD,
+    optimizer: Optimizer,
     epochs: int = 1,
     batch_size: int = 32,
     shuffle: bool = True,
@@ -113,7 +113,7 @@ def fit(
     x : (n, in_features) array of real numbers
     y : the loss's target for these n samples
     loss : Loss
-    optimizer : SGD
+    optimizer : Optimizer
     epochs, batch_size : int
         The last batch of an epoch is smaller if batch_size does not divide n.
     shuffle : bool
@@ -194,7 +194,7 @@ def evaluate(network: Network, x: ArrayLike, y: ArrayLike, loss: Loss, batch_siz
 
 
 def arguments(
-    network: Network, program: Program, x: NDArray[Any], target: NDArray[Any], optimizer: SGD, batch_size: int
+    network: Network, program: Program, x: NDArray[Any], target: NDArray[Any], optimizer: Optimizer, batch_size: int
 ) -> tuple[Any, ...]:
     """What the native functions take for training on this data in batches of this size."""
     params, grads = network._vectors(x.dtype)
@@ -214,7 +214,7 @@ class Epochs:
         x: NDArray[Any],
         target: NDArray[Any],
         loss: Loss,
-        optimizer: SGD,
+        optimizer: Optimizer,
         batch_size: int,
     ) -> None:
         self.network, self.program = network, network._program_for(x)
@@ -271,9 +271,9 @@ def as_target(network: Network, x: NDArray[Any], y: ArrayLike, loss: Loss, progr
     return loss.as_target(y, (n, width), x.dtype)
 
 
-def check_loss_and_optimizer(loss: Loss, optimizer: SGD) -> None:
+def check_loss_and_optimizer(loss: Loss, optimizer: Optimizer) -> None:
     check_loss(loss)
-    if not isinstance(optimizer, SGD):
+    if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be an object such as SGD(lr=0.1), got {optimizer!r}")
 
 

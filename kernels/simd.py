@@ -491,6 +491,10 @@ def emit_abs(builder, a):
     return call_intrinsic(builder, f"fabs.{suffix(a.type)}", a.type, a)
 
 
+def emit_sqrt(builder, a):
+    return call_intrinsic(builder, f"sqrt.{suffix(a.type)}", a.type, a)
+
+
 def emit_power_of_two(builder, shifted):
     """2ⁿ from `shifted` = n + ROUND, whose lowest mantissa bits hold n as an integer."""
     vector = shifted.type
@@ -507,6 +511,7 @@ where_less_equal = elementwise(emit_where_less_equal, 4)
 copysign = elementwise(emit_copysign, 2)
 absolute = elementwise(emit_abs, 1)
 power_of_two = elementwise(emit_power_of_two, 1)
+square_root = elementwise(emit_sqrt, 1)
 
 for symbol, emit in (
     (operator.add, lambda builder, a, b: builder.fadd(a, b)),

@@ -455,7 +455,7 @@ def test_the_number_of_arguments_is_checked_in_nopython_code():
 
 
 def test_an_optimizer_without_its_state_is_an_error():
-    hyper, params, count = np.array([0.1, 0.9, 0.0]), np.ones(3), np.zeros(1, np.int64)
+    hyper, params, count = np.array([0.1, 0.9, 0.0, 0.0, 0.0]), np.ones(3), np.zeros(1, np.int64)
     with pytest.raises(ValueError, match="prepare"):
         update.call(np.ones(3), hyper, params, np.zeros((0, 3)), count, 0)
     assert (params == 1).all() and count == 0
