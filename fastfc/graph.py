@@ -180,6 +180,7 @@ class Graph(Network):
             for other in self.layers:
                 if layer.dtype and other.dtype and layer.dtype != other.dtype:
                     raise ValueError(f"Graph: {layer} is {layer.dtype}, but {other} is {other.dtype}")
+        self._one_input = len(self.inputs) == 1
         super().__init__(sum(n.width for n in self.inputs), sum(n.width for n in self.outputs))
 
     def __call__(self, node: Node) -> Node:

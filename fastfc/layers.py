@@ -46,12 +46,16 @@ class Layer:
 
     _n_threads = 1
     _programs: dict[int, Program] | None = None  # by the width of x
+    _ready: tuple[Any, ...] | None = None  # dtype, widths and table, for predict's shortest way
+    _step_ready: tuple[Any, ...] | None = None  # the latest training step's arguments, see train_step
     _space: NDArray[Any] = np.zeros(0, np.float32)  # memory for training
     _room: tuple[Program | None, int] = None, 0  # the program and the samples that it has room for
     _saved: tuple[Any, ...] | None = None  # what backward needs from forward
     _tape: NDArray[np.int64] | None = None  # what the space holds, see nopython.USED
     _owner: weakref.ref[Layer] | None = None  # the network whose vectors hold our parameters
-    _not_pickled: tuple[str, ...] = ("_programs", "_space", "_room", "_saved", "_tape", "_owner")
+    _one_input = True
+    _remade = ("_programs", "_ready", "_step_ready", "_space", "_room", "_saved", "_tape")
+    _not_pickled: tuple[str, ...] = (*_remade, "_owner")
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
@@ -94,6 +98,12 @@ class Layer:
         -------
         (n, out_features) array, or (out_features,) for a single sample
         """
+        if type(x) is np.ndarray and self._ready and out is None and params is None:
+            dtype, width, outputs, table = self._ready
+            if x.dtype == dtype and x.ndim == 2 and x.shape[1] == width and self._n_threads == 1:
+                out = np.empty((x.shape[0], outputs), dtype)
+                native.predict.call(self.params, table, x, out, 1, 1)
+                return out
         x = self._join(x)
         if x.ndim == 1:
             return self._output(self._check_rows(x[None]), None if out is None else out[None], params)[0]
@@ -193,6 +203,8 @@ class Layer:
             return self._programs[x.shape[1]]
         width = self._check_rows(x).shape[1]
         self._programs[width] = program = self._lower(width)
+        if self.params.size and self._one_input:
+            self._ready = self.params.dtype, width, program.outputs, program.table
         return program
 
     def _lower(self, width: int) -> Program:
@@ -260,6 +272,7 @@ class Layer:
     def _bind(self, params: NDArray[Any], grads: NDArray[Any]) -> None:
         """Make these flat vectors the home of parameters and gradients."""
         self.params, self.grads = params, grads
+        self._programs = self._ready = self._step_ready = None
 
     def _rehome(self, dtype: Any = None) -> None:
         """Move parameters and gradients into two new aligned vectors, of `dtype` or that of our parts."""

@@ -14,6 +14,7 @@ from fastfc import training
 X = np.random.default_rng(0).standard_normal((25, 3))
 Y = X @ [[1.0], [2.0], [3.0]] + 1
 LABELS = (Y[:, 0] > 1).astype(int)
+MSE, CROSS_ENTROPY = fc.MSELoss(), fc.CrossEntropyLoss()
 
 
 def net_for(n_out=1, dtype=np.float64):
@@ -250,3 +251,41 @@ def test_digits():
     optimizer = fc.SGD(0.1, momentum=0.9)
     net.fit(images[360:], labels[360:], loss=fc.CrossEntropyLoss(), optimizer=optimizer, epochs=8, seed=0)
     assert np.mean(net.predict(images[:360]).argmax(axis=1) == labels[:360]) > 0.93
+
+
+def test_every_way_to_a_step_has_the_same_bits_and_errors():
+    """The second step with the same objects takes a shorter way; a change of any of them must not."""
+    x, y = X.astype(np.float32), Y.astype(np.float32)
+    net, twin = net_for(dtype=np.float32), net_for(dtype=np.float32)
+    optimizer, other = fc.SGD(0.05), fc.SGD(0.05)
+    for step in range(9):
+        if step == 3:
+            optimizer.lr = other.lr = 0.1
+        if step == 5:
+            optimizer.momentum = other.momentum = 0.5
+        rows = slice(None, 10 if step == 7 else 25)
+        value = net.train_step(x[rows], y[rows], fc.MSELoss() if step == 6 else MSE, optimizer)
+        assert value == twin.train_step(x[rows].tolist(), y[rows].tolist(), MSE, other)
+        assert_array_equal(net.params, twin.params)
+    with pytest.raises(RuntimeError, match="call forward"):
+        net.backward(np.zeros((25, 1), np.float32))
+
+
+@pytest.mark.parametrize("bad", [-1, 2])
+def test_a_bad_class_is_named_on_the_short_way_too(bad):
+    net, optimizer, labels = net_for(2), fc.SGD(0.05), LABELS.copy()
+    net.train_step(X, labels, CROSS_ENTROPY, optimizer)
+    before, labels[7] = net.params.copy(), bad
+    with pytest.raises(ValueError, match="class indices must lie in 0..1"):
+        net.train_step(X, labels, CROSS_ENTROPY, optimizer)
+    assert_array_equal(net.params, before)
+    assert optimizer.count[0] == 1
+
+
+def test_other_arrays_take_the_long_way():
+    net, optimizer = net_for(), fc.SGD(0.05)
+    net.train_step(X, Y, MSE, optimizer)
+    for x, y in [(X[:, :2], Y), (X, Y[:20]), (X[:0], Y[:0])]:
+        with pytest.raises(ValueError):
+            net.train_step(x, y, MSE, optimizer)
+    assert net.train_step(X.astype(np.float32), Y, MSE, optimizer) > 0
