@@ -22,7 +22,7 @@ from fastfc.kernels.simd import (
     sum_of_lanes,
     width,
 )
-from fastfc.kernels.threads import launch, part
+from fastfc.kernels.threads import launch, part, small
 
 
 @njit
@@ -175,21 +175,32 @@ def column_sums_threads(out, grad_output, accumulate, parts):
     if chunks < parts:
         for p in prange(parts):
             columns = part(p, parts, o)
-            failed += sum_in_chunks(grad_output[:, columns], out[columns], accumulate)
+            failed += _dense_bias_grad(grad_output[:, columns], out[columns], accumulate, 1)
         return NO_MEMORY if failed else OK
     partials = np.empty((chunks, o), out.dtype)
-    if accumulate:
-        partials[0] = out
     for p in prange(parts):
         for q in range(chunks * p // parts, chunks * (p + 1) // parts):
             rows = slice(q * CHUNK, min(n, (q + 1) * CHUNK))
-            failed += sum_in_chunks(grad_output[rows], partials[q], accumulate if q == 0 else 0)
+            failed += first_or_not(grad_output[rows], out, partials[q], accumulate and q == 0)
     if failed:
         return NO_MEMORY
-    out[:] = partials[0]
-    for q in range(1, chunks):
-        out += partials[q]
+    add_in_order(partials, out)
     return OK
+
+
+@njit
+def first_or_not(grad_output, start, out, begin):
+    """out = the column sums, or start and the column sums."""
+    if begin:
+        out[:] = start
+    return _dense_bias_grad(grad_output, out, begin, 1)
+
+
+@njit
+def add_in_order(partials, out):
+    out[:] = partials[0]
+    for q in range(1, len(partials)):
+        out += partials[q]
 
 
 @kernel("grad_output[n, o] -> out[o]", types.int64, types.int64)
@@ -204,10 +215,10 @@ def _dense_bias_grad(grad_output, out, accumulate, parts):
 
 
 def run(grad_output, out, accumulate, n_threads):
-    if n_threads == 1:
+    # reading an element takes as long as two multiplications (asv: threads.LaunchBiasGrad)
+    if n_threads == 1 or small(n_threads, 2 * np.size(grad_output)):
         _dense_bias_grad.call(grad_output, out, accumulate, 1)
         return
-    # reading an element takes as long as two multiplications (asv: threads.LaunchBiasGrad)
     with launch(n_threads, 2 * np.size(grad_output), out) as parts:
         _dense_bias_grad.call(grad_output, out, accumulate, parts)
 

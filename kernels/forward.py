@@ -7,7 +7,7 @@ from fastfc.kernels.activations import fused_code, literal_code
 from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
 from fastfc.kernels.gemm import Matrix, forward_product, matrix
 from fastfc.kernels.simd import pointer
-from fastfc.kernels.threads import launch, multiplications
+from fastfc.kernels.threads import launch, multiplications, small
 
 
 @njit(inline="always")
@@ -53,7 +53,7 @@ def dense_forward(x, weight, bias, out, activation="identity", n_threads=1):
     [[4.0, -0.75]]
     """
     code = fused_code(activation)
-    if n_threads == 1:
+    if n_threads == 1 or small(n_threads, multiplications(x, weight, out)):
         _dense_forward.call(x, weight, bias, out, code, 1)
         return
     with launch(n_threads, multiplications(x, weight, out), out) as parts:

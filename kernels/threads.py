@@ -95,9 +95,17 @@ def launch(n_threads, work, out):
         yield 1
 
 
+def small(n_threads, work):
+    """Whether so few multiplications are not worth the microsecond in which `launch` finds that threads don't pay."""
+    return n_threads > 1 and work < 2 * LEAST_WORK
+
+
 def multiplications(a, b, c):
     """n i o, from the three matrices of a product in any order; whatever they are, for the kernel has yet to check."""
-    return math.isqrt(np.size(a) * np.size(b) * np.size(c))
+    try:
+        return math.isqrt(a.size * b.size * c.size)
+    except (AttributeError, TypeError):
+        return math.isqrt(np.size(a) * np.size(b) * np.size(c))
 
 
 def layer():
