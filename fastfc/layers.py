@@ -69,6 +69,7 @@ class Layer:
     @n_threads.setter
     def n_threads(self, value: int) -> None:
         self._n_threads = positive_int(value, self, "n_threads")
+        self._step_ready = None
         for part in self._parts():
             if part is not self:
                 part.n_threads = value
@@ -99,9 +100,10 @@ class Layer:
         (n, out_features) array, or (out_features,) for a single sample
         """
         if type(x) is np.ndarray and self._ready and out is None and params is None:
-            dtype, width, outputs, table = self._ready
-            if x.dtype == dtype and x.ndim == 2 and x.shape[1] == width and self._n_threads == 1:
-                out = np.empty((x.shape[0], outputs), dtype)
+            dtype, width, program, table = self._ready
+            fits = x.dtype == dtype and x.ndim == 2 and x.shape[1] == width
+            if fits and self._is_serial(program, x.shape[0]):
+                out = np.empty((x.shape[0], program.outputs), dtype)
                 native.predict.call(self.params, table, x, out, 1, 1)
                 return out
         x = self._join(x)
@@ -204,7 +206,7 @@ class Layer:
         width = self._check_rows(x).shape[1]
         self._programs[width] = program = self._lower(width)
         if self.params.size and self._one_input:
-            self._ready = self.params.dtype, width, program.outputs, program.table
+            self._ready = self.params.dtype, width, program, program.table
         return program
 
     def _lower(self, width: int) -> Program:
@@ -245,12 +247,14 @@ class Layer:
             return self.params, self.grads
         return np.zeros(0, dtype), np.zeros(0, dtype)
 
+    def _is_serial(self, program: Program, n: int) -> bool:
+        return self._n_threads == 1 or threads.small(self._n_threads, program.multiplications * n)
+
     def _call(self, kernel: Any, program: Program, n: int, *args: Any) -> Any:
         """Run a native function on n samples, on several threads where that is asked for and pays."""
-        work = program.multiplications * n
-        if self._n_threads == 1 or work < 2 * threads.LEAST_WORK:
+        if self._is_serial(program, n):
             return kernel.call(*args, 1, 1)
-        with threads.launch(self._n_threads, work, args[0]) as parts:
+        with threads.launch(self._n_threads, program.multiplications * n, args[0]) as parts:
             return kernel.call(*args, parts, threads.LEAST_WORK)
 
     def _check_rows(self, x: NDArray[Any]) -> NDArray[Any]:

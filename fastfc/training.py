@@ -82,7 +82,7 @@ def train_step(network: Network, x: ArrayLike, y: ArrayLike, loss: Loss, optimiz
     array([0.6, 1.2, 0.6], dtype=float32)
     """
     ready = network._step_ready
-    if ready is not None and network._n_threads == 1 and type(x) is np.ndarray and type(y) is np.ndarray:
+    if ready is not None and type(x) is np.ndarray and type(y) is np.ndarray:
         # the shortest way, for arrays of the same kind with the same loss and optimizer as in the latest step
         same, kind, table, tape, rest = ready
         now = loss, optimizer, optimizer.state, network._space
@@ -103,7 +103,7 @@ def train_step(network: Network, x: ArrayLike, y: ArrayLike, loss: Loss, optimiz
     except ValueError:
         loss.check_values(target, (len(x), program.outputs))  # says more than the kernel can
         raise
-    if not network._one_input:
+    if not network._one_input or not network._is_serial(program, len(x)):
         return value
     same = loss, optimizer, optimizer.state, network._space
     kind = x.shape, x.dtype, target.shape, target.dtype

@@ -86,6 +86,7 @@ def check(status):
 
 
 natives: dict[str, "Native"] = {}
+parallel_natives: list["Native"] = []
 
 
 class Native:
@@ -112,6 +113,8 @@ class Native:
         self.dispatcher._can_compile = False
         self.cells = {}
         natives[self.name] = self
+        if parallel:
+            parallel_natives.append(self)
         for dtype in DTYPES.values():
             self.cells[dtype] = np.zeros(1, np.uintp)
             define_symbol(self.cell_name(dtype), self.cells[dtype].ctypes.data)
@@ -139,9 +142,8 @@ def native(signature, parallel=False):
 
 def load_parallel(dtype):
     """Compile or load everything that runs on several threads, see Native."""
-    for function in natives.values():
-        if function.parallel:
-            function.ensure(dtype)
+    for function in parallel_natives:
+        function.ensure(dtype)
 
 
 class Load:
