@@ -46,7 +46,7 @@ class Layer:
 
     _n_threads = 1
     _programs: dict[int, Program] | None = None  # by the width of x
-    _ready: tuple[Any, ...] | None = None  # dtype, widths and table, for predict's shortest way
+    _ready: Program | None = None  # for predict's shortest way
     _step_ready: tuple[Any, ...] | None = None  # the latest training step's arguments, see train_step
     _space: NDArray[Any] = np.zeros(0, np.float32)  # memory for training
     _room: tuple[Program | None, int] = None, 0  # the program and the samples that it has room for
@@ -100,11 +100,11 @@ class Layer:
         (n, out_features) array, or (out_features,) for a single sample
         """
         if type(x) is np.ndarray and self._ready and out is None and params is None:
-            dtype, width, program, table = self._ready
-            fits = x.dtype == dtype and x.ndim == 2 and x.shape[1] == width
-            if fits and self._is_serial(program, x.shape[0]):
-                out = np.empty((x.shape[0], program.outputs), dtype)
-                native.predict.call(self.params, table, x, out, 1, 1)
+            program, params = self._ready, self.params
+            fits = x.dtype == params.dtype and x.ndim == 2 and x.shape[1] == program.inputs
+            if fits and self._is_serial(program.multiplications * len(x)):
+                out = np.empty((len(x), program.outputs), x.dtype)
+                native.predict.call(params, program.table, x, out, 1, 1)
                 return out
         x = self._join(x)
         if x.ndim == 1:
@@ -117,7 +117,7 @@ class Layer:
             out = np.empty((x.shape[0], program.outputs), x.dtype)
         if params is None:
             params, _ = self._vectors(x.dtype)
-        self._call(native.predict, program, len(x), params, program.table, x, out)
+        self._call(native.predict, program.multiplications * len(x), params, program.table, x, out)
         return out
 
     def predict_one(self, x: NDArray[Any], out: NDArray[Any]) -> None:
@@ -146,7 +146,7 @@ class Layer:
         out, space = np.empty((x.shape[0], program.outputs), x.dtype), self._space_for(program, len(x), x.dtype)
         params, _ = self._vectors(x.dtype)
         self._saved = None
-        self._call(native.forward, program, len(x), params, program.table, x, out, space)
+        self._call(native.forward, program.largest * len(x), params, program.table, x, out, space)
         self._saved = program, x, out, space
         return out
 
@@ -178,7 +178,7 @@ class Layer:
         grad_input = np.empty(x.shape, x.dtype)
         params, grads = self._vectors(x.dtype)
         arrays = params, program.table, x, output, grad_output, grads, grad_input, space
-        self._call(native.backward, program, len(x), *arrays)
+        self._call(native.backward, program.largest * len(x), *arrays)
         return grad_input
 
     def update_parameters(self, lr: float) -> None:
@@ -206,7 +206,7 @@ class Layer:
         width = self._check_rows(x).shape[1]
         self._programs[width] = program = self._lower(width)
         if self.params.size and self._one_input:
-            self._ready = self.params.dtype, width, program, program.table
+            self._ready = program
         return program
 
     def _lower(self, width: int) -> Program:
@@ -247,14 +247,17 @@ class Layer:
             return self.params, self.grads
         return np.zeros(0, dtype), np.zeros(0, dtype)
 
-    def _is_serial(self, program: Program, n: int) -> bool:
-        return self._n_threads == 1 or threads.small(self._n_threads, program.multiplications * n)
+    def _is_serial(self, work: int) -> bool:
+        return self._n_threads == 1 or threads.small(self._n_threads, work)
 
-    def _call(self, kernel: Any, program: Program, n: int, *args: Any) -> Any:
-        """Run a native function on n samples, on several threads where that is asked for and pays."""
-        if self._is_serial(program, n):
+    def _call(self, kernel: Any, work: int, *args: Any) -> Any:
+        """Run a native function on several threads, where that is asked for and pays for so many multiplications.
+
+        A prediction is cut into rows, so all its products count; in training each product is cut for itself.
+        """
+        if self._is_serial(work):
             return kernel.call(*args, 1, 1)
-        with threads.launch(self._n_threads, program.multiplications * n, args[0]) as parts:
+        with threads.launch(self._n_threads, work, args[0]) as parts:
             return kernel.call(*args, parts, threads.LEAST_WORK)
 
     def _check_rows(self, x: NDArray[Any]) -> NDArray[Any]:

@@ -212,27 +212,21 @@ def train_step(net, x, y, loss, optimizer):
             "train_step: targets of this loss have the shape of the output; classes are for CrossEntropyLoss"
         )
 
-    def of_classes(net, x, y, loss, optimizer):
+    of_classes, of_numbers = lambda x, y: (x[:0], y.astype(np.int64)), lambda x, y: (y, np.empty(0, np.int64))
+    split = njit(of_classes if classes else of_numbers)
+
+    def run(net, x, y, loss, optimizer):
         begin(net, x)
+        target, labels = split(x, y)
         state = optimizer.state if same_dtype else np.empty((0, 0), net.params.dtype)
         status, value = native.step(
-            x, net.program, x[:0], y.astype(np.int64), optimizer.hyper, net.params, net.grads, state,
+            x, net.program, target, labels, optimizer.hyper, net.params, net.grads, state,
             optimizer.count, net.space, loss_code, code, 1, 1,
         )  # fmt: skip
         edge.check(status)
         return value
 
-    def of_numbers(net, x, y, loss, optimizer):
-        begin(net, x)
-        state = optimizer.state if same_dtype else np.empty((0, 0), net.params.dtype)
-        status, value = native.step(
-            x, net.program, y, np.empty(0, np.int64), optimizer.hyper, net.params, net.grads, state,
-            optimizer.count, net.space, loss_code, code, 1, 1,
-        )  # fmt: skip
-        edge.check(status)
-        return value
-
-    return of_classes if classes else of_numbers
+    return run
 
 
 @njit

@@ -49,7 +49,8 @@ class Program(NamedTuple):
     inputs: int
     outputs: int
     numbers: int  # of space per sample, for training
-    multiplications: int  # per sample
+    multiplications: int  # per sample, of all products
+    largest: int  # of the largest product
 
     def space(self, n: int) -> int:
         """Numbers of space that training in batches of n needs."""
@@ -156,8 +157,9 @@ class Recorder:
                 row[table.DERIVE_A] = steps[maker].code
                 rows[1 + maker, table.DERIVED] = 1
         rows.flags.writeable = False
-        multiplications = sum(widths[step.a] * widths[step.y] for step in steps if step.op == table.PRODUCT)
-        return Program(rows, sum_of(widths, inputs), sum_of(widths, outputs), train_numbers, multiplications)
+        products = [widths[step.a] * widths[step.y] for step in steps if step.op == table.PRODUCT]
+        n_inputs, n_outputs = sum_of(widths, inputs), sum_of(widths, outputs)
+        return Program(rows, n_inputs, n_outputs, train_numbers, sum(products), max(products, default=0))
 
 
 def sum_of(widths: list[int], values: list[int]) -> int:

@@ -99,11 +99,11 @@ def train_step(network: Network, x: ArrayLike, y: ArrayLike, loss: Loss, optimiz
     target = as_target(network, x, y, loss, program)
     given = arguments(network, program, x, target, optimizer, len(x))
     try:
-        value = network._call(native.step, program, len(x), *given, loss.code, optimizer.code)
+        value = network._call(native.step, program.largest * len(x), *given, loss.code, optimizer.code)
     except ValueError:
         loss.check_values(target, (len(x), program.outputs))  # says more than the kernel can
         raise
-    if not network._one_input or not network._is_serial(program, len(x)):
+    if not network._one_input or not network._is_serial(program.largest * len(x)):
         return value
     same = loss, optimizer, optimizer.state, network._space
     kind = x.shape, x.dtype, target.shape, target.dtype
@@ -248,7 +248,8 @@ class Epochs:
         while done < self.n:
             last, start = min(self.n, done + self.steps * self.batch_size), time.perf_counter()
             rest = order, done, last, self.batch_size, *self.codes
-            total += self.network._call(native.steps, self.program, self.batch_size, *self.given, *rest)
+            work = self.program.largest * self.batch_size
+            total += self.network._call(native.steps, work, *self.given, *rest)
             seconds = (time.perf_counter() - start) * self.batch_size / (last - done)
             self.steps = max(1, int(CALL_SECONDS / seconds))
             done = last

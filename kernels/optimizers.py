@@ -46,41 +46,42 @@ def sgd_rule(p, g, v, s, u, numbers):
 
 
 @njit
-def adam_rule(p, g, m, v, largest, numbers):
-    shrink, decay, new_m, keep_v, new_v, size, scale, eps = numbers
+def adam_moments(p, g, m, v, numbers):
+    _, decay, new_m, keep_v, new_v, _, _, _ = numbers
     g = fma(p, decay, g)
-    m = fma(g - m, new_m, m)
-    v = fma(v, keep_v, g * g * new_v)
-    return fma(m / fma(square_root(v), scale, eps), -size, p * shrink), m, v, largest
+    return fma(g - m, new_m, m), fma(v, keep_v, g * g * new_v)
+
+
+@njit
+def adam_step(p, m, v, numbers):
+    shrink, _, _, _, _, size, scale, eps = numbers
+    return fma(m / fma(square_root(v), scale, eps), -size, p * shrink)
+
+
+@njit
+def adam_rule(p, g, m, v, s, numbers):
+    m, v = adam_moments(p, g, m, v, numbers)
+    return adam_step(p, m, v, numbers), m, v, s
 
 
 @njit
 def amsgrad_rule(p, g, m, v, largest, numbers):
-    shrink, decay, new_m, keep_v, new_v, size, scale, eps = numbers
-    g = fma(p, decay, g)
-    m = fma(g - m, new_m, m)
-    v = fma(v, keep_v, g * g * new_v)
+    m, v = adam_moments(p, g, m, v, numbers)
     largest = where_less(largest, v, v, largest)
-    return fma(m / fma(square_root(largest), scale, eps), -size, p * shrink), m, v, largest
+    return adam_step(p, m, largest, numbers), m, v, largest
 
 
-@njit
-def rmsprop_rule(p, g, v, b, a, numbers):
-    lr, alpha, eps, decay, momentum, _, _, _ = numbers
-    g = fma(p, decay, g)
-    v = fma(v, alpha, g * g * (1.0 - alpha))
-    b = fma(b, momentum, g / (square_root(v) + eps))
-    return fma(b, -lr, p), v, b, a
+def rmsprop_by(centered):
+    @njit
+    def rule(p, g, v, b, a, numbers):
+        lr, alpha, eps, decay, momentum, _, _, _ = numbers
+        g = fma(p, decay, g)
+        v = fma(v, alpha, g * g * (1.0 - alpha))
+        a = fma(g - a, 1.0 - alpha, a) if centered else a
+        b = fma(b, momentum, g / (square_root(v - a * a if centered else v) + eps))
+        return fma(b, -lr, p), v, b, a
 
-
-@njit
-def rmsprop_centered_rule(p, g, v, b, a, numbers):
-    lr, alpha, eps, decay, momentum, _, _, _ = numbers
-    g = fma(p, decay, g)
-    v = fma(v, alpha, g * g * (1.0 - alpha))
-    a = fma(g - a, 1.0 - alpha, a)
-    b = fma(b, momentum, g / (square_root(v - a * a) + eps))
-    return fma(b, -lr, p), v, b, a
+    return rule
 
 
 @njit
@@ -144,7 +145,7 @@ ROWS = (1, 2, 3, 2, 3, 1, 1)  # of state; SGD without momentum needs none
 HYPER = (5, 6, 6, 5, 5, 4, 4)  # numbers in hyper
 sgd_pass, momentum_pass = one_pass(sgd_rule, 0), one_pass(sgd_rule, 1)
 adam_pass, amsgrad_pass = one_pass(adam_rule, 2), one_pass(amsgrad_rule, 3)
-rmsprop_pass, rmsprop_centered_pass = one_pass(rmsprop_rule, 2), one_pass(rmsprop_centered_rule, 3)
+rmsprop_pass, rmsprop_centered_pass = one_pass(rmsprop_by(centered=False), 2), one_pass(rmsprop_by(centered=True), 3)
 adagrad_pass, lion_pass = one_pass(adagrad_rule, 1), one_pass(lion_rule, 1)
 
 
@@ -195,43 +196,23 @@ def update(grads, hyper, params, state, count, optimizer):
     return OK
 
 
-@njit
-def sgd_vector(p, g, v, lr, momentum, weight_decay):
-    """The new parameters and velocity."""
-    v = fma(v, momentum, fma(p, weight_decay, g))
-    return fma(v, -lr, p), v
-
-
 @kernel("grads[p] -> params[p], velocity[v]", types.float64, types.float64, types.float64)
 def _sgd(grads, params, velocity, lr, momentum, weight_decay):
     if grads.size != params.size or (momentum != 0.0 and velocity.size != params.size):
         return BAD_SHAPE
     if overlaps(grads, params) or overlaps(grads, velocity) or overlaps(params, velocity):
         return OVERLAP
-    size, count, moving = params.itemsize, params.size, momentum != 0.0
-    lanes = width(pointer(params))
-    nothing = splat(pointer(params), 0.0)
+    numbers = lr, momentum, 1.0, 0.0, weight_decay, 0.0, 0.0, 0.0
+    size, count = params.itemsize, params.size
     unit = params.strides[0] == size and grads.strides[0] == size and velocity.strides[0] == size
-    # masks halve the speed of memory: they are for the rest only
-    whole = count - count % lanes if unit else 0
-    for j in range(0, whole, lanes):
-        at_p, at_v = at(pointer(params), j * size), at(pointer(velocity), j * size)
-        v = load(at_v) if moving else nothing
-        p, v = sgd_vector(load(at_p), load(at(pointer(grads), j * size)), v, lr, momentum, weight_decay)
-        store(at_p, p)
-        if moving:
-            store(at_v, v)
     # elements that are not neighbours are taken one by one, as vectors of one
-    step = lanes if unit else 1
-    for j in range(whole, count, step):
-        some = min(step, count - j)
-        at_p, at_v = at(pointer(params), j * params.strides[0]), at(pointer(velocity), j * velocity.strides[0])
-        v = load_first(at_v, some, 0.0) if moving else nothing
-        g = load_first(at(pointer(grads), j * grads.strides[0]), some, 0.0)
-        p, v = sgd_vector(load_first(at_p, some, 0.0), g, v, lr, momentum, weight_decay)
-        store_first(at_p, p, some)
-        if moving:
-            store_first(at_v, v, some)
+    step = count if unit else 1
+    for j in range(0, count, max(step, 1)):
+        g, p = at(pointer(grads), j * grads.strides[0]), at(pointer(params), j * params.strides[0])
+        if momentum != 0.0:
+            momentum_pass(step, g, p, at(pointer(velocity), j * velocity.strides[0]), 0, numbers)
+        else:
+            sgd_pass(step, g, p, p, 0, numbers)
     return OK
 
 

@@ -69,7 +69,7 @@ PRODUCT, ACTIVATION, ADD, MULTIPLY, SCALE, PLACE = range(6)
 # columns of a value: its width; and for each of the three purposes where it is, and from which number per sample on
 WIDTH = 0
 PREDICTING, TRAINING, GRADIENT = 1, 3, 5
-IN_X, IN_OUTPUT, IN_SPACE, NOWHERE = range(4)
+IN_X, IN_OUTPUT, IN_SPACE = range(3)
 # Rows of a prediction go through all layers together, as many as find room in a part of L2.
 BLOCK_BYTES = l2_bytes() // 4
 # So many for each thread, and a prediction is cut into rows.
@@ -121,6 +121,18 @@ def locate(program, value, purpose, n, x, output, space):
 def dense(n, columns, data):
     """A matrix of n whole rows, one after another."""
     return Matrix(data, columns * itemsize(data), itemsize(data))
+
+
+@njit
+def kept(program, n, space):
+    """Where space, a pointer, has dL/d(output), the output, the inputs and the targets."""
+    i, o, first, size = program[0, INPUTS], program[0, OUTPUTS], program[0, TRAIN_SPACE], itemsize(space)
+    return (
+        dense(n, o, at(space, room(first, n) * size)),
+        dense(n, o, at(space, room(first + o, n) * size)),
+        dense(n, i, at(space, room(first + 2 * o, n) * size)),
+        dense(n, o, at(space, room(first + 2 * o + i, n) * size)),
+    )
 
 
 @njit
@@ -357,7 +369,7 @@ def backward(params, program, x, output, grad_output, grads, grad_input, space, 
     if found != OK or space.size < reserve(program, n):
         return max(found, BAD_SHAPE)
     data = pointer(space)
-    used = dense(n, output.shape[1], at(data, room(program[0, TRAIN_SPACE], n) * space.itemsize))
+    used, _, _, _ = kept(program, n, data)
     gate(n, output.shape[1], matrix(grad_output), Matrix(one(data), 0, 0), 1.0, used, False)
     return run_backward(
         pointer(params),
@@ -375,22 +387,13 @@ def backward(params, program, x, output, grad_output, grads, grad_input, space, 
     )
 
 
-@njit
-def kept(program, n, space):
-    """Where space keeps dL/d(output), the output and the inputs."""
-    data, o, behind, size = pointer(space), program[0, OUTPUTS], program[0, TRAIN_SPACE], space.itemsize
-    first = at(data, room(behind, n) * size)
-    second, third = at(data, room(behind + o, n) * size), at(data, room(behind + 2 * o, n) * size)
-    return dense(n, o, first), dense(n, o, second), dense(n, program[0, INPUTS], third)
-
-
 @kernel("params[p], program:int64[t, c], x[n, i] -> out[n, o], space[s]")
 def forward_saving(params, program, x, out, space):
     """As `forward`; space keeps the inputs and outputs too."""
     found, n = fits(params, program, x, out), x.shape[0]
     if found != OK or space.size < reserve(program, n):
         return max(found, BAD_SHAPE)
-    _, y, x_kept = kept(program, n, space)
+    _, y, x_kept, _ = kept(program, n, pointer(space))
     ones = Matrix(one(y.data), 0, 0)
     gate(n, x.shape[1], matrix(x), ones, 1.0, x_kept, False)
     found = run_forward(pointer(params), program, x_kept, y, pointer(space), n, TRAINING, 1, 1)
@@ -404,7 +407,7 @@ def backward_saved(params, program, grad_output, grads, grad_input, space):
     found, n = fits(params, program, grad_input, grad_output), grad_input.shape[0]
     if found != OK or space.size < reserve(program, n) or grads.size != params.size:
         return max(found, BAD_SHAPE)
-    g, y, x = kept(program, n, space)
+    g, y, x, _ = kept(program, n, pointer(space))
     gate(n, grad_output.shape[1], matrix(grad_output), Matrix(one(g.data), 0, 0), 1.0, g, False)
     grad_x = matrix(grad_input)
     return run_backward(pointer(params), pointer(grads), program, x, y, grad_x, g, pointer(space), n, 1, 1, 1)
@@ -423,9 +426,8 @@ def backward_saved(params, program, grad_output, grads, grad_input, space):
 )
 def run_gradient(params, grads, program, x, target, labels, space, n, loss, parts, least):
     """Forward, loss and backward of n samples: grads. Returns a status and the loss."""
-    size, o, behind = itemsize(params), program[0, OUTPUTS], program[0, TRAIN_SPACE]
-    grad_output = dense(n, o, at(space, room(behind, n) * size))
-    output = dense(n, o, at(space, room(behind + o, n) * size))
+    o = program[0, OUTPUTS]
+    grad_output, output, _, _ = kept(program, n, space)
     found, value = run_forward(params, program, x, output, space, n, TRAINING, parts, least), 0.0
     if found == OK:
         found, value = evaluate_loss(view(output, n, o), view(target, n, o), labels, view(grad_output, n, o), loss)
@@ -510,13 +512,12 @@ def steps(
 
     Without an order the samples are taken as they lie in x.
     """
-    found, total, size = training_fits(program, x, target, labels, params, grads, state, space, batch), 0.0, x.itemsize
+    found, total = training_fits(program, x, target, labels, params, grads, state, space, batch), 0.0
     if found != OK:
         return found, total
     i, o = program[0, INPUTS], program[0, OUTPUTS]
-    data, behind = pointer(space), program[0, TRAIN_SPACE] + 2 * o
-    x_batch = dense(batch, i, at(data, room(behind, batch) * size))
-    target_batch = dense(batch, o, at(data, room(behind + i, batch) * size))
+    data = pointer(space)
+    _, _, x_batch, target_batch = kept(program, batch, data)
     labels_batch = np.empty(batch if order.size and labels.size else 0, np.int64)
     x_all, target_all = matrix(x), matrix(target)
     for start in range(first, last, batch):
