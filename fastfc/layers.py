@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
 
 
+class Parameter(NamedTuple):
+    """A parameter that is to be trained: where it is in a network's flat vectors."""
+
+    name: str
+    first: int
+    shape: tuple[int, ...]
+
+
 class Layer:
     """Base of every layer and network: checks at the edge, then one native call that runs its program.
 
@@ -36,6 +44,8 @@ class Layer:
     n_threads : int
         At most this many threads for each product, 1 unless you assign another number; those that are too small
         to gain stay on one. Results are the same bits for any number.
+    frozen : bool
+        Whether optimizers leave our parameters alone; False unless you assign True.
     """
 
     name: str | None = None
@@ -44,6 +54,7 @@ class Layer:
     params: NDArray[Any] = np.zeros(0, np.float32)
     grads: NDArray[Any] = np.zeros(0, np.float32)
 
+    frozen = False
     _n_threads = 1
     _programs: dict[int, Program] | None = None  # by the width of x
     _ready: Program | None = None  # for predict's shortest way
@@ -189,6 +200,14 @@ class Layer:
     def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
         """(name, parameter, gradient) of each parameter: views, in the order of `params`."""
         return []
+
+    def _trained(self) -> list[Parameter]:
+        """The parameters that optimizers may change, in the order of `params`."""
+        parameters, start = [], self.params.ctypes.data
+        for name, values, _ in [] if self.frozen else self.named_parameters():
+            first = (values.ctypes.data - start) // self.params.itemsize
+            parameters.append(Parameter(name, first, values.shape))
+        return parameters
 
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         """Record the steps from this value to the output, which is returned; our parameters begin at `first`.

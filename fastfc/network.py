@@ -15,7 +15,7 @@ from . import training
 from .activations import get_activation
 from .checks import positive_int
 from .initializers import Initializer
-from .layers import Layer, Linear
+from .layers import Layer, Linear, Parameter
 from .program import Recorder
 
 
@@ -45,6 +45,14 @@ class Network(Layer):
             for i, layer in enumerate(self.layers)
             for name, parameter, grad in layer.named_parameters()
         ]
+
+    def _trained(self) -> list[Parameter]:
+        parameters, start = [], 0
+        for i, layer in enumerate([] if self.frozen else self.layers):
+            for name, first, shape in layer._trained():
+                parameters.append(Parameter(f"{layer.name or i}.{name}", start + first, shape))
+            start += layer.params.size
+        return parameters
 
     def summary(self) -> str:
         raise NotImplementedError
