@@ -14,7 +14,7 @@ from .datasets import load_digits
 from .gradcheck import check_gradients, numerical_gradient
 from .graph import Graph, Input, concatenate
 from .initializers import He, Xavier, Zeros
-from .layers import Linear
+from .layers import Linear, Tied
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from .network import MLP, Sequential
 from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, RMSprop
@@ -42,6 +42,7 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Tanh",
+    "Tied",
     "Xavier",
     "Zeros",
     "check_gradients",

@@ -54,7 +54,7 @@ class Layer:
     params: NDArray[Any] = np.zeros(0, np.float32)
     grads: NDArray[Any] = np.zeros(0, np.float32)
 
-    frozen = False
+    _frozen = False
     _n_threads = 1
     _programs: dict[int, Program] | None = None  # by the width of x
     _ready: Program | None = None  # for predict's shortest way
@@ -84,6 +84,18 @@ class Layer:
         for part in self._parts():
             if part is not self:
                 part.n_threads = value
+
+    @property
+    def frozen(self) -> bool:
+        return self._frozen
+
+    @frozen.setter
+    def frozen(self, value: bool) -> None:
+        self._frozen = bool(value)
+        layer: Layer | None = self
+        while layer is not None:
+            layer._step_ready = None
+            layer = layer._owner() if layer._owner else None
 
     def __call__(self, node: Node) -> Node:
         """The node of a graph that this layer gives for another node; see Graph."""
@@ -324,11 +336,13 @@ class Layer:
 def view(index: int, what: str) -> Any:
     """Property of Linear: one of its views; assigning to it copies the values into place."""
 
-    def get(self: Linear) -> NDArray[Any]:
+    def get(self: Linear) -> NDArray[Any] | None:
         return self._views[index]
 
     def assign(self: Linear, value: ArrayLike) -> None:
         value, view = as_floats(value, self.dtype, self, what), get(self)
+        if view is None:
+            raise ValueError(f"{self} has no {what}; make it with bias=True")
         if value.shape != view.shape:
             raise ValueError(f"{self}: {what} has shape {view.shape}, got values of shape {value.shape}")
         view[...] = value
@@ -344,8 +358,11 @@ class Linear(Layer):
     Parameters
     ----------
     in_features, out_features : int
-    init, bias_init : {"he", "xavier", "zeros"} or callable
-        First values of weight and bias; a callable gets (rng, shape, dtype) and returns an array.
+    bias : bool
+        Whether there is a bias; without one y = x W.
+    init, bias_init : str or callable
+        First values of weight and bias, see fastfc.initializers; a callable gets (rng, shape, dtype) and returns
+        an array.
     seed : int, numpy.random.Generator or None
     dtype : np.float32 or np.float64
         Of parameters and computation; inputs are converted to it.
@@ -355,7 +372,7 @@ class Linear(Layer):
     Attributes
     ----------
     weight, weight_grad : (in_features, out_features) arrays
-    bias, bias_grad : (out_features,) arrays
+    bias, bias_grad : (out_features,) arrays, or None
         Views of `params` and `grads`. Assigning to one copies the values into place.
 
     Examples
@@ -387,6 +404,7 @@ class Linear(Layer):
         self,
         in_features: int,
         out_features: int,
+        bias: bool = True,
         *,
         init: str | Initializer = "he",
         bias_init: str | Initializer = "zeros",
@@ -398,37 +416,99 @@ class Linear(Layer):
         self.out_features = positive_int(out_features, "Linear", "out_features")
         self.name = name
         dtype = float_dtype(dtype, "Linear")
-        size = (self.in_features + 1) * self.out_features
+        size = (self.in_features + bool(bias)) * self.out_features
         self._bind(aligned_zeros(size, dtype), aligned_zeros(size, dtype))
         rng = np.random.default_rng(seed)
         self.weight = get_initializer(init)(rng, self.weight.shape, dtype)
-        self.bias = get_initializer(bias_init)(rng, self.bias.shape, dtype)
+        if bias:
+            self.bias = get_initializer(bias_init)(rng, self.bias.shape, dtype)
 
     @property
     def dtype(self) -> np.dtype[Any]:
         return self.params.dtype
 
     def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
-        return [("weight", self.weight, self.weight_grad), ("bias", self.bias, self.bias_grad)]
+        bias = [("bias", self.bias, self.bias_grad)]
+        return [("weight", self.weight, self.weight_grad)] + bias * (self.bias is not None)
 
     def _bind(self, params: NDArray[Any], grads: NDArray[Any]) -> None:
         super()._bind(params, grads)
         shape, n_weights = (self.in_features, self.out_features), self.in_features * self.out_features
-        self._views = (
-            params[:n_weights].reshape(shape),
-            params[n_weights:],
-            grads[:n_weights].reshape(shape),
-            grads[n_weights:],
-        )
+        bias, bias_grad = (params[n_weights:], grads[n_weights:]) if params.size > n_weights else (None, None)
+        self._views = params[:n_weights].reshape(shape), bias, grads[:n_weights].reshape(shape), bias_grad
 
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
-        bias = first + self.in_features * self.out_features
+        recorder.weights[self] = first
+        bias = native.NONE if self.bias is None else first + self.in_features * self.out_features
         return recorder.step(native.PRODUCT, value, width=self.out_features, weight=first, bias=bias)
 
     def __repr__(self) -> str:
+        bias = "" if self.bias is not None else ", bias=False"
         dtype = "" if self.dtype == np.float32 else f", dtype={self.dtype}"
         name = "" if self.name is None else f", name={self.name!r}"
-        return f"Linear({self.in_features}, {self.out_features}{dtype}{name})"
+        return f"Linear({self.in_features}, {self.out_features}{bias}{dtype}{name})"
+
+
+class Tied(Layer):
+    """A Linear layer with the weight of another one, transposed, as the decoder of an autoencoder: y = x Wᵀ + b.
+
+    W is trained once: its gradient is the sum of what both layers contribute. The bias, which starts at zero, is
+    this layer's own.
+
+    Parameters
+    ----------
+    layer : Linear
+        Comes before this layer in the same network.
+    bias : bool
+    name : str, optional
+
+    References
+    ----------
+    P. Vincent et al., "Stacked denoising autoencoders", JMLR 11, 2010, section 3.3.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> encoder = fc.Linear(3, 2, seed=0)
+    >>> net = fc.Sequential([encoder, fc.Tanh(), fc.Tied(encoder)])
+    >>> net.params.size
+    11
+    >>> net.predict([[0, 0, 0]])
+    array([[0., 0., 0.]], dtype=float32)
+    """
+
+    in_features: int
+    out_features: int
+
+    def __init__(self, layer: Linear, bias: bool = True, *, name: str | None = None) -> None:
+        if not isinstance(layer, Linear):
+            raise TypeError(f"Tied: give the Linear layer whose weight it shares, got {layer!r}")
+        self.layer, self.name = layer, name
+        self.in_features, self.out_features = layer.out_features, layer.in_features
+        size = self.out_features * bool(bias)
+        self._bind(aligned_zeros(size, layer.dtype), aligned_zeros(size, layer.dtype))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.layer.dtype
+
+    @property
+    def bias(self) -> NDArray[Any] | None:
+        return self.params if self.params.size else None
+
+    def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
+        return [("bias", self.params, self.grads)] if self.params.size else []
+
+    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
+        if self.layer not in recorder.weights:
+            raise ValueError(f"{self}: {self.layer} must come before it in the same network")
+        weight, bias = recorder.weights[self.layer], first if self.params.size else native.NONE
+        return recorder.step(native.PRODUCT, value, width=self.out_features, weight=weight, bias=bias, transposed=True)
+
+    def __repr__(self) -> str:
+        bias = "" if self.params.size else ", bias=False"
+        name = "" if self.name is None else f", name={self.name!r}"
+        return f"Tied({self.layer}{bias}{name})"
 
 
 def aligned_zeros(size: int, dtype: Any) -> NDArray[Any]:

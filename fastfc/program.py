@@ -29,6 +29,7 @@ class Step:
     bias: int = 0
     first_column: int = 0
     factor: float = 1.0
+    transposed: bool = False
 
     def reads(self) -> tuple[int, ...]:
         return (self.a, self.b) if self.op in (table.ADD, table.MULTIPLY) else (self.a,)
@@ -63,6 +64,7 @@ class Recorder:
 
     widths: list[int] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+    weights: dict[Any, int] = field(default_factory=dict)  # where those of a layer begin, for layers that share them
 
     def value(self, width: int) -> int:
         self.widths.append(width)
@@ -128,6 +130,7 @@ class Recorder:
             row[[table.A, table.B, table.Y]] = of_value + np.array([step.a, step.b, step.y])
             row[[table.WEIGHT, table.BIAS, table.FIRST_COLUMN]] = step.weight, step.bias, step.first_column
             row[table.FACTOR] = np.float64(step.factor).view(np.int64)
+            row[table.TRANSPOSED] = step.transposed
         for v, row in enumerate(rows[of_value:]):
             row[table.WIDTH] = widths[v]
             for purpose, place in [
@@ -141,15 +144,15 @@ class Recorder:
                         where = buffer, known[v]
                 row[purpose : purpose + 2] = where
         begun = set(outputs)  # gradients that have something to be added to
-        weights = set()
+        trained: set[int] = set()
         for row, step in zip(rows[of_value - 1 : 0 : -1], steps[::-1], strict=True):
             row[table.ADD_A] = step.a in begun
             begun.add(step.a)
             row[table.ADD_B] = step.b in begun
             begun |= set(step.reads())
             if step.op == table.PRODUCT:
-                row[table.ADD_PARAMETERS] = step.weight in weights
-                weights.add(step.weight)
+                row[[table.ADD_WEIGHT, table.ADD_BIAS]] = step.weight in trained, step.bias in trained
+                trained |= {step.weight, step.bias}
         for row, step in zip(rows[1:of_value], steps, strict=True):
             maker = made.get(step.a, -1)
             alone = maker >= 0 and len(read[step.a]) == 1 and step.a not in outputs

@@ -58,13 +58,15 @@ from fastfc.kernels.simd import (
 from fastfc.kernels.threads import part
 from fastfc.kernels.weight_grad import _dense_weight_grad
 
-COLUMNS = 14
+COLUMNS = 16
 # columns of the header
 STEPS, INPUTS, OUTPUTS, PARAMETERS, PREDICT_SPACE, TRAIN_SPACE = range(6)
-# columns of a step; WEIGHT and BIAS are places in the vector of parameters, ADD_ tells to add to a gradient. DERIVE_A
-# is the activation that made a, if its derivative is done with the gradient of a: the step that made a is DERIVED
-OP, CODE, A, B, Y, WEIGHT, BIAS, FIRST_COLUMN, FACTOR = range(9)
-ADD_A, ADD_B, ADD_PARAMETERS, DERIVE_A, DERIVED = range(9, COLUMNS)
+# columns of a step; WEIGHT and BIAS are places in the vector of parameters, BIAS is NONE without one; TRANSPOSED tells
+# that the weight lies there as its transpose, ADD_ to add to a gradient. DERIVE_A is the activation that made a, if its
+# derivative is done with the gradient of a: the step that made a is DERIVED
+OP, CODE, A, B, Y, WEIGHT, BIAS, TRANSPOSED, FIRST_COLUMN, FACTOR = range(10)
+ADD_A, ADD_B, ADD_WEIGHT, ADD_BIAS, DERIVE_A, DERIVED = range(10, COLUMNS)
+NONE = -1
 PRODUCT, ACTIVATION, ADD, MULTIPLY, SCALE, PLACE = range(6)
 # columns of a value: its width; and for each of the three purposes where it is, and from which number per sample on
 WIDTH = 0
@@ -211,8 +213,8 @@ def run_forward(params, program, x, output, space, n, purpose, parts, least):
         a, b, y, o = operands(program, s, purpose, n, x, output, space)
         if op == PRODUCT:
             i = program[program[s, A], WIDTH]
-            weight = dense(i, o, at(params, program[s, WEIGHT] * size))
-            bias = Matrix(at(params, program[s, BIAS] * size), 0, size)
+            weight = weight_of(program, s, params, i, o)
+            bias = zeros(y) if program[s, BIAS] == NONE else Matrix(at(params, program[s, BIAS] * size), 0, size)
             found = forward_product(y, a, weight, bias, n, o, i, program[s, CODE], pay(parts, least, n * i * o))
         elif op == ACTIVATION:
             found = _activation_forward(view(a, n, o), view(y, n, o), program[s, CODE])
@@ -225,6 +227,13 @@ def run_forward(params, program, x, output, space, n, purpose, parts, least):
         if found != OK:
             return found
     return OK
+
+
+@njit
+def weight_of(program, s, params, i, o):
+    """The weight of a product, (i, o), in a vector of parameters or gradients."""
+    data = at(params, program[s, WEIGHT] * itemsize(params))
+    return transposed(dense(o, i, data)) if program[s, TRANSPOSED] else dense(i, o, data)
 
 
 @njit
@@ -258,18 +267,18 @@ def run_backward(params, grads, program, x, output, grad_x, grad_output, space, 
         b_wanted = input_wanted or program[program[s, B], GRADIENT] != IN_X
         add_a, add_b = program[s, ADD_A], program[s, ADD_B]
         if op == PRODUCT:
-            i, add = program[program[s, A], WIDTH], program[s, ADD_PARAMETERS]
+            i = program[program[s, A], WIDTH]
             dz = view(grad_y, n, o)
             if code != IDENTITY and not program[s, DERIVED]:
                 found = _activation_backward(view(y, n, o), dz, dz, code)
-            weight_grad = view(dense(i, o, at(grads, program[s, WEIGHT] * size)), i, o)
+            weight_grad = view(weight_of(program, s, grads, i, o), i, o)
             some = pay(parts, least, n * i * o)
-            found += _dense_weight_grad(view(a, n, i), dz, weight_grad, add, some)
-            found += _dense_bias_grad(
-                dz, vector(at(grads, program[s, BIAS] * size), o), add, pay(parts, least, 2 * n * o)
-            )
+            found += _dense_weight_grad(view(a, n, i), dz, weight_grad, program[s, ADD_WEIGHT], some)
+            if program[s, BIAS] != NONE:
+                bias_grad = vector(at(grads, program[s, BIAS] * size), o)
+                found += _dense_bias_grad(dz, bias_grad, program[s, ADD_BIAS], pay(parts, least, 2 * n * o))
             if a_wanted:
-                weight = dense(i, o, at(params, program[s, WEIGHT] * size))
+                weight = weight_of(program, s, params, i, o)
                 start, derive = grad_a if add_a else zeros(grad_a), program[s, DERIVE_A]
                 derive += DERIVATIVE if derive != IDENTITY else 0
                 found += input_product(grad_a, grad_y, transposed(weight), start, n, i, o, derive, a, some)

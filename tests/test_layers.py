@@ -3,6 +3,7 @@ import pickle
 
 import numpy as np
 import pytest
+from arrays import normal
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
@@ -256,3 +257,48 @@ def test_one_sample():
 def test_repr_rebuilds_the_layer(layer):
     twin = eval(repr(layer), {"Linear": Linear, "float64": np.float64})
     assert (repr(twin), twin.dtype, twin.name) == (repr(layer), layer.dtype, layer.name)
+
+
+def test_without_bias():
+    layer, x = fc.Linear(3, 2, bias=False, seed=0, dtype=np.float64), normal((5, 3), np.float64)
+    assert layer.bias is None
+    assert layer.bias_grad is None
+    assert layer.params.size == 6
+    np.testing.assert_allclose(layer.predict(x), x @ layer.weight, rtol=1e-14)
+    assert fc.check_gradients(layer, x)
+    with pytest.raises(ValueError, match=r"Linear\(3, 2, bias=False.*\) has no bias; make it with bias=True"):
+        layer.bias = [1, 2]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_tied_weights(bias):
+    encoder = fc.Linear(5, 3, seed=0)
+    net, x = fc.Sequential([encoder, fc.Tanh(), fc.Tied(encoder, bias=bias)]), normal((7, 5), np.float32)
+    assert net.params.size == 18 + 5 * bias
+    report = fc.check_gradients(net, x)
+    assert report, report
+    hidden = np.tanh(x @ encoder.weight + encoder.bias)
+    np.testing.assert_allclose(net.predict(x), hidden @ encoder.weight.T, rtol=1e-5, atol=1e-6)
+    copied = pickle.loads(pickle.dumps(net))
+    copied[0].weight = 2 * encoder.weight
+    np.testing.assert_allclose(
+        copied.predict(x), np.tanh(2 * x @ encoder.weight) @ copied[0].weight.T, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_tied_to_a_layer_of_another_network():
+    layer = fc.Linear(5, 3)
+    with pytest.raises(
+        ValueError, match=r"Tied\(Linear\(5, 3\)\): Linear\(5, 3\) must come before it in the same network"
+    ):
+        fc.Tied(layer).predict(np.zeros((2, 3)))
+    with pytest.raises(TypeError, match="Tied: give the Linear layer"):
+        fc.Tied(3)
+
+
+def test_frozen_layers_stay_as_they_are():
+    net = fc.MLP([4, 3, 2], seed=0)
+    net[0].frozen = True
+    assert [name for name, _, _ in net._trained()] == ["2.weight", "2.bias"]
+    net.frozen = True
+    assert net._trained() == []

@@ -210,7 +210,7 @@ def test_header_and_parameters():
 def test_a_shared_layer_overwrites_its_gradient_once():
     x, layer = fc.Input(3), fc.Linear(3, 3)
     rows = fc.Graph(x, layer(layer(layer(x))))._lower(3).table
-    assert_array_equal(rows[1:4, native.ADD_PARAMETERS], [1, 1, 0])
+    assert_array_equal(rows[1:4, native.ADD_WEIGHT], [1, 1, 0])
 
 
 def compiled():
