@@ -62,7 +62,8 @@ class Layer:
     _space: NDArray[Any] = np.zeros(0, np.float32)  # memory for training
     _room: tuple[Program | None, int] = None, 0  # the program and the samples that it has room for
     _saved: tuple[Any, ...] | None = None  # what backward needs from forward
-    _tape: NDArray[np.int64] | None = None  # what the space holds, see nopython.USED
+    _tape: NDArray[np.int64] | None = None  # what the space holds, see nopython.USED; the forwards in training
+    _drawn = 0  # of these, in the life before pickling
     _owner: weakref.ref[Layer] | None = None  # the network whose vectors hold our parameters
     _one_input = True
     _remade = ("_programs", "_ready", "_step_ready", "_space", "_room", "_saved", "_tape")
@@ -169,7 +170,7 @@ class Layer:
         out, space = np.empty((x.shape[0], program.outputs), x.dtype), self._space_for(program, len(x), x.dtype)
         params, _ = self._vectors(x.dtype)
         self._saved = None
-        self._call(native.forward, program.largest * len(x), params, program.table, x, out, space)
+        self._call(native.forward, program.largest * len(x), x, program.table, params, out, space, self._tape)
         self._saved = program, x, out, space
         return out
 
@@ -200,7 +201,7 @@ class Layer:
             )
         grad_input = np.empty(x.shape, x.dtype)
         params, grads = self._vectors(x.dtype)
-        arrays = params, program.table, x, output, grad_output, grads, grad_input, space
+        arrays = params, program.table, x, output, grad_output, self._tape, grads, grad_input, space
         self._call(native.backward, program.largest * len(x), *arrays)
         return grad_input
 
@@ -259,10 +260,16 @@ class Layer:
             size = program.space(n)
             if self._space.size < size or self._space.dtype != dtype:
                 self._space = aligned_zeros(size, dtype)
-            self._room, self._tape = (program, n), np.zeros(1, np.int64)
-        assert self._tape is not None
+            self._room = program, n
+        if self._tape is None:
+            self._tape = np.array([-1, self._drawn], np.int64)
         self._tape[0] = -1
         return self._space
+
+    @property
+    def _draws(self) -> int:
+        """How many forwards in training there were, which numbers the masks of Dropout."""
+        return self._drawn if self._tape is None else int(self._tape[1])
 
     @property
     def _handle(self) -> tuple[Any, ...]:
@@ -326,7 +333,8 @@ class Layer:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key not in self._not_pickled}
+        kept = {key: value for key, value in vars(self).items() if key not in self._not_pickled}
+        return kept | ({"_drawn": self._draws} if self._draws else {})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

@@ -175,7 +175,7 @@ def forward(net, x):
         out = np.empty((n, net.program[0, native.OUTPUTS]), net.params.dtype)
         net.tape[0] = USED
         enough(native.reserve(net.program, n), net.space)
-        edge.check(native.forward_saving(net.params, net.program, x, out, net.space))
+        edge.check(native.forward_saving(x, net.program, net.params, out, net.space, net.tape))
         net.tape[0] = n
         return out
 
@@ -189,7 +189,8 @@ def backward(net, grad_output):
         if n < 0:
             raise ValueError("fastfc: backward needs what forward saves; call forward(x) first")
         grad_input = np.empty((n, net.program[0, native.INPUTS]), net.params.dtype)
-        edge.check(native.backward_saved(net.params, net.program, grad_output, net.grads, grad_input, net.space))
+        status = native.backward_saved(net.params, net.program, grad_output, net.tape, net.grads, grad_input, net.space)
+        edge.check(status)
         return grad_input
 
     return run
@@ -221,7 +222,7 @@ def train_step(net, x, y, loss, optimizer):
         state = optimizer.state if same_dtype else np.empty((0, 0), net.params.dtype)
         status, value = native.step(
             x, net.program, target, labels, optimizer.hyper, net.params, net.grads, state,
-            optimizer.count, net.space, loss_code, code, 1, 1,
+            optimizer.count, net.space, net.tape, loss_code, code, 1, 1,
         )  # fmt: skip
         edge.check(status)
         return value

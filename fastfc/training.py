@@ -221,7 +221,19 @@ def arguments(
     space = network._space_for(program, batch_size, x.dtype)
     network._saved = None  # the space is used anew
     targets, labels = (x[:0], target) if target.dtype == np.int64 else (target, NOTHING)
-    return x, program.table, targets, labels, optimizer.hyper, params, grads, state, optimizer.count, space
+    return (
+        x,
+        program.table,
+        targets,
+        labels,
+        optimizer.hyper,
+        params,
+        grads,
+        state,
+        optimizer.count,
+        space,
+        network._tape,
+    )
 
 
 class Epochs:

@@ -201,11 +201,11 @@ def operands(program, s, purpose, n, x, output, space):
         matrix_type(dtype),
         matrix_type(dtype),
         types.CPointer(dtype),
-        *[types.int64] * 4,
+        *[types.int64] * 5,
     )
 )
-def run_forward(params, program, x, output, space, n, purpose, parts, least):
-    """All steps in order. Returns a status."""
+def run_forward(params, program, x, output, space, n, purpose, draw, parts, least):
+    """All steps in order; draw is the number of this forward in training. Returns a status."""
     size = itemsize(params)
     ones = Matrix(one(params), 0, 0)
     for s in range(1, 1 + program[0, STEPS]):
@@ -249,10 +249,10 @@ def factor(program, s):
         table_type(),
         *[matrix_type(dtype)] * 4,
         types.CPointer(dtype),
-        *[types.int64] * 4,
+        *[types.int64] * 5,
     )
 )
-def run_backward(params, grads, program, x, output, grad_x, grad_output, space, n, input_wanted, parts, least):
+def run_backward(params, grads, program, x, output, grad_x, grad_output, space, n, input_wanted, draw, parts, least):
     """All steps in reverse: the gradients of all parameters and, if wanted, of x. Returns a status.
 
     grad_output is dL/d(output), and is used up.
@@ -350,32 +350,41 @@ def predict(params, program, x, out, parts, least):
     x_all, out_all = matrix(x), matrix(out)
     for r in range(0, n, max(rows, 1)):
         x_some, out_some, some = row(x_all, r), row(out_all, r), min(rows, n - r)
-        found = run_forward(pointer(params), program, x_some, out_some, space, some, PREDICTING, parts, least)
+        found = run_forward(pointer(params), program, x_some, out_some, space, some, PREDICTING, 0, parts, least)
         if found != OK:
             break
     release(memory)
     return found
 
 
-@kernel("params[p], program:int64[t, c], x[n, i] -> out[n, o], space[s]", *[types.int64] * 2)
-def forward(params, program, x, out, space, parts, least):
+@njit
+def settle(tape):
+    """After a forward, or a step, that went well: count it."""
+    tape[1] += 1
+
+
+@kernel("x[n, i], program:int64[t, c] -> params[p], out[n, o], space[s], tape:int64[two]", *[types.int64] * 2)
+def forward(x, program, params, out, space, tape, parts, least):
     """out = the network's output; space keeps what `backward` needs."""
-    found = fits(params, program, x, out)
-    if found != OK or space.size < reserve(program, x.shape[0]):
+    found, n = fits(params, program, x, out), x.shape[0]
+    if found != OK or space.size < reserve(program, n) or tape.size != 2:
         return max(found, BAD_SHAPE)
-    return run_forward(
-        pointer(params), program, matrix(x), matrix(out), pointer(space), x.shape[0], TRAINING, parts, least
-    )
+    y, data, draw = matrix(out), pointer(space), tape[1] + 1
+    found = run_forward(pointer(params), program, matrix(x), y, data, n, TRAINING, draw, parts, least)
+    if found == OK:
+        settle(tape)
+    return found
 
 
 @kernel(
-    "params[p], program:int64[t, c], x[n, i], output[n, o], grad_output[n, o] -> grads[p], grad_input[m, i], space[s]",
+    "params[p], program:int64[t, c], x[n, i], output[n, o], grad_output[n, o], tape:int64[two] "
+    "-> grads[p], grad_input[m, i], space[s]",
     *[types.int64] * 2,
 )
-def backward(params, program, x, output, grad_output, grads, grad_input, space, parts, least):
+def backward(params, program, x, output, grad_output, tape, grads, grad_input, space, parts, least):
     """grads, and grad_input if it has rows, from what `forward` left in space."""
     found, n = fits(params, program, x, output), x.shape[0]
-    if found != OK or space.size < reserve(program, n):
+    if found != OK or space.size < reserve(program, n) or tape.size != 2:
         return max(found, BAD_SHAPE)
     data = pointer(space)
     used, _, _, _ = kept(program, n, data)
@@ -391,35 +400,38 @@ def backward(params, program, x, output, grad_output, grads, grad_input, space, 
         data,
         n,
         grad_input.shape[0] == n and n > 0,
+        tape[1],
         parts,
         least,
     )
 
 
-@kernel("params[p], program:int64[t, c], x[n, i] -> out[n, o], space[s]")
-def forward_saving(params, program, x, out, space):
+@kernel("x[n, i], program:int64[t, c] -> params[p], out[n, o], space[s], tape:int64[two]")
+def forward_saving(x, program, params, out, space, tape):
     """As `forward`; space keeps the inputs and outputs too."""
     found, n = fits(params, program, x, out), x.shape[0]
-    if found != OK or space.size < reserve(program, n):
+    if found != OK or space.size < reserve(program, n) or tape.size != 2:
         return max(found, BAD_SHAPE)
     _, y, x_kept, _ = kept(program, n, pointer(space))
     ones = Matrix(one(y.data), 0, 0)
     gate(n, x.shape[1], matrix(x), ones, 1.0, x_kept, False)
-    found = run_forward(pointer(params), program, x_kept, y, pointer(space), n, TRAINING, 1, 1)
+    found = run_forward(pointer(params), program, x_kept, y, pointer(space), n, TRAINING, tape[1] + 1, 1, 1)
     gate(n, out.shape[1], y, ones, 1.0, matrix(out), False)
+    if found == OK:
+        settle(tape)
     return found
 
 
-@kernel("params[p], program:int64[t, c], grad_output[n, o] -> grads[p], grad_input[n, i], space[s]")
-def backward_saved(params, program, grad_output, grads, grad_input, space):
+@kernel("params[p], program:int64[t, c], grad_output[n, o], tape:int64[two] -> grads[p], grad_input[n, i], space[s]")
+def backward_saved(params, program, grad_output, tape, grads, grad_input, space):
     """As `backward`, after `forward_saving`."""
     found, n = fits(params, program, grad_input, grad_output), grad_input.shape[0]
-    if found != OK or space.size < reserve(program, n) or grads.size != params.size:
+    if found != OK or space.size < reserve(program, n) or grads.size != params.size or tape.size != 2:
         return max(found, BAD_SHAPE)
     g, y, x, _ = kept(program, n, pointer(space))
     gate(n, grad_output.shape[1], matrix(grad_output), Matrix(one(g.data), 0, 0), 1.0, g, False)
     grad_x = matrix(grad_input)
-    return run_backward(pointer(params), pointer(grads), program, x, y, grad_x, g, pointer(space), n, 1, 1, 1)
+    return run_backward(pointer(params), pointer(grads), program, x, y, grad_x, g, pointer(space), n, 1, tape[1], 1, 1)
 
 
 @native(
@@ -430,29 +442,29 @@ def backward_saved(params, program, grad_output, grads, grad_input, space):
         *[matrix_type(dtype)] * 2,
         types.Array(types.int64, 1, "A", readonly=True, aligned=False),
         types.CPointer(dtype),
-        *[types.int64] * 4,
+        *[types.int64] * 5,
     )
 )
-def run_gradient(params, grads, program, x, target, labels, space, n, loss, parts, least):
+def run_gradient(params, grads, program, x, target, labels, space, n, loss, draw, parts, least):
     """Forward, loss and backward of n samples: grads. Returns a status and the loss."""
     o = program[0, OUTPUTS]
     grad_output, output, _, _ = kept(program, n, space)
-    found, value = run_forward(params, program, x, output, space, n, TRAINING, parts, least), 0.0
+    found, value = run_forward(params, program, x, output, space, n, TRAINING, draw, parts, least), 0.0
     if found == OK:
         found, value = evaluate_loss(view(output, n, o), view(target, n, o), labels, view(grad_output, n, o), loss)
     if found == OK:
-        found = run_backward(params, grads, program, x, output, x, grad_output, space, n, 0, parts, least)
+        found = run_backward(params, grads, program, x, output, x, grad_output, space, n, 0, draw, parts, least)
     return found, value
 
 
 @njit
-def training_fits(program, x, target, labels, params, grads, state, space, n):
+def training_fits(program, x, target, labels, params, grads, state, space, tape, n):
     """Whether arrays are of the shapes that training in batches of n needs."""
     o, samples = program[0, OUTPUTS], x.shape[0]
     targets = labels.size == samples if labels.size else target.shape == (samples, o)
     if not targets or x.shape[1] != program[0, INPUTS] or params.size != program[0, PARAMETERS]:
         return BAD_SHAPE
-    if space.size < reserve(program, n):
+    if space.size < reserve(program, n) or tape.size != 2:
         return BAD_SHAPE
     if overlaps(params, x) or overlaps(params, grads) or overlaps(params, target) or overlaps(grads, x):
         return OVERLAP
@@ -461,17 +473,17 @@ def training_fits(program, x, target, labels, params, grads, state, space, n):
 
 @kernel(
     "x[n, i], program:int64[t, c], target[m, o], labels:int64[l], hyper:float64[h] "
-    "-> params[p], grads[p], state[r, q], count:int64[one], space[s]",
+    "-> params[p], grads[p], state[r, q], count:int64[one], space[s], tape:int64[two]",
     *[types.int64] * 4,
     result=RESULT,
 )
-def step(x, program, target, labels, hyper, params, grads, state, count, space, loss, optimizer, parts, least):
+def step(x, program, target, labels, hyper, params, grads, state, count, space, tape, loss, optimizer, parts, least):
     """One step on one batch: forward, loss, backward, update. The loss before the update.
 
     Targets are in target, or classes in labels; count[0] is how many steps there were.
     """
     n = x.shape[0]
-    found, value = training_fits(program, x, target, labels, params, grads, state, space, n), 0.0
+    found, value = training_fits(program, x, target, labels, params, grads, state, space, tape, n), 0.0
     if found == OK:
         found, value = run_gradient(
             pointer(params),
@@ -483,17 +495,20 @@ def step(x, program, target, labels, hyper, params, grads, state, count, space, 
             pointer(space),
             n,
             loss,
+            tape[1] + 1,
             parts,
             least,
         )
     if found == OK:
         found = update(grads, hyper, params, state, count, optimizer)
+    if found == OK:
+        settle(tape)
     return found, value
 
 
 @kernel(
     "x[n, i], program:int64[t, c], target[m, o], labels:int64[l], hyper:float64[h] "
-    "-> params[p], grads[p], state[r, q], count:int64[one], space[s], order:int64[k]",
+    "-> params[p], grads[p], state[r, q], count:int64[one], space[s], tape:int64[two], order:int64[k]",
     *[types.int64] * 7,
     result=RESULT,
 )
@@ -508,6 +523,7 @@ def steps(
     state,
     count,
     space,
+    tape,
     order,
     first,
     last,
@@ -521,7 +537,7 @@ def steps(
 
     Without an order the samples are taken as they lie in x.
     """
-    found, total = training_fits(program, x, target, labels, params, grads, state, space, batch), 0.0
+    found, total = training_fits(program, x, target, labels, params, grads, state, space, tape, batch), 0.0
     if found != OK:
         return found, total
     i, o = program[0, INPUTS], program[0, OUTPUTS]
@@ -543,13 +559,13 @@ def steps(
         else:
             x_now, target_now = row(x_all, start), row(target_all, start)
             labels_now = labels[start : start + n]
-        found, value = run_gradient(
-            pointer(params), pointer(grads), program, x_now, target_now, labels_now, data, n, loss, parts, least
-        )
+        p, g, draw = pointer(params), pointer(grads), tape[1] + 1
+        found, value = run_gradient(p, g, program, x_now, target_now, labels_now, data, n, loss, draw, parts, least)
         if found == OK:
             found = update(grads, hyper, params, state, count, optimizer)
         if found != OK:
             break
+        settle(tape)
         total += n * value
     keep_alive(labels_batch)
     return found, total

@@ -24,6 +24,7 @@ class Arguments:
         self.table, self.params = self.program.table, net.params.copy()
         self.grads = nan(self.params.shape, net.dtype)
         self.space = nan(self.program.space(batch), net.dtype)
+        self.tape = np.zeros(2, np.int64)
 
     def nan(self, *shape):
         return nan(shape, self.net.dtype)
@@ -35,12 +36,12 @@ class Arguments:
 
     def forward(self, x):
         out = self.nan(len(x), self.program.outputs)
-        native.forward.call(self.params, self.table, x, out, self.space, *ONE_THREAD)
+        native.forward.call(x, self.table, self.params, out, self.space, self.tape, *ONE_THREAD)
         return out
 
     def backward(self, x, output, grad_output):
         grad_input = self.nan(*x.shape)
-        arrays = self.params, self.table, x, output, grad_output, self.grads, grad_input, self.space
+        arrays = self.params, self.table, x, output, grad_output, self.tape, self.grads, grad_input, self.space
         native.backward.call(*arrays, *ONE_THREAD)
         return grad_input
 
@@ -50,12 +51,12 @@ class Arguments:
 
     def step(self, x, target, labels, optimizer, loss):
         hyper, state, count = optimizer
-        arrays = x, self.table, target, labels, hyper, self.params, self.grads, state, count, self.space
+        arrays = x, self.table, target, labels, hyper, self.params, self.grads, state, count, self.space, self.tape
         return native.step.call(*arrays, loss, 0, *ONE_THREAD)
 
     def steps(self, x, target, labels, order, optimizer, loss, batch, first=0, last=None):
         hyper, state, count = optimizer
-        arrays = x, self.table, target, labels, hyper, self.params, self.grads, state, count, self.space
+        arrays = x, self.table, target, labels, hyper, self.params, self.grads, state, count, self.space, self.tape
         return native.steps.call(*arrays, order, first, len(x) if last is None else last, batch, loss, 0, *ONE_THREAD)
 
 
@@ -242,7 +243,7 @@ def test_a_step_that_fails_changes_nothing(change, message):
     change(a)
     inputs = a["x"], run.table, target, a["labels"], hyper
     with pytest.raises(ValueError, match=message):
-        native.step.call(*inputs, a["params"], a["grads"], state, count, a["space"], loss, 0, *ONE_THREAD)
+        native.step.call(*inputs, a["params"], a["grads"], state, count, a["space"], run.tape, loss, 0, *ONE_THREAD)
     assert_array_equal(run.params, before)
     assert (state == 7).all() and count == 0
 
