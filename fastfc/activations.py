@@ -1,6 +1,6 @@
 """Activations as layers. Each derivative is written in terms of the output y = f(x), which forward saves."""
 
-from .kernels.activations import activation_code
+from .kernels.activations import named
 from .layers import Layer
 from .program import Recorder
 
@@ -11,7 +11,7 @@ class Activation(Layer):
     name: str
 
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
-        return recorder.activation(value, activation_code(self.name), alone)
+        return recorder.activation(value, named(self.name), alone)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

@@ -447,7 +447,7 @@ class Linear(Layer):
 
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         recorder.weights[self] = first
-        bias = native.NONE if self.bias is None else first + self.in_features * self.out_features
+        bias = native.NO_BIAS if self.bias is None else first + self.in_features * self.out_features
         return recorder.step(native.PRODUCT, value, width=self.out_features, weight=first, bias=bias)
 
     def __repr__(self) -> str:
@@ -510,7 +510,7 @@ class Tied(Layer):
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         if self.layer not in recorder.weights:
             raise ValueError(f"{self}: {self.layer} must come before it in the same network")
-        weight, bias = recorder.weights[self.layer], first if self.params.size else native.NONE
+        weight, bias = recorder.weights[self.layer], first if self.params.size else native.NO_BIAS
         return recorder.step(native.PRODUCT, value, width=self.out_features, weight=weight, bias=bias, transposed=True)
 
     def __repr__(self) -> str:

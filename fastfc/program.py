@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .kernels import program as table
-from .kernels.activations import FUSED, IDENTITY
+from .kernels.activations import FUSED, IDENTITY, Activation
+
+FUSED_CODES = {function.code for function in FUSED.values()}
 
 
 @dataclass
@@ -30,6 +32,7 @@ class Step:
     first_column: int = 0
     factor: float = 1.0
     transposed: bool = False
+    factor_2: float = 0.0
 
     def reads(self) -> tuple[int, ...]:
         return (self.a, self.b) if self.op in (table.ADD, table.MULTIPLY) else (self.a,)
@@ -76,16 +79,17 @@ class Recorder:
         self.steps.append(Step(op, a, a if b is None else b, y, **rest))
         return y
 
-    def activation(self, a: int, code: int, alone: bool = True) -> int:
+    def activation(self, a: int, function: Activation, alone: bool = True) -> int:
         """y = f(a), fused with the product that gives a if it can be and nobody else reads a."""
-        if code == IDENTITY:
+        if function.code == IDENTITY:
             return a if alone else self.step(table.PLACE, a)
         maker = next((step for step in self.steps if step.y == a), None)
-        fused = alone and maker and (maker.op, maker.code) == (table.PRODUCT, IDENTITY) and code in FUSED.values()
-        if maker and fused:
-            maker.code = code
+        fused = alone and maker and (maker.op, maker.code) == (table.PRODUCT, IDENTITY)
+        if maker and fused and function.code in FUSED_CODES:
+            maker.code, maker.factor, maker.factor_2 = function
             return a
-        return self.step(table.ACTIVATION, a, code=code)
+        code, factor, factor_2 = function
+        return self.step(table.ACTIVATION, a, code=code, factor=factor, factor_2=factor_2)
 
     def concatenate(self, values: list[int]) -> int:
         y, first = self.value(sum(self.widths[a] for a in values)), 0
@@ -129,7 +133,7 @@ class Recorder:
             row[[table.OP, table.CODE]] = step.op, step.code
             row[[table.A, table.B, table.Y]] = of_value + np.array([step.a, step.b, step.y])
             row[[table.WEIGHT, table.BIAS, table.FIRST_COLUMN]] = step.weight, step.bias, step.first_column
-            row[table.FACTOR] = np.float64(step.factor).view(np.int64)
+            row[[table.FACTOR, table.FACTOR_2]] = np.array([step.factor, step.factor_2]).view(np.int64)
             row[table.TRANSPOSED] = step.transposed
         for v, row in enumerate(rows[of_value:]):
             row[table.WIDTH] = widths[v]
@@ -156,8 +160,8 @@ class Recorder:
         for row, step in zip(rows[1:of_value], steps, strict=True):
             maker = made.get(step.a, -1)
             alone = maker >= 0 and len(read[step.a]) == 1 and step.a not in outputs
-            if alone and step.op == steps[maker].op == table.PRODUCT:
-                row[table.DERIVE_A] = steps[maker].code
+            if alone and step.op == steps[maker].op == table.PRODUCT and steps[maker].code != IDENTITY:
+                row[table.DERIVE_A] = 1 + maker
                 rows[1 + maker, table.DERIVED] = 1
         rows.flags.writeable = False
         products = [widths[step.a] * widths[step.y] for step in steps if step.op == table.PRODUCT]

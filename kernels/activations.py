@@ -12,12 +12,14 @@ and along rows, with the gradient g = dL/dy of the loss:
     softmax    yᵢ = e^zᵢ / Σ e^zⱼ   dL/dzᵢ = yᵢ (gᵢ − Σ gⱼ yⱼ)
 """
 
+from collections import namedtuple
+
 import numpy as np
 from numba import njit, types
 from numba.core import errors
 from numba.extending import overload
 
-from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps, same
+from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, check, kernel, native, overlaps, same
 from fastfc.kernels.simd import (
     absolute,
     at,
@@ -42,8 +44,20 @@ from fastfc.kernels.simd import (
 
 IDENTITY, RELU, SIGMOID, TANH, SOFTMAX, EXP = range(6)
 DERIVATIVE = 1000  # added to a code: not the activation but the product with its derivative
-FUSED = {"identity": IDENTITY, "relu": RELU, "sigmoid": SIGMOID, "tanh": TANH}
-ACTIVATIONS = {**FUSED, "softmax": SOFTMAX}
+
+# A function by its code, and the numbers in its formula, 0 where it has none.
+Activation = namedtuple("Activation", ["code", "a", "b"])
+activation_type = types.NamedTuple([types.int64, types.float64, types.float64], Activation)
+NUMBERS = activation_type.types  # of a kernel that is called from Python, where each argument is one number
+NONE = Activation(IDENTITY, 0.0, 0.0)
+
+FUSED = {
+    "identity": NONE,
+    "relu": Activation(RELU, 0.0, 0.0),
+    "sigmoid": Activation(SIGMOID, 0.0, 0.0),
+    "tanh": Activation(TANH, 0.0, 0.0),
+}
+ACTIVATIONS = {**FUSED, "softmax": Activation(SOFTMAX, 0.0, 0.0)}
 
 # (eʳ − 1 − r) / r² on |r| <= ln(2) / 2, interpolated at Chebyshev nodes:
 # relative error of eʳ 5e-9 (float32) and 2e-17 (float64)
@@ -220,34 +234,40 @@ def softmax_derivative_row(count, y, g, out):
         store_first(at(out, j * size), value, some)
 
 
-@njit
-def activate_row(activation, count, x, out):
-    if activation == RELU:
+@native(lambda dtype: types.int64(types.CPointer(dtype), types.CPointer(dtype), types.int64, activation_type))
+def apply(x, out, count, activation):
+    """out[j] = f(x[j]) for j < count, neighbours in memory; out may be x."""
+    code = activation.code
+    if code == RELU:
         relu_row(count, x, out)
-    elif activation == SIGMOID:
+    elif code == SIGMOID:
         sigmoid_row(count, x, out)
-    elif activation == TANH:
+    elif code == TANH:
         tanh_row(count, x, out)
-    elif activation == SOFTMAX:
+    elif code == SOFTMAX:
         softmax_row(count, x, out)
-    elif activation == EXP:
+    elif code == EXP:
         exp_row(count, x, out)
     else:
         identity_row(count, x, out)
+    return OK
 
 
-@njit
-def derive_row(activation, count, y, g, out):
-    if activation == RELU:
+@native(lambda dtype: types.int64(*[types.CPointer(dtype)] * 3, types.int64, activation_type))
+def apply_derivative(y, g, out, count, activation):
+    """out[j] = g[j] f′, f′ in terms of y[j] = f(z[j]), for j < count, neighbours in memory; out may be g."""
+    code = activation.code
+    if code == RELU:
         relu_derivative_row(count, y, g, out)
-    elif activation == SIGMOID:
+    elif code == SIGMOID:
         sigmoid_derivative_row(count, y, g, out)
-    elif activation == TANH:
+    elif code == TANH:
         tanh_derivative_row(count, y, g, out)
-    elif activation == SOFTMAX:
+    elif code == SOFTMAX:
         softmax_derivative_row(count, y, g, out)
     else:
         identity_row(count, g, out)
+    return OK
 
 
 @njit
@@ -256,15 +276,15 @@ def neighbours(x, axis):
     return x.strides[axis] == x.itemsize
 
 
-@kernel("x[n, o] -> out[n, o]", types.int64, in_place="x")
-def _activation_forward(x, out, activation):
+@kernel("x[n, o] -> out[n, o]", *NUMBERS, in_place="x")
+def _activation_forward(x, out, code, a, b):
     if x.shape != out.shape:
         return BAD_SHAPE
     if overlaps(x, out) and not same(x, out):
         return OVERLAP
-    n, o = x.shape
+    activation, (n, o) = Activation(code, a, b), x.shape
     along = -1
-    if activation != SOFTMAX and neighbours(x, 0) and neighbours(out, 0):
+    if code != SOFTMAX and neighbours(x, 0) and neighbours(out, 0):
         along = 0
     elif neighbours(x, 1) and neighbours(out, 1):
         along = 1
@@ -272,25 +292,25 @@ def _activation_forward(x, out, activation):
         across = 1 - along
         for i in range(x.shape[across]):
             here, there = at(pointer(x), i * x.strides[across]), at(pointer(out), i * out.strides[across])
-            activate_row(activation, x.shape[along], here, there)
+            apply(here, there, x.shape[along], activation)
     else:
         row = np.empty(o, out.dtype)
         for i in range(n):
             row[:] = x[i]
-            activate_row(activation, o, pointer(row), pointer(row))
+            apply(pointer(row), pointer(row), o, activation)
             out[i] = row
     return OK
 
 
-@kernel("output[n, o], grad_output[n, o] -> out[n, o]", types.int64, in_place="grad_output")
-def _activation_backward(output, grad_output, out, activation):
+@kernel("output[n, o], grad_output[n, o] -> out[n, o]", *NUMBERS, in_place="grad_output")
+def _activation_backward(output, grad_output, out, code, a, b):
     if output.shape != out.shape or grad_output.shape != out.shape:
         return BAD_SHAPE
     if overlaps(output, out) or (overlaps(grad_output, out) and not same(grad_output, out)):
         return OVERLAP
-    n, o = out.shape
+    activation, (n, o) = Activation(code, a, b), out.shape
     along = -1
-    if activation != SOFTMAX and neighbours(output, 0) and neighbours(grad_output, 0) and neighbours(out, 0):
+    if code != SOFTMAX and neighbours(output, 0) and neighbours(grad_output, 0) and neighbours(out, 0):
         along = 0
     elif neighbours(output, 1) and neighbours(grad_output, 1) and neighbours(out, 1):
         along = 1
@@ -299,13 +319,13 @@ def _activation_backward(output, grad_output, out, activation):
         for i in range(out.shape[across]):
             y = at(pointer(output), i * output.strides[across])
             g = at(pointer(grad_output), i * grad_output.strides[across])
-            derive_row(activation, out.shape[along], y, g, at(pointer(out), i * out.strides[across]))
+            apply_derivative(y, g, at(pointer(out), i * out.strides[across]), out.shape[along], activation)
     else:
         y_row, g_row = np.empty(o, out.dtype), np.empty(o, out.dtype)
         for i in range(n):
             y_row[:] = output[i]
             g_row[:] = grad_output[i]
-            derive_row(activation, o, pointer(y_row), pointer(g_row), pointer(g_row))
+            apply_derivative(pointer(y_row), pointer(g_row), pointer(g_row), o, activation)
             out[i] = g_row
     return OK
 
@@ -317,16 +337,16 @@ def as_rows(x):
     return [x] if np.ndim(x) == 1 else x
 
 
-def activation_code(name):
-    """The code of an activation in native code; ValueError for an unknown name."""
+def named(name):
+    """The activation of that name; ValueError for an unknown one."""
     try:
         return ACTIVATIONS[name]
     except (KeyError, TypeError):
         raise ValueError(f"unknown activation {name!r}; there are: {', '.join(ACTIVATIONS)}") from None
 
 
-def fused_code(name):
-    """The code of an elementwise activation, which can follow a product in registers."""
+def fused(name):
+    """An elementwise activation by its name, which can follow a product in registers."""
     try:
         return FUSED[name]
     except (KeyError, TypeError):
@@ -334,14 +354,14 @@ def fused_code(name):
             raise ValueError(
                 "softmax works along rows and can't be fused; call activation_forward after the product"
             ) from None
-        return activation_code(name)
+        return named(name)
 
 
-def literal_code(name, code=activation_code):
-    """The code of an activation given in nopython code: a string literal, or an integer at run time."""
+def literal(name, find=named):
+    """The activation that nopython code names by a string literal."""
     value = getattr(name, "literal_value", getattr(name, "value", name))
     if isinstance(value, str):
-        return code(value)
+        return find(value)
     raise errors.TypingError("activation must be a string literal in nopython code, such as activation='relu'")
 
 
@@ -363,7 +383,7 @@ def activation_forward(x, out, activation):
     >>> y.tolist()
     [0.0, 0.0, 2.0]
     """
-    _activation_forward.call(as_rows(x), as_rows(out), activation_code(activation))
+    _activation_forward.call(as_rows(x), as_rows(out), *named(activation))
 
 
 def activation_backward(output, grad_output, out, activation):
@@ -379,17 +399,17 @@ def activation_backward(output, grad_output, out, activation):
     -----
     The derivative of relu at 0 is 0, as in PyTorch and JAX.
     """
-    _activation_backward.call(as_rows(output), as_rows(grad_output), as_rows(out), activation_code(activation))
+    _activation_backward.call(as_rows(output), as_rows(grad_output), as_rows(out), *named(activation))
 
 
 def exp(x, out):
     """out = eˣ, elementwise, at most 4 ulp from exact; arguments as for activation_forward."""
-    _activation_forward.call(as_rows(x), as_rows(out), EXP)
+    _activation_forward.call(as_rows(x), as_rows(out), EXP, 0.0, 0.0)
 
 
 def tanh(x, out):
     """out = tanh x, elementwise, at most 4 ulp from exact; arguments as for activation_forward."""
-    _activation_forward.call(as_rows(x), as_rows(out), TANH)
+    _activation_forward.call(as_rows(x), as_rows(out), TANH, 0.0, 0.0)
 
 
 @overload(as_rows)
@@ -401,25 +421,25 @@ def nopython_as_rows(x):
 
 @overload(activation_forward, prefer_literal=True)
 def nopython_forward(x, out, activation):
-    code = literal_code(activation)
-    return lambda x, out, activation: check(_activation_forward(as_rows(x), as_rows(out), code))
+    code, a, b = literal(activation)
+    return lambda x, out, activation: check(_activation_forward(as_rows(x), as_rows(out), code, a, b))
 
 
 @overload(activation_backward, prefer_literal=True)
 def nopython_backward(output, grad_output, out, activation):
-    code = literal_code(activation)
+    code, a, b = literal(activation)
 
     def run(output, grad_output, out, activation):
-        check(_activation_backward(as_rows(output), as_rows(grad_output), as_rows(out), code))
+        check(_activation_backward(as_rows(output), as_rows(grad_output), as_rows(out), code, a, b))
 
     return run
 
 
 @overload(exp)
 def nopython_exp(x, out):
-    return lambda x, out: check(_activation_forward(as_rows(x), as_rows(out), EXP))
+    return lambda x, out: check(_activation_forward(as_rows(x), as_rows(out), EXP, 0.0, 0.0))
 
 
 @overload(tanh)
 def nopython_tanh(x, out):
-    return lambda x, out: check(_activation_forward(as_rows(x), as_rows(out), TANH))
+    return lambda x, out: check(_activation_forward(as_rows(x), as_rows(out), TANH, 0.0, 0.0))

@@ -19,7 +19,7 @@ what several steps contribute to one gradient is added in that order.
 import numpy as np
 from numba import njit, prange, types
 
-from fastfc.kernels.activations import DERIVATIVE, IDENTITY, _activation_backward, _activation_forward
+from fastfc.kernels.activations import DERIVATIVE, IDENTITY, NONE, Activation, _activation_backward, _activation_forward
 from fastfc.kernels.bias_grad import _dense_bias_grad
 from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, keep_alive, kernel, native, overlaps
 from fastfc.kernels.gemm import (
@@ -58,15 +58,16 @@ from fastfc.kernels.simd import (
 from fastfc.kernels.threads import part
 from fastfc.kernels.weight_grad import _dense_weight_grad
 
-COLUMNS = 16
+COLUMNS = 17
 # columns of the header
 STEPS, INPUTS, OUTPUTS, PARAMETERS, PREDICT_SPACE, TRAIN_SPACE = range(6)
-# columns of a step; WEIGHT and BIAS are places in the vector of parameters, BIAS is NONE without one; TRANSPOSED tells
-# that the weight lies there as its transpose, ADD_ to add to a gradient. DERIVE_A is the activation that made a, if its
-# derivative is done with the gradient of a: the step that made a is DERIVED
-OP, CODE, A, B, Y, WEIGHT, BIAS, TRANSPOSED, FIRST_COLUMN, FACTOR = range(10)
-ADD_A, ADD_B, ADD_WEIGHT, ADD_BIAS, DERIVE_A, DERIVED = range(10, COLUMNS)
-NONE = -1
+# columns of a step; WEIGHT and BIAS are places in the vector of parameters, BIAS is NO_BIAS without one; TRANSPOSED tells
+# that the weight lies there as its transpose; FACTOR and FACTOR_2 are bits of the numbers in its formula. ADD_ tells to
+# add to a gradient. DERIVE_A is the step that made a, if the derivative of its activation is done with the gradient
+# of a: that step is DERIVED
+OP, CODE, A, B, Y, WEIGHT, BIAS, TRANSPOSED, FIRST_COLUMN, FACTOR, FACTOR_2 = range(11)
+ADD_A, ADD_B, ADD_WEIGHT, ADD_BIAS, DERIVE_A, DERIVED = range(11, COLUMNS)
+NO_BIAS = -1
 PRODUCT, ACTIVATION, ADD, MULTIPLY, SCALE, PLACE = range(6)
 # columns of a value: its width; and for each of the three purposes where it is, and from which number per sample on
 WIDTH = 0
@@ -165,6 +166,22 @@ def gate(n, columns, a, b, factor, y, add):
 
 
 @njit
+def number(program, s, column):
+    """A number in the formula of a step."""
+    return np.int64(program[s, column]).view(np.float64)
+
+
+@njit
+def activation_of(program, s):
+    return Activation(program[s, CODE], number(program, s, FACTOR), number(program, s, FACTOR_2))
+
+
+@njit
+def derivative(f):
+    return Activation(f.code + DERIVATIVE, f.a, f.b)
+
+
+@njit
 def gather(count, columns, order, source, target):
     """target[r] = source[order[r]] for r < count."""
     size = itemsize(target.data)
@@ -214,14 +231,17 @@ def run_forward(params, program, x, output, space, n, purpose, draw, parts, leas
         if op == PRODUCT:
             i = program[program[s, A], WIDTH]
             weight = weight_of(program, s, params, i, o)
-            bias = zeros(y) if program[s, BIAS] == NONE else Matrix(at(params, program[s, BIAS] * size), 0, size)
-            found = forward_product(y, a, weight, bias, n, o, i, program[s, CODE], pay(parts, least, n * i * o))
+            bias = zeros(y) if program[s, BIAS] == NO_BIAS else Matrix(at(params, program[s, BIAS] * size), 0, size)
+            found = forward_product(
+                y, a, weight, bias, n, o, i, activation_of(program, s), pay(parts, least, n * i * o)
+            )
         elif op == ACTIVATION:
-            found = _activation_forward(view(a, n, o), view(y, n, o), program[s, CODE])
+            f = activation_of(program, s)
+            found = _activation_forward(view(a, n, o), view(y, n, o), f.code, f.a, f.b)
         elif op == MULTIPLY:
             gate(n, o, a, b, 1.0, y, False)
         else:
-            gate(n, o, a, ones, factor(program, s), y, False)
+            gate(n, o, a, ones, number(program, s, FACTOR), y, False)
             if op == ADD:
                 gate(n, o, b, ones, 1.0, y, True)
         if found != OK:
@@ -234,12 +254,6 @@ def weight_of(program, s, params, i, o):
     """The weight of a product, (i, o), in a vector of parameters or gradients."""
     data = at(params, program[s, WEIGHT] * itemsize(params))
     return transposed(dense(o, i, data)) if program[s, TRANSPOSED] else dense(i, o, data)
-
-
-@njit
-def factor(program, s):
-    """The constant c of a step."""
-    return np.int64(program[s, FACTOR]).view(np.float64)
 
 
 @native(
@@ -260,7 +274,7 @@ def run_backward(params, grads, program, x, output, grad_x, grad_output, space, 
     size = itemsize(params)
     ones = Matrix(one(params), 0, 0)
     for s in range(program[0, STEPS], 0, -1):
-        op, code, found = program[s, OP], program[s, CODE], OK
+        op, f, found = program[s, OP], activation_of(program, s), OK
         a, b, y, o = operands(program, s, TRAINING, n, x, output, space)
         grad_a, grad_b, grad_y, _ = operands(program, s, GRADIENT, n, grad_x, grad_output, space)
         a_wanted = input_wanted or program[program[s, A], GRADIENT] != IN_X
@@ -269,28 +283,29 @@ def run_backward(params, grads, program, x, output, grad_x, grad_output, space, 
         if op == PRODUCT:
             i = program[program[s, A], WIDTH]
             dz = view(grad_y, n, o)
-            if code != IDENTITY and not program[s, DERIVED]:
-                found = _activation_backward(view(y, n, o), dz, dz, code)
+            if f.code != IDENTITY and not program[s, DERIVED]:
+                found = _activation_backward(view(y, n, o), dz, dz, f.code, f.a, f.b)
             weight_grad = view(weight_of(program, s, grads, i, o), i, o)
             some = pay(parts, least, n * i * o)
             found += _dense_weight_grad(view(a, n, i), dz, weight_grad, program[s, ADD_WEIGHT], some)
-            if program[s, BIAS] != NONE:
+            if program[s, BIAS] != NO_BIAS:
                 bias_grad = vector(at(grads, program[s, BIAS] * size), o)
                 found += _dense_bias_grad(dz, bias_grad, program[s, ADD_BIAS], pay(parts, least, 2 * n * o))
             if a_wanted:
                 weight = weight_of(program, s, params, i, o)
-                start, derive = grad_a if add_a else zeros(grad_a), program[s, DERIVE_A]
-                derive += DERIVATIVE if derive != IDENTITY else 0
+                start, derive = grad_a if add_a else zeros(grad_a), NONE
+                if program[s, DERIVE_A]:
+                    derive = derivative(activation_of(program, program[s, DERIVE_A]))
                 found += input_product(grad_a, grad_y, transposed(weight), start, n, i, o, derive, a, some)
         elif op == ACTIVATION:
             target = grad_y if add_a else grad_a
             if a_wanted:
-                found = _activation_backward(view(y, n, o), view(grad_y, n, o), view(target, n, o), code)
+                found = _activation_backward(view(y, n, o), view(grad_y, n, o), view(target, n, o), f.code, f.a, f.b)
                 if add_a:
                     gate(n, o, grad_y, ones, 1.0, grad_a, True)
         else:
             if a_wanted:
-                c = factor(program, s)
+                c = number(program, s, FACTOR)
                 gate(n, o, grad_y, b if op == MULTIPLY else ones, c, grad_a, add_a)
             if b_wanted and op in (MULTIPLY, ADD):
                 gate(n, o, grad_y, a if op == MULTIPLY else ones, 1.0, grad_b, add_b)
