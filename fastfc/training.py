@@ -1,20 +1,22 @@
-"""Training: `train_step`, `fit` and `evaluate`, which are methods of every network, and `History`."""
+"""Training: `train_step`, `fit` and `evaluate`, which are methods of every network."""
 
 from __future__ import annotations
 
 import operator
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .checks import as_real, positive_int
-from .kernels import program as native
+from .callbacks import Run, as_callback
+from .checks import as_floats, as_real, positive_int, positive_number
+from .history import History
+from .kernels import training as native
 from .losses import Loss
+from .metrics import get_metric
 from .optimizers import Optimizer
 from .program import Program
 
@@ -26,31 +28,35 @@ CALL_SECONDS = 0.05
 NOTHING = np.zeros(0, np.int64)
 
 
-@dataclass
-class History:
-    """What `fit` saw, one entry per finished epoch.
+class Data(NamedTuple):
+    """Samples as the native functions take them, and the targets as they were given."""
 
-    Attributes
-    ----------
-    loss : list of float
-        Mean over the epoch's samples of the loss just before each step.
-    val_loss : list of float
-        Loss on the validation data after the epoch; empty without validation data.
-    seconds : list of float
-        Wall time, validation included.
+    x: NDArray[Any]
+    target: NDArray[Any]  # numeric targets, those of several outputs side by side
+    labels: NDArray[np.int64]  # classes
+    weights: NDArray[Any]  # of the samples; none are all 1
+    y: Any
 
-    Examples
-    --------
-    >>> import fastfc as fc
-    >>> net = fc.MLP([1, 1], init="zeros")
-    >>> net.fit([[2]], [[1]], loss=fc.MSELoss(), optimizer=fc.SGD(0.05), epochs=3).loss
-    [1.0, 0.25, 0.0625]
-    """
+    @property
+    def n(self) -> int:
+        return len(self.x)
 
-    loss: list[float] = field(default_factory=list)
-    val_loss: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
+    @property
+    def mass(self) -> float:
+        """The sum of the samples' weights."""
+        return float(self.weights.sum(dtype=np.float64)) if self.weights.size else float(self.n)
 
+    def rows(self, rows: slice) -> Data:
+        classes = self.labels.size // self.n
+        labels = self.labels.reshape(self.n, classes)[rows].reshape(-1)
+        return Data(self.x[rows], self.target[rows], labels, self.weights[rows], samples(self.y, rows))
+
+
+def samples(data: Any, rows: Any) -> Any:
+    """Some samples of one array, or of each in a tuple."""
+    if isinstance(data, (tuple, list)):
+        return tuple(part[rows] for part in data)
+    return data[rows]
 
 def train_step(network: Network, x: ArrayLike, y: ArrayLike, loss: Loss, optimizer: Optimizer) -> float:
     """One step on one batch: forward, loss, backward, update.
@@ -122,15 +128,26 @@ def fit(
     batch_size: int = 32,
     shuffle: bool = True,
     seed: int | np.random.Generator | None = None,
-    validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+    sample_weight: ArrayLike | None = None,
+    class_weight: Any = None,
+    validation_data: tuple[Any, ...] | None = None,
+    validation_split: float = 0.0,
+    metrics: Sequence[Any] = (),
+    callbacks: Sequence[Any] = (),
+    accumulate: int = 1,
     progress: bool = False,
 ) -> History:
     """Train on all samples, batch by batch, for some epochs.
 
+    A second `fit` with the same optimizer goes on where the first one stopped: with its state, its schedule and the
+    order of its samples, if the seed is the same number.
+
     Parameters
     ----------
     x : (n, in_features) array of real numbers
+        A tuple of arrays for a graph of several inputs.
     y : the loss's target for these n samples
+        A tuple of arrays for a graph of several outputs.
     loss : Loss
     optimizer : Optimizer
     epochs, batch_size : int
@@ -139,8 +156,20 @@ def fit(
         Whether to visit the samples in a new random order each epoch, the next `permutation(n)` of
         `numpy.random.default_rng(seed)`.
     seed : int, numpy.random.Generator or None
-    validation_data : (x, y), optional
+    sample_weight : (n,) array of numbers, at least 0, optional
+        How much each sample counts in the loss, a mean weighted by them.
+    class_weight : "balanced", or dict or array from class to weight, optional
+        The same by a sample's class, for targets that are classes; "balanced" is n / (classes × samples of the class).
+    validation_data : (x, y) or (x, y, sample_weight), optional
         Evaluated after each epoch.
+    validation_split : float
+        Instead, this fraction of the samples, the last ones, is taken out for validation.
+    metrics : sequence of str or callable
+        Computed after each epoch, on the validation data if there are any; see fastfc.metrics.
+    callbacks : sequence of Callback or callable
+        Called at the start, after each epoch and at the end, see Callback.
+    accumulate : int
+        So many batches give one update, by the mean of their gradients.
     progress : bool
         Whether to show a line of progress on stderr, if that is a terminal.
 
@@ -154,6 +183,9 @@ def fit(
     ------
     TypeError, ValueError
         For bad input, all of it checked before the first step.
+    FloatingPointError
+        If the loss is infinite or not a number. The message tells the epoch and the layer; network and optimizer are
+        then those of the end of the epoch before.
 
     Examples
     --------
@@ -169,150 +201,50 @@ def fit(
     check_loss_and_optimizer(loss, optimizer)
     epochs = positive_int(epochs, "fit", "epochs")
     batch_size = positive_int(batch_size, "fit", "batch_size")
-    x, y = check_data(network, x, y, loss)
+    accumulate = positive_int(accumulate, "fit", "accumulate")
+    scores = [get_metric(metric) for metric in metrics]
+    called = [as_callback(callback) for callback in callbacks]
+    data = Data.of(network, x, y, loss, with_classes(sample_weight, class_weight, y))
+    validation = None
     if validation_data is not None:
-        if len(validation_data) != 2:
-            raise ValueError(f"fit: validation_data must be (x, y), got {len(validation_data)} items")
-        x_val, y_val = check_data(network, *validation_data, loss)
-    rng = np.random.default_rng(seed)
-    data = Epochs(network, x, y, loss, optimizer, batch_size)
+        if len(validation_data) not in (2, 3):
+            raise ValueError(f"fit: validation_data must be (x, y) or (x, y, sample_weight), got {len(validation_data)}")
+        validation = Data.of(network, *validation_data[:2], loss, *validation_data[2:])
+    elif validation_split:
+        data, validation = data.split(validation_split)
+    rng = optimizer.order(seed)
+    steps = Epochs(network, data, loss, optimizer, batch_size, accumulate)
 
     network.history = history = History()
-    line = Progress(progress, epochs, len(x))
+    run = Run(network, optimizer, history, epochs)
+    line = Progress(progress, epochs, data.n)
     try:
+        for callback in called:
+            callback.on_start(run)
         for epoch in range(epochs):
-            start = time.perf_counter()
-            order = rng.permutation(len(x)) if shuffle else NOTHING
-            for done, total in data.run(order):
-                line.show(epoch, done, total / done, history)
-            if validation_data is not None:
-                val_loss = mean_loss(network, x_val, y_val, loss, batch_size=1024)
-            history.loss.append(total / len(x))
-            history.seconds.append(time.perf_counter() - start)
-            if validation_data is not None:
-                history.val_loss.append(val_loss)
-            line.show(epoch, len(x), total / len(x), history)
+            start, lr = time.perf_counter(), optimizer.lr
+            order = rng.permutation(data.n) if shuffle else NOTHING
+            total = steps.run(order, lambda done, total, epoch=epoch: line.show(epoch, done, total, history))
+            row = {"epoch": optimizer.epochs + 1, "loss": total, "lr": lr}
+            if validation is not None:
+                row |= {f"val_{name}": value for name, value in evaluation(network, validation, loss, scores).items()}
+            elif scores:
+                row |= {name: value for name, value in evaluation(network, data, loss, scores).items() if name != "loss"}
+            history.rows.append(row | {"seconds": time.perf_counter() - start})
+            optimizer.end_epoch(row.get("val_loss", total))
+            line.show(epoch, data.n, total, history)
+            for callback in called:
+                callback.on_epoch(run)
+            if run.stopped:
+                break
     finally:
         line.close()
+        for callback in called:
+            callback.on_end(run)
     return history
 
 
-def evaluate(network: Network, x: ArrayLike, y: ArrayLike, loss: Loss, batch_size: int = 1024) -> float:
-    """Mean loss over all samples. Changes nothing; `batch_size` only bounds the memory.
-
-    Examples
-    --------
-    >>> import fastfc as fc
-    >>> net = fc.MLP([2, 1], init="zeros")
-    >>> net.evaluate([[1, 2], [3, 4]], [[1], [3]], fc.MSELoss())
-    5.0
-    """
-    check_loss(loss)
-    batch_size = positive_int(batch_size, "evaluate", "batch_size")
-    return mean_loss(network, *check_data(network, x, y, loss), loss, batch_size)
-
-
-def arguments(
-    network: Network, program: Program, x: NDArray[Any], target: NDArray[Any], optimizer: Optimizer, batch_size: int
-) -> tuple[Any, ...]:
-    """What the native functions take for training on this data in batches of this size."""
-    params, grads = network._vectors(x.dtype)
-    state = optimizer.prepare(network)
-    space = network._space_for(program, batch_size, x.dtype)
-    network._saved = None  # the space is used anew
-    targets, labels = (x[:0], target) if target.dtype == np.int64 else (target, NOTHING)
-    return (
-        x,
-        program.table,
-        targets,
-        labels,
-        optimizer.hyper,
-        params,
-        grads,
-        state,
-        optimizer.count,
-        space,
-        network._tape,
-    )
-
-
-class Epochs:
-    """Epochs on some data, each in as few native calls as Ctrl-C allows, which Python answers between calls."""
-
-    def __init__(
-        self,
-        network: Network,
-        x: NDArray[Any],
-        target: NDArray[Any],
-        loss: Loss,
-        optimizer: Optimizer,
-        batch_size: int,
-    ) -> None:
-        self.network, self.program = network, network._program_for(x)
-        self.n, self.batch_size = len(x), min(batch_size, len(x))
-        self.codes = loss.code, optimizer.code
-        self.given = arguments(network, self.program, x, target, optimizer, self.batch_size)
-        self.steps = max(1, int(CALL_SECONDS * 1e9 / (6 * self.batch_size * (self.program.multiplications + 1))))
-
-    def run(self, order: NDArray[np.int64]) -> Iterator[tuple[int, float]]:
-        """One epoch; after each call the number of samples done and the sum of their losses."""
-        done, total = 0, 0.0
-        while done < self.n:
-            last, start = min(self.n, done + self.steps * self.batch_size), time.perf_counter()
-            rest = order, done, last, self.batch_size, *self.codes
-            work = self.program.largest * self.batch_size
-            total += self.network._call(native.steps, work, *self.given, *rest)
-            seconds = (time.perf_counter() - start) * self.batch_size / (last - done)
-            self.steps = max(1, int(CALL_SECONDS / seconds))
-            done = last
-            yield done, total
-
-
-def mean_loss(network: Network, x: NDArray[Any], y: NDArray[Any], loss: Loss, batch_size: int) -> float:
-    total = 0.0
-    for rows in batches(len(x), batch_size):
-        prediction = network._output(x[rows])
-        grad = np.empty(prediction.shape, prediction.dtype)
-        total += len(prediction) * loss._value(prediction, y[rows], grad)
-    return total / len(x)
-
-
-def batches(n: int, size: int) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, n, size)]
-
-
-def check_data(network: Network, x: ArrayLike, y: ArrayLike, loss: Loss) -> tuple[NDArray[Any], NDArray[Any]]:
-    """x and y as the kernels take them, checked against the network and each other."""
-    x = network._join(x)
-    program = network._program_for(x)
-    target = as_target(network, x, y, loss, program)
-    loss.check_values(target, (len(x), program.outputs))
-    return x, target
-
-
-def as_target(network: Network, x: NDArray[Any], y: ArrayLike, loss: Loss, program: Program) -> NDArray[Any]:
-    """y as the kernels take it; its values are not looked at."""
-    n, width = x.shape[0], program.outputs
-    if n and type(y) is np.ndarray and y.shape == (n, width) and y.dtype == x.dtype:
-        return y
-    if n == 0:
-        raise ValueError(f"{network}: x has shape {x.shape}; give at least one sample")
-    y = as_real(network._join_targets(y), network, "y")
-    if y.shape[:1] != x.shape[:1]:
-        raise ValueError(f"{network}: x has shape {x.shape}, y {y.shape}; give one target for each sample")
-    return loss.as_target(y, (n, width), x.dtype)
-
-
-def check_loss_and_optimizer(loss: Loss, optimizer: Optimizer) -> None:
-    check_loss(loss)
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer must be an object such as SGD(lr=0.1), got {optimizer!r}")
-
-
-def check_loss(loss: Loss) -> None:
-    if not isinstance(loss, Loss):
-        raise TypeError(f"loss must be an object such as MSELoss(), got {loss!r}")
-
+#REST
 
 class Progress:
     """One line on stderr that tells how far `fit` is; silent unless stderr is a terminal."""

@@ -21,7 +21,7 @@ from numba import njit, prange, types
 
 from fastfc.kernels.activations import DERIVATIVE, IDENTITY, NONE, Activation, _activation_backward, _activation_forward
 from fastfc.kernels.bias_grad import _dense_bias_grad
-from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, keep_alive, kernel, native, overlaps
+from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, kernel, native, overlaps
 from fastfc.kernels.gemm import (
     Matrix,
     element,
@@ -32,16 +32,12 @@ from fastfc.kernels.gemm import (
     transposed,
     zeros,
 )
-from fastfc.kernels.losses import RESULT, evaluate_loss
-from fastfc.kernels.optimizers import update
 from fastfc.kernels.simd import (
     allocate,
     at,
-    fetch,
     is_null,
     itemsize,
     l2_bytes,
-    load,
     load_first,
     one,
     pointer,
@@ -49,7 +45,6 @@ from fastfc.kernels.simd import (
     release,
     splat,
     stack,
-    store,
     store_first,
     vector,
     view,
@@ -77,8 +72,6 @@ IN_X, IN_OUTPUT, IN_SPACE = range(3)
 BLOCK_BYTES = l2_bytes() // 4
 # So many for each thread, and a prediction is cut into rows.
 MANY_ROWS = 64
-# Samples are gathered while those that come so many later are fetched: in a random order no processor foresees them.
-AHEAD = 2
 # Up to so many bytes, a prediction's space is on the stack.
 STACK_BYTES = 1 << 15
 
@@ -182,25 +175,6 @@ def derivative(f):
 
 
 @njit
-def gather(count, columns, order, source, target):
-    """target[r] = source[order[r]] for r < count."""
-    size = itemsize(target.data)
-    lanes = width(target.data)
-    solid = source.column == size and target.column == size
-    whole = columns - columns % lanes if solid else 0
-    step = lanes if solid else 1
-    for r in range(count):
-        there, here = row(source, order[r]), row(target, r)
-        later = row(source, order[min(r + AHEAD, count - 1)])
-        for j in range(0, whole, lanes):
-            fetch(element(later, 0, j))
-            store(element(here, 0, j), load(element(there, 0, j)))
-        for j in range(whole, columns, step):
-            some = min(step, columns - j)
-            store_first(element(here, 0, j), load_first(element(there, 0, j), some, 0.0), some)
-
-
-@njit
 def operands(program, s, purpose, n, x, output, space):
     """Of step s: a, b and y, the columns of y that a fills in case of `place`; and their number."""
     a = locate(program, program[s, A], purpose, n, x, output, space)
@@ -263,11 +237,13 @@ def weight_of(program, s, params, i, o):
         table_type(),
         *[matrix_type(dtype)] * 4,
         types.CPointer(dtype),
-        *[types.int64] * 5,
+        *[types.int64] * 6,
     )
 )
-def run_backward(params, grads, program, x, output, grad_x, grad_output, space, n, input_wanted, draw, parts, least):
-    """All steps in reverse: the gradients of all parameters and, if wanted, of x. Returns a status.
+def run_backward(
+    params, grads, program, x, output, grad_x, grad_output, space, n, input_wanted, draw, add, parts, least
+):  # fmt: skip
+    """All steps in reverse: the gradients of all parameters, or what they add to, and of x if wanted. Returns a status.
 
     grad_output is dL/d(output), and is used up.
     """
@@ -287,10 +263,10 @@ def run_backward(params, grads, program, x, output, grad_x, grad_output, space, 
                 found = _activation_backward(view(y, n, o), dz, dz, f.code, f.a, f.b)
             weight_grad = view(weight_of(program, s, grads, i, o), i, o)
             some = pay(parts, least, n * i * o)
-            found += _dense_weight_grad(view(a, n, i), dz, weight_grad, program[s, ADD_WEIGHT], some)
+            found += _dense_weight_grad(view(a, n, i), dz, weight_grad, add or program[s, ADD_WEIGHT], some)
             if program[s, BIAS] != NO_BIAS:
                 bias_grad = vector(at(grads, program[s, BIAS] * size), o)
-                found += _dense_bias_grad(dz, bias_grad, program[s, ADD_BIAS], pay(parts, least, 2 * n * o))
+                found += _dense_bias_grad(dz, bias_grad, add or program[s, ADD_BIAS], pay(parts, least, 2 * n * o))
             if a_wanted:
                 weight = weight_of(program, s, params, i, o)
                 start, derive = grad_a if add_a else zeros(grad_a), NONE
@@ -416,6 +392,7 @@ def backward(params, program, x, output, grad_output, tape, grads, grad_input, s
         n,
         grad_input.shape[0] == n and n > 0,
         tape[1],
+        0,
         parts,
         least,
     )
@@ -446,141 +423,4 @@ def backward_saved(params, program, grad_output, tape, grads, grad_input, space)
     g, y, x, _ = kept(program, n, pointer(space))
     gate(n, grad_output.shape[1], matrix(grad_output), Matrix(one(g.data), 0, 0), 1.0, g, False)
     grad_x = matrix(grad_input)
-    return run_backward(pointer(params), pointer(grads), program, x, y, grad_x, g, pointer(space), n, 1, tape[1], 1, 1)
-
-
-@native(
-    lambda dtype: RESULT(
-        types.CPointer(dtype),
-        types.CPointer(dtype),
-        table_type(),
-        *[matrix_type(dtype)] * 2,
-        types.Array(types.int64, 1, "A", readonly=True, aligned=False),
-        types.CPointer(dtype),
-        *[types.int64] * 5,
-    )
-)
-def run_gradient(params, grads, program, x, target, labels, space, n, loss, draw, parts, least):
-    """Forward, loss and backward of n samples: grads. Returns a status and the loss."""
-    o = program[0, OUTPUTS]
-    grad_output, output, _, _ = kept(program, n, space)
-    found, value = run_forward(params, program, x, output, space, n, TRAINING, draw, parts, least), 0.0
-    if found == OK:
-        found, value = evaluate_loss(view(output, n, o), view(target, n, o), labels, view(grad_output, n, o), loss)
-    if found == OK:
-        found = run_backward(params, grads, program, x, output, x, grad_output, space, n, 0, draw, parts, least)
-    return found, value
-
-
-@njit
-def training_fits(program, x, target, labels, params, grads, state, space, tape, n):
-    """Whether arrays are of the shapes that training in batches of n needs."""
-    o, samples = program[0, OUTPUTS], x.shape[0]
-    targets = labels.size == samples if labels.size else target.shape == (samples, o)
-    if not targets or x.shape[1] != program[0, INPUTS] or params.size != program[0, PARAMETERS]:
-        return BAD_SHAPE
-    if space.size < reserve(program, n) or tape.size != 2:
-        return BAD_SHAPE
-    if overlaps(params, x) or overlaps(params, grads) or overlaps(params, target) or overlaps(grads, x):
-        return OVERLAP
-    return OK
-
-
-@kernel(
-    "x[n, i], program:int64[t, c], target[m, o], labels:int64[l], hyper:float64[h] "
-    "-> params[p], grads[p], state[r, q], count:int64[one], space[s], tape:int64[two]",
-    *[types.int64] * 4,
-    result=RESULT,
-)
-def step(x, program, target, labels, hyper, params, grads, state, count, space, tape, loss, optimizer, parts, least):
-    """One step on one batch: forward, loss, backward, update. The loss before the update.
-
-    Targets are in target, or classes in labels; count[0] is how many steps there were.
-    """
-    n = x.shape[0]
-    found, value = training_fits(program, x, target, labels, params, grads, state, space, tape, n), 0.0
-    if found == OK:
-        found, value = run_gradient(
-            pointer(params),
-            pointer(grads),
-            program,
-            matrix(x),
-            matrix(target),
-            labels,
-            pointer(space),
-            n,
-            loss,
-            tape[1] + 1,
-            parts,
-            least,
-        )
-    if found == OK:
-        found = update(grads, hyper, params, state, count, optimizer)
-    if found == OK:
-        settle(tape)
-    return found, value
-
-
-@kernel(
-    "x[n, i], program:int64[t, c], target[m, o], labels:int64[l], hyper:float64[h] "
-    "-> params[p], grads[p], state[r, q], count:int64[one], space[s], tape:int64[two], order:int64[k]",
-    *[types.int64] * 7,
-    result=RESULT,
-)
-def steps(
-    x,
-    program,
-    target,
-    labels,
-    hyper,
-    params,
-    grads,
-    state,
-    count,
-    space,
-    tape,
-    order,
-    first,
-    last,
-    batch,
-    loss,
-    optimizer,
-    parts,
-    least,
-):
-    """Steps on batches of the samples first, ..., last - 1 in an order; the sum of all samples' losses.
-
-    Without an order the samples are taken as they lie in x.
-    """
-    found, total = training_fits(program, x, target, labels, params, grads, state, space, tape, batch), 0.0
-    if found != OK:
-        return found, total
-    i, o = program[0, INPUTS], program[0, OUTPUTS]
-    data = pointer(space)
-    _, _, x_batch, target_batch = kept(program, batch, data)
-    labels_batch = np.empty(batch if order.size and labels.size else 0, np.int64)
-    x_all, target_all = matrix(x), matrix(target)
-    for start in range(first, last, batch):
-        n = min(batch, last - start)
-        if order.size:
-            chosen = order[start : start + n]
-            gather(n, i, chosen, x_all, x_batch)
-            if labels.size:
-                for r in range(n):
-                    labels_batch[r] = labels[chosen[r]]
-            else:
-                gather(n, o, chosen, target_all, target_batch)
-            x_now, target_now, labels_now = x_batch, target_batch, labels_batch[:n]
-        else:
-            x_now, target_now = row(x_all, start), row(target_all, start)
-            labels_now = labels[start : start + n]
-        p, g, draw = pointer(params), pointer(grads), tape[1] + 1
-        found, value = run_gradient(p, g, program, x_now, target_now, labels_now, data, n, loss, draw, parts, least)
-        if found == OK:
-            found = update(grads, hyper, params, state, count, optimizer)
-        if found != OK:
-            break
-        settle(tape)
-        total += n * value
-    keep_alive(labels_batch)
-    return found, total
+    return run_backward(pointer(params), pointer(grads), program, x, y, grad_x, g, pointer(space), n, 1, tape[1], 0, 1, 1)

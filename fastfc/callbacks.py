@@ -1,0 +1,154 @@
+"""Callbacks: what `fit` calls at the start, after each epoch and at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .checks import positive_int, positive_number
+
+if TYPE_CHECKING:
+    from .history import History
+    from .network import Network
+    from .optimizers import Optimizer
+
+
+class Run:
+    """A run of `fit`, as callbacks see it.
+
+    Attributes
+    ----------
+    network : Network
+    optimizer : Optimizer
+        Its `lr`, for instance, may be read and changed.
+    history : History
+        Of the finished epochs.
+    epochs : int
+        How many there are to be.
+    monitored : list of str
+        Columns of the history that a callback may watch.
+    """
+
+    def __init__(
+        self, network: Network, optimizer: Optimizer, history: History, epochs: int, monitored: list[str]
+    ) -> None:
+        self.network, self.optimizer, self.history = network, optimizer, history
+        self.epochs, self.monitored = epochs, monitored
+        self.stopped = False
+
+    def stop(self) -> None:
+        """Let no further epoch begin."""
+        self.stopped = True
+
+
+class Callback:
+    """Base of the callbacks. A plain function of a Run will do too: it is called after each epoch.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> def halve(run):
+    ...     run.optimizer.lr /= 2
+    >>> net, optimizer = fc.MLP([1, 1], init="zeros"), fc.SGD(0.4)
+    >>> history = net.fit([[1]], [[1]], loss=fc.MSELoss(), optimizer=optimizer, epochs=3, callbacks=[halve])
+    >>> history["lr"]
+    array([0.4, 0.2, 0.1])
+    """
+
+    def on_start(self, run: Run) -> None:
+        """Before the first epoch."""
+
+    def on_epoch(self, run: Run) -> None:
+        """After each epoch, when its row is in the history."""
+
+    def on_end(self, run: Run) -> None:
+        """After the last epoch, and when an exception ends the run, Ctrl-C for instance."""
+
+
+class EarlyStopping(Callback):
+    """Stop when a column of the history has not improved for some epochs, and restore the best weights.
+
+    Parameters
+    ----------
+    monitor : str
+        A column of the history, such as "val_loss" or "val_accuracy".
+    patience : int
+        Epochs without an improvement after which the run ends.
+    min_delta : float
+        A smaller change is no improvement.
+    mode : {"min", "max", None}
+        Whether less or more is better; None takes "min" for losses and errors, "max" for everything else.
+
+    Attributes
+    ----------
+    best : float
+    best_epoch : int
+        The value and the number of the best epoch.
+
+    References
+    ----------
+    L. Prechelt, "Early stopping - but when?", in "Neural Networks: Tricks of the Trade", 1998.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> net, stopping = fc.MLP([1, 1], init="zeros"), fc.EarlyStopping("loss", patience=2)
+    >>> history = net.fit([[1]], [[1]], loss=fc.MSELoss(), optimizer=fc.SGD(0.5), epochs=9, callbacks=[stopping])
+    >>> history.loss
+    [1.0, 1.0, 1.0]
+    >>> stopping.best_epoch
+    1
+    """
+
+    def __init__(
+        self, monitor: str = "val_loss", patience: int = 10, min_delta: float = 0.0, mode: str | None = None
+    ) -> None:
+        self.monitor, self.patience = str(monitor), positive_int(patience, "EarlyStopping", "patience")
+        self.min_delta = positive_number(min_delta, "EarlyStopping", "min_delta", or_zero=True)
+        if mode not in ("min", "max", None):
+            raise ValueError(f"EarlyStopping: mode must be 'min', 'max' or None, got {mode!r}")
+        less = monitor.endswith(("loss", "mae", "rmse")) if mode is None else mode == "min"
+        self.sign = -1.0 if less else 1.0
+
+    def on_start(self, run: Run) -> None:
+        if self.monitor not in run.monitored:
+            known = ", ".join(run.monitored)
+            raise ValueError(
+                f"EarlyStopping: monitor={self.monitor!r} is none of {known}; give fit validation_data or metrics for it"
+            )
+        self.best, self.best_epoch, self.waited = np.nan, 0, 0
+        self._params: Any = None
+
+    def on_epoch(self, run: Run) -> None:
+        value = run.history[self.monitor][-1]
+        if self.best_epoch == 0 or self.sign * (value - self.best) > self.min_delta:
+            self.best, self.best_epoch, self.waited = float(value), int(run.history["epoch"][-1]), 0
+            self._params = run.network.params.copy()
+            return
+        self.waited += 1
+        if self.waited >= self.patience:
+            run.stop()
+
+    def on_end(self, run: Run) -> None:
+        if self._params is not None:
+            run.network.params[:] = self._params
+            self._params = None
+
+
+class Function(Callback):
+    def __init__(self, function: Callable[[Run], Any]) -> None:
+        self.function = function
+
+    def on_epoch(self, run: Run) -> None:
+        self.function(run)
+
+
+def as_callback(callback: Any) -> Callback:
+    """A callback, of a plain function too."""
+    if isinstance(callback, Callback):
+        return callback
+    if callable(callback) and not isinstance(callback, type):
+        return Function(callback)
+    raise TypeError(f"fit: a callback is an object such as EarlyStopping() or a function of a run, got {callback!r}")

@@ -1,0 +1,75 @@
+"""`History`: what `fit` saw, epoch by epoch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class History:
+    """What `fit` saw: one row for each finished epoch, a column for each thing seen.
+
+    Columns are `epoch` (counted from 1 for each optimizer, on from where an earlier `fit` with it stopped), `loss`
+    (mean over the epoch's samples of the loss just before each step), `seconds` (wall time, validation included), `lr`
+    (the optimizer's learning rate before its schedule), `val_loss` with validation data, and each metric by its name, on
+    the validation data as `val_…`, without any on the training data.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> net = fc.MLP([1, 1], init="zeros")
+    >>> history = net.fit([[2]], [[1]], loss=fc.MSELoss(), optimizer=fc.SGD(0.05), epochs=3)
+    >>> history.loss
+    [1.0, 0.25, 0.0625]
+    >>> history["epoch"]
+    array([1, 2, 3])
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    @property
+    def loss(self) -> list[float]:
+        return self._list("loss")
+
+    @property
+    def val_loss(self) -> list[float]:
+        return self._list("val_loss")
+
+    @property
+    def seconds(self) -> list[float]:
+        return self._list("seconds")
+
+    def names(self) -> list[str]:
+        """The columns that there are."""
+        return list(self.rows[-1]) if self.rows else []
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """A column as an array."""
+        if name not in self.names():
+            raise KeyError(f"the history has no {name!r}; it has {', '.join(self.names()) or 'no epochs'}")
+        return np.array(self._list(name))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All columns by name."""
+        return {name: self[name] for name in self.names()}
+
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame with a row for each epoch; needs the extra `fastfc[pandas]`."""
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("History.to_dataframe needs pandas: pip install 'fastfc[pandas]'") from error
+        return pandas.DataFrame(self.arrays()).set_index("epoch") if self.rows else pandas.DataFrame()
+
+    def _list(self, name: str) -> list[float]:
+        return [row[name] for row in self.rows if name in row]
+
+    def __repr__(self) -> str:
+        last = "".join(f", {name}={value:.4g}" for name, value in self.rows[-1].items()) if self.rows else ""
+        return f"History({len(self)} epochs{last})"

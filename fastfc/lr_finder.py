@@ -1,0 +1,117 @@
+"""`find_lr`: which learning rates a network can be trained with, a method of every network."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .checks import positive_int, positive_number
+
+if TYPE_CHECKING:
+    from .losses import Loss
+    from .network import Network
+    from .optimizers import Optimizer
+
+SMOOTHING = 0.9  # of the losses, each a mean of the ones before it with weights that fall by this factor
+DIVERGED = 4  # times the least loss: larger rates are of no interest
+
+
+class LearningRates(NamedTuple):
+    """Result of `find_lr`.
+
+    Attributes
+    ----------
+    rates, losses : (k,) float64 arrays
+        The rates tried, rising, and the smoothed loss after a step with each.
+    suggestion : float
+        The rate at which the loss falls fastest.
+    """
+
+    rates: NDArray[np.float64]
+    losses: NDArray[np.float64]
+    suggestion: float
+
+    def save_plot(self, path: Any) -> None:
+        """Write the picture of loss against rate; its kind is told by the file's ending. Needs `fastfc[plot]`."""
+        from .plots import plot_learning_rates
+
+        plot_learning_rates(path, self.rates, self.losses, self.suggestion)
+
+
+def find_lr(
+    network: Network,
+    x: ArrayLike,
+    y: ArrayLike,
+    loss: Loss,
+    optimizer: Optimizer,
+    *,
+    lowest: float = 1e-6,
+    highest: float = 10.0,
+    steps: int = 100,
+    batch_size: int = 32,
+    seed: int | np.random.Generator | None = None,
+) -> LearningRates:
+    """Train a copy of the network with a learning rate that grows from step to step, and see where the loss falls.
+
+    The network and the optimizer stay as they are.
+
+    Parameters
+    ----------
+    x, y, loss, optimizer, batch_size, seed
+        As for `fit`.
+    lowest, highest : float
+        The first and the last rate. The run ends before if the loss has grown to four times its least value.
+    steps : int
+        So many rates, each the same multiple of the one before.
+
+    Returns
+    -------
+    LearningRates
+
+    References
+    ----------
+    L. Smith, "Cyclical learning rates for training neural networks", WACV 2017, section 3.3.
+
+    Examples
+    --------
+    >>> import numpy as np, fastfc as fc
+    >>> x = np.linspace(-1, 1, 64)[:, None]
+    >>> net = fc.MLP([1, 8, 1], seed=0)
+    >>> found = net.find_lr(x, x**2, fc.MSELoss(), fc.SGD(), seed=0)
+    >>> 1e-4 < found.suggestion < 1
+    True
+    """
+    lowest, highest = (positive_number(rate, "find_lr", "each rate") for rate in (lowest, highest))
+    if highest <= lowest:
+        raise ValueError(f"find_lr: highest must be more than lowest, got {highest} and {lowest}")
+    steps = positive_int(steps, "find_lr", "steps")
+    batch_size = positive_int(batch_size, "find_lr", "batch_size")
+    network, optimizer = copy.deepcopy(network), copy.deepcopy(optimizer)
+    rng, n = np.random.default_rng(seed), len(network._join(x))
+    rows = np.concatenate([rng.permutation(n) for _ in range(-(-steps * batch_size // max(n, 1)))])
+    rates, losses, mean = np.geomspace(lowest, highest, steps), np.empty(steps), 0.0
+    used = steps
+    for i, rate in enumerate(rates):
+        chosen = rows[i * batch_size : (i + 1) * batch_size]
+        optimizer.lr = rate
+        value = network.train_step(take(x, chosen), take(y, chosen), loss, optimizer)
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * value
+        losses[i] = mean / (1 - SMOOTHING ** (i + 1))
+        if not losses[i] <= DIVERGED * losses[: i + 1].min():  # NaN is not
+            used = max(i, 1)
+            break
+    rates, losses = rates[:used], losses[:used]
+    # the first steps only show how the running mean sets in
+    slopes = np.gradient(losses, np.log(rates)) if used > 1 else np.zeros(1)
+    first = min(10, used - 1)
+    return LearningRates(rates, losses, float(rates[first + np.argmin(slopes[first:])]))
+
+
+def take(data: Any, rows: NDArray[np.int64]) -> Any:
+    """The samples of one array, or of each in a tuple."""
+    if isinstance(data, tuple):
+        return tuple(take(part, rows) for part in data)
+    return np.asarray(data)[rows]

@@ -1,0 +1,218 @@
+"""L-BFGS: steps by a model of the curvature that the latest steps showed, each as long as a line search says.
+
+With g = ∇f and the last pairs s = Δw, y = Δg, the direction d = −H g comes from the two-loop recursion (Nocedal and
+Wright, "Numerical Optimization", 2006, algorithm 7.4), which begins with H = (sᵀy / yᵀy) I. The step t along d
+satisfies the strong Wolfe conditions (algorithms 3.5 and 3.6, with cubic interpolation, equation 3.59):
+
+    f(w + t d) <= f(w) + c₁ t gᵀd        |∇f(w + t d)ᵀ d| <= c₂ |gᵀd|
+"""
+
+from collections import namedtuple
+
+import numpy as np
+from numba import njit, types
+
+from fastfc.kernels.edge import OK, native
+from fastfc.kernels.gemm import dot
+from fastfc.kernels.gradient import objective_type, run_gradient
+from fastfc.kernels.optimizers import DECAY, FIRST, LAST, RULE
+from fastfc.kernels.schedules import LR
+from fastfc.kernels.simd import at, fma, itemsize, load_first, read, store_first, width, write
+
+# hyper, behind the numbers that all optimizers have
+MAX_ITER, MAX_EVAL, TOLERANCE_GRAD, TOLERANCE_CHANGE = range(RULE, RULE + 4)
+# rows of the state: what a line search begins with; from PAIRS on all s and then all y
+DIRECTION, GRADIENT, START, PAIRS = range(4)
+ARMIJO, CURVATURE = 1e-4, 0.9  # c₁ and c₂
+SEARCH = 25  # evaluations of one line search, at most
+NEGLIGIBLE = 1e-10  # a pair with a smaller sᵀy says nothing of the curvature
+
+# A point of a line search: the step, f there, and its slope ∇fᵀd
+Point = namedtuple("Point", ["t", "f", "slope"])
+
+
+@njit
+def combine(count, x, a, y, out):
+    """out = a x + y"""
+    size, lanes = itemsize(x), width(x)
+    for j in range(0, count, lanes):
+        some, here = count - j, j * size
+        store_first(at(out, here), fma(load_first(at(x, here), some, 0.0), a, load_first(at(y, here), some, 0.0)), some)
+
+
+@njit
+def largest(count, x):
+    """max |x|"""
+    top = 0.0
+    for j in range(count):
+        top = max(top, abs(np.float64(read(at(x, j * itemsize(x))))))
+    return top
+
+
+@njit
+def evaluate(params, grads, segments, objective):
+    """f and its gradient, with weight decay; the gradient of what is in no segment is 0."""
+    found, value, total = run_gradient(params, grads, objective, 0)
+    size, done, p = itemsize(params), 0, objective.parameters
+    for s in range(segments.shape[0] + 1):
+        first = np.int64(segments[s, FIRST]) if s < segments.shape[0] else p
+        for j in range(done, first):
+            write(at(grads, j * size), 0)
+        if s < segments.shape[0]:
+            done, decay, here = np.int64(segments[s, LAST]), segments[s, DECAY], first * size
+            if decay != 0.0:
+                w, g = at(params, here), at(grads, here)
+                value += 0.5 * decay * dot(done - first, w, w)
+                combine(done - first, w, decay, g, g)
+    return found, value, total
+
+
+@njit
+def cubic_minimum(a, b):
+    """Where the cubic with the values and slopes of two points has its minimum; halfway if it has none."""
+    d1 = a.slope + b.slope - 3.0 * (a.f - b.f) / (a.t - b.t)
+    square = d1 * d1 - a.slope * b.slope
+    if not square >= 0.0:
+        return 0.5 * (a.t + b.t)
+    d2 = np.sqrt(square) if b.t > a.t else -np.sqrt(square)
+    t = b.t - (b.t - a.t) * (b.slope + d2 - d1) / (b.slope - a.slope + 2.0 * d2)
+    return t if min(a.t, b.t) <= t <= max(a.t, b.t) else 0.5 * (a.t + b.t)
+
+
+@njit
+def probe(t, p, params, grads, state, row, segments, objective):
+    """The point at step t, to where the parameters and gradients go."""
+    combine(p, at(state, DIRECTION * row), t, at(state, START * row), params)
+    found, value, _ = evaluate(params, grads, segments, objective)
+    return found, Point(t, value, np.float64(dot(p, grads, at(state, DIRECTION * row))))
+
+
+@njit
+def search(t, begin, p, params, grads, state, row, segments, objective, most):
+    """A step that satisfies the strong Wolfe conditions, or the best found. Status, point and evaluations."""
+    low = high = before = begin
+    bracketed, used, found = False, 0, OK
+    while used < most and not bracketed:
+        found, now = probe(t, p, params, grads, state, row, segments, objective)
+        used += 1
+        if found != OK:
+            return found, now, used
+        if not now.f <= begin.f + ARMIJO * t * begin.slope or (used > 1 and now.f >= before.f):
+            low, high, bracketed = before, now, True
+        elif abs(now.slope) <= -CURVATURE * begin.slope:
+            return found, now, used
+        elif now.slope >= 0.0:
+            low, high, bracketed = now, before, True
+        else:
+            # the cubic may point anywhere: go on by a hundredth of the last stride at least, tenfold at most
+            least, far = t + 0.01 * (t - before.t), 10.0 * t
+            t, before, low = min(max(extrapolated(before, now), least), far), now, now
+    while used < most and bracketed:
+        wide = abs(high.t - low.t)
+        if wide * largest(p, at(state, DIRECTION * row)) < 1e-9:
+            break
+        t = cubic_minimum(low, high) if np.isfinite(high.f) else 0.5 * (low.t + high.t)
+        margin = 0.1 * wide
+        t = min(max(t, min(low.t, high.t) + margin), max(low.t, high.t) - margin)
+        found, now = probe(t, p, params, grads, state, row, segments, objective)
+        used += 1
+        if found != OK:
+            return found, now, used
+        if not now.f <= begin.f + ARMIJO * t * begin.slope or now.f >= low.f:
+            high = now
+        else:
+            if abs(now.slope) <= -CURVATURE * begin.slope:
+                return found, now, used
+            if now.slope * (high.t - low.t) >= 0.0:
+                high = low
+            low = now
+    found, now = probe(low.t, p, params, grads, state, row, segments, objective)
+    return found, now, used + 1
+
+
+@njit
+def extrapolated(a, b):
+    """The minimum of the cubic beyond b, or twice as far."""
+    d1 = a.slope + b.slope - 3.0 * (a.f - b.f) / (a.t - b.t)
+    square = d1 * d1 - a.slope * b.slope
+    if not square >= 0.0:
+        return 2.0 * b.t
+    d2 = np.sqrt(square)
+    t = b.t - (b.t - a.t) * (b.slope + d2 - d1) / (b.slope - a.slope + 2.0 * d2)
+    return t if t > b.t else 2.0 * b.t
+
+
+@njit
+def direct(p, pairs, memory, grads, state, row):
+    """The direction d = −H g from the pairs, the latest of which is number pairs − 1."""
+    d = at(state, DIRECTION * row)
+    combine(p, grads, -2.0, grads, d)  # −g
+    oldest = max(0, pairs - memory)
+    alphas = np.empty(pairs - oldest)
+    for k in range(pairs - 1, oldest - 1, -1):
+        s, y = at(state, (PAIRS + k % memory) * row), at(state, (PAIRS + memory + k % memory) * row)
+        alphas[k - oldest] = dot(p, s, d) / dot(p, s, y)
+        combine(p, y, -alphas[k - oldest], d, d)
+    if pairs > oldest:
+        k = (pairs - 1) % memory
+        s, y = at(state, (PAIRS + k) * row), at(state, (PAIRS + memory + k) * row)
+        scale = np.float64(dot(p, s, y)) / dot(p, y, y)
+        combine(p, d, scale - 1.0, d, d)
+    for k in range(oldest, pairs):
+        s, y = at(state, (PAIRS + k % memory) * row), at(state, (PAIRS + memory + k % memory) * row)
+        beta = dot(p, y, d) / dot(p, s, y)
+        combine(p, s, alphas[k - oldest] - beta, d, d)
+
+
+def numbers(dtype, ndim, written=False):
+    return types.Array(dtype, ndim, "A", readonly=not written, aligned=False)
+
+
+@native(
+    lambda dtype: types.Tuple((types.int64, types.float64, types.float64))(
+        types.CPointer(dtype),
+        types.CPointer(dtype),
+        objective_type(dtype),
+        numbers(types.float64, 1),
+        numbers(types.float64, 2),
+        types.CPointer(dtype),
+        types.int64,
+        types.int64,
+        numbers(types.int64, 1, True),
+    ),
+    lazy=True,
+)
+def lbfgs(params, grads, objective, hyper, segments, state, memory, row, count):
+    """Up to MAX_ITER iterations; count has how many there were, and how many pairs. The loss before them."""
+    p = objective.parameters
+    found, value, total = evaluate(params, grads, segments, objective)
+    f, used = value, 1
+    for _ in range(np.int64(hyper[MAX_ITER])):
+        if found != OK or not largest(p, grads) > hyper[TOLERANCE_GRAD] or used >= hyper[MAX_EVAL]:
+            break
+        direct(p, count[1], memory, grads, state, row)
+        d, g0, start = at(state, DIRECTION * row), at(state, GRADIENT * row), at(state, START * row)
+        slope = np.float64(dot(p, grads, d))
+        if not slope < -hyper[TOLERANCE_CHANGE]:
+            break
+        combine(p, grads, 0.0, grads, g0)
+        combine(p, params, 0.0, params, start)
+        t = hyper[LR]
+        if count[1] == 0:
+            size = 0.0
+            for j in range(p):
+                size += abs(np.float64(read(at(grads, j * itemsize(grads)))))
+            t *= min(1.0, 1.0 / size)
+        most = min(SEARCH, np.int64(hyper[MAX_EVAL]) - used)
+        found, now, some = search(t, Point(0.0, f, slope), p, params, grads, state, row, segments, objective, most)
+        used += some
+        count[0] += 1
+        s, y = (at(state, (PAIRS + k * memory + count[1] % memory) * row) for k in (0, 1))
+        combine(p, d, now.t - 1.0, d, s)
+        combine(p, g0, -1.0, grads, y)
+        if dot(p, s, y) > NEGLIGIBLE:
+            count[1] += 1
+        change, f = abs(now.f - f), now.f
+        if change < hyper[TOLERANCE_CHANGE] or now.t * largest(p, d) <= hyper[TOLERANCE_CHANGE]:
+            break
+    return found, value, total

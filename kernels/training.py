@@ -1,0 +1,205 @@
+"""Training in one native call: a step on one batch, or all the steps of an epoch.
+
+    gather a batch, forward, loss, backward (kernels/program.py, losses.py), update (optimizers.py)
+
+Several batches may add up their gradients for one update, by the mean of them.
+"""
+
+from collections import namedtuple
+
+import numpy as np
+from numba import njit, types
+
+from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, keep_alive, kernel, native, overlaps
+from fastfc.kernels.gemm import Matrix, element, matrix, matrix_type
+from fastfc.kernels.losses import CLASSES, RESULT, evaluate_losses
+from fastfc.kernels.optimizers import update
+from fastfc.kernels.program import (
+    INPUTS,
+    OUTPUTS,
+    PARAMETERS,
+    TRAINING,
+    dense,
+    kept,
+    reserve,
+    row,
+    run_backward,
+    run_forward,
+    settle,
+    table_type,
+)
+from fastfc.kernels.simd import fetch, itemsize, load, load_first, pointer, store, store_first, view, width
+
+# Samples are gathered while those that come so many later are fetched: in a random order no processor foresees them.
+AHEAD = 2
+
+# What the loss depends on besides the parameters: x and target are matrices of n rows, target of so many columns;
+# draw numbers the masks of Dropout.
+Objective = namedtuple(
+    "Objective",
+    ["program", "x", "target", "columns", "labels", "weights", "losses", "space", "n", "draw", "parts", "least"],
+)
+
+
+def readonly(dtype, ndim):
+    return types.Array(dtype, ndim, "A", readonly=True, aligned=False)
+
+
+def objective_type(dtype):
+    space, number = types.CPointer(dtype), types.int64
+    return types.NamedTuple(
+        [
+            table_type(),
+            matrix_type(dtype),
+            matrix_type(dtype),
+            number,
+            readonly(types.int64, 1),
+            readonly(dtype, 1),
+            readonly(types.float64, 2),
+            space,
+            *[number] * 4,
+        ],
+        Objective,
+    )
+
+
+@native(lambda dtype: RESULT(types.CPointer(dtype), types.CPointer(dtype), objective_type(dtype), types.int64))
+def run_gradient(params, grads, objective, add):
+    """Forward, loss and backward: grads, or what they add to. Returns a status, the loss and its part of an epoch's."""
+    program, x, target, columns, labels, weights, losses, space, n, draw, parts, least = objective
+    o = program[0, OUTPUTS]
+    grad_output, output, _, _ = kept(program, n, space)
+    found, value, total = run_forward(params, program, x, output, space, n, TRAINING, draw, parts, least), 0.0, 0.0
+    if found == OK:
+        g = view(grad_output, n, o)
+        found, value, total = evaluate_losses(
+            view(output, n, o), view(target, n, columns), labels, weights, view(grad_output, 0, 0), g, losses
+        )
+    if found == OK:
+        found = run_backward(params, grads, program, x, output, x, grad_output, space, n, 0, draw, add, parts, least)
+    return found, value, total
+
+
+@njit
+def gather(count, columns, order, source, target):
+    """target[r] = source[order[r]] for r < count."""
+    size = itemsize(target.data)
+    lanes = width(target.data)
+    solid = source.column == size and target.column == size
+    whole = columns - columns % lanes if solid else 0
+    step = lanes if solid else 1
+    for r in range(count):
+        there, here = row(source, order[r]), row(target, r)
+        later = row(source, order[min(r + AHEAD, count - 1)])
+        for j in range(0, whole, lanes):
+            fetch(element(later, 0, j))
+            store(element(here, 0, j), load(element(there, 0, j)))
+        for j in range(whole, columns, step):
+            some = min(step, columns - j)
+            store_first(element(here, 0, j), load_first(element(there, 0, j), some, 0.0), some)
+
+
+@njit
+def training_fits(program, x, target, labels, weights, losses, params, grads, space, tape, n):
+    """Whether arrays are of the shapes that training in batches of n needs."""
+    samples, classes = x.shape[0], 0
+    for i in range(losses.shape[0]):
+        classes += losses[i, CLASSES] != 0.0
+    if labels.size != classes * samples or (target.shape[0] != samples and target.shape[1] > 0):
+        return BAD_SHAPE
+    if x.shape[1] != program[0, INPUTS] or params.size != program[0, PARAMETERS] or grads.size != params.size:
+        return BAD_SHAPE
+    if target.shape[1] > program[0, OUTPUTS] or (weights.size and weights.size != samples):
+        return BAD_SHAPE
+    if space.size < reserve(program, n) or tape.size != 2:
+        return BAD_SHAPE
+    if overlaps(params, x) or overlaps(params, grads) or overlaps(params, target) or overlaps(grads, x):
+        return OVERLAP
+    return OK
+
+
+@kernel(
+    "x[n, i], program:int64[t, c], target[m, k], labels:int64[l], weights[w], losses:float64[e, d], hyper:float64[h], "
+    "segments:float64[s, f] -> params[p], grads[p], state[r, q], count:int64[two], space[z], tape:int64[two]",
+    *[types.int64] * 3,
+    result=types.Tuple((types.int64, types.float64)),
+)
+def step(
+    x, program, target, labels, weights, losses, hyper, segments, params, grads, state, count, space, tape,
+    optimizer, parts, least,
+):  # fmt: skip
+    """One step on one batch: forward, loss, backward, update. The loss before the update.
+
+    Numeric targets are in target, classes in labels; count[0] is how many updates there were.
+    """
+    n, value = x.shape[0], 0.0
+    found = training_fits(program, x, target, labels, weights, losses, params, grads, space, tape, n)
+    if found == OK:
+        objective = Objective(
+            program, matrix(x), matrix(target), target.shape[1], labels, weights, losses, pointer(space), n,
+            tape[1] + 1, parts, least,
+        )  # fmt: skip
+        found, value, _ = run_gradient(pointer(params), pointer(grads), objective, 0)
+    if found == OK:
+        found = update(grads, hyper, segments, params, state, count, optimizer, 1.0)
+    if found == OK:
+        settle(tape)
+    return found, value
+
+
+@kernel(
+    "x[n, i], program:int64[t, c], target[m, k], labels:int64[l], weights[w], losses:float64[e, d], hyper:float64[h], "
+    "segments:float64[s, f] -> params[p], grads[p], state[r, q], count:int64[two], space[z], tape:int64[two], "
+    "order:int64[y]",
+    *[types.int64] * 7,
+    result=types.Tuple((types.int64, types.float64)),
+)
+def steps(
+    x, program, target, labels, weights, losses, hyper, segments, params, grads, state, count, space, tape, order,
+    first, last, batch, accumulate, optimizer, parts, least,
+):  # fmt: skip
+    """Steps on batches of the samples first, ..., last - 1 in an order; the sum of all samples' losses.
+
+    Without an order the samples are taken as they lie in x. So many batches as in accumulate make one update.
+    """
+    found, sum_of_losses = OK, 0.0
+    found = training_fits(program, x, target, labels, weights, losses, params, grads, space, tape, batch)
+    if found != OK:
+        return found, sum_of_losses
+    i, columns, classes = program[0, INPUTS], target.shape[1], labels.size // max(x.shape[0], 1)
+    _, _, x_batch, target_place = kept(program, batch, pointer(space))
+    target_batch = dense(batch, columns, target_place.data)
+    labels_batch = np.empty(batch * classes if order.size else 0, np.int64)
+    weights_batch = np.empty(batch if order.size and weights.size else 0, weights.dtype)
+    x_all, target_all, waiting = matrix(x), matrix(target), 0
+    for start in range(first, last, batch):
+        n = min(batch, last - start)
+        x_now, target_now = row(x_all, start), row(target_all, start)
+        labels_now, weights_now = labels[start * classes : (start + n) * classes], weights[start : start + n]
+        if order.size:
+            chosen = order[start : start + n]
+            gather(n, i, chosen, x_all, x_batch)
+            gather(n, columns, chosen, target_all, target_batch)
+            for r in range(n):
+                for c in range(classes):
+                    labels_batch[r * classes + c] = labels[chosen[r] * classes + c]
+                if weights.size:
+                    weights_batch[r] = weights[chosen[r]]
+            x_now, target_now = x_batch, target_batch
+            labels_now, weights_now = labels_batch[: n * classes], weights_batch[: min(n, weights.size)]
+        objective = Objective(
+            program, x_now, target_now, columns, labels_now, weights_now, losses, pointer(space), n,
+            tape[1] + 1, parts, least,
+        )  # fmt: skip
+        found, _, total = run_gradient(pointer(params), pointer(grads), objective, waiting > 0)
+        waiting += 1
+        if found == OK and (waiting == accumulate or start + n == last):
+            found = update(grads, hyper, segments, params, state, count, optimizer, 1.0 / waiting)
+            waiting = 0
+        if found != OK:
+            break
+        settle(tape)
+        sum_of_losses += total
+    keep_alive(labels_batch)
+    keep_alive(weights_batch)
+    return found, sum_of_losses
