@@ -32,7 +32,7 @@ from fastfc.kernels.gemm import (
     transposed,
     zeros,
 )
-from fastfc.kernels.losses import RESULT, evaluate_loss
+from fastfc.kernels.losses import RESULT, evaluate_one, one_loss
 from fastfc.kernels.optimizers import update
 from fastfc.kernels.simd import (
     allocate,
@@ -430,7 +430,9 @@ def run_gradient(params, grads, program, x, target, labels, space, n, loss, part
     grad_output, output, _, _ = kept(program, n, space)
     found, value = run_forward(params, program, x, output, space, n, TRAINING, parts, least), 0.0
     if found == OK:
-        found, value = evaluate_loss(view(output, n, o), view(target, n, o), labels, view(grad_output, n, o), loss)
+        losses = one_loss(loss, 0.0, 0.0, 1.0, 0.0)
+        found, value = evaluate_one(view(output, n, o), view(target, n, o), labels, view(grad_output, n, o), losses)
+        keep_alive(losses)
     if found == OK:
         found = run_backward(params, grads, program, x, output, x, grad_output, space, n, 0, parts, least)
     return found, value
