@@ -18,7 +18,11 @@ from fastfc.kernels.cache import KernelCache, compile_lock
 from fastfc.kernels.entry import builtin
 from fastfc.kernels.simd import address, call_through_cell, define_symbol
 
-OK, BAD_SHAPE, OVERLAP, BAD_LABEL, BAD_PROBABILITY, NO_STATE, NO_MEMORY = range(7)
+OK, BAD_SHAPE, OVERLAP, BAD_LABEL, BAD_PROBABILITY, NO_STATE, NO_MEMORY, BAD_PREDICTION = range(8)
+WRONG_PREDICTION = (
+    "BCELoss takes probabilities in [0, 1] (put Sigmoid() last, or use BCEWithLogitsLoss), GaussianNLLLoss variances that "
+    "are not negative (make them with Softplus())"
+)
 DTYPES = {np.dtype("f4"): types.float32, np.dtype("f8"): types.float64}
 
 
@@ -79,6 +83,8 @@ def check(status):
         raise ValueError("fastfc: a class index is negative, or not below the number of columns")
     if status == BAD_PROBABILITY:
         raise ValueError("fastfc: a target is not in [0, 1]")
+    if status == BAD_PREDICTION:
+        raise ValueError("fastfc: a prediction is out of range: " + WRONG_PREDICTION)
     if status == NO_STATE:
         raise ValueError("fastfc: the optimizer remembers nothing of this network; call optimizer.prepare(net) first")
     if status == NO_MEMORY:
@@ -296,6 +302,8 @@ class Kernel(Native):
             raise ValueError(f"{self.name}: {self.wrong_label(arrays)}")
         if status == BAD_PROBABILITY:
             raise ValueError(f"{self.name}: target must lie in [0, 1], all of it")
+        if status == BAD_PREDICTION:
+            raise ValueError(f"{self.name}: a prediction is out of range: {WRONG_PREDICTION}")
         if status == OVERLAP:
             raise ValueError(f"{self.name}: an output overlaps an input in memory; give it an array of its own")
         if status == NO_STATE:
@@ -363,11 +371,11 @@ class Kernel(Native):
 
     def wrong_label(self, arrays):
         named = {a.name: x for x, a in zip(arrays, self.arguments, strict=True)}
-        if "logits" not in named:
+        if "prediction" not in named:
             return "a class index is negative, or not below the number of classes"
-        labels, classes = named["target"], named["logits"].shape[1]
+        labels, classes = named["target"], named["prediction"].shape[1]
         wrong = labels[(labels < 0) | (labels >= classes)][0]
-        return f"class {wrong} in target, but logits have {classes} columns: 0 to {classes - 1}"
+        return f"class {wrong} in target, but prediction has {classes} columns: 0 to {classes - 1}"
 
     def shape_error(self, arrays, misfit):
         shapes = {a.name: x.shape for x, a in zip(arrays, self.arguments, strict=True)}

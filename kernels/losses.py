@@ -1,19 +1,38 @@
-"""Losses: each returns its value and writes out = dL/d(first argument), for n rows of o columns.
+"""Losses: a value L for n samples, and its gradient dL/d(prediction).
 
-    mse                 L = Σ (p − t)² / (n o)                        dL/dp = 2 (p − t) / (n o)
-    cross entropy       L = Σ y (log Σ e^z − z) / n                   dL/dz = (softmax(z) Σ y − y) / n
-    bce with logits     L = Σ (max(z, 0) − z y + log(1 + e^−|z|)) / (n o)   dL/dz = (σ(z) − y) / (n o)
+Pointwise, for each element p of the prediction and t of the target; w is the weight of its sample, 1 unless given:
 
-The sums over rows are in float64, in order.
+    mse               (p − t)²                                           2 (p − t)
+    l1                |p − t|                                            sign(p − t)
+    huber             c (|p − t| − c / 2) / b, c = min(|p − t|, a)       c sign(p − t) / b; smooth l1 for b = a
+    bce               −t log p − (1 − t) log(1 − p), logs ≥ −100         (p − t) / max(p (1 − p), 10⁻¹²)
+    bce with logits   (1 − t) p + m log(1 + e⁻ᵖ), m = 1 + (v − 1) t      m σ(p) − v t, v the weight of positive targets
+    poisson           p − t log(p + a), or eᵖ − t p                      1 − t / (p + a), or eᵖ − t
+    gaussian          (log v + (p − t)² / v) / 2                         (p − t) / v, and (1 − (p − t)² / v) / 2 v for v
+    kl                t (log t − p), or eᵗ (t − p)                       −t, or −eᵗ
+    quantile          max(v (t − p), (v − 1) (t − p))                    −v, 1 − v, or 0 where p = t
+
+and by rows, z a row of the prediction, y its class or its probabilities of classes, v the weights of the classes:
+
+    cross entropy     Σ q (log Σ eᶻ − z), q = v ((1 − a) y + a / o)      softmax(z) Σ q − q
+    nll               −v_y z_y                                           −v_y at the class
+    multi margin      v_y Σ max(0, a − z_y + z)ᵇ / o over the others     v_y b max(…)ᵇ⁻¹ / o, less their sum at the class
+
+The mean divides the sum of w L by the sum of w, and by the columns of a pointwise target; cross entropy of classes and
+nll by the sum of w v_y. Sums are in registers for a block of whole rows, then in float64, in the order of the rows.
+
+A table of floats has a row for each loss, with the columns of the prediction and of the target that it is for. To add
+a pointwise loss: a rule of registers, its pass, a number and an arm in `run_pass`.
 """
 
 import numpy as np
 from numba import njit, types
-from numba.extending import overload
+from numba.extending import overload, register_jitable
 
-from fastfc.kernels.activations import as_rows, sigmoid_row, softmax_row, sum_lanes
+from fastfc.kernels.activations import as_rows, exp_vector, softmax_row, sum_lanes
 from fastfc.kernels.edge import (
     BAD_LABEL,
+    BAD_PREDICTION,
     BAD_PROBABILITY,
     BAD_SHAPE,
     NO_MEMORY,
@@ -24,10 +43,15 @@ from fastfc.kernels.edge import (
     native,
     overlaps,
 )
-from fastfc.kernels.gemm import Matrix, copy_matrix, matrix
+from fastfc.kernels.gemm import Matrix, copy_matrix, element, matrix
 from fastfc.kernels.simd import (
+    absolute,
     allocate,
     at,
+    call_address,
+    call_intrinsic,
+    copysign,
+    elementwise,
     fma,
     is_null,
     itemsize,
@@ -36,208 +60,642 @@ from fastfc.kernels.simd import (
     read,
     release,
     splat,
+    stack,
     store_first,
+    suffix,
+    where_less,
+    where_less_equal,
     width,
     write,
 )
 
+# columns of the table. CLASSES: its targets are classes, in labels, if there are any. VECTOR: from there on a number for
+# each column, if HAS_VECTOR. A width of 0 is all columns.
+CODE, FIRST, WIDTH, FIRST_TARGET, CLASSES, WEIGHT, REDUCTION, A, B, C, HAS_VECTOR, VECTOR = range(12)
+MEAN, SUM, NONE, BATCH_MEAN = range(4)
+MSE, L1, HUBER, BCE, BCE_WITH_LOGITS, POISSON, POISSON_LOG, GAUSSIAN, KL, KL_LOG, QUANTILE, CUSTOM = range(12)
+CROSS_ENTROPY, NLL, MULTI_MARGIN, CUSTOM_ARRAY = range(12, 16)
+# Elements in a block of whole rows, whose losses are summed in registers.
+BLOCK = 1024
+BLOCK_BYTES = BLOCK * 8
+LOG_2PI = 1.8378770664093453
+
 RESULT = types.Tuple((types.int64, types.float64))
+RESULTS = types.Tuple((types.int64, types.float64, types.float64))
+
+log_vector = elementwise(lambda builder, a: call_intrinsic(builder, f"log.{suffix(a.type)}", a.type, a), 1)
 
 
 @njit
-def is_contiguous(x):
-    return (x.shape[1] <= 1 or x.strides[1] == x.itemsize) and (
-        x.shape[0] <= 1 or x.strides[0] == x.shape[1] * x.itemsize
-    )
+def log1p_vector(x):
+    u = x + 1.0
+    return log_vector(u) + (x - (u - 1.0)) / u
+
+
+# A rule takes the sum so far, p, t, v and w, and the numbers a and b of its row of the table. It returns the new sum, the
+# gradient of p, and that of v.
 
 
 @njit
-def room_for(x):
-    """Memory for a contiguous copy of a matrix: pointer, what to release, and whether there was enough.
+def mse_rule(total, p, t, v, w, a, b):
+    error = p - t
+    return fma(error * w, error, total), error * 2.0, v
 
-    It is the matrix itself, and nothing to release, if its rows follow one another.
+
+@njit
+def l1_rule(total, p, t, v, w, a, b):
+    error = p - t
+    sign = where_less(error, 0.0, -1.0, where_less(0.0, error, 1.0, error))
+    return fma(absolute(error), w, total), sign, v
+
+
+@njit
+def huber_rule(total, p, t, v, w, a, b):
+    error = p - t
+    size = absolute(error)
+    c = where_less(a, size, a, size)
+    return fma(c * fma(c, -0.5, size) / b, w, total), copysign(c / b, error), v
+
+
+@njit
+def bce_rule(total, p, t, v, w, a, b):
+    yes, no = log_vector(p), log1p_vector(0.0 - p)
+    yes, no = where_less(yes, -100.0, -100.0, yes), where_less(no, -100.0, -100.0, no)
+    spread = p * (1.0 - p)
+    spread = where_less(spread, 1e-12, 1e-12, spread)
+    return fma(fma(t, yes, (1.0 - t) * no), 0.0 - w, total), (p - t) / spread, v
+
+
+@njit
+def bce_with_logits_rule(total, p, t, v, w, a, b):
+    e = exp_vector(0.0 - absolute(p))
+    positive = v * t
+    m = fma(v - 1.0, t, 1.0)
+    slope = where_less(p, 0.0, positive, 1.0 - t)  # of the loss where |p| is large
+    value = fma(m, log1p_vector(e), absolute(p) * slope)
+    return fma(value, w, total), where_less(p, 0.0, e, 1.0) / (e + 1.0) * m - positive, v
+
+
+@njit
+def stirling(value, t, b):
+    """With the approximation of log t!, for t > 1, if b is not 0."""
+    if b != 0.0:
+        rest = fma(t, log_vector(t), fma(log_vector(t) + LOG_2PI, 0.5, 0.0 - t))
+        return value + where_less_equal(t, 1.0, 0.0, rest)
+    return value
+
+
+@njit
+def poisson_rule(total, p, t, v, w, a, b):
+    value = stirling(p - t * log_vector(p + a), t, b)
+    return fma(value, w, total), 1.0 - t / (p + a), v
+
+
+@njit
+def poisson_log_rule(total, p, t, v, w, a, b):
+    e = exp_vector(p)
+    return fma(stirling(e - t * p, t, b), w, total), e - t, v
+
+
+@njit
+def gaussian_rule(total, p, t, v, w, a, b):
+    v = where_less(v, a, a, v)
+    error = p - t
+    relative = error / v
+    value = fma(error, relative, log_vector(v) + b) * 0.5
+    return fma(value, w, total), relative, (1.0 - error * relative) / v * 0.5
+
+
+@njit
+def kl_rule(total, p, t, v, w, a, b):
+    log = where_less(t, 0.0, log_vector(t), where_less(0.0, t, log_vector(t), t))  # t log t is 0 for t = 0
+    return fma(fma(t, log, 0.0 - t * p), w, total), 0.0 - t, v
+
+
+@njit
+def kl_log_rule(total, p, t, v, w, a, b):
+    e = exp_vector(t)
+    return fma(e * (t - p), w, total), 0.0 - e, v
+
+
+@njit
+def quantile_rule(total, p, t, v, w, a, b):
+    error = t - p
+    slope = where_less(error, 0.0, v - 1.0, where_less(0.0, error, v, error))
+    return fma(error * slope, w, total), 0.0 - slope, v
+
+
+@njit
+def address_of(number):
+    """The integer whose bits a float64 has."""
+    return np.float64(number).view(np.int64)
+
+
+def pointwise(rule, both=False):
+    """Values and gradients of a block by a rule; the sum of w L.
+
+    All are neighbours in memory. With `keep` the values go there instead of into the sum, with `both` the gradient of v
+    goes over v.
     """
-    wanted = 0 if is_contiguous(x) else x.size * x.itemsize
-    copy, memory = allocate(pointer(x), wanted)
-    return copy if wanted else pointer(x), memory, wanted == 0 or not is_null(memory)
+
+    @njit
+    def run(count, p, t, v, w, out, values, keep, scale, a, b):
+        size, lanes = itemsize(p), width(p)
+        total = splat(p, 0.0)
+        for j in range(0, count, lanes):
+            some, here = count - j, j * size
+            x, y, u = load_first(at(p, here), some, 1.0), load_first(at(t, here), some, 0.0), load_first(at(v, here), some, 1.0)
+            weight = load_first(at(w, here), some, 0.0)
+            total, gradient, other = rule(total, x, y, u, weight, a, b)
+            store_first(at(out, here), gradient * (weight * scale), some)
+            if both:
+                store_first(at(v, here), other * (weight * scale), some)
+            if keep:
+                store_first(at(values, here), total, some)
+                total = splat(p, 0.0)
+        return np.float64(sum_lanes(total, p))
+
+    return run
+
+
+mse_pass, l1_pass, huber_pass, quantile_pass = map(pointwise, (mse_rule, l1_rule, huber_rule, quantile_rule))
+bce_pass, bce_with_logits_pass = pointwise(bce_rule), pointwise(bce_with_logits_rule)
+poisson_pass, poisson_log_pass = pointwise(poisson_rule), pointwise(poisson_log_rule)
+kl_pass, kl_log_pass, gaussian_pass = pointwise(kl_rule), pointwise(kl_log_rule), pointwise(gaussian_rule, both=True)
 
 
 @njit
-def contiguous(x):
-    """As room_for, with the copy made."""
-    data, memory, enough = room_for(x)
-    if not is_null(memory):
-        copy_matrix(x.shape[0], x.shape[1], matrix(x), Matrix(data, x.shape[1] * x.itemsize, x.itemsize))
-    return data, memory, enough
+def run_pass(code, count, p, t, v, w, out, values, keep, scale, a, b):
+    if code == MSE:
+        return mse_pass(count, p, t, v, w, out, values, keep, scale, a, b)
+    if code == L1:
+        return l1_pass(count, p, t, v, w, out, values, keep, scale, a, b)
+    if code == HUBER:
+        return huber_pass(count, p, t, v, w, out, values, keep, scale, a, b)
+    if code == BCE:
+        return bce_pass(count, p, t, v, w, out, values, keep, scale, a, b)
+    if code == BCE_WITH_LOGITS:
+        return bce_with_logits_pass(count, p, t, v, w, out, values, keep, scale, a, b)
+    if code == POISSON:
+        return poisson_pass(count, p, t, v, w, out, values, keep, scale, a, b)
+    if code == POISSON_LOG:
+        return poisson_log_pass(count, p, t, v, w, out, values, keep, scale, a, b)
+    if code == GAUSSIAN:
+        return gaussian_pass(count, p, t, v, w, out, values, keep, scale, a, b)
+    if code == KL:
+        return kl_pass(count, p, t, v, w, out, values, keep, scale, a, b)
+    if code == KL_LOG:
+        return kl_log_pass(count, p, t, v, w, out, values, keep, scale, a, b)
+    if code == QUANTILE:
+        return quantile_pass(count, p, t, v, w, out, values, keep, scale, a, b)
+    return call_address(address_of(a), (count, p, t, w, out, values, keep, scale))
 
 
 @njit
-def write_back(out, data, memory):
-    """Results that are in a copy, to where they belong."""
-    if not is_null(memory):
-        copy_matrix(out.shape[0], out.shape[1], Matrix(data, out.shape[1] * out.itemsize, out.itemsize), matrix(out))
+def are_neighbours(x, columns):
+    """Whether the elements of a row are neighbours in memory."""
+    return x.column == itemsize(x.data) or columns == 1
 
 
 @njit
-def forget(status, copies):
-    """Release copies; the status, and a loss of 0."""
-    for memory in copies:
-        release(memory)
-    return status, 0.0
+def are_dense(x, rows, columns):
+    """Whether all elements are."""
+    return are_neighbours(x, columns) and (rows == 1 or x.row == columns * itemsize(x.data))
 
 
 @njit
-def are_probabilities(count, t):
-    """Whether neighbours in memory all lie in [0, 1]; NaN does not."""
-    inside = 0
+def dense(data, columns):
+    """Neighbours in memory as a matrix."""
+    return Matrix(data, columns * itemsize(data), itemsize(data))
+
+
+@njit
+def block(x, i, j):
+    """A matrix without its first i rows and j columns."""
+    return Matrix(element(x, i, j), x.row, x.column)
+
+
+@njit
+def solid(x, rows, columns, room):
+    """The elements as neighbours: where they are, or copied."""
+    if are_dense(x, rows, columns):
+        return x.data
+    copy_matrix(rows, columns, x, dense(room, columns))
+    return room
+
+
+@njit
+def place(x, rows, columns, room):
+    """As `solid` for what will be written; `put` brings it to where it belongs."""
+    return x.data if are_dense(x, rows, columns) else room
+
+
+@njit
+def put(data, rows, columns, x):
+    if not are_dense(x, rows, columns):
+        copy_matrix(rows, columns, dense(data, columns), x)
+
+
+@njit
+def are_within(x, rows, columns, low, high, nan):
+    """Whether all elements lie in [low, high]; NaN does if `nan`."""
+    if are_dense(x, rows, columns):
+        rows, columns = 1, rows * columns
+    for i in range(rows):
+        inside = 0
+        for j in range(columns):
+            value = read(element(x, i, j))
+            inside += ((value >= low) & (value <= high)) | (nan & (value != value))
+        if inside < columns:
+            return False
+    return True
+
+
+@njit
+def fill(count, target, value):
+    for j in range(0, count, width(target)):
+        store_first(at(target, j * itemsize(target)), splat(target, value), count - j)
+
+
+@njit
+def fill_from(numbers, first, count, target):
     for j in range(count):
-        value = read(at(t, j * itemsize(t)))
-        inside += (value >= 0) & (value <= 1)
-    return inside == count
+        write(at(target, j * itemsize(target)), numbers[first + j])
 
 
 @njit
-def mse_row(count, p, t, scale, out):
-    size, lanes = itemsize(p), width(p)
-    total = splat(p, 0.0)
-    for j in range(0, count, lanes):
-        some = count - j
-        error = load_first(at(p, j * size), some, 0.0) - load_first(at(t, j * size), some, 0.0)
-        store_first(at(out, j * size), error * scale, some)
-        total = fma(error, error, total)
-    return np.float64(sum_lanes(total, p))
+def evaluate_pointwise(row, p, t, weights, values, o, n, k, scale):
+    """The sum of w L for n rows and k columns of targets."""
+    code, keep, size = int(row[CODE]), row[REDUCTION] == NONE, itemsize(p.data)
+    p_room, t_room = stack(p.data, BLOCK_BYTES), stack(p.data, BLOCK_BYTES)
+    v, w = stack(p.data, BLOCK_BYTES), stack(p.data, BLOCK_BYTES)
+    kept, total = Matrix(pointer(values), k * values.strides[0], values.strides[0]), 0.0
+    for j in range(0, k, BLOCK):
+        columns = min(BLOCK, k - j)
+        most = min(n, BLOCK // columns)
+        if row[HAS_VECTOR]:
+            for i in range(most):
+                fill_from(row, VECTOR + j, columns, at(v, i * columns * size))
+        else:
+            fill(most * columns, v, row[C])
+        fill(most * columns, w, 1.0)
+        for i in range(0, n, max(most, 1)):
+            rows = min(most, n - i)
+            there, kept_there = block(o, i, j), block(kept, i, j) if keep else kept
+            if weights.size:
+                for r in range(rows):
+                    fill(columns, at(w, r * columns * size), weights[i + r])
+            if code == GAUSSIAN:
+                copy_matrix(rows, columns, block(p, i, k + j), dense(v, columns))
+            x, y = solid(block(p, i, j), rows, columns, p_room), solid(block(t, i, j), rows, columns, t_room)
+            # a rule reads before it writes, so that copies of what is read have room for what is written
+            g, kept_here = place(there, rows, columns, p_room), place(kept_there, rows, columns, t_room)
+            total += run_pass(code, rows * columns, x, y, v, w, g, kept_here, keep, scale, row[A], row[B])
+            put(g, rows, columns, there)
+            if keep:
+                put(kept_here, rows, columns, kept_there)
+            if code == GAUSSIAN:
+                copy_matrix(rows, columns, dense(v, columns), block(o, i, k + j))
+    return total
 
 
 @njit
-def scaled_difference_row(count, p, y, factor, scale, out):
-    """out = (p factor − y) scale"""
-    size, lanes = itemsize(p), width(p)
+def soft_cross_entropy_row(count, z, q, out, scale):
+    """Σ q (log Σ eᶻ − z), and out = (softmax(z) Σ q − q) scale."""
+    size, lanes, value, mass = itemsize(z), width(z), 0.0, 0.0
+    top, denominator = softmax_row(count, z, out)
+    log_sum = np.log(np.float64(denominator))
+    for first in range(0, count, BLOCK):
+        last, total, weight = min(count, first + BLOCK), splat(z, 0.0), splat(z, 0.0)
+        for j in range(first, last, lanes):
+            some = last - j
+            y = load_first(at(q, j * size), some, 0.0)
+            less = load_first(at(z, j * size), some, 0.0) - top - log_sum
+            # a class of no weight may have a logit of −∞
+            total, weight = total - where_less_equal(y, 0.0, 0.0, y * less), weight + y
+        value, mass = value + np.float64(sum_lanes(total, z)), mass + np.float64(sum_lanes(weight, z))
     for j in range(0, count, lanes):
         some = count - j
-        difference = load_first(at(p, j * size), some, 0.0) * factor - load_first(at(y, j * size), some, 0.0)
+        difference = load_first(at(out, j * size), some, 0.0) * mass - load_first(at(q, j * size), some, 0.0)
         store_first(at(out, j * size), difference * scale, some)
+    return value
 
 
 @njit
-def begin(x, y, out):
-    """Whether the arguments of a loss are in order."""
-    if x.shape != out.shape or y.shape[0] != x.shape[0] or (y.ndim == 2 and y.shape[-1] != x.shape[1]):
+def cross_entropy_row(count, z, label, out, scale):
+    """log Σ eᶻ − z_y, and out = (softmax(z) − [class]) scale."""
+    size = itemsize(z)
+    top, denominator = softmax_row(count, z, out)
+    chosen = at(out, label * size)
+    write(chosen, read(chosen) - 1)
+    for j in range(0, count, width(z)):
+        here = at(out, j * size)
+        store_first(here, load_first(here, count - j, 0.0) * scale, count - j)
+    return np.log(np.float64(denominator)) - (np.float64(read(at(z, label * size))) - top)
+
+
+@njit
+def multi_margin_row(count, z, label, out, scale, margin, squared):
+    size, lanes, value, slopes = itemsize(z), width(z), 0.0, 0.0
+    copy_matrix(1, count, dense(z, count), dense(out, count))
+    start = margin - np.float64(read(at(z, label * size)))
+    write(at(out, label * size), -np.inf)
+    for first in range(0, count, BLOCK):
+        last, total, slope = min(count, first + BLOCK), splat(z, 0.0), splat(z, 0.0)
+        for j in range(first, last, lanes):
+            here, some = at(out, j * size), last - j
+            excess = load_first(here, some, -np.inf) + start
+            excess = where_less(excess, 0.0, 0.0, excess)
+            g = excess * 2.0 if squared else where_less(0.0, excess, 1.0, excess)
+            total = fma(excess, excess, total) if squared else total + excess
+            store_first(here, g * scale, some)
+            slope = slope + g
+        value, slopes = value + np.float64(sum_lanes(total, z)), slopes + np.float64(sum_lanes(slope, z))
+    write(at(out, label * size), -slopes * scale)
+    return value
+
+
+@njit
+def mix_row(count, y, q, v, keep, spread):
+    """q = (keep y + spread) v"""
+    size = itemsize(y)
+    for j in range(0, count, width(y)):
+        here, some = j * size, count - j
+        value = fma(load_first(at(y, here), some, 0.0), keep, splat(y, spread)) * load_first(at(v, here), some, 0.0)
+        store_first(at(q, here), value, some)
+
+
+@njit
+def evaluate_rowwise(row, z, y, labels, stride, weights, values, o, n, c, scale):
+    """Status, and the sum of w L, for n rows and c classes; of classes if labels has one each `stride`."""
+    code, size, a, of_classes, kept = int(row[CODE]), itemsize(z.data), row[A], stride > 0, row[REDUCTION] == NONE
+    first, ignored = int(row[FIRST_TARGET]), np.int64(row[C])
+    soft = code == CROSS_ENTROPY and not (of_classes and a == 0.0)
+    mixed = soft and (of_classes or a != 0.0 or row[HAS_VECTOR])
+    in_place = are_neighbours(z, c) and are_neighbours(o, c) and (of_classes or are_neighbours(y, c))
+    wanted = 0 if in_place and not mixed else 4 * c * size
+    z_room, memory = allocate(z.data, wanted)
+    if wanted and is_null(memory):
+        return NO_MEMORY, 0.0
+    o_room, q_room, v = at(z_room, c * size), at(z_room, 2 * c * size), at(z_room, 3 * c * size)
+    if mixed and row[HAS_VECTOR]:
+        fill_from(row, VECTOR, c, v)
+    elif mixed:
+        fill(c, v, 1.0)
+    total = 0.0
+    for i in range(n):
+        weight, label = np.float64(weights[i]) if weights.size else 1.0, labels[i * stride + first] if of_classes else 0
+        x, g = solid(block(z, i, 0), 1, c, z_room), place(block(o, i, 0), 1, c, o_room)
+        if of_classes and label == ignored:
+            fill(c, g, 0.0)
+            value = 0.0
+        elif soft:
+            q = q_room
+            if of_classes:
+                fill(c, q, 0.0)
+                write(at(q, label * size), 1.0)
+            else:
+                q = solid(block(y, i, 0), 1, c, q_room)
+            if mixed:
+                mix_row(c, q, q_room, v, 1.0 - a, a / c)
+                q = q_room
+            value = soft_cross_entropy_row(c, x, q, g, scale * weight)
+        else:
+            factor = row[VECTOR + label] if row[HAS_VECTOR] else 1.0
+            if code == CROSS_ENTROPY:
+                value = factor * cross_entropy_row(c, x, label, g, scale * weight * factor)
+            elif code == NLL:
+                fill(c, g, 0.0)
+                write(at(g, label * size), -(scale * weight * factor))
+                value = -factor * np.float64(read(at(x, label * size)))
+            else:
+                factor /= c
+                value = factor * multi_margin_row(c, x, label, g, scale * weight * factor, a, row[B] == 2.0)
+        put(g, 1, c, block(o, i, 0))
+        total += weight * value
+        if kept:
+            values[i] = weight * value
+    release(memory)
+    return OK, total
+
+
+@njit
+def scale_block(x, rows, columns, factor):
+    for i in range(rows):
+        for j in range(columns):
+            here = element(x, i, j)
+            write(here, read(here) * factor)
+
+
+@njit
+def width_of(row, output):
+    """Columns of the prediction."""
+    return int(row[WIDTH]) if row[WIDTH] else output.shape[1]
+
+
+@njit
+def target_width(row, output):
+    """Columns of the target, if it is not classes."""
+    return width_of(row, output) // 2 if row[CODE] == GAUSSIAN else width_of(row, output)
+
+
+@njit
+def inspect(row, output, target, labels, stride, weights, values):
+    """Status of what a loss is to read."""
+    n, columns, code = output.shape[0], width_of(row, output), row[CODE]
+    first, k = int(row[FIRST_TARGET]), target_width(row, output)
+    of_classes = row[CLASSES] and stride
+    if int(row[FIRST]) + columns > output.shape[1] or (row[HAS_VECTOR] and row.size < VECTOR + columns):
         return BAD_SHAPE
-    return OVERLAP if overlaps(x, out) or overlaps(y, out) else OK
+    if code == GAUSSIAN and columns != 2 * k:
+        return BAD_SHAPE
+    if row[REDUCTION] == NONE and values.size != (n if code in (CROSS_ENTROPY, NLL, MULTI_MARGIN) else n * k):
+        return BAD_SHAPE
+    if code == CUSTOM_ARRAY and (weights.size or row[REDUCTION] == NONE):
+        return BAD_SHAPE
+    if of_classes:
+        wrong = 0
+        for i in range(n):
+            label = labels[i * stride + first]
+            wrong += (label < 0 or label >= columns) and label != np.int64(row[C])
+        return BAD_LABEL if wrong else OK
+    if target.shape[0] != n or (n and first + k > target.shape[1]) or (n and code in (NLL, MULTI_MARGIN)):
+        return BAD_SHAPE
+    y, p = block(matrix(target), 0, first), block(matrix(output), 0, int(row[FIRST]))
+    if code in (CROSS_ENTROPY, BCE, BCE_WITH_LOGITS) and not are_within(y, n, k, 0.0, 1.0, False):
+        return BAD_PROBABILITY
+    if code == BCE and not are_within(p, n, k, 0.0, 1.0, True):
+        return BAD_PREDICTION
+    if code == GAUSSIAN and not are_within(block(p, 0, k), n, k, 0.0, np.inf, True):
+        return BAD_PREDICTION
+    return OK
 
 
-@kernel("prediction[n, o], target[n, o] -> out[n, o]", result=RESULT)
-def _mse_loss(prediction, target, out):
-    status = begin(prediction, target, out)
-    if status != OK:
-        return status, 0.0
-    (p, x, x_fits), (t, y, y_fits), (o, g, g_fits) = contiguous(prediction), contiguous(target), room_for(out)
-    if not (x_fits and y_fits and g_fits):
-        return forget(NO_MEMORY, (x, y, g))
-    count, total, block = prediction.size, 0.0, 1024
-    for j in range(0, count, block):
-        start = j * prediction.itemsize
-        total += mse_row(min(block, count - j), at(p, start), at(t, start), 2.0 / count, at(o, start))
-    write_back(out, o, g)
-    forget(OK, (x, y, g))
-    return OK, total / count
-
-
-@kernel("logits[n, c], target[n, c] -> out[n, c]", result=RESULT)
-def _cross_entropy_loss(logits, target, out):
-    status = begin(logits, target, out)
-    if status != OK:
-        return status, 0.0
-    n, c = logits.shape
-    (z, x, x_fits), (t, y, y_fits), (o, g, g_fits) = contiguous(logits), contiguous(target), room_for(out)
-    if not (x_fits and y_fits and g_fits):
-        return forget(NO_MEMORY, (x, y, g))
-    if not are_probabilities(target.size, t):
-        return forget(BAD_PROBABILITY, (x, y, g))
-    total, size = 0.0, logits.itemsize
+@njit
+def chosen_mass(row, labels, stride, weights, n):
+    """The sum of w v_y over the samples whose class is not ignored."""
+    total, ignored = 0.0, np.int64(row[C])
     for i in range(n):
-        row = i * c * size
-        top, denominator = softmax_row(c, at(z, row), at(o, row))
-        log_sum, mass = np.log(np.float64(denominator)), 0.0
-        for j in range(c):
-            weight = np.float64(read(at(t, row + j * size)))
-            if weight != 0.0:
-                total += weight * (log_sum - (np.float64(read(at(z, row + j * size))) - top))
-            mass += weight
-        scaled_difference_row(c, at(o, row), at(t, row), mass, 1.0 / n, at(o, row))
-    write_back(out, o, g)
-    forget(OK, (x, y, g))
-    return OK, total / n
-
-
-@kernel("logits[n, c], target:int64[n] -> out[n, c]", result=RESULT)
-def _cross_entropy_loss_of_classes(logits, target, out):
-    status = begin(logits, target, out)
-    if status != OK:
-        return status, 0.0
-    n, c = logits.shape
-    for i in range(n):
-        if target[i] < 0 or target[i] >= c:
-            return BAD_LABEL, 0.0
-    (z, x, x_fits), (o, g, g_fits) = contiguous(logits), room_for(out)
-    if not (x_fits and g_fits):
-        return forget(NO_MEMORY, (x, g))
-    total, size = 0.0, logits.itemsize
-    for i in range(n):
-        row, label = i * c * size, target[i] * size
-        top, denominator = softmax_row(c, at(z, row), at(o, row))
-        total += np.log(np.float64(denominator)) - (np.float64(read(at(z, row + label))) - top)
-        chosen = at(o, row + label)
-        write(chosen, read(chosen) - 1)
-        scaled_difference_row(c, at(o, row), at(o, row), 2.0, 1.0 / n, at(o, row))
-    write_back(out, o, g)
-    forget(OK, (x, g))
-    return OK, total / n
-
-
-@kernel("logits[n, o], target[n, o] -> out[n, o]", result=RESULT)
-def _bce_with_logits_loss(logits, target, out):
-    status = begin(logits, target, out)
-    if status != OK:
-        return status, 0.0
-    (z, x, x_fits), (t, y, y_fits), (o, g, g_fits) = contiguous(logits), contiguous(target), room_for(out)
-    if not (x_fits and y_fits and g_fits):
-        return forget(NO_MEMORY, (x, y, g))
-    if not are_probabilities(target.size, t):
-        return forget(BAD_PROBABILITY, (x, y, g))
-    count, total, size = logits.size, 0.0, logits.itemsize
-    for j in range(count):
-        value = np.float64(read(at(z, j * size)))
-        total += max(value, 0.0) - value * np.float64(read(at(t, j * size))) + np.log1p(np.exp(-abs(value)))
-    sigmoid_row(count, z, o)
-    scaled_difference_row(count, o, t, 1.0, 1.0 / count, o)
-    write_back(out, o, g)
-    forget(OK, (x, y, g))
-    return OK, total / count
-
-
-MSE, CROSS_ENTROPY, BCE_WITH_LOGITS = range(3)
+        label = labels[i * stride + int(row[FIRST_TARGET])]
+        if label != ignored:
+            factor = row[VECTOR + label] if row[HAS_VECTOR] else 1.0
+            total += factor * (np.float64(weights[i]) if weights.size else 1.0)
+    return total
 
 
 @native(
-    lambda dtype: RESULT(
+    lambda dtype: RESULTS(
         *[types.Array(dtype, 2, "A", readonly=True, aligned=False)] * 2,
         types.Array(types.int64, 1, "A", readonly=True, aligned=False),
+        types.Array(dtype, 1, "A", readonly=True, aligned=False),
+        types.Array(dtype, 1, "A", aligned=False),
         types.Array(dtype, 2, "A", aligned=False),
-        types.int64,
+        types.Array(types.float64, 2, "A", readonly=True, aligned=False),
     )
 )
-def evaluate_loss(prediction, target, labels, out, loss):
-    """Status and value of a loss; of the classes in labels, if there are any, instead of target."""
-    if loss == MSE:
-        return _mse_loss(prediction, target, out)
-    if loss == BCE_WITH_LOGITS:
-        return _bce_with_logits_loss(prediction, target, out)
+def evaluate_losses(output, target, labels, weights, values, out, losses):
+    """Status, value, and part of an epoch's sum, of all losses in a table; out = gradient.
+
+    target (n, t) has the numeric targets of all outputs side by side, labels (n k,) the classes of k outputs sample by
+    sample, weights the n samples' or none. values is where a loss of reduction NONE puts its values. The value is the sum
+    of the losses times their WEIGHT. For the epoch's sum a mean counts as often as the sum of the samples' weights says.
+    """
+    n, stride, failed = output.shape[0], 0, (BAD_SHAPE, 0.0, 0.0)
+    if output.shape != out.shape or (weights.size and weights.size != n):
+        return failed
+    if overlaps(output, out) or overlaps(target, out) or overlaps(weights, out):
+        return OVERLAP, 0.0, 0.0
     if labels.size:
-        return _cross_entropy_loss_of_classes(prediction, labels, out)
-    return _cross_entropy_loss(prediction, target, out)
+        for r in range(losses.shape[0]):
+            stride += int(losses[r, CLASSES])
+        if labels.size != n * stride:
+            return failed
+    for r in range(losses.shape[0]):
+        found = inspect(losses[r], output, target, labels, stride, weights, values)
+        if found != OK:
+            return found, 0.0, 0.0
+    mass, value, epoch = np.float64(n), 0.0, 0.0
+    if weights.size:
+        mass = 0.0
+        for i in range(n):
+            mass += weights[i]
+    for r in range(losses.shape[0]):
+        row = losses[r]
+        code, reduction, k = row[CODE], row[REDUCTION], target_width(row, output)
+        p, o = block(matrix(output), 0, int(row[FIRST])), block(matrix(out), 0, int(row[FIRST]))
+        steps = stride if row[CLASSES] else 0
+        t = block(matrix(target), 0, 0 if steps else int(row[FIRST_TARGET]))
+        divisor = 1.0
+        if reduction == BATCH_MEAN or (reduction == MEAN and code in (CROSS_ENTROPY, NLL, MULTI_MARGIN)):
+            divisor = chosen_mass(row, labels, steps, weights, n) if steps and code != MULTI_MARGIN else mass
+        elif reduction == MEAN:
+            divisor = mass * k
+        # without any weight a mean is 0, that of no samples NaN
+        void = divisor == 0.0 and n > 0
+        scale = 0.0 if void else row[WEIGHT] / divisor
+        if code == CUSTOM_ARRAY:
+            total = call_address(address_of(row[A]), (n, k, p.data, p.row, p.column, t.data, t.row, t.column, o.data, o.row, o.column))
+            scale_block(o, n, k, row[WEIGHT])
+        elif code >= CROSS_ENTROPY:
+            found, total = evaluate_rowwise(row, p, t, labels, steps, weights, values, o, n, k, scale)
+            if found != OK:
+                return found, 0.0, 0.0
+        else:
+            total = evaluate_pointwise(row, p, t, weights, values, o, n, k, scale)
+        one = 0.0 if void else row[WEIGHT] * (total / divisor)
+        value += one
+        epoch += one * mass if reduction in (MEAN, BATCH_MEAN) else one
+    return OK, value, epoch
 
 
+@kernel(
+    "prediction[n, o], target[m, t], labels:int64[l], weights[w], losses:float64[r, c] -> values[v], out[n, o]",
+    result=RESULT,
+)
+def loss(prediction, target, labels, weights, losses, values, out):
+    """The value of all losses in a table, and out = dL/d(prediction): see evaluate_losses."""
+    status, value, _ = evaluate_losses(prediction, target, labels, weights, values, out, losses)
+    return status, value
+
+
+@njit
+def one_loss(code, a, b, c, reduction):
+    """A table of one loss, for all columns."""
+    losses = np.zeros((1, VECTOR))
+    losses[0, CODE], losses[0, WEIGHT], losses[0, REDUCTION] = code, 1.0, reduction
+    losses[0, CLASSES] = code in (CROSS_ENTROPY, NLL, MULTI_MARGIN)
+    losses[0, A], losses[0, B], losses[0, C] = a, b, c
+    return losses
+
+
+@njit
+def evaluate_one(prediction, target, labels, out, losses):
+    nothing = np.empty(0, out.dtype)
+    status, value, _ = evaluate_losses(prediction, target, labels, nothing, nothing, out, losses)
+    return status, value
+
+
+@kernel("prediction[n, o], target[n, o] -> out[n, o]", types.int64, *[types.float64] * 4, result=RESULT)
+def loss_of_numbers(prediction, target, out, code, a, b, c, reduction):
+    if target.shape != prediction.shape:
+        return BAD_SHAPE, 0.0
+    return evaluate_one(prediction, target, np.empty(0, np.int64), out, one_loss(code, a, b, c, reduction))
+
+
+@kernel("prediction[n, o], target[n, k] -> out[n, o]", types.float64, types.float64, result=RESULT)
+def loss_of_variances(prediction, target, out, a, b):
+    if 2 * target.shape[1] != prediction.shape[1]:
+        return BAD_SHAPE, 0.0
+    return evaluate_one(prediction, target, np.empty(0, np.int64), out, one_loss(GAUSSIAN, a, b, 0.0, MEAN))
+
+
+@kernel("prediction[n, c], target:int64[n] -> out[n, c]", types.int64, *[types.float64] * 3, result=RESULT)
+def loss_of_classes(prediction, target, out, code, a, b, c):
+    if target.shape[0] != prediction.shape[0]:
+        return BAD_SHAPE, 0.0
+    return evaluate_one(prediction, prediction, target, out, one_loss(code, a, b, c, MEAN))
+
+
+def call(name, kernel, *arguments):
+    """Call a kernel that serves several functions; its errors name this one."""
+    try:
+        return kernel.call(*arguments)
+    except (TypeError, ValueError, MemoryError) as error:
+        raise type(error)(str(error).replace(kernel.name, name)) from None
+
+
+@njit
+def checked(result):
+    status, value = result
+    check(status)
+    return value
+
+
+def of_numbers(name, prediction, target, out, code, a, b, c):
+    return call(name, loss_of_numbers, as_rows(prediction), as_rows(target), as_rows(out), code, a, b, c, 0.0)
+
+
+@overload(of_numbers)
+def nopython_of_numbers(name, prediction, target, out, code, a, b, c):
+    def run(name, prediction, target, out, code, a, b, c):
+        return checked(loss_of_numbers(as_rows(prediction), as_rows(target), as_rows(out), code, a, b, c, 0.0))
+
+    return run
+
+
+def of_classes(name, prediction, target, out, code, a, b, c):
+    return call(name, loss_of_classes, prediction, target, out, code, a, b, c)
+
+
+@overload(of_classes)
+def nopython_of_classes(name, prediction, target, out, code, a, b, c):
+    def run(name, prediction, target, out, code, a, b, c):
+        return checked(loss_of_classes(prediction, target, out, code, a, b, c))
+
+    return run
+
+
+@register_jitable
 def mse_loss(prediction, target, out):
     """Mean squared error: L = Σ (prediction − target)² / (n o); out = 2 (prediction − target) / (n o).
 
@@ -258,17 +716,33 @@ def mse_loss(prediction, target, out):
     >>> mse_loss(np.array([[1.0, 2.0]]), np.array([[0.0, 4.0]]), g), g.tolist()
     (2.5, [[1.0, -2.0]])
     """
-    return _mse_loss.call(as_rows(prediction), as_rows(target), as_rows(out))
+    return of_numbers("mse_loss", prediction, target, out, MSE, 0.0, 0.0, 0.0)
 
 
-def cross_entropy_loss(logits, target, out):
-    """Cross entropy of softmax(logits), mean over rows; out = (softmax(logits) − y) / n.
+@register_jitable
+def bce_with_logits_loss(prediction, target, out):
+    """Binary cross entropy of σ(prediction), mean over all elements; out = (σ(prediction) − target) / (n o).
 
     Parameters
     ----------
-    logits : (n, c) float32 or float64, any strides
-    target : (n,) integers, the class of each row; or (n, c) probabilities y in [0, 1], in the dtype of logits
-    out : (n, c), same dtype, overwritten with dL/d(logits)
+    prediction, target : (n, o) or (n,) float32 or float64, any strides; targets in [0, 1]
+    out : same shape and dtype, overwritten with dL/d(prediction)
+
+    Returns
+    -------
+    float : the loss
+    """
+    return of_numbers("bce_with_logits_loss", prediction, target, out, BCE_WITH_LOGITS, 0.0, 0.0, 1.0)
+
+
+def cross_entropy_loss(prediction, target, out):
+    """Cross entropy of softmax(prediction), mean over rows; out = (softmax(prediction) − y) / n.
+
+    Parameters
+    ----------
+    prediction : (n, c) float32 or float64, any strides
+    target : (n,) integers, the class of each row; or (n, c) probabilities y in [0, 1], in the prediction's dtype
+    out : (n, c), same dtype, overwritten with dL/d(prediction)
 
     Returns
     -------
@@ -284,44 +758,15 @@ def cross_entropy_loss(logits, target, out):
     (0.693147, [[-0.5, 0.5]])
     """
     if np.ndim(target) == 1:
-        return _cross_entropy_loss_of_classes.call(logits, target, out)
-    return _cross_entropy_loss.call(logits, target, out)
-
-
-def bce_with_logits_loss(logits, target, out):
-    """Binary cross entropy of σ(logits), mean over all elements; out = (σ(logits) − target) / (n o).
-
-    Parameters
-    ----------
-    logits, target : (n, o) or (n,) float32 or float64, any strides; targets in [0, 1]
-    out : same shape and dtype, overwritten with dL/d(logits)
-
-    Returns
-    -------
-    float : the loss
-    """
-    return _bce_with_logits_loss.call(as_rows(logits), as_rows(target), as_rows(out))
-
-
-@njit
-def checked(result):
-    status, value = result
-    check(status)
-    return value
-
-
-@overload(mse_loss)
-def nopython_mse_loss(prediction, target, out):
-    return lambda prediction, target, out: checked(_mse_loss(as_rows(prediction), as_rows(target), as_rows(out)))
+        return of_classes("cross_entropy_loss", prediction, target, out, CROSS_ENTROPY, 0.0, 0.0, -100.0)
+    return of_numbers("cross_entropy_loss", prediction, target, out, CROSS_ENTROPY, 0.0, 0.0, -100.0)
 
 
 @overload(cross_entropy_loss)
-def nopython_cross_entropy_loss(logits, target, out):
-    if target.ndim == 1:
-        return lambda logits, target, out: checked(_cross_entropy_loss_of_classes(logits, target, out))
-    return lambda logits, target, out: checked(_cross_entropy_loss(logits, target, out))
+def nopython_cross_entropy_loss(prediction, target, out):
+    evaluate = of_classes if target.ndim == 1 else of_numbers
 
+    def run(prediction, target, out):
+        return evaluate("cross_entropy_loss", prediction, target, out, CROSS_ENTROPY, 0.0, 0.0, -100.0)
 
-@overload(bce_with_logits_loss)
-def nopython_bce_with_logits_loss(logits, target, out):
-    return lambda logits, target, out: checked(_bce_with_logits_loss(as_rows(logits), as_rows(target), as_rows(out)))
+    return run

@@ -885,3 +885,15 @@ def call_through_cell(context, builder, name, signature, args):
     with cgutils.if_unlikely(builder, status.is_error):
         convention.return_status_propagate(builder, status)
     return result
+
+
+@intrinsic
+def call_address(typingctx, address, arguments):
+    """Call the C function at an address: of a tuple of numbers and pointers, to a float64."""
+
+    def codegen(context, builder, signature, args):
+        values = cgutils.unpack_tuple(builder, args[1], len(arguments))
+        kind = ir.FunctionType(ir.DoubleType(), [value.type for value in values])
+        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), values)
+
+    return types.float64(types.int64, arguments), codegen

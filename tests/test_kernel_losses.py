@@ -181,7 +181,7 @@ def test_any_integers_are_labels(dtype):
 @pytest.mark.parametrize(
     ("labels", "error", "message"),
     [
-        (np.array([0, 4, 1]), ValueError, "cross_entropy_loss.*class 4 in target, but logits have 4 columns"),
+        (np.array([0, 4, 1]), ValueError, "cross_entropy_loss.*class 4 in target, but prediction has 4 columns"),
         (np.array([0, -1, 1]), ValueError, "class -1 in target"),
         (np.array([0.0, 1.0, 2.0]), TypeError, "must hold integers, not float64"),
         (np.array([0, 1]), ValueError, r"\(2,\).*\(3, 4\)"),
