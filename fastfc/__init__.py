@@ -13,7 +13,22 @@ from .activations import Identity, ReLU, Sigmoid, Softmax, Tanh
 from .datasets import load_digits
 from .gradcheck import check_gradients, numerical_gradient
 from .graph import Graph, Input, concatenate
-from .initializers import He, Xavier, Zeros
+from .initializers import (
+    Constant,
+    He,
+    KaimingNormal,
+    KaimingUniform,
+    LeCunNormal,
+    LeCunUniform,
+    Normal,
+    Orthogonal,
+    TruncatedNormal,
+    Uniform,
+    Xavier,
+    XavierNormal,
+    XavierUniform,
+    Zeros,
+)
 from .layers import Linear
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from .network import MLP, Sequential
@@ -27,22 +42,33 @@ __all__ = [
     "Adam",
     "AdamW",
     "BCEWithLogitsLoss",
+    "Constant",
     "CrossEntropyLoss",
     "Graph",
     "He",
     "History",
     "Identity",
     "Input",
+    "KaimingNormal",
+    "KaimingUniform",
+    "LeCunNormal",
+    "LeCunUniform",
     "Linear",
     "Lion",
     "MSELoss",
+    "Normal",
+    "Orthogonal",
     "RMSprop",
     "ReLU",
     "Sequential",
     "Sigmoid",
     "Softmax",
     "Tanh",
+    "TruncatedNormal",
+    "Uniform",
     "Xavier",
+    "XavierNormal",
+    "XavierUniform",
     "Zeros",
     "check_gradients",
     "concatenate",
