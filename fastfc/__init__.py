@@ -8,7 +8,7 @@ if not (Path(__file__).parent / "kernels").is_dir():
 
 __version__ = "0.1.0"
 
-from . import kernels, nopython, reference
+from . import kernels, metrics, nopython, reference
 from .activations import Identity, ReLU, Sigmoid, Softmax, Tanh
 from .datasets import load_digits
 from .gradcheck import check_gradients, numerical_gradient
@@ -31,13 +31,16 @@ from .initializers import (
 )
 from .layers import Linear
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
+from .metrics import F1, Accuracy, TopK
 from .network import MLP, Sequential
 from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, RMSprop
 from .training import History
 
 __all__ = [
+    "F1",
     "MLP",
     "SGD",
+    "Accuracy",
     "Adagrad",
     "Adam",
     "AdamW",
@@ -64,6 +67,7 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Tanh",
+    "TopK",
     "TruncatedNormal",
     "Uniform",
     "Xavier",
@@ -74,6 +78,7 @@ __all__ = [
     "concatenate",
     "kernels",
     "load_digits",
+    "metrics",
     "nopython",
     "numerical_gradient",
     "reference",
