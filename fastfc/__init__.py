@@ -8,34 +8,62 @@ if not (Path(__file__).parent / "kernels").is_dir():
 
 __version__ = "0.1.0"
 
-from . import kernels, nopython, reference
+from . import kernels, metrics, nopython, reference
 from .activations import Identity, ReLU, Sigmoid, Softmax, Tanh
+from .callbacks import Callback, EarlyStopping
 from .datasets import load_digits
 from .gradcheck import check_gradients, numerical_gradient
 from .graph import Graph, Input, concatenate
-from .initializers import He, Xavier, Zeros
+from .history import History
+from .initializers import (
+    Constant,
+    He,
+    KaimingNormal,
+    KaimingUniform,
+    LeCunNormal,
+    LeCunUniform,
+    Normal,
+    Orthogonal,
+    TruncatedNormal,
+    Uniform,
+    Xavier,
+    XavierNormal,
+    XavierUniform,
+    Zeros,
+)
 from .layers import Linear, Tied
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
+from .metrics import F1, Accuracy, TopK
 from .network import MLP, Sequential
 from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, RMSprop
-from .training import History
 
 __all__ = [
+    "F1",
     "MLP",
     "SGD",
+    "Accuracy",
     "Adagrad",
     "Adam",
     "AdamW",
     "BCEWithLogitsLoss",
+    "Callback",
+    "Constant",
     "CrossEntropyLoss",
+    "EarlyStopping",
     "Graph",
     "He",
     "History",
     "Identity",
     "Input",
+    "KaimingNormal",
+    "KaimingUniform",
+    "LeCunNormal",
+    "LeCunUniform",
     "Linear",
     "Lion",
     "MSELoss",
+    "Normal",
+    "Orthogonal",
     "RMSprop",
     "ReLU",
     "Sequential",
@@ -43,12 +71,18 @@ __all__ = [
     "Softmax",
     "Tanh",
     "Tied",
+    "TopK",
+    "TruncatedNormal",
+    "Uniform",
     "Xavier",
+    "XavierNormal",
+    "XavierUniform",
     "Zeros",
     "check_gradients",
     "concatenate",
     "kernels",
     "load_digits",
+    "metrics",
     "nopython",
     "numerical_gradient",
     "reference",

@@ -55,6 +55,14 @@ def positive_int(value: Any, owner: object, what: str) -> int:
     return value
 
 
+def finite_number(value: Any, owner: object, what: str) -> float:
+    if not isinstance(value, Real):
+        raise TypeError(f"{owner}: {what} must be a number, got {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{owner}: {what} must be finite, got {value}")
+    return float(value)
+
+
 def positive_number(value: Any, owner: object, what: str, *, or_zero: bool = False) -> float:
     if not isinstance(value, Real):
         raise TypeError(f"{owner}: {what} must be a number, got {value!r}")

@@ -107,10 +107,12 @@ class Native:
     parallel : bool
         Whether it has a prange. As loading that starts threads, it is not loaded with the code that calls it but
         by load_parallel, before there are several parts to compute.
+    optional : bool
+        Whether it is loaded only for the networks and optimizers that ask for it, by `ensure`.
     """
 
-    def __init__(self, function, signature, parallel=False):
-        self.name, self.signature, self.parallel = function.__name__.lstrip("_"), signature, parallel
+    def __init__(self, function, signature, parallel=False, optional=False):
+        self.name, self.signature = function.__name__.lstrip("_"), signature
         # two, because a dispatcher that may compile compiles whatever another thread calls it with meanwhile
         self.compiler, self.dispatcher = (
             njit(nogil=True, error_model="numpy", parallel=parallel)(function) for _ in range(2)
@@ -118,6 +120,7 @@ class Native:
         self.compiler._cache = KernelCache(function)
         self.dispatcher._can_compile = False
         self.cells = {}
+        self.optional = parallel or optional
         natives[self.name] = self
         if parallel:
             parallel_natives.append(self)
@@ -141,9 +144,9 @@ class Native:
                 self.cells[dtype][0] = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
 
 
-def native(signature, parallel=False):
+def native(signature, parallel=False, optional=False):
     """Decorator: see Native."""
-    return lambda function: Native(function, signature, parallel)
+    return lambda function: Native(function, signature, parallel, optional)
 
 
 def load_parallel(dtype):
@@ -207,7 +210,7 @@ def declare(kernel):
     @lower_builtin(kernel, types.VarArg(types.Any))
     def lower(context, builder, sig, args):
         dtype = element_type(sig.args[0])
-        if kernel.parallel:
+        if kernel.optional:
             return call_through_cell(context, builder, kernel.cell_name(dtype), sig, args)
         load = Load(kernel.name, dtype)
         if context.fndesc.modname == "<dynamic>":  # the body of a prange has no constants that survive a cache

@@ -16,6 +16,7 @@ from fastfc.kernels.edge import OK, native
 from fastfc.kernels.gemm import dot
 from fastfc.kernels.gradient import objective_type, run_gradient
 from fastfc.kernels.optimizers import DECAY, FIRST, LAST, RULE
+from fastfc.kernels.program import PARAMETERS
 from fastfc.kernels.schedules import LR
 from fastfc.kernels.simd import at, fma, itemsize, load_first, read, store_first, width, write
 
@@ -50,33 +51,44 @@ def largest(count, x):
 
 
 @njit
-def evaluate(params, grads, segments, objective):
-    """f and its gradient, with weight decay; the gradient of what is in no segment is 0."""
-    found, value, total = run_gradient(params, grads, objective, 0)
-    size, done, p = itemsize(params), 0, objective.parameters
+def clear_untrained(p, grads, segments):
+    """Gradients of what is in no segment become 0."""
+    done = 0
     for s in range(segments.shape[0] + 1):
         first = np.int64(segments[s, FIRST]) if s < segments.shape[0] else p
         for j in range(done, first):
-            write(at(grads, j * size), 0)
-        if s < segments.shape[0]:
-            done, decay, here = np.int64(segments[s, LAST]), segments[s, DECAY], first * size
-            if decay != 0.0:
-                w, g = at(params, here), at(grads, here)
-                value += 0.5 * decay * dot(done - first, w, w)
-                combine(done - first, w, decay, g, g)
+            write(at(grads, j * itemsize(grads)), 0)
+        done = np.int64(segments[s, LAST]) if s < segments.shape[0] else p
+
+
+@njit
+def evaluate(params, grads, segments, objective):
+    """f and its gradient, with weight decay; the gradient of what is in no segment is 0."""
+    found, value, total = run_gradient(params, grads, objective, 0)
+    clear_untrained(objective.program[0, PARAMETERS], grads, segments)
+    for s in range(segments.shape[0]):
+        first, count, decay = (
+            np.int64(segments[s, FIRST]),
+            np.int64(segments[s, LAST] - segments[s, FIRST]),
+            segments[s, DECAY],
+        )
+        if decay != 0.0:
+            w, g = at(params, first * itemsize(params)), at(grads, first * itemsize(grads))
+            value += 0.5 * decay * dot(count, w, w)
+            combine(count, w, decay, g, g)
     return found, value, total
 
 
 @njit
-def cubic_minimum(a, b):
-    """Where the cubic with the values and slopes of two points has its minimum; halfway if it has none."""
+def cubic_minimum(a, b, low, high):
+    """Where the cubic with the values and slopes of two points has its minimum from low to high; else in the middle."""
     d1 = a.slope + b.slope - 3.0 * (a.f - b.f) / (a.t - b.t)
     square = d1 * d1 - a.slope * b.slope
     if not square >= 0.0:
-        return 0.5 * (a.t + b.t)
+        return 0.5 * (low + high)
     d2 = np.sqrt(square) if b.t > a.t else -np.sqrt(square)
     t = b.t - (b.t - a.t) * (b.slope + d2 - d1) / (b.slope - a.slope + 2.0 * d2)
-    return t if min(a.t, b.t) <= t <= max(a.t, b.t) else 0.5 * (a.t + b.t)
+    return min(max(t, low), high) if np.isfinite(t) else 0.5 * (low + high)
 
 
 @njit
@@ -105,15 +117,14 @@ def search(t, begin, p, params, grads, state, row, segments, objective, most):
             low, high, bracketed = now, before, True
         else:
             # the cubic may point anywhere: go on by a hundredth of the last stride at least, tenfold at most
-            least, far = t + 0.01 * (t - before.t), 10.0 * t
-            t, before, low = min(max(extrapolated(before, now), least), far), now, now
+            t, before, low = cubic_minimum(before, now, t + 0.01 * (t - before.t), 10.0 * t), now, now
     while used < most and bracketed:
         wide = abs(high.t - low.t)
         if wide * largest(p, at(state, DIRECTION * row)) < 1e-9:
             break
-        t = cubic_minimum(low, high) if np.isfinite(high.f) else 0.5 * (low.t + high.t)
-        margin = 0.1 * wide
-        t = min(max(t, min(low.t, high.t) + margin), max(low.t, high.t) - margin)
+        # neither end again, nor close to it
+        least, far = min(low.t, high.t) + 0.1 * wide, max(low.t, high.t) - 0.1 * wide
+        t = cubic_minimum(low, high, least, far)
         found, now = probe(t, p, params, grads, state, row, segments, objective)
         used += 1
         if found != OK:
@@ -128,18 +139,6 @@ def search(t, begin, p, params, grads, state, row, segments, objective, most):
             low = now
     found, now = probe(low.t, p, params, grads, state, row, segments, objective)
     return found, now, used + 1
-
-
-@njit
-def extrapolated(a, b):
-    """The minimum of the cubic beyond b, or twice as far."""
-    d1 = a.slope + b.slope - 3.0 * (a.f - b.f) / (a.t - b.t)
-    square = d1 * d1 - a.slope * b.slope
-    if not square >= 0.0:
-        return 2.0 * b.t
-    d2 = np.sqrt(square)
-    t = b.t - (b.t - a.t) * (b.slope + d2 - d1) / (b.slope - a.slope + 2.0 * d2)
-    return t if t > b.t else 2.0 * b.t
 
 
 @njit
@@ -180,11 +179,11 @@ def numbers(dtype, ndim, written=False):
         types.int64,
         numbers(types.int64, 1, True),
     ),
-    lazy=True,
+    optional=True,
 )
 def lbfgs(params, grads, objective, hyper, segments, state, memory, row, count):
     """Up to MAX_ITER iterations; count has how many there were, and how many pairs. The loss before them."""
-    p = objective.parameters
+    p = objective.program[0, PARAMETERS]
     found, value, total = evaluate(params, grads, segments, objective)
     f, used = value, 1
     for _ in range(np.int64(hyper[MAX_ITER])):

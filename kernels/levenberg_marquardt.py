@@ -11,12 +11,13 @@ if that makes Σ r² less, and then λ falls by ten; else λ grows by ten and δ
 import numpy as np
 from numba import njit, types
 
+from fastfc.kernels.activations import NONE
 from fastfc.kernels.edge import NO_MEMORY, OK, native
-from fastfc.kernels.gemm import Matrix, copy_matrix, dot, element, product, transposed, zeros
-from fastfc.kernels.gradient import dense, kept, objective_type, row, run_backward, run_forward, run_gradient
+from fastfc.kernels.gemm import dot, element, product, transposed, zeros
+from fastfc.kernels.gradient import objective_type, run_gradient
 from fastfc.kernels.lbfgs import clear_untrained, combine, numbers
 from fastfc.kernels.optimizers import RULE
-from fastfc.kernels.program import OUTPUTS, TRAINING
+from fastfc.kernels.program import OUTPUTS, PARAMETERS, TRAINING, dense, kept, row, run_backward, run_forward
 from fastfc.kernels.simd import at, itemsize, read, write
 
 # hyper, behind the numbers that all optimizers have
@@ -30,7 +31,7 @@ ROWS = 64
 def jacobian(params, objective, segments, jacobian, residuals, first, some):
     """Rows of J and residuals of some samples from the first one on, times the root of a sample's weight."""
     program, space, o, size = objective.program, objective.space, objective.program[0, OUTPUTS], itemsize(params)
-    p, found = objective.parameters, OK
+    p, found = objective.program[0, PARAMETERS], OK
     grad_output, output, _, _ = kept(program, 1, space)
     for i in range(some):
         x, target = row(objective.x, first + i), row(objective.target, first + i)
@@ -92,14 +93,14 @@ def solve(p, factor, vector):
         types.CPointer(dtype),
         numbers(types.int64, 1, True),
     ),
-    lazy=True,
+    optional=True,
 )
 def levenberg_marquardt(params, grads, objective, hyper, segments, state, count):
     """One iteration; count has how many there were, and the bits of λ. The loss before.
 
     state: Jᵀ J, its factor, Jᵀ r, the parameters before, then ROWS samples' rows of J and their residuals.
     """
-    p, o, n, size = objective.parameters, objective.program[0, OUTPUTS], objective.n, itemsize(params)
+    p, o, n, size = objective.program[0, PARAMETERS], objective.program[0, OUTPUTS], objective.n, itemsize(params)
     found, value, total = run_gradient(params, grads, objective, 0)
     if found != OK:
         return found, value, total
@@ -112,8 +113,8 @@ def levenberg_marquardt(params, grads, objective, hyper, segments, state, count)
         some = min(ROWS, n - first)
         found += jacobian(params, objective, segments, rows, residuals, first, some)
         j, r = dense(some * o, p, rows), dense(some * o, 1, residuals)
-        found += product(whole, transposed(j), j, start, p, p, some * o, objective_identity(), whole)
-        found += product(column, transposed(j), r, begin, p, 1, some * o, objective_identity(), column)
+        found += product(whole, transposed(j), j, start, p, p, some * o, NONE, whole)
+        found += product(column, transposed(j), r, begin, p, 1, some * o, NONE, column)
         start, begin = whole, column
     if found != OK:
         return NO_MEMORY, value, total

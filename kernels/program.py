@@ -56,10 +56,10 @@ from fastfc.kernels.weight_grad import _dense_weight_grad
 COLUMNS = 17
 # columns of the header
 STEPS, INPUTS, OUTPUTS, PARAMETERS, PREDICT_SPACE, TRAIN_SPACE = range(6)
-# columns of a step; WEIGHT and BIAS are places in the vector of parameters, BIAS is NO_BIAS without one; TRANSPOSED tells
-# that the weight lies there as its transpose; FACTOR and FACTOR_2 are bits of the numbers in its formula. ADD_ tells to
-# add to a gradient. DERIVE_A is the step that made a, if the derivative of its activation is done with the gradient
-# of a: that step is DERIVED
+# columns of a step; WEIGHT and BIAS are places in the vector of parameters, BIAS is NO_BIAS without one; TRANSPOSED
+# tells that the weight lies there as its transpose; FACTOR and FACTOR_2 are bits of the numbers in its formula. ADD_
+# tells to add to a gradient. DERIVE_A is the step that made a, if the derivative of its activation is done with the
+# gradient of a: that step is DERIVED
 OP, CODE, A, B, Y, WEIGHT, BIAS, TRANSPOSED, FIRST_COLUMN, FACTOR, FACTOR_2 = range(11)
 ADD_A, ADD_B, ADD_WEIGHT, ADD_BIAS, DERIVE_A, DERIVED = range(11, COLUMNS)
 NO_BIAS = -1
@@ -422,5 +422,5 @@ def backward_saved(params, program, grad_output, tape, grads, grad_input, space)
         return max(found, BAD_SHAPE)
     g, y, x, _ = kept(program, n, pointer(space))
     gate(n, grad_output.shape[1], matrix(grad_output), Matrix(one(g.data), 0, 0), 1.0, g, False)
-    grad_x = matrix(grad_input)
-    return run_backward(pointer(params), pointer(grads), program, x, y, grad_x, g, pointer(space), n, 1, tape[1], 0, 1, 1)
+    p, dp, grad_x, data = pointer(params), pointer(grads), matrix(grad_input), pointer(space)
+    return run_backward(p, dp, program, x, y, grad_x, g, data, n, 1, tape[1], 0, 1, 1)

@@ -5,79 +5,19 @@
 Several batches may add up their gradients for one update, by the mean of them.
 """
 
-from collections import namedtuple
-
 import numpy as np
 from numba import njit, types
 
-from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, keep_alive, kernel, native, overlaps
-from fastfc.kernels.gemm import Matrix, element, matrix, matrix_type
-from fastfc.kernels.losses import CLASSES, RESULT, evaluate_losses
+from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, keep_alive, kernel, overlaps
+from fastfc.kernels.gemm import element, matrix
+from fastfc.kernels.gradient import Objective, run_gradient
+from fastfc.kernels.losses import CLASSES, RESULT
 from fastfc.kernels.optimizers import update
-from fastfc.kernels.program import (
-    INPUTS,
-    OUTPUTS,
-    PARAMETERS,
-    TRAINING,
-    dense,
-    kept,
-    reserve,
-    row,
-    run_backward,
-    run_forward,
-    settle,
-    table_type,
-)
-from fastfc.kernels.simd import fetch, itemsize, load, load_first, pointer, store, store_first, view, width
+from fastfc.kernels.program import INPUTS, OUTPUTS, PARAMETERS, dense, kept, reserve, row, settle
+from fastfc.kernels.simd import fetch, itemsize, load, load_first, pointer, store, store_first, width
 
 # Samples are gathered while those that come so many later are fetched: in a random order no processor foresees them.
 AHEAD = 2
-
-# What the loss depends on besides the parameters: x and target are matrices of n rows, target of so many columns;
-# draw numbers the masks of Dropout.
-Objective = namedtuple(
-    "Objective",
-    ["program", "x", "target", "columns", "labels", "weights", "losses", "space", "n", "draw", "parts", "least"],
-)
-
-
-def readonly(dtype, ndim):
-    return types.Array(dtype, ndim, "A", readonly=True, aligned=False)
-
-
-def objective_type(dtype):
-    space, number = types.CPointer(dtype), types.int64
-    return types.NamedTuple(
-        [
-            table_type(),
-            matrix_type(dtype),
-            matrix_type(dtype),
-            number,
-            readonly(types.int64, 1),
-            readonly(dtype, 1),
-            readonly(types.float64, 2),
-            space,
-            *[number] * 4,
-        ],
-        Objective,
-    )
-
-
-@native(lambda dtype: RESULT(types.CPointer(dtype), types.CPointer(dtype), objective_type(dtype), types.int64))
-def run_gradient(params, grads, objective, add):
-    """Forward, loss and backward: grads, or what they add to. Returns a status, the loss and its part of an epoch's."""
-    program, x, target, columns, labels, weights, losses, space, n, draw, parts, least = objective
-    o = program[0, OUTPUTS]
-    grad_output, output, _, _ = kept(program, n, space)
-    found, value, total = run_forward(params, program, x, output, space, n, TRAINING, draw, parts, least), 0.0, 0.0
-    if found == OK:
-        g = view(grad_output, n, o)
-        found, value, total = evaluate_losses(
-            view(output, n, o), view(target, n, columns), labels, weights, view(grad_output, 0, 0), g, losses
-        )
-    if found == OK:
-        found = run_backward(params, grads, program, x, output, x, grad_output, space, n, 0, draw, add, parts, least)
-    return found, value, total
 
 
 @njit
@@ -122,7 +62,7 @@ def training_fits(program, x, target, labels, weights, losses, params, grads, sp
     "x[n, i], program:int64[t, c], target[m, k], labels:int64[l], weights[w], losses:float64[e, d], hyper:float64[h], "
     "segments:float64[s, f] -> params[p], grads[p], state[r, q], count:int64[two], space[z], tape:int64[two]",
     *[types.int64] * 3,
-    result=types.Tuple((types.int64, types.float64)),
+    result=RESULT,
 )
 def step(
     x, program, target, labels, weights, losses, hyper, segments, params, grads, state, count, space, tape,
@@ -152,7 +92,7 @@ def step(
     "segments:float64[s, f] -> params[p], grads[p], state[r, q], count:int64[two], space[z], tape:int64[two], "
     "order:int64[y]",
     *[types.int64] * 7,
-    result=types.Tuple((types.int64, types.float64)),
+    result=RESULT,
 )
 def steps(
     x, program, target, labels, weights, losses, hyper, segments, params, grads, state, count, space, tape, order,

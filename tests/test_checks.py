@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fastfc.checks import as_floats, as_real, float_dtype, positive_int, positive_number
+from fastfc.checks import as_floats, as_real, finite_number, float_dtype, positive_int, positive_number
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,12 @@ def test_positive_number(value):
     assert positive_number(0, "SGD", "momentum", or_zero=True) == 0
     with pytest.raises(TypeError, match="SGD: lr must be a number"):
         positive_number("fast", "SGD", "lr")
+
+
+def test_finite_number():
+    assert finite_number(np.float32(-0.5), "Normal", "mean") == -0.5
+    for value in (np.nan, -np.inf):
+        with pytest.raises(ValueError, match="Normal: mean must be finite"):
+            finite_number(value, "Normal", "mean")
+    with pytest.raises(TypeError, match="Normal: mean must be a number, got '0'"):
+        finite_number("0", "Normal", "mean")
