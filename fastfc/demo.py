@@ -13,7 +13,8 @@ from fastfc.layers import Linear
 from fastfc.losses import CrossEntropyLoss
 from fastfc.network import MLP
 from fastfc.optimizers import SGD
-from fastfc.training import History, Progress, batches
+from fastfc.history import History
+from fastfc.training import Progress
 
 SIZES, LR, MOMENTUM, BATCH_SIZE = [64, 128, 64, 10], 0.05, 0.9, 32
 
@@ -58,13 +59,12 @@ def reference_fit(x, y, layers, epochs, seed):
     for epoch in range(epochs):
         start, total, done = time.perf_counter(), 0.0, 0
         order = rng.permutation(len(x))
-        for rows in batches(len(x), BATCH_SIZE):
-            chosen = order[rows]
+        for first in range(0, len(x), BATCH_SIZE):
+            chosen = order[first : first + BATCH_SIZE]
             total += len(chosen) * reference_step(x[chosen], y[chosen], layers, velocities)
             done += len(chosen)
             line.show(epoch, done, total / done, history)
-        history.loss.append(total / done)
-        history.seconds.append(time.perf_counter() - start)
+        history.rows.append({"loss": total / done, "seconds": time.perf_counter() - start})
     line.close()
     return history
 

@@ -222,6 +222,12 @@ class Graph(Network):
             return y
         return join(y, self.outputs, self.dtype, self, "y")
 
+    def _output_widths(self) -> list[int]:
+        return [node.width for node in self.outputs]
+
+    def _split_output(self, output: NDArray[Any]) -> Any:
+        return self._split(output, self.outputs)
+
     def _split(self, y: NDArray[Any], nodes: Sequence[Node]) -> Any:
         if len(nodes) == 1:
             return y

@@ -254,6 +254,14 @@ class Layer:
         """Targets for several outputs as one array, others as they are."""
         return y
 
+    def _output_widths(self) -> list[int]:
+        """The width of each output, for losses of several outputs."""
+        return [self.out_features or 0]
+
+    def _split_output(self, output: NDArray[Any]) -> Any:
+        """The outputs, of one array."""
+        return output
+
     def _space_for(self, program: Program, n: int, dtype: Any) -> NDArray[Any]:
         """Memory for training in batches of n, the same again if it is large enough."""
         if self._room[0] is not program or n > self._room[1] or self._space.dtype != dtype:

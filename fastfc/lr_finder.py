@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .checks import positive_int, positive_number
+from .training import samples
 
 if TYPE_CHECKING:
     from .losses import Loss
@@ -97,7 +98,7 @@ def find_lr(
     for i, rate in enumerate(rates):
         chosen = rows[i * batch_size : (i + 1) * batch_size]
         optimizer.lr = rate
-        value = network.train_step(take(x, chosen), take(y, chosen), loss, optimizer)
+        value = network.train_step(samples(x, chosen), samples(y, chosen), loss, optimizer)
         mean = SMOOTHING * mean + (1 - SMOOTHING) * value
         losses[i] = mean / (1 - SMOOTHING ** (i + 1))
         if not losses[i] <= DIVERGED * losses[: i + 1].min():  # NaN is not
@@ -108,10 +109,3 @@ def find_lr(
     slopes = np.gradient(losses, np.log(rates)) if used > 1 else np.zeros(1)
     first = min(10, used - 1)
     return LearningRates(rates, losses, float(rates[first + np.argmin(slopes[first:])]))
-
-
-def take(data: Any, rows: NDArray[np.int64]) -> Any:
-    """The samples of one array, or of each in a tuple."""
-    if isinstance(data, tuple):
-        return tuple(take(part, rows) for part in data)
-    return np.asarray(data)[rows]

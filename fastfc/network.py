@@ -11,9 +11,10 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from . import training
+from . import lr_finder, training
 from .activations import get_activation
 from .checks import positive_int
+from .history import History
 from .initializers import Initializer
 from .layers import Layer, Linear, Parameter
 from .program import Recorder
@@ -29,10 +30,11 @@ class Network(Layer):
     train_step = training.train_step
     fit = training.fit
     evaluate = training.evaluate
+    find_lr = lr_finder.find_lr
 
     def __init__(self, in_features: int | None, out_features: int | None) -> None:
         self.in_features, self.out_features = in_features, out_features
-        self.history = training.History()
+        self.history = History()
         self._rehome()
 
     @property

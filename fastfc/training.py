@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .callbacks import Run, as_callback
-from .checks import as_floats, as_real, positive_int, positive_number
+from .checks import as_real, positive_int, positive_number
 from .history import History
+from .kernels import losses
 from .kernels import training as native
-from .losses import Loss
+from .losses import Loss, MultiLoss, as_weights
 from .metrics import get_metric
 from .optimizers import Optimizer
 from .program import Program
@@ -32,33 +34,39 @@ class Data(NamedTuple):
     """Samples as the native functions take them, and the targets as they were given."""
 
     x: NDArray[Any]
-    target: NDArray[Any]  # numeric targets, those of several outputs side by side
+    target: NDArray[Any]  # numbers, those of several outputs side by side
     labels: NDArray[np.int64]  # classes
+    losses: NDArray[np.float64]  # the table of losses
     weights: NDArray[Any]  # of the samples; none are all 1
     y: Any
 
     @property
-    def n(self) -> int:
-        return len(self.x)
-
-    @property
     def mass(self) -> float:
         """The sum of the samples' weights."""
-        return float(self.weights.sum(dtype=np.float64)) if self.weights.size else float(self.n)
+        return float(self.weights.sum(dtype=np.float64)) if self.weights.size else float(len(self.x))
 
     def rows(self, rows: slice) -> Data:
-        classes = self.labels.size // self.n
-        labels = self.labels.reshape(self.n, classes)[rows].reshape(-1)
-        return Data(self.x[rows], self.target[rows], labels, self.weights[rows], samples(self.y, rows))
+        n = len(self.x)
+        labels = self.labels.reshape(n, -1)[rows].ravel() if self.labels.size else self.labels
+        target = self.target[rows] if self.target.size else self.target
+        return Data(self.x[rows], target, labels, self.losses, self.weights[rows], samples(self.y, rows))
 
 
 def samples(data: Any, rows: Any) -> Any:
     """Some samples of one array, or of each in a tuple."""
-    if isinstance(data, (tuple, list)):
-        return tuple(part[rows] for part in data)
-    return data[rows]
+    if isinstance(data, tuple):
+        return tuple(samples(part, rows) for part in data)
+    return np.asarray(data)[rows]
 
-def train_step(network: Network, x: ArrayLike, y: ArrayLike, loss: Loss, optimizer: Optimizer) -> float:
+
+def train_step(
+    network: Network,
+    x: ArrayLike,
+    y: ArrayLike,
+    loss: Loss,
+    optimizer: Optimizer,
+    sample_weight: ArrayLike | None = None,
+) -> float:
     """One step on one batch: forward, loss, backward, update.
 
     Parameters
@@ -67,6 +75,7 @@ def train_step(network: Network, x: ArrayLike, y: ArrayLike, loss: Loss, optimiz
     y : the loss's target for these n samples
     loss : Loss
     optimizer : Optimizer
+    sample_weight : (n,) array of numbers, at least 0, optional
 
     Returns
     -------
@@ -88,10 +97,10 @@ def train_step(network: Network, x: ArrayLike, y: ArrayLike, loss: Loss, optimiz
     array([0.6, 1.2, 0.6], dtype=float32)
     """
     ready = network._step_ready
-    if ready is not None and type(x) is np.ndarray and type(y) is np.ndarray:
+    if ready is not None and sample_weight is None and type(x) is np.ndarray and type(y) is np.ndarray:
         # the shortest way, for arrays of the same kind with the same loss and optimizer as in the latest step
         same, kind, table, tape, rest = ready
-        now = loss, optimizer, optimizer.state, network._space
+        now = loss, optimizer, optimizer.state, optimizer.segments, network._space
         if all(map(operator.is_, now, same)) and (x.shape, x.dtype, y.shape, y.dtype) == kind:
             targets = (x[:0], y) if y.dtype == np.int64 else (y, NOTHING)
             network._saved, tape[0] = None, -1
@@ -100,20 +109,21 @@ def train_step(network: Network, x: ArrayLike, y: ArrayLike, loss: Loss, optimiz
             except ValueError:
                 network._step_ready = None  # the long way can say why
     check_loss_and_optimizer(loss, optimizer)
-    x = network._join(x)
-    program = network._program_for(x)
-    target = as_target(network, x, y, loss, program)
-    given = arguments(network, program, x, target, optimizer, len(x))
+    data = as_data(network, x, y, loss, sample_weight)
+    program = network._program_for(data.x)
+    given = arguments(network, program, data, optimizer, len(data.x))
+    work = program.largest * len(data.x)
     try:
-        value = network._call(native.step, program.largest * len(x), *given, loss.code, optimizer.code)
+        value = network._call(native.step, work, *given, optimizer.code)
     except ValueError:
-        loss.check_values(target, (len(x), program.outputs))  # says more than the kernel can
+        check_values(network, program, data, loss)  # says more than the kernel can
         raise
-    if not network._one_input or not network._is_serial(program.largest * len(x)):
-        return value
-    same = loss, optimizer, optimizer.state, network._space
-    kind = x.shape, x.dtype, target.shape, target.dtype
-    network._step_ready = same, kind, program.table, network._tape, (*given[4:], loss.code, optimizer.code, 1, 1)
+    target = data.labels if data.labels.size else data.target
+    alone = type(y) is np.ndarray and (y.shape, y.dtype) == (target.shape, target.dtype) and not data.weights.size
+    if alone and network._one_input and network._is_serial(work):
+        same = loss, optimizer, optimizer.state, optimizer.segments, network._space
+        kind = data.x.shape, data.x.dtype, y.shape, y.dtype
+        network._step_ready = same, kind, program.table, network._tape, (*given[4:], optimizer.code, 1, 1)
     return value
 
 
@@ -204,47 +214,247 @@ def fit(
     accumulate = positive_int(accumulate, "fit", "accumulate")
     scores = [get_metric(metric) for metric in metrics]
     called = [as_callback(callback) for callback in callbacks]
-    data = Data.of(network, x, y, loss, with_classes(sample_weight, class_weight, y))
+    data = as_data(network, x, y, loss, by_class(class_weight, y, sample_weight))
+    check_values(network, network._program_for(data.x), data, loss)
     validation = None
     if validation_data is not None:
         if len(validation_data) not in (2, 3):
             raise ValueError(f"fit: validation_data must be (x, y) or (x, y, sample_weight), got {len(validation_data)}")
-        validation = Data.of(network, *validation_data[:2], loss, *validation_data[2:])
+        validation = as_data(network, *validation_data[:2], loss, *validation_data[2:])
+        check_values(network, network._program_for(validation.x), validation, loss)
     elif validation_split:
-        data, validation = data.split(validation_split)
-    rng = optimizer.order(seed)
-    steps = Epochs(network, data, loss, optimizer, batch_size, accumulate)
+        data, validation = split(data, validation_split)
+    optimizer.check_training(loss, accumulate)
+    epoch_of = Epoch(network, data, loss, optimizer, batch_size, accumulate)
+    rng = optimizer.generator(seed)
 
     network.history = history = History()
-    run = Run(network, optimizer, history, epochs)
-    line = Progress(progress, epochs, data.n)
+    line = Progress(progress, epochs, len(data.x))
+    prefix = "" if validation is None else "val_"
+    monitored = ["loss"] + ["val_loss"] * (validation is not None) + [prefix + name for name, _ in scores]
+    run = Run(network, optimizer, history, epochs, monitored)
+    started = []
     try:
         for callback in called:
+            started.append(callback)
             callback.on_start(run)
         for epoch in range(epochs):
-            start, lr = time.perf_counter(), optimizer.lr
-            order = rng.permutation(data.n) if shuffle else NOTHING
-            total = steps.run(order, lambda done, total, epoch=epoch: line.show(epoch, done, total, history))
-            row = {"epoch": optimizer.epochs + 1, "loss": total, "lr": lr}
+            start = time.perf_counter()
+            row = {"epoch": optimizer.epochs + 1, "loss": np.nan, "lr": optimizer.current_lr}
+            order = rng.permutation(len(data.x)) if shuffle else NOTHING
+            for done, row["loss"] in epoch_of.run(order):
+                line.show(epoch, done, row["loss"], history)
+            optimizer.epochs += 1
             if validation is not None:
-                row |= {f"val_{name}": value for name, value in evaluation(network, validation, loss, scores).items()}
+                row |= {f"val_{name}": value for name, value in evaluation(network, validation, scores).items()}
             elif scores:
-                row |= {name: value for name, value in evaluation(network, data, loss, scores).items() if name != "loss"}
+                row |= evaluation(network, data, scores) | {"loss": row["loss"]}
             history.rows.append(row | {"seconds": time.perf_counter() - start})
-            optimizer.end_epoch(row.get("val_loss", total))
-            line.show(epoch, data.n, total, history)
+            optimizer.epoch_end(row.get("val_loss", row["loss"]))
+            line.show(epoch, len(data.x), row["loss"], history)
             for callback in called:
                 callback.on_epoch(run)
             if run.stopped:
                 break
     finally:
         line.close()
-        for callback in called:
+        for callback in started:
             callback.on_end(run)
     return history
 
 
-#REST
+def evaluate(
+    network: Network,
+    x: ArrayLike,
+    y: ArrayLike,
+    loss: Loss,
+    *,
+    sample_weight: ArrayLike | None = None,
+    metrics: Sequence[Any] = (),
+) -> Any:
+    """Loss over all samples, and metrics. Changes nothing.
+
+    Parameters
+    ----------
+    x, y, loss, sample_weight, metrics
+        As for `fit`.
+
+    Returns
+    -------
+    float, or with metrics a dict of floats: the loss as "loss" and each metric by its name
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> net = fc.MLP([2, 1], init="zeros")
+    >>> net.evaluate([[1, 2], [3, 4]], [[1], [3]], fc.MSELoss())
+    5.0
+    >>> net.evaluate([[1, 2], [3, 4]], [[1], [3]], fc.MSELoss(), metrics=["mae"])
+    {'loss': 5.0, 'mae': 2.0}
+    """
+    check_loss(loss)
+    scores = [get_metric(metric) for metric in metrics]
+    data = as_data(network, x, y, loss, sample_weight)
+    check_values(network, network._program_for(data.x), data, loss)
+    found = evaluation(network, data, scores)
+    return found if scores else found["loss"]
+
+
+def evaluation(network: Network, data: Data, scores: Sequence[tuple[str, Any]]) -> dict[str, float]:
+    """The loss and the metrics of a prediction."""
+    output = network._output(data.x)
+    nowhere = output[:0, 0]
+    value = losses.loss.call(output, data.target, data.labels, data.weights, data.losses, nowhere, np.empty_like(output))
+    found = {"loss": value}
+    if scores:
+        predicted, weights = network._split_output(output), data.weights if data.weights.size else None
+        found |= {name: score(data.y, predicted, weights) for name, score in scores}
+    return found
+
+
+def arguments(
+    network: Network, program: Program, data: Data, optimizer: Optimizer, batch_size: int
+) -> tuple[Any, ...]:
+    """What the native functions take for training on this data in batches of this size."""
+    params, grads = network._vectors(data.x.dtype)
+    state, segments = optimizer.prepare(network)
+    space = network._space_for(program, batch_size, data.x.dtype)
+    network._saved = None  # the space is used anew
+    given = data.x, program.table, data.target, data.labels, data.weights, data.losses
+    return *given, optimizer.hyper, segments, params, grads, state, optimizer.count, space, network._tape
+
+
+class Epoch:
+    """Epochs on some data, each in as few native calls as Ctrl-C allows, which Python answers between calls."""
+
+    def __init__(
+        self, network: Network, data: Data, loss: Loss, optimizer: Optimizer, batch_size: int, accumulate: int
+    ) -> None:
+        self.network, self.data, self.optimizer = network, data, optimizer
+        self.program = network._program_for(data.x)
+        self.batch_size = len(data.x) if optimizer.full_batch else min(batch_size, len(data.x))
+        self.accumulate = accumulate
+        optimizer.steps_per_epoch = -(-len(data.x) // (self.batch_size * accumulate))
+        self.given = arguments(network, self.program, data, optimizer, self.batch_size)
+        seconds = 6e-9 * self.batch_size * accumulate * (self.program.multiplications + 1)
+        self.updates = max(1, int(CALL_SECONDS / seconds))  # in the next call
+        self.changing = self.network.params, optimizer.state, optimizer.count, network._tape
+        self.saved = [np.empty_like(array) for array in self.changing]
+
+    def run(self, order: NDArray[np.int64]) -> Iterator[tuple[int, float]]:
+        """One epoch; after each call the number of samples done and their mean loss."""
+        for copy, array in zip(self.saved, self.changing, strict=True):
+            copy[...] = array
+        n, update, done, total = len(self.data.x), self.batch_size * self.accumulate, 0, 0.0
+        while done < n:
+            last, start = min(n, done + self.updates * update), time.perf_counter()
+            total += self.call(order, done, last)
+            if not math.isfinite(total):
+                raise self.diverged(order)
+            seconds = (time.perf_counter() - start) * update / (last - done)
+            self.updates = max(1, int(CALL_SECONDS / seconds))
+            done = last
+            yield done, total / (self.data.mass * done / n)
+
+    def call(self, order: NDArray[np.int64], first: int, last: int) -> float:
+        rest = order, first, last, self.batch_size, self.accumulate, self.optimizer.code
+        return self.network._call(native.steps, self.program.largest * self.batch_size, *self.given, *rest)
+
+    def restore(self) -> None:
+        for copy, array in zip(self.saved, self.changing, strict=True):
+            array[...] = copy
+
+    def diverged(self, order: NDArray[np.int64]) -> FloatingPointError:
+        """Restore what the epoch began with, having seen which update went wrong and which layer was the largest."""
+        self.restore()
+        for what, values in (("x", self.data.x), ("y", self.data.target)):
+            wrong = ~np.isfinite(values).all(axis=1)
+            if wrong.any():
+                return FloatingPointError(f"fit: {what} is not finite in row {wrong.argmax()}; remove such samples")
+        update, value = self.batch_size * self.accumulate, 0.0
+        for first in range(0, len(self.data.x), update):
+            layers = [(float(np.abs(p).max()), name) for name, p, _ in self.network.named_parameters() if p.size]
+            value = self.call(order, first, min(first + update, len(self.data.x)))
+            if not math.isfinite(value):
+                break
+        self.restore()
+        epoch, (largest, name) = self.optimizer.epochs + 1, max(layers, default=(0.0, "none"))
+        return FloatingPointError(
+            f"fit: in update {first // update + 1} of epoch {epoch} the loss became {value}; the largest parameter was "
+            f"{largest:.2g}, in {name}. The network is that of the end of epoch {epoch - 1}. Use a smaller lr, "
+            "clip_norm=1.0 in the optimizer, or features of mean 0 and spread 1"
+        )
+
+
+def split(data: Data, fraction: float) -> tuple[Data, Data]:
+    """The first samples for training, the last ones, this fraction of them, for validation."""
+    n = len(data.x)
+    fraction = positive_number(fraction, "fit", "validation_split")
+    n_validation = round(n * fraction)
+    if not 0 < n_validation < n:
+        raise ValueError(
+            f"fit: validation_split={fraction} leaves {n_validation} of {n} samples for validation; both "
+            "parts need at least one"
+        )
+    return data.rows(slice(0, n - n_validation)), data.rows(slice(n - n_validation, n))
+
+
+def by_class(class_weight: Any, y: Any, sample_weight: ArrayLike | None) -> ArrayLike | None:
+    """The samples' weights times those of their classes."""
+    if class_weight is None:
+        return sample_weight
+    classes = np.asarray(y)
+    classes = classes[:, 0] if classes.shape[1:] == (1,) else classes
+    if classes.ndim != 1 or (classes.dtype.kind == "f" and (classes != np.round(classes)).any()):
+        raise ValueError(f"fit: class_weight needs classes as targets, (n,) integers; y has shape {np.shape(y)}")
+    names, place, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise ValueError(f"fit: class_weight must be 'balanced' or weights by class, got {class_weight!r}")
+        weights = len(classes) / (len(names) * counts)
+    else:
+        known = class_weight if isinstance(class_weight, dict) else dict(enumerate(class_weight))
+        missing = [name for name in names.tolist() if name not in known]
+        if missing:
+            raise ValueError(f"fit: class_weight has no weight for class {missing[0]:g}")
+        weights = np.array([known[name] for name in names.tolist()], np.float64)
+    return weights[place] if sample_weight is None else weights[place] * np.asarray(sample_weight)
+
+
+def as_data(network: Network, x: Any, y: Any, loss: Loss, sample_weight: ArrayLike | None = None) -> Data:
+    """x and y as the kernels take them, checked against the network and each other; targets' values are not."""
+    x = network._join(x)
+    program, n = network._program_for(x), len(x)
+    if n == 0:
+        raise ValueError(f"{network}: x has shape {x.shape}; give at least one sample")
+    if not isinstance(loss, MultiLoss):
+        y = as_real(network._join_targets(y), network, "y")
+        if y.shape[:1] != x.shape[:1]:
+            raise ValueError(f"{network}: x has shape {x.shape}, y {y.shape}; give one target for each sample")
+    target, labels, table = loss.as_targets(y, widths(network, program, loss), n, x.dtype)
+    return Data(x, target, labels, table, as_weights(sample_weight, n, x.dtype, loss), y)
+
+
+def widths(network: Network, program: Program, loss: Loss) -> list[int]:
+    """The widths of the outputs that the parts of a loss are for."""
+    return network._output_widths() if isinstance(loss, MultiLoss) else [program.outputs]
+
+
+def check_values(network: Network, program: Program, data: Data, loss: Loss) -> None:
+    loss.check_targets((data.target, data.labels, data.losses), widths(network, program, loss))
+
+
+def check_loss_and_optimizer(loss: Loss, optimizer: Optimizer) -> None:
+    check_loss(loss)
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must be an object such as SGD(lr=0.1), got {optimizer!r}")
+
+
+def check_loss(loss: Loss) -> None:
+    if not isinstance(loss, Loss):
+        raise TypeError(f"loss must be an object such as MSELoss(), got {loss!r}")
+    loss.check_scalar()
+
 
 class Progress:
     """One line on stderr that tells how far `fit` is; silent unless stderr is a terminal."""
