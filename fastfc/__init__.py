@@ -11,13 +11,17 @@ __version__ = "0.1.0"
 from . import kernels, nopython, reference
 from .activations import Identity, ReLU, Sigmoid, Softmax, Tanh
 from .datasets import load_digits
+from .dropout import Dropout
+from .embedding import Embedding
 from .gradcheck import check_gradients, numerical_gradient
 from .graph import Graph, Input, concatenate
 from .initializers import He, Xavier, Zeros
 from .layers import Linear
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from .network import MLP, Sequential
+from .norms import BatchNorm1d, LayerNorm, RMSNorm
 from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, RMSprop
+from .standardize import Standardize
 from .training import History
 
 __all__ = [
@@ -27,20 +31,26 @@ __all__ = [
     "Adam",
     "AdamW",
     "BCEWithLogitsLoss",
+    "BatchNorm1d",
     "CrossEntropyLoss",
+    "Dropout",
+    "Embedding",
     "Graph",
     "He",
     "History",
     "Identity",
     "Input",
+    "LayerNorm",
     "Linear",
     "Lion",
     "MSELoss",
+    "RMSNorm",
     "RMSprop",
     "ReLU",
     "Sequential",
     "Sigmoid",
     "Softmax",
+    "Standardize",
     "Tanh",
     "Xavier",
     "Zeros",

@@ -202,6 +202,10 @@ class Layer:
         """(name, parameter, gradient) of each parameter: views, in the order of `params`."""
         return []
 
+    def named_buffers(self) -> list[tuple[str, NDArray[Any]]]:
+        """(name, values) of what is kept in `params` but not trained, such as running statistics: views."""
+        return []
+
     def _trained(self) -> list[Parameter]:
         """The parameters that optimizers may change, in the order of `params`."""
         parameters, start = [], self.params.ctypes.data

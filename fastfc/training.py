@@ -250,6 +250,12 @@ class Epochs:
     ) -> None:
         self.network, self.program = network, network._program_for(x)
         self.n, self.batch_size = len(x), min(batch_size, len(x))
+        last = self.n % self.batch_size or self.batch_size
+        if last == 1 and self.program.has(native.BATCH_NORM):
+            raise ValueError(
+                f"{network}: {self.n} samples in batches of {self.batch_size} leave one alone, and BatchNorm1d needs "
+                f"two for their variance; choose another batch_size"
+            )
         self.codes = loss.code, optimizer.code
         self.given = arguments(network, self.program, x, target, optimizer, self.batch_size)
         self.steps = max(1, int(CALL_SECONDS * 1e9 / (6 * self.batch_size * (self.program.multiplications + 1))))
@@ -287,6 +293,9 @@ def check_data(network: Network, x: ArrayLike, y: ArrayLike, loss: Loss) -> tupl
     program = network._program_for(x)
     target = as_target(network, x, y, loss, program)
     loss.check_values(target, (len(x), program.outputs))
+    wrong = native.wrong_index(program.table, x)
+    if wrong:
+        raise ValueError(f"{network}: {wrong}")
     return x, target
 
 

@@ -12,6 +12,9 @@ memory in which everything is counted in numbers per sample.
     scale         y = c a             da = c dy
     place         y[:, columns] = a   da = dy[:, columns]
 
+and what has files of its own: `dropout`, `embedding` and, in `norms`, layer norm, rms norm, batch norm and
+standardise.
+
 Backward runs the steps in reverse, each multiplying what it receives by its local gradient (the chain rule);
 what several steps contribute to one gradient is added in that order.
 """
@@ -21,7 +24,19 @@ from numba import njit, prange, types
 
 from fastfc.kernels.activations import DERIVATIVE, IDENTITY, _activation_backward, _activation_forward
 from fastfc.kernels.bias_grad import _dense_bias_grad
-from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, keep_alive, kernel, native, overlaps
+from fastfc.kernels.dropout import drop, key
+from fastfc.kernels.edge import (
+    BAD_SHAPE,
+    NO_MEMORY,
+    OK,
+    ONE_SAMPLE,
+    OVERLAP,
+    keep_alive,
+    kernel,
+    native,
+    overlaps,
+)
+from fastfc.kernels.embedding import look_up, look_up_backward
 from fastfc.kernels.gemm import (
     Matrix,
     element,
@@ -33,6 +48,20 @@ from fastfc.kernels.gemm import (
     zeros,
 )
 from fastfc.kernels.losses import RESULT, evaluate_loss
+from fastfc.kernels.norms import (
+    INVERSE,
+    MEAN,
+    batch_norm_backward,
+    clear,
+    column_moments,
+    divide_columns,
+    kept_row,
+    normalise_columns,
+    normalise_rows,
+    normalise_rows_backward,
+    running_factor,
+    update_running,
+)
 from fastfc.kernels.optimizers import update
 from fastfc.kernels.simd import (
     allocate,
@@ -58,14 +87,18 @@ from fastfc.kernels.simd import (
 from fastfc.kernels.threads import part
 from fastfc.kernels.weight_grad import _dense_weight_grad
 
-COLUMNS = 14
+COLUMNS = 15
 # columns of the header
 STEPS, INPUTS, OUTPUTS, PARAMETERS, PREDICT_SPACE, TRAIN_SPACE = range(6)
-# columns of a step; WEIGHT and BIAS are places in the vector of parameters, ADD_ tells to add to a gradient. DERIVE_A
-# is the activation that made a, if its derivative is done with the gradient of a: the step that made a is DERIVED
-OP, CODE, A, B, Y, WEIGHT, BIAS, FIRST_COLUMN, FACTOR = range(9)
-ADD_A, ADD_B, ADD_PARAMETERS, DERIVE_A, DERIVED = range(9, COLUMNS)
+# columns of a step; WEIGHT and BIAS are places in the vector of parameters, -1 for none, FACTOR and FACTOR_2 the bits
+# of a step's numbers, ADD_ tells to add to a gradient. NUMBER is the first column of `place`, the seed of dropout, the
+# rows of an embedding's table, the place of batch norm's running statistics; B of a norm is where it keeps statistics.
+# DERIVE_A is the activation that made a, if its derivative is done with the gradient of a: what made a is DERIVED
+OP, CODE, A, B, Y, WEIGHT, BIAS, NUMBER, FACTOR, FACTOR_2 = range(10)
+ADD_A, ADD_B, ADD_PARAMETERS, DERIVE_A, DERIVED = range(10, COLUMNS)
 PRODUCT, ACTIVATION, ADD, MULTIPLY, SCALE, PLACE = range(6)
+DROPOUT, LAYER_NORM, RMS_NORM, BATCH_NORM, STANDARDIZE, EMBEDDING = range(6, 12)
+NORMS = LAYER_NORM, RMS_NORM, BATCH_NORM
 # columns of a value: its width; and for each of the three purposes where it is, and from which number per sample on
 WIDTH = 0
 PREDICTING, TRAINING, GRADIENT = 1, 3, 5
@@ -84,10 +117,14 @@ def table_type():
     return types.Array(types.int64, 2, "A", readonly=True, aligned=False)
 
 
+# Rows that each value has room for at least: every value then begins at a multiple of 64 bytes.
+LEAST_ROWS = 16
+
+
 @njit
 def padded(n):
-    """Rows that each value has room for: every value then begins at a multiple of 64 bytes."""
-    return (n + 15) // 16 * 16
+    """Rows that each value has room for."""
+    return (n + LEAST_ROWS - 1) // LEAST_ROWS * LEAST_ROWS
 
 
 @njit
@@ -181,6 +218,31 @@ def gather(count, columns, order, source, target):
             store_first(element(here, 0, j), load_first(element(there, 0, j), some, 0.0), some)
 
 
+def looked_up(program):
+    """(first column, columns, rows of the table, its width) of each embedding that reads x."""
+    found = []
+    for s in range(1, 1 + program[0, STEPS]):
+        a, y = program[s, A], program[s, Y]
+        if program[s, OP] == EMBEDDING and program[a, PREDICTING] == IN_X:
+            first, columns = map(int, (program[a, PREDICTING + 1], program[a, WIDTH]))
+            found.append((first, columns, int(program[s, NUMBER]), int(program[y, WIDTH]) // columns))
+    return found
+
+
+def wrong_index(program, x):
+    """What is wrong with the indices that x holds for embeddings, as text; empty if nothing is."""
+    for first, columns, rows, wide in looked_up(program):
+        some = x[:, first : first + columns]
+        wrong = some[~((some >= 0) & (some < rows) & (some == np.floor(some)))]
+        if wrong.size:
+            return f"x holds {wrong[0]:g}, but Embedding({rows}, {wide}) takes whole numbers from 0 to {rows - 1}"
+    return ""
+
+
+def computed_index(program, x):
+    return wrong_index(program, x) or "what a network computes for an Embedding is no row of its table"
+
+
 @njit
 def operands(program, s, purpose, n, x, output, space):
     """Of step s: a, b and y, the columns of y that a fills in case of `place`; and their number."""
@@ -188,7 +250,7 @@ def operands(program, s, purpose, n, x, output, space):
     b = locate(program, program[s, B], purpose, n, x, output, space)
     y = locate(program, program[s, Y], purpose, n, x, output, space)
     if program[s, OP] == PLACE:
-        return a, b, Matrix(element(y, 0, program[s, FIRST_COLUMN]), y.row, y.column), program[program[s, A], WIDTH]
+        return a, b, Matrix(element(y, 0, program[s, NUMBER]), y.row, y.column), program[program[s, A], WIDTH]
     return a, b, y, program[program[s, Y], WIDTH]
 
 
@@ -218,8 +280,21 @@ def run_forward(params, program, x, output, space, n, purpose, draw, parts, leas
             found = _activation_forward(view(a, n, o), view(y, n, o), program[s, CODE])
         elif op == MULTIPLY:
             gate(n, o, a, b, 1.0, y, False)
+        elif op == DROPOUT and purpose == TRAINING:
+            found = drop(a, y, n, o, key(program[s, NUMBER], s, draw), factor(program, s), False)
+        elif op in (LAYER_NORM, RMS_NORM):
+            weight, bias, eps = program[s, WEIGHT], program[s, BIAS], factor(program, s)
+            found = normalise_rows(params, a, y, b, n, o, weight, bias, op == LAYER_NORM, eps)
+        elif op == BATCH_NORM:
+            found = batch_norm(params, program, s, a, y, b.data, n, o, purpose)
+        elif op == STANDARDIZE:
+            mean, spread = at(params, program[s, WEIGHT] * size), at(params, (program[s, WEIGHT] + o) * size)
+            found = normalise_columns(params, mean, spread, a, y, n, o, -1, -1, True)
+        elif op == EMBEDDING:
+            i = program[program[s, A], WIDTH]
+            found = look_up(at(params, program[s, WEIGHT] * size), a, y, n, i, o // i, program[s, NUMBER])
         else:
-            gate(n, o, a, ones, factor(program, s), y, False)
+            gate(n, o, a, ones, 1.0 if op == DROPOUT else factor(program, s), y, False)
             if op == ADD:
                 gate(n, o, b, ones, 1.0, y, True)
         if found != OK:
@@ -228,9 +303,24 @@ def run_forward(params, program, x, output, space, n, purpose, draw, parts, leas
 
 
 @njit
-def factor(program, s):
-    """The constant c of a step."""
-    return np.int64(program[s, FACTOR]).view(np.float64)
+def factor(program, s, column=FACTOR):
+    """The constant c of a step, or another of its numbers."""
+    return np.int64(program[s, column]).view(np.float64)
+
+
+@njit
+def batch_norm(params, program, s, x, y, kept, n, o, purpose):
+    """By the batch's statistics in training, by the running ones in prediction."""
+    buffers, mean, eps = program[s, NUMBER], kept_row(kept, MEAN, o), factor(program, s)
+    if purpose == PREDICTING:
+        mean = at(params, buffers * itemsize(params))
+        running_factor(params, buffers, kept, o, eps)
+    elif n == 1:
+        return ONE_SAMPLE
+    elif n > 1:
+        column_moments(kept, x, n, o, eps)
+    weight, bias = program[s, WEIGHT], program[s, BIAS]
+    return normalise_columns(params, mean, kept_row(kept, INVERSE, o), x, y, n, o, weight, bias, False)
 
 
 @native(
@@ -279,6 +369,29 @@ def run_backward(params, grads, program, x, output, grad_x, grad_output, space, 
                 found = _activation_backward(view(y, n, o), view(grad_y, n, o), view(target, n, o), code)
                 if add_a:
                     gate(n, o, grad_y, ones, 1.0, grad_a, True)
+        elif op == DROPOUT:
+            if a_wanted:
+                found = drop(grad_y, grad_a, n, o, key(program[s, NUMBER], s, draw), factor(program, s), add_a)
+        elif op in (LAYER_NORM, RMS_NORM):
+            weight, bias, add = program[s, WEIGHT], program[s, BIAS], program[s, ADD_PARAMETERS]
+            found = normalise_rows_backward(
+                params, grads, a, grad_y, grad_a, b, n, o, weight, bias, op == LAYER_NORM, add, a_wanted, add_a
+            )
+        elif op == BATCH_NORM:
+            weight, bias, add = program[s, WEIGHT], program[s, BIAS], program[s, ADD_PARAMETERS]
+            found = batch_norm_backward(
+                params, grads, b.data, a, grad_y, grad_a, n, o, weight, bias, program[s, NUMBER], add, a_wanted, add_a
+            )
+        elif op == STANDARDIZE:
+            spread, mean_grad = (program[s, WEIGHT] + o) * size, at(grads, program[s, WEIGHT] * size)
+            clear(mean_grad, 2 * o)
+            if a_wanted:
+                found = divide_columns(at(params, spread), grad_y, grad_a, n, o, add_a)
+        elif op == EMBEDDING:
+            i, add, rows = program[program[s, A], WIDTH], program[s, ADD_PARAMETERS], program[s, NUMBER]
+            found = look_up_backward(at(grads, program[s, WEIGHT] * size), a, grad_y, n, i, o // i, rows, add)
+            if a_wanted and not add_a:
+                gate(n, i, zeros(grad_a), ones, 1.0, grad_a, False)
         else:
             if a_wanted:
                 c = factor(program, s)
@@ -315,11 +428,15 @@ def predict_threads(params, program, x, out, parts):
     failed = 0
     for p in prange(parts):
         rows = part(p, parts, x.shape[0])
-        failed += predict(params, program, x[rows], out[rows], 1, 1)
-    return NO_MEMORY if failed else OK
+        failed = max(failed, predict(params, program, x[rows], out[rows], 1, 1))
+    return failed
 
 
-@kernel("params[p], program:int64[t, c], x[n, i] -> out[n, o]", *[types.int64] * 2)
+@kernel(
+    "params[p], program:int64[t, c], x[n, i] -> out[n, o]",
+    *[types.int64] * 2,
+    wrong_index=lambda params, program, x, out: computed_index(program, x),
+)
 def predict(params, program, x, out, parts, least):
     """out = the network's output, by blocks of rows that go through all layers.
 
@@ -349,12 +466,21 @@ def predict(params, program, x, out, parts, least):
 
 
 @njit
-def settle(tape):
-    """After a forward, or a step, that went well: count it."""
+def settle(params, program, space, n, tape):
+    """After a forward, or a step, that went well: count it, and remember what batch norm saw."""
     tape[1] += 1
+    for s in range(1, 1 + program[0, STEPS]):
+        if program[s, OP] == BATCH_NORM and n > 1:
+            kept = at(space, room(program[program[s, B], TRAINING + 1], n) * itemsize(space))
+            momentum, o = factor(program, s, FACTOR_2), program[program[s, Y], WIDTH]
+            update_running(params, program[s, NUMBER], kept, n, o, momentum)
 
 
-@kernel("x[n, i], program:int64[t, c] -> params[p], out[n, o], space[s], tape:int64[two]", *[types.int64] * 2)
+@kernel(
+    "x[n, i], program:int64[t, c] -> params[p], out[n, o], space[s], tape:int64[two]",
+    *[types.int64] * 2,
+    wrong_index=lambda x, program, *rest: computed_index(program, x),
+)
 def forward(x, program, params, out, space, tape, parts, least):
     """out = the network's output; space keeps what `backward` needs."""
     found, n = fits(params, program, x, out), x.shape[0]
@@ -363,7 +489,7 @@ def forward(x, program, params, out, space, tape, parts, least):
     y, data, draw = matrix(out), pointer(space), tape[1] + 1
     found = run_forward(pointer(params), program, matrix(x), y, data, n, TRAINING, draw, parts, least)
     if found == OK:
-        settle(tape)
+        settle(pointer(params), program, pointer(space), n, tape)
     return found
 
 
@@ -409,7 +535,7 @@ def forward_saving(x, program, params, out, space, tape):
     found = run_forward(pointer(params), program, x_kept, y, pointer(space), n, TRAINING, tape[1] + 1, 1, 1)
     gate(n, out.shape[1], y, ones, 1.0, matrix(out), False)
     if found == OK:
-        settle(tape)
+        settle(pointer(params), program, pointer(space), n, tape)
     return found
 
 
@@ -467,6 +593,7 @@ def training_fits(program, x, target, labels, params, grads, state, space, tape,
     "-> params[p], grads[p], state[r, q], count:int64[one], space[s], tape:int64[two]",
     *[types.int64] * 4,
     result=RESULT,
+    wrong_index=lambda x, program, *rest: computed_index(program, x),
 )
 def step(x, program, target, labels, hyper, params, grads, state, count, space, tape, loss, optimizer, parts, least):
     """One step on one batch: forward, loss, backward, update. The loss before the update.
@@ -493,7 +620,7 @@ def step(x, program, target, labels, hyper, params, grads, state, count, space, 
     if found == OK:
         found = update(grads, hyper, params, state, count, optimizer)
     if found == OK:
-        settle(tape)
+        settle(pointer(params), program, pointer(space), n, tape)
     return found, value
 
 
@@ -502,6 +629,7 @@ def step(x, program, target, labels, hyper, params, grads, state, count, space, 
     "-> params[p], grads[p], state[r, q], count:int64[one], space[s], tape:int64[two], order:int64[k]",
     *[types.int64] * 7,
     result=RESULT,
+    wrong_index=lambda x, program, *rest: computed_index(program, x),
 )
 def steps(
     x,
@@ -556,7 +684,7 @@ def steps(
             found = update(grads, hyper, params, state, count, optimizer)
         if found != OK:
             break
-        settle(tape)
+        settle(p, program, data, n, tape)
         total += n * value
     keep_alive(labels_batch)
     return found, total
