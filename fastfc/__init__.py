@@ -12,6 +12,8 @@ from . import kernels, metrics, nopython, reference
 from .activations import Identity, ReLU, Sigmoid, Softmax, Tanh
 from .callbacks import Callback, EarlyStopping
 from .datasets import load_digits
+from .dropout import Dropout
+from .embedding import Embedding
 from .gradcheck import check_gradients, numerical_gradient
 from .graph import Graph, Input, concatenate
 from .history import History
@@ -49,25 +51,28 @@ from .losses import (
     QuantileLoss,
     SmoothL1Loss,
 )
-from .metrics import F1, Accuracy, TopK
+from .metrics import Accuracy, F1, TopK
 from .network import MLP, Sequential
-from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, RMSprop
+from .norms import BatchNorm1d, LayerNorm, RMSNorm
+from .optimizers import Adagrad, Adam, AdamW, Lion, RMSprop, SGD
+from .standardize import Standardize
 
 __all__ = [
-    "F1",
-    "MLP",
-    "SGD",
     "Accuracy",
     "Adagrad",
     "Adam",
     "AdamW",
     "BCELoss",
     "BCEWithLogitsLoss",
+    "BatchNorm1d",
     "Callback",
     "Constant",
     "CrossEntropyLoss",
     "CustomLoss",
+    "Dropout",
     "EarlyStopping",
+    "Embedding",
+    "F1",
     "GaussianNLLLoss",
     "Graph",
     "He",
@@ -79,10 +84,12 @@ __all__ = [
     "KaimingNormal",
     "KaimingUniform",
     "L1Loss",
+    "LayerNorm",
     "LeCunNormal",
     "LeCunUniform",
     "Linear",
     "Lion",
+    "MLP",
     "MSELoss",
     "MultiLoss",
     "MultiMarginLoss",
@@ -91,12 +98,15 @@ __all__ = [
     "Orthogonal",
     "PoissonNLLLoss",
     "QuantileLoss",
+    "RMSNorm",
     "RMSprop",
     "ReLU",
+    "SGD",
     "Sequential",
     "Sigmoid",
     "SmoothL1Loss",
     "Softmax",
+    "Standardize",
     "Tanh",
     "Tied",
     "TopK",

@@ -214,6 +214,10 @@ class Layer:
         """(name, parameter, gradient) of each parameter: views, in the order of `params`."""
         return []
 
+    def named_buffers(self) -> list[tuple[str, NDArray[Any]]]:
+        """(name, values) of what is kept in `params` but not trained, such as running statistics: views."""
+        return []
+
     def _trained(self) -> list[Parameter]:
         """The parameters that optimizers may change, in the order of `params`."""
         parameters, start = [], self.params.ctypes.data
@@ -455,7 +459,7 @@ class Linear(Layer):
 
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         recorder.weights[self] = first
-        bias = native.NO_BIAS if self.bias is None else first + self.in_features * self.out_features
+        bias = native.NOWHERE if self.bias is None else first + self.in_features * self.out_features
         return recorder.step(native.PRODUCT, value, width=self.out_features, weight=first, bias=bias)
 
     def __repr__(self) -> str:
@@ -518,7 +522,7 @@ class Tied(Layer):
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         if self.layer not in recorder.weights:
             raise ValueError(f"{self}: {self.layer} must come before it in the same network")
-        weight, bias = recorder.weights[self.layer], first if self.params.size else native.NO_BIAS
+        weight, bias = recorder.weights[self.layer], first if self.params.size else native.NOWHERE
         return recorder.step(native.PRODUCT, value, width=self.out_features, weight=weight, bias=bias, transposed=True)
 
     def __repr__(self) -> str:

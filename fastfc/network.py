@@ -48,6 +48,13 @@ class Network(Layer):
             for name, parameter, grad in layer.named_parameters()
         ]
 
+    def named_buffers(self) -> list[tuple[str, NDArray[Any]]]:
+        return [
+            (f"{layer.name or i}.{name}", values)
+            for i, layer in enumerate(self.layers)
+            for name, values in layer.named_buffers()
+        ]
+
     def _trained(self) -> list[Parameter]:
         parameters, start = [], 0
         for i, layer in enumerate([] if self.frozen else self.layers):

@@ -5,6 +5,7 @@ The table's columns are explained in kernels/program.py.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -29,7 +30,7 @@ class Step:
     code: int = IDENTITY
     weight: int = 0
     bias: int = 0
-    first_column: int = 0
+    number: int = 0
     factor: float = 1.0
     transposed: bool = False
     factor_2: float = 0.0
@@ -43,7 +44,7 @@ class Step:
 
     def needs_inputs(self) -> bool:
         """Whether its derivative is in terms of a and b."""
-        return self.op in (table.PRODUCT, table.MULTIPLY)
+        return self.op in (table.PRODUCT, table.MULTIPLY, table.EMBEDDING, *table.NORMS)
 
 
 class Program(NamedTuple):
@@ -55,6 +56,10 @@ class Program(NamedTuple):
     numbers: int  # of space per sample, for training
     multiplications: int  # per sample, of all products
     largest: int  # of the largest product
+
+    def has(self, op: int) -> bool:
+        """Whether there is such a step."""
+        return op in self.table[1 : 1 + self.table[0, table.STEPS], table.OP]
 
     def space(self, n: int) -> int:
         """Numbers of space that training in batches of n needs."""
@@ -91,10 +96,14 @@ class Recorder:
         code, factor, factor_2 = function
         return self.step(table.ACTIVATION, a, code=code, factor=factor, factor_2=factor_2)
 
+    def norm(self, op: int, a: int, numbers: float, **rest: Any) -> int:
+        """A step that keeps so many numbers per sample for backward, in a value of its own."""
+        return self.step(op, a, self.value(math.ceil(numbers)), **rest)
+
     def concatenate(self, values: list[int]) -> int:
         y, first = self.value(sum(self.widths[a] for a in values)), 0
         for a in values:
-            self.steps.append(Step(table.PLACE, a, a, y, first_column=first))
+            self.steps.append(Step(table.PLACE, a, a, y, number=first))
             first += self.widths[a]
         return y
 
@@ -122,6 +131,10 @@ class Recorder:
             used = used or any(step.y == v and step.needs_output() for step in steps)
             training[v, "value"] = made[v], end if used else max(read[v])  # backward may run again
             training[v, "gradient"] = end - max(read[v]), end - made[v]
+        for i, step in enumerate(steps):
+            if step.op in table.NORMS:
+                predicting[step.b] = i, i
+                training[step.b, "value"] = i, end
         predict_places, predict_numbers = pack(predicting, lambda v: widths[v])
         train_places, train_numbers = pack(training, lambda key: widths[key[0]])
 
@@ -132,15 +145,15 @@ class Recorder:
         for row, step in zip(rows[1:of_value], steps, strict=True):
             row[[table.OP, table.CODE]] = step.op, step.code
             row[[table.A, table.B, table.Y]] = of_value + np.array([step.a, step.b, step.y])
-            row[[table.WEIGHT, table.BIAS, table.FIRST_COLUMN]] = step.weight, step.bias, step.first_column
+            row[[table.WEIGHT, table.BIAS, table.NUMBER]] = step.weight, step.bias, step.number
             row[[table.FACTOR, table.FACTOR_2]] = np.array([step.factor, step.factor_2]).view(np.int64)
             row[table.TRANSPOSED] = step.transposed
         for v, row in enumerate(rows[of_value:]):
             row[table.WIDTH] = widths[v]
             for purpose, place in [
-                (table.PREDICTING, predict_places.get(v)),
-                (table.TRAINING, train_places.get((v, "value"))),
-                (table.GRADIENT, train_places.get((v, "gradient"))),
+                (table.PREDICTING, predict_places.get(v, 0)),
+                (table.TRAINING, train_places.get((v, "value"), 0)),
+                (table.GRADIENT, train_places.get((v, "gradient"), 0)),
             ]:
                 where = (table.IN_SPACE, place)
                 for buffer, known in zip((table.IN_X, table.IN_OUTPUT), columns, strict=True):
@@ -154,7 +167,7 @@ class Recorder:
             begun.add(step.a)
             row[table.ADD_B] = step.b in begun
             begun |= set(step.reads())
-            if step.op == table.PRODUCT:
+            if step.op in (table.PRODUCT, table.EMBEDDING, *table.NORMS):
                 row[[table.ADD_WEIGHT, table.ADD_BIAS]] = step.weight in trained, step.bias in trained
                 trained |= {step.weight, step.bias}
         for row, step in zip(rows[1:of_value], steps, strict=True):

@@ -16,6 +16,7 @@ from .callbacks import Run, as_callback
 from .checks import as_real, positive_int, positive_number
 from .history import History
 from .kernels import losses
+from .kernels import program as table
 from .kernels import training as native
 from .losses import Loss, MultiLoss, as_weights
 from .metrics import get_metric
@@ -334,6 +335,12 @@ class Epoch:
         self.program = network._program_for(data.x)
         self.batch_size = len(data.x) if optimizer.full_batch else min(batch_size, len(data.x))
         self.accumulate = accumulate
+        last = len(data.x) % self.batch_size or self.batch_size
+        if last == 1 and self.program.has(table.BATCH_NORM):
+            raise ValueError(
+                f"{network}: {len(data.x)} samples in batches of {self.batch_size} leave one alone, and BatchNorm1d needs "
+                f"two for their variance; choose another batch_size"
+            )
         optimizer.steps_per_epoch = -(-len(data.x) // (self.batch_size * accumulate))
         self.given = arguments(network, self.program, data, optimizer, self.batch_size)
         seconds = 6e-9 * self.batch_size * accumulate * (self.program.multiplications + 1)
@@ -425,14 +432,17 @@ def as_data(network: Network, x: Any, y: Any, loss: Loss, sample_weight: ArrayLi
     """x and y as the kernels take them, checked against the network and each other; targets' values are not."""
     x = network._join(x)
     program, n = network._program_for(x), len(x)
+    wrong = table.wrong_index(program.table, x)
+    if wrong:
+        raise ValueError(f"{network}: {wrong}")
     if n == 0:
         raise ValueError(f"{network}: x has shape {x.shape}; give at least one sample")
     if not isinstance(loss, MultiLoss):
         y = as_real(network._join_targets(y), network, "y")
         if y.shape[:1] != x.shape[:1]:
             raise ValueError(f"{network}: x has shape {x.shape}, y {y.shape}; give one target for each sample")
-    target, labels, table = loss.as_targets(y, widths(network, program, loss), n, x.dtype)
-    return Data(x, target, labels, table, as_weights(sample_weight, n, x.dtype, loss), y)
+    target, labels, table_of_losses = loss.as_targets(y, widths(network, program, loss), n, x.dtype)
+    return Data(x, target, labels, table_of_losses, as_weights(sample_weight, n, x.dtype, loss), y)
 
 
 def widths(network: Network, program: Program, loss: Loss) -> list[int]:

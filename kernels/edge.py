@@ -18,7 +18,7 @@ from fastfc.kernels.cache import KernelCache, compile_lock
 from fastfc.kernels.entry import builtin
 from fastfc.kernels.simd import address, call_through_cell, define_symbol
 
-OK, BAD_SHAPE, OVERLAP, BAD_LABEL, BAD_PROBABILITY, NO_STATE, NO_MEMORY, BAD_PREDICTION = range(8)
+OK, BAD_SHAPE, OVERLAP, BAD_LABEL, BAD_PROBABILITY, NO_STATE, NO_MEMORY, BAD_PREDICTION, BAD_INDEX, ONE_SAMPLE = range(10)
 WRONG_PREDICTION = (
     "BCELoss takes probabilities in [0, 1] (put Sigmoid() last, or use BCEWithLogitsLoss), "
     "GaussianNLLLoss variances that are not negative (make them with Softplus())"
@@ -89,6 +89,10 @@ def check(status):
         raise ValueError("fastfc: the optimizer remembers nothing of this network; call optimizer.prepare(net) first")
     if status == NO_MEMORY:
         raise MemoryError("fastfc: no memory for copies of blocks of the matrices")
+    if status == BAD_INDEX:
+        raise ValueError("fastfc: an Embedding was given what is no whole number, or not one of a row of its table")
+    if status == ONE_SAMPLE:
+        raise ValueError("fastfc: BatchNorm1d needs at least two samples to train, for their variance")
 
 
 natives: dict[str, "Native"] = {}
@@ -250,14 +254,16 @@ class Kernel(Native):
     result : Numba type
     in_place : str, optional
         The argument that the output may be.
+    wrong_index : callable, optional
+        What BAD_INDEX means, as text, from all arrays.
     """
 
-    def __init__(self, function, specification, *scalars, result=types.int64, in_place=None):
+    def __init__(self, function, specification, *scalars, result=types.int64, in_place=None, wrong_index=None):
         read, _, written = specification.partition("->")
         find = re.compile(r"\w+(?::\w+)?\[[\w, ]*\]").findall
         self.arguments = [Argument(text, False) for text in find(read)]
         self.arguments += [Argument(text, True) for text in find(written)]
-        self.in_place = in_place
+        self.in_place, self.wrong_index = in_place, wrong_index
         self.call = self.explain  # from the first call on, a builtin function
         super().__init__(
             function,
@@ -313,6 +319,10 @@ class Kernel(Native):
             raise ValueError(f"{self.name}: the optimizer remembers nothing of this network; prepare it first")
         if status == NO_MEMORY:
             raise MemoryError(f"{self.name}: no memory left for copies of blocks of the matrices")
+        if status == BAD_INDEX:
+            raise ValueError(f"{self.name}: {self.wrong_index(*arrays)}")
+        if status == ONE_SAMPLE:
+            raise ValueError(f"{self.name}: BatchNorm1d needs at least two samples to train, for their variance")
         return value
 
     def run(self, arrays, scalars):

@@ -12,6 +12,9 @@ memory in which everything is counted in numbers per sample.
     scale         y = c a             da = c dy
     place         y[:, columns] = a   da = dy[:, columns]
 
+and what has files of its own: `dropout`, `embedding` and, in `norms`, layer norm, rms norm, batch norm and
+standardise.
+
 Backward runs the steps in reverse, each multiplying what it receives by its local gradient (the chain rule);
 what several steps contribute to one gradient is added in that order.
 """
@@ -21,7 +24,18 @@ from numba import njit, prange, types
 
 from fastfc.kernels.activations import DERIVATIVE, IDENTITY, NONE, Activation, _activation_backward, _activation_forward
 from fastfc.kernels.bias_grad import _dense_bias_grad
-from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, kernel, native, overlaps
+from fastfc.kernels.dropout import drop, key
+from fastfc.kernels.edge import (
+    BAD_SHAPE,
+    NO_MEMORY,
+    OK,
+    ONE_SAMPLE,
+    OVERLAP,
+    kernel,
+    native,
+    overlaps,
+)
+from fastfc.kernels.embedding import look_up, look_up_backward
 from fastfc.kernels.gemm import (
     Matrix,
     element,
@@ -31,6 +45,20 @@ from fastfc.kernels.gemm import (
     matrix_type,
     transposed,
     zeros,
+)
+from fastfc.kernels.norms import (
+    INVERSE,
+    MEAN,
+    batch_norm_backward,
+    clear,
+    column_moments,
+    divide_columns,
+    kept_row,
+    normalise_columns,
+    normalise_rows,
+    normalise_rows_backward,
+    running_factor,
+    update_running,
 )
 from fastfc.kernels.simd import (
     allocate,
@@ -56,14 +84,17 @@ from fastfc.kernels.weight_grad import _dense_weight_grad
 COLUMNS = 17
 # columns of the header
 STEPS, INPUTS, OUTPUTS, PARAMETERS, PREDICT_SPACE, TRAIN_SPACE = range(6)
-# columns of a step; WEIGHT and BIAS are places in the vector of parameters, BIAS is NO_BIAS without one; TRANSPOSED
-# tells that the weight lies there as its transpose; FACTOR and FACTOR_2 are bits of the numbers in its formula. ADD_
-# tells to add to a gradient. DERIVE_A is the step that made a, if the derivative of its activation is done with the
-# gradient of a: that step is DERIVED
-OP, CODE, A, B, Y, WEIGHT, BIAS, TRANSPOSED, FIRST_COLUMN, FACTOR, FACTOR_2 = range(11)
+# columns of a step; WEIGHT and BIAS are places in the vector of parameters, NOWHERE for none; TRANSPOSED tells that the
+# weight lies there as its transpose; FACTOR and FACTOR_2 are the bits of a step's numbers; ADD_ tells to add to a
+# gradient. NUMBER is the first column of `place`, the seed of dropout, the rows of an embedding's table, the place of
+# batch norm's running statistics; B of a norm is where it keeps statistics. DERIVE_A is the step that made a, if the
+# derivative of its activation is done with the gradient of a: that step is DERIVED
+OP, CODE, A, B, Y, WEIGHT, BIAS, TRANSPOSED, NUMBER, FACTOR, FACTOR_2 = range(11)
 ADD_A, ADD_B, ADD_WEIGHT, ADD_BIAS, DERIVE_A, DERIVED = range(11, COLUMNS)
-NO_BIAS = -1
+NOWHERE = -1
 PRODUCT, ACTIVATION, ADD, MULTIPLY, SCALE, PLACE = range(6)
+DROPOUT, LAYER_NORM, RMS_NORM, BATCH_NORM, STANDARDIZE, EMBEDDING = range(6, 12)
+NORMS = LAYER_NORM, RMS_NORM, BATCH_NORM
 # columns of a value: its width; and for each of the three purposes where it is, and from which number per sample on
 WIDTH = 0
 PREDICTING, TRAINING, GRADIENT = 1, 3, 5
@@ -80,10 +111,14 @@ def table_type():
     return types.Array(types.int64, 2, "A", readonly=True, aligned=False)
 
 
+# Rows that each value has room for at least: every value then begins at a multiple of 64 bytes.
+LEAST_ROWS = 16
+
+
 @njit
 def padded(n):
-    """Rows that each value has room for: every value then begins at a multiple of 64 bytes."""
-    return (n + 15) // 16 * 16
+    """Rows that each value has room for."""
+    return (n + LEAST_ROWS - 1) // LEAST_ROWS * LEAST_ROWS
 
 
 @njit
@@ -174,6 +209,31 @@ def derivative(f):
     return Activation(f.code + DERIVATIVE, f.a, f.b)
 
 
+def looked_up(program):
+    """(first column, columns, rows of the table, its width) of each embedding that reads x."""
+    found = []
+    for s in range(1, 1 + program[0, STEPS]):
+        a, y = program[s, A], program[s, Y]
+        if program[s, OP] == EMBEDDING and program[a, PREDICTING] == IN_X:
+            first, columns = map(int, (program[a, PREDICTING + 1], program[a, WIDTH]))
+            found.append((first, columns, int(program[s, NUMBER]), int(program[y, WIDTH]) // columns))
+    return found
+
+
+def wrong_index(program, x):
+    """What is wrong with the indices that x holds for embeddings, as text; empty if nothing is."""
+    for first, columns, rows, wide in looked_up(program):
+        some = x[:, first : first + columns]
+        wrong = some[~((some >= 0) & (some < rows) & (some == np.floor(some)))]
+        if wrong.size:
+            return f"x holds {wrong[0]:g}, but Embedding({rows}, {wide}) takes whole numbers from 0 to {rows - 1}"
+    return ""
+
+
+def computed_index(program, x):
+    return wrong_index(program, x) or "what a network computes for an Embedding is no row of its table"
+
+
 @njit
 def operands(program, s, purpose, n, x, output, space):
     """Of step s: a, b and y, the columns of y that a fills in case of `place`; and their number."""
@@ -181,7 +241,7 @@ def operands(program, s, purpose, n, x, output, space):
     b = locate(program, program[s, B], purpose, n, x, output, space)
     y = locate(program, program[s, Y], purpose, n, x, output, space)
     if program[s, OP] == PLACE:
-        return a, b, Matrix(element(y, 0, program[s, FIRST_COLUMN]), y.row, y.column), program[program[s, A], WIDTH]
+        return a, b, Matrix(element(y, 0, program[s, NUMBER]), y.row, y.column), program[program[s, A], WIDTH]
     return a, b, y, program[program[s, Y], WIDTH]
 
 
@@ -205,7 +265,7 @@ def run_forward(params, program, x, output, space, n, purpose, draw, parts, leas
         if op == PRODUCT:
             i = program[program[s, A], WIDTH]
             weight = weight_of(program, s, params, i, o)
-            bias = zeros(y) if program[s, BIAS] == NO_BIAS else Matrix(at(params, program[s, BIAS] * size), 0, size)
+            bias = zeros(y) if program[s, BIAS] == NOWHERE else Matrix(at(params, program[s, BIAS] * size), 0, size)
             found = forward_product(
                 y, a, weight, bias, n, o, i, activation_of(program, s), pay(parts, least, n * i * o)
             )
@@ -214,8 +274,21 @@ def run_forward(params, program, x, output, space, n, purpose, draw, parts, leas
             found = _activation_forward(view(a, n, o), view(y, n, o), f.code, f.a, f.b)
         elif op == MULTIPLY:
             gate(n, o, a, b, 1.0, y, False)
+        elif op == DROPOUT and purpose == TRAINING:
+            found = drop(a, y, n, o, key(program[s, NUMBER], s, draw), number(program, s, FACTOR), False)
+        elif op in (LAYER_NORM, RMS_NORM):
+            weight, bias, eps = program[s, WEIGHT], program[s, BIAS], number(program, s, FACTOR)
+            found = normalise_rows(params, a, y, b, n, o, weight, bias, op == LAYER_NORM, eps)
+        elif op == BATCH_NORM:
+            found = batch_norm(params, program, s, a, y, b.data, n, o, purpose)
+        elif op == STANDARDIZE:
+            mean, spread = at(params, program[s, WEIGHT] * size), at(params, (program[s, WEIGHT] + o) * size)
+            found = normalise_columns(params, mean, spread, a, y, n, o, -1, -1, True)
+        elif op == EMBEDDING:
+            i = program[program[s, A], WIDTH]
+            found = look_up(at(params, program[s, WEIGHT] * size), a, y, n, i, o // i, program[s, NUMBER])
         else:
-            gate(n, o, a, ones, number(program, s, FACTOR), y, False)
+            gate(n, o, a, ones, 1.0 if op == DROPOUT else number(program, s, FACTOR), y, False)
             if op == ADD:
                 gate(n, o, b, ones, 1.0, y, True)
         if found != OK:
@@ -228,6 +301,21 @@ def weight_of(program, s, params, i, o):
     """The weight of a product, (i, o), in a vector of parameters or gradients."""
     data = at(params, program[s, WEIGHT] * itemsize(params))
     return transposed(dense(o, i, data)) if program[s, TRANSPOSED] else dense(i, o, data)
+
+
+@njit
+def batch_norm(params, program, s, x, y, kept, n, o, purpose):
+    """By the batch's statistics in training, by the running ones in prediction."""
+    buffers, mean, eps = program[s, NUMBER], kept_row(kept, MEAN, o), number(program, s, FACTOR)
+    if purpose == PREDICTING:
+        mean = at(params, buffers * itemsize(params))
+        running_factor(params, buffers, kept, o, eps)
+    elif n == 1:
+        return ONE_SAMPLE
+    elif n > 1:
+        column_moments(kept, x, n, o, eps)
+    weight, bias = program[s, WEIGHT], program[s, BIAS]
+    return normalise_columns(params, mean, kept_row(kept, INVERSE, o), x, y, n, o, weight, bias, False)
 
 
 @native(
@@ -264,7 +352,7 @@ def run_backward(
             weight_grad = view(weight_of(program, s, grads, i, o), i, o)
             some = pay(parts, least, n * i * o)
             found += _dense_weight_grad(view(a, n, i), dz, weight_grad, add or program[s, ADD_WEIGHT], some)
-            if program[s, BIAS] != NO_BIAS:
+            if program[s, BIAS] != NOWHERE:
                 bias_grad = vector(at(grads, program[s, BIAS] * size), o)
                 found += _dense_bias_grad(dz, bias_grad, add or program[s, ADD_BIAS], pay(parts, least, 2 * n * o))
             if a_wanted:
@@ -279,6 +367,29 @@ def run_backward(
                 found = _activation_backward(view(y, n, o), view(grad_y, n, o), view(target, n, o), f.code, f.a, f.b)
                 if add_a:
                     gate(n, o, grad_y, ones, 1.0, grad_a, True)
+        elif op == DROPOUT:
+            if a_wanted:
+                found = drop(grad_y, grad_a, n, o, key(program[s, NUMBER], s, draw), number(program, s, FACTOR), add_a)
+        elif op in (LAYER_NORM, RMS_NORM):
+            weight, bias, more = program[s, WEIGHT], program[s, BIAS], add or program[s, ADD_WEIGHT]
+            found = normalise_rows_backward(
+                params, grads, a, grad_y, grad_a, b, n, o, weight, bias, op == LAYER_NORM, more, a_wanted, add_a
+            )
+        elif op == BATCH_NORM:
+            weight, bias, more = program[s, WEIGHT], program[s, BIAS], add or program[s, ADD_WEIGHT]
+            found = batch_norm_backward(
+                params, grads, b.data, a, grad_y, grad_a, n, o, weight, bias, program[s, NUMBER], more, a_wanted, add_a
+            )
+        elif op == STANDARDIZE:
+            spread, mean_grad = (program[s, WEIGHT] + o) * size, at(grads, program[s, WEIGHT] * size)
+            clear(mean_grad, 2 * o)
+            if a_wanted:
+                found = divide_columns(at(params, spread), grad_y, grad_a, n, o, add_a)
+        elif op == EMBEDDING:
+            i, more, rows = program[program[s, A], WIDTH], add or program[s, ADD_WEIGHT], program[s, NUMBER]
+            found = look_up_backward(at(grads, program[s, WEIGHT] * size), a, grad_y, n, i, o // i, rows, more)
+            if a_wanted and not add_a:
+                gate(n, i, zeros(grad_a), ones, 1.0, grad_a, False)
         else:
             if a_wanted:
                 c = number(program, s, FACTOR)
@@ -315,11 +426,15 @@ def predict_threads(params, program, x, out, parts):
     failed = 0
     for p in prange(parts):
         rows = part(p, parts, x.shape[0])
-        failed += predict(params, program, x[rows], out[rows], 1, 1)
-    return NO_MEMORY if failed else OK
+        failed = max(failed, predict(params, program, x[rows], out[rows], 1, 1))
+    return failed
 
 
-@kernel("params[p], program:int64[t, c], x[n, i] -> out[n, o]", *[types.int64] * 2)
+@kernel(
+    "params[p], program:int64[t, c], x[n, i] -> out[n, o]",
+    *[types.int64] * 2,
+    wrong_index=lambda params, program, x, out: computed_index(program, x),
+)
 def predict(params, program, x, out, parts, least):
     """out = the network's output, by blocks of rows that go through all layers.
 
@@ -349,12 +464,21 @@ def predict(params, program, x, out, parts, least):
 
 
 @njit
-def settle(tape):
-    """After a forward, or a step, that went well: count it."""
+def settle(params, program, space, n, tape):
+    """After a forward, or a step, that went well: count it, and remember what batch norm saw."""
     tape[1] += 1
+    for s in range(1, 1 + program[0, STEPS]):
+        if program[s, OP] == BATCH_NORM and n > 1:
+            kept = at(space, room(program[program[s, B], TRAINING + 1], n) * itemsize(space))
+            momentum, o = number(program, s, FACTOR_2), program[program[s, Y], WIDTH]
+            update_running(params, program[s, NUMBER], kept, n, o, momentum)
 
 
-@kernel("x[n, i], program:int64[t, c] -> params[p], out[n, o], space[s], tape:int64[two]", *[types.int64] * 2)
+@kernel(
+    "x[n, i], program:int64[t, c] -> params[p], out[n, o], space[s], tape:int64[two]",
+    *[types.int64] * 2,
+    wrong_index=lambda x, program, *rest: computed_index(program, x),
+)
 def forward(x, program, params, out, space, tape, parts, least):
     """out = the network's output; space keeps what `backward` needs."""
     found, n = fits(params, program, x, out), x.shape[0]
@@ -363,7 +487,7 @@ def forward(x, program, params, out, space, tape, parts, least):
     y, data, draw = matrix(out), pointer(space), tape[1] + 1
     found = run_forward(pointer(params), program, matrix(x), y, data, n, TRAINING, draw, parts, least)
     if found == OK:
-        settle(tape)
+        settle(pointer(params), program, pointer(space), n, tape)
     return found
 
 
@@ -410,7 +534,7 @@ def forward_saving(x, program, params, out, space, tape):
     found = run_forward(pointer(params), program, x_kept, y, pointer(space), n, TRAINING, tape[1] + 1, 1, 1)
     gate(n, out.shape[1], y, ones, 1.0, matrix(out), False)
     if found == OK:
-        settle(tape)
+        settle(pointer(params), program, pointer(space), n, tape)
     return found
 
 

@@ -13,7 +13,7 @@ from fastfc.kernels.gemm import element, matrix
 from fastfc.kernels.gradient import Objective, run_gradient
 from fastfc.kernels.losses import CLASSES, RESULT
 from fastfc.kernels.optimizers import update
-from fastfc.kernels.program import INPUTS, OUTPUTS, PARAMETERS, dense, kept, reserve, row, settle
+from fastfc.kernels.program import INPUTS, OUTPUTS, PARAMETERS, computed_index, dense, kept, reserve, row, settle
 from fastfc.kernels.simd import fetch, itemsize, load, load_first, pointer, store, store_first, width
 
 # Samples are gathered while those that come so many later are fetched: in a random order no processor foresees them.
@@ -45,7 +45,7 @@ def training_fits(program, x, target, labels, weights, losses, params, grads, sp
     samples, classes = x.shape[0], 0
     for i in range(losses.shape[0]):
         classes += losses[i, CLASSES] != 0.0
-    if labels.size != classes * samples or (target.shape[0] != samples and target.shape[1] > 0):
+    if labels.size not in (0, classes * samples) or (target.shape[0] != samples and target.shape[1] > 0):
         return BAD_SHAPE
     if x.shape[1] != program[0, INPUTS] or params.size != program[0, PARAMETERS] or grads.size != params.size:
         return BAD_SHAPE
@@ -63,6 +63,7 @@ def training_fits(program, x, target, labels, weights, losses, params, grads, sp
     "segments:float64[s, f] -> params[p], grads[p], state[r, q], count:int64[two], space[z], tape:int64[two]",
     *[types.int64] * 3,
     result=RESULT,
+    wrong_index=lambda x, program, *rest: computed_index(program, x),
 )
 def step(
     x, program, target, labels, weights, losses, hyper, segments, params, grads, state, count, space, tape,
@@ -83,7 +84,7 @@ def step(
     if found == OK:
         found = update(grads, hyper, segments, params, state, count, optimizer, 1.0)
     if found == OK:
-        settle(tape)
+        settle(pointer(params), program, pointer(space), n, tape)
     return found, value
 
 
@@ -93,6 +94,7 @@ def step(
     "order:int64[y]",
     *[types.int64] * 7,
     result=RESULT,
+    wrong_index=lambda x, program, *rest: computed_index(program, x),
 )
 def steps(
     x, program, target, labels, weights, losses, hyper, segments, params, grads, state, count, space, tape, order,
@@ -138,7 +140,7 @@ def steps(
             waiting = 0
         if found != OK:
             break
-        settle(tape)
+        settle(pointer(params), program, pointer(space), n, tape)
         sum_of_losses += total
     keep_alive(labels_batch)
     keep_alive(weights_batch)

@@ -45,7 +45,7 @@ class Memory:
         assert {self.cells.get(cell) for cell in self.span(value, purpose)} == {owner}
 
     def columns(self, row):
-        first = row[native.FIRST_COLUMN]
+        first = row[native.NUMBER]
         return slice(first, first + self.rows[row[native.A], native.WIDTH]) if row[native.OP] == PLACE else slice(None)
 
     def operands(self, row):

@@ -1,0 +1,56 @@
+"""Dropout."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .kernels import program as native
+from .kernels.activations import IDENTITY
+from .layers import Layer
+from .norms import fraction
+from .program import Recorder
+
+
+class Dropout(Layer):
+    """y = x m / (1 − p) in training, with a mask m that is 0 with probability p, else 1; y = x in `predict`.
+
+    Backward is dL/dx = dL/dy ⊙ m / (1 − p), with the mask of the latest forward. `forward`, `train_step` and
+    `fit` count as training. The mask of an element is a hash of the seed, the place of the layer in the network, the
+    number of forwards so far and the element's place in the batch: the same for float32 and float64, any
+    processor and any number of threads.
+
+    Parameters
+    ----------
+    p : float
+        From 0 to 1, the part of the elements that is dropped.
+    seed : int, numpy.random.Generator or None
+
+    References
+    ----------
+    N. Srivastava, G. Hinton, A. Krizhevsky, I. Sutskever, R. Salakhutdinov, "Dropout: a simple way to prevent neural
+    networks from overfitting", JMLR 15, 2014. J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
+    SC 2011, for numbers from counters.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> layer = fc.Dropout(0.5, seed=1)
+    >>> layer.forward([[1, 2, 3, 4, 5, 6]])
+    array([[0., 4., 6., 0., 0., 0.]], dtype=float32)
+    >>> layer.backward([[1, 1, 1, 1, 1, 1]])
+    array([[0., 2., 2., 0., 0., 0.]], dtype=float32)
+    >>> layer.predict([1, 2, 3, 4, 5, 6])
+    array([1., 2., 3., 4., 5., 6.], dtype=float32)
+    """
+
+    def __init__(self, p: float = 0.5, seed: int | np.random.Generator | None = None) -> None:
+        self.p = fraction(p, "Dropout", "p")
+        self.seed = int(np.random.default_rng(seed).integers(1 << 63))
+
+    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
+        if self.p == 0:
+            return recorder.activation(value, IDENTITY, alone)
+        return recorder.step(native.DROPOUT, value, number=self.seed, factor=self.p)
+
+    def __repr__(self) -> str:
+        return f"Dropout({self.p:g})"

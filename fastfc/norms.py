@@ -1,0 +1,286 @@
+"""Normalisation layers: along each sample (`LayerNorm`, `RMSNorm`) or over a batch (`BatchNorm1d`)."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .checks import as_floats, float_dtype, positive_int, positive_number
+from .kernels import norms
+from .kernels import program as native
+from .layers import Layer, aligned_zeros
+from .program import Recorder
+
+
+def row(name: str, of: str = "params") -> Any:
+    """Property of PerFeature: one of its rows, None if it has no such one; assigning copies the values into place."""
+
+    def get(self: PerFeature) -> NDArray[Any] | None:
+        return self._row(name, of)
+
+    def assign(self: PerFeature, value: ArrayLike) -> None:
+        values, view = as_floats(value, self.dtype, self, name), get(self)
+        if view is None:
+            raise AttributeError(f"{self} has no {name}")
+        if values.shape != view.shape:
+            raise ValueError(f"{self}: {name} has shape {view.shape}, got values of shape {values.shape}")
+        view[...] = values
+
+    return property(get, assign)
+
+
+class PerFeature(Layer):
+    """Base of the layers whose parameters and buffers are rows of one number for each feature.
+
+    Attributes
+    ----------
+    in_features, out_features : int
+    """
+
+    in_features: int
+    out_features: int
+
+    def __init__(
+        self, features: int, trained: tuple[str, ...], buffers: tuple[str, ...], dtype: Any, name: str | None
+    ) -> None:
+        kind = type(self).__name__
+        self.in_features = self.out_features = positive_int(features, kind, "features")
+        self.name = name
+        self._trained_rows, self._buffer_rows = trained, buffers
+        size, dtype = len(trained + buffers) * self.in_features, float_dtype(dtype, kind)
+        self._bind(aligned_zeros(size, dtype), aligned_zeros(size, dtype))
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        return self.params.dtype if self.params.size else None
+
+    def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
+        return [(name, self._row(name), self._row(name, "grads")) for name in self._trained_rows]
+
+    def named_buffers(self) -> list[tuple[str, NDArray[Any]]]:
+        return [(name, self._row(name)) for name in self._buffer_rows]
+
+    def _row(self, name: str, of: str = "params") -> Any:
+        first = self._place(name, 0)
+        return None if first < 0 else getattr(self, of)[first : first + self.in_features]
+
+    def _place(self, name: str, first: int) -> int:
+        """Where a row is in the vector of parameters if ours begin at `first`, -1 if there is none."""
+        rows = self._trained_rows + self._buffer_rows
+        return first + rows.index(name) * self.in_features if name in rows else -1
+
+    def _check_width(self, recorder: Recorder, value: int) -> None:
+        if recorder.widths[value] != self.in_features:
+            raise ValueError(f"{self} takes {self.in_features} numbers per sample, got {recorder.widths[value]}")
+
+    def __repr__(self) -> str:
+        dtype = "" if self.dtype in (None, np.float32) else f", dtype={self.dtype}"
+        name = "" if self.name is None else f", name={self.name!r}"
+        return f"{type(self).__name__}({self.in_features}{dtype}{name})"
+
+
+class LayerNorm(PerFeature):
+    """y = (x − μ) / √(σ² + ε) · γ + β, with mean μ and variance σ² (biased) of each sample's features.
+
+    With x̂ = (x − μ) / √(σ² + ε), g = dL/dy and means over a sample's features,
+    dL/dx = (γ g − mean(γ g) − x̂ mean(γ g x̂)) / √(σ² + ε), dL/dγ = Σ g x̂ and dL/dβ = Σ g over the samples.
+
+    Parameters
+    ----------
+    features : int
+    eps : float
+        ε, not negative.
+    elementwise_affine : bool
+        Whether there is a weight γ, first 1.
+    bias : bool
+        Whether there is a bias β, first 0, if there is a weight.
+    dtype : np.float32 or np.float64
+    name : str, optional
+        Shown in errors, summaries and reports.
+
+    Attributes
+    ----------
+    weight, bias, weight_grad, bias_grad : (features,) arrays, or None
+        Views of `params` and `grads`. Assigning to one copies the values into place.
+
+    References
+    ----------
+    J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer normalization", arXiv:1607.06450, 2016.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> fc.LayerNorm(4, eps=0).predict([1, 1, 3, 3])
+    array([-1., -1.,  1.,  1.], dtype=float32)
+    """
+
+    weight, bias, weight_grad, bias_grad = row("weight"), row("bias"), row("weight", "grads"), row("bias", "grads")
+
+    def __init__(
+        self,
+        features: int,
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        *,
+        dtype: Any = np.float32,
+        name: str | None = None,
+    ) -> None:
+        self.eps = positive_number(eps, "LayerNorm", "eps", or_zero=True)
+        trained = (("weight", "bias") if bias else ("weight",)) if elementwise_affine else ()
+        super().__init__(features, trained, (), dtype, name)
+        if elementwise_affine:
+            self.weight = np.ones(self.in_features)
+
+    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
+        self._check_width(recorder, value)
+        weight, bias = self._place("weight", first), self._place("bias", first)
+        return recorder.norm(native.LAYER_NORM, value, 2, weight=weight, bias=bias, factor=self.eps)
+
+
+class RMSNorm(PerFeature):
+    """y = x / √(mean(x²) + ε) · γ, with the mean over each sample's features.
+
+    With r = 1 / √(mean(x²) + ε) and g = dL/dy, dL/dx = r (γ g − x r mean(γ g x r)) and dL/dγ = Σ g x r.
+
+    Parameters
+    ----------
+    features : int
+    eps : float, optional
+        ε, not negative; by default the machine epsilon of the dtype.
+    elementwise_affine : bool
+        Whether there is a weight γ, first 1.
+    dtype : np.float32 or np.float64
+    name : str, optional
+        Shown in errors, summaries and reports.
+
+    Attributes
+    ----------
+    weight, weight_grad : (features,) arrays, or None
+
+    References
+    ----------
+    B. Zhang, R. Sennrich, "Root mean square layer normalization", NeurIPS 2019.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> fc.RMSNorm(4).predict([3, 3, -3, -3])
+    array([ 1.,  1., -1., -1.], dtype=float32)
+    """
+
+    weight, weight_grad = row("weight"), row("weight", "grads")
+
+    def __init__(
+        self,
+        features: int,
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+        *,
+        dtype: Any = np.float32,
+        name: str | None = None,
+    ) -> None:
+        self.eps = None if eps is None else positive_number(eps, "RMSNorm", "eps", or_zero=True)
+        super().__init__(features, ("weight",) if elementwise_affine else (), (), dtype, name)
+        if elementwise_affine:
+            self.weight = np.ones(self.in_features)
+
+    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
+        self._check_width(recorder, value)
+        eps = -1.0 if self.eps is None else self.eps
+        return recorder.norm(native.RMS_NORM, value, 2, weight=self._place("weight", first), bias=-1, factor=eps)
+
+
+class BatchNorm1d(PerFeature):
+    """y = (x − μ) / √(σ² + ε) · γ + β, with mean μ and variance σ² of each feature.
+
+    `forward` and training take μ and σ² (biased) of the batch, and move the running statistics towards them:
+    running = (1 − momentum) running + momentum · (μ, unbiased variance). `predict` takes the running statistics.
+    With x̂ = (x − μ) / √(σ² + ε), g = dL/dy and means over the batch, dL/dγ = Σ g x̂, dL/dβ = Σ g and
+    dL/dx = γ (g − mean(g) − x̂ mean(g x̂)) / √(σ² + ε).
+
+    Parameters
+    ----------
+    features : int
+    eps : float
+        ε, not negative.
+    momentum : float
+        From 0 to 1.
+    affine : bool
+        Whether there are a weight γ, first 1, and a bias β, first 0.
+    dtype : np.float32 or np.float64
+    name : str, optional
+        Shown in errors, summaries and reports.
+
+    Attributes
+    ----------
+    weight, bias, weight_grad, bias_grad : (features,) arrays, or None
+    running_mean, running_var : (features,) arrays
+        Part of `params`, with gradients of 0, and not changed by optimizers. First 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        By training and `forward` with a batch of one sample, which has no variance.
+
+    References
+    ----------
+    S. Ioffe, C. Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate
+    shift", ICML 2015.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> layer = fc.BatchNorm1d(1, eps=0, momentum=0.5)
+    >>> layer.forward([[1], [3]])
+    array([[-1.],
+           [ 1.]], dtype=float32)
+    >>> layer.running_mean, layer.running_var
+    (array([1.], dtype=float32), array([1.5], dtype=float32))
+    """
+
+    weight, bias, weight_grad, bias_grad = row("weight"), row("bias"), row("weight", "grads"), row("bias", "grads")
+    running_mean, running_var = row("running_mean"), row("running_var")
+
+    def __init__(
+        self,
+        features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+        *,
+        dtype: Any = np.float32,
+        name: str | None = None,
+    ) -> None:
+        self.eps = positive_number(eps, "BatchNorm1d", "eps", or_zero=True)
+        self.momentum = fraction(momentum, "BatchNorm1d", "momentum")
+        super().__init__(features, ("weight", "bias") if affine else (), ("running_mean", "running_var"), dtype, name)
+        if affine:
+            self.weight = np.ones(self.in_features)
+        self.running_var = np.ones(self.in_features)
+
+    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
+        self._check_width(recorder, value)
+        return recorder.norm(
+            native.BATCH_NORM,
+            value,
+            norms.COLUMN_ROWS * self.in_features / native.LEAST_ROWS,
+            weight=self._place("weight", first),
+            bias=self._place("bias", first),
+            number=self._place("running_mean", first),
+            factor=self.eps,
+            factor_2=self.momentum,
+        )
+
+
+def fraction(value: Any, owner: object, what: str) -> float:
+    """A number from 0 to 1."""
+    if not isinstance(value, Real):
+        raise TypeError(f"{owner}: {what} must be a number, got {value!r}")
+    number = float(value)
+    if not 0 <= number <= 1:
+        raise ValueError(f"{owner}: {what} must lie in [0, 1], got {value}")
+    return number
