@@ -15,7 +15,23 @@ from .gradcheck import check_gradients, numerical_gradient
 from .graph import Graph, Input, concatenate
 from .initializers import He, Xavier, Zeros
 from .layers import Linear
-from .losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
+from .losses import (
+    BCELoss,
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    CustomLoss,
+    GaussianNLLLoss,
+    HuberLoss,
+    KLDivLoss,
+    L1Loss,
+    MSELoss,
+    MultiLoss,
+    MultiMarginLoss,
+    NLLLoss,
+    PoissonNLLLoss,
+    QuantileLoss,
+    SmoothL1Loss,
+)
 from .network import MLP, Sequential
 from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, RMSprop
 from .training import History
@@ -26,20 +42,32 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "BCELoss",
     "BCEWithLogitsLoss",
     "CrossEntropyLoss",
+    "CustomLoss",
+    "GaussianNLLLoss",
     "Graph",
     "He",
     "History",
+    "HuberLoss",
     "Identity",
     "Input",
+    "KLDivLoss",
+    "L1Loss",
     "Linear",
     "Lion",
     "MSELoss",
+    "MultiLoss",
+    "MultiMarginLoss",
+    "NLLLoss",
+    "PoissonNLLLoss",
+    "QuantileLoss",
     "RMSprop",
     "ReLU",
     "Sequential",
     "Sigmoid",
+    "SmoothL1Loss",
     "Softmax",
     "Tanh",
     "Xavier",

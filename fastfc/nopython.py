@@ -54,7 +54,7 @@ class LayerType(FromHandle):
 class LossType(FromHandle):
     def __init__(self, code):
         self.code = code
-        super().__init__(f"Loss {code}", {})
+        super().__init__(f"Loss {code}", {"losses": types.Array(types.float64, 2, "C")})
 
 
 class OptimizerType(FromHandle):

@@ -20,8 +20,8 @@ from fastfc.kernels.simd import address, call_through_cell, define_symbol
 
 OK, BAD_SHAPE, OVERLAP, BAD_LABEL, BAD_PROBABILITY, NO_STATE, NO_MEMORY, BAD_PREDICTION = range(8)
 WRONG_PREDICTION = (
-    "BCELoss takes probabilities in [0, 1] (put Sigmoid() last, or use BCEWithLogitsLoss), GaussianNLLLoss variances that "
-    "are not negative (make them with Softplus())"
+    "BCELoss takes probabilities in [0, 1] (put Sigmoid() last, or use BCEWithLogitsLoss), "
+    "GaussianNLLLoss variances that are not negative (make them with Softplus())"
 )
 DTYPES = {np.dtype("f4"): types.float32, np.dtype("f8"): types.float64}
 

@@ -16,7 +16,7 @@ and by rows, z a row of the prediction, y its class or its probabilities of clas
 
     cross entropy     Σ q (log Σ eᶻ − z), q = v ((1 − a) y + a / o)      softmax(z) Σ q − q
     nll               −v_y z_y                                           −v_y at the class
-    multi margin      v_y Σ max(0, a − z_y + z)ᵇ / o over the others     v_y b max(…)ᵇ⁻¹ / o, less their sum at the class
+    multi margin      v_y Σ max(0, a − z_y + z)ᵇ / o over the others     v_y b max(…)ᵇ⁻¹ / o, −Σ of these at the class
 
 The mean divides the sum of w L by the sum of w, and by the columns of a pointwise target; cross entropy of classes and
 nll by the sum of w v_y. Sums are in registers for a block of whole rows, then in float64, in the order of the rows.
@@ -63,21 +63,24 @@ from fastfc.kernels.simd import (
     stack,
     store_first,
     suffix,
+    view,
     where_less,
     where_less_equal,
     width,
     write,
 )
 
-# columns of the table. CLASSES: its targets are classes, in labels, if there are any. VECTOR: from there on a number for
-# each column, if HAS_VECTOR. A width of 0 is all columns.
+# columns of the table. CLASSES: its targets are classes, in labels, if there are any. VECTOR: from there on a number
+# for each column, if HAS_VECTOR. A width of 0 is all columns.
 CODE, FIRST, WIDTH, FIRST_TARGET, CLASSES, WEIGHT, REDUCTION, A, B, C, HAS_VECTOR, VECTOR = range(12)
 MEAN, SUM, NONE, BATCH_MEAN = range(4)
 MSE, L1, HUBER, BCE, BCE_WITH_LOGITS, POISSON, POISSON_LOG, GAUSSIAN, KL, KL_LOG, QUANTILE, CUSTOM = range(12)
 CROSS_ENTROPY, NLL, MULTI_MARGIN, CUSTOM_ARRAY = range(12, 16)
+SEVERAL = 16  # not one loss but a table of several
 # Elements in a block of whole rows, whose losses are summed in registers.
 BLOCK = 1024
 BLOCK_BYTES = BLOCK * 8
+NO_CLASS = -(2.0**63)  # for the class to be ignored
 LOG_2PI = 1.8378770664093453
 
 RESULT = types.Tuple((types.int64, types.float64))
@@ -92,8 +95,8 @@ def log1p_vector(x):
     return log_vector(u) + (x - (u - 1.0)) / u
 
 
-# A rule takes the sum so far, p, t, v and w, and the numbers a and b of its row of the table. It returns the new sum, the
-# gradient of p, and that of v.
+# A rule takes the sum so far, p, t, v and w, and the numbers a and b of its row of the table. It returns the new sum,
+# the gradient of p, and that of v.
 
 
 @njit
@@ -186,9 +189,9 @@ def quantile_rule(total, p, t, v, w, a, b):
 
 
 @njit
-def address_of(number):
-    """The integer whose bits a float64 has."""
-    return np.float64(number).view(np.int64)
+def address_of(a, b, like):
+    """Where a custom function is: the bits of a for float32, of b for float64."""
+    return np.float64(a if itemsize(like) == 4 else b).view(np.int64)
 
 
 def pointwise(rule, both=False):
@@ -204,7 +207,11 @@ def pointwise(rule, both=False):
         total = splat(p, 0.0)
         for j in range(0, count, lanes):
             some, here = count - j, j * size
-            x, y, u = load_first(at(p, here), some, 1.0), load_first(at(t, here), some, 0.0), load_first(at(v, here), some, 1.0)
+            x, y, u = (
+                load_first(at(p, here), some, 1.0),
+                load_first(at(t, here), some, 0.0),
+                load_first(at(v, here), some, 1.0),
+            )
             weight = load_first(at(w, here), some, 0.0)
             total, gradient, other = rule(total, x, y, u, weight, a, b)
             store_first(at(out, here), gradient * (weight * scale), some)
@@ -248,7 +255,7 @@ def run_pass(code, count, p, t, v, w, out, values, keep, scale, a, b):
         return kl_log_pass(count, p, t, v, w, out, values, keep, scale, a, b)
     if code == QUANTILE:
         return quantile_pass(count, p, t, v, w, out, values, keep, scale, a, b)
-    return call_address(address_of(a), (count, p, t, w, out, values, keep, scale))
+    return call_address(address_of(a, b, p), (count, p, t, w, out, values, np.int64(keep), scale))
 
 
 @njit
@@ -556,9 +563,9 @@ def chosen_mass(row, labels, stride, weights, n):
 def evaluate_losses(output, target, labels, weights, values, out, losses):
     """Status, value, and part of an epoch's sum, of all losses in a table; out = gradient.
 
-    target (n, t) has the numeric targets of all outputs side by side, labels (n k,) the classes of k outputs sample by
-    sample, weights the n samples' or none. values is where a loss of reduction NONE puts its values. The value is the sum
-    of the losses times their WEIGHT. For the epoch's sum a mean counts as often as the sum of the samples' weights says.
+    target (n, t) has the numeric targets of all outputs side by side, labels (n k,) the classes of k outputs sample
+    by sample, weights the n samples' or none. A loss of reduction NONE puts its values into `values`. The value is the
+    sum of the losses times their WEIGHT. In the epoch's sum a mean counts as often as the samples' weights add up to.
     """
     n, stride, failed = output.shape[0], 0, (BAD_SHAPE, 0.0, 0.0)
     if output.shape != out.shape or (weights.size and weights.size != n):
@@ -594,7 +601,8 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
         void = divisor == 0.0 and n > 0
         scale = 0.0 if void else row[WEIGHT] / divisor
         if code == CUSTOM_ARRAY:
-            total = call_address(address_of(row[A]), (n, k, p.data, p.row, p.column, t.data, t.row, t.column, o.data, o.row, o.column))
+            places = (p.data, p.row, p.column, t.data, t.row, t.column, o.data, o.row, o.column)
+            total = call_address(address_of(row[A], row[B], p.data), (n, k, *places))
             scale_block(o, n, k, row[WEIGHT])
         elif code >= CROSS_ENTROPY:
             found, total = evaluate_rowwise(row, p, t, labels, steps, weights, values, o, n, k, scale)
@@ -770,3 +778,32 @@ def nopython_cross_entropy_loss(prediction, target, out):
         return evaluate("cross_entropy_loss", prediction, target, out, CROSS_ENTROPY, 0.0, 0.0, -100.0)
 
     return run
+
+
+def custom_pass(value, gradient, dtype):
+    """The source and signature of a C function as `pointwise` makes passes, from two scalar functions of p and t."""
+
+    def run(count, p, t, w, out, values, keep, scale):
+        size, total = itemsize(p), 0.0
+        for j in range(count):
+            x, y, weight = read(at(p, j * size)), read(at(t, j * size)), np.float64(read(at(w, j * size)))
+            write(at(out, j * size), gradient(x, y) * (weight * scale))
+            one = value(x, y) * weight
+            total += one
+            if keep:
+                write(at(values, j * size), one)
+        return total
+
+    vectors, number = types.CPointer(dtype), types.int64
+    return run, types.float64(number, *[vectors] * 5, number, types.float64)
+
+
+def custom_array(function, dtype):
+    """The same from a function of arrays: f(prediction, target, out) -> float."""
+
+    def run(n, k, p, p_row, p_column, t, t_row, t_column, out, out_row, out_column):
+        x, y = view(Matrix(p, p_row, p_column), n, k), view(Matrix(t, t_row, t_column), n, k)
+        return np.float64(function(x, y, view(Matrix(out, out_row, out_column), n, k)))
+
+    number = types.int64
+    return run, types.float64(number, number, *[types.CPointer(dtype), number, number] * 3)
