@@ -17,7 +17,17 @@ from .initializers import He, Xavier, Zeros
 from .layers import Linear
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from .network import MLP, Sequential
-from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, RMSprop
+from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
+from .schedules import (
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    ExponentialLR,
+    LinearWarmup,
+    MultiStepLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    StepLR,
+)
 from .training import History
 
 __all__ = [
@@ -27,20 +37,29 @@ __all__ = [
     "Adam",
     "AdamW",
     "BCEWithLogitsLoss",
+    "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
     "CrossEntropyLoss",
+    "ExponentialLR",
     "Graph",
     "He",
     "History",
     "Identity",
     "Input",
     "Linear",
+    "LinearWarmup",
     "Lion",
     "MSELoss",
+    "MultiStepLR",
+    "NAdam",
+    "OneCycleLR",
     "RMSprop",
     "ReLU",
+    "ReduceLROnPlateau",
     "Sequential",
     "Sigmoid",
     "Softmax",
+    "StepLR",
     "Tanh",
     "Xavier",
     "Zeros",

@@ -64,6 +64,7 @@ class OptimizerType(FromHandle):
             f"Optimizer {code}",
             {
                 "hyper": types.Array(types.float64, 1, "C"),
+                "segments": types.Array(types.float64, 2, "C"),
                 "state": types.Array(dtype, 2, "C"),
                 "count": types.Array(types.int64, 1, "C"),
             },
@@ -117,7 +118,7 @@ for kind in (LayerType, LossType, OptimizerType):
 
 for kind, names in (
     (LayerType, ("program", "params", "grads", "space", "tape")),
-    (OptimizerType, ("hyper", "state", "count")),
+    (OptimizerType, ("hyper", "segments", "state", "count")),
 ):
     for name in names:
         make_attribute_wrapper(kind, name, name)
@@ -220,7 +221,7 @@ def train_step(net, x, y, loss, optimizer):
         target, labels = split(x, y)
         state = optimizer.state if same_dtype else np.empty((0, 0), net.params.dtype)
         status, value = native.step(
-            x, net.program, target, labels, optimizer.hyper, net.params, net.grads, state,
+            x, net.program, target, labels, optimizer.hyper, optimizer.segments, net.params, net.grads, state,
             optimizer.count, net.space, loss_code, code, 1, 1,
         )  # fmt: skip
         edge.check(status)

@@ -85,7 +85,7 @@ def train_step(network: Network, x: ArrayLike, y: ArrayLike, loss: Loss, optimiz
     if ready is not None and type(x) is np.ndarray and type(y) is np.ndarray:
         # the shortest way, for arrays of the same kind with the same loss and optimizer as in the latest step
         same, kind, table, tape, rest = ready
-        now = loss, optimizer, optimizer.state, network._space
+        now = loss, optimizer, optimizer.state, optimizer.segments, network._space
         if all(map(operator.is_, now, same)) and (x.shape, x.dtype, y.shape, y.dtype) == kind:
             targets = (x[:0], y) if y.dtype == np.int64 else (y, NOTHING)
             network._saved, tape[0] = None, -1
@@ -105,7 +105,7 @@ def train_step(network: Network, x: ArrayLike, y: ArrayLike, loss: Loss, optimiz
         raise
     if not network._one_input or not network._is_serial(program.largest * len(x)):
         return value
-    same = loss, optimizer, optimizer.state, network._space
+    same = loss, optimizer, optimizer.state, optimizer.segments, network._space
     kind = x.shape, x.dtype, target.shape, target.dtype
     network._step_ready = same, kind, program.table, network._tape, (*given[4:], loss.code, optimizer.code, 1, 1)
     return value
@@ -217,11 +217,12 @@ def arguments(
 ) -> tuple[Any, ...]:
     """What the native functions take for training on this data in batches of this size."""
     params, grads = network._vectors(x.dtype)
-    state = optimizer.prepare(network)
+    state, segments = optimizer.prepare(network)
     space = network._space_for(program, batch_size, x.dtype)
     network._saved = None  # the space is used anew
     targets, labels = (x[:0], target) if target.dtype == np.int64 else (target, NOTHING)
-    return x, program.table, targets, labels, optimizer.hyper, params, grads, state, optimizer.count, space
+    hyper, count = optimizer.hyper, optimizer.count
+    return x, program.table, targets, labels, hyper, segments, params, grads, state, count, space
 
 
 class Epochs:

@@ -451,12 +451,14 @@ def training_fits(program, x, target, labels, params, grads, state, space, n):
 
 
 @kernel(
-    "x[n, i], program:int64[t, c], target[m, o], labels:int64[l], hyper:float64[h] "
-    "-> params[p], grads[p], state[r, q], count:int64[one], space[s]",
+    "x[n, i], program:int64[t, c], target[m, o], labels:int64[l], hyper:float64[h], segments:float64[g, w] "
+    "-> params[p], grads[p], state[r, q], count:int64[two], space[s]",
     *[types.int64] * 4,
     result=RESULT,
 )
-def step(x, program, target, labels, hyper, params, grads, state, count, space, loss, optimizer, parts, least):
+def step(
+    x, program, target, labels, hyper, segments, params, grads, state, count, space, loss, optimizer, parts, least
+):
     """One step on one batch: forward, loss, backward, update. The loss before the update.
 
     Targets are in target, or classes in labels; count[0] is how many steps there were.
@@ -478,13 +480,13 @@ def step(x, program, target, labels, hyper, params, grads, state, count, space, 
             least,
         )
     if found == OK:
-        found = update(grads, hyper, params, state, count, optimizer)
+        found = update(grads, hyper, segments, params, state, count, optimizer, 1.0)
     return found, value
 
 
 @kernel(
-    "x[n, i], program:int64[t, c], target[m, o], labels:int64[l], hyper:float64[h] "
-    "-> params[p], grads[p], state[r, q], count:int64[one], space[s], order:int64[k]",
+    "x[n, i], program:int64[t, c], target[m, o], labels:int64[l], hyper:float64[h], segments:float64[g, w] "
+    "-> params[p], grads[p], state[r, q], count:int64[two], space[s], order:int64[k]",
     *[types.int64] * 7,
     result=RESULT,
 )
@@ -494,6 +496,7 @@ def steps(
     target,
     labels,
     hyper,
+    segments,
     params,
     grads,
     state,
@@ -538,7 +541,7 @@ def steps(
             pointer(params), pointer(grads), program, x_now, target_now, labels_now, data, n, loss, parts, least
         )
         if found == OK:
-            found = update(grads, hyper, params, state, count, optimizer)
+            found = update(grads, hyper, segments, params, state, count, optimizer, 1.0)
         if found != OK:
             break
         total += n * value
