@@ -209,7 +209,7 @@ def test_an_epoch_of_data_in_any_layout_and_in_parts(layout, shuffle):
 def test_a_step_is_forward_loss_backward_and_update(targets):
     net, (x, target, labels, loss) = fc.MLP([5, 9, 3], "tanh", seed=0, dtype=np.float64), case_of(targets, np.float64)
     run, other = Arguments(net, 23), Arguments(net, 23)
-    hyper, segments, state, count = optimizer = run.optimizer()
+    _, _, state, count = optimizer = run.optimizer()
     value = run.step(x, target, labels, optimizer, loss)
     output = other.forward(x)
     expected, grad_output = fc.CrossEntropyLoss()(output, labels) if len(labels) else fc.MSELoss()(output, target)
