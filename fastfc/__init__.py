@@ -54,7 +54,17 @@ from .losses import (
 from .metrics import Accuracy, F1, TopK
 from .network import MLP, Sequential
 from .norms import BatchNorm1d, LayerNorm, RMSNorm
-from .optimizers import Adagrad, Adam, AdamW, Lion, RMSprop, SGD
+from .optimizers import Adagrad, Adam, AdamW, Lion, NAdam, RMSprop, SGD
+from .schedules import (
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    ExponentialLR,
+    LinearWarmup,
+    MultiStepLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    StepLR,
+)
 from .standardize import Standardize
 
 __all__ = [
@@ -67,11 +77,14 @@ __all__ = [
     "BatchNorm1d",
     "Callback",
     "Constant",
+    "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
     "CrossEntropyLoss",
     "CustomLoss",
     "Dropout",
     "EarlyStopping",
     "Embedding",
+    "ExponentialLR",
     "F1",
     "GaussianNLLLoss",
     "Graph",
@@ -88,25 +101,31 @@ __all__ = [
     "LeCunNormal",
     "LeCunUniform",
     "Linear",
+    "LinearWarmup",
     "Lion",
     "MLP",
     "MSELoss",
     "MultiLoss",
     "MultiMarginLoss",
+    "MultiStepLR",
+    "NAdam",
     "NLLLoss",
     "Normal",
+    "OneCycleLR",
     "Orthogonal",
     "PoissonNLLLoss",
     "QuantileLoss",
     "RMSNorm",
     "RMSprop",
     "ReLU",
+    "ReduceLROnPlateau",
     "SGD",
     "Sequential",
     "Sigmoid",
     "SmoothL1Loss",
     "Softmax",
     "Standardize",
+    "StepLR",
     "Tanh",
     "Tied",
     "TopK",

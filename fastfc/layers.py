@@ -55,6 +55,7 @@ class Layer:
     grads: NDArray[Any] = np.zeros(0, np.float32)
 
     _frozen = False
+    _trained_now: list[Parameter] | None = None  # what _trained says until something changes
     _n_threads = 1
     _programs: dict[int, Program] | None = None  # by the width of x
     _ready: Program | None = None  # for predict's shortest way
@@ -66,7 +67,7 @@ class Layer:
     _drawn = 0  # of these, in the life before pickling
     _owner: weakref.ref[Layer] | None = None  # the network whose vectors hold our parameters
     _one_input = True
-    _remade = ("_programs", "_ready", "_step_ready", "_space", "_room", "_saved", "_tape")
+    _remade = ("_programs", "_ready", "_step_ready", "_space", "_room", "_saved", "_tape", "_trained_now")
     _not_pickled: tuple[str, ...] = (*_remade, "_owner")
 
     @property
@@ -94,9 +95,9 @@ class Layer:
     def frozen(self, value: bool) -> None:
         self._frozen = bool(value)
         layer: Layer | None = self
-        while layer is not None:
-            layer._step_ready = None
-            layer = layer._owner() if layer._owner else None
+        while layer is not None:  # whoever trains us has to look again
+            layer._step_ready = layer._trained_now = None
+            layer = None if layer._owner is None else layer._owner()
 
     def __call__(self, node: Node) -> Node:
         """The node of a graph that this layer gives for another node; see Graph."""
@@ -226,6 +227,12 @@ class Layer:
             parameters.append(Parameter(name, first, values.shape))
         return parameters
 
+    def _trained_parameters(self) -> list[Parameter]:
+        """The same, and the same object while nothing has changed."""
+        if self._trained_now is None:
+            self._trained_now = self._trained()
+        return self._trained_now
+
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         """Record the steps from this value to the output, which is returned; our parameters begin at `first`.
 
@@ -329,7 +336,7 @@ class Layer:
     def _bind(self, params: NDArray[Any], grads: NDArray[Any]) -> None:
         """Make these flat vectors the home of parameters and gradients."""
         self.params, self.grads = params, grads
-        self._programs = self._ready = self._step_ready = None
+        self._programs = self._ready = self._step_ready = self._trained_now = None
 
     def _rehome(self, dtype: Any = None) -> None:
         """Move parameters and gradients into two new aligned vectors, of `dtype` or that of our parts."""

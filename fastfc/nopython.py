@@ -15,6 +15,7 @@ from numba.extending import (
     NativeValue,
     make_attribute_wrapper,
     models,
+    overload,
     overload_method,
     register_model,
     typeof_impl,
@@ -23,9 +24,9 @@ from numba.extending import (
 
 from .kernels import edge
 from .kernels import program as native
+from .kernels import training
 from .kernels.activations import as_rows
 from .kernels.cache import source_hash
-from .kernels.losses import CROSS_ENTROPY
 from .layers import Layer
 from .losses import Loss
 from .optimizers import Optimizer
@@ -52,9 +53,8 @@ class LayerType(FromHandle):
 
 
 class LossType(FromHandle):
-    def __init__(self, code):
-        self.code = code
-        super().__init__(f"Loss {code}", {"losses": types.Array(types.float64, 2, "C")})
+    def __init__(self):
+        super().__init__("Loss", {"table": types.Array(types.float64, 2, "C")})
 
 
 class OptimizerType(FromHandle):
@@ -64,6 +64,7 @@ class OptimizerType(FromHandle):
             f"Optimizer {code}",
             {
                 "hyper": types.Array(types.float64, 1, "C"),
+                "segments": types.Array(types.float64, 2, "C"),
                 "state": types.Array(dtype, 2, "C"),
                 "count": types.Array(types.int64, 1, "C"),
             },
@@ -83,7 +84,7 @@ def type_of_layer(layer, context):
 
 @typeof_impl.register(Loss)
 def type_of_loss(loss, context):
-    return loss_type(loss.code)
+    return loss_type()
 
 
 @typeof_impl.register(Optimizer)
@@ -117,7 +118,8 @@ for kind in (LayerType, LossType, OptimizerType):
 
 for kind, names in (
     (LayerType, ("program", "params", "grads", "space", "tape")),
-    (OptimizerType, ("hyper", "state", "count")),
+    (LossType, ("table",)),
+    (OptimizerType, ("hyper", "segments", "state", "count")),
 ):
     for name in names:
         make_attribute_wrapper(kind, name, name)
@@ -203,31 +205,94 @@ def enough(numbers, space):
 
 
 @overload_method(LayerType, "train_step")
-def train_step(net, x, y, loss, optimizer):
+def train_step(net, x, y, loss, optimizer, sample_weight=None):
     if not isinstance(loss, LossType) or not isinstance(optimizer, OptimizerType):
         raise errors.TypingError("train_step takes a loss and an optimizer, such as fc.MSELoss() and fc.SGD()")
-    loss_code, code, same_dtype = loss.code, optimizer.code, optimizer.dtype == net.dtype
-    classes = y.ndim == 1 and isinstance(y.dtype, types.Integer)
-    if classes and loss_code != CROSS_ENTROPY:
-        raise errors.TypingError(
-            "train_step: targets of this loss have the shape of the output; classes are for CrossEntropyLoss"
-        )
+    code, same_dtype = optimizer.code, optimizer.dtype == net.dtype
+    unweighted, parts = is_none(sample_weight), isinstance(y, types.BaseTuple)
+    if parts:
+        split = split_parts
+    elif y.ndim == 1 and isinstance(y.dtype, types.Integer):
+        split = njit(lambda x, y: (x[:0], y.astype(np.int64)))
+    else:
+        split = njit(lambda x, y: (y, np.empty(0, np.int64)))
+    weigh = njit((lambda x, w: np.empty(0, x.dtype)) if unweighted else (lambda x, w: w))
 
-    of_classes, of_numbers = lambda x, y: (x[:0], y.astype(np.int64)), lambda x, y: (y, np.empty(0, np.int64))
-    split = njit(of_classes if classes else of_numbers)
-
-    def run(net, x, y, loss, optimizer):
+    def run(net, x, y, loss, optimizer, sample_weight=None):
         begin(net, x)
         target, labels = split(x, y)
+        weights = weigh(x, sample_weight)
         state = optimizer.state if same_dtype else np.empty((0, 0), net.params.dtype)
-        status, value = native.step(
-            x, net.program, target, labels, optimizer.hyper, net.params, net.grads, state,
-            optimizer.count, net.space, net.tape, loss_code, code, 1, 1,
+        status, value = training.step(
+            x, net.program, target, labels, weights, loss.table, optimizer.hyper, optimizer.segments,
+            net.params, net.grads, state, optimizer.count, net.space, net.tape, code, 1, 1,
         )  # fmt: skip
         edge.check(status)
         return value
 
     return run
+
+
+@njit
+def split_parts(x, parts):
+    """The targets of several outputs: numbers side by side, classes sample by sample."""
+    n = len(x)
+    target, labels = np.empty((n, columns(parts, False)), x.dtype), np.empty((n, columns(parts, True)), np.int64)
+    fill(parts, target, 0, False)
+    fill(parts, labels, 0, True)
+    return target, labels.ravel()
+
+
+def columns(parts, classes):
+    """Columns that the numeric targets, or the classes, of several outputs take."""
+
+
+def fill(parts, out, first, classes):
+    """Copy these targets to where they belong."""
+
+
+def is_classes(part):
+    return part.ndim == 1 and isinstance(part.dtype, types.Integer)
+
+
+@overload(columns, prefer_literal=True)
+def nopython_columns(parts, classes):
+    if len(parts) == 0:
+        return lambda parts, classes: 0
+    wanted = is_classes(parts[0]) == classes.literal_value
+    if not wanted:
+        return lambda parts, classes: columns(parts[1:], classes)
+    if parts[0].ndim == 1:
+        return lambda parts, classes: 1 + columns(parts[1:], classes)
+    return lambda parts, classes: parts[0].shape[1] + columns(parts[1:], classes)
+
+
+@overload(fill, prefer_literal=True)
+def nopython_fill(parts, out, first, classes):
+    if len(parts) == 0:
+        return lambda parts, out, first, classes: None
+    if is_classes(parts[0]) != classes.literal_value:
+        return lambda parts, out, first, classes: fill(parts[1:], out, first, classes)
+
+    def one(parts, out, first, classes):
+        part = as_columns(parts[0])
+        if len(part) != len(out):
+            raise ValueError("fastfc: each output needs one target for each sample")
+        out[:, first : first + part.shape[1]] = part
+        fill(parts[1:], out, first + part.shape[1], classes)
+
+    return one
+
+
+def as_columns(part):
+    """A vector as a matrix of one column."""
+
+
+@overload(as_columns)
+def nopython_as_columns(part):
+    if part.ndim == 1:
+        return lambda part: np.expand_dims(part, 1)
+    return lambda part: part
 
 
 @njit

@@ -5,14 +5,43 @@ The rules stand in kernels/optimizers.py; here are the hyperparameters, and what
 
 from __future__ import annotations
 
-from typing import Any
+import fnmatch
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import positive_number
+from .checks import positive_int, positive_number
 from .kernels import optimizers as native
-from .layers import Layer
+from .kernels import schedules
+from .layers import Layer, Parameter
+from .schedules import ReduceLROnPlateau, Schedule, Seen
+
+GROUP_OPTIONS = ("lr", "weight_decay", "l1", "l2", "max_norm", "frozen")
+
+
+PLAIN = [1.0, -1.0, 0.0, 0.0, 0.0, 0]  # how a segment is treated without options
+
+
+def everything() -> NDArray[np.float64]:
+    """The segments of any network all of whose parameters are treated alike."""
+    return np.array([[0, 0, *PLAIN, 0]], np.float64)
+
+
+class Options(TypedDict, total=False):
+    """What every optimizer takes, see Optimizer."""
+
+    groups: Mapping[str, Mapping[str, Any]] | None
+    clip_norm: float | None
+    clip_value: float | None
+    l1: float
+    l2: float
+    penalize_bias: bool
+    max_norm: float | None
+    average: float | None
+    schedule: Schedule | ReduceLROnPlateau | None
 
 
 def hyperparameter(index: int, what: str, or_zero: bool = False, below: float | None = None) -> Any:
@@ -30,28 +59,141 @@ def hyperparameter(index: int, what: str, or_zero: bool = False, below: float | 
     return property(get, assign)
 
 
+def of_rule(index: int, what: str, or_zero: bool = False, below: float | None = None) -> Any:
+    """hyperparameter, for one of the rule's own numbers."""
+    return hyperparameter(native.RULE + index, what, or_zero, below)
+
+
+def limit(index: int, what: str) -> Any:
+    """Property of an optimizer: a positive number or None, which the kernel reads as 0."""
+
+    def get(self: Optimizer) -> float | None:
+        return float(self.hyper[index]) or None
+
+    def assign(self: Optimizer, value: float | None) -> None:
+        self.hyper[index] = 0.0 if value is None else positive_number(value, type(self).__name__, what)
+
+    return property(get, assign)
+
+
+def of_segments(what: str) -> Any:
+    """Property of an optimizer: an option that groups may have of their own."""
+
+    def get(self: Optimizer) -> float | None:
+        return getattr(self, f"_{what}")
+
+    def assign(self: Optimizer, value: float | None) -> None:
+        setattr(self, f"_{what}", checked(value, what, type(self).__name__))
+        self._forget_segments()
+
+    return property(get, assign)
+
+
 class Optimizer:
     """Base of the optimizers. One of them serves one network: it remembers vectors of the network's size.
 
+    All of them take these options, by keyword. In each step the gradients first get those of the penalties, and are
+    then clipped, one by one and all together; after the rule follow max_norm and the average.
+
+    Parameters
+    ----------
+    groups : dict of dicts, optional
+        Options of some parameters: {"*.bias": {"lr": 0.01, "weight_decay": 0.0}, "encoder.*": {"frozen": True}}.
+        The keys are patterns of the names that `network.named_parameters()` gives, as in `fnmatch`; where several
+        match, the later ones count. The options are "lr", "weight_decay", "l1", "l2", "max_norm" and "frozen". A
+        rate of a group stays in proportion to `optimizer.lr` when that is changed, by a schedule or by you.
+    clip_norm : float, optional
+        Positive. All gradients are scaled to this Euclidean norm of all of them together if it is larger.
+    clip_value : float, optional
+        Positive. Each element of the gradients is brought into [-clip_value, clip_value].
+    l1, l2 : float
+        At least 0. l1 |w|₁ + l2/2 |w|² is added to the loss that is minimised (not to the one that is shown). Other
+        than weight_decay it is part of the gradient that is clipped, and leaves vectors alone: biases, and what
+        scales and shifts in norms, unless `penalize_bias`.
+    penalize_bias : bool
+        Whether l1 and l2 count for vectors too.
+    max_norm : float, optional
+        Positive. The weights into one unit, a column of a weight (in_features, out_features), are scaled to this
+        Euclidean norm after each step if theirs is larger.
+    average : float, optional
+        The decay d, positive and less than 1, of a moving average of the parameters: a ← d a + (1 − d) w after each
+        step, a = w after the first. It is `average_params`, for `net.predict(x, params=optimizer.average_params)`.
+    schedule : Schedule or ReduceLROnPlateau, optional
+        How the learning rate changes, such as CosineAnnealingLR(T_max=1000).
+
     Attributes
     ----------
+    lr : float
+        The base of the learning rate; `current_lr` is what the schedule makes of it.
     hyper : (h,) float64 array
         What the kernel reads; each has a name too, and may be changed between steps.
+    segments : (s, 9) float64 array
+        How the kernel treats which parameters, as of the latest `prepare`.
     state : (r, p) array of the network's dtype
-        The vectors that the rule remembers; zeros before the first step.
-    count : (1,) int64 array
-        Number of steps so far.
+        The vectors that the rule remembers, and at the end the average; zeros before the first step.
+    count : (2,) int64 array
+        Number of steps so far, and a number of NAdam's.
+
+    References
+    ----------
+    R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of training recurrent neural networks", ICML 2013, for
+    clip_norm, as torch.nn.utils.clip_grad_norm_. N. Srivastava et al., "Dropout", JMLR 15, 2014, for max_norm.
+    B. Polyak, A. Juditsky, "Acceleration of stochastic approximation by averaging", 1992, for average.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> net = fc.MLP([2, 3, 1], seed=0)
+    >>> optimizer = fc.Adam(groups={"0.*": {"frozen": True}}, clip_norm=1.0, average=0.9)
+    >>> before = net.params.copy()
+    >>> value = net.train_step([[1, 2]], [[3]], fc.MSELoss(), optimizer)
+    >>> bool((net.params == before)[:9].all()), bool((net.params == before)[9:].all())
+    (True, False)
+    >>> bool((optimizer.average_params == net.params).all())
+    True
     """
 
     code: int  # what the kernels call it
+    _trained: list[Parameter] | None = None  # what the segments were made for
+    full_batch = False  # whether a step needs all samples
+    epochs = 0  # finished by `fit`
+    _seed: Any = None  # of the latest fit
+    _generator: np.random.Generator | None = None
+    _plateau: Seen | None = None  # what ReduceLROnPlateau has seen
+    _groups: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+    _l1, _l2, _max_norm = 0.0, 0.0, None
 
-    def __init__(self, *hyper: tuple[str, float]) -> None:
-        self.hyper = np.zeros(len(hyper))
+    lr = hyperparameter(schedules.LR, "lr")
+    weight_decay = hyperparameter(native.WEIGHT_DECAY, "weight_decay", or_zero=True)
+    clip_value, clip_norm = limit(native.CLIP_VALUE, "clip_value"), limit(native.CLIP_NORM, "clip_norm")
+    l1, l2, max_norm = of_segments("l1"), of_segments("l2"), of_segments("max_norm")
+
+    def __init__(
+        self,
+        *hyper: tuple[str, float],
+        groups: Mapping[str, Mapping[str, Any]] | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        penalize_bias: bool = False,
+        max_norm: float | None = None,
+        average: float | None = None,
+        schedule: Schedule | ReduceLROnPlateau | None = None,
+    ) -> None:
+        self.hyper = np.zeros(native.N_HYPER)
+        self.state = np.zeros((0, 0), np.float32)
+        self.count = np.zeros(2, np.int64)
         for name, value in hyper:
             setattr(self, name, value)
-        self.state = np.zeros((0, 0), np.float32)
-        self.count = np.zeros(1, np.int64)
         self._names = [name for name, _ in hyper]
+        self.clip_norm, self.clip_value = clip_norm, clip_value
+        self.l1, self.l2, self.max_norm, self.penalize_bias = l1, l2, max_norm, penalize_bias
+        if average is not None:
+            if positive_number(average, type(self).__name__, "average") >= 1:
+                raise ValueError(f"{type(self).__name__}: average must be less than 1, got {average}")
+            self.hyper[native.AVERAGE] = average
+        self.groups, self.schedule = groups, schedule
 
     def step(self, network: Layer) -> None:
         """Update the parameters of a network or layer from its gradients.
@@ -59,37 +201,205 @@ class Optimizer:
         Raises
         ------
         ValueError
-            If earlier steps went to a network of another size or dtype.
+            If earlier steps went to a network of another size or dtype, or a group matches no parameter.
         """
-        state = self.prepare(network)
-        native.update.call(network.grads, self.hyper, network.params, state, self.count, self.code)
+        state, segments = self.prepare(network)
+        rest = self.count, self.code, 1.0
+        native.update.call(network.grads, self.hyper, segments, network.params, state, *rest)
 
-    def prepare(self, network: Layer) -> NDArray[Any]:
-        """The state for this network's parameters, zeros at first."""
+    def prepare(self, network: Layer) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """The state for this network's parameters, zeros at first, and their segments."""
         params, state, rows = network.params, self.state, self._rows
+        if self.hyper[schedules.EPOCH] and not self.hyper[schedules.STEPS_PER_EPOCH]:
+            raise ValueError(
+                f"{self}: its schedule counts epochs; train with fit, or assign optimizer.steps_per_epoch before"
+            )
+        trained = network._trained_parameters()
+        if trained is not self._trained:
+            self.segments, self._trained = self._segments_of(network, trained), trained
         if state.shape == (rows, params.size) and state.dtype == params.dtype:
-            return state
-        if len(state) == 0:
-            self.state = np.zeros((rows, params.size), params.dtype)
-        elif state.shape[1] != params.size or state.dtype != params.dtype:
+            return state, self.segments
+        if len(state) and (state.shape[1] != params.size or state.dtype != params.dtype):
             raise ValueError(
                 f"{self}: its state is for {state.shape[1]} {state.dtype} parameters, the network "
                 f"has {params.size} {params.dtype}; use a new optimizer for each network"
             )
-        return self.state
+        if len(state) < rows or (state.shape[1], state.dtype) != (params.size, params.dtype):
+            self.state = np.zeros((rows, params.size), params.dtype)
+            if self.average and len(state):  # a momentum where there was none
+                self.state[-1] = state[-1]
+        return self.state, self.segments
+
+    def _segments_of(self, network: Layer, trained: list[Parameter]) -> NDArray[np.float64]:
+        """The table of segments: parameters that are neighbours and treated alike are in one."""
+        self._check_patterns([name for name, _, _ in network.named_parameters()])
+        rows: list[list[float]] = []
+        for name, first, shape in trained:
+            own: dict[str, Any] = {"l1": self.l1, "l2": self.l2, "max_norm": self.max_norm}
+            for pattern, options in self._groups.items():
+                own.update(options if fnmatch.fnmatchcase(name, pattern) else {})
+            if own.get("frozen"):
+                continue
+            matrix, last = len(shape) > 1, first + int(np.prod(shape))
+            penalty, max_norm = matrix or self.penalize_bias, own["max_norm"] if matrix else None
+            treated = [
+                own["lr"] / self._groups_lr if "lr" in own else 1.0,
+                own.get("weight_decay", -1.0),
+                own["l1"] if penalty else 0.0,
+                own["l2"] if penalty else 0.0,
+                max_norm or 0.0,
+                shape[-1] if max_norm else 0,
+            ]
+            if rows and rows[-1][native.LAST] == first and rows[-1][native.RATE :] == treated and not max_norm:
+                rows[-1][native.LAST] = last
+            else:
+                rows.append([first, last, *treated])
+        if rows == [[0, network.params.size, *PLAIN]]:
+            return everything()
+        return np.array([[*row, network.params.size] for row in rows or [[0] * native.SIZE]], np.float64)
+
+    def _check_patterns(self, names: list[str]) -> None:
+        for pattern in self._groups:
+            if not fnmatch.filter(names, pattern):
+                raise ValueError(
+                    f"{type(self).__name__}: groups has {pattern!r}, which matches none of the parameters "
+                    f"{', '.join(names) or '(there are none)'}"
+                )
+
+    def _forget_segments(self) -> None:
+        """Have them made anew before the next step; until then, all parameters if that is simple."""
+        plain = not (self._groups or self.l1 or self.l2 or self.max_norm)
+        self.segments, self._trained = everything()[: int(plain)], None
+
+    @property
+    def groups(self) -> dict[str, dict[str, Any]]:
+        """Options of some parameters; assign another dict to change them."""
+        change = self.lr / self._groups_lr
+        return {
+            pattern: {what: value * change if what == "lr" else value for what, value in options.items()}
+            for pattern, options in self._groups.items()
+        }
+
+    @groups.setter
+    def groups(self, groups: Mapping[str, Mapping[str, Any]] | None) -> None:
+        owner, found = type(self).__name__, {}
+        for pattern, options in (checked_dict(groups, owner, "groups") if groups is not None else {}).items():
+            for what in checked_dict(options, owner, f"groups[{pattern!r}]"):
+                if what not in GROUP_OPTIONS:
+                    raise ValueError(f"{owner}: groups have the options {', '.join(GROUP_OPTIONS)}, not {what!r}")
+            found[pattern] = {what: checked(value, what, owner) for what, value in options.items()}
+        self._groups, self._groups_lr = found, self.lr
+        self._forget_segments()
+
+    @property
+    def penalize_bias(self) -> bool:
+        return self._penalize_bias
+
+    @penalize_bias.setter
+    def penalize_bias(self, value: bool) -> None:
+        self._penalize_bias = bool(value)
+        self._forget_segments()
+
+    @property
+    def average(self) -> float | None:
+        """The decay of the moving average; fixed when the optimizer is made."""
+        return float(self.hyper[native.AVERAGE]) or None
+
+    @property
+    def average_params(self) -> NDArray[Any] | None:
+        """The moving average of all parameters, (p,); None before the first step and without one."""
+        return self.state[-1] if self.average and self.count[0] else None
+
+    @property
+    def schedule(self) -> Schedule | ReduceLROnPlateau | None:
+        return self._schedule
+
+    @schedule.setter
+    def schedule(self, schedule: Schedule | ReduceLROnPlateau | None) -> None:
+        if not isinstance(schedule, (Schedule, ReduceLROnPlateau, type(None))):
+            raise TypeError(
+                f"{type(self).__name__}: schedule must be an object such as StepLR(100) or None, got {schedule!r}"
+            )
+        # the first numbers but for the rate, and how many updates there were in an epoch, are the schedule's
+        self.hyper = self.hyper[: native.N_HYPER].copy()
+        self.hyper[schedules.SCHEDULE : schedules.STEPS_PER_EPOCH] = 0.0
+        if isinstance(schedule, Schedule):
+            self.hyper = schedule._write(self.hyper)
+        self._schedule, self._plateau = schedule, None
+        self._forget_segments()  # training looks at them to see whether anything is new
+
+    @property
+    def current_lr(self) -> float:
+        """The learning rate of the next step."""
+        return float(schedules.rate.py_func(self.hyper, 1.0, float(self.count[0])))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates in an epoch, for a schedule that counts epochs; 0 if that is not known. `fit` assigns it."""
+        return int(self.hyper[schedules.STEPS_PER_EPOCH])
+
+    @steps_per_epoch.setter
+    def steps_per_epoch(self, value: int) -> None:
+        value, now = positive_int(value, type(self).__name__, "steps_per_epoch"), float(self.count[0])
+        if value != self.steps_per_epoch:
+            # epochs of another length from now on
+            done = schedules.epochs.py_func(self.hyper, now) if self.steps_per_epoch else 0.0
+            self.hyper[[schedules.EPOCHS, schedules.SINCE, schedules.STEPS_PER_EPOCH]] = done, now, value
+
+    def epoch_end(self, loss: float) -> None:
+        """An epoch with this loss is over: ReduceLROnPlateau may change `lr`. `fit` calls this."""
+        if isinstance(self._schedule, ReduceLROnPlateau):
+            self.lr, self._plateau = self._schedule.reduced(self.lr, float(loss), self._plateau)
+
+    def generator(self, seed: int | np.random.Generator | None) -> np.random.Generator:
+        """The generator of a fit's orders of samples: with the same number as in the fit before, that fit's."""
+        if self._generator is None or seed is None or isinstance(seed, np.random.Generator) or self._seed != seed:
+            self._seed, self._generator = seed, np.random.default_rng(seed)
+        return self._generator
 
     @property
     def _rows(self) -> int:
-        """How many vectors the rule remembers."""
+        """How many vectors are remembered."""
+        return self._rule_rows + (self.average is not None)
+
+    @property
+    def _rule_rows(self) -> int:
         return native.ROWS[self.code]
 
     @property
     def _handle(self) -> tuple[NDArray[Any], ...]:
         """What we are in nopython code, see nopython.OptimizerType."""
-        return self.hyper, self.state, self.count
+        return self.hyper, self.segments, self.state, self.count
+
+    def __getstate__(self) -> dict[str, Any]:
+        # they are those of one network object
+        return {key: value for key, value in vars(self).items() if key not in ("segments", "_trained")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._forget_segments()
+
+    def _repr(self, *numbers: str) -> str:
+        options = {what: getattr(self, what) for what in Options.__annotations__}
+        return f"{type(self).__name__}({', '.join([*numbers, *(f'{k}={v!r}' for k, v in options.items() if v)])})"
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)}' for name in self._names)})"
+        return self._repr(*(f"{name}={getattr(self, name)}" for name in self._names))
+
+
+def checked(value: Any, what: str, owner: str) -> Any:
+    """The value of an option of a group, or an error."""
+    if what == "frozen":
+        return bool(value)
+    if what == "max_norm":
+        return None if value is None else positive_number(value, owner, what)
+    return positive_number(value, owner, what, or_zero=what != "lr")
+
+
+def checked_dict(value: Any, owner: str, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise TypeError(f"{owner}: {what} must be a dict with strings as keys, got {value!r}")
+    return value
 
 
 class SGD(Optimizer):
@@ -112,6 +422,8 @@ class SGD(Optimizer):
         λ, at least 0.
     nesterov : bool
         Whether to look ahead, w ← w − lr (g + μ v).
+    **options
+        See Optimizer.
 
     References
     ----------
@@ -132,11 +444,9 @@ class SGD(Optimizer):
 
     code = native.SGD
 
-    lr = hyperparameter(0, "lr")
-    momentum = hyperparameter(1, "momentum", or_zero=True, below=1)
-    dampening = hyperparameter(2, "dampening", or_zero=True, below=1)
-    nesterov = hyperparameter(3, "nesterov", or_zero=True)
-    weight_decay = hyperparameter(4, "weight_decay", or_zero=True)
+    momentum = of_rule(0, "momentum", or_zero=True, below=1)
+    dampening = of_rule(1, "dampening", or_zero=True, below=1)
+    nesterov = of_rule(2, "nesterov", or_zero=True)
 
     def __init__(
         self,
@@ -145,6 +455,7 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         dampening: float = 0.0,
         nesterov: bool = False,
+        **options: Unpack[Options],
     ) -> None:
         if nesterov and (momentum == 0 or dampening != 0):
             raise ValueError("SGD: nesterov needs a momentum and no dampening")
@@ -154,20 +465,22 @@ class SGD(Optimizer):
             ("dampening", dampening),
             ("nesterov", bool(nesterov)),
             ("weight_decay", weight_decay),
+            **options,
         )
 
     def __repr__(self) -> str:
-        rest = f", dampening={self.dampening}" * bool(self.dampening) + ", nesterov=True" * bool(self.nesterov)
-        return f"SGD(lr={self.lr}, momentum={self.momentum}, weight_decay={self.weight_decay}{rest})"
+        rest = [f"dampening={self.dampening}"] * bool(self.dampening) + ["nesterov=True"] * bool(self.nesterov)
+        numbers = f"lr={self.lr}", f"momentum={self.momentum}", f"weight_decay={self.weight_decay}"
+        return self._repr(*numbers, *rest)
 
     @property
-    def _rows(self) -> int:
-        return 1 if self.hyper[1] else 0
+    def _rule_rows(self) -> int:
+        return 1 if self.momentum else 0
 
     @property
     def velocity(self) -> NDArray[Any] | None:
         """v, for all parameters; None before the first step and without momentum."""
-        return self.state[0] if len(self.state) else None
+        return self.state[0] if self._rule_rows and len(self.state) else None
 
 
 class Adam(Optimizer):
@@ -190,6 +503,8 @@ class Adam(Optimizer):
         λ, at least 0.
     amsgrad : bool
         Whether to divide by the largest v so far (Reddi, Kale, Kumar, ICLR 2018).
+    **options
+        See Optimizer.
 
     References
     ----------
@@ -205,12 +520,9 @@ class Adam(Optimizer):
     array([[-0.5]], dtype=float32)
     """
 
-    lr = hyperparameter(0, "lr")
-    beta1 = hyperparameter(1, "beta1", or_zero=True, below=1)
-    beta2 = hyperparameter(2, "beta2", or_zero=True, below=1)
-    eps = hyperparameter(3, "eps")
-    weight_decay = hyperparameter(4, "weight_decay", or_zero=True)
-    _decoupled = hyperparameter(5, "decoupled", or_zero=True)
+    beta1 = of_rule(0, "beta1", or_zero=True, below=1)
+    beta2 = of_rule(1, "beta2", or_zero=True, below=1)
+    eps = of_rule(2, "eps")
 
     def __init__(
         self,
@@ -219,26 +531,21 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         amsgrad: bool = False,
+        **options: Unpack[Options],
     ) -> None:
         self.amsgrad = bool(amsgrad)
         beta1, beta2 = betas
-        decoupled = isinstance(self, AdamW)
-        super().__init__(
-            ("lr", lr),
-            ("beta1", beta1),
-            ("beta2", beta2),
-            ("eps", eps),
-            ("weight_decay", weight_decay),
-            ("_decoupled", decoupled),
-        )
+        numbers = ("lr", lr), ("beta1", beta1), ("beta2", beta2), ("eps", eps), ("weight_decay", weight_decay)
+        super().__init__(*numbers, **options)
 
     @property
     def code(self) -> int:  # type: ignore[override]
         return native.AMSGRAD if self.amsgrad else native.ADAM
 
     def __repr__(self) -> str:
-        rest = f", weight_decay={self.weight_decay}" + ", amsgrad=True" * self.amsgrad
-        return f"{type(self).__name__}(lr={self.lr}, betas=({self.beta1}, {self.beta2}), eps={self.eps}{rest})"
+        rest = ["amsgrad=True"] * self.amsgrad
+        numbers = f"lr={self.lr}", f"betas=({self.beta1}, {self.beta2})", f"eps={self.eps}"
+        return self._repr(*numbers, f"weight_decay={self.weight_decay}", *rest)
 
 
 class AdamW(Adam):
@@ -267,8 +574,86 @@ class AdamW(Adam):
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         amsgrad: bool = False,
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(lr, betas, eps, weight_decay, amsgrad)
+        super().__init__(lr, betas, eps, weight_decay, amsgrad, **options)
+        self.hyper[native.DECOUPLED] = 1
+
+
+class NAdam(Optimizer):
+    """NAdam: Adam with Nesterov's look ahead, by a momentum that grows.
+
+    With g = ∇L + λ w, the t-th step and μₜ = β₁ (1 − 0.96^(t ψ) / 2):
+
+        m ← β₁ m + (1 − β₁) g,    v ← β₂ v + (1 − β₂) g²
+        m̂ = μₜ₊₁ / (1 − μ₁ … μₜ₊₁) m + (1 − μₜ) / (1 − μ₁ … μₜ) g
+        w ← w − lr m̂ / (√(v / (1 − β₂ᵗ)) + ε)
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate, positive.
+    betas : (float, float)
+        β₁ and β₂, at least 0 and less than 1.
+    eps : float
+        ε, positive.
+    weight_decay : float
+        λ, at least 0.
+    momentum_decay : float
+        ψ, at least 0.
+    decoupled_weight_decay : bool
+        Whether w ← w − lr λ w comes first, and g = ∇L, as in AdamW.
+    **options
+        See Optimizer.
+
+    References
+    ----------
+    T. Dozat, "Incorporating Nesterov momentum into Adam", ICLR workshop 2016.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> layer = fc.Linear(1, 1, init="zeros")
+    >>> layer.weight_grad = [[2.0]]
+    >>> fc.NAdam(lr=0.5).step(layer)
+    >>> layer.weight.round(4)
+    array([[-0.5282]], dtype=float32)
+    """
+
+    code = native.NADAM
+
+    beta1 = of_rule(0, "beta1", or_zero=True, below=1)
+    beta2 = of_rule(1, "beta2", or_zero=True, below=1)
+    eps = of_rule(2, "eps")
+    momentum_decay = of_rule(3, "momentum_decay", or_zero=True)
+
+    def __init__(
+        self,
+        lr: float = 2e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum_decay: float = 4e-3,
+        decoupled_weight_decay: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        beta1, beta2 = betas
+        super().__init__(
+            ("lr", lr),
+            ("beta1", beta1),
+            ("beta2", beta2),
+            ("eps", eps),
+            ("weight_decay", weight_decay),
+            ("momentum_decay", momentum_decay),
+            **options,
+        )
+        self.hyper[native.DECOUPLED] = bool(decoupled_weight_decay)
+
+    def __repr__(self) -> str:
+        rest = ["decoupled_weight_decay=True"] * bool(self.hyper[native.DECOUPLED])
+        numbers = f"lr={self.lr}", f"betas=({self.beta1}, {self.beta2})", f"eps={self.eps}"
+        decay = f"weight_decay={self.weight_decay}", f"momentum_decay={self.momentum_decay}"
+        return self._repr(*numbers, *decay, *rest)
 
 
 class RMSprop(Optimizer):
@@ -289,6 +674,8 @@ class RMSprop(Optimizer):
     weight_decay : float
         λ, at least 0.
     centered : bool
+    **options
+        See Optimizer.
 
     References
     ----------
@@ -305,11 +692,9 @@ class RMSprop(Optimizer):
     array([[-1.]], dtype=float32)
     """
 
-    lr = hyperparameter(0, "lr")
-    alpha = hyperparameter(1, "alpha", or_zero=True, below=1)
-    eps = hyperparameter(2, "eps")
-    weight_decay = hyperparameter(3, "weight_decay", or_zero=True)
-    momentum = hyperparameter(4, "momentum", or_zero=True, below=1)
+    alpha = of_rule(0, "alpha", or_zero=True, below=1)
+    eps = of_rule(2, "eps")
+    momentum = of_rule(1, "momentum", or_zero=True, below=1)
 
     def __init__(
         self,
@@ -319,10 +704,16 @@ class RMSprop(Optimizer):
         weight_decay: float = 0.0,
         momentum: float = 0.0,
         centered: bool = False,
+        **options: Unpack[Options],
     ) -> None:
         self.centered = bool(centered)
         super().__init__(
-            ("lr", lr), ("alpha", alpha), ("eps", eps), ("weight_decay", weight_decay), ("momentum", momentum)
+            ("lr", lr),
+            ("alpha", alpha),
+            ("eps", eps),
+            ("weight_decay", weight_decay),
+            ("momentum", momentum),
+            **options,
         )
 
     @property
@@ -330,7 +721,7 @@ class RMSprop(Optimizer):
         return native.RMSPROP_CENTERED if self.centered else native.RMSPROP
 
     def __repr__(self) -> str:
-        return super().__repr__()[:-1] + ", centered=True" * self.centered + ")"
+        return self._repr(*(f"{name}={getattr(self, name)}" for name in [*self._names, *["centered"] * self.centered]))
 
 
 class Adagrad(Optimizer):
@@ -346,6 +737,8 @@ class Adagrad(Optimizer):
         Positive.
     lr_decay, weight_decay : float
         d and λ, at least 0.
+    **options
+        See Optimizer.
 
     References
     ----------
@@ -364,13 +757,18 @@ class Adagrad(Optimizer):
 
     code = native.ADAGRAD
 
-    lr = hyperparameter(0, "lr")
-    lr_decay = hyperparameter(1, "lr_decay", or_zero=True)
-    eps = hyperparameter(2, "eps")
-    weight_decay = hyperparameter(3, "weight_decay", or_zero=True)
+    lr_decay = of_rule(0, "lr_decay", or_zero=True)
+    eps = of_rule(1, "eps")
 
-    def __init__(self, lr: float = 1e-2, lr_decay: float = 0.0, weight_decay: float = 0.0, eps: float = 1e-10) -> None:
-        super().__init__(("lr", lr), ("lr_decay", lr_decay), ("eps", eps), ("weight_decay", weight_decay))
+    def __init__(
+        self,
+        lr: float = 1e-2,
+        lr_decay: float = 0.0,
+        weight_decay: float = 0.0,
+        eps: float = 1e-10,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(("lr", lr), ("lr_decay", lr_decay), ("eps", eps), ("weight_decay", weight_decay), **options)
 
 
 class Lion(Optimizer):
@@ -386,6 +784,8 @@ class Lion(Optimizer):
         β₁ and β₂, at least 0 and less than 1.
     weight_decay : float
         λ, at least 0.
+    **options
+        See Optimizer.
 
     References
     ----------
@@ -403,14 +803,19 @@ class Lion(Optimizer):
 
     code = native.LION
 
-    lr = hyperparameter(0, "lr")
-    beta1 = hyperparameter(1, "beta1", or_zero=True, below=1)
-    beta2 = hyperparameter(2, "beta2", or_zero=True, below=1)
-    weight_decay = hyperparameter(3, "weight_decay", or_zero=True)
+    beta1 = of_rule(0, "beta1", or_zero=True, below=1)
+    beta2 = of_rule(1, "beta2", or_zero=True, below=1)
 
-    def __init__(self, lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        lr: float = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        **options: Unpack[Options],
+    ) -> None:
         beta1, beta2 = betas
-        super().__init__(("lr", lr), ("beta1", beta1), ("beta2", beta2), ("weight_decay", weight_decay))
+        super().__init__(("lr", lr), ("beta1", beta1), ("beta2", beta2), ("weight_decay", weight_decay), **options)
+        self.hyper[native.DECOUPLED] = 1
 
     def __repr__(self) -> str:
-        return f"Lion(lr={self.lr}, betas=({self.beta1}, {self.beta2}), weight_decay={self.weight_decay})"
+        return self._repr(f"lr={self.lr}", f"betas=({self.beta1}, {self.beta2})", f"weight_decay={self.weight_decay}")

@@ -225,7 +225,6 @@ def fit(
         check_values(network, network._program_for(validation.x), validation, loss)
     elif validation_split:
         data, validation = split(data, validation_split)
-    optimizer.check_training(loss, accumulate)
     epoch_of = Epoch(network, data, loss, optimizer, batch_size, accumulate)
     rng = optimizer.generator(seed)
 

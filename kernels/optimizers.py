@@ -1,28 +1,36 @@
 """Optimizers: one pass over the flat vectors of parameters p and gradients g = dL/dp, in place.
 
-With weight decay λ, g stands for g + λ p below, but where p is scaled first. t counts the steps from 1 on. All but
-Lion are PyTorch's rules, to rounding.
+With weight decay λ, g stands for g + λ p below, or if it is decoupled, p is first scaled by 1 − η λ. t counts the
+steps from 1 on. All but Lion are PyTorch's rules, to rounding.
 
     SGD       v = μ v + (1 − δ) g, but v = g in the first step     p −= η v, by Nesterov p −= η (g + μ v)
     Adam      m += (1 − β₁)(g − m)    v = β₂ v + (1 − β₂) g²       p −= η / (1 − β₁ᵗ) m / (√(v / (1 − β₂ᵗ)) + ε)
-    AdamW     the same after p *= 1 − η λ, without λ in g          amsgrad: with the largest v so far instead of v
+              amsgrad: with the largest v so far instead of v
+    NAdam     the same with μₜ₊₁ / (1 − μ₁ … μₜ₊₁) m + (1 − μₜ) / (1 − μ₁ … μₜ) g instead of m / (1 − β₁ᵗ),
+              μₜ = β₁ (1 − 0.96^(t ψ) / 2)
     RMSprop   v = α v + (1 − α) g²    a += (1 − α)(g − a), if centered, and v − a² instead of v
               b = μ b + g / (√v + ε)                               p −= η b
     Adagrad   v += g²                                              p −= η / (1 + (t − 1) d) g / (√v + ε)
-    Lion      after p *= 1 − η λ      m = β₂ m + (1 − β₂) g        p −= η sign(β₁ m + (1 − β₁) g), m from before
+    Lion      m = β₂ m + (1 − β₂) g                                p −= η sign(β₁ m + (1 − β₁) g), m from before
 
-A rule is a function of registers, from p, g and up to three vectors that the optimizer remembers to their new values;
-what is the same for all parameters comes as a tuple of numbers, made of the hyperparameters once in a step.
+A rule is a function of registers, from g and up to three vectors that the optimizer remembers to the direction of the
+step and their new values; what is the same for all parameters comes as a tuple of numbers, made of the hyperparameters
+once in a step.
+
+Before the rule, in this order: g is scaled, the gradient of the penalty l₁ |p|₁ + l₂ |p|²/2 is added, each element
+clipped, and all of them together clipped by their norm; afterwards columns of a weight are shortened to a norm, and a
+moving average of p is taken. Gradients are changed by blocks in a small buffer, so that this is still one pass.
 """
 
 import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
+from fastfc.kernels import schedules
 from fastfc.kernels.edge import BAD_SHAPE, NO_STATE, OK, OVERLAP, check, kernel, overlaps
+from fastfc.kernels.schedules import rate
 from fastfc.kernels.simd import (
     at,
-    copysign,
     fma,
     itemsize,
     load,
@@ -30,92 +38,109 @@ from fastfc.kernels.simd import (
     pointer,
     splat,
     square_root,
+    stack,
     store,
     store_first,
+    sum_of_lanes,
     where_less,
     width,
 )
 
+# hyper: the learning rate and its schedule, see schedules.py, what is common to all rules, and up to five numbers of
+# the rule; a schedule may have more numbers behind them
+WEIGHT_DECAY, DECOUPLED, CLIP_VALUE, CLIP_NORM, AVERAGE, RULE = range(schedules.N_NUMBERS, schedules.N_NUMBERS + 6)
+N_HYPER = RULE + 5
+# segments: one row for each run of parameters that are treated alike, in order. RATE is a factor; a negative DECAY is
+# hyper's; COLUMNS are those of the weight, if it has a MAX_NORM; SIZE is that of the whole vector, 0 stands for any,
+# and then the segment is all of it
+FIRST, LAST, RATE, DECAY, L1, L2, MAX_NORM, COLUMNS, SIZE, N_SEGMENT = range(10)
+BLOCK_BYTES = 1 << 13
+
 
 @njit
-def sgd_rule(p, g, v, s, u, numbers):
-    lr, momentum, fresh, nesterov, decay, _, _, _ = numbers
-    g = fma(p, decay, g)
+def plain_rule(g, s, u, w, numbers):
+    return g, s, u, w
+
+
+@njit
+def momentum_rule(g, v, s, u, numbers):
+    momentum, fresh, nesterov, _, _, _ = numbers
     v = fma(v, momentum, g * fresh)
-    return fma(fma(v, momentum, g) if nesterov != 0.0 else v, -lr, p), v, s, u
+    return fma(v, momentum, g) if nesterov != 0.0 else v, v, s, u
 
 
 @njit
-def adam_moments(p, g, m, v, numbers):
-    _, decay, new_m, keep_v, new_v, _, _, _ = numbers
-    g = fma(p, decay, g)
-    return fma(g - m, new_m, m), fma(v, keep_v, g * g * new_v)
+def adam_moments(g, m, v, numbers):
+    new_m, keep_v, _, _, _, _ = numbers
+    return fma(g - m, new_m, m), fma(v, keep_v, g * g * (1.0 - keep_v))
 
 
 @njit
-def adam_step(p, m, v, numbers):
-    shrink, _, _, _, _, size, scale, eps = numbers
-    return fma(m / fma(square_root(v), scale, eps), -size, p * shrink)
+def adam_direction(g, m, v, numbers):
+    _, _, of_m, of_g, scale, eps = numbers
+    return fma(g, of_g, m * of_m) / fma(square_root(v), scale, eps)
 
 
 @njit
-def adam_rule(p, g, m, v, s, numbers):
-    m, v = adam_moments(p, g, m, v, numbers)
-    return adam_step(p, m, v, numbers), m, v, s
+def adam_rule(g, m, v, s, numbers):
+    m, v = adam_moments(g, m, v, numbers)
+    return adam_direction(g, m, v, numbers), m, v, s
 
 
 @njit
-def amsgrad_rule(p, g, m, v, largest, numbers):
-    m, v = adam_moments(p, g, m, v, numbers)
+def amsgrad_rule(g, m, v, largest, numbers):
+    m, v = adam_moments(g, m, v, numbers)
     largest = where_less(largest, v, v, largest)
-    return adam_step(p, m, largest, numbers), m, v, largest
+    return adam_direction(g, m, largest, numbers), m, v, largest
 
 
 def rmsprop_by(centered):
     @njit
-    def rule(p, g, v, b, a, numbers):
-        lr, alpha, eps, decay, momentum, _, _, _ = numbers
-        g = fma(p, decay, g)
+    def rule(g, v, b, a, numbers):
+        alpha, momentum, eps, _, _, _ = numbers
         v = fma(v, alpha, g * g * (1.0 - alpha))
         a = fma(g - a, 1.0 - alpha, a) if centered else a
         b = fma(b, momentum, g / (square_root(v - a * a if centered else v) + eps))
-        return fma(b, -lr, p), v, b, a
+        return b, v, b, a
 
     return rule
 
 
 @njit
-def adagrad_rule(p, g, v, s, u, numbers):
-    lr, eps, decay, _, _, _, _, _ = numbers
-    g = fma(p, decay, g)
+def adagrad_rule(g, v, s, u, numbers):
     v = fma(g, g, v)
-    return fma(g / (square_root(v) + eps), -lr, p), v, s, u
+    return g / (square_root(v) + numbers[0]), v, s, u
 
 
 @njit
-def lion_rule(p, g, m, s, u, numbers):
-    lr, shrink, keep, new, keep_m, new_m, _, _ = numbers
-    direction = fma(m, keep, g * new)
-    size = copysign(splat(p, lr), direction)
-    size = where_less(direction, 0.0, size, where_less(0.0, direction, size, direction))
-    return p * shrink - size, fma(m, keep_m, g * new_m), s, u
+def lion_rule(g, m, s, u, numbers):
+    beta1, beta2, _, _, _, _ = numbers
+    mean = fma(m, beta1, g * (1.0 - beta1))
+    return sign(mean), fma(m, beta2, g * (1.0 - beta2)), s, u
+
+
+@njit
+def sign(x):
+    return where_less(x, 0.0, -1.0, where_less(0.0, x, 1.0, x))
 
 
 def one_pass(rule, rows):
     """Parameters and state, which has so many rows, by a rule."""
 
     @njit
-    def run(count, grads, params, state, row, numbers):
+    def run(count, grads, params, state, row, how, numbers):
         size, lanes = itemsize(params), width(params)
+        lr, shrink, decay = how
         # masks halve the speed of memory: they are for the rest only
         whole = count - count % lanes
         for j in range(0, whole * size, lanes * size):
-            p, s = at(params, j), at(state, j)
-            x = load(s) if rows > 0 else load(p)
+            s = at(state, j)
+            p, g = load(at(params, j)), load(at(grads, j))
+            x = load(s) if rows > 0 else p
             y = load(at(s, row)) if rows > 1 else x
             z = load(at(s, 2 * row)) if rows > 2 else x
-            new, x, y, z = rule(load(p), load(at(grads, j)), x, y, z, numbers)
-            store(p, new)
+            step, x, y, z = rule(fma(p, decay, g), x, y, z, numbers)
+            store(at(params, j), fma(step, -lr, p * shrink))
             if rows > 0:
                 store(s, x)
             if rows > 1:
@@ -124,12 +149,13 @@ def one_pass(rule, rows):
                 store(at(s, 2 * row), z)
         some, end = count - whole, whole * size
         if some > 0:
-            p, s = at(params, end), at(state, end)
-            x = load_first(s, some, 0.0) if rows > 0 else load_first(p, some, 0.0)
+            s = at(state, end)
+            p, g = load_first(at(params, end), some, 0.0), load_first(at(grads, end), some, 0.0)
+            x = load_first(s, some, 0.0) if rows > 0 else p
             y = load_first(at(s, row), some, 0.0) if rows > 1 else x
             z = load_first(at(s, 2 * row), some, 0.0) if rows > 2 else x
-            new, x, y, z = rule(load_first(p, some, 0.0), load_first(at(grads, end), some, 0.0), x, y, z, numbers)
-            store_first(p, new, some)
+            step, x, y, z = rule(fma(p, decay, g), x, y, z, numbers)
+            store_first(at(params, end), fma(step, -lr, p * shrink), some)
             if rows > 0:
                 store_first(s, x, some)
             if rows > 1:
@@ -140,58 +166,204 @@ def one_pass(rule, rows):
     return run
 
 
-SGD, ADAM, AMSGRAD, RMSPROP, RMSPROP_CENTERED, ADAGRAD, LION = range(7)
-ROWS = (1, 2, 3, 2, 3, 1, 1)  # of state; SGD without momentum needs none
-HYPER = (5, 6, 6, 5, 5, 4, 4)  # numbers in hyper
-sgd_pass, momentum_pass = one_pass(sgd_rule, 0), one_pass(sgd_rule, 1)
+SGD, ADAM, AMSGRAD, NADAM, RMSPROP, RMSPROP_CENTERED, ADAGRAD, LION = range(8)
+ROWS = (1, 2, 3, 2, 2, 3, 1, 1)  # of state; SGD without momentum needs none
+sgd_pass, momentum_pass = one_pass(plain_rule, 0), one_pass(momentum_rule, 1)
 adam_pass, amsgrad_pass = one_pass(adam_rule, 2), one_pass(amsgrad_rule, 3)
 rmsprop_pass, rmsprop_centered_pass = one_pass(rmsprop_by(centered=False), 2), one_pass(rmsprop_by(centered=True), 3)
 adagrad_pass, lion_pass = one_pass(adagrad_rule, 1), one_pass(lion_rule, 1)
 
 
 @njit
-def adam_numbers(hyper, t):
-    lr, beta1, beta2, eps, decay, decoupled = hyper[0], hyper[1], hyper[2], hyper[3], hyper[4], hyper[5]
-    shrink, decay = (1.0 - lr * decay, 0.0) if decoupled != 0.0 else (1.0, decay)
-    size, scale = lr / (1.0 - beta1**t), 1.0 / np.sqrt(1.0 - beta2**t)
-    return shrink, decay, 1.0 - beta1, beta2, 1.0 - beta2, size, scale, eps
-
-
-@kernel("grads[p], hyper:float64[h] -> params[p], state[r, p], count:int64[one]", types.int64)
-def update(grads, hyper, params, state, count, optimizer):
-    """One step of an optimizer on contiguous vectors; count[0] is the number of steps."""
-    if grads.size != params.size or count.size != 1 or hyper.size != HYPER[optimizer]:
-        return BAD_SHAPE
-    rows = 0 if optimizer == SGD and hyper[1] == 0.0 else ROWS[optimizer]
-    if state.shape[0] < rows or (rows and state.shape[1] != params.size):
-        return NO_STATE
-    n, t, row = params.size, count[0] + 1.0, state.strides[0]
-    g, p, s = pointer(grads), pointer(params), pointer(state)
+def numbers_of(optimizer, hyper, count):
+    """What is the same for all parameters in a step: a factor of the learning rate, and the rule's numbers."""
+    a, b, c, d, e = hyper[RULE], hyper[RULE + 1], hyper[RULE + 2], hyper[RULE + 3], hyper[RULE + 4]
+    t = count[0] + 1.0
     if optimizer == SGD:
-        lr, momentum, dampening, nesterov, decay = hyper[0], hyper[1], hyper[2], hyper[3], hyper[4]
-        numbers = lr, momentum, 1.0 if t == 1.0 else 1.0 - dampening, nesterov, decay, 0.0, 0.0, 0.0
-        if rows == 0:
-            sgd_pass(n, g, p, s, row, numbers)
-        else:
-            momentum_pass(n, g, p, s, row, numbers)
-    elif optimizer == ADAM:
-        adam_pass(n, g, p, s, row, adam_numbers(hyper, t))
+        return 1.0, (a, 1.0 if t == 1.0 else 1.0 - b, c, 0.0, 0.0, 0.0)
+    if optimizer in (ADAM, AMSGRAD):
+        return 1.0, (1.0 - a, b, 1.0 / (1.0 - a**t), 0.0, 1.0 / np.sqrt(1.0 - b**t), c)
+    if optimizer == NADAM:
+        now, after = a * (1.0 - 0.5 * 0.96 ** (t * d)), a * (1.0 - 0.5 * 0.96 ** ((t + 1.0) * d))
+        product = now * (1.0 if t == 1.0 else np.int64(count[1]).view(np.float64))
+        count[1] = np.float64(product).view(np.int64)
+        of_m, of_g = after / (1.0 - product * after), (1.0 - now) / (1.0 - product)
+        return 1.0, (1.0 - a, b, of_m, of_g, 1.0 / np.sqrt(1.0 - b**t), c)
+    if optimizer == ADAGRAD:
+        return 1.0 / (1.0 + (t - 1.0) * a), (b, 0.0, 0.0, 0.0, 0.0, 0.0)
+    return 1.0, (a, b, c, d, e, 0.0)
+
+
+@njit
+def run_rule(optimizer, rows, n, g, p, s, row, how, numbers):
+    if rows == 0:
+        sgd_pass(n, g, p, s, row, how, numbers)
+    elif optimizer == SGD:
+        momentum_pass(n, g, p, s, row, how, numbers)
     elif optimizer == AMSGRAD:
-        amsgrad_pass(n, g, p, s, row, adam_numbers(hyper, t))
-    elif optimizer in (RMSPROP, RMSPROP_CENTERED):
-        numbers = hyper[0], hyper[1], hyper[2], hyper[3], hyper[4], 0.0, 0.0, 0.0
-        if optimizer == RMSPROP:
-            rmsprop_pass(n, g, p, s, row, numbers)
-        else:
-            rmsprop_centered_pass(n, g, p, s, row, numbers)
+        amsgrad_pass(n, g, p, s, row, how, numbers)
+    elif optimizer == RMSPROP:
+        rmsprop_pass(n, g, p, s, row, how, numbers)
+    elif optimizer == RMSPROP_CENTERED:
+        rmsprop_centered_pass(n, g, p, s, row, how, numbers)
     elif optimizer == ADAGRAD:
-        lr, lr_decay, eps, decay = hyper[0], hyper[1], hyper[2], hyper[3]
-        adagrad_pass(n, g, p, s, row, (lr / (1.0 + (t - 1.0) * lr_decay), eps, decay, 0.0, 0.0, 0.0, 0.0, 0.0))
+        adagrad_pass(n, g, p, s, row, how, numbers)
     elif optimizer == LION:
-        lr, beta1, beta2, decay = hyper[0], hyper[1], hyper[2], hyper[3]
-        lion_pass(n, g, p, s, row, (lr, 1.0 - lr * decay, beta1, 1.0 - beta1, beta2, 1.0 - beta2, 0.0, 0.0))
+        lion_pass(n, g, p, s, row, how, numbers)
     else:
+        adam_pass(n, g, p, s, row, how, numbers)
+
+
+@njit
+def load_up_to(data, count, lanes):
+    return load(data) if count >= lanes else load_first(data, count, 0.0)
+
+
+@njit
+def change_gradient(count, grads, params, out, l1, l2, scale, limit, factor):
+    """out = factor clip(scale g + l₁ sign(p) + l₂ p), up to a whole register; and the sum of its squares."""
+    size, lanes = itemsize(params), width(params)
+    total = splat(params, 0.0)
+    for j in range(0, count, lanes):
+        p = load_up_to(at(params, j * size), count - j, lanes)
+        g = load_up_to(at(grads, j * size), count - j, lanes)
+        g = fma(sign(p), l1, fma(p, l2, g * scale))
+        g = where_less(limit, g, limit, where_less(g, -limit, -limit, g)) * factor
+        store(at(out, j * size), g)
+        total = fma(g, g, total)
+    return np.float64(sum_of_lanes(total))
+
+
+@njit
+def take_average(count, params, out, keep):
+    """out = keep out + (1 − keep) p, or p if keep is 0, whatever out was."""
+    size, lanes = itemsize(params), width(params)
+    for j in range(0, count, lanes):
+        here, p = at(out, j * size), load_up_to(at(params, j * size), count - j, lanes)
+        old = load_up_to(here, count - j, lanes) if keep > 0.0 else p
+        new = fma(old, keep, p * (1.0 - keep))
+        if count - j >= lanes:
+            store(here, new)
+        else:
+            store_first(here, new, count - j)
+
+
+@njit
+def shorten_columns(rows, columns, weight, norm, buffer):
+    """Scale each column whose Euclidean norm is larger to this norm."""
+    size, lanes = itemsize(weight), width(weight)
+    block = BLOCK_BYTES // size
+    for first in range(0, columns, block):
+        some, start = min(block, columns - first), at(weight, first * size)
+        for j in range(0, some, lanes):
+            store(at(buffer, j * size), splat(weight, 0.0))
+        for i in range(rows):
+            row = at(start, i * columns * size)
+            for j in range(0, some, lanes):
+                w, sums = load_up_to(at(row, j * size), some - j, lanes), at(buffer, j * size)
+                store(sums, fma(w, w, load(sums)))
+        for j in range(0, some, lanes):
+            length = square_root(load(at(buffer, j * size)))
+            store(at(buffer, j * size), where_less(norm, length, splat(weight, norm) / length, splat(weight, 1.0)))
+        for i in range(rows):
+            row = at(start, i * columns * size)
+            for j in range(0, some, lanes):
+                here = at(row, j * size)
+                w = load_up_to(here, some - j, lanes) * load(at(buffer, j * size))
+                if some - j >= lanes:
+                    store(here, w)
+                else:
+                    store_first(here, w, some - j)
+
+
+@njit
+def clip_factor(n, grads, params, hyper, segments, scale, limit, buffer):
+    """What all gradients are multiplied by so that their norm is at most CLIP_NORM, as PyTorch does it."""
+    size, total = itemsize(params), 0.0
+    block = BLOCK_BYTES // size
+    for s in range(segments.shape[0]):
+        first, last = bounds(segments, s, n)
+        for j in range(first, last, block):
+            g, p, some = at(grads, j * size), at(params, j * size), min(block, last - j)
+            total += change_gradient(some, g, p, buffer, segments[s, L1], segments[s, L2], scale, limit, 1.0)
+    factor = hyper[CLIP_NORM] / (np.sqrt(total) + 1e-6)
+    return 1.0 if factor > 1.0 else factor  # NaN stays NaN
+
+
+@njit
+def bounds(segments, s, n):
+    """Where a segment of a vector of length n begins and ends."""
+    return int(segments[s, FIRST]), int(segments[s, LAST]) if segments[s, SIZE] > 0.0 else n
+
+
+@njit
+def are_segments(segments, n):
+    """Whether all of them are of a vector of length n, and matrices where they must be."""
+    wrong = 0
+    for s in range(segments.shape[0]):
+        first, last = bounds(segments, s, n)
+        wrong += first < 0 or first > last or last > n or not (segments[s, SIZE] == n or segments[s, SIZE] == 0.0)
+        columns = int(segments[s, COLUMNS])
+        wrong += segments[s, MAX_NORM] > 0.0 and (columns < 1 or (last - first) % max(columns, 1) != 0)
+    return wrong == 0
+
+
+@kernel(
+    "grads[p], hyper:float64[h], segments:float64[s, k] -> params[p], state[r, q], count:int64[two]",
+    types.int64,
+    types.float64,
+)
+def update(grads, hyper, segments, params, state, count, optimizer, scale):
+    """One step of an optimizer on contiguous vectors, with gradients multiplied by scale.
+
+    count is the number of steps so far, and for NAdam the bits of μ₁ … μₜ. Parameters in no segment
+    are left alone. Without any segment the optimizer was not prepared.
+    """
+    n = params.size
+    if grads.size != n or count.size != 2 or hyper.size < N_HYPER or segments.shape[1] != N_SEGMENT:
+        return BAD_SHAPE
+    if optimizer < 0 or optimizer >= len(ROWS) or segments.shape[0] == 0 or not are_segments(segments, n):
         return NO_STATE
+    average = hyper[AVERAGE] > 0.0
+    rows = 0 if optimizer == SGD and hyper[RULE] == 0.0 else ROWS[optimizer]
+    if state.shape[0] < rows + average or (rows + average > 0 and state.shape[1] != n):
+        return NO_STATE
+    size, row, t = params.itemsize, state.strides[0], count[0]
+    grads_data, params_data, state_data = pointer(grads), pointer(params), pointer(state)
+    averages = at(state_data, (state.shape[0] - 1) * row)
+    keep = hyper[AVERAGE] if t > 0 else 0.0
+    share, numbers = numbers_of(optimizer, hyper, count)
+    limit = hyper[CLIP_VALUE] if hyper[CLIP_VALUE] > 0.0 else np.inf
+    buffer, factor = stack(params_data, BLOCK_BYTES), 1.0
+    if hyper[CLIP_NORM] > 0.0:
+        factor = clip_factor(n, grads_data, params_data, hyper, segments, scale, limit, buffer)
+    end = 0
+    for i in range(segments.shape[0]):
+        first, last = bounds(segments, i, n)
+        l1, l2, max_norm = segments[i, L1], segments[i, L2], segments[i, MAX_NORM]
+        lr = rate(hyper, segments[i, RATE], t)
+        decay = segments[i, DECAY] if segments[i, DECAY] >= 0.0 else hyper[WEIGHT_DECAY]
+        how = (lr * share, 1.0 - lr * decay, 0.0) if hyper[DECOUPLED] != 0.0 else (lr * share, 1.0, decay)
+        change = l1 != 0.0 or l2 != 0.0 or scale * factor != 1.0 or limit != np.inf
+        block = BLOCK_BYTES // size if change or average else max(last - first, 1)
+        if average:
+            take_average(first - end, at(params_data, end * size), at(averages, end * size), 0.0)
+        for j in range(first, last, block):
+            some, p, g = min(block, last - j), at(params_data, j * size), at(grads_data, j * size)
+            if change:
+                change_gradient(some, g, p, buffer, l1, l2, scale, limit, factor)
+                g = buffer
+            run_rule(optimizer, rows, some, g, p, at(state_data, j * size), row, how, numbers)
+            if average and max_norm == 0.0:
+                take_average(some, p, at(averages, j * size), keep)
+        if max_norm > 0.0:
+            columns, p = int(segments[i, COLUMNS]), at(params_data, first * size)
+            shorten_columns((last - first) // columns, columns, p, max_norm, buffer)
+            if average:
+                take_average(last - first, p, at(averages, first * size), keep)
+        end = last
+    if average:
+        take_average(n - end, at(params_data, end * size), at(averages, end * size), 0.0)
     count[0] += 1
     return OK
 
@@ -202,7 +374,7 @@ def _sgd(grads, params, velocity, lr, momentum, weight_decay):
         return BAD_SHAPE
     if overlaps(grads, params) or overlaps(grads, velocity) or overlaps(params, velocity):
         return OVERLAP
-    numbers = lr, momentum, 1.0, 0.0, weight_decay, 0.0, 0.0, 0.0
+    how, numbers = (lr, 1.0, weight_decay), (momentum, 1.0, 0.0, 0.0, 0.0, 0.0)
     size, count = params.itemsize, params.size
     unit = params.strides[0] == size and grads.strides[0] == size and velocity.strides[0] == size
     # elements that are not neighbours are taken one by one, as vectors of one
@@ -210,9 +382,9 @@ def _sgd(grads, params, velocity, lr, momentum, weight_decay):
     for j in range(0, count, max(step, 1)):
         g, p = at(pointer(grads), j * grads.strides[0]), at(pointer(params), j * params.strides[0])
         if momentum != 0.0:
-            momentum_pass(step, g, p, at(pointer(velocity), j * velocity.strides[0]), 0, numbers)
+            momentum_pass(step, g, p, at(pointer(velocity), j * velocity.strides[0]), 0, how, numbers)
         else:
-            sgd_pass(step, g, p, p, 0, numbers)
+            sgd_pass(step, g, p, p, 0, how, numbers)
     return OK
 
 

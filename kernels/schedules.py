@@ -1,0 +1,78 @@
+"""Schedules: the learning rate η of an update from the number t of updates, or epochs, before it.
+
+With the base rate b, PyTorch's closed forms:
+
+    step             η = b γ^⌊t / s⌋                              A = s, B = γ
+    multi-step       η = b γ^(milestones at or before t)          B = γ, and the milestones, at the end of hyper
+    exponential      η = b γᵗ                                     B = γ
+    cosine           η = c + (b − c) (1 + cos(π t / T)) / 2       A = T, B = c
+    warm restarts    the same from 0 on after T, T + T M, … for T, T M, T M², …         A = T, B = c, C = M
+    one-cycle        from b / D to b, then to b / D / F           A = total steps, B = b or 0, C = share of the rise,
+                                                                  D, E = F, F = linear?, G = three phases?
+
+A warm-up comes before any of them: η = b (s + (1 − s) t / w) for t < w; the others then begin at t = w.
+"""
+
+import numpy as np
+from numba import njit
+
+# The optimizers' numbers, hyper, begin with these. If EPOCH is set, t counts epochs: there were EPOCHS of them when
+# SINCE updates were done, and then each had STEPS_PER_EPOCH updates.
+LR, SCHEDULE, A, B, C, D, E, F, G, WARMUP, START, EPOCH, STEPS_PER_EPOCH, SINCE, EPOCHS, N_NUMBERS = range(16)
+CONSTANT, STEP, MULTI_STEP, EXPONENTIAL, COSINE, RESTARTS, ONE_CYCLE = range(7)
+
+
+@njit
+def between(start, end, share, linear):
+    """From start to end as share goes from 0 to 1."""
+    return start + (end - start) * (share if linear else (1.0 - np.cos(np.pi * share)) / 2.0)
+
+
+@njit
+def one_cycle(hyper, base, t):
+    first, last = base / hyper[D], base / hyper[D] / hyper[E]
+    top, end, linear = hyper[C] * hyper[A] - 1.0, hyper[A] - 1.0, hyper[F] != 0.0
+    down, low = (2.0 * top, first) if hyper[G] != 0.0 else (end, last)
+    if t <= top:
+        return between(first, base, t / top, linear)
+    if t <= down:
+        return between(base, low, (t - top) / (down - top), linear)
+    return between(low, last, min(1.0, (t - down) / (end - down)), linear) if end > down else last
+
+
+@njit
+def epochs(hyper, t):
+    """Finished epochs after t updates."""
+    return hyper[EPOCHS] + (t - hyper[SINCE]) // max(1.0, hyper[STEPS_PER_EPOCH])
+
+
+@njit
+def rate(hyper, factor, t):
+    """The learning rate after t updates, of parameters whose base rate is so many times the optimizer's."""
+    base, schedule = hyper[LR] * factor, hyper[SCHEDULE]
+    if hyper[EPOCH] != 0.0:
+        t = epochs(hyper, t)
+    if t < hyper[WARMUP]:
+        return base * between(hyper[START], 1.0, t / hyper[WARMUP], True)
+    t -= hyper[WARMUP]
+    if schedule == STEP:
+        return base * hyper[B] ** (t // hyper[A])
+    if schedule == MULTI_STEP:
+        passed = 0.0
+        for i in range(int(hyper[A])):
+            passed += hyper[hyper.size - 1 - i] <= t
+        return base * hyper[B] ** passed
+    if schedule == EXPONENTIAL:
+        return base * hyper[B] ** t
+    if schedule == COSINE:
+        return between(base, hyper[B], t / hyper[A], False)
+    if schedule == RESTARTS:
+        length = hyper[A]
+        if hyper[C] == 1.0:
+            t -= t // length * length
+        while t >= length:
+            t, length = t - length, length * hyper[C]
+        return between(base, hyper[B], t / length, False)
+    if schedule == ONE_CYCLE:
+        return one_cycle(hyper, hyper[B] * factor if hyper[B] > 0.0 else base, t)
+    return base
