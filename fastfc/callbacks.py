@@ -113,13 +113,14 @@ class EarlyStopping(Callback):
         self.sign = -1.0 if less else 1.0
 
     def on_start(self, run: Run) -> None:
+        self._params: Any = None
         if self.monitor not in run.monitored:
             known = ", ".join(run.monitored)
             raise ValueError(
-                f"EarlyStopping: monitor={self.monitor!r} is none of {known}; give fit validation_data or metrics for it"
+                f"EarlyStopping: monitor={self.monitor!r} is none of {known}; "
+                "give fit validation_data or metrics for it"
             )
         self.best, self.best_epoch, self.waited = np.nan, 0, 0
-        self._params: Any = None
 
     def on_epoch(self, run: Run) -> None:
         value = run.history[self.monitor][-1]

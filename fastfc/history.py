@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 class History:
     """What `fit` saw: one row for each finished epoch, a column for each thing seen.
 
-    Columns are `epoch` (counted from 1 for each optimizer, on from where an earlier `fit` with it stopped), `loss`
-    (mean over the epoch's samples of the loss just before each step), `seconds` (wall time, validation included), `lr`
-    (the optimizer's learning rate before its schedule), `val_loss` with validation data, and each metric by its name, on
-    the validation data as `val_…`, without any on the training data.
+    Columns are `epoch` (counted from 1 for each optimizer, on from where an earlier `fit` with it stopped), `loss` (mean
+    over the epoch's samples of the loss just before each step), `seconds` (wall time, validation included), `lr` (the
+    learning rate at the start), `val_loss` with validation data, and each metric by its name, with validation data
+    `val_…` on those.
 
     Examples
     --------
@@ -51,6 +51,11 @@ class History:
         if name not in self.names():
             raise KeyError(f"the history has no {name!r}; it has {', '.join(self.names()) or 'no epochs'}")
         return np.array(self._list(name))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, History) and self.rows == other.rows
+
+    __hash__ = None  # type: ignore[assignment]
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -40,16 +40,22 @@ def gather(count, columns, order, source, target):
 
 
 @njit
+def columns_of(target):
+    """Columns of the numeric targets; without any, target has no rows."""
+    return target.shape[1] if target.shape[0] else 0
+
+
+@njit
 def training_fits(program, x, target, labels, weights, losses, params, grads, space, tape, n):
     """Whether arrays are of the shapes that training in batches of n needs."""
     samples, classes = x.shape[0], 0
     for i in range(losses.shape[0]):
         classes += losses[i, CLASSES] != 0.0
-    if labels.size not in (0, classes * samples) or (target.shape[0] != samples and target.shape[1] > 0):
+    if labels.size not in (0, classes * samples) or target.shape[0] not in (0, samples):
         return BAD_SHAPE
     if x.shape[1] != program[0, INPUTS] or params.size != program[0, PARAMETERS] or grads.size != params.size:
         return BAD_SHAPE
-    if target.shape[1] > program[0, OUTPUTS] or (weights.size and weights.size != samples):
+    if columns_of(target) > program[0, OUTPUTS] or (weights.size and weights.size != samples):
         return BAD_SHAPE
     if space.size < reserve(program, n) or tape.size != 2:
         return BAD_SHAPE
@@ -77,7 +83,7 @@ def step(
     found = training_fits(program, x, target, labels, weights, losses, params, grads, space, tape, n)
     if found == OK:
         objective = Objective(
-            program, matrix(x), matrix(target), target.shape[1], labels, weights, losses, pointer(space), n,
+            program, matrix(x), matrix(target), columns_of(target), labels, weights, losses, pointer(space), n,
             tape[1] + 1, parts, least,
         )  # fmt: skip
         found, value, _ = run_gradient(pointer(params), pointer(grads), objective, 0)
@@ -108,7 +114,7 @@ def steps(
     found = training_fits(program, x, target, labels, weights, losses, params, grads, space, tape, batch)
     if found != OK:
         return found, sum_of_losses
-    i, columns, classes = program[0, INPUTS], target.shape[1], labels.size // max(x.shape[0], 1)
+    i, columns, classes = program[0, INPUTS], columns_of(target), labels.size // max(x.shape[0], 1)
     _, _, x_batch, target_place = kept(program, batch, pointer(space))
     target_batch = dense(batch, columns, target_place.data)
     labels_batch = np.empty(batch * classes if order.size else 0, np.int64)

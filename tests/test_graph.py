@@ -440,7 +440,7 @@ def test_fit_with_several_inputs_and_outputs_is_the_loop_of_train_steps(shuffle)
 def test_evaluate_and_validation_data_of_several_inputs_and_outputs():
     graph, (x, y) = two_by_two(), data(25)
     errors = np.concatenate(graph.predict(x), axis=1) - np.concatenate(y, axis=1)
-    assert_allclose(graph.evaluate(x, y, fc.MSELoss(), batch_size=7), np.mean(errors**2), rtol=1e-14)
+    assert_allclose(graph.evaluate(x, y, fc.MSELoss()), np.mean(errors**2), rtol=1e-14)
     history = graph.fit(x, y, loss=fc.MSELoss(), optimizer=fc.SGD(0.1), validation_data=(x, y), epochs=2)
     assert history.val_loss[1] == graph.evaluate(x, y, fc.MSELoss())
 

@@ -16,7 +16,7 @@ def test_the_suggestion_trains_and_nothing_changes():
     assert len(found.rates) == len(found.losses) <= 100
     assert found.rates[0] == 1e-6 and np.all(np.diff(found.rates) > 0)
     first = net.evaluate(X, X**2, fc.MSELoss())
-    net.fit(X, X**2, loss=fc.MSELoss(), optimizer=fc.SGD(found.suggestion, momentum=0.9), epochs=30, seed=0)
+    net.fit(X, X**2, loss=fc.MSELoss(), optimizer=fc.SGD(found.suggestion, momentum=0.9), epochs=200, seed=0)
     assert net.evaluate(X, X**2, fc.MSELoss()) < first / 10
 
 
@@ -34,7 +34,8 @@ def test_picture(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"lowest": 0}, "rate"), ({"lowest": 1, "highest": 0.1}, "highest"), ({"steps": 0}, "steps")]
+    ("options", "message"),
+    [({"lowest": 0}, "rate"), ({"lowest": 1, "highest": 0.1}, "highest"), ({"steps": 0}, "steps")],
 )
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):

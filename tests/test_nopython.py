@@ -217,7 +217,7 @@ def test_new_networks_compile_nothing():
 def test_types_hold_dtypes_and_kernels_but_no_sizes():
     assert typeof(chain()) == typeof(graph()) == typeof(part()) != typeof(chain(np.float64))
     assert typeof(fc.SGD(1)) == typeof(fc.SGD(2, momentum=0.5))
-    assert typeof(fc.MSELoss()) != typeof(fc.CrossEntropyLoss())
+    assert typeof(fc.MSELoss()) == typeof(fc.CrossEntropyLoss())
     assert kernels.cache.source_hash()[:16] in str(typeof(chain()))
 
 
@@ -315,8 +315,8 @@ ERRORS = {
     ),
     "classes for numbers": (
         lambda: train(reserved(), X, np.zeros(20, int), fc.MSELoss(), fc.SGD(), 1),
-        errors.TypingError,
-        "classes are for CrossEntropyLoss",
+        ValueError,
+        "shapes of the arrays do not fit",
     ),
     "a loss by name": (lambda: train(reserved(), X, G, "mse", fc.SGD(), 1), errors.TypingError, "such as fc.MSELoss"),
     "only an activation": (

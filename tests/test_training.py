@@ -9,7 +9,6 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
-from fastfc import training
 
 X = np.random.default_rng(0).standard_normal((25, 3))
 Y = X @ [[1.0], [2.0], [3.0]] + 1
@@ -90,13 +89,12 @@ def test_data_is_left_alone():
     assert_array_equal(x, X)
 
 
-@pytest.mark.parametrize("batch_size", [1, 10, 25, 1024])
-def test_evaluate(batch_size):
+def test_evaluate():
     net = net_for(2)
     loss = fc.CrossEntropyLoss()
     expected, _ = loss(net.predict(X), LABELS)
     before = net.params.copy()
-    assert_allclose(net.evaluate(X, LABELS, loss, batch_size), expected, rtol=1e-14)
+    assert_allclose(net.evaluate(X, LABELS, loss), expected, rtol=1e-14)
     assert_array_equal(net.params, before)
     with pytest.raises(RuntimeError):
         net.backward(np.zeros((25, 2)))
@@ -203,8 +201,6 @@ def test_optimizer_of_another_network_changes_nothing():
 def test_bad_input_of_evaluate(options, error, message):
     with pytest.raises(error, match=message):
         net_for().evaluate(**{"x": X, "y": Y, "loss": fc.MSELoss(), **options})
-    with pytest.raises(ValueError, match="batch_size"):
-        net_for().evaluate(X, Y, fc.MSELoss(), batch_size=0)
 
 
 class Terminal(io.StringIO):
@@ -237,12 +233,6 @@ def test_progress_is_silent_elsewhere(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stderr", Terminal())
     fit(net_for())
     assert sys.stderr.getvalue() == ""
-
-
-def test_batches_cover_all_rows_once():
-    for n, size in [(1, 1), (10, 3), (9, 3), (2, 5)]:
-        rows = np.concatenate([np.arange(n)[batch] for batch in training.batches(n, size)])
-        assert_array_equal(rows, np.arange(n))
 
 
 def test_digits():
