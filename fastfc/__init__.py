@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 from . import kernels, metrics, nopython, reference
 from .activations import Identity, ReLU, Sigmoid, Softmax, Tanh
-from .datasets import load_digits
+from .datasets import load_breast_cancer, load_diabetes, load_digits, load_fashion_mnist, load_wine
 from .gradcheck import check_gradients, numerical_gradient
 from .graph import Graph, Input, concatenate
 from .initializers import (
@@ -77,7 +77,11 @@ __all__ = [
     "check_gradients",
     "concatenate",
     "kernels",
+    "load_breast_cancer",
+    "load_diabetes",
     "load_digits",
+    "load_fashion_mnist",
+    "load_wine",
     "metrics",
     "nopython",
     "numerical_gradient",
