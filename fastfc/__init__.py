@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 from . import kernels, metrics, nopython, reference
 from .activations import Identity, ReLU, Sigmoid, Softmax, Tanh
 from .callbacks import Callback, EarlyStopping
-from .datasets import load_digits
+from .datasets import load_breast_cancer, load_diabetes, load_digits, load_fashion_mnist, load_wine
 from .dropout import Dropout
 from .embedding import Embedding
 from .gradcheck import check_gradients, numerical_gradient
@@ -138,7 +138,11 @@ __all__ = [
     "check_gradients",
     "concatenate",
     "kernels",
+    "load_breast_cancer",
+    "load_diabetes",
     "load_digits",
+    "load_fashion_mnist",
+    "load_wine",
     "metrics",
     "nopython",
     "numerical_gradient",

@@ -10,6 +10,7 @@ from fastfc import __version__
 from fastfc.compare import ODD, SHAPES, TARGETS, TASKS, compare, compare_networks
 from fastfc.doctor import cores
 from fastfc.peers import LAYOUTS, NETWORK_PACKAGES, PACKAGES, Shape, environment, installed
+from fastfc.runs import RUNS, real_run
 
 
 class Parser(argparse.ArgumentParser):
@@ -64,8 +65,11 @@ def parser():
     top.add_argument("--version", action="version", version=f"fastfc {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
 
-    demo = commands.add_parser("demo", help="train a digit classifier, with NumPy and with fastfc")
-    demo.add_argument("--epochs", type=whole_number(1), default=30, help="passes over the data (30)")
+    demo = commands.add_parser("demo", help="train a digit classifier, with NumPy and with fastfc; or on other data")
+    demo.add_argument(
+        "--data", choices=RUNS, help="train a network that suits these data, and say how good it is on unseen samples"
+    )
+    demo.add_argument("--epochs", type=whole_number(1), help="passes over the data (30; with --data what suits them)")
     demo.add_argument("--seed", type=whole_number(0), default=0, help="start and order of the samples (0)")
     picture = output_file(".png", ".svg", ".pdf")
     demo.add_argument("--plot", type=picture, metavar="FILE", help="write a picture: .png, .svg or .pdf")
@@ -130,9 +134,16 @@ def run(args):
         # NumPy has read these variables already: start over in a process of its own.
         wanted = environment(None) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         return subprocess.call([sys.executable, "-P", "-m", "fastfc.cli", *args.arguments], env=wanted)
+    if args.data:
+        try:
+            real_run(args.data, args.epochs, args.seed, args.plot)
+        except (ImportError, FileNotFoundError) as error:
+            print(f"fastfc demo: {error}", file=sys.stderr)
+            return 2
+        return 0
     from fastfc.demo import demo
 
-    return demo(args.epochs, args.seed, args.plot)
+    return demo(args.epochs or 30, args.seed, args.plot)
 
 
 def main(arguments=None):

@@ -1,4 +1,6 @@
-"""The picture that `fastfc demo --plot` writes."""
+"""Pictures: of a training, of a search for the learning rate, and the one that `fastfc demo --plot` writes."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -49,14 +51,135 @@ def plot_digits(figure, images, labels, predictions):
 
 def save_plot(path, title, losses, images, labels, predictions):
     """Write the picture; its kind is told by the file's ending."""
-    from matplotlib.figure import Figure  # not pyplot: no display and no state are needed
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    figure = Figure(figsize=(12, 9), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
-    figure.suptitle(title, fontsize=14, weight="bold")
+    figure = new_figure(title, (12, 9))
     top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.15, 1])[:, 0]
     loss, confusion = top.subplots(1, 2, width_ratios=[1.3, 1])
     plot_losses(loss, losses)
     plot_confusion(confusion, labels, predictions)
     plot_digits(bottom, images, labels, predictions)
     figure.savefig(path, dpi=120)
+
+
+def curves(history):
+    """Name -> value of each epoch; what is in a dict of metrics stands beside the losses."""
+    found: dict[str, Sequence[float]] = {}
+    for name, values in (history if isinstance(history, Mapping) else vars(history)).items():
+        found |= values if isinstance(values, Mapping) else {name: values}
+    return {name: np.asarray(values, float) for name, values in found.items() if len(values) and name != "seconds"}
+
+
+def history(history, title="Training"):
+    """A picture of a training: a panel for the loss, and for each metric, over the epochs.
+
+    Parameters
+    ----------
+    history : History or dict
+        What `fit` returned, or name -> values of the epochs. `val_loss` is drawn beside `loss`, and likewise for
+        metrics. Values that are not finite leave a gap.
+    title : str
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A notebook shows it; `.savefig(path)` writes it.
+
+    Raises
+    ------
+    ImportError
+        Without Matplotlib: pip install "fastfc[plot]".
+    ValueError
+        If there is no finished epoch.
+
+    Examples
+    --------
+    >>> from fastfc import plots
+    >>> figure = plots.history({"loss": [2.0, 1.0, 0.6], "val_loss": [1.8, 1.1, 0.9]})  # doctest: +SKIP
+    """
+    found = curves(history)
+    if not found:
+        raise ValueError("history: there is no finished epoch to draw")
+    panels = list(dict.fromkeys(name.removeprefix("val_") for name in found))
+    figure = new_figure(title, (5.5 * len(panels), 4.2))
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        styles = {panel: dict(label="training", color=BLUE), f"val_{panel}": dict(label="validation", color=ORANGE)}
+        names = [name for name in styles if name in found]
+        for name in names:
+            epochs = np.arange(1, len(found[name]) + 1)
+            axes.plot(epochs, found[name], linewidth=1.5, marker="." if len(epochs) <= 60 else "", **styles[name])
+        mark_best(axes, panel, found.get(f"val_{panel}"))
+        positive = not any((found[name] <= 0).any() for name in names)
+        axes.set(xlabel="epoch", ylabel=panel, yscale="log" if positive and panel in ("loss", "lr") else "linear")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        if names != [panel]:
+            axes.legend(frameon=False)
+    return figure
+
+
+def mark_best(axes, name, values):
+    """A ring about the best validation, which is the least loss."""
+    if name != "loss" or values is None or not np.isfinite(values).any():
+        return
+    best = int(np.nanargmin(values))
+    axes.plot(best + 1, values[best], "o", color=ORANGE, markersize=9, fillstyle="none")
+    axes.set_title(f"least validation loss {values[best]:.3g}, epoch {best + 1}")
+
+
+def learning_rates(rates, losses, suggestion=None, title="Learning rates"):
+    """A picture of a search for the learning rate: the loss at each of the rising rates.
+
+    Parameters
+    ----------
+    rates, losses : (k,) arrays
+        Rates are positive. What is far above the first loss is cut off, what is not finite left out.
+    suggestion : float, optional
+        The rate to take, marked by a line.
+    title : str
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A notebook shows it; `.savefig(path)` writes it.
+
+    Raises
+    ------
+    ImportError
+        Without Matplotlib: pip install "fastfc[plot]".
+    ValueError
+        If rates and losses differ in length, or no loss is finite.
+
+    Examples
+    --------
+    >>> from fastfc import plots
+    >>> figure = plots.learning_rates([1e-3, 1e-2, 1e-1], [2.3, 1.2, 4.0], suggestion=1e-2)  # doctest: +SKIP
+    """
+    rates, losses = np.asarray(rates, float), np.asarray(losses, float)
+    if rates.shape != losses.shape or rates.ndim != 1:
+        raise ValueError(f"learning_rates: rates have shape {rates.shape}, losses {losses.shape}; give one of each")
+    finite = np.isfinite(losses)
+    if not finite.any():
+        raise ValueError("learning_rates: no loss is finite")
+    figure = new_figure(title, (7, 4.5))
+    axes = figure.subplots()
+    axes.plot(rates[finite], losses[finite], color=BLUE, linewidth=1.5)
+    low, first = losses[finite].min(), losses[finite][0]
+    high = min(losses[finite].max(), first + (first - low))
+    if high > low:
+        axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    if suggestion is not None:
+        axes.axvline(suggestion, color=ORANGE, linewidth=1.5, linestyle="--", label=f"suggestion {suggestion:.2g}")
+        axes.legend(frameon=False)
+    axes.set(xlabel="learning rate", ylabel="loss", xscale="log")
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def new_figure(title, size):
+    try:
+        from matplotlib.figure import Figure  # not pyplot: no display and no state are needed
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+    except ImportError as error:
+        raise ImportError('pictures need matplotlib: pip install "fastfc[plot]"') from error
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+    figure.suptitle(title, fontsize=14, weight="bold")
+    return figure

@@ -20,6 +20,7 @@ BAD = [
     ["demo", "--plot", "no-such-folder/plot.png"],
     ["demo", "--plot", "plot.txt"],
     ["demo", "extra"],
+    ["demo", "--data", "iris"],
     ["compare", "--shapes"],
     ["compare", "--shapes", "3x4"],
     ["compare", "--shapes", "3x4x0"],
@@ -69,7 +70,7 @@ def test_help_names_every_option(command, capsys):
     assert stop.value.code == 0
     out = capsys.readouterr().out
     options = {
-        "demo": "--epochs --seed --plot",
+        "demo": "--data --epochs --seed --plot",
         "compare": "--peers --networks --shapes --threads --dtype --json",
         "warmup": "--dtype",
         "doctor": "",
@@ -150,3 +151,23 @@ def test_a_reader_that_leaves_early_sees_no_traceback():
 def test_runs_as_a_module():
     done = python("-m", "fastfc.cli", "--version", stdout=subprocess.PIPE)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"fastfc {fastfc.__version__}\n".encode(), b"")
+
+
+@pytest.mark.parametrize("error", [ImportError("get scikit-learn"), FileNotFoundError("get the files")])
+def test_data_that_are_not_there_are_one_line_and_status_2(error, monkeypatch, capsys):
+    def missing(*args):
+        raise error
+
+    monkeypatch.setattr(cli, "environment", lambda threads: os.environ)
+    monkeypatch.setattr(cli, "real_run", missing)
+    assert main(["demo", "--data", "wine"]) == 2
+    assert capsys.readouterr() == ("", f"fastfc demo: {error}\n")
+
+
+def test_what_a_demo_on_data_is_asked_for(monkeypatch):
+    calls = []
+    monkeypatch.setattr(cli, "environment", lambda threads: os.environ)
+    monkeypatch.setattr(cli, "real_run", lambda *args: calls.append(args))
+    assert main(["demo", "--data", "digits"]) == 0
+    assert main(["demo", "--data", "wine", "--epochs", "3", "--seed", "7"]) == 0
+    assert calls == [("digits", None, 0, None), ("wine", 3, 7, None)]

@@ -1,6 +1,9 @@
+import sys
+
 import numpy as np
 import pytest
 
+import fastfc as fc
 from fastfc.datasets import load_digits
 
 figure = pytest.importorskip("matplotlib.figure")
@@ -30,3 +33,56 @@ def test_every_mistake_is_counted_and_marked():
     cells = {text.get_position()[::-1]: int(text.get_text()) for text in axes.texts}
     assert sum(cells.values()) == 60
     assert sum(count for (true, predicted), count in cells.items() if true != predicted) == 3
+
+
+def lines(axes):
+    return {line.get_label(): line for line in axes.lines if line.get_label()[0] != "_"}
+
+
+def test_history_has_a_panel_for_each_quantity(tmp_path):
+    loss, val_loss = [2.0, 1.0, np.nan, 0.5], [2.0, 0.8, np.nan, 1.0]
+    metrics = {"accuracy": [0.1, 0.5, 0.6, 0.7], "val_accuracy": [0.2, 0.4, 0.6, 0.5], "val_r2": [-1.0, 0, 0, 1]}
+    sheet = plots.history({"loss": loss, "val_loss": val_loss, "seconds": [1] * 4, "metrics": metrics}, "some title")
+    assert sheet.get_suptitle() == "some title"
+    assert [axes.get_ylabel() for axes in sheet.axes] == ["loss", "accuracy", "r2"]
+    assert [axes.get_yscale() for axes in sheet.axes] == ["log", "linear", "linear"]
+    assert [list(lines(axes)) for axes in sheet.axes] == [["training", "validation"]] * 2 + [["validation"]]
+    training = lines(sheet.axes[0])["training"]
+    np.testing.assert_array_equal(training.get_xdata(), [1, 2, 3, 4])
+    np.testing.assert_array_equal(training.get_ydata(), loss)
+    assert sheet.axes[0].get_title() == "least validation loss 0.8, epoch 2" and sheet.axes[1].get_title() == ""
+    sheet.savefig(tmp_path / "history.svg")
+
+
+def test_history_of_a_fit():
+    net = fc.MLP([1, 1], init="zeros")
+    losses = [net.fit([[2]], [[1]], loss=fc.MSELoss(), optimizer=fc.SGD(0.05), epochs=3)]
+    losses += [fc.History(loss=[1.0, 0.0], seconds=[1.0, 1.0])]  # no logarithm of 0
+    for history, scale in zip(losses, ["log", "linear"], strict=True):
+        (axes,) = plots.history(history).axes
+        assert axes.get_ylabel() == "loss" and axes.get_yscale() == scale and axes.get_legend() is None
+        np.testing.assert_array_equal(axes.lines[0].get_ydata(), history.loss)
+    with pytest.raises(ValueError, match="no finished epoch"):
+        plots.history(fc.History())
+
+
+def test_learning_rates(tmp_path):
+    rates = np.geomspace(1e-5, 1, 6)
+    sheet = plots.learning_rates(rates, [2.0, 1.9, 1.0, 3.0, 1e9, np.nan], suggestion=1e-3)
+    (axes,) = sheet.axes
+    curve, mark = axes.lines
+    np.testing.assert_array_equal(curve.get_xdata(), rates[:5])
+    assert list(mark.get_xdata()) == [1e-3, 1e-3] and mark.get_label() == "suggestion 0.001"
+    assert axes.get_xscale() == "log" and 3 <= axes.get_ylim()[1] < 3.2  # as far above the first loss as below
+    sheet.savefig(tmp_path / "rates.png")
+    assert len(plots.learning_rates([1], [1]).axes[0].lines) == 1
+    with pytest.raises(ValueError, match=r"rates have shape \(2,\), losses \(1,\)"):
+        plots.learning_rates([1, 2], [1])
+    with pytest.raises(ValueError, match="no loss is finite"):
+        plots.learning_rates([1, 2], [np.nan, np.inf])
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r'pip install "fastfc\[plot\]"'):
+        plots.history({"loss": [1.0]})

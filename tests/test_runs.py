@@ -1,0 +1,79 @@
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+
+from fastfc import datasets, metrics, runs
+from fastfc.runs import RUNS, real_run
+
+
+@pytest.mark.parametrize(("name", "least"), [("digits", 0.98), ("breast_cancer", 0.97), ("wine", 0.97)])
+def test_classifiers_reach_their_target(name, least, capsys):
+    if name != "digits":
+        pytest.importorskip("sklearn")
+    value = real_run(name)["accuracy"]
+    assert least <= value < 1
+    assert f"held-out samples right: {value:.2%} (target {100 * least:.0f} %)" in capsys.readouterr().out
+
+
+def test_regression_is_no_worse_than_linear(capsys):
+    pytest.importorskip("sklearn")
+    values = real_run("diabetes")
+    assert 0.4 < values["linear_r2"] <= values["r2"] < 1 and values["rmse"] <= values["linear_rmse"]
+    out = capsys.readouterr().out
+    assert all(f"{values[name]:.3f}" in out for name in ("r2", "linear_r2"))
+
+
+@pytest.mark.skipif(not datasets.FASHION_MNIST.is_dir(), reason="dataset-fashion-mnist is not installed")
+def test_fashion_mnist_on_a_part():
+    run = RUNS["fashion_mnist"]
+    ((x, y, x_test, y_test),) = runs.parts(run)
+    x, x_test = runs.standardize(x[:12_000], x_test, None)
+    net, history = runs.train(run, x, y[:12_000], epochs=6, seed=0)
+    assert len(history.loss) == len(history.seconds) == 6
+    assert metrics.accuracy(y_test, net.predict(x_test)) >= 0.84
+
+
+def test_every_sample_is_held_out_once():
+    run = dataclasses.replace(RUNS["digits"], repeats=2)
+    pieces = runs.parts(run)
+    assert len(pieces) == 2 * runs.FOLDS
+    everything = np.sort(run.load()[0].sum(axis=1))
+    for half in (pieces[: runs.FOLDS], pieces[runs.FOLDS :]):
+        np.testing.assert_array_equal(np.sort(np.concatenate([x.sum(axis=1) for _, _, x, _ in half])), everything)
+        for x, y, x_test, y_test in half:
+            assert len(x) + len(x_test) == len(y) + len(y_test) == len(everything)
+            assert 0.19 < len(x_test) / len(everything) < 0.21
+    assert not np.array_equal(pieces[0][3], pieces[runs.FOLDS][3])
+
+
+def test_standardize_looks_only_at_the_training_part():
+    rng = np.random.default_rng(0)
+    x, x_test = rng.normal([1, 50], [2, 300], (100, 2)).astype(np.float32), np.full((1, 2), 1e6, np.float32)
+    columns, test = runs.standardize(x, x_test, 0)
+    np.testing.assert_allclose(columns.mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(columns.std(axis=0), 1, rtol=1e-6)
+    np.testing.assert_allclose(test[0], (1e6 - x.mean(axis=0)) / x.std(axis=0), rtol=1e-5)
+    whole, _ = runs.standardize(x, x_test, None)
+    assert abs(whole.mean()) < 1e-6 and abs(whole.std() - 1) < 1e-6 and whole.dtype == np.float32
+
+
+def test_linear_regression_is_scikit_learns():
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    x, y, x_test, _ = runs.parts(RUNS["diabetes"])[0]
+    expected = linear_model.LinearRegression().fit(x, y).predict(x_test)
+    np.testing.assert_allclose(runs.linear_regression(x, y, x_test), expected, rtol=1e-4)
+
+
+def test_epochs_and_seed_are_yours(capsys):
+    values = [real_run("digits", epochs=epochs, seed=seed)["accuracy"] for epochs, seed in [(1, 0), (1, 0), (1, 1)]]
+    assert values[0] == values[1] != values[2]
+    assert capsys.readouterr().out.count("; 1 epochs of AdamW") == 3
+
+
+def test_picture_of_the_training(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    file = tmp_path / "history.svg"
+    real_run("digits", epochs=2, plot_file=file)
+    assert "<svg" in file.read_text() and re.search(r"wrote .*history\.svg", capsys.readouterr().out)
