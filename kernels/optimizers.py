@@ -27,7 +27,7 @@ from numba import njit, types
 from numba.extending import overload
 
 from fastfc.kernels import schedules
-from fastfc.kernels.edge import BAD_SHAPE, NO_STATE, OK, OVERLAP, check, kernel, overlaps
+from fastfc.kernels.edge import BAD_SHAPE, NO_STATE, OK, OVERLAP, check, kernel, native, overlaps
 from fastfc.kernels.schedules import rate
 from fastfc.kernels.simd import (
     at,
@@ -194,8 +194,16 @@ def numbers_of(optimizer, hyper, count):
     return 1.0, (a, b, c, d, e, 0.0)
 
 
-@njit
-def run_rule(optimizer, rows, n, g, p, s, row, how, numbers):
+@native(
+    lambda dtype: types.void(
+        *[types.CPointer(dtype)] * 3,
+        *[types.int64] * 4,
+        types.UniTuple(types.float64, 3),
+        types.UniTuple(types.float64, 6),
+    )
+)
+def run_rule(g, p, s, row, optimizer, rows, n, how, numbers):
+    """n neighbours by the rule of an optimizer that remembers so many rows; apart from `update` it compiles faster."""
     if rows == 0:
         sgd_pass(n, g, p, s, row, how, numbers)
     elif optimizer == SGD:
@@ -246,6 +254,17 @@ def take_average(count, params, out, keep):
             store(here, new)
         else:
             store_first(here, new, count - j)
+
+
+@njit
+def take_averages(n, params, out, segments, keep):
+    """The average of what is trained; the rest as it is."""
+    end = 0
+    for i in range(segments.shape[0] + 1):
+        first, last = bounds(segments, i, n) if i < segments.shape[0] else (n, n)
+        for begin, stop, share in ((end, first, 0.0), (first, last, keep)):
+            take_average(stop - begin, at(params, begin * itemsize(params)), at(out, begin * itemsize(params)), share)
+        end = last
 
 
 @njit
@@ -328,42 +347,33 @@ def update(grads, hyper, segments, params, state, count, optimizer, scale):
     rows = 0 if optimizer == SGD and hyper[RULE] == 0.0 else ROWS[optimizer]
     if state.shape[0] < rows + average or (rows + average > 0 and state.shape[1] != n):
         return NO_STATE
-    size, row, t = params.itemsize, state.strides[0], count[0]
+    size, row, t = params.itemsize, state.strides[0], float(count[0])
     grads_data, params_data, state_data = pointer(grads), pointer(params), pointer(state)
-    averages = at(state_data, (state.shape[0] - 1) * row)
-    keep = hyper[AVERAGE] if t > 0 else 0.0
     share, numbers = numbers_of(optimizer, hyper, count)
     limit = hyper[CLIP_VALUE] if hyper[CLIP_VALUE] > 0.0 else np.inf
     buffer, factor = stack(params_data, BLOCK_BYTES), 1.0
     if hyper[CLIP_NORM] > 0.0:
         factor = clip_factor(n, grads_data, params_data, hyper, segments, scale, limit, buffer)
-    end = 0
     for i in range(segments.shape[0]):
         first, last = bounds(segments, i, n)
         l1, l2, max_norm = segments[i, L1], segments[i, L2], segments[i, MAX_NORM]
-        lr = rate(hyper, segments[i, RATE], t)
+        lr = share * rate(hyper, segments[i, RATE], t)
         decay = segments[i, DECAY] if segments[i, DECAY] >= 0.0 else hyper[WEIGHT_DECAY]
-        how = (lr * share, 1.0 - lr * decay, 0.0) if hyper[DECOUPLED] != 0.0 else (lr * share, 1.0, decay)
+        how = (lr, 1.0 - lr * decay, 0.0) if hyper[DECOUPLED] != 0.0 else (lr, 1.0, decay)
         change = l1 != 0.0 or l2 != 0.0 or scale * factor != 1.0 or limit != np.inf
-        block = BLOCK_BYTES // size if change or average else max(last - first, 1)
-        if average:
-            take_average(first - end, at(params_data, end * size), at(averages, end * size), 0.0)
+        block = BLOCK_BYTES // size if change else max(last - first, 1)
         for j in range(first, last, block):
             some, p, g = min(block, last - j), at(params_data, j * size), at(grads_data, j * size)
             if change:
                 change_gradient(some, g, p, buffer, l1, l2, scale, limit, factor)
                 g = buffer
-            run_rule(optimizer, rows, some, g, p, at(state_data, j * size), row, how, numbers)
-            if average and max_norm == 0.0:
-                take_average(some, p, at(averages, j * size), keep)
+            run_rule(g, p, at(state_data, j * size), row, optimizer, rows, some, how, numbers)
         if max_norm > 0.0:
-            columns, p = int(segments[i, COLUMNS]), at(params_data, first * size)
-            shorten_columns((last - first) // columns, columns, p, max_norm, buffer)
-            if average:
-                take_average(last - first, p, at(averages, first * size), keep)
-        end = last
+            columns = int(segments[i, COLUMNS])
+            shorten_columns((last - first) // columns, columns, at(params_data, first * size), max_norm, buffer)
     if average:
-        take_average(n - end, at(params_data, end * size), at(averages, end * size), 0.0)
+        averages = at(state_data, (state.shape[0] - 1) * row)
+        take_averages(n, params_data, averages, segments, hyper[AVERAGE] if t > 0.0 else 0.0)
     count[0] += 1
     return OK
 

@@ -25,17 +25,17 @@ CONSTANT, STEP, MULTI_STEP, EXPONENTIAL, COSINE, RESTARTS, ONE_CYCLE = range(7)
 @njit
 def between(start, end, share, linear):
     """From start to end as share goes from 0 to 1."""
-    return start + (end - start) * (share if linear else (1.0 - np.cos(np.pi * share)) / 2.0)
+    return start + (end - start) * (share if linear != 0.0 else (1.0 - np.cos(np.pi * share)) / 2.0)
 
 
 @njit
 def one_cycle(hyper, base, t):
     first, last = base / hyper[D], base / hyper[D] / hyper[E]
-    top, end, linear = hyper[C] * hyper[A] - 1.0, hyper[A] - 1.0, hyper[F] != 0.0
+    top, end, linear = hyper[C] * hyper[A] - 1.0, hyper[A] - 1.0, hyper[F]
     down, low = (2.0 * top, first) if hyper[G] != 0.0 else (end, last)
-    if t <= top:
+    if t < top:
         return between(first, base, t / top, linear)
-    if t <= down:
+    if t < down:
         return between(base, low, (t - top) / (down - top), linear)
     return between(low, last, min(1.0, (t - down) / (end - down)), linear) if end > down else last
 
@@ -53,7 +53,7 @@ def rate(hyper, factor, t):
     if hyper[EPOCH] != 0.0:
         t = epochs(hyper, t)
     if t < hyper[WARMUP]:
-        return base * between(hyper[START], 1.0, t / hyper[WARMUP], True)
+        return base * between(hyper[START], 1.0, t / hyper[WARMUP], 1.0)
     t -= hyper[WARMUP]
     if schedule == STEP:
         return base * hyper[B] ** (t // hyper[A])
@@ -65,14 +65,14 @@ def rate(hyper, factor, t):
     if schedule == EXPONENTIAL:
         return base * hyper[B] ** t
     if schedule == COSINE:
-        return between(base, hyper[B], t / hyper[A], False)
+        return between(base, hyper[B], t / hyper[A], 0.0)
     if schedule == RESTARTS:
         length = hyper[A]
         if hyper[C] == 1.0:
             t -= t // length * length
         while t >= length:
             t, length = t - length, length * hyper[C]
-        return between(base, hyper[B], t / length, False)
+        return between(base, hyper[B], t / length, 0.0)
     if schedule == ONE_CYCLE:
         return one_cycle(hyper, hyper[B] * factor if hyper[B] > 0.0 else base, t)
     return base
