@@ -36,9 +36,9 @@ class Dropout(Layer):
     >>> import fastfc as fc
     >>> layer = fc.Dropout(0.5, seed=1)
     >>> layer.forward([[1, 2, 3, 4, 5, 6]])
-    array([[0., 4., 6., 0., 0., 0.]], dtype=float32)
+    array([[ 2.,  4.,  6.,  0., 10.,  0.]], dtype=float32)
     >>> layer.backward([[1, 1, 1, 1, 1, 1]])
-    array([[0., 2., 2., 0., 0., 0.]], dtype=float32)
+    array([[2., 2., 2., 0., 2., 0.]], dtype=float32)
     >>> layer.predict([1, 2, 3, 4, 5, 6])
     array([1., 2., 3., 4., 5., 6.], dtype=float32)
     """

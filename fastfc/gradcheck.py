@@ -109,7 +109,8 @@ def check_gradients(
 
     Works in float64 on copies: the network, its gradients and x stay as they are. The number
     differentiated is loss(network.forward(x), target), or without a loss Σ r ⊙ forward(x) with fixed
-    normal random r. Cost: two forward passes per parameter and per entry of x, so use small ones.
+    normal random r. Columns of x that hold indices for an Embedding are left out. Cost: two forward passes
+    per parameter and per entry of x, so use small ones.
 
     Parameters
     ----------
@@ -164,7 +165,7 @@ def check_gradients(
     report = GradientReport()
     for name, array, grad in arrays:
         if array is x and indices:  # which have no neighbours to take differences with
-            numeric = np.zeros(x.shape)
+            numeric = grad.copy()
             for j in range(x.shape[1]):
                 if not any(first <= j < first + columns for first, columns, _, _ in indices):
                     numeric[:, j] = numerical_gradient(lambda _: value_and_grad()[0], x[:, j], eps)

@@ -81,6 +81,69 @@ def activation_backward(output, grad_output, out, activation):
     out[...] = DERIVATIVES[activation](output, grad_output)
 
 
+def normal(x, eps, axis=-1, centered=True):
+    """x̂ and 1 / √(σ² + ε), of rows, or of columns with axis 0; not centered: with mean(x²) for σ²."""
+    d = x - x.mean(axis=axis, keepdims=True) if centered else x
+    factor = 1 / np.sqrt((d**2).mean(axis=axis, keepdims=True) + eps)
+    return d * factor, factor
+
+
+def layer_norm(x, weight, bias, eps):
+    return normal(x, eps)[0] * weight + bias
+
+
+def rms_norm(x, weight, eps):
+    return normal(x, eps, centered=False)[0] * weight
+
+
+def batch_norm(x, weight, bias, eps):
+    return normal(x, eps, axis=0)[0] * weight + bias
+
+
+def norm_backward(x, weight, grad_output, eps, axis=-1, centered=True):
+    """dL/dx, dL/dγ and dL/dβ of the norm along this axis."""
+    (h, factor), g = normal(x, eps, axis, centered), weight * grad_output
+    first = g.mean(axis=axis, keepdims=True) if centered else 0
+    grad_input = factor * (g - first - h * (g * h).mean(axis=axis, keepdims=True))
+    return grad_input, (grad_output * h).sum(axis=0), grad_output.sum(axis=0)
+
+
+def standardize(x, mean, scale):
+    return (x - mean) / scale
+
+
+def embedding(x, weight):
+    return weight[x.astype(int)].reshape(len(x), -1)
+
+
+def embedding_weight_grad(x, weight, grad_output):
+    grad = np.zeros_like(weight)
+    np.add.at(grad, x.astype(int).ravel(), grad_output.reshape(-1, weight.shape[1]))
+    return grad
+
+
+def dropout_mask(shape, p, seed, step, draw):
+    """What x is multiplied by, in the forward of this number, by step number `step` of a network's program."""
+    golden, mask32 = 0x9E3779B97F4A7C15, (1 << 32) - 1
+
+    def mix(x):
+        x &= (1 << 64) - 1
+        x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & ((1 << 64) - 1)
+        x = (x ^ (x >> 27)) * 0x94D049BB133111EB & ((1 << 64) - 1)
+        return x ^ (x >> 31)
+
+    def mix32(x):
+        for shift, factor in ((16, 0x21F0AAAD), (15, 0xD35A2D97)):
+            x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor) & np.uint64(mask32)
+        return x ^ (x >> np.uint64(15))
+
+    key = mix(mix(mix(seed + golden) + step * golden) + draw * golden)
+    places = np.arange(np.prod(shape), dtype=np.uint64) + np.uint64(key & mask32)
+    bits = mix32(mix32(places & np.uint64(mask32)) ^ np.uint64(key >> 32))
+    kept = bits < min(round((1 - p) * 2**32), mask32)
+    return kept.reshape(shape) / (1 - p) if p < 1 else np.zeros(shape)
+
+
 def mse_loss(prediction, target, out):
     error = prediction - target
     out[...] = 2 * error / error.size

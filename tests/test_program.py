@@ -10,7 +10,18 @@ import fastfc as fc
 from fastfc.kernels import edge
 from fastfc.kernels import program as native
 from fastfc.kernels.activations import IDENTITY, RELU, SOFTMAX
-from fastfc.kernels.program import ACTIVATION, ADD, MULTIPLY, PLACE, PRODUCT, SCALE
+from fastfc.kernels.program import (
+    ACTIVATION,
+    ADD,
+    BATCH_NORM,
+    DROPOUT,
+    LAYER_NORM,
+    MULTIPLY,
+    NORMS,
+    PLACE,
+    PRODUCT,
+    SCALE,
+)
 from fastfc.program import Recorder, pack
 
 
@@ -55,6 +66,8 @@ class Memory:
         for value in inputs:
             self.write(value, purpose)
         for row in self.steps():
+            if row[native.OP] in NORMS:
+                self.write(row[native.B], purpose)
             self.write(row[native.Y], purpose, self.columns(row))
             for value in self.operands(row):  # after y, of which parts may be written before all is read
                 self.read(value, purpose)
@@ -72,7 +85,8 @@ class Memory:
                     self.read(value, native.GRADIENT)
                 self.write(value, native.GRADIENT)
                 written.add(value)
-            needed = self.operands(row) if row[native.OP] in (PRODUCT, MULTIPLY) else set()
+            needed = self.operands(row) if row[native.OP] in (PRODUCT, MULTIPLY, *NORMS) else set()
+            needed |= {b} if row[native.OP] in NORMS else set()
             for value in needed | ({y} if row[native.CODE] != IDENTITY else set()):
                 self.read(value, native.TRAINING)
             self.read(y, native.GRADIENT)
@@ -91,15 +105,17 @@ def recorded(draw):
     for _ in range(draw(st.integers(0, 12))):
         a = draw(st.sampled_from(values))
         alike = [v for v in values if recorder.widths[v] == recorder.widths[a]]
-        op = draw(st.sampled_from([PRODUCT, ACTIVATION, ADD, MULTIPLY, SCALE, PLACE]))
+        op = draw(st.sampled_from([PRODUCT, ACTIVATION, ADD, MULTIPLY, SCALE, PLACE, DROPOUT, LAYER_NORM, BATCH_NORM]))
         if op == PRODUCT:
             made = recorder.step(op, a, width=draw(width), code=draw(st.sampled_from([IDENTITY, RELU])))
         elif op == ACTIVATION:
             made = recorder.step(op, a, code=draw(st.sampled_from([RELU, SOFTMAX])))
         elif op in (ADD, MULTIPLY):
             made = recorder.step(op, a, draw(st.sampled_from(alike)))
-        elif op == SCALE:
+        elif op in (SCALE, DROPOUT):
             made = recorder.step(op, a, factor=2.0)
+        elif op in NORMS:
+            made = recorder.norm(op, a, draw(st.floats(0.1, 5)))
         else:
             made = recorder.concatenate(draw(st.lists(st.sampled_from(values), min_size=1, max_size=3)))
         values.append(made)
