@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .kernels import program as table
-from .kernels.activations import FUSED, IDENTITY, Activation
-
-FUSED_CODES = {function.code for function in FUSED.values()}
+from .kernels.activations import IDENTITY, ROWWISE, Activation
 
 
 @dataclass
@@ -90,7 +88,7 @@ class Recorder:
             return a if alone else self.step(table.PLACE, a)
         maker = next((step for step in self.steps if step.y == a), None)
         fused = alone and maker and (maker.op, maker.code) == (table.PRODUCT, IDENTITY)
-        if maker and fused and function.code in FUSED_CODES:
+        if maker and fused and function.code not in ROWWISE:
             maker.code, maker.factor, maker.factor_2 = function
             return a
         code, factor, factor_2 = function

@@ -1,6 +1,6 @@
 """Numba kernels of dense layers: functions of arrays, callable from Python and from @njit code."""
 
-from fastfc.kernels.activations import activation_backward, activation_forward, exp, tanh
+from fastfc.kernels.activations import activation_backward, activation_forward, erf, exp, expm1, log, log1p, tanh
 from fastfc.kernels.bias_grad import dense_add_bias_grad, dense_bias_grad
 from fastfc.kernels.forward import dense_forward
 from fastfc.kernels.input_grad import dense_input_grad
@@ -19,7 +19,11 @@ __all__ = [
     "dense_forward",
     "dense_input_grad",
     "dense_weight_grad",
+    "erf",
     "exp",
+    "expm1",
+    "log",
+    "log1p",
     "mse_loss",
     "sgd",
     "tanh",

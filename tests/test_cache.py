@@ -174,7 +174,7 @@ def test_processes_that_start_together(tmp_path):
     for process in processes:
         assert finish(process)[0].split() == ["5.0"]
     names = [path.name.partition("-")[0] for path in tmp_path.iterdir() if path.name != "lock"]
-    assert sorted(names) == ["activation_forward", "apply"]
+    assert sorted(names) == ["_activation_forward", "apply"]
 
 
 USER = """
