@@ -14,6 +14,7 @@ from .callbacks import Callback, EarlyStopping
 from .datasets import load_breast_cancer, load_diabetes, load_digits, load_fashion_mnist, load_wine
 from .dropout import Dropout
 from .embedding import Embedding
+from .full_batch import LBFGS, LevenbergMarquardt
 from .gradcheck import check_gradients, numerical_gradient
 from .graph import Graph, Input, concatenate
 from .history import History
@@ -51,10 +52,10 @@ from .losses import (
     QuantileLoss,
     SmoothL1Loss,
 )
-from .metrics import Accuracy, F1, TopK
+from .metrics import F1, Accuracy, TopK
 from .network import MLP, Sequential
 from .norms import BatchNorm1d, LayerNorm, RMSNorm
-from .optimizers import Adagrad, Adam, AdamW, Lion, NAdam, RMSprop, SGD
+from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
 from .schedules import (
     CosineAnnealingLR,
     CosineAnnealingWarmRestarts,
@@ -68,6 +69,10 @@ from .schedules import (
 from .standardize import Standardize
 
 __all__ = [
+    "F1",
+    "LBFGS",
+    "MLP",
+    "SGD",
     "Accuracy",
     "Adagrad",
     "Adam",
@@ -85,7 +90,6 @@ __all__ = [
     "EarlyStopping",
     "Embedding",
     "ExponentialLR",
-    "F1",
     "GaussianNLLLoss",
     "Graph",
     "He",
@@ -100,10 +104,10 @@ __all__ = [
     "LayerNorm",
     "LeCunNormal",
     "LeCunUniform",
+    "LevenbergMarquardt",
     "Linear",
     "LinearWarmup",
     "Lion",
-    "MLP",
     "MSELoss",
     "MultiLoss",
     "MultiMarginLoss",
@@ -119,7 +123,6 @@ __all__ = [
     "RMSprop",
     "ReLU",
     "ReduceLROnPlateau",
-    "SGD",
     "Sequential",
     "Sigmoid",
     "SmoothL1Loss",

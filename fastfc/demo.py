@@ -9,11 +9,11 @@ import numpy as np
 
 from fastfc import reference
 from fastfc.datasets import load_digits
+from fastfc.history import History
 from fastfc.layers import Linear
 from fastfc.losses import CrossEntropyLoss
 from fastfc.network import MLP
 from fastfc.optimizers import SGD
-from fastfc.history import History
 from fastfc.training import Progress
 
 SIZES, LR, MOMENTUM, BATCH_SIZE = [64, 128, 64, 10], 0.05, 0.9, 32

@@ -22,9 +22,8 @@ from numba.extending import (
     unbox,
 )
 
-from .kernels import edge
+from .kernels import edge, training
 from .kernels import program as native
-from .kernels import training
 from .kernels.activations import as_rows
 from .kernels.cache import source_hash
 from .layers import Layer

@@ -351,6 +351,9 @@ class Optimizer:
         if isinstance(self._schedule, ReduceLROnPlateau):
             self.lr, self._plateau = self._schedule.reduced(self.lr, float(loss), self._plateau)
 
+    def check_loss(self, loss: Any) -> None:
+        """Raise if this optimizer can't minimise such a loss."""
+
     def generator(self, seed: int | np.random.Generator | None) -> np.random.Generator:
         """The generator of a fit's orders of samples: with the same number as in the fit before, that fit's."""
         if self._generator is None or seed is None or isinstance(seed, np.random.Generator) or self._seed != seed:

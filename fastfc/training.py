@@ -213,6 +213,8 @@ def fit(
     epochs = positive_int(epochs, "fit", "epochs")
     batch_size = positive_int(batch_size, "fit", "batch_size")
     accumulate = positive_int(accumulate, "fit", "accumulate")
+    if accumulate > 1 and optimizer.full_batch:
+        raise ValueError(f"fit: {optimizer} takes all samples at once; accumulate is for batches")
     scores = [get_metric(metric) for metric in metrics]
     called = [as_callback(callback) for callback in callbacks]
     data = as_data(network, x, y, loss, by_class(class_weight, y, sample_weight))
@@ -220,7 +222,8 @@ def fit(
     validation = None
     if validation_data is not None:
         if len(validation_data) not in (2, 3):
-            raise ValueError(f"fit: validation_data must be (x, y) or (x, y, sample_weight), got {len(validation_data)}")
+            got = len(validation_data)
+            raise ValueError(f"fit: validation_data must be (x, y) or (x, y, sample_weight), got {got} items")
         validation = as_data(network, *validation_data[:2], loss, *validation_data[2:])
         check_values(network, network._program_for(validation.x), validation, loss)
     elif validation_split:
@@ -303,9 +306,9 @@ def evaluate(
 def evaluation(network: Network, data: Data, scores: Sequence[tuple[str, Any]]) -> dict[str, float]:
     """The loss and the metrics of a prediction."""
     output = network._output(data.x)
-    nowhere = output[:0, 0]
-    value = losses.loss.call(output, data.target, data.labels, data.weights, data.losses, nowhere, np.empty_like(output))
-    found = {"loss": value}
+    values, gradient = output[:0, 0], np.empty_like(output)
+    arrays = output, data.target, data.labels, data.weights, data.losses, values, gradient
+    found = {"loss": losses.loss.call(*arrays)}
     if scores:
         predicted, weights = network._split_output(output), data.weights if data.weights.size else None
         found |= {name: score(data.y, predicted, weights) for name, score in scores}
@@ -337,8 +340,8 @@ class Epoch:
         last = len(data.x) % self.batch_size or self.batch_size
         if last == 1 and self.program.has(table.BATCH_NORM):
             raise ValueError(
-                f"{network}: {len(data.x)} samples in batches of {self.batch_size} leave one alone, and BatchNorm1d needs "
-                f"two for their variance; choose another batch_size"
+                f"{network}: {len(data.x)} samples in batches of {self.batch_size} leave one alone, and BatchNorm1d "
+                f"needs two for their variance; choose another batch_size"
             )
         optimizer.steps_per_epoch = -(-len(data.x) // (self.batch_size * accumulate))
         self.given = arguments(network, self.program, data, optimizer, self.batch_size)
@@ -457,6 +460,7 @@ def check_loss_and_optimizer(loss: Loss, optimizer: Optimizer) -> None:
     check_loss(loss)
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be an object such as SGD(lr=0.1), got {optimizer!r}")
+    optimizer.check_loss(loss)
 
 
 def check_loss(loss: Loss) -> None:

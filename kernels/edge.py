@@ -18,7 +18,8 @@ from fastfc.kernels.cache import KernelCache, compile_lock
 from fastfc.kernels.entry import builtin
 from fastfc.kernels.simd import address, call_through_cell, define_symbol
 
-OK, BAD_SHAPE, OVERLAP, BAD_LABEL, BAD_PROBABILITY, NO_STATE, NO_MEMORY, BAD_PREDICTION, BAD_INDEX, ONE_SAMPLE = range(10)
+OK, BAD_SHAPE, OVERLAP, BAD_LABEL, BAD_PROBABILITY, NO_STATE, NO_MEMORY = range(7)
+BAD_PREDICTION, BAD_INDEX, ONE_SAMPLE = range(7, 10)
 WRONG_PREDICTION = (
     "BCELoss takes probabilities in [0, 1] (put Sigmoid() last, or use BCEWithLogitsLoss), "
     "GaussianNLLLoss variances that are not negative (make them with Softplus())"

@@ -14,8 +14,9 @@ from numba import njit, types
 
 from fastfc.kernels.edge import OK, native
 from fastfc.kernels.gemm import dot
-from fastfc.kernels.gradient import objective_type, run_gradient
-from fastfc.kernels.optimizers import DECAY, FIRST, LAST, RULE
+from fastfc.kernels.gradient import objective_type, readonly, run_gradient
+from fastfc.kernels.losses import RESULTS
+from fastfc.kernels.optimizers import DECAY, RULE, WEIGHT_DECAY, bounds
 from fastfc.kernels.program import PARAMETERS
 from fastfc.kernels.schedules import LR
 from fastfc.kernels.simd import at, fma, itemsize, load_first, read, store_first, width, write
@@ -54,28 +55,26 @@ def largest(count, x):
 def clear_untrained(p, grads, segments):
     """Gradients of what is in no segment become 0."""
     done = 0
-    for s in range(segments.shape[0] + 1):
-        first = np.int64(segments[s, FIRST]) if s < segments.shape[0] else p
+    for i in range(segments.shape[0] + 1):
+        first, last = bounds(segments, i, p) if i < segments.shape[0] else (p, p)
         for j in range(done, first):
             write(at(grads, j * itemsize(grads)), 0)
-        done = np.int64(segments[s, LAST]) if s < segments.shape[0] else p
+        done = last
 
 
 @njit
-def evaluate(params, grads, segments, objective):
+def evaluate(params, grads, hyper, segments, objective):
     """f and its gradient, with weight decay; the gradient of what is in no segment is 0."""
+    p, size = objective.program[0, PARAMETERS], itemsize(params)
     found, value, total = run_gradient(params, grads, objective, 0)
-    clear_untrained(objective.program[0, PARAMETERS], grads, segments)
-    for s in range(segments.shape[0]):
-        first, count, decay = (
-            np.int64(segments[s, FIRST]),
-            np.int64(segments[s, LAST] - segments[s, FIRST]),
-            segments[s, DECAY],
-        )
+    clear_untrained(p, grads, segments)
+    for i in range(segments.shape[0]):
+        first, last = bounds(segments, i, p)
+        decay = segments[i, DECAY] if segments[i, DECAY] >= 0.0 else hyper[WEIGHT_DECAY]
         if decay != 0.0:
-            w, g = at(params, first * itemsize(params)), at(grads, first * itemsize(grads))
-            value += 0.5 * decay * dot(count, w, w)
-            combine(count, w, decay, g, g)
+            w, g = at(params, first * size), at(grads, first * size)
+            value += 0.5 * decay * dot(last - first, w, w)
+            combine(last - first, w, decay, g, g)
     return found, value, total
 
 
@@ -92,20 +91,20 @@ def cubic_minimum(a, b, low, high):
 
 
 @njit
-def probe(t, p, params, grads, state, row, segments, objective):
+def probe(t, p, params, grads, state, row, hyper, segments, objective):
     """The point at step t, to where the parameters and gradients go."""
     combine(p, at(state, DIRECTION * row), t, at(state, START * row), params)
-    found, value, _ = evaluate(params, grads, segments, objective)
+    found, value, _ = evaluate(params, grads, hyper, segments, objective)
     return found, Point(t, value, np.float64(dot(p, grads, at(state, DIRECTION * row))))
 
 
 @njit
-def search(t, begin, p, params, grads, state, row, segments, objective, most):
+def search(t, begin, p, params, grads, state, row, hyper, segments, objective, most):
     """A step that satisfies the strong Wolfe conditions, or the best found. Status, point and evaluations."""
     low = high = before = begin
     bracketed, used, found = False, 0, OK
     while used < most and not bracketed:
-        found, now = probe(t, p, params, grads, state, row, segments, objective)
+        found, now = probe(t, p, params, grads, state, row, hyper, segments, objective)
         used += 1
         if found != OK:
             return found, now, used
@@ -125,7 +124,7 @@ def search(t, begin, p, params, grads, state, row, segments, objective, most):
         # neither end again, nor close to it
         least, far = min(low.t, high.t) + 0.1 * wide, max(low.t, high.t) - 0.1 * wide
         t = cubic_minimum(low, high, least, far)
-        found, now = probe(t, p, params, grads, state, row, segments, objective)
+        found, now = probe(t, p, params, grads, state, row, hyper, segments, objective)
         used += 1
         if found != OK:
             return found, now, used
@@ -137,7 +136,7 @@ def search(t, begin, p, params, grads, state, row, segments, objective, most):
             if now.slope * (high.t - low.t) >= 0.0:
                 high = low
             low = now
-    found, now = probe(low.t, p, params, grads, state, row, segments, objective)
+    found, now = probe(low.t, p, params, grads, state, row, hyper, segments, objective)
     return found, now, used + 1
 
 
@@ -163,28 +162,24 @@ def direct(p, pairs, memory, grads, state, row):
         combine(p, s, alphas[k - oldest] - beta, d, d)
 
 
-def numbers(dtype, ndim, written=False):
-    return types.Array(dtype, ndim, "A", readonly=not written, aligned=False)
-
-
 @native(
-    lambda dtype: types.Tuple((types.int64, types.float64, types.float64))(
+    lambda dtype: RESULTS(
         types.CPointer(dtype),
         types.CPointer(dtype),
         objective_type(dtype),
-        numbers(types.float64, 1),
-        numbers(types.float64, 2),
+        readonly(types.float64, 1),
+        readonly(types.float64, 2),
         types.CPointer(dtype),
         types.int64,
         types.int64,
-        numbers(types.int64, 1, True),
+        types.Array(types.int64, 1, "A", aligned=False),
     ),
     optional=True,
 )
 def lbfgs(params, grads, objective, hyper, segments, state, memory, row, count):
     """Up to MAX_ITER iterations; count has how many there were, and how many pairs. The loss before them."""
     p = objective.program[0, PARAMETERS]
-    found, value, total = evaluate(params, grads, segments, objective)
+    found, value, total = evaluate(params, grads, hyper, segments, objective)
     f, used = value, 1
     for _ in range(np.int64(hyper[MAX_ITER])):
         if found != OK or not largest(p, grads) > hyper[TOLERANCE_GRAD] or used >= hyper[MAX_EVAL]:
@@ -203,13 +198,15 @@ def lbfgs(params, grads, objective, hyper, segments, state, memory, row, count):
                 size += abs(np.float64(read(at(grads, j * itemsize(grads)))))
             t *= min(1.0, 1.0 / size)
         most = min(SEARCH, np.int64(hyper[MAX_EVAL]) - used)
-        found, now, some = search(t, Point(0.0, f, slope), p, params, grads, state, row, segments, objective, most)
+        found, now, some = search(
+            t, Point(0.0, f, slope), p, params, grads, state, row, hyper, segments, objective, most
+        )
         used += some
         count[0] += 1
-        s, y = (at(state, (PAIRS + k * memory + count[1] % memory) * row) for k in (0, 1))
-        combine(p, d, now.t - 1.0, d, s)
-        combine(p, g0, -1.0, grads, y)
-        if dot(p, s, y) > NEGLIGIBLE:
+        if now.t * (now.slope - slope) > NEGLIGIBLE:  # sᵀy
+            s = at(state, (PAIRS + count[1] % memory) * row)
+            combine(p, d, now.t - 1.0, d, s)
+            combine(p, g0, -1.0, grads, at(s, memory * row))
             count[1] += 1
         change, f = abs(now.f - f), now.f
         if change < hyper[TOLERANCE_CHANGE] or now.t * largest(p, d) <= hyper[TOLERANCE_CHANGE]:

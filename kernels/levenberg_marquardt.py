@@ -14,8 +14,9 @@ from numba import njit, types
 from fastfc.kernels.activations import NONE
 from fastfc.kernels.edge import NO_MEMORY, OK, native
 from fastfc.kernels.gemm import dot, element, product, transposed, zeros
-from fastfc.kernels.gradient import objective_type, run_gradient
-from fastfc.kernels.lbfgs import clear_untrained, combine, numbers
+from fastfc.kernels.gradient import objective_type, readonly, run_gradient
+from fastfc.kernels.lbfgs import clear_untrained, combine
+from fastfc.kernels.losses import RESULTS
 from fastfc.kernels.optimizers import RULE
 from fastfc.kernels.program import OUTPUTS, PARAMETERS, TRAINING, dense, kept, row, run_backward, run_forward
 from fastfc.kernels.simd import at, itemsize, read, write
@@ -27,8 +28,13 @@ LEAST = 1e-20  # damping
 ROWS = 64
 
 
+def rows(p, o):
+    """Rows of the state for p parameters and o outputs."""
+    return 2 * p + 3 + ROWS * o + -(-ROWS * o // max(p, 1))
+
+
 @njit
-def jacobian(params, objective, segments, jacobian, residuals, first, some):
+def add_rows(params, objective, segments, jacobian, residuals, first, some):
     """Rows of J and residuals of some samples from the first one on, times the root of a sample's weight."""
     program, space, o, size = objective.program, objective.space, objective.program[0, OUTPUTS], itemsize(params)
     p, found = objective.program[0, PARAMETERS], OK
@@ -84,14 +90,14 @@ def solve(p, factor, vector):
 
 
 @native(
-    lambda dtype: types.Tuple((types.int64, types.float64, types.float64))(
+    lambda dtype: RESULTS(
         types.CPointer(dtype),
         types.CPointer(dtype),
         objective_type(dtype),
-        numbers(types.float64, 1),
-        numbers(types.float64, 2),
+        readonly(types.float64, 1),
+        readonly(types.float64, 2),
         types.CPointer(dtype),
-        numbers(types.int64, 1, True),
+        types.Array(types.int64, 1, "A", aligned=False),
     ),
     optional=True,
 )
@@ -105,14 +111,15 @@ def levenberg_marquardt(params, grads, objective, hyper, segments, state, count)
     if found != OK:
         return found, value, total
     square, factor = state, at(state, p * p * size)
-    right, before, rows = (at(state, (2 * p + k) * p * size) for k in range(3))
-    residuals = at(rows, ROWS * o * p * size)
+    right = at(state, 2 * p * p * size)
+    before, block = at(right, p * size), at(right, 2 * p * size)
+    residuals = at(block, ROWS * o * p * size)
     whole, column = dense(p, p, square), dense(p, 1, right)
     start, begin = zeros(whole), zeros(column)
     for first in range(0, n, ROWS):
         some = min(ROWS, n - first)
-        found += jacobian(params, objective, segments, rows, residuals, first, some)
-        j, r = dense(some * o, p, rows), dense(some * o, 1, residuals)
+        found += add_rows(params, objective, segments, block, residuals, first, some)
+        j, r = dense(some * o, p, block), dense(some * o, 1, residuals)
         found += product(whole, transposed(j), j, start, p, p, some * o, NONE, whole)
         found += product(column, transposed(j), r, begin, p, 1, some * o, NONE, column)
         start, begin = whole, column

@@ -167,6 +167,7 @@ def one_pass(rule, rows):
 
 
 SGD, ADAM, AMSGRAD, NADAM, RMSPROP, RMSPROP_CENTERED, ADAGRAD, LION = range(8)
+LBFGS, LEVENBERG_MARQUARDT = 8, 9  # have files of their own, and no rule
 ROWS = (1, 2, 3, 2, 2, 3, 1, 1)  # of state; SGD without momentum needs none
 sgd_pass, momentum_pass = one_pass(plain_rule, 0), one_pass(momentum_rule, 1)
 adam_pass, amsgrad_pass = one_pass(adam_rule, 2), one_pass(amsgrad_rule, 3)

@@ -8,11 +8,13 @@ Several batches may add up their gradients for one update, by the mean of them.
 import numpy as np
 from numba import njit, types
 
-from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, keep_alive, kernel, overlaps
+from fastfc.kernels.edge import BAD_SHAPE, NO_STATE, OK, OVERLAP, keep_alive, kernel, overlaps
 from fastfc.kernels.gemm import element, matrix
 from fastfc.kernels.gradient import Objective, run_gradient
+from fastfc.kernels.lbfgs import PAIRS, lbfgs
+from fastfc.kernels.levenberg_marquardt import levenberg_marquardt
 from fastfc.kernels.losses import CLASSES, RESULT
-from fastfc.kernels.optimizers import update
+from fastfc.kernels.optimizers import LBFGS, N_SEGMENT, update
 from fastfc.kernels.program import INPUTS, OUTPUTS, PARAMETERS, computed_index, dense, kept, reserve, row, settle
 from fastfc.kernels.simd import fetch, itemsize, load, load_first, pointer, store, store_first, width
 
@@ -64,6 +66,18 @@ def training_fits(program, x, target, labels, weights, losses, params, grads, sp
     return OK
 
 
+@njit
+def minimise(objective, hyper, segments, params, grads, state, count, optimizer):
+    """A step of an optimizer that evaluates the objective as often as it likes. As for run_gradient."""
+    p, row = params.size, state.strides[0]
+    if state.shape[1] != p or segments.shape[0] == 0 or segments.shape[1] != N_SEGMENT or grads.size != p:
+        return NO_STATE, 0.0, 0.0
+    w, g, s = pointer(params), pointer(grads), pointer(state)
+    if optimizer == LBFGS:
+        return lbfgs(w, g, objective, hyper, segments, s, (state.shape[0] - PAIRS) // 2, row, count)
+    return levenberg_marquardt(w, g, objective, hyper, segments, s, count)
+
+
 @kernel(
     "x[n, i], program:int64[t, c], target[m, k], labels:int64[l], weights[w], losses:float64[e, d], hyper:float64[h], "
     "segments:float64[s, f] -> params[p], grads[p], state[r, q], count:int64[two], space[z], tape:int64[two]",
@@ -86,9 +100,12 @@ def step(
             program, matrix(x), matrix(target), columns_of(target), labels, weights, losses, pointer(space), n,
             tape[1] + 1, parts, least,
         )  # fmt: skip
-        found, value, _ = run_gradient(pointer(params), pointer(grads), objective, 0)
-    if found == OK:
-        found = update(grads, hyper, segments, params, state, count, optimizer, 1.0)
+        if optimizer >= LBFGS:
+            found, value, _ = minimise(objective, hyper, segments, params, grads, state, count, optimizer)
+        else:
+            found, value, _ = run_gradient(pointer(params), pointer(grads), objective, 0)
+            if found == OK:
+                found = update(grads, hyper, segments, params, state, count, optimizer, 1.0)
     if found == OK:
         settle(pointer(params), program, pointer(space), n, tape)
     return found, value
@@ -139,9 +156,12 @@ def steps(
             program, x_now, target_now, columns, labels_now, weights_now, losses, pointer(space), n,
             tape[1] + 1, parts, least,
         )  # fmt: skip
-        found, _, total = run_gradient(pointer(params), pointer(grads), objective, waiting > 0)
-        waiting += 1
-        if found == OK and (waiting == accumulate or start + n == last):
+        if optimizer >= LBFGS:
+            found, _, total = minimise(objective, hyper, segments, params, grads, state, count, optimizer)
+        else:
+            found, _, total = run_gradient(pointer(params), pointer(grads), objective, waiting > 0)
+            waiting += 1
+        if found == OK and waiting and (waiting == accumulate or start + n == last):
             found = update(grads, hyper, segments, params, state, count, optimizer, 1.0 / waiting)
             waiting = 0
         if found != OK:

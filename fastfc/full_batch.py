@@ -1,0 +1,167 @@
+"""Optimizers for small data sets, whose steps look at all samples: L-BFGS and Levenberg–Marquardt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .checks import positive_int
+from .kernels import edge, lbfgs, levenberg_marquardt
+from .kernels import optimizers as native
+from .layers import Layer
+from .losses import Loss, MSELoss
+from .optimizers import Optimizer, of_rule
+
+Groups = Mapping[str, Mapping[str, Any]] | None
+
+
+class FullBatch(Optimizer):
+    """Base of the optimizers that evaluate the loss as often as they need; `fit` gives them all samples at once."""
+
+    full_batch = True
+    _native: edge.Native  # compiled when there is such an optimizer
+
+    def step(self, network: Layer) -> None:
+        raise TypeError(f"{self} needs the loss and the data, not only gradients; call fit or train_step")
+
+    def prepare(self, network: Layer) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        self._native.ensure(edge.DTYPES[network.params.dtype])
+        return super().prepare(network)
+
+
+class LBFGS(FullBatch):
+    """L-BFGS: steps by a model of the curvature from the latest steps, with a line search (strong Wolfe conditions).
+
+    The direction is −H ∇L, H the inverse of the Hessian as the latest pairs of steps and changes of the gradient show
+    it, by the two-loop recursion. Dropout draws one mask for a whole step.
+
+    Parameters
+    ----------
+    lr : float
+        What a line search tries first, positive.
+    max_iter : int
+        Iterations in each step, which is an epoch of `fit`.
+    max_eval : int, optional
+        Evaluations of the loss in each step, at most; 5/4 max_iter by default.
+    tolerance_grad, tolerance_change : float
+        A step ends early if no element of the gradient is larger, or neither the loss nor a parameter changes by more.
+    history_size : int
+        Pairs that are remembered.
+    weight_decay : float
+        λ, at least 0; λ/2 ‖w‖² is part of what is minimised, not of the loss that is shown.
+    groups : dict of dicts, optional
+        As for other optimizers, with the options "weight_decay" and "frozen".
+
+    References
+    ----------
+    J. Nocedal, S. Wright, "Numerical Optimization", 2nd edition, 2006, algorithms 3.5, 3.6 and 7.4.
+
+    Examples
+    --------
+    >>> import numpy as np, fastfc as fc
+    >>> x = np.linspace(-1, 1, 50)[:, None]
+    >>> net = fc.MLP([1, 8, 1], activation="tanh", seed=0, dtype=np.float64)
+    >>> history = net.fit(x, np.sin(3 * x), loss=fc.MSELoss(), optimizer=fc.LBFGS(), epochs=20)
+    >>> net.evaluate(x, np.sin(3 * x), fc.MSELoss()) < 1e-6
+    True
+    """
+
+    code = native.LBFGS
+    _native = lbfgs.lbfgs
+
+    tolerance_grad = of_rule(lbfgs.TOLERANCE_GRAD - native.RULE, "tolerance_grad", or_zero=True)
+    tolerance_change = of_rule(lbfgs.TOLERANCE_CHANGE - native.RULE, "tolerance_change", or_zero=True)
+
+    def __init__(
+        self,
+        lr: float = 1.0,
+        max_iter: int = 20,
+        max_eval: int | None = None,
+        tolerance_grad: float = 1e-7,
+        tolerance_change: float = 1e-9,
+        history_size: int = 10,
+        weight_decay: float = 0.0,
+        groups: Groups = None,
+    ) -> None:
+        super().__init__(
+            ("lr", lr),
+            ("tolerance_grad", tolerance_grad),
+            ("tolerance_change", tolerance_change),
+            ("weight_decay", weight_decay),
+            groups=groups,
+        )
+        self.max_iter = positive_int(max_iter, "LBFGS", "max_iter")
+        self.max_eval = max_iter * 5 // 4 if max_eval is None else positive_int(max_eval, "LBFGS", "max_eval")
+        self.history_size = positive_int(history_size, "LBFGS", "history_size")
+        self.hyper[[lbfgs.MAX_ITER, lbfgs.MAX_EVAL]] = self.max_iter, max(self.max_eval, 2)
+        self._names += ["max_iter", "max_eval", "history_size"]
+
+    @property
+    def _rule_rows(self) -> int:
+        return lbfgs.PAIRS + 2 * self.history_size
+
+
+class LevenbergMarquardt(FullBatch):
+    """Levenberg–Marquardt, for least squares: as good as any for a few hundred parameters and one or a few outputs.
+
+    With residuals r and their Jacobian J, (Jᵀ J + λ I) δ = Jᵀ r and w ← w − δ, where λ falls by a factor after a step
+    that makes the loss less, and grows by it until one does. J costs a backward pass for each sample and output, and
+    Jᵀ J memory for p² numbers. Use float64.
+
+    Parameters
+    ----------
+    damping : float
+        λ at first, positive.
+    factor : float
+        More than 1.
+    max_damping : float
+        A λ so large ends the search: the loss has no descent that rounding leaves.
+    groups : dict of dicts, optional
+        As for other optimizers, with the option "frozen".
+
+    References
+    ----------
+    M. Hagan, M. Menhaj, "Training feedforward networks with the Marquardt algorithm", IEEE Transactions on Neural
+    Networks 5, 1994.
+
+    Examples
+    --------
+    >>> import numpy as np, fastfc as fc
+    >>> x = np.linspace(-1, 1, 50)[:, None]
+    >>> net = fc.MLP([1, 8, 1], activation="tanh", seed=0, dtype=np.float64)
+    >>> history = net.fit(x, np.sin(3 * x), loss=fc.MSELoss(), optimizer=fc.LevenbergMarquardt(), epochs=40)
+    >>> net.evaluate(x, np.sin(3 * x), fc.MSELoss()) < 1e-8
+    True
+    """
+
+    code = native.LEVENBERG_MARQUARDT
+    _native = levenberg_marquardt.levenberg_marquardt
+    _outputs = 0
+
+    damping = of_rule(levenberg_marquardt.DAMPING - native.RULE, "damping")
+    factor = of_rule(levenberg_marquardt.GROWTH - native.RULE, "factor")
+    max_damping = of_rule(levenberg_marquardt.MOST - native.RULE, "max_damping")
+
+    def __init__(
+        self, damping: float = 1e-3, factor: float = 10.0, max_damping: float = 1e10, groups: Groups = None
+    ) -> None:
+        numbers = ("damping", damping), ("factor", factor), ("max_damping", max_damping)
+        super().__init__(("lr", 1.0), *numbers, groups=groups)
+        self._names.remove("lr")
+        if factor <= 1:
+            raise ValueError(f"LevenbergMarquardt: factor must be more than 1, got {factor}")
+
+    def check_loss(self, loss: Loss) -> None:
+        if type(loss) is not MSELoss:
+            raise TypeError(f"{self} is for least squares: it takes MSELoss(), not {loss}")
+
+    def prepare(self, network: Layer) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        self._outputs, self._parameters = sum(network._output_widths()), network.params.size
+        return super().prepare(network)
+
+    @property
+    def _rule_rows(self) -> int:
+        return levenberg_marquardt.rows(self._parameters, self._outputs) if self._outputs else 0
