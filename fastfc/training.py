@@ -85,7 +85,7 @@ def train_step(network: Network, x: ArrayLike, y: ArrayLike, loss: Loss, optimiz
     if ready is not None and type(x) is np.ndarray and type(y) is np.ndarray:
         # the shortest way, for arrays of the same kind with the same loss and optimizer as in the latest step
         same, kind, table, tape, rest = ready
-        now = loss, optimizer, optimizer.state, optimizer.segments, network._space
+        now = loss, optimizer, optimizer.segments, network._space
         if all(map(operator.is_, now, same)) and (x.shape, x.dtype, y.shape, y.dtype) == kind:
             targets = (x[:0], y) if y.dtype == np.int64 else (y, NOTHING)
             network._saved, tape[0] = None, -1
@@ -105,7 +105,7 @@ def train_step(network: Network, x: ArrayLike, y: ArrayLike, loss: Loss, optimiz
         raise
     if not network._one_input or not network._is_serial(program.largest * len(x)):
         return value
-    same = loss, optimizer, optimizer.state, optimizer.segments, network._space
+    same = loss, optimizer, optimizer.segments, network._space
     kind = x.shape, x.dtype, target.shape, target.dtype
     network._step_ready = same, kind, program.table, network._tape, (*given[4:], loss.code, optimizer.code, 1, 1)
     return value
@@ -175,6 +175,7 @@ def fit(
             raise ValueError(f"fit: validation_data must be (x, y), got {len(validation_data)} items")
         x_val, y_val = check_data(network, *validation_data, loss)
     rng = np.random.default_rng(seed)
+    optimizer.steps_per_epoch = -(-len(x) // batch_size)
     data = Epochs(network, x, y, loss, optimizer, batch_size)
 
     network.history = history = History()
@@ -191,6 +192,7 @@ def fit(
             history.seconds.append(time.perf_counter() - start)
             if validation_data is not None:
                 history.val_loss.append(val_loss)
+            optimizer.epoch_end(history.loss[-1] if validation_data is None else val_loss)
             line.show(epoch, len(x), total / len(x), history)
     finally:
         line.close()
