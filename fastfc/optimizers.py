@@ -44,8 +44,10 @@ class Options(TypedDict, total=False):
     schedule: Schedule | ReduceLROnPlateau | None
 
 
-def hyperparameter(index: int, what: str, or_zero: bool = False, below: float | None = None) -> Any:
-    """Property of an optimizer: one of the numbers that its kernel reads."""
+def hyperparameter(
+    index: int, what: str, or_zero: bool = False, below: float | None = None, decides: bool = False
+) -> Any:
+    """Property of an optimizer: one of the numbers that its kernel reads; whether it decides what is remembered."""
 
     def get(self: Optimizer) -> float:
         return float(self.hyper[index])
@@ -55,13 +57,15 @@ def hyperparameter(index: int, what: str, or_zero: bool = False, below: float | 
         if below is not None and number >= below:
             raise ValueError(f"{type(self).__name__}: {what} must be less than {below:g}, got {value}")
         self.hyper[index] = number
+        if decides:
+            self._forget_segments()
 
     return property(get, assign)
 
 
-def of_rule(index: int, what: str, or_zero: bool = False, below: float | None = None) -> Any:
+def of_rule(index: int, what: str, **limits: Any) -> Any:
     """hyperparameter, for one of the rule's own numbers."""
-    return hyperparameter(native.RULE + index, what, or_zero, below)
+    return hyperparameter(native.RULE + index, what, **limits)
 
 
 def limit(index: int, what: str) -> Any:
@@ -154,6 +158,7 @@ class Optimizer:
     """
 
     code: int  # what the kernels call it
+    segments: NDArray[np.float64]
     _trained: list[Parameter] | None = None  # what the segments were made for
     full_batch = False  # whether a step needs all samples
     epochs = 0  # finished by `fit`
@@ -182,7 +187,7 @@ class Optimizer:
         schedule: Schedule | ReduceLROnPlateau | None = None,
     ) -> None:
         self.hyper = np.zeros(native.N_HYPER)
-        self.state = np.zeros((0, 0), np.float32)
+        self._state = np.zeros((0, 0), np.float32)
         self.count = np.zeros(2, np.int64)
         for name, value in hyper:
             setattr(self, name, value)
@@ -209,26 +214,26 @@ class Optimizer:
 
     def prepare(self, network: Layer) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """The state for this network's parameters, zeros at first, and their segments."""
-        params, state, rows = network.params, self.state, self._rows
-        if self.hyper[schedules.EPOCH] and not self.hyper[schedules.STEPS_PER_EPOCH]:
+        trained = network._trained_parameters()
+        if trained is self._trained:
+            return self._state, self.segments
+        params, state, rows = network.params, self._state, self._rows
+        if self.hyper[schedules.EPOCH] and not self.steps_per_epoch:
             raise ValueError(
                 f"{self}: its schedule counts epochs; train with fit, or assign optimizer.steps_per_epoch before"
             )
-        trained = network._trained_parameters()
-        if trained is not self._trained:
-            self.segments, self._trained = self._segments_of(network, trained), trained
-        if state.shape == (rows, params.size) and state.dtype == params.dtype:
-            return state, self.segments
-        if len(state) and (state.shape[1] != params.size or state.dtype != params.dtype):
+        if len(state) and (state.shape[1], state.dtype) != (params.size, params.dtype):
             raise ValueError(
                 f"{self}: its state is for {state.shape[1]} {state.dtype} parameters, the network "
                 f"has {params.size} {params.dtype}; use a new optimizer for each network"
             )
-        if len(state) < rows or (state.shape[1], state.dtype) != (params.size, params.dtype):
-            self.state = np.zeros((rows, params.size), params.dtype)
+        segments = self._segments_of(network, trained)
+        if len(state) < rows or len(state) == 0:
+            self._state = np.zeros((rows, params.size), params.dtype)
             if self.average and len(state):  # a momentum where there was none
-                self.state[-1] = state[-1]
-        return self.state, self.segments
+                self._state[-1] = state[-1]
+        self.segments, self._trained = segments, trained
+        return self._state, segments
 
     def _segments_of(self, network: Layer, trained: list[Parameter]) -> NDArray[np.float64]:
         """The table of segments: parameters that are neighbours and treated alike are in one."""
@@ -267,9 +272,21 @@ class Optimizer:
                 )
 
     def _forget_segments(self) -> None:
-        """Have them made anew before the next step; until then, all parameters if that is simple."""
+        """Prepare anew before the next step; until then, the segments are all parameters if that is simple.
+
+        The shortest ways of training go on as long as `segments` is the same object.
+        """
         plain = not (self._groups or self.l1 or self.l2 or self.max_norm)
         self.segments, self._trained = everything()[: int(plain)], None
+
+    @property
+    def state(self) -> NDArray[Any]:
+        return self._state
+
+    @state.setter
+    def state(self, state: NDArray[Any]) -> None:
+        self._state = state
+        self._forget_segments()
 
     @property
     def groups(self) -> dict[str, dict[str, Any]]:
@@ -326,7 +343,7 @@ class Optimizer:
         if isinstance(schedule, Schedule):
             self.hyper = schedule._write(self.hyper)
         self._schedule, self._plateau = schedule, None
-        self._forget_segments()  # training looks at them to see whether anything is new
+        self._forget_segments()
 
     @property
     def current_lr(self) -> float:
@@ -447,7 +464,7 @@ class SGD(Optimizer):
 
     code = native.SGD
 
-    momentum = of_rule(0, "momentum", or_zero=True, below=1)
+    momentum = of_rule(0, "momentum", or_zero=True, below=1, decides=True)
     dampening = of_rule(1, "dampening", or_zero=True, below=1)
     nesterov = of_rule(2, "nesterov", or_zero=True)
 

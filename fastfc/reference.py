@@ -184,6 +184,21 @@ def adam(params, grads, m, v, t, lr, beta1, beta2, eps, weight_decay, decoupled=
     params -= lr * m / (1 - beta1**t) / (np.sqrt(v / (1 - beta2**t)) + eps)
 
 
+def nadam(params, grads, m, v, t, product, lr, beta1, beta2, eps, weight_decay, momentum_decay, decoupled=False):
+    """NAdam's step number t; product is μ₁ … μₜ₋₁, and μ₁ … μₜ is returned."""
+    if decoupled:
+        params *= 1 - lr * weight_decay
+    else:
+        grads = grads + weight_decay * params
+    now, after = (beta1 * (1 - 0.5 * 0.96 ** (s * momentum_decay)) for s in (t, t + 1))
+    product *= now
+    m += (1 - beta1) * (grads - m)
+    v += (1 - beta2) * (grads**2 - v)
+    mean = after / (1 - product * after) * m + (1 - now) / (1 - product) * grads
+    params -= lr * mean / (np.sqrt(v / (1 - beta2**t)) + eps)
+    return product
+
+
 def rmsprop(params, grads, v, b, lr, alpha, eps, weight_decay, momentum, mean=None):
     """RMSprop's step; the centered form if given the mean of the gradients."""
     grads = grads + weight_decay * params
@@ -206,6 +221,62 @@ def lion(params, grads, m, lr, beta1, beta2, weight_decay):
     params *= 1 - lr * weight_decay
     params -= lr * np.sign(beta1 * m + (1 - beta1) * grads)
     m += (1 - beta2) * (grads - m)
+
+
+def penalty_grad(params, l1, l2):
+    """Of l1 |w|₁ + l2/2 |w|²."""
+    return l1 * np.sign(params) + l2 * params
+
+
+def clip_grad_norm(grads, clip_norm):
+    return grads * np.minimum(1, clip_norm / (np.sqrt(np.sum(grads**2)) + 1e-6))
+
+
+def clip_grad_value(grads, clip_value):
+    return np.clip(grads, -clip_value, clip_value)
+
+
+def max_norm(weight, norm):
+    weight *= np.minimum(1, norm / np.maximum(np.sqrt(np.sum(weight**2, axis=0)), norm))
+
+
+def average(mean, params, t, decay):
+    mean[...] = params if t == 1 else decay * mean + (1 - decay) * params
+
+
+def anneal(start, end, share, linear=False):
+    return start + (end - start) * (share if linear else (1 - np.cos(np.pi * share)) / 2)
+
+
+def warm_restarts(lr, t, T_0, T_mult, eta_min):
+    length = T_0
+    while t >= length:
+        t, length = t - length, length * T_mult
+    return anneal(lr, eta_min, t / length)
+
+
+def one_cycle(lr, t, total_steps, pct_start, linear, div_factor, final_div_factor, three_phase):
+    top, end = pct_start * total_steps - 1, total_steps - 1
+    first, last = lr / div_factor, lr / div_factor / final_div_factor
+    times, rates = (
+        ([0, top, 2 * top, end], [first, lr, first, last]) if three_phase else ([0, top, end], [first, lr, last])
+    )
+    for begin, stop, start, goal in zip(times, times[1:], rates, rates[1:], strict=False):
+        if t < stop:
+            return anneal(start, goal, (t - begin) / (stop - begin), linear)
+    return last
+
+
+# the learning rate after t updates
+SCHEDULES: dict[str, Callable] = {
+    "StepLR": lambda lr, t, step_size, gamma: lr * gamma ** (t // step_size),
+    "MultiStepLR": lambda lr, t, milestones, gamma: lr * gamma ** sum(m <= t for m in milestones),
+    "ExponentialLR": lambda lr, t, gamma: lr * gamma**t,
+    "CosineAnnealingLR": lambda lr, t, T_max, eta_min: anneal(lr, eta_min, t / T_max),
+    "CosineAnnealingWarmRestarts": warm_restarts,
+    "OneCycleLR": one_cycle,
+    "LinearWarmup": lambda lr, t, n, start, after: lr * (start + (1 - start) * t / n) if t < n else after(t - n),
+}
 
 
 def train_step(x, target, weights, biases, lr, activation="relu", loss=cross_entropy_loss):

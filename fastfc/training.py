@@ -101,7 +101,7 @@ def train_step(
     if ready is not None and sample_weight is None and type(x) is np.ndarray and type(y) is np.ndarray:
         # the shortest way, for arrays of the same kind with the same loss and optimizer as in the latest step
         same, kind, table, tape, rest = ready
-        now = loss, optimizer, optimizer.state, optimizer.segments, network._space
+        now = loss, optimizer, optimizer.segments, network._space
         if all(map(operator.is_, now, same)) and (x.shape, x.dtype, y.shape, y.dtype) == kind:
             targets = (x[:0], y) if y.dtype == np.int64 else (y, NOTHING)
             network._saved, tape[0] = None, -1
@@ -122,7 +122,7 @@ def train_step(
     target = data.labels if data.labels.size else data.target
     alone = type(y) is np.ndarray and (y.shape, y.dtype) == (target.shape, target.dtype) and not data.weights.size
     if alone and network._one_input and network._is_serial(work):
-        same = loss, optimizer, optimizer.state, optimizer.segments, network._space
+        same = loss, optimizer, optimizer.segments, network._space
         kind = data.x.shape, data.x.dtype, y.shape, y.dtype
         network._step_ready = same, kind, program.table, network._tape, (*given[4:], optimizer.code, 1, 1)
     return value

@@ -348,8 +348,8 @@ def update(grads, hyper, segments, params, state, count, optimizer, scale):
     rows = 0 if optimizer == SGD and hyper[RULE] == 0.0 else ROWS[optimizer]
     if state.shape[0] < rows + average or (rows + average > 0 and state.shape[1] != n):
         return NO_STATE
-    size, row, t = params.itemsize, state.strides[0], float(count[0])
     grads_data, params_data, state_data = pointer(grads), pointer(params), pointer(state)
+    size, row, t = itemsize(params_data), state.strides[0], float(count[0])
     share, numbers = numbers_of(optimizer, hyper, count)
     limit = hyper[CLIP_VALUE] if hyper[CLIP_VALUE] > 0.0 else np.inf
     buffer, factor = stack(params_data, BLOCK_BYTES), 1.0
@@ -362,13 +362,15 @@ def update(grads, hyper, segments, params, state, count, optimizer, scale):
         decay = segments[i, DECAY] if segments[i, DECAY] >= 0.0 else hyper[WEIGHT_DECAY]
         how = (lr, 1.0 - lr * decay, 0.0) if hyper[DECOUPLED] != 0.0 else (lr, 1.0, decay)
         change = l1 != 0.0 or l2 != 0.0 or scale * factor != 1.0 or limit != np.inf
-        block = BLOCK_BYTES // size if change else max(last - first, 1)
-        for j in range(first, last, block):
-            some, p, g = min(block, last - j), at(params_data, j * size), at(grads_data, j * size)
+        j = first
+        while j < last:  # a range would divide
+            some, p, g = last - j, at(params_data, j * size), at(grads_data, j * size)
             if change:
+                some = min(some, BLOCK_BYTES // size)
                 change_gradient(some, g, p, buffer, l1, l2, scale, limit, factor)
                 g = buffer
             run_rule(g, p, at(state_data, j * size), row, optimizer, rows, some, how, numbers)
+            j += some
         if max_norm > 0.0:
             columns = int(segments[i, COLUMNS])
             shorten_columns((last - first) // columns, columns, at(params_data, first * size), max_norm, buffer)

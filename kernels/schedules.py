@@ -50,6 +50,8 @@ def epochs(hyper, t):
 def rate(hyper, factor, t):
     """The learning rate after t updates, of parameters whose base rate is so many times the optimizer's."""
     base, schedule = hyper[LR] * factor, hyper[SCHEDULE]
+    if schedule == CONSTANT and hyper[WARMUP] == 0.0:
+        return base
     if hyper[EPOCH] != 0.0:
         t = epochs(hyper, t)
     if t < hyper[WARMUP]:
