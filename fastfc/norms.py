@@ -77,7 +77,7 @@ class PerFeature(Layer):
             raise ValueError(f"{self} takes {self.in_features} numbers per sample, got {recorder.widths[value]}")
 
     def __repr__(self) -> str:
-        dtype = "" if self.dtype in (None, np.float32) else f", dtype={self.dtype}"
+        dtype = f", dtype={self.dtype}" if self.dtype is not None and self.dtype != np.float32 else ""
         name = "" if self.name is None else f", name={self.name!r}"
         return f"{type(self).__name__}({self.in_features}{dtype}{name})"
 

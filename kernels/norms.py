@@ -331,8 +331,13 @@ def batch_norm_backward(
     step = width(params) if x.column == size and grad_y.column == size else 1
     mean, factor, scale = kept_row(kept, MEAN, o), kept_row(kept, INVERSE, o), kept_row(kept, SCALE, o)
     first, second = kept_row(kept, FIRST_SUM, o), kept_row(kept, SECOND_SUM, o)
-    clear(first, 2 * o)
     clear(at(grads, buffers * size), 2 * o)
+    if n == 0:  # and no memory to keep anything in
+        if weight >= 0 and not add_parameters:
+            clear(at(grads, weight * size), o)
+            clear(at(grads, bias * size), o)
+        return OK
+    clear(first, 2 * o)
     fours = n - n % 4
     for r in range(0, fours, 4):
         for j in range(0, o, step):
@@ -364,8 +369,8 @@ def batch_norm_backward(
             put(target, fma(product, f, get(target, some)) if add_parameters else product * f, some)
             slope = f * get(at(params, weight * size + here), some)
         put(at(scale, here), slope, some)
-        put(at(first, here), total * (1.0 / max(n, 1)), some)
-        put(at(second, here), product * f * f * (1.0 / max(n, 1)), some)
+        put(at(first, here), total * (1.0 / n), some)
+        put(at(second, here), product * f * f * (1.0 / n), some)
     if not wanted:
         return OK
     step = step if grad_x.column == size else 1

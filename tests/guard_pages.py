@@ -7,6 +7,9 @@ import mmap
 import numpy as np
 from arrays import CALLS, DTYPES, product_shapes
 from test_gemm import big_shapes
+from test_layer_kinds import NETS, data_of, net_of
+
+from fastfc.kernels import program as native
 
 libc = ctypes.CDLL(None, use_errno=True)
 PAGE = mmap.PAGESIZE
@@ -59,3 +62,14 @@ m, k, n = big_shapes()["panels of a and b"]
 for name, axes in PRODUCT_AXES.items():
     for orders in ("CCCC", "FFFF"):
         check(name, np.float32, dict(zip(axes, (m, k, n), strict=True)), orders[: len(CALLS[name].axes())])
+
+for name, dtype, n, at_end in itertools.product(NETS, DTYPES, (0, 2, 9), (True, False)):
+    print(name, np.dtype(dtype), n, "end" if at_end else "begin", flush=True)
+    net, x = net_of(name, dtype), data_of(name, dtype, n)
+    program = net._program_for(x)
+    arrays = x, program.table, net.params, np.zeros((n, program.outputs), dtype), np.zeros(program.space(n), dtype)
+    x, table, params, out, space = (guarded(a, at_end) for a in arrays)
+    tape, grads = np.zeros(2, np.int64), guarded(params, at_end)
+    native.predict.call(params, table, x, out, 1, 1)
+    native.forward.call(x, table, params, out, space, tape, 1, 1)
+    native.backward.call(params, table, x, out, guarded(out, at_end), tape, grads, guarded(x, at_end), space, 1, 1)

@@ -1,0 +1,244 @@
+import pickle
+
+import numpy as np
+import pytest
+from arrays import DTYPES, nan, normal
+from numba import njit
+from numpy.testing import assert_allclose, assert_array_equal
+
+import fastfc as fc
+from fastfc import reference
+
+KINDS = {
+    "layer norm": (fc.LayerNorm, lambda x, w, b: reference.layer_norm(x, w, b, 1e-5), 1e-5, -1, True),
+    "rms norm": (fc.RMSNorm, lambda x, w, b: reference.rms_norm(x, w, 1e-3), 1e-3, -1, False),
+    "batch norm": (fc.BatchNorm1d, lambda x, w, b: reference.batch_norm(x, w, b, 1e-5), 1e-5, 0, True),
+}
+SHAPES = {
+    "two of everything": (2, 2),
+    "one feature": (5, 1),
+    "short of eight rows": (7, 3),
+    "beyond eight rows": (17, 5),
+    "a vector and one": (9, 17),
+    "four vectors and one": (6, 65),
+    "nine vectors": (3, 130),
+    "many rows": (2001, 3),
+    "many features": (3, 2001),
+}
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def layer_of(kind, features, dtype):
+    layer = KINDS[kind][0](features, eps=KINDS[kind][2], dtype=dtype)
+    layer.weight = normal(features, dtype, 3)
+    if hasattr(layer, "bias"):
+        layer.bias = normal(features, dtype, 4)
+    return layer
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n, features", SHAPES.values(), ids=SHAPES.keys())
+def test_against_the_reference(n, features, kind, dtype):
+    layer, (_, formula, eps, axis, centered) = layer_of(kind, features, dtype), KINDS[kind]
+    x, g = 3 * normal((n, features), dtype, 1) + 1, normal((n, features), dtype, 2)
+    w, b = layer.weight, getattr(layer, "bias", 0)
+    wide = [np.asarray(a, np.float64) for a in (x, w, b, g)]
+    layer.grads[:] = np.nan
+    unit, y = 16 * np.finfo(dtype).eps, layer.forward(x)
+    # an error of x̂ is one of x over the spread, and features with no spread to speak of have ε for it
+    factor = float(reference.normal(wide[0], eps, axis, centered)[1].max())
+    bound = unit * (1 + np.abs(x).max() * factor)
+    assert np.abs(y - formula(*wide[:3])).max() <= bound * (np.abs(w).max() + np.abs(b).max())
+    grad_input, weight_grad, bias_grad = reference.norm_backward(wide[0], wide[1], wide[3], eps, axis, centered)
+    largest = np.abs(g).max() * np.abs(w).max()
+    assert np.abs(layer.backward(g) - grad_input).max() <= 8 * bound * factor * largest
+    assert np.abs(layer.weight_grad - weight_grad).max() <= n * bound * np.abs(g).max()
+    if hasattr(layer, "bias"):
+        assert np.abs(layer.bias_grad - bias_grad).max() <= n * unit * np.abs(g).max()
+    if kind != "batch norm":
+        assert_array_equal(layer.predict(x), y)
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_mean_that_is_large_against_the_spread(kind, dtype):
+    x = (normal((999, 99), dtype) + 1e4).astype(dtype)
+    layer, (_, formula, *_) = layer_of(kind, 99, dtype), KINDS[kind]
+    layer.weight = np.ones(99)
+    expected = formula(x.astype(np.longdouble), 1.0, getattr(layer, "bias", 0))
+    # x̂ can't be better than the rounding of μ, half an ulp, is against the spread, 1
+    assert np.abs(layer.forward(x) - expected).max() <= 1.5 * np.spacing(dtype(1e4))
+
+
+@every_kind
+def test_what_is_not_finite_stays_in_its_row_or_column(kind):
+    x = normal((9, 20), np.float32)
+    for value in (np.nan, np.inf, -np.inf):
+        x[4, 17] = value
+        layer = layer_of(kind, 20, np.float32)
+        y = layer.forward(x)
+        bad = np.isnan(y)
+        if kind == "rms norm" and np.isinf(value):  # r is 0 there
+            assert_array_equal(np.argwhere(bad), [[4, 17]])
+        elif kind == "batch norm":
+            assert bad[:, 17].all() and not np.delete(bad, 17, axis=1).any()
+            assert np.isnan(layer.running_mean[17]) or np.isinf(layer.running_mean[17])
+        else:
+            assert bad[4].all() and not np.delete(bad, 4, axis=0).any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_running_statistics(dtype):
+    layer, eps = fc.BatchNorm1d(3, momentum=0.25, dtype=dtype), np.finfo(dtype).eps
+    mean, variance = np.zeros(3), np.ones(3)
+    for i, n in enumerate((2, 9, 33)):
+        x = 2 * normal((n, 3), dtype, i) + 1
+        layer.forward(x)
+        mean = 0.75 * mean + 0.25 * x.astype(np.float64).mean(axis=0)
+        variance = 0.75 * variance + 0.25 * x.astype(np.float64).var(axis=0, ddof=1)
+        assert_allclose(layer.running_mean, mean, atol=8 * eps)
+        assert_allclose(layer.running_var, variance, rtol=16 * eps)
+    layer.weight, layer.bias = [1, 2, 3], [4, 5, 6]
+    expected = (x - mean) / np.sqrt(variance + 1e-5) * [1, 2, 3] + [4, 5, 6]
+    before = layer.params.copy()
+    assert_allclose(layer.predict(x), expected, rtol=32 * eps, atol=32 * eps)
+    layer.backward(np.ones_like(x))
+    assert not layer.grads[6:].any()
+    assert_array_equal(layer.params, before)
+    assert_array_equal(pickle.loads(pickle.dumps(layer)).params, before)
+
+
+def test_buffers_are_no_parameters():
+    net = fc.Sequential([fc.Linear(2, 3), fc.BatchNorm1d(3, name="norm"), fc.Standardize(3)])
+    assert [name for name, *_ in net.named_parameters()] == ["0.weight", "0.bias", "norm.weight", "norm.bias"]
+    assert [name for name, _ in net.named_buffers()] == ["norm.running_mean", "norm.running_var", "2.mean", "2.scale"]
+    assert [parameter.first for parameter in net._trained()] == [0, 6, 9, 12]
+    net.named_buffers()[0][1][:] = 7
+    assert_array_equal(net.layers[1].running_mean, [7, 7, 7])
+    assert fc.Linear(2, 3).named_buffers() == []
+
+
+@njit
+def nopython_step(net, x, y, loss, optimizer):
+    return net.train_step(x, y, loss, optimizer)
+
+
+def test_one_sample_has_no_variance():
+    net = fc.Sequential([fc.Linear(2, 3), fc.BatchNorm1d(3), fc.Dropout()])
+    x, y, optimizer = np.ones((5, 2), np.float32), np.ones((5, 3), np.float32), fc.SGD()
+    net.forward(x)
+    net.reserve(5)
+    optimizer.prepare(net)
+    params, draws = net.params.copy(), net._draws
+    calls = [
+        lambda: net.forward(x[:1]),
+        lambda: net.train_step(x[:1], y[:1], fc.MSELoss(), optimizer),
+        lambda: nopython_step(net, x[:1], y[:1], fc.MSELoss(), optimizer),
+        lambda: net.fit(x, y, loss=fc.MSELoss(), optimizer=optimizer, batch_size=2),
+        lambda: net.fit(x, y, loss=fc.MSELoss(), optimizer=optimizer, batch_size=1),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"BatchNorm1d needs (at least )?two"):
+            call()
+    assert_array_equal(net.params, params)
+    assert net._draws == draws
+    net.predict(x[:1])
+    net.fit(x, y, loss=fc.MSELoss(), optimizer=optimizer, batch_size=3)
+
+
+def test_a_step_that_fails_leaves_running_statistics_and_masks():
+    net = fc.Sequential([fc.Linear(2, 3), fc.BatchNorm1d(3), fc.Dropout()])
+    before, x = net.params.copy(), np.ones((5, 2), np.float32)
+    net.reserve(5)
+    optimizer = fc.SGD()
+    optimizer.prepare(net)
+    for step in (net.train_step, lambda *args: nopython_step(net, *args)):
+        with pytest.raises(ValueError, match="class"):
+            step(x, np.array([0, 1, 2, 3, 0]), fc.CrossEntropyLoss(), optimizer)
+    assert_array_equal(net.params, before)
+    assert net._draws == 0
+
+
+BAD = [
+    (lambda: fc.LayerNorm(0), ValueError, "LayerNorm: features must be at least 1"),
+    (lambda: fc.LayerNorm(3, eps=-1), ValueError, "LayerNorm: eps must be finite and not negative"),
+    (lambda: fc.RMSNorm(3, eps="a"), TypeError, "RMSNorm: eps must be a number"),
+    (lambda: fc.RMSNorm(3, dtype=int), TypeError, "RMSNorm: dtype must be"),
+    (lambda: fc.BatchNorm1d(3, momentum=1.5), ValueError, r"BatchNorm1d: momentum must lie in \[0, 1\], got 1.5"),
+    (lambda: fc.BatchNorm1d(3, momentum=np.nan), ValueError, "BatchNorm1d: momentum"),
+    (lambda: fc.BatchNorm1d(3, momentum=None), TypeError, "BatchNorm1d: momentum must be a number"),
+    (lambda: setattr(fc.LayerNorm(3), "weight", [1, 2]), ValueError, r"weight has shape \(3,\)"),
+    (lambda: setattr(fc.LayerNorm(3, bias=False), "bias", [1, 2]), AttributeError, r"LayerNorm\(3\) has no bias"),
+    (lambda: fc.LayerNorm(3).predict(np.ones((2, 4))), ValueError, r"x has shape \(2, 4\), expected \(n, 3\)"),
+    (
+        lambda: fc.Sequential([fc.Linear(2, 4), fc.RMSNorm(3, elementwise_affine=False)]).predict(np.ones((2, 2))),
+        ValueError,
+        r"RMSNorm\(3\) takes 3 numbers per sample, got 4",
+    ),
+]
+
+
+@pytest.mark.parametrize("call, error, message", BAD)
+def test_bad_arguments(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_repr():
+    assert repr(fc.LayerNorm(3)) == "LayerNorm(3)"
+    assert repr(fc.RMSNorm(3, dtype=np.float64, name="a")) == "RMSNorm(3, dtype=float64, name='a')"
+    assert repr(fc.BatchNorm1d(3)) == "BatchNorm1d(3)"
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@every_kind
+def test_a_hundred_steps_of_torch(kind, affine):
+    torch = pytest.importorskip("torch")
+    layer = KINDS[kind][0]
+    option = {"affine" if kind == "batch norm" else "elementwise_affine": affine}
+    net = fc.Sequential(
+        [fc.Linear(4, 9, seed=0, dtype=np.float64), layer(9, **option, dtype=np.float64), fc.ReLU(),
+         fc.Linear(9, 2, seed=1, dtype=np.float64)]
+    )  # fmt: skip
+    other = torch.nn.Sequential(
+        torch.nn.Linear(4, 9),
+        getattr(torch.nn, layer.__name__)(9, **option),
+        torch.nn.ReLU(),
+        torch.nn.Linear(9, 2),
+    ).double()
+    for i in (0, 3):
+        other[i].weight.data, other[i].bias.data = torch.tensor(net[i].weight.T.copy()), torch.tensor(net[i].bias)
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.05, momentum=0.9)
+    ours = fc.SGD(0.05, momentum=0.9)
+    for step in range(100):
+        x, y = normal((12, 4), np.float64, step), normal((12, 2), np.float64, step + 1)
+        value = net.train_step(x, y, fc.MSELoss(), ours)
+        loss = torch.nn.functional.mse_loss(other(torch.tensor(x)), torch.tensor(y))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert_allclose(value, loss.item(), rtol=1e-9)
+    other.eval()
+    assert_allclose(net.predict(x), other(torch.tensor(x)).detach().numpy(), rtol=1e-7, atol=1e-9)
+    for name, values in net.named_buffers():
+        assert_allclose(values, getattr(other[1], name.partition(".")[2]).numpy(), rtol=1e-9)
+
+
+@every_kind
+def test_what_is_not_finite_is_torchs(kind):
+    torch = pytest.importorskip("torch")
+    layer = KINDS[kind][0]
+    for value in (np.nan, np.inf, -np.inf):
+        x = normal((4, 5), np.float32)
+        x[2, 3] = value
+        y = getattr(torch.nn, layer.__name__)(5)(torch.tensor(x)).detach().numpy()
+        with np.errstate(all="ignore"):
+            ours = layer(5).forward(x)
+        assert_array_equal(np.isnan(ours), np.isnan(y))
+
+
+def test_outputs_are_overwritten_and_never_read():
+    layer, x, out = fc.LayerNorm(5), normal((3, 5), np.float32), nan((3, 5), np.float32)
+    assert layer.predict(x, out=out) is out
+    assert_array_equal(out, layer.predict(x))
