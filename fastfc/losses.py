@@ -214,9 +214,7 @@ def as_numbers(values: ArrayLike | None, owner: str, what: str) -> NDArray[np.fl
         return None
     numbers = as_floats(values, np.dtype(float), owner, what)
     if numbers.ndim != 1 or not numbers.size or not (numbers.min() >= 0 and numbers.max() < np.inf):
-        raise ValueError(
-            f"{owner}: {what} must be a vector of finite numbers that are not negative, got {np.asarray(values).tolist()}"
-        )
+        raise ValueError(f"{owner}: {what} must be a vector of finite numbers, not negative; got {numbers.tolist()}")
     return numbers.copy()
 
 
@@ -750,11 +748,11 @@ class CustomLoss(Loss):
             if reduction != "mean":
                 raise ValueError(f"{owner}: a function of matrices returns a mean; reduction must be 'mean'")
             f = custom.inlined(value, owner, "value")
-            made = [native.custom_array(f, kind) for kind in kinds]
+            sources = [native.custom_array(f, kind) for kind in kinds]
         else:
             f, g = custom.inlined(value, owner, "value"), custom.inlined(gradient, owner, "gradient")
-            made = [native.custom_pass(f, g, kind) for kind in kinds]
-        self._functions = [custom.c_function(*source, owner) for source in made]
+            sources = [native.custom_pass(f, g, kind) for kind in kinds]
+        self._functions = [custom.c_function(*source, kind, owner) for source, kind in zip(sources, kinds, strict=True)]
         code = native.CUSTOM if gradient else native.CUSTOM_ARRAY
         super().__init__(code, reduction, *map(custom.bits, self._functions))
 

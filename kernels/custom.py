@@ -12,15 +12,16 @@ def inlined(function, owner, what):
     """A user's @njit function for use in native code: divisions by zero give infinity or NaN, not an exception."""
     if not isinstance(function, Dispatcher):
         raise TypeError(f"{owner}: {what} must be a function decorated with numba.njit, got {function!r}")
-    return njit(**{**function.targetoptions, "error_model": "numpy"})(function.py_func)
+    options = {name: value for name, value in function.targetoptions.items() if name != "nopython"}
+    return njit(**{**options, "error_model": "numpy"})(function.py_func)
 
 
-def c_function(source, signature, owner):
+def c_function(source, signature, kind, owner):
     """`source` as a C function of this signature, which lives as long as the result."""
     try:
         return cfunc(signature, error_model="numpy")(source)
     except errors.NumbaError as error:
-        raise TypeError(f"{owner}: Numba can't compile it for {signature.args[2].dtype}: {error}") from None
+        raise TypeError(f"{owner}: Numba can't compile it for {kind}: {error}") from None
 
 
 def bits(function):

@@ -22,7 +22,7 @@ The mean divides the sum of w L by the sum of w, and by the columns of a pointwi
 nll by the sum of w v_y. Sums are in registers for a block of whole rows, then in float64, in the order of the rows.
 
 A table of floats has a row for each loss, with the columns of the prediction and of the target that it is for. To add
-a pointwise loss: a rule of registers, its pass, a number and an arm in `run_pass`.
+a pointwise loss: a rule of registers, a number, and an arm in `pointwise`.
 """
 
 import numpy as np
@@ -95,48 +95,48 @@ def log1p_vector(x):
     return log_vector(u) + (x - (u - 1.0)) / u
 
 
-# A rule takes the sum so far, p, t, v and w, and the numbers a and b of its row of the table. It returns the new sum,
-# the gradient of p, and that of v.
+# A rule of registers takes the sum so far, p, t, v if it has one, w, and the numbers a and b of the table that it
+# needs. It returns the new sum and the gradient.
 
 
 @njit
-def mse_rule(total, p, t, v, w, a, b):
+def mse_rule(total, p, t, w):
     error = p - t
-    return fma(error * w, error, total), error * 2.0, v
+    return fma(error * w, error, total), error * 2.0
 
 
 @njit
-def l1_rule(total, p, t, v, w, a, b):
+def l1_rule(total, p, t, w):
     error = p - t
     sign = where_less(error, 0.0, -1.0, where_less(0.0, error, 1.0, error))
-    return fma(absolute(error), w, total), sign, v
+    return fma(absolute(error), w, total), sign
 
 
 @njit
-def huber_rule(total, p, t, v, w, a, b):
+def huber_rule(total, p, t, w, a, b):
     error = p - t
     size = absolute(error)
     c = where_less(a, size, a, size)
-    return fma(c * fma(c, -0.5, size) / b, w, total), copysign(c / b, error), v
+    return fma(c * fma(c, -0.5, size) / b, w, total), copysign(c / b, error)
 
 
 @njit
-def bce_rule(total, p, t, v, w, a, b):
+def bce_rule(total, p, t, w):
     yes, no = log_vector(p), log1p_vector(0.0 - p)
     yes, no = where_less(yes, -100.0, -100.0, yes), where_less(no, -100.0, -100.0, no)
     spread = p * (1.0 - p)
     spread = where_less(spread, 1e-12, 1e-12, spread)
-    return fma(fma(t, yes, (1.0 - t) * no), 0.0 - w, total), (p - t) / spread, v
+    return fma(fma(t, yes, (1.0 - t) * no), 0.0 - w, total), (p - t) / spread
 
 
 @njit
-def bce_with_logits_rule(total, p, t, v, w, a, b):
+def bce_with_logits_rule(total, p, t, v, w):
     e = exp_vector(0.0 - absolute(p))
     positive = v * t
     m = fma(v - 1.0, t, 1.0)
     slope = where_less(p, 0.0, positive, 1.0 - t)  # of the loss where |p| is large
     value = fma(m, log1p_vector(e), absolute(p) * slope)
-    return fma(value, w, total), where_less(p, 0.0, e, 1.0) / (e + 1.0) * m - positive, v
+    return fma(value, w, total), where_less(p, 0.0, e, 1.0) / (e + 1.0) * m - positive
 
 
 @njit
@@ -149,15 +149,15 @@ def stirling(value, t, b):
 
 
 @njit
-def poisson_rule(total, p, t, v, w, a, b):
+def poisson_rule(total, p, t, w, a, b):
     value = stirling(p - t * log_vector(p + a), t, b)
-    return fma(value, w, total), 1.0 - t / (p + a), v
+    return fma(value, w, total), 1.0 - t / (p + a)
 
 
 @njit
-def poisson_log_rule(total, p, t, v, w, a, b):
+def poisson_log_rule(total, p, t, w, b):
     e = exp_vector(p)
-    return fma(stirling(e - t * p, t, b), w, total), e - t, v
+    return fma(stirling(e - t * p, t, b), w, total), e - t
 
 
 @njit
@@ -170,22 +170,22 @@ def gaussian_rule(total, p, t, v, w, a, b):
 
 
 @njit
-def kl_rule(total, p, t, v, w, a, b):
+def kl_rule(total, p, t, w):
     log = where_less(t, 0.0, log_vector(t), where_less(0.0, t, log_vector(t), t))  # t log t is 0 for t = 0
-    return fma(fma(t, log, 0.0 - t * p), w, total), 0.0 - t, v
+    return fma(fma(t, log, 0.0 - t * p), w, total), 0.0 - t
 
 
 @njit
-def kl_log_rule(total, p, t, v, w, a, b):
+def kl_log_rule(total, p, t, w):
     e = exp_vector(t)
-    return fma(e * (t - p), w, total), 0.0 - e, v
+    return fma(e * (t - p), w, total), 0.0 - e
 
 
 @njit
-def quantile_rule(total, p, t, v, w, a, b):
+def quantile_rule(total, p, t, v, w):
     error = t - p
     slope = where_less(error, 0.0, v - 1.0, where_less(0.0, error, v, error))
-    return fma(error * slope, w, total), 0.0 - slope, v
+    return fma(error * slope, w, total), 0.0 - slope
 
 
 @njit
@@ -194,68 +194,48 @@ def address_of(a, b, like):
     return np.float64(a if itemsize(like) == 4 else b).view(np.int64)
 
 
-def pointwise(rule, both=False):
-    """Values and gradients of a block by a rule; the sum of w L.
-
-    All are neighbours in memory. With `keep` the values go there instead of into the sum, with `both` the gradient of v
-    goes over v.
-    """
-
-    @njit
-    def run(count, p, t, v, w, out, values, keep, scale, a, b):
-        size, lanes = itemsize(p), width(p)
-        total = splat(p, 0.0)
-        for j in range(0, count, lanes):
-            some, here = count - j, j * size
-            x, y, u = (
-                load_first(at(p, here), some, 1.0),
-                load_first(at(t, here), some, 0.0),
-                load_first(at(v, here), some, 1.0),
-            )
-            weight = load_first(at(w, here), some, 0.0)
-            total, gradient, other = rule(total, x, y, u, weight, a, b)
-            store_first(at(out, here), gradient * (weight * scale), some)
-            if both:
-                store_first(at(v, here), other * (weight * scale), some)
-            if keep:
-                store_first(at(values, here), total, some)
-                total = splat(p, 0.0)
-        return np.float64(sum_lanes(total, p))
-
-    return run
-
-
-mse_pass, l1_pass, huber_pass, quantile_pass = map(pointwise, (mse_rule, l1_rule, huber_rule, quantile_rule))
-bce_pass, bce_with_logits_pass = pointwise(bce_rule), pointwise(bce_with_logits_rule)
-poisson_pass, poisson_log_pass = pointwise(poisson_rule), pointwise(poisson_log_rule)
-kl_pass, kl_log_pass, gaussian_pass = pointwise(kl_rule), pointwise(kl_log_rule), pointwise(gaussian_rule, both=True)
-
-
 @njit
-def run_pass(code, count, p, t, v, w, out, values, keep, scale, a, b):
-    if code == MSE:
-        return mse_pass(count, p, t, v, w, out, values, keep, scale, a, b)
-    if code == L1:
-        return l1_pass(count, p, t, v, w, out, values, keep, scale, a, b)
-    if code == HUBER:
-        return huber_pass(count, p, t, v, w, out, values, keep, scale, a, b)
-    if code == BCE:
-        return bce_pass(count, p, t, v, w, out, values, keep, scale, a, b)
-    if code == BCE_WITH_LOGITS:
-        return bce_with_logits_pass(count, p, t, v, w, out, values, keep, scale, a, b)
-    if code == POISSON:
-        return poisson_pass(count, p, t, v, w, out, values, keep, scale, a, b)
-    if code == POISSON_LOG:
-        return poisson_log_pass(count, p, t, v, w, out, values, keep, scale, a, b)
-    if code == GAUSSIAN:
-        return gaussian_pass(count, p, t, v, w, out, values, keep, scale, a, b)
-    if code == KL:
-        return kl_pass(count, p, t, v, w, out, values, keep, scale, a, b)
-    if code == KL_LOG:
-        return kl_log_pass(count, p, t, v, w, out, values, keep, scale, a, b)
-    if code == QUANTILE:
-        return quantile_pass(count, p, t, v, w, out, values, keep, scale, a, b)
-    return call_address(address_of(a, b, p), (count, p, t, w, out, values, np.int64(keep), scale))
+def pointwise(code, count, p, t, v, w, out, values, keep, scale, a, b):
+    """Gradients and values of a block by a rule, all neighbours in memory; the sum of w L.
+
+    With `keep` the values go to memory instead of into the sum. The gradient of a v that is predicted goes over v.
+    """
+    if code == CUSTOM:
+        return call_address(address_of(a, b, p), (count, p, t, w, out, values, keep, scale))
+    size, lanes, total = itemsize(p), width(p), splat(p, 0.0)
+    for j in range(0, count, lanes):
+        some, here = count - j, j * size
+        # what fills the lanes beyond has a loss that is finite, and no weight
+        x, y = load_first(at(p, here), some, 1.0), load_first(at(t, here), some, 0.0)
+        u, weight = load_first(at(v, here), some, 1.0), load_first(at(w, here), some, 0.0)
+        if code == MSE:
+            total, g = mse_rule(total, x, y, weight)
+        elif code == L1:
+            total, g = l1_rule(total, x, y, weight)
+        elif code == HUBER:
+            total, g = huber_rule(total, x, y, weight, a, b)
+        elif code == BCE:
+            total, g = bce_rule(total, x, y, weight)
+        elif code == BCE_WITH_LOGITS:
+            total, g = bce_with_logits_rule(total, x, y, u, weight)
+        elif code == POISSON:
+            total, g = poisson_rule(total, x, y, weight, a, b)
+        elif code == POISSON_LOG:
+            total, g = poisson_log_rule(total, x, y, weight, b)
+        elif code == GAUSSIAN:
+            total, g, of_u = gaussian_rule(total, x, y, u, weight, a, b)
+            store_first(at(v, here), of_u * (weight * scale), some)
+        elif code == KL:
+            total, g = kl_rule(total, x, y, weight)
+        elif code == KL_LOG:
+            total, g = kl_log_rule(total, x, y, weight)
+        else:
+            total, g = quantile_rule(total, x, y, u, weight)
+        store_first(at(out, here), g * (weight * scale), some)
+        if keep:
+            store_first(at(values, here), total, some)
+            total = splat(p, 0.0)
+    return np.float64(sum_lanes(total, p))
 
 
 @njit
@@ -292,27 +272,22 @@ def solid(x, rows, columns, room):
 
 
 @njit
-def place(x, rows, columns, room):
-    """As `solid` for what will be written; `put` brings it to where it belongs."""
-    return x.data if are_dense(x, rows, columns) else room
-
-
-@njit
 def put(data, rows, columns, x):
+    """What was written to a copy, to where it belongs."""
     if not are_dense(x, rows, columns):
         copy_matrix(rows, columns, dense(data, columns), x)
 
 
 @njit
-def are_within(x, rows, columns, low, high, nan):
-    """Whether all elements lie in [low, high]; NaN does if `nan`."""
+def are_within(x, rows, columns, high, nan):
+    """Whether all elements lie in [0, high]; NaN does if `nan`."""
     if are_dense(x, rows, columns):
-        rows, columns = 1, rows * columns
+        rows, columns = min(rows, 1), rows * columns
     for i in range(rows):
         inside = 0
         for j in range(columns):
             value = read(element(x, i, j))
-            inside += ((value >= low) & (value <= high)) | (nan & (value != value))
+            inside += ((value >= 0) & (value <= high)) | ((nan != 0) & (value != value))
         if inside < columns:
             return False
     return True
@@ -333,7 +308,7 @@ def fill_from(numbers, first, count, target):
 @njit
 def evaluate_pointwise(row, p, t, weights, values, o, n, k, scale):
     """The sum of w L for n rows and k columns of targets."""
-    code, keep, size = int(row[CODE]), row[REDUCTION] == NONE, itemsize(p.data)
+    code, keep, size = int(row[CODE]), np.int64(row[REDUCTION] == NONE), itemsize(p.data)
     p_room, t_room = stack(p.data, BLOCK_BYTES), stack(p.data, BLOCK_BYTES)
     v, w = stack(p.data, BLOCK_BYTES), stack(p.data, BLOCK_BYTES)
     kept, total = Matrix(pointer(values), k * values.strides[0], values.strides[0]), 0.0
@@ -351,13 +326,14 @@ def evaluate_pointwise(row, p, t, weights, values, o, n, k, scale):
             there, kept_there = block(o, i, j), block(kept, i, j) if keep else kept
             if weights.size:
                 for r in range(rows):
-                    fill(columns, at(w, r * columns * size), weights[i + r])
+                    fill(columns, at(w, r * columns * size), np.float64(weights[i + r]))
             if code == GAUSSIAN:
                 copy_matrix(rows, columns, block(p, i, k + j), dense(v, columns))
             x, y = solid(block(p, i, j), rows, columns, p_room), solid(block(t, i, j), rows, columns, t_room)
             # a rule reads before it writes, so that copies of what is read have room for what is written
-            g, kept_here = place(there, rows, columns, p_room), place(kept_there, rows, columns, t_room)
-            total += run_pass(code, rows * columns, x, y, v, w, g, kept_here, keep, scale, row[A], row[B])
+            g = there.data if are_dense(there, rows, columns) else p_room
+            kept_here = kept_there.data if are_dense(kept_there, rows, columns) else t_room
+            total += pointwise(code, rows * columns, x, y, v, w, g, kept_here, keep, scale, row[A], row[B])
             put(g, rows, columns, there)
             if keep:
                 put(kept_here, rows, columns, kept_there)
@@ -404,7 +380,7 @@ def cross_entropy_row(count, z, label, out, scale):
 @njit
 def multi_margin_row(count, z, label, out, scale, margin, squared):
     size, lanes, value, slopes = itemsize(z), width(z), 0.0, 0.0
-    copy_matrix(1, count, dense(z, count), dense(out, count))
+    copy_matrix(np.int64(1), count, dense(z, count), dense(out, count))
     start = margin - np.float64(read(at(z, label * size)))
     write(at(out, label * size), -np.inf)
     for first in range(0, count, BLOCK):
@@ -446,13 +422,15 @@ def evaluate_rowwise(row, z, y, labels, stride, weights, values, o, n, c, scale)
         return NO_MEMORY, 0.0
     o_room, q_room, v = at(z_room, c * size), at(z_room, 2 * c * size), at(z_room, 3 * c * size)
     if mixed and row[HAS_VECTOR]:
-        fill_from(row, VECTOR, c, v)
+        fill_from(row, np.int64(VECTOR), c, v)
     elif mixed:
         fill(c, v, 1.0)
-    total = 0.0
+    # typed numbers: for a literal Numba compiles a function once more
+    none, one, total = np.int64(0), np.int64(1), 0.0
     for i in range(n):
         weight, label = np.float64(weights[i]) if weights.size else 1.0, labels[i * stride + first] if of_classes else 0
-        x, g = solid(block(z, i, 0), 1, c, z_room), place(block(o, i, 0), 1, c, o_room)
+        there = block(o, i, none)
+        x, g = solid(block(z, i, none), one, c, z_room), there.data if are_neighbours(there, c) else o_room
         if of_classes and label == ignored:
             fill(c, g, 0.0)
             value = 0.0
@@ -462,7 +440,7 @@ def evaluate_rowwise(row, z, y, labels, stride, weights, values, o, n, c, scale)
                 fill(c, q, 0.0)
                 write(at(q, label * size), 1.0)
             else:
-                q = solid(block(y, i, 0), 1, c, q_room)
+                q = solid(block(y, i, none), one, c, q_room)
             if mixed:
                 mix_row(c, q, q_room, v, 1.0 - a, a / c)
                 q = q_room
@@ -478,20 +456,12 @@ def evaluate_rowwise(row, z, y, labels, stride, weights, values, o, n, c, scale)
             else:
                 factor /= c
                 value = factor * multi_margin_row(c, x, label, g, scale * weight * factor, a, row[B] == 2.0)
-        put(g, 1, c, block(o, i, 0))
+        put(g, one, c, there)
         total += weight * value
         if kept:
             values[i] = weight * value
     release(memory)
     return OK, total
-
-
-@njit
-def scale_block(x, rows, columns, factor):
-    for i in range(rows):
-        for j in range(columns):
-            here = element(x, i, j)
-            write(here, read(here) * factor)
 
 
 @njit
@@ -528,12 +498,13 @@ def inspect(row, output, target, labels, stride, weights, values):
         return BAD_LABEL if wrong else OK
     if target.shape[0] != n or (n and first + k > target.shape[1]) or (n and code in (NLL, MULTI_MARGIN)):
         return BAD_SHAPE
-    y, p = block(matrix(target), 0, first), block(matrix(output), 0, int(row[FIRST]))
-    if code in (CROSS_ENTROPY, BCE, BCE_WITH_LOGITS) and not are_within(y, n, k, 0.0, 1.0, False):
+    none, one = np.int64(0), np.int64(1)
+    y, p = block(matrix(target), none, first), block(matrix(output), none, int(row[FIRST]))
+    if code in (CROSS_ENTROPY, BCE, BCE_WITH_LOGITS) and not are_within(y, n, k, 1.0, none):
         return BAD_PROBABILITY
-    if code == BCE and not are_within(p, n, k, 0.0, 1.0, True):
+    if code == BCE and not are_within(p, n, k, 1.0, one):
         return BAD_PREDICTION
-    if code == GAUSSIAN and not are_within(block(p, 0, k), n, k, 0.0, np.inf, True):
+    if code == GAUSSIAN and not are_within(block(p, none, k), n, k, np.inf, one):
         return BAD_PREDICTION
     return OK
 
@@ -567,7 +538,7 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
     by sample, weights the n samples' or none. A loss of reduction NONE puts its values into `values`. The value is the
     sum of the losses times their WEIGHT. In the epoch's sum a mean counts as often as the samples' weights add up to.
     """
-    n, stride, failed = output.shape[0], 0, (BAD_SHAPE, 0.0, 0.0)
+    n, stride, none, failed = output.shape[0], np.int64(0), np.int64(0), (BAD_SHAPE, 0.0, 0.0)
     if output.shape != out.shape or (weights.size and weights.size != n):
         return failed
     if overlaps(output, out) or overlaps(target, out) or overlaps(weights, out):
@@ -589,9 +560,9 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
     for r in range(losses.shape[0]):
         row = losses[r]
         code, reduction, k = row[CODE], row[REDUCTION], target_width(row, output)
-        p, o = block(matrix(output), 0, int(row[FIRST])), block(matrix(out), 0, int(row[FIRST]))
-        steps = stride if row[CLASSES] else 0
-        t = block(matrix(target), 0, 0 if steps else int(row[FIRST_TARGET]))
+        p, o = block(matrix(output), none, int(row[FIRST])), block(matrix(out), none, int(row[FIRST]))
+        steps = stride if row[CLASSES] else none
+        t = block(matrix(target), none, none if steps else int(row[FIRST_TARGET]))
         divisor = 1.0
         if reduction == BATCH_MEAN or (reduction == MEAN and code in (CROSS_ENTROPY, NLL, MULTI_MARGIN)):
             divisor = chosen_mass(row, labels, steps, weights, n) if steps and code != MULTI_MARGIN else mass
@@ -602,8 +573,7 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
         scale = 0.0 if void else row[WEIGHT] / divisor
         if code == CUSTOM_ARRAY:
             places = (p.data, p.row, p.column, t.data, t.row, t.column, o.data, o.row, o.column)
-            total = call_address(address_of(row[A], row[B], p.data), (n, k, *places))
-            scale_block(o, n, k, row[WEIGHT])
+            total = call_address(address_of(row[A], row[B], p.data), (n, k, row[WEIGHT], *places))
         elif code >= CROSS_ENTROPY:
             found, total = evaluate_rowwise(row, p, t, labels, steps, weights, values, o, n, k, scale)
             if found != OK:
@@ -781,7 +751,7 @@ def nopython_cross_entropy_loss(prediction, target, out):
 
 
 def custom_pass(value, gradient, dtype):
-    """The source and signature of a C function as `pointwise` makes passes, from two scalar functions of p and t."""
+    """The source and signature of a C function that `pointwise` calls, from two scalar functions of p and t."""
 
     def run(count, p, t, w, out, values, keep, scale):
         size, total = itemsize(p), 0.0
@@ -801,9 +771,14 @@ def custom_pass(value, gradient, dtype):
 def custom_array(function, dtype):
     """The same from a function of arrays: f(prediction, target, out) -> float."""
 
-    def run(n, k, p, p_row, p_column, t, t_row, t_column, out, out_row, out_column):
+    def run(n, k, factor, p, p_row, p_column, t, t_row, t_column, out, out_row, out_column):
         x, y = view(Matrix(p, p_row, p_column), n, k), view(Matrix(t, t_row, t_column), n, k)
-        return np.float64(function(x, y, view(Matrix(out, out_row, out_column), n, k)))
+        grad = view(Matrix(out, out_row, out_column), n, k)
+        value = np.float64(function(x, y, grad))
+        for i in range(n):
+            for j in range(k):
+                grad[i, j] *= factor
+        return value
 
     number = types.int64
-    return run, types.float64(number, number, *[types.CPointer(dtype), number, number] * 3)
+    return run, types.float64(number, number, types.float64, *[types.CPointer(dtype), number, number] * 3)
