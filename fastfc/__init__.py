@@ -9,7 +9,29 @@ if not (Path(__file__).parent / "kernels").is_dir():
 __version__ = "0.1.0"
 
 from . import kernels, nopython, reference
-from .activations import Identity, ReLU, Sigmoid, Softmax, Tanh
+from .activations import (
+    CELU,
+    ELU,
+    GELU,
+    SELU,
+    Elementwise,
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
+    Identity,
+    LeakyReLU,
+    LogSigmoid,
+    LogSoftmax,
+    Mish,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Softsign,
+    Tanh,
+)
 from .datasets import load_digits
 from .gradcheck import check_gradients, numerical_gradient
 from .graph import Graph, Input, concatenate
@@ -21,26 +43,42 @@ from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, RMSprop
 from .training import History
 
 __all__ = [
+    "CELU",
+    "ELU",
+    "GELU",
     "MLP",
+    "SELU",
     "SGD",
     "Adagrad",
     "Adam",
     "AdamW",
     "BCEWithLogitsLoss",
     "CrossEntropyLoss",
+    "Elementwise",
     "Graph",
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
     "He",
     "History",
     "Identity",
     "Input",
+    "LeakyReLU",
     "Linear",
     "Lion",
+    "LogSigmoid",
+    "LogSoftmax",
     "MSELoss",
+    "Mish",
     "RMSprop",
     "ReLU",
+    "ReLU6",
     "Sequential",
+    "SiLU",
     "Sigmoid",
     "Softmax",
+    "Softplus",
+    "Softsign",
     "Tanh",
     "Xavier",
     "Zeros",
