@@ -9,7 +9,29 @@ if not (Path(__file__).parent / "kernels").is_dir():
 __version__ = "0.1.0"
 
 from . import kernels, metrics, nopython, reference
-from .activations import Identity, ReLU, Sigmoid, Softmax, Tanh
+from .activations import (
+    CELU,
+    ELU,
+    Elementwise,
+    GELU,
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
+    Identity,
+    LeakyReLU,
+    LogSigmoid,
+    LogSoftmax,
+    Mish,
+    ReLU,
+    ReLU6,
+    SELU,
+    SiLU,
+    Sigmoid,
+    Softmax,
+    Softplus,
+    Softsign,
+    Tanh,
+)
 from .callbacks import Callback, EarlyStopping
 from .datasets import load_breast_cancer, load_diabetes, load_digits, load_fashion_mnist, load_wine
 from .dropout import Dropout
@@ -52,10 +74,10 @@ from .losses import (
     QuantileLoss,
     SmoothL1Loss,
 )
-from .metrics import F1, Accuracy, TopK
+from .metrics import Accuracy, F1, TopK
 from .network import MLP, Sequential
 from .norms import BatchNorm1d, LayerNorm, RMSNorm
-from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
+from .optimizers import Adagrad, Adam, AdamW, Lion, NAdam, RMSprop, SGD
 from .schedules import (
     CosineAnnealingLR,
     CosineAnnealingWarmRestarts,
@@ -69,10 +91,6 @@ from .schedules import (
 from .standardize import Standardize
 
 __all__ = [
-    "F1",
-    "LBFGS",
-    "MLP",
-    "SGD",
     "Accuracy",
     "Adagrad",
     "Adam",
@@ -80,6 +98,7 @@ __all__ = [
     "BCELoss",
     "BCEWithLogitsLoss",
     "BatchNorm1d",
+    "CELU",
     "Callback",
     "Constant",
     "CosineAnnealingLR",
@@ -87,11 +106,18 @@ __all__ = [
     "CrossEntropyLoss",
     "CustomLoss",
     "Dropout",
+    "ELU",
     "EarlyStopping",
+    "Elementwise",
     "Embedding",
     "ExponentialLR",
+    "F1",
+    "GELU",
     "GaussianNLLLoss",
     "Graph",
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
     "He",
     "History",
     "HuberLoss",
@@ -101,14 +127,20 @@ __all__ = [
     "KaimingNormal",
     "KaimingUniform",
     "L1Loss",
+    "LBFGS",
     "LayerNorm",
     "LeCunNormal",
     "LeCunUniform",
+    "LeakyReLU",
     "LevenbergMarquardt",
     "Linear",
     "LinearWarmup",
     "Lion",
+    "LogSigmoid",
+    "LogSoftmax",
+    "MLP",
     "MSELoss",
+    "Mish",
     "MultiLoss",
     "MultiMarginLoss",
     "MultiStepLR",
@@ -122,11 +154,17 @@ __all__ = [
     "RMSNorm",
     "RMSprop",
     "ReLU",
+    "ReLU6",
     "ReduceLROnPlateau",
+    "SELU",
+    "SGD",
     "Sequential",
+    "SiLU",
     "Sigmoid",
     "SmoothL1Loss",
     "Softmax",
+    "Softplus",
+    "Softsign",
     "Standardize",
     "StepLR",
     "Tanh",

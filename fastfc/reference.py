@@ -4,6 +4,7 @@ Same names and signatures as `fastfc.kernels` (but for `n_threads`: NumPy decide
 two can be swapped and compared. Samples are rows: x is (n, i), weight (i, o), bias (o,), grad_output (n, o).
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -23,21 +24,107 @@ def softmax(z):
     return e / e.sum(axis=-1, keepdims=True)
 
 
+def log_softmax(z):
+    return z - z.max(axis=-1, keepdims=True) - np.log(np.exp(z - z.max(axis=-1, keepdims=True)).sum(-1, keepdims=True))
+
+
+erf_of, erfc_of = (np.vectorize(f, otypes=[float]) for f in (math.erf, math.erfc))
+
+
+def normal(z):
+    """The normal distribution."""
+    return erfc_of(-z / math.sqrt(2)) / 2
+
+
+def density(z):
+    return np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+
+
+def softplus(z):
+    return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
+
+
+def elu(z, a=1.0, b=1.0):
+    return np.where(z > 0, z, a * np.expm1(b * np.minimum(z, 0)))
+
+
+def elu_derivative(z, a=1.0, b=1.0):
+    return np.where(z > 0, 1, a * b * np.exp(b * np.minimum(z, 0)))
+
+
+ALPHA, SCALE = 1.6732632423543772, 1.0507009873554805  # of SELU
+
+
+def hardsigmoid(z):
+    return np.clip(z + 3, 0, 6) / 6
+
+
+def gelu_slope(z):
+    """What the tanh form of GELU takes the sigmoid of."""
+    return 2 * math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)
+
+
+def mish_gate(z):
+    return np.tanh(softplus(z))
+
+
+# f(z), for functions with numbers in their formula also f(z, a, b)
 ACTIVATIONS: dict[str, Callable] = {
     "identity": lambda z: z,
     "relu": relu,
+    "leaky_relu": lambda z, a=0.01: np.where(z > 0, z, a * z),
     "sigmoid": sigmoid,
+    "log_sigmoid": lambda z: -softplus(-z),
     "tanh": np.tanh,
+    "hardtanh": lambda z, a=-1.0, b=1.0: np.clip(z, a, b),
+    "relu6": lambda z: np.clip(z, 0, 6),
+    "elu": elu,
+    "selu": lambda z: SCALE * elu(z, ALPHA),
+    "celu": elu,
+    "softplus": lambda z, a=1.0, b=20.0: np.where(a * z > b, z, softplus(a * z) / a),
+    "softsign": lambda z: z / (1 + np.abs(z)),
+    "hardsigmoid": hardsigmoid,
+    "hardswish": lambda z: z * hardsigmoid(z),
+    "silu": lambda z: z * sigmoid(z),
+    "gelu": lambda z: z * normal(z),
+    "gelu_tanh": lambda z: z * sigmoid(gelu_slope(z)),
+    "mish": lambda z: z * mish_gate(z),
     "softmax": softmax,
+    "log_softmax": log_softmax,
 }
 
-# g ⊙ f′(z), written with y = f(z)
+# g ⊙ f′, written with y = f(z), or with z where kernels.activations.of_input says so
 DERIVATIVES: dict[str, Callable] = {
     "identity": lambda y, g: g,
     "relu": lambda y, g: g * (y > 0),
+    "leaky_relu": lambda y, g, a=0.01: g * np.where(y > 0, 1, a),
     "sigmoid": lambda y, g: g * y * (1 - y),
+    "log_sigmoid": lambda y, g: g * -np.expm1(y),
     "tanh": lambda y, g: g * (1 - y * y),
+    "hardtanh": lambda y, g, a=-1.0, b=1.0: g * ((a < y) & (y < b)),
+    "relu6": lambda y, g: g * ((y > 0) & (y < 6)),
+    "elu": lambda z, g, a=1.0, b=1.0: g * elu_derivative(z, a, b),
+    "selu": lambda z, g: g * SCALE * elu_derivative(z, np.where(z > 0, 1, ALPHA)),
+    "celu": lambda z, g, a=1.0, b=1.0: g * elu_derivative(z, a, b),
+    "softplus": lambda z, g, a=1.0, b=20.0: g * np.where(a * z > b, 1, sigmoid(a * z)),
+    "softsign": lambda z, g: g / (1 + np.abs(z)) ** 2,
+    "hardsigmoid": lambda z, g: g * (np.abs(z) < 3) / 6,
+    "hardswish": lambda z, g: g * np.where(z >= 3, 1, (z > -3) * (z / 3 + 0.5)),
+    "silu": lambda z, g: g * sigmoid(z) * (1 + z * sigmoid(-z)),
+    "gelu": lambda z, g: g * (normal(z) + z * density(z)),
+    "gelu_tanh": lambda z, g: (
+        g
+        * (
+            sigmoid(gelu_slope(z))
+            + z
+            * sigmoid(gelu_slope(z))
+            * sigmoid(-gelu_slope(z))
+            * (2 * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * z * z))
+        )
+    ),
+    "mish": lambda z, g: g * (mish_gate(z) + z * sigmoid(z) * (1 - mish_gate(z) ** 2)),
     "softmax": lambda y, g: y * (g - (g * y).sum(axis=-1, keepdims=True)),
+    "log_softmax": lambda y, g: g - np.exp(y) * g.sum(axis=-1, keepdims=True),
 }
 
 
@@ -69,8 +156,24 @@ def exp(x, out):
     out[...] = np.exp(x)
 
 
+def expm1(x, out):
+    out[...] = np.expm1(x)
+
+
+def log(x, out):
+    out[...] = np.log(x)
+
+
+def log1p(x, out):
+    out[...] = np.log1p(x)
+
+
 def tanh(x, out):
     out[...] = np.tanh(x)
+
+
+def erf(x, out):
+    out[...] = erf_of(x)
 
 
 def activation_forward(x, out, activation):

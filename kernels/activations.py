@@ -38,6 +38,7 @@ from numba.extending import overload
 from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, native, overlaps, same
 from fastfc.kernels.functions import (
     erf_vector,
+    exp_of_minus,
     exp_vector,
     expm1_vector,
     log1p_finite,
@@ -60,6 +61,7 @@ from fastfc.kernels.simd import (
     is_null,
     itemsize,
     lane,
+    largest_lane,
     load,
     load_first,
     pointer,
@@ -68,6 +70,7 @@ from fastfc.kernels.simd import (
     splat,
     store,
     store_first,
+    sum_of_lanes,
     where_less,
     where_less_equal,
     width,
@@ -221,7 +224,7 @@ def sigmoid_derivative_row(y, g):
 @rowwise
 @njit
 def log_sigmoid_row(z):
-    return minimum(z, 0.0) - log1p_finite(exp_vector(0.0 - absolute(z)))
+    return minimum(z, 0.0) - log1p_finite(exp_of_minus(z))
 
 
 @rowwise_pair
@@ -327,7 +330,7 @@ def hardswish_derivative_row(z, g):
 @rowwise
 @njit
 def silu_row(z):
-    return z * sigmoid_vector(z)
+    return z / (exp_vector(0.0 - z) + 1.0)
 
 
 @rowwise_pair
@@ -369,7 +372,7 @@ def gelu_tanh_derivative_row(z, g):
 @njit
 def mish_parts(z):
     """e^−|z|, and ω = tanh(log(1 + eᶻ)) as a quotient, both by e²ᶻ for z > 0."""
-    e = exp_vector(0.0 - absolute(z))
+    e = exp_of_minus(z)
     above = where_less(z, 0.0, fma(e, e, e * 2.0), fma(e, 2.0, 1.0))
     return e, above, above + where_less(z, 0.0, 2.0, e * e * 2.0)
 
@@ -397,78 +400,113 @@ exp_row, expm1_row, log_row, log1p_row, erf_row, sigmoid_row, tanh_row = (
 
 @njit
 def sum_lanes(vector, like):
-    total = lane(vector, 0)
-    for i in range(1, width(like)):
-        total += lane(vector, i)
-    return total
+    return sum_of_lanes(vector)
+
+
+def fold(f, fill):
+    """f(... f(f(start, x[0]), x[1]) ..., x[count - 1]) for vectors x, with `fill` where the last is not whole."""
+
+    @njit
+    def fold_row(count, x, start, *numbers):
+        size, lanes, total = itemsize(x), width(x), start
+        whole = count - count % lanes
+        for j in range(0, whole, lanes):
+            total = f(total, load(at(x, j * size)), *numbers)
+        if whole < count:
+            total = f(total, load_first(at(x, whole * size), count - whole, fill), *numbers)
+        return total
+
+    return fold_row
 
 
 @njit
-def largest_of(count, x):
+def larger(a, b):
+    return where_less(a, b, b, a)
+
+
+@njit
+def add(a, b):
+    return a + b
+
+
+@njit
+def add_exp(total, x, top):
+    return total + exp_vector(x - top)
+
+
+largest_of, total_of, exp_total_of = fold(larger, -np.inf), fold(add, 0.0), fold(add_exp, -np.inf)
+
+
+@njit
+def sum_of(count, x):
+    return sum_of_lanes(total_of(count, x, splat(x, 0.0)))
+
+
+@njit
+def dot(count, x, y):
     size, lanes = itemsize(x), width(x)
-    largest = splat(x, -infinity(x))
-    for j in range(0, count, lanes):
-        v = load_first(at(x, j * size), count - j, -infinity(x))
-        largest = where_less(largest, v, v, largest)
-    top = lane(largest, 0)
-    for i in range(1, lanes):
-        top = max(top, lane(largest, i))
-    return top
+    whole, total = count - count % lanes, splat(x, 0.0)
+    for j in range(0, whole, lanes):
+        total = fma(load(at(x, j * size)), load(at(y, j * size)), total)
+    end, some = whole * size, count - whole
+    return sum_of_lanes(fma(load_first(at(x, end), some, 0.0), load_first(at(y, end), some, 0.0), total))
+
+
+@rowwise
+@njit
+def exp_less_row(x, top):
+    return exp_vector(x - top)
+
+
+@rowwise
+@njit
+def quotient_row(x, divisor):
+    return x / divisor
+
+
+@rowwise
+@njit
+def less_both_row(x, top, rest):
+    return x - top - rest
+
+
+@rowwise_pair
+@njit
+def times_less_row(y, g, dot):
+    return y * (g - dot)
+
+
+@rowwise_pair
+@njit
+def less_share_row(y, g, total):
+    return g - exp_vector(y) * total
 
 
 @njit
 def softmax_row(count, x, out):
     """out = e^(x − max x) / Σ; returns max x and Σ, as log Σ eˣ = max x + log Σ."""
-    size, lanes = itemsize(x), width(x)
-    top = largest_of(count, x)
-    total = splat(x, 0.0)
-    for j in range(0, count, lanes):
-        e = exp_vector(load_first(at(x, j * size), count - j, -infinity(x)) - top)
-        store_first(at(out, j * size), e, count - j)
-        total = total + e
-    denominator = sum_lanes(total, x)
-    for j in range(0, count, lanes):
-        store_first(at(out, j * size), load_first(at(out, j * size), count - j, 0.0) / denominator, count - j)
+    top = largest_lane(largest_of(count, x, splat(x, -infinity(x))))
+    exp_less_row(count, x, out, top)
+    denominator = sum_of(count, out)
+    quotient_row(count, out, out, denominator)
     return top, denominator
 
 
 @njit
 def softmax_derivative_row(count, y, g, out):
-    size, lanes = itemsize(y), width(y)
-    dots = splat(y, 0.0)
-    for j in range(0, count, lanes):
-        some = count - j
-        dots = fma(load_first(at(y, j * size), some, 0.0), load_first(at(g, j * size), some, 0.0), dots)
-    dot = sum_lanes(dots, y)
-    for j in range(0, count, lanes):
-        some = count - j
-        value = load_first(at(y, j * size), some, 0.0) * (load_first(at(g, j * size), some, 0.0) - dot)
-        store_first(at(out, j * size), value, some)
+    times_less_row(count, y, g, out, dot(count, y, g))
 
 
 @njit
 def log_softmax_row(count, x, out):
-    size, lanes = itemsize(x), width(x)
-    top = largest_of(count, x)
-    total = splat(x, 0.0)
-    for j in range(0, count, lanes):
-        total = total + exp_vector(load_first(at(x, j * size), count - j, -infinity(x)) - top)
-    rest = log_vector(splat(x, sum_lanes(total, x)))
-    for j in range(0, count, lanes):
-        store_first(at(out, j * size), load_first(at(x, j * size), count - j, 0.0) - top - rest, count - j)
+    top = largest_lane(largest_of(count, x, splat(x, -infinity(x))))
+    total = sum_of_lanes(exp_total_of(count, x, splat(x, 0.0), top))
+    less_both_row(count, x, out, top, lane(log_vector(splat(x, total)), 0))
 
 
 @njit
 def log_softmax_derivative_row(count, y, g, out):
-    size, lanes = itemsize(y), width(y)
-    total = splat(y, 0.0)
-    for j in range(0, count, lanes):
-        total = total + load_first(at(g, j * size), count - j, 0.0)
-    grads = sum_lanes(total, y)
-    for j in range(0, count, lanes):
-        some = count - j
-        share = exp_vector(load_first(at(y, j * size), some, 0.0)) * grads
-        store_first(at(out, j * size), load_first(at(g, j * size), some, 0.0) - share, some)
+    less_share_row(count, y, g, out, sum_of(count, g))
 
 
 @native(lambda dtype: types.int64(types.CPointer(dtype), types.CPointer(dtype), types.int64, activation_type))

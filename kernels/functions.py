@@ -127,8 +127,8 @@ ROUND = by_dtype(float32=1.5 * 2**23, float64=1.5 * 2**52)
 # e^x is 0 below, infinite above
 EXP_LOWEST = by_dtype(float32=-104.0, float64=-746.0)
 EXP_HIGHEST = by_dtype(float32=89.0, float64=710.0)
-# beyond it 1 − Φ is 0
-NORMAL_HIGHEST = by_dtype(float32=16.0, float64=40.0)
+# e^(−x²/2) is just so small that its power of two is written as 0, and so is 1 − Φ(x)
+NORMAL_HIGHEST = by_dtype(float32=13.27, float64=37.66)
 SMALLEST_NORMAL = by_dtype(float32=2.0**-126, float64=2.0**-1022)
 
 
@@ -146,43 +146,60 @@ def minimum(x, bound):
 
 @njit
 def split_exponent(x):
-    """n + ROUND, n and eʳ − 1 with x = n ln 2 + r, |r| <= ln(2) / 2 (Cody and Waite's reduction)."""
+    """n + ROUND, n and r with x = n ln 2 + r, |r| <= ln(2) / 2 (Cody and Waite's reduction)."""
     shifted = fma(x, LOG2_E, ROUND(x))
     n = shifted - ROUND(x)
-    r = fma(n, 0.0 - LN2_LOW(x), fma(n, 0.0 - LN2_HIGH(x), x))
-    return shifted, n, fma(r * r, exp_tail(r), r)
+    return shifted, n, fma(n, 0.0 - LN2_LOW(x), fma(n, 0.0 - LN2_HIGH(x), x))
+
+
+@njit
+def expm1_near_zero(r):
+    """eʳ − 1"""
+    return fma(r * r, exp_tail(r), r)
 
 
 @njit
 def exp_vector(x):
-    _, n, q = split_exponent(minimum(maximum(x, EXP_LOWEST(x)), EXP_HIGHEST(x)))
+    return exp_bounded(minimum(maximum(x, EXP_LOWEST(x)), EXP_HIGHEST(x)))
+
+
+@njit
+def exp_of_minus(x):
+    """e^−|x|"""
+    return exp_bounded(maximum(0.0 - absolute(x), EXP_LOWEST(x)))
+
+
+@njit
+def exp_bounded(x):
+    """eˣ for x between EXP_LOWEST and EXP_HIGHEST."""
+    _, n, r = split_exponent(x)
     # 2ⁿ in two factors: it may be out of range where eˣ is not
     shifted = fma(n, 0.5, ROUND(x))
     rest = n - (shifted - ROUND(x))
-    return (q + 1.0) * power_of_two(shifted) * power_of_two(rest + ROUND(x))
+    return (expm1_near_zero(r) + 1.0) * power_of_two(shifted) * power_of_two(rest + ROUND(x))
 
 
 @njit
 def expm1_vector(x):
     """eˣ − 1, by eʳ − 1 so that small x keep all their digits."""
-    _, n, q = split_exponent(minimum(maximum(x, -40.0), EXP_HIGHEST(x)))
+    _, n, r = split_exponent(minimum(maximum(x, -40.0), EXP_HIGHEST(x)))
     # 2ⁿ⁻¹ is in range where 2ⁿ is not
     half = power_of_two(n - 1.0 + ROUND(x))
-    return copysign(fma(half, q, half - 0.5) * 2.0, x)
+    return copysign(fma(half, expm1_near_zero(r), half - 0.5) * 2.0, x)
 
 
 @njit
 def tanh_vector(x):
     """(e²ˣ − 1) / (e²ˣ + 1), by e²ˣ − 1 so that small x keep all their digits."""
-    shifted, _, q = split_exponent(minimum(absolute(x) * 2.0, 40.0))
+    shifted, _, r = split_exponent(minimum(absolute(x) * 2.0, 40.0))
     power = power_of_two(shifted)
-    less_one = fma(power, q, power - 1.0)
+    less_one = fma(power, expm1_near_zero(r), power - 1.0)
     return copysign(less_one / (less_one + 2.0), x)
 
 
 @njit
 def sigmoid_vector(x):
-    e = exp_vector(0.0 - absolute(x))
+    e = exp_of_minus(x)
     return where_less(x, 0.0, e, 1.0) / (e + 1.0)
 
 
@@ -224,16 +241,17 @@ def log1p_vector(x):
 @njit
 def softplus_vector(x):
     """log(1 + eˣ)"""
-    return maximum(x, 0.0) + log1p_finite(exp_vector(0.0 - absolute(x)))
+    return maximum(x, 0.0) + log1p_finite(exp_of_minus(x))
 
 
 @njit
 def normal_vector(x):
-    """Φ(x), the normal distribution, its lower tail to all digits; and e^(−x²/2)."""
+    """Φ(x), the normal distribution, its lower tail to all digits; and e^(−x²/2). No number is subnormal."""
     t = minimum(absolute(x), NORMAL_HIGHEST(x))
     square = t * t
-    lost = fma(t, t, 0.0 - square)
-    e = exp_vector(square * -0.5) * fma(lost, -0.5, 1.0)
+    # what rounding took from the square counts as much as the square is large
+    shifted, _, r = split_exponent(square * -0.5)
+    e = (expm1_near_zero(fma(fma(t, t, 0.0 - square), -0.5, r)) + 1.0) * power_of_two(shifted)
     inverse = 1.0 / (t + 4.0)
     tail = e * (inverse * normal_tail((t - 4.0) * inverse))
     return where_less(x, 0.0, tail, 1.0 - tail), e

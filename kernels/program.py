@@ -6,7 +6,7 @@ prediction, once for training, once for its gradient: in x, in the output, or in
 memory in which everything is counted in numbers per sample.
 
     product       y = f(a W + b)      dz = dy f′(y)   dW = aᵀ dz   db = column sums of dz   da = dz Wᵀ
-    activation    y = f(a)            da = dy f′(y), along rows for softmax
+    activation    y = f(a)            da = dy f′(y) or dy f′(a), along rows for softmax
     add           y = a + b           da = dy         db = dy
     multiply      y = a b             da = dy b       db = dy a
     scale         y = c a             da = c dy
@@ -81,16 +81,17 @@ from fastfc.kernels.simd import (
 from fastfc.kernels.threads import part
 from fastfc.kernels.weight_grad import _dense_weight_grad
 
-COLUMNS = 17
+COLUMNS = 19
 # columns of the header
 STEPS, INPUTS, OUTPUTS, PARAMETERS, PREDICT_SPACE, TRAIN_SPACE = range(6)
 # columns of a step; WEIGHT and BIAS are places in the vector of parameters, NOWHERE for none; TRANSPOSED tells that the
 # weight lies there as its transpose; FACTOR and FACTOR_2 are the bits of a step's numbers; ADD_ tells to add to a
 # gradient. NUMBER is the first column of `place`, the seed of dropout, the rows of an embedding's table, the place of
 # batch norm's running statistics; B of a norm is where it keeps statistics. DERIVE_A is the step that made a, if the
-# derivative of its activation is done with the gradient of a: that step is DERIVED
+# derivative of its activation is done with the gradient of a: that step is DERIVED. If a derivative is OF_INPUT,
+# training keeps what the product gives, and the activation is a step of its own; in a prediction that is IN_PRODUCT
 OP, CODE, A, B, Y, WEIGHT, BIAS, TRANSPOSED, NUMBER, FACTOR, FACTOR_2 = range(11)
-ADD_A, ADD_B, ADD_WEIGHT, ADD_BIAS, DERIVE_A, DERIVED = range(11, COLUMNS)
+ADD_A, ADD_B, ADD_WEIGHT, ADD_BIAS, DERIVE_A, DERIVED, OF_INPUT, IN_PRODUCT = range(11, COLUMNS)
 NOWHERE = -1
 PRODUCT, ACTIVATION, ADD, MULTIPLY, SCALE, PLACE = range(6)
 DROPOUT, LAYER_NORM, RMS_NORM, BATCH_NORM, STANDARDIZE, EMBEDDING = range(6, 12)
@@ -266,12 +267,14 @@ def run_forward(params, program, x, output, space, n, purpose, draw, parts, leas
             i = program[program[s, A], WIDTH]
             weight = weight_of(program, s, params, i, o)
             bias = zeros(y) if program[s, BIAS] == NOWHERE else Matrix(at(params, program[s, BIAS] * size), 0, size)
-            found = forward_product(
-                y, a, weight, bias, n, o, i, activation_of(program, s), pay(parts, least, n * i * o)
-            )
+            f = activation_of(program, s)
+            if program[s, OF_INPUT] and purpose == TRAINING:
+                f = NONE
+            found = forward_product(y, a, weight, bias, n, o, i, f, pay(parts, least, n * i * o))
         elif op == ACTIVATION:
             f = activation_of(program, s)
-            found = _activation_forward(view(a, n, o), view(y, n, o), f.code, f.a, f.b)
+            if not (program[s, IN_PRODUCT] and purpose == PREDICTING):
+                found = _activation_forward(view(a, n, o), view(y, n, o), f.code, f.a, f.b)
         elif op == MULTIPLY:
             gate(n, o, a, b, 1.0, y, False)
         elif op == DROPOUT and purpose == TRAINING:
@@ -347,7 +350,7 @@ def run_backward(
         if op == PRODUCT:
             i = program[program[s, A], WIDTH]
             dz = view(grad_y, n, o)
-            if f.code != IDENTITY and not program[s, DERIVED]:
+            if f.code != IDENTITY and not program[s, DERIVED] and not program[s, OF_INPUT]:
                 found = _activation_backward(view(y, n, o), dz, dz, f.code, f.a, f.b)
             weight_grad = view(weight_of(program, s, grads, i, o), i, o)
             some = pay(parts, least, n * i * o)
@@ -357,14 +360,17 @@ def run_backward(
                 found += _dense_bias_grad(dz, bias_grad, add or program[s, ADD_BIAS], pay(parts, least, 2 * n * o))
             if a_wanted:
                 weight = weight_of(program, s, params, i, o)
-                start, derive = grad_a if add_a else zeros(grad_a), NONE
-                if program[s, DERIVE_A]:
-                    derive = derivative(activation_of(program, program[s, DERIVE_A]))
-                found += input_product(grad_a, grad_y, transposed(weight), start, n, i, o, derive, a, some)
+                start, derive, maker, kept = grad_a if add_a else zeros(grad_a), NONE, program[s, DERIVE_A], a
+                if maker:
+                    derive = derivative(activation_of(program, maker))
+                if maker and program[maker, OF_INPUT]:
+                    kept = locate(program, program[maker, A], TRAINING, n, x, output, space)
+                found += input_product(grad_a, grad_y, transposed(weight), start, n, i, o, derive, kept, some)
         elif op == ACTIVATION:
             target = grad_y if add_a else grad_a
-            if a_wanted:
-                found = _activation_backward(view(y, n, o), view(grad_y, n, o), view(target, n, o), f.code, f.a, f.b)
+            if a_wanted and not program[s, DERIVED]:
+                kept = a if program[s, OF_INPUT] else y
+                found = _activation_backward(view(kept, n, o), view(grad_y, n, o), view(target, n, o), f.code, f.a, f.b)
                 if add_a:
                     gate(n, o, grad_y, ones, 1.0, grad_a, True)
         elif op == DROPOUT:

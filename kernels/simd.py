@@ -652,19 +652,26 @@ def transpose_block(typingctx, source, source_row, rows, columns, target, target
     return types.void(source, number, number, number, source, number), codegen
 
 
-@intrinsic
-def sum_of_lanes(typingctx, vector):
-    """The sum of a vector's lanes: its upper half is added to its lower half until one lane is left."""
+def across_lanes(combine):
+    """An intrinsic: a vector's upper half is combined with its lower half until one lane is left."""
 
-    def codegen(context, builder, signature, args):
-        total = args[0]
-        while total.type.count > 1:
-            half = total.type.count // 2
-            low, high = (shuffle(builder, [total, total], list(range(i, i + half))) for i in (0, half))
-            total = builder.fadd(low, high)
-        return builder.extract_element(total, ir.Constant(I32, 0))
+    @intrinsic
+    def reduce(typingctx, vector):
+        def codegen(context, builder, signature, args):
+            total = args[0]
+            while total.type.count > 1:
+                half = total.type.count // 2
+                low, high = (shuffle(builder, [total, total], list(range(i, i + half))) for i in (0, half))
+                total = combine(builder, low, high)
+            return builder.extract_element(total, ir.Constant(I32, 0))
 
-    return vector.dtype(vector), codegen
+        return vector.dtype(vector), codegen
+
+    return reduce
+
+
+sum_of_lanes = across_lanes(lambda builder, a, b: builder.fadd(a, b))
+largest_lane = across_lanes(lambda builder, a, b: emit_where_less(builder, a, b, b, a))
 
 
 def by_dtype(float32, float64):
