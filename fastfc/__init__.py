@@ -9,7 +9,29 @@ if not (Path(__file__).parent / "kernels").is_dir():
 __version__ = "0.1.0"
 
 from . import kernels, nopython, reference
-from .activations import Identity, ReLU, Sigmoid, Softmax, Tanh
+from .activations import (
+    CELU,
+    ELU,
+    GELU,
+    SELU,
+    Elementwise,
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
+    Identity,
+    LeakyReLU,
+    LogSigmoid,
+    LogSoftmax,
+    Mish,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Softsign,
+    Tanh,
+)
 from .datasets import load_digits
 from .gradcheck import check_gradients, numerical_gradient
 from .graph import Graph, Input, concatenate
@@ -37,7 +59,11 @@ from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, RMSprop
 from .training import History
 
 __all__ = [
+    "CELU",
+    "ELU",
+    "GELU",
     "MLP",
+    "SELU",
     "SGD",
     "Adagrad",
     "Adam",
@@ -46,8 +72,12 @@ __all__ = [
     "BCEWithLogitsLoss",
     "CrossEntropyLoss",
     "CustomLoss",
+    "Elementwise",
     "GaussianNLLLoss",
     "Graph",
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
     "He",
     "History",
     "HuberLoss",
@@ -55,9 +85,13 @@ __all__ = [
     "Input",
     "KLDivLoss",
     "L1Loss",
+    "LeakyReLU",
     "Linear",
     "Lion",
+    "LogSigmoid",
+    "LogSoftmax",
     "MSELoss",
+    "Mish",
     "MultiLoss",
     "MultiMarginLoss",
     "NLLLoss",
@@ -65,10 +99,14 @@ __all__ = [
     "QuantileLoss",
     "RMSprop",
     "ReLU",
+    "ReLU6",
     "Sequential",
+    "SiLU",
     "Sigmoid",
     "SmoothL1Loss",
     "Softmax",
+    "Softplus",
+    "Softsign",
     "Tanh",
     "Xavier",
     "Zeros",

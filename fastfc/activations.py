@@ -1,6 +1,14 @@
-"""Activations as layers. Each derivative is written in terms of the output y = f(x), which forward saves."""
+"""Activations as layers. Their names, numbers and definitions are PyTorch's."""
 
-from .kernels.activations import activation_code
+import math
+from collections.abc import Callable
+from numbers import Real
+from typing import Any
+
+from .checks import positive_number
+from .kernels import custom
+from .kernels.activations import Activation as Numbers
+from .kernels.activations import named
 from .layers import Layer
 from .program import Recorder
 
@@ -10,11 +18,23 @@ class Activation(Layer):
 
     name: str
 
+    def _numbers(self) -> Numbers:
+        """What the kernels take: the function's code and the numbers in its formula."""
+        return named(self.name)
+
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
-        return recorder.activation(value, activation_code(self.name), alone)
+        return recorder.activation(value, self._numbers(), alone)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+def finite(value: Any, owner: str, what: str) -> float:
+    if not isinstance(value, Real):
+        raise TypeError(f"{owner}: {what} must be a number, got {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{owner}: {what} must be finite, got {value}")
+    return float(value)
 
 
 class Identity(Activation):
@@ -53,6 +73,37 @@ class ReLU(Activation):
     name = "relu"
 
 
+class LeakyReLU(Activation):
+    """y = x where x > 0, else negative_slope · x; f′ = 1 where x > 0, else negative_slope.
+
+    Parameters
+    ----------
+    negative_slope : float, finite
+        Kept as an attribute, as the parameters of all activations are.
+
+    References
+    ----------
+    A. Maas, A. Hannun, A. Ng, "Rectifier nonlinearities improve neural network acoustic models", ICML 2013.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> fc.LeakyReLU(0.25).predict([-2, 0, 2])
+    array([-0.5,  0. ,  2. ], dtype=float32)
+    """
+
+    name = "leaky_relu"
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        self.negative_slope = finite(negative_slope, "LeakyReLU", "negative_slope")
+
+    def _numbers(self) -> Numbers:
+        return named(self.name)._replace(a=self.negative_slope)
+
+    def __repr__(self) -> str:
+        return f"LeakyReLU(negative_slope={self.negative_slope:g})"
+
+
 class Sigmoid(Activation):
     """y = 1 / (1 + e⁻ˣ), with f′ = y (1 − y).
 
@@ -67,6 +118,19 @@ class Sigmoid(Activation):
     """
 
     name = "sigmoid"
+
+
+class LogSigmoid(Activation):
+    """y = −log(1 + e⁻ˣ), the logarithm of the sigmoid, with f′ = 1 − eʸ.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> fc.LogSigmoid().predict([-100, 0])
+    array([-100.        ,   -0.6931472], dtype=float32)
+    """
+
+    name = "log_sigmoid"
 
 
 class Tanh(Activation):
@@ -85,6 +149,286 @@ class Tanh(Activation):
     name = "tanh"
 
 
+class Hardtanh(Activation):
+    """y = min(max(x, min_val), max_val), with f′ = 1 where min_val < x < max_val and 0 elsewhere.
+
+    Parameters
+    ----------
+    min_val, max_val : float
+        min_val < max_val.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> fc.Hardtanh().predict([-3, 0.5, 3])
+    array([-1. ,  0.5,  1. ], dtype=float32)
+    """
+
+    name = "hardtanh"
+
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
+        self.min_val, self.max_val = (
+            finite(value, "Hardtanh", what) for value, what in ((min_val, "min_val"), (max_val, "max_val"))
+        )
+        if self.min_val >= self.max_val:
+            raise ValueError(f"Hardtanh: min_val must be less than max_val, got {min_val} and {max_val}")
+
+    def _numbers(self) -> Numbers:
+        return named(self.name)._replace(a=self.min_val, b=self.max_val)
+
+    def __repr__(self) -> str:
+        return f"Hardtanh(min_val={self.min_val:g}, max_val={self.max_val:g})"
+
+
+class ReLU6(Activation):
+    """y = min(max(x, 0), 6), with f′ = 1 where 0 < x < 6 and 0 elsewhere.
+
+    References
+    ----------
+    A. Krizhevsky, "Convolutional deep belief networks on CIFAR-10", 2010.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> fc.ReLU6().predict([-1, 2, 7])
+    array([0., 2., 6.], dtype=float32)
+    """
+
+    name = "relu6"
+
+
+class ELU(Activation):
+    """y = x where x > 0, else alpha (eˣ − 1); f′ = 1 where x > 0, else alpha eˣ.
+
+    Parameters
+    ----------
+    alpha : float, finite
+
+    References
+    ----------
+    D.-A. Clevert, T. Unterthiner, S. Hochreiter, "Fast and accurate deep network learning by exponential linear
+    units (ELUs)", ICLR 2016.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> fc.ELU(alpha=2).predict([-100, 0, 3])
+    array([-2.,  0.,  3.], dtype=float32)
+    """
+
+    name = "elu"
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.alpha = finite(alpha, "ELU", "alpha")
+
+    def _numbers(self) -> Numbers:
+        return named(self.name)._replace(a=self.alpha)
+
+    def __repr__(self) -> str:
+        return f"ELU(alpha={self.alpha:g})"
+
+
+class SELU(Activation):
+    """y = s x where x > 0, else s α (eˣ − 1), with s = 1.0507009873554805 and α = 1.6732632423543772.
+
+    f′ = s where x > 0, else s α eˣ. With weights of mean 0 and variance 1 / in_features, outputs tend to mean 0
+    and variance 1.
+
+    References
+    ----------
+    G. Klambauer, T. Unterthiner, A. Mayr, S. Hochreiter, "Self-normalizing neural networks", NeurIPS 2017.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> fc.SELU().predict([-100, 0, 1])
+    array([-1.7580993,  0.       ,  1.050701 ], dtype=float32)
+    """
+
+    name = "selu"
+
+
+class CELU(Activation):
+    """y = x where x > 0, else alpha (e^(x / alpha) − 1); f′ = 1 where x > 0, else e^(x / alpha).
+
+    Parameters
+    ----------
+    alpha : float, finite, not 0
+
+    References
+    ----------
+    J. Barron, "Continuously differentiable exponential linear units", 2017, arXiv:1704.07483.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> fc.CELU(alpha=2).predict([-100, 0, 3])
+    array([-2.,  0.,  3.], dtype=float32)
+    """
+
+    name = "celu"
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.alpha = finite(alpha, "CELU", "alpha")
+        if self.alpha == 0:
+            raise ValueError("CELU: alpha must not be 0")
+
+    def _numbers(self) -> Numbers:
+        return named(self.name)._replace(a=self.alpha, b=1 / self.alpha)
+
+    def __repr__(self) -> str:
+        return f"CELU(alpha={self.alpha:g})"
+
+
+class Softplus(Activation):
+    """y = log(1 + e^(beta x)) / beta, with f′ = 1 / (1 + e^(−beta x)).
+
+    Parameters
+    ----------
+    beta : float, positive
+    threshold : float
+        Where beta x is above it, y = x and f′ = 1.
+
+    References
+    ----------
+    C. Dugas, Y. Bengio, F. Bélisle, C. Nadeau, R. Garcia, "Incorporating second-order functional knowledge for
+    better option pricing", NIPS 2000.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> fc.Softplus().predict([-100, 0, 100])
+    array([3.7835059e-44, 6.9314718e-01, 1.0000000e+02], dtype=float32)
+    """
+
+    name = "softplus"
+
+    def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
+        self.beta = positive_number(beta, "Softplus", "beta")
+        self.threshold = finite(threshold, "Softplus", "threshold")
+
+    def _numbers(self) -> Numbers:
+        return named(self.name)._replace(a=self.beta, b=self.threshold)
+
+    def __repr__(self) -> str:
+        return f"Softplus(beta={self.beta:g}, threshold={self.threshold:g})"
+
+
+class Softsign(Activation):
+    """y = x / (1 + |x|), with f′ = 1 / (1 + |x|)².
+
+    References
+    ----------
+    X. Glorot, Y. Bengio, "Understanding the difficulty of training deep feedforward neural networks", AISTATS 2010.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> fc.Softsign().predict([-3, 0, 1])
+    array([-0.75,  0.  ,  0.5 ], dtype=float32)
+    """
+
+    name = "softsign"
+
+
+class Hardsigmoid(Activation):
+    """y = min(max(x + 3, 0), 6) / 6, with f′ = 1/6 where −3 < x < 3 and 0 elsewhere.
+
+    References
+    ----------
+    M. Courbariaux, Y. Bengio, J.-P. David, "BinaryConnect", NIPS 2015; the slope is PyTorch's.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> fc.Hardsigmoid().predict([-5, 0, 5])
+    array([0. , 0.5, 1. ], dtype=float32)
+    """
+
+    name = "hardsigmoid"
+
+
+class Hardswish(Activation):
+    """y = x · hardsigmoid(x), with f′ = 0 where x <= −3, 1 where x >= 3 and x / 3 + 1/2 between.
+
+    References
+    ----------
+    A. Howard et al., "Searching for MobileNetV3", ICCV 2019.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> fc.Hardswish().predict([-5, 1.5, 5])
+    array([-0.   ,  1.125,  5.   ], dtype=float32)
+    """
+
+    name = "hardswish"
+
+
+class SiLU(Activation):
+    """y = x σ(x) with the sigmoid σ, also known as swish; f′ = σ(x) (1 + x (1 − σ(x))).
+
+    References
+    ----------
+    S. Elfwing, E. Uchibe, K. Doya, "Sigmoid-weighted linear units for neural network function approximation in
+    reinforcement learning", Neural Networks 107, 2018.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> fc.SiLU().predict([-100, 0, 100])
+    array([-3.7835059e-42,  0.0000000e+00,  1.0000000e+02], dtype=float32)
+    """
+
+    name = "silu"
+
+
+class GELU(Activation):
+    """y = x Φ(x) with the normal distribution Φ, with f′ = Φ(x) + x φ(x), φ its density.
+
+    Parameters
+    ----------
+    approximate : {"none", "tanh"}
+        With "tanh", Φ(x) is approximated by (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2, to 5e-4.
+
+    References
+    ----------
+    D. Hendrycks, K. Gimpel, "Gaussian error linear units (GELUs)", 2016, arXiv:1606.08415.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> fc.GELU().predict([-1, 0, 1])
+    array([-0.15865526,  0.        ,  0.8413447 ], dtype=float32)
+    """
+
+    def __init__(self, approximate: str = "none") -> None:
+        if approximate not in ("none", "tanh"):
+            raise ValueError(f"GELU: approximate must be 'none' or 'tanh', got {approximate!r}")
+        self.approximate = approximate
+        self.name = "gelu" if approximate == "none" else "gelu_tanh"
+
+    def __repr__(self) -> str:
+        return f"GELU(approximate={self.approximate!r})"
+
+
+class Mish(Activation):
+    """y = x ω with ω = tanh(log(1 + eˣ)), with f′ = ω + x σ(x) (1 − ω²), σ the sigmoid.
+
+    References
+    ----------
+    D. Misra, "Mish: a self regularized non-monotonic activation function", BMVC 2020.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> fc.Mish().predict([-1, 0, 1])
+    array([-0.30340144,  0.        ,  0.86509836], dtype=float32)
+    """
+
+    name = "mish"
+
+
 class Softmax(Activation):
     """yᵢ = e^xᵢ / Σⱼ e^xⱼ along each row, with dL/dx = y ⊙ (g − Σ g y) for g = dL/dy.
 
@@ -101,7 +445,93 @@ class Softmax(Activation):
     name = "softmax"
 
 
-ACTIVATIONS: dict[str, type[Activation]] = {c.name: c for c in (Identity, ReLU, Sigmoid, Tanh, Softmax)}
+class LogSoftmax(Activation):
+    """yᵢ = xᵢ − log Σⱼ e^xⱼ along each row, with dL/dxᵢ = gᵢ − e^yᵢ Σⱼ gⱼ for g = dL/dy.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> fc.LogSoftmax().predict([1, 1, 1, 1])
+    array([-1.3862944, -1.3862944, -1.3862944, -1.3862944], dtype=float32)
+    """
+
+    name = "log_softmax"
+
+
+class Elementwise(Activation):
+    """An activation of your own, y = f(x) for each element, from two compiled functions of a number.
+
+    Parameters
+    ----------
+    function, derivative : functions of one float that return a float, decorated with `numba.njit`
+        f and f′, both of the input x. Each is compiled once for float32 and once for float64. Two activations of the
+        same functions share them; they live as long as the process.
+
+    Raises
+    ------
+    TypeError
+        If one is not an `@njit` function, or does not give a float for a float.
+
+    Notes
+    -----
+    Networks with it can be pickled if its functions can, as those at the top of a module.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> from numba import njit
+    >>> @njit
+    ... def square(x):
+    ...     return x * x
+    >>> @njit
+    ... def twice(x):
+    ...     return x + x
+    >>> layer = fc.Elementwise(square, twice)
+    >>> layer.forward([[-1, 3]])
+    array([[1., 9.]], dtype=float32)
+    >>> layer.backward([[1, 1]])
+    array([[-2.,  6.]], dtype=float32)
+    """
+
+    name = "elementwise"
+
+    def __init__(self, function: Callable[[float], float], derivative: Callable[[float], float]) -> None:
+        self.function, self.derivative = function, derivative
+        self._numbers()
+
+    def _numbers(self) -> Numbers:
+        return custom.activation(self.function, self.derivative)
+
+    def __repr__(self) -> str:
+        return f"Elementwise({self.function.__name__}, {self.derivative.__name__})"
+
+
+LAYERS = (
+    Identity,
+    ReLU,
+    LeakyReLU,
+    Sigmoid,
+    LogSigmoid,
+    Tanh,
+    Hardtanh,
+    ReLU6,
+    ELU,
+    SELU,
+    CELU,
+    Softplus,
+    Softsign,
+    Hardsigmoid,
+    Hardswish,
+    SiLU,
+    Mish,
+    Softmax,
+    LogSoftmax,
+)
+ACTIVATIONS: dict[str, Callable[[], Activation]] = {
+    **{layer.name: layer for layer in LAYERS},
+    "gelu": GELU,
+    "gelu_tanh": lambda: GELU("tanh"),
+}
 
 
 def get_activation(name: str) -> Activation:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .checks import as_floats, positive_int, positive_number
 from .kernels import program as native
-from .kernels.activations import IDENTITY
+from .kernels.activations import NONE
 from .layers import Layer
 from .network import Network, check_free
 from .program import Program, Recorder
@@ -242,7 +242,7 @@ class Graph(Network):
             raise ValueError(f"{self} takes {self.in_features} numbers per sample, got {recorder.widths[value]}")
         values = {self.inputs[0]: value}
         self._record_nodes(recorder, values, first, alone)
-        return recorder.activation(values[self.outputs[0]], IDENTITY, alone or self.inputs != self.outputs)
+        return recorder.activation(values[self.outputs[0]], NONE, alone or self.inputs != self.outputs)
 
     def _check_layer(self) -> None:
         if len(self.inputs) > 1 or len(self.outputs) > 1:

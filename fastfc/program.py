@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .kernels import program as table
-from .kernels.activations import FUSED, IDENTITY
+from .kernels.activations import IDENTITY, ROWWISE, Activation, of_input
 
 
 @dataclass
@@ -29,17 +29,20 @@ class Step:
     bias: int = 0
     first_column: int = 0
     factor: float = 1.0
+    factor_2: float = 0.0
+    of_input: bool = False
+    in_product: bool = False
 
     def reads(self) -> tuple[int, ...]:
         return (self.a, self.b) if self.op in (table.ADD, table.MULTIPLY) else (self.a,)
 
     def needs_output(self) -> bool:
         """Whether its derivative is in terms of y."""
-        return self.code != IDENTITY
+        return self.code != IDENTITY and not self.of_input
 
     def needs_inputs(self) -> bool:
         """Whether its derivative is in terms of a and b."""
-        return self.op in (table.PRODUCT, table.MULTIPLY)
+        return self.op in (table.PRODUCT, table.MULTIPLY) or self.of_input
 
 
 class Program(NamedTuple):
@@ -74,16 +77,23 @@ class Recorder:
         self.steps.append(Step(op, a, a if b is None else b, y, **rest))
         return y
 
-    def activation(self, a: int, code: int, alone: bool = True) -> int:
-        """y = f(a), fused with the product that gives a if it can be and nobody else reads a."""
-        if code == IDENTITY:
+    def activation(self, a: int, function: Activation, alone: bool = True) -> int:
+        """y = f(a), fused with the product that gives a if it can be and nobody else reads a.
+
+        In training only if its derivative is in terms of y; else in a prediction.
+        """
+        if function.code == IDENTITY:
             return a if alone else self.step(table.PLACE, a)
         maker = next((step for step in self.steps if step.y == a), None)
-        fused = alone and maker and (maker.op, maker.code) == (table.PRODUCT, IDENTITY) and code in FUSED.values()
-        if maker and fused:
-            maker.code = code
-            return a
-        return self.step(table.ACTIVATION, a, code=code)
+        fused = alone and maker and (maker.op, maker.code) == (table.PRODUCT, IDENTITY)
+        of_a, in_product = of_input(function), bool(fused and function.code not in ROWWISE)
+        code, factor, factor_2 = function
+        if maker and in_product:
+            maker.code, maker.factor, maker.factor_2, maker.of_input = code, factor, factor_2, of_a
+            if not of_a:
+                return a
+        rest = {"code": code, "factor": factor, "factor_2": factor_2, "of_input": of_a, "in_product": in_product}
+        return self.step(table.ACTIVATION, a, **rest)
 
     def concatenate(self, values: list[int]) -> int:
         y, first = self.value(sum(self.widths[a] for a in values)), 0
@@ -109,13 +119,19 @@ class Recorder:
                 read[v].append(i)
 
         # when each value and each gradient is needed; the backward of step i happens at time end − i
+        # what an activation in a product reads in training is, in a prediction, never there: it shares the place of y,
+        # and its gradient that of y's gradient
+        inner = {step.y: step.a for step in steps if step.in_product}
         predicting, training = {}, {}
         for v in made.keys() - set(outputs):
-            predicting[v] = made[v], max(read[v])
+            if v in inner.values():
+                training[v, "value"] = made[v], end
+                continue
+            predicting[v] = made[inner.get(v, v)], max(read[v])
             used = any(steps[i].needs_inputs() for i in read[v])
             used = used or any(step.y == v and step.needs_output() for step in steps)
             training[v, "value"] = made[v], end if used else max(read[v])  # backward may run again
-            training[v, "gradient"] = end - max(read[v]), end - made[v]
+            training[v, "gradient"] = end - max(read[v]), end - made[inner.get(v, v)]
         predict_places, predict_numbers = pack(predicting, lambda v: widths[v])
         train_places, train_numbers = pack(training, lambda key: widths[key[0]])
 
@@ -127,7 +143,8 @@ class Recorder:
             row[[table.OP, table.CODE]] = step.op, step.code
             row[[table.A, table.B, table.Y]] = of_value + np.array([step.a, step.b, step.y])
             row[[table.WEIGHT, table.BIAS, table.FIRST_COLUMN]] = step.weight, step.bias, step.first_column
-            row[table.FACTOR] = np.float64(step.factor).view(np.int64)
+            row[[table.OF_INPUT, table.IN_PRODUCT]] = step.of_input, step.in_product
+            row[[table.FACTOR, table.FACTOR_2]] = np.array([step.factor, step.factor_2]).view(np.int64)
         for v, row in enumerate(rows[of_value:]):
             row[table.WIDTH] = widths[v]
             for purpose, place in [
@@ -140,6 +157,9 @@ class Recorder:
                     if v in known:
                         where = buffer, known[v]
                 row[purpose : purpose + 2] = where
+        for y, a in inner.items():
+            for purpose in (table.PREDICTING, table.GRADIENT):
+                rows[of_value + a, purpose : purpose + 2] = rows[of_value + y, purpose : purpose + 2]
         begun = set(outputs)  # gradients that have something to be added to
         weights = set()
         for row, step in zip(rows[of_value - 1 : 0 : -1], steps[::-1], strict=True):
@@ -153,8 +173,9 @@ class Recorder:
         for row, step in zip(rows[1:of_value], steps, strict=True):
             maker = made.get(step.a, -1)
             alone = maker >= 0 and len(read[step.a]) == 1 and step.a not in outputs
-            if alone and step.op == steps[maker].op == table.PRODUCT:
-                row[table.DERIVE_A] = steps[maker].code
+            derivable = alone and (steps[maker].op == table.PRODUCT or steps[maker].in_product)
+            if step.op == table.PRODUCT and derivable and steps[maker].code != IDENTITY:
+                row[table.DERIVE_A] = 1 + maker
                 rows[1 + maker, table.DERIVED] = 1
         rows.flags.writeable = False
         products = [widths[step.a] * widths[step.y] for step in steps if step.op == table.PRODUCT]

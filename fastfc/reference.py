@@ -4,6 +4,7 @@ Same names and signatures as `fastfc.kernels` (but for `n_threads`: NumPy decide
 two can be swapped and compared. Samples are rows: x is (n, i), weight (i, o), bias (o,), grad_output (n, o).
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -23,21 +24,107 @@ def softmax(z):
     return e / e.sum(axis=-1, keepdims=True)
 
 
+def log_softmax(z):
+    return z - z.max(axis=-1, keepdims=True) - np.log(np.exp(z - z.max(axis=-1, keepdims=True)).sum(-1, keepdims=True))
+
+
+erf_of, erfc_of = (np.vectorize(f, otypes=[float]) for f in (math.erf, math.erfc))
+
+
+def normal(z):
+    """The normal distribution."""
+    return erfc_of(-z / math.sqrt(2)) / 2
+
+
+def density(z):
+    return np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+
+
+def softplus(z):
+    return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
+
+
+def elu(z, a=1.0, b=1.0):
+    return np.where(z > 0, z, a * np.expm1(b * np.minimum(z, 0)))
+
+
+def elu_derivative(z, a=1.0, b=1.0):
+    return np.where(z > 0, 1, a * b * np.exp(b * np.minimum(z, 0)))
+
+
+ALPHA, SCALE = 1.6732632423543772, 1.0507009873554805  # of SELU
+
+
+def hardsigmoid(z):
+    return np.clip(z + 3, 0, 6) / 6
+
+
+def gelu_slope(z):
+    """What the tanh form of GELU takes the sigmoid of."""
+    return 2 * math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)
+
+
+def mish_gate(z):
+    return np.tanh(softplus(z))
+
+
+# f(z), for functions with numbers in their formula also f(z, a, b)
 ACTIVATIONS: dict[str, Callable] = {
     "identity": lambda z: z,
     "relu": relu,
+    "leaky_relu": lambda z, a=0.01: np.where(z > 0, z, a * z),
     "sigmoid": sigmoid,
+    "log_sigmoid": lambda z: -softplus(-z),
     "tanh": np.tanh,
+    "hardtanh": lambda z, a=-1.0, b=1.0: np.clip(z, a, b),
+    "relu6": lambda z: np.clip(z, 0, 6),
+    "elu": elu,
+    "selu": lambda z: SCALE * elu(z, ALPHA),
+    "celu": elu,
+    "softplus": lambda z, a=1.0, b=20.0: np.where(a * z > b, z, softplus(a * z) / a),
+    "softsign": lambda z: z / (1 + np.abs(z)),
+    "hardsigmoid": hardsigmoid,
+    "hardswish": lambda z: z * hardsigmoid(z),
+    "silu": lambda z: z * sigmoid(z),
+    "gelu": lambda z: z * normal(z),
+    "gelu_tanh": lambda z: z * sigmoid(gelu_slope(z)),
+    "mish": lambda z: z * mish_gate(z),
     "softmax": softmax,
+    "log_softmax": log_softmax,
 }
 
-# g ⊙ f′(z), written with y = f(z)
+# g ⊙ f′, written with y = f(z), or with z where kernels.activations.of_input says so
 DERIVATIVES: dict[str, Callable] = {
     "identity": lambda y, g: g,
     "relu": lambda y, g: g * (y > 0),
+    "leaky_relu": lambda y, g, a=0.01: g * np.where(y > 0, 1, a),
     "sigmoid": lambda y, g: g * y * (1 - y),
+    "log_sigmoid": lambda y, g: g * -np.expm1(y),
     "tanh": lambda y, g: g * (1 - y * y),
+    "hardtanh": lambda y, g, a=-1.0, b=1.0: g * ((a < y) & (y < b)),
+    "relu6": lambda y, g: g * ((y > 0) & (y < 6)),
+    "elu": lambda z, g, a=1.0, b=1.0: g * elu_derivative(z, a, b),
+    "selu": lambda z, g: g * SCALE * elu_derivative(z, np.where(z > 0, 1, ALPHA)),
+    "celu": lambda z, g, a=1.0, b=1.0: g * elu_derivative(z, a, b),
+    "softplus": lambda z, g, a=1.0, b=20.0: g * np.where(a * z > b, 1, sigmoid(a * z)),
+    "softsign": lambda z, g: g / (1 + np.abs(z)) ** 2,
+    "hardsigmoid": lambda z, g: g * (np.abs(z) < 3) / 6,
+    "hardswish": lambda z, g: g * np.where(z >= 3, 1, (z > -3) * (z / 3 + 0.5)),
+    "silu": lambda z, g: g * sigmoid(z) * (1 + z * sigmoid(-z)),
+    "gelu": lambda z, g: g * (normal(z) + z * density(z)),
+    "gelu_tanh": lambda z, g: (
+        g
+        * (
+            sigmoid(gelu_slope(z))
+            + z
+            * sigmoid(gelu_slope(z))
+            * sigmoid(-gelu_slope(z))
+            * (2 * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * z * z))
+        )
+    ),
+    "mish": lambda z, g: g * (mish_gate(z) + z * sigmoid(z) * (1 - mish_gate(z) ** 2)),
     "softmax": lambda y, g: y * (g - (g * y).sum(axis=-1, keepdims=True)),
+    "log_softmax": lambda y, g: g - np.exp(y) * g.sum(axis=-1, keepdims=True),
 }
 
 
@@ -69,8 +156,24 @@ def exp(x, out):
     out[...] = np.exp(x)
 
 
+def expm1(x, out):
+    out[...] = np.expm1(x)
+
+
+def log(x, out):
+    out[...] = np.log(x)
+
+
+def log1p(x, out):
+    out[...] = np.log1p(x)
+
+
 def tanh(x, out):
     out[...] = np.tanh(x)
+
+
+def erf(x, out):
+    out[...] = erf_of(x)
 
 
 def activation_forward(x, out, activation):
@@ -81,22 +184,96 @@ def activation_backward(output, grad_output, out, activation):
     out[...] = DERIVATIVES[activation](output, grad_output)
 
 
+def mean_of(values, gradients, out):
+    """A mean and its gradient, from the losses of elements or rows and the gradient of their sum."""
+    out[...] = gradients / values.size
+    return float(np.mean(values))
+
+
 def mse_loss(prediction, target, out):
     error = prediction - target
-    out[...] = 2 * error / error.size
-    return float(np.mean(error**2))
+    return mean_of(error**2, 2 * error, out)
 
 
-def cross_entropy_loss(logits, target, out):
-    y = np.eye(logits.shape[1])[target] if target.ndim == 1 else target
-    p, z = softmax(logits), logits - logits.max(axis=1, keepdims=True)
-    out[...] = (p * y.sum(axis=1, keepdims=True) - y) / len(logits)
-    return float(np.mean((y * (np.log(np.exp(z).sum(axis=1, keepdims=True)) - z)).sum(axis=1)))
+def l1_loss(prediction, target, out):
+    error = prediction - target
+    return mean_of(np.abs(error), np.sign(error), out)
 
 
-def bce_with_logits_loss(logits, target, out):
-    out[...] = (sigmoid(logits) - target) / logits.size
-    return float(np.mean(np.maximum(logits, 0) - logits * target + np.log1p(np.exp(-np.abs(logits)))))
+def huber_loss(prediction, target, out, delta=1.0):
+    error = prediction - target
+    size = np.abs(error)
+    values = np.where(size <= delta, error**2 / 2, delta * (size - delta / 2))
+    return mean_of(values, np.clip(error, -delta, delta), out)
+
+
+def smooth_l1_loss(prediction, target, out, beta=1.0):
+    value = huber_loss(prediction, target, out, beta)
+    out /= beta
+    return value / beta
+
+
+def quantile_loss(prediction, target, out, quantile=0.5):
+    error = target - prediction
+    return mean_of(
+        np.maximum(quantile * error, (quantile - 1) * error),
+        np.where(error > 0, -quantile, np.where(error < 0, 1 - quantile, 0)),
+        out,
+    )
+
+
+def poisson_nll_loss(prediction, target, out, log_input=True, full=False, eps=1e-8):
+    p, t = prediction, target
+    values, gradients = (
+        (np.exp(p) - t * p, np.exp(p) - t) if log_input else (p - t * np.log(p + eps), 1 - t / (p + eps))
+    )
+    large = np.maximum(t, 1)
+    stirling = np.where(t > 1, t * np.log(large) - t + np.log(2 * np.pi * large) / 2, 0) if full else 0
+    return mean_of(values + stirling, gradients, out)
+
+
+def kl_div_loss(prediction, target, out, log_target=False):
+    t, log_t = (np.exp(target), target) if log_target else (target, np.log(np.where(target == 0, 1, target)))
+    return mean_of(t * (log_t - prediction), -t, out)
+
+
+def bce_loss(prediction, target, out):
+    p, t = prediction, target
+    with np.errstate(divide="ignore"):
+        values = -t * np.maximum(np.log(p), -100) - (1 - t) * np.maximum(np.log1p(-p), -100)
+    return mean_of(values, (p - t) / np.maximum(p * (1 - p), 1e-12), out)
+
+
+def bce_with_logits_loss(prediction, target, out):
+    z = prediction
+    return mean_of(np.maximum(z, 0) - z * target + np.log1p(np.exp(-np.abs(z))), sigmoid(z) - target, out)
+
+
+def gaussian_nll_loss(prediction, target, out, full=False, eps=1e-6):
+    p, v = np.split(prediction, 2, axis=1)
+    error, v = p - target, np.maximum(v, eps)
+    values = (np.log(v) + error**2 / v + (np.log(2 * np.pi) if full else 0)) / 2
+    return mean_of(values, np.hstack([error / v, (1 / v - (error / v) ** 2) / 2]), out)
+
+
+def cross_entropy_loss(prediction, target, out):
+    y = np.eye(prediction.shape[1])[target] if target.ndim == 1 else target
+    p, z = softmax(prediction), prediction - prediction.max(axis=1, keepdims=True)
+    values = (y * (np.log(np.exp(z).sum(axis=1, keepdims=True)) - z)).sum(axis=1)
+    return mean_of(values, p * y.sum(axis=1, keepdims=True) - y, out)
+
+
+def nll_loss(prediction, target, out):
+    y = np.eye(prediction.shape[1])[target]
+    return mean_of(-(y * prediction).sum(axis=1), -y, out)
+
+
+def multi_margin_loss(prediction, target, out, p=1, margin=1.0):
+    y, rows = np.eye(prediction.shape[1]), np.arange(len(prediction))
+    excess = np.maximum(margin - prediction[rows, target, None] + prediction, 0) * (1 - y[target])
+    slope = p * excess ** (p - 1) * (excess > 0)
+    values = (excess**p).sum(axis=1) / prediction.shape[1]
+    return mean_of(values, (slope - y[target] * slope.sum(axis=1, keepdims=True)) / prediction.shape[1], out)
 
 
 def sgd(params, grads, velocity, lr, momentum, weight_decay):

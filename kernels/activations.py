@@ -1,144 +1,183 @@
 """Activation functions and their derivatives, on vectors, rows and matrices.
 
-Elementwise, with y = f(z) and f′ written in terms of y, which is what a layer keeps:
+Elementwise, with a derivative f′ in terms of what a layer keeps, the output y = f(z) where that loses nothing,
+else the input z. Φ and φ are the normal distribution and its density, σ the sigmoid.
 
-    identity   y = z                f′ = 1
-    relu       y = max(z, 0)        f′ = 1 if y > 0 else 0
-    sigmoid    y = 1 / (1 + e⁻ᶻ)    f′ = y (1 − y)
-    tanh       y = tanh z           f′ = 1 − y²
+    identity      y = z                                 f′ = 1
+    relu          y = max(z, 0)                         f′ = 1 if y > 0 else 0
+    leaky_relu    y = z if z > 0 else a z               f′ = 1 if y > 0 else a (of z for a < 0)
+    sigmoid       y = 1 / (1 + e⁻ᶻ)                     f′ = y (1 − y)
+    log_sigmoid   y = −log(1 + e⁻ᶻ)                     f′ = 1 − eʸ
+    tanh          y = tanh z                            f′ = 1 − y²
+    hardtanh      y = min(max(z, a), b)                 f′ = 1 if a < y < b else 0
+    elu           y = z if z > 0 else a (eᵇᶻ − 1)       f′ = 1 if z > 0 else a b eᵇᶻ
+    selu          y = 1.05… elu(z) with a = 1.67…, b = 1
+    softplus      y = log(1 + eᵃᶻ) / a, z if a z > b    f′ = σ(a z), 1 if a z > b
+    softsign      y = z / (1 + |z|)                     f′ = 1 / (1 + |z|)²
+    hardsigmoid   y = min(max(z + 3, 0), 6) / 6         f′ = 1/6 if −3 < z < 3 else 0
+    hardswish     y = z hardsigmoid(z)                  f′ = 0 if z <= −3, z/3 + 1/2 if z < 3, else 1
+    silu          y = z σ(z)                            f′ = σ(z) (1 + z (1 − σ(z)))
+    gelu          y = z Φ(z)                            f′ = Φ(z) + z φ(z)
+    gelu_tanh     y = z σ(v)                            f′ = σ(v) + z σ(v) (1 − σ(v)) v′
+                  v = 2 √(2/π) (z + 0.044715 z³)
+    mish          y = z ω, ω = tanh(log(1 + eᶻ))        f′ = ω + z σ(z) (1 − ω²)
 
 and along rows, with the gradient g = dL/dy of the loss:
 
-    softmax    yᵢ = e^zᵢ / Σ e^zⱼ   dL/dzᵢ = yᵢ (gᵢ − Σ gⱼ yⱼ)
+    softmax       yᵢ = e^zᵢ / Σ e^zⱼ                    dL/dzᵢ = yᵢ (gᵢ − Σ gⱼ yⱼ)
+    log_softmax   yᵢ = zᵢ − log Σ e^zⱼ                  dL/dzᵢ = gᵢ − e^yᵢ Σ gⱼ
 """
+
+from collections import namedtuple
 
 import numpy as np
 from numba import njit, types
 from numba.core import errors
 from numba.extending import overload
 
-from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps, same
+from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, native, overlaps, same
+from fastfc.kernels.functions import (
+    erf_vector,
+    exp_vector,
+    expm1_vector,
+    log1p_finite,
+    log1p_vector,
+    log_vector,
+    maximum,
+    minimum,
+    normal_vector,
+    sigmoid_vector,
+    softplus_vector,
+    tanh_vector,
+)
 from fastfc.kernels.simd import (
     absolute,
+    allocate,
     at,
-    by_dtype,
-    copysign,
+    call_at,
     fma,
     infinity,
+    is_null,
     itemsize,
     lane,
     load,
     load_first,
     pointer,
-    polynomial,
-    power_of_two,
+    read,
+    release,
     splat,
     store,
     store_first,
     where_less,
     where_less_equal,
     width,
+    write,
 )
 
-IDENTITY, RELU, SIGMOID, TANH, SOFTMAX, EXP = range(6)
+(
+    IDENTITY,
+    RELU,
+    LEAKY_RELU,
+    SIGMOID,
+    LOG_SIGMOID,
+    TANH,
+    HARDTANH,
+    ELU,
+    SELU,
+    SOFTPLUS,
+    SOFTSIGN,
+    HARDSIGMOID,
+    HARDSWISH,
+    SILU,
+    GELU,
+    GELU_TANH,
+    MISH,
+    CUSTOM,
+    SOFTMAX,
+    LOG_SOFTMAX,
+    EXP,
+    EXPM1,
+    LOG,
+    LOG1P,
+    ERF,
+) = range(25)
 DERIVATIVE = 1000  # added to a code: not the activation but the product with its derivative
-FUSED = {"identity": IDENTITY, "relu": RELU, "sigmoid": SIGMOID, "tanh": TANH}
-ACTIVATIONS = {**FUSED, "softmax": SOFTMAX}
+# derivatives in terms of the input
+OF_INPUT = {ELU, SELU, SOFTPLUS, SOFTSIGN, HARDSIGMOID, HARDSWISH, SILU, GELU, GELU_TANH, MISH, CUSTOM}
+ROWWISE = {SOFTMAX, LOG_SOFTMAX}
 
-# (eʳ − 1 − r) / r² on |r| <= ln(2) / 2, interpolated at Chebyshev nodes:
-# relative error of eʳ 5e-9 (float32) and 2e-17 (float64)
-exp_tail = polynomial(
-    {
-        "float32": (0.5, 0.1666657702559799, 0.041666554662050534, 0.008363173074513711, 0.001392617611993558),
-        "float64": (
-            0.5000000000000001,
-            0.16666666666666669,
-            0.041666666666624164,
-            0.008333333333330065,
-            0.0013888888917196719,
-            0.00019841269863040545,
-            2.4801521322368692e-05,
-            2.7557268480310024e-06,
-            2.7620075879983367e-07,
-            2.5100375832561234e-08,
-        ),
-    }
-)
-LOG2_E = 1.4426950408889634
-# ln 2 in two parts; the first has so few bits that n times it is exact
-LN2_HIGH = by_dtype(float32=0.693145751953125, float64=6.93147180369123816490e-01)
-LN2_LOW = by_dtype(float32=1.42860682030941723212e-6, float64=1.90821492927058770002e-10)
-# adding it rounds to an integer, which then stands in the lowest bits of the mantissa
-ROUND = by_dtype(float32=1.5 * 2**23, float64=1.5 * 2**52)
-# e^x is 0 below, infinite above
-EXP_LOWEST = by_dtype(float32=-104.0, float64=-746.0)
-EXP_HIGHEST = by_dtype(float32=89.0, float64=710.0)
+# A function by its code, and the numbers in its formula, 0 where it has none.
+Activation = namedtuple("Activation", ["code", "a", "b"])
+activation_type = types.NamedTuple([types.int64, types.float64, types.float64], Activation)
+NUMBERS = activation_type.types  # of a kernel that is called from Python, where each argument is one number
+NONE = Activation(IDENTITY, 0.0, 0.0)
 
+ACTIVATIONS = {
+    "identity": NONE,
+    "relu": Activation(RELU, 0.0, 0.0),
+    "leaky_relu": Activation(LEAKY_RELU, 0.01, 0.0),
+    "sigmoid": Activation(SIGMOID, 0.0, 0.0),
+    "log_sigmoid": Activation(LOG_SIGMOID, 0.0, 0.0),
+    "tanh": Activation(TANH, 0.0, 0.0),
+    "hardtanh": Activation(HARDTANH, -1.0, 1.0),
+    "relu6": Activation(HARDTANH, 0.0, 6.0),
+    "elu": Activation(ELU, 1.0, 1.0),
+    "selu": Activation(SELU, 0.0, 0.0),
+    "celu": Activation(ELU, 1.0, 1.0),
+    "softplus": Activation(SOFTPLUS, 1.0, 20.0),
+    "softsign": Activation(SOFTSIGN, 0.0, 0.0),
+    "hardsigmoid": Activation(HARDSIGMOID, 0.0, 0.0),
+    "hardswish": Activation(HARDSWISH, 0.0, 0.0),
+    "silu": Activation(SILU, 0.0, 0.0),
+    "gelu": Activation(GELU, 0.0, 0.0),
+    "gelu_tanh": Activation(GELU_TANH, 0.0, 0.0),
+    "mish": Activation(MISH, 0.0, 0.0),
+    "softmax": Activation(SOFTMAX, 0.0, 0.0),
+    "log_softmax": Activation(LOG_SOFTMAX, 0.0, 0.0),
+}
 
-@njit
-def split_exponent(x):
-    """n + ROUND, n and eʳ − 1 with x = n ln 2 + r, |r| <= ln(2) / 2 (Cody and Waite's reduction)."""
-    shifted = fma(x, LOG2_E, ROUND(x))
-    n = shifted - ROUND(x)
-    r = fma(n, 0.0 - LN2_LOW(x), fma(n, 0.0 - LN2_HIGH(x), x))
-    return shifted, n, fma(r * r, exp_tail(r), r)
-
-
-@njit
-def exp_vector(x):
-    x = where_less(x, EXP_LOWEST(x), EXP_LOWEST(x), x)
-    x = where_less(EXP_HIGHEST(x), x, EXP_HIGHEST(x), x)
-    _, n, q = split_exponent(x)
-    # 2ⁿ in two factors: it may be out of range where eˣ is not
-    shifted = fma(n, 0.5, ROUND(x))
-    rest = n - (shifted - ROUND(x))
-    return (q + 1.0) * power_of_two(shifted) * power_of_two(rest + ROUND(x))
+# G. Klambauer, T. Unterthiner, A. Mayr, S. Hochreiter, "Self-normalizing neural networks", NeurIPS 2017
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+SELU_BELOW = SELU_ALPHA * SELU_SCALE
+# D. Hendrycks, K. Gimpel, "Gaussian error linear units (GELUs)", 2016: v = TWICE_ROOT (z + CUBIC z³)
+TWICE_ROOT, CUBIC = 1.5957691216057308, 0.044715
+DENSITY = 0.3989422804014327  # of the normal distribution at 0
 
 
-@njit
-def tanh_vector(x):
-    """(e²ˣ − 1) / (e²ˣ + 1), by e²ˣ − 1 so that small x keep all their digits."""
-    twice = absolute(x) * 2.0
-    shifted, _, q = split_exponent(where_less(40.0, twice, 40.0, twice))
-    power = power_of_two(shifted)
-    less_one = fma(power, q, power - 1.0)
-    return copysign(less_one / (less_one + 2.0), x)
-
-
-@njit
-def sigmoid_vector(x):
-    e = exp_vector(0.0 - absolute(x))
-    return where_less(x, 0.0, e, 1.0) / (e + 1.0)
+def of_input(activation):
+    """Whether the derivative is in terms of z, not of y = f(z)."""
+    return activation.code in OF_INPUT or (activation.code == LEAKY_RELU and activation.a < 0)
 
 
 def rowwise(f):
-    """out[j] = f(x[j]) for j < count, neighbours in memory."""
+    """out[j] = f(x[j], ...) for j < count, neighbours in memory; after out come the numbers in f's formula."""
 
     @njit
-    def map_row(count, x, out):
+    def map_row(count, x, out, *numbers):
         size, lanes = itemsize(x), width(x)
         whole = count - count % lanes
         for j in range(0, whole, lanes):
-            store(at(out, j * size), f(load(at(x, j * size))))
+            store(at(out, j * size), f(load(at(x, j * size)), *numbers))
         if whole < count:
             end, some = whole * size, count - whole
-            store_first(at(out, end), f(load_first(at(x, end), some, 0.0)), some)
+            store_first(at(out, end), f(load_first(at(x, end), some, 0.0), *numbers), some)
 
     return map_row
 
 
 def rowwise_pair(f):
-    """out[j] = f(y[j], g[j]) for j < count, neighbours in memory."""
+    """out[j] = f(y[j], g[j], ...) for j < count, neighbours in memory."""
 
     @njit
-    def map_row(count, y, g, out):
+    def map_row(count, y, g, out, *numbers):
         size, lanes = itemsize(y), width(y)
         whole = count - count % lanes
         for j in range(0, whole, lanes):
-            store(at(out, j * size), f(load(at(y, j * size)), load(at(g, j * size))))
+            store(at(out, j * size), f(load(at(y, j * size)), load(at(g, j * size)), *numbers))
         if whole < count:
             end, some = whole * size, count - whole
-            store_first(at(out, end), f(load_first(at(y, end), some, 0.0), load_first(at(g, end), some, 0.0)), some)
+            values, grads = load_first(at(y, end), some, 0.0), load_first(at(g, end), some, 0.0)
+            store_first(at(out, end), f(values, grads, *numbers), some)
 
     return map_row
 
@@ -152,10 +191,7 @@ def identity_row(x):
 @rowwise
 @njit
 def relu_row(x):
-    return where_less(x, 0.0, 0.0, x)
-
-
-exp_row, sigmoid_row, tanh_row = rowwise(exp_vector), rowwise(sigmoid_vector), rowwise(tanh_vector)
+    return maximum(x, 0.0)
 
 
 @rowwise_pair
@@ -164,16 +200,199 @@ def relu_derivative_row(y, g):
     return where_less_equal(y, 0.0, 0.0, g)
 
 
+@rowwise
+@njit
+def leaky_relu_row(z, a):
+    return where_less(0.0, z, z, z * a)
+
+
+@rowwise_pair
+@njit
+def leaky_relu_derivative_row(y, g, a):
+    return where_less(0.0, y, g, g * a)
+
+
 @rowwise_pair
 @njit
 def sigmoid_derivative_row(y, g):
     return g * (y * (1.0 - y))
 
 
+@rowwise
+@njit
+def log_sigmoid_row(z):
+    return minimum(z, 0.0) - log1p_finite(exp_vector(0.0 - absolute(z)))
+
+
+@rowwise_pair
+@njit
+def log_sigmoid_derivative_row(y, g):
+    return g * (0.0 - expm1_vector(y))
+
+
 @rowwise_pair
 @njit
 def tanh_derivative_row(y, g):
     return g * (1.0 - y * y)
+
+
+@rowwise
+@njit
+def hardtanh_row(z, a, b):
+    return minimum(maximum(z, a), b)
+
+
+@rowwise_pair
+@njit
+def hardtanh_derivative_row(y, g, a, b):
+    return where_less_equal(y, a, 0.0, where_less_equal(b, y, 0.0, g))
+
+
+@rowwise
+@njit
+def elu_row(z, a, b):
+    return where_less_equal(z, 0.0, expm1_vector(z * b) * a, z)
+
+
+@rowwise_pair
+@njit
+def elu_derivative_row(z, g, a, b):
+    return where_less_equal(z, 0.0, g * (exp_vector(z * b) * (a * b)), g)
+
+
+@rowwise
+@njit
+def selu_row(z):
+    return where_less_equal(z, 0.0, expm1_vector(z) * SELU_BELOW, z * SELU_SCALE)
+
+
+@rowwise_pair
+@njit
+def selu_derivative_row(z, g):
+    return g * where_less_equal(z, 0.0, exp_vector(z) * SELU_BELOW, SELU_SCALE)
+
+
+@rowwise
+@njit
+def softplus_row(z, a, b):
+    scaled = z * a
+    return where_less(b, scaled, z, softplus_vector(scaled) / a)
+
+
+@rowwise_pair
+@njit
+def softplus_derivative_row(z, g, a, b):
+    scaled = z * a
+    return where_less(b, scaled, g, g * sigmoid_vector(scaled))
+
+
+@rowwise
+@njit
+def softsign_row(z):
+    return z / (absolute(z) + 1.0)
+
+
+@rowwise_pair
+@njit
+def softsign_derivative_row(z, g):
+    slope = 1.0 / (absolute(z) + 1.0)
+    # NaN at infinity, as y is
+    return g * fma(z, 0.0, slope * slope)
+
+
+@rowwise
+@njit
+def hardsigmoid_row(z):
+    return minimum(maximum(z + 3.0, 0.0), 6.0) / 6.0
+
+
+@rowwise_pair
+@njit
+def hardsigmoid_derivative_row(z, g):
+    return where_less(absolute(z), 3.0, g * (1.0 / 6.0), 0.0)
+
+
+@rowwise
+@njit
+def hardswish_row(z):
+    return z * (minimum(maximum(z + 3.0, 0.0), 6.0) / 6.0)
+
+
+@rowwise_pair
+@njit
+def hardswish_derivative_row(z, g):
+    return where_less_equal(z, -3.0, 0.0, where_less(z, 3.0, g * (z / 3.0 + 0.5), g))
+
+
+@rowwise
+@njit
+def silu_row(z):
+    return z * sigmoid_vector(z)
+
+
+@rowwise_pair
+@njit
+def silu_derivative_row(z, g):
+    s = sigmoid_vector(z)
+    return g * (s * (z * (1.0 - s) + 1.0))
+
+
+@rowwise
+@njit
+def gelu_row(z):
+    below, _ = normal_vector(z)
+    return z * below
+
+
+@rowwise_pair
+@njit
+def gelu_derivative_row(z, g):
+    below, e = normal_vector(z)
+    return g * fma(z, e * DENSITY, below)
+
+
+@rowwise
+@njit
+def gelu_tanh_row(z):
+    return z * sigmoid_vector(z * fma(z * z, TWICE_ROOT * CUBIC, TWICE_ROOT))
+
+
+@rowwise_pair
+@njit
+def gelu_tanh_derivative_row(z, g):
+    square = z * z
+    s = sigmoid_vector(z * fma(square, TWICE_ROOT * CUBIC, TWICE_ROOT))
+    slope = fma(square, 3.0 * TWICE_ROOT * CUBIC, TWICE_ROOT)
+    return g * fma(z * (s * (1.0 - s)), slope, s)
+
+
+@njit
+def mish_parts(z):
+    """e^−|z|, and ω = tanh(log(1 + eᶻ)) as a quotient, both by e²ᶻ for z > 0."""
+    e = exp_vector(0.0 - absolute(z))
+    above = where_less(z, 0.0, fma(e, e, e * 2.0), fma(e, 2.0, 1.0))
+    return e, above, above + where_less(z, 0.0, 2.0, e * e * 2.0)
+
+
+@rowwise
+@njit
+def mish_row(z):
+    _, above, below = mish_parts(z)
+    return z * (above / below)
+
+
+@rowwise_pair
+@njit
+def mish_derivative_row(z, g):
+    e, above, below = mish_parts(z)
+    inverse = 1.0 / below
+    slope = fma(e, 4.0, 4.0) * where_less(z, 0.0, e, e * e) * inverse * inverse
+    return g * fma(z, slope, above * inverse)
+
+
+exp_row, expm1_row, log_row, log1p_row, erf_row, sigmoid_row, tanh_row = (
+    rowwise(f) for f in (exp_vector, expm1_vector, log_vector, log1p_vector, erf_vector, sigmoid_vector, tanh_vector)
+)
 
 
 @njit
@@ -185,8 +404,7 @@ def sum_lanes(vector, like):
 
 
 @njit
-def softmax_row(count, x, out):
-    """out = e^(x − max x) / Σ; returns max x and Σ, as log Σ eˣ = max x + log Σ."""
+def largest_of(count, x):
     size, lanes = itemsize(x), width(x)
     largest = splat(x, -infinity(x))
     for j in range(0, count, lanes):
@@ -195,6 +413,14 @@ def softmax_row(count, x, out):
     top = lane(largest, 0)
     for i in range(1, lanes):
         top = max(top, lane(largest, i))
+    return top
+
+
+@njit
+def softmax_row(count, x, out):
+    """out = e^(x − max x) / Σ; returns max x and Σ, as log Σ eˣ = max x + log Σ."""
+    size, lanes = itemsize(x), width(x)
+    top = largest_of(count, x)
     total = splat(x, 0.0)
     for j in range(0, count, lanes):
         e = exp_vector(load_first(at(x, j * size), count - j, -infinity(x)) - top)
@@ -221,33 +447,132 @@ def softmax_derivative_row(count, y, g, out):
 
 
 @njit
-def activate_row(activation, count, x, out):
-    if activation == RELU:
-        relu_row(count, x, out)
-    elif activation == SIGMOID:
-        sigmoid_row(count, x, out)
-    elif activation == TANH:
-        tanh_row(count, x, out)
-    elif activation == SOFTMAX:
-        softmax_row(count, x, out)
-    elif activation == EXP:
-        exp_row(count, x, out)
-    else:
-        identity_row(count, x, out)
+def log_softmax_row(count, x, out):
+    size, lanes = itemsize(x), width(x)
+    top = largest_of(count, x)
+    total = splat(x, 0.0)
+    for j in range(0, count, lanes):
+        total = total + exp_vector(load_first(at(x, j * size), count - j, -infinity(x)) - top)
+    rest = log_vector(splat(x, sum_lanes(total, x)))
+    for j in range(0, count, lanes):
+        store_first(at(out, j * size), load_first(at(x, j * size), count - j, 0.0) - top - rest, count - j)
 
 
 @njit
-def derive_row(activation, count, y, g, out):
-    if activation == RELU:
-        relu_derivative_row(count, y, g, out)
-    elif activation == SIGMOID:
-        sigmoid_derivative_row(count, y, g, out)
-    elif activation == TANH:
-        tanh_derivative_row(count, y, g, out)
-    elif activation == SOFTMAX:
-        softmax_derivative_row(count, y, g, out)
+def log_softmax_derivative_row(count, y, g, out):
+    size, lanes = itemsize(y), width(y)
+    total = splat(y, 0.0)
+    for j in range(0, count, lanes):
+        total = total + load_first(at(g, j * size), count - j, 0.0)
+    grads = sum_lanes(total, y)
+    for j in range(0, count, lanes):
+        some = count - j
+        share = exp_vector(load_first(at(y, j * size), some, 0.0)) * grads
+        store_first(at(out, j * size), load_first(at(g, j * size), some, 0.0) - share, some)
+
+
+@native(lambda dtype: types.int64(types.CPointer(dtype), types.CPointer(dtype), types.int64, activation_type))
+def apply(x, out, count, activation):
+    """out[j] = f(x[j]) for j < count, neighbours in memory; out may be x."""
+    code, a, b = activation
+    if code == RELU:
+        relu_row(count, x, out)
+    elif code == LEAKY_RELU:
+        leaky_relu_row(count, x, out, a)
+    elif code == SIGMOID:
+        sigmoid_row(count, x, out)
+    elif code == LOG_SIGMOID:
+        log_sigmoid_row(count, x, out)
+    elif code == TANH:
+        tanh_row(count, x, out)
+    elif code == HARDTANH:
+        hardtanh_row(count, x, out, a, b)
+    elif code == ELU:
+        elu_row(count, x, out, a, b)
+    elif code == SELU:
+        selu_row(count, x, out)
+    elif code == SOFTPLUS:
+        softplus_row(count, x, out, a, b)
+    elif code == SOFTSIGN:
+        softsign_row(count, x, out)
+    elif code == HARDSIGMOID:
+        hardsigmoid_row(count, x, out)
+    elif code == HARDSWISH:
+        hardswish_row(count, x, out)
+    elif code == SILU:
+        silu_row(count, x, out)
+    elif code == GELU:
+        gelu_row(count, x, out)
+    elif code == GELU_TANH:
+        gelu_tanh_row(count, x, out)
+    elif code == MISH:
+        mish_row(count, x, out)
+    elif code == SOFTMAX:
+        softmax_row(count, x, out)
+    elif code == LOG_SOFTMAX:
+        log_softmax_row(count, x, out)
+    elif code == EXP:
+        exp_row(count, x, out)
+    elif code == EXPM1:
+        expm1_row(count, x, out)
+    elif code == LOG:
+        log_row(count, x, out)
+    elif code == LOG1P:
+        log1p_row(count, x, out)
+    elif code == ERF:
+        erf_row(count, x, out)
+    elif code == CUSTOM:
+        return call_at(a, x, x, out, count)
+    else:
+        identity_row(count, x, out)
+    return OK
+
+
+@native(lambda dtype: types.int64(*[types.CPointer(dtype)] * 3, types.int64, activation_type))
+def apply_derivative(kept, g, out, count, activation):
+    """out[j] = g[j] f′, f′ in terms of what is kept, for j < count, neighbours in memory; out may be g."""
+    code, a, b = activation
+    if code == RELU:
+        relu_derivative_row(count, kept, g, out)
+    elif code == LEAKY_RELU:
+        leaky_relu_derivative_row(count, kept, g, out, a)
+    elif code == SIGMOID:
+        sigmoid_derivative_row(count, kept, g, out)
+    elif code == LOG_SIGMOID:
+        log_sigmoid_derivative_row(count, kept, g, out)
+    elif code == TANH:
+        tanh_derivative_row(count, kept, g, out)
+    elif code == HARDTANH:
+        hardtanh_derivative_row(count, kept, g, out, a, b)
+    elif code == ELU:
+        elu_derivative_row(count, kept, g, out, a, b)
+    elif code == SELU:
+        selu_derivative_row(count, kept, g, out)
+    elif code == SOFTPLUS:
+        softplus_derivative_row(count, kept, g, out, a, b)
+    elif code == SOFTSIGN:
+        softsign_derivative_row(count, kept, g, out)
+    elif code == HARDSIGMOID:
+        hardsigmoid_derivative_row(count, kept, g, out)
+    elif code == HARDSWISH:
+        hardswish_derivative_row(count, kept, g, out)
+    elif code == SILU:
+        silu_derivative_row(count, kept, g, out)
+    elif code == GELU:
+        gelu_derivative_row(count, kept, g, out)
+    elif code == GELU_TANH:
+        gelu_tanh_derivative_row(count, kept, g, out)
+    elif code == MISH:
+        mish_derivative_row(count, kept, g, out)
+    elif code == SOFTMAX:
+        softmax_derivative_row(count, kept, g, out)
+    elif code == LOG_SOFTMAX:
+        log_softmax_derivative_row(count, kept, g, out)
+    elif code == CUSTOM:
+        return call_at(b, kept, g, out, count)
     else:
         identity_row(count, g, out)
+    return OK
 
 
 @njit
@@ -256,57 +581,68 @@ def neighbours(x, axis):
     return x.strides[axis] == x.itemsize
 
 
-@kernel("x[n, o] -> out[n, o]", types.int64, in_place="x")
-def _activation_forward(x, out, activation):
+@njit
+def spread_out(count, source, source_step, target, target_step):
+    """Copy elements that are so many bytes apart."""
+    for j in range(count):
+        write(at(target, j * target_step), read(at(source, j * source_step)))
+
+
+@kernel("x[n, o] -> out[n, o]", *NUMBERS, in_place="x")
+def _activation_forward(x, out, code, a, b):
     if x.shape != out.shape:
         return BAD_SHAPE
     if overlaps(x, out) and not same(x, out):
         return OVERLAP
-    n, o = x.shape
-    along = -1
-    if activation != SOFTMAX and neighbours(x, 0) and neighbours(out, 0):
-        along = 0
-    elif neighbours(x, 1) and neighbours(out, 1):
-        along = 1
-    if along >= 0:
-        across = 1 - along
-        for i in range(x.shape[across]):
-            here, there = at(pointer(x), i * x.strides[across]), at(pointer(out), i * out.strides[across])
-            activate_row(activation, x.shape[along], here, there)
-    else:
-        row = np.empty(o, out.dtype)
-        for i in range(n):
-            row[:] = x[i]
-            activate_row(activation, o, pointer(row), pointer(row))
-            out[i] = row
+    f, elementwise, size = Activation(code, a, b), code != SOFTMAX and code != LOG_SOFTMAX, out.itemsize
+    along = 0 if elementwise and neighbours(x, 0) and neighbours(out, 0) else 1
+    count, lines = out.shape[along], out.shape[1 - along]
+    step, out_step = x.strides[1 - along], out.strides[1 - along]
+    if neighbours(x, along) and neighbours(out, along):
+        if elementwise and step == out_step == count * size:
+            count, lines = count * lines, 1
+        for i in range(lines):
+            apply(at(pointer(x), i * step), at(pointer(out), i * out_step), count, f)
+        return OK
+    row, memory = allocate(pointer(out), count * size)
+    if count and is_null(memory):
+        return NO_MEMORY
+    for i in range(lines):
+        spread_out(count, at(pointer(x), i * step), x.strides[along], row, size)
+        apply(row, row, count, f)
+        spread_out(count, row, size, at(pointer(out), i * out_step), out.strides[along])
+    release(memory)
     return OK
 
 
-@kernel("output[n, o], grad_output[n, o] -> out[n, o]", types.int64, in_place="grad_output")
-def _activation_backward(output, grad_output, out, activation):
+@kernel("output[n, o], grad_output[n, o] -> out[n, o]", *NUMBERS, in_place="grad_output")
+def _activation_backward(output, grad_output, out, code, a, b):
     if output.shape != out.shape or grad_output.shape != out.shape:
         return BAD_SHAPE
     if overlaps(output, out) or (overlaps(grad_output, out) and not same(grad_output, out)):
         return OVERLAP
-    n, o = out.shape
-    along = -1
-    if activation != SOFTMAX and neighbours(output, 0) and neighbours(grad_output, 0) and neighbours(out, 0):
-        along = 0
-    elif neighbours(output, 1) and neighbours(grad_output, 1) and neighbours(out, 1):
-        along = 1
-    if along >= 0:
-        across = 1 - along
-        for i in range(out.shape[across]):
-            y = at(pointer(output), i * output.strides[across])
-            g = at(pointer(grad_output), i * grad_output.strides[across])
-            derive_row(activation, out.shape[along], y, g, at(pointer(out), i * out.strides[across]))
-    else:
-        y_row, g_row = np.empty(o, out.dtype), np.empty(o, out.dtype)
-        for i in range(n):
-            y_row[:] = output[i]
-            g_row[:] = grad_output[i]
-            derive_row(activation, o, pointer(y_row), pointer(g_row), pointer(g_row))
-            out[i] = g_row
+    f, elementwise, size = Activation(code, a, b), code != SOFTMAX and code != LOG_SOFTMAX, out.itemsize
+    columns = neighbours(output, 0) and neighbours(grad_output, 0) and neighbours(out, 0)
+    along = 0 if elementwise and columns else 1
+    count, lines = out.shape[along], out.shape[1 - along]
+    step, grad_step, out_step = output.strides[1 - along], grad_output.strides[1 - along], out.strides[1 - along]
+    y, g, result = pointer(output), pointer(grad_output), pointer(out)
+    if neighbours(output, along) and neighbours(grad_output, along) and neighbours(out, along):
+        if elementwise and step == grad_step == out_step == count * size:
+            count, lines = count * lines, 1
+        for i in range(lines):
+            apply_derivative(at(y, i * step), at(g, i * grad_step), at(result, i * out_step), count, f)
+        return OK
+    row, memory = allocate(result, 2 * count * size)
+    if count and is_null(memory):
+        return NO_MEMORY
+    grads = at(row, count * size)
+    for i in range(lines):
+        spread_out(count, at(y, i * step), output.strides[along], row, size)
+        spread_out(count, at(g, i * grad_step), grad_output.strides[along], grads, size)
+        apply_derivative(row, grads, grads, count, f)
+        spread_out(count, grads, size, at(result, i * out_step), out.strides[along])
+    release(memory)
     return OK
 
 
@@ -317,42 +653,39 @@ def as_rows(x):
     return [x] if np.ndim(x) == 1 else x
 
 
-def activation_code(name):
-    """The code of an activation in native code; ValueError for an unknown name."""
+def named(name):
+    """The activation of that name; ValueError for an unknown one."""
     try:
         return ACTIVATIONS[name]
     except (KeyError, TypeError):
         raise ValueError(f"unknown activation {name!r}; there are: {', '.join(ACTIVATIONS)}") from None
 
 
-def fused_code(name):
-    """The code of an elementwise activation, which can follow a product in registers."""
-    try:
-        return FUSED[name]
-    except (KeyError, TypeError):
-        if name == "softmax":
-            raise ValueError(
-                "softmax works along rows and can't be fused; call activation_forward after the product"
-            ) from None
-        return activation_code(name)
+def fused(name):
+    """An elementwise activation by its name, which can follow a product in registers."""
+    activation = named(name)
+    if activation.code in ROWWISE:
+        raise ValueError(f"{name} works along rows and can't be fused; call activation_forward after the product")
+    return activation
 
 
-def literal_code(name, code=activation_code):
-    """The code of an activation given in nopython code: a string literal, or an integer at run time."""
+def literal(name, find=named):
+    """The activation that nopython code names by a string literal."""
     value = getattr(name, "literal_value", getattr(name, "value", name))
     if isinstance(value, str):
-        return code(value)
+        return find(value)
     raise errors.TypingError("activation must be a string literal in nopython code, such as activation='relu'")
 
 
 def activation_forward(x, out, activation):
-    """out = f(x), elementwise or along rows (softmax).
+    """out = f(x), elementwise or along rows (softmax, log_softmax).
 
     Parameters
     ----------
     x : (n, o) or (o,) float32 or float64, any strides
     out : same shape and dtype, overwritten; may be `x` itself
-    activation : "identity", "relu", "sigmoid", "tanh" or "softmax"
+    activation : str
+        A name in ACTIVATIONS, which has the numbers in its formula too; the formulas are in the module's docstring.
 
     Examples
     --------
@@ -363,33 +696,26 @@ def activation_forward(x, out, activation):
     >>> y.tolist()
     [0.0, 0.0, 2.0]
     """
-    _activation_forward.call(as_rows(x), as_rows(out), activation_code(activation))
+    _activation_forward.call(as_rows(x), as_rows(out), *named(activation))
 
 
 def activation_backward(output, grad_output, out, activation):
-    """out = dL/dz from output = f(z) and grad_output = dL/d(output).
+    """out = dL/dz from what a layer y = f(z) keeps and grad_output = dL/dy.
 
     Parameters
     ----------
-    output, grad_output : (n, o) or (o,) float32 or float64, any strides
+    output : (n, o) or (o,) float32 or float64, any strides
+        y; but z for an activation whose derivative is in terms of z, see `of_input`.
+    grad_output : same shape and dtype, any strides
     out : same shape and dtype, overwritten; may be `grad_output` itself
-    activation : "identity", "relu", "sigmoid", "tanh" or "softmax"
+    activation : str
+        A name in ACTIVATIONS, which has the numbers in its formula too; the formulas are in the module's docstring.
 
     Notes
     -----
     The derivative of relu at 0 is 0, as in PyTorch and JAX.
     """
-    _activation_backward.call(as_rows(output), as_rows(grad_output), as_rows(out), activation_code(activation))
-
-
-def exp(x, out):
-    """out = eˣ, elementwise, at most 4 ulp from exact; arguments as for activation_forward."""
-    _activation_forward.call(as_rows(x), as_rows(out), EXP)
-
-
-def tanh(x, out):
-    """out = tanh x, elementwise, at most 4 ulp from exact; arguments as for activation_forward."""
-    _activation_forward.call(as_rows(x), as_rows(out), TANH)
+    _activation_backward.call(as_rows(output), as_rows(grad_output), as_rows(out), *named(activation))
 
 
 @overload(as_rows)
@@ -401,25 +727,39 @@ def nopython_as_rows(x):
 
 @overload(activation_forward, prefer_literal=True)
 def nopython_forward(x, out, activation):
-    code = literal_code(activation)
-    return lambda x, out, activation: check(_activation_forward(as_rows(x), as_rows(out), code))
+    code, a, b = literal(activation)
+    return lambda x, out, activation: check(_activation_forward(as_rows(x), as_rows(out), code, a, b))
 
 
 @overload(activation_backward, prefer_literal=True)
 def nopython_backward(output, grad_output, out, activation):
-    code = literal_code(activation)
+    code, a, b = literal(activation)
 
     def run(output, grad_output, out, activation):
-        check(_activation_backward(as_rows(output), as_rows(grad_output), as_rows(out), code))
+        check(_activation_backward(as_rows(output), as_rows(grad_output), as_rows(out), code, a, b))
 
     return run
 
 
-@overload(exp)
-def nopython_exp(x, out):
-    return lambda x, out: check(_activation_forward(as_rows(x), as_rows(out), EXP))
+def function(name, formula, code):
+    """A function of (x, out), for Python and nopython code."""
+
+    def run(x, out):
+        _activation_forward.call(as_rows(x), as_rows(out), code, 0.0, 0.0)
+
+    run.__name__ = run.__qualname__ = name
+    run.__doc__ = f"out = {formula}, elementwise, at most 4 ulp from exact; arguments as for activation_forward."
+
+    @overload(run)
+    def nopython(x, out):
+        return lambda x, out: check(_activation_forward(as_rows(x), as_rows(out), code, 0.0, 0.0))
+
+    return run
 
 
-@overload(tanh)
-def nopython_tanh(x, out):
-    return lambda x, out: check(_activation_forward(as_rows(x), as_rows(out), TANH))
+exp = function("exp", "eˣ", EXP)
+expm1 = function("expm1", "eˣ − 1", EXPM1)
+log = function("log", "log x", LOG)
+log1p = function("log1p", "log(1 + x)", LOG1P)
+tanh = function("tanh", "tanh x", TANH)
+erf = function("erf", "2/√π ∫ e^(−t²) dt from 0 to x", ERF)

@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit, prange, types
 from numba.extending import overload
 
-from fastfc.kernels.activations import IDENTITY
+from fastfc.kernels.activations import NONE
 from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, native, overlaps
 from fastfc.kernels.gemm import CHUNK, Matrix, copy_matrix, matrix, product, zeros
 from fastfc.kernels.simd import (
@@ -137,7 +137,7 @@ def column_sums(g, out, accumulate):
     # any strides: a row of ones times g; 1 x + s rounds as s + x does
     sums = Matrix(pointer(out), 0, out.strides[0])
     ones = Matrix(one(sums.data), 0, 0)
-    return product(sums, ones, matrix(g), sums if accumulate else zeros(sums), 1, o, n, IDENTITY, sums)
+    return product(sums, ones, matrix(g), sums if accumulate else zeros(sums), 1, o, n, NONE, sums)
 
 
 @njit

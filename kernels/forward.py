@@ -3,7 +3,7 @@
 from numba import njit, types
 from numba.extending import overload
 
-from fastfc.kernels.activations import fused_code, literal_code
+from fastfc.kernels.activations import NUMBERS, Activation, fused, literal
 from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
 from fastfc.kernels.gemm import Matrix, forward_product, matrix
 from fastfc.kernels.simd import pointer
@@ -18,13 +18,13 @@ def status(x, weight, bias, out):
     return OVERLAP if overlaps(out, x) or overlaps(out, weight) or overlaps(out, bias) else OK
 
 
-@kernel("x[n, i], weight[i, o], bias[o] -> out[n, o]", types.int64, types.int64)
-def _dense_forward(x, weight, bias, out, activation, parts):
+@kernel("x[n, i], weight[i, o], bias[o] -> out[n, o]", *NUMBERS, types.int64)
+def _dense_forward(x, weight, bias, out, code, a, b, parts):
     found = status(x, weight, bias, out)
     if found == OK:
         row = Matrix(pointer(bias), 0, bias.strides[0])
         (n, o), i = out.shape, x.shape[1]
-        found = forward_product(matrix(out), matrix(x), matrix(weight), row, n, o, i, activation, parts)
+        found = forward_product(matrix(out), matrix(x), matrix(weight), row, n, o, i, Activation(code, a, b), parts)
     return found
 
 
@@ -52,19 +52,19 @@ def dense_forward(x, weight, bias, out, activation="identity", n_threads=1):
     >>> y.tolist()
     [[4.0, -0.75]]
     """
-    code = fused_code(activation)
+    numbers = fused(activation)
     if n_threads == 1 or small(n_threads, multiplications(x, weight, out)):
-        _dense_forward.call(x, weight, bias, out, code, 1)
+        _dense_forward.call(x, weight, bias, out, *numbers, 1)
         return
     with launch(n_threads, multiplications(x, weight, out), out) as parts:
-        _dense_forward.call(x, weight, bias, out, code, parts)
+        _dense_forward.call(x, weight, bias, out, *numbers, parts)
 
 
 @overload(dense_forward, prefer_literal=True)
 def nopython_forward(x, weight, bias, out, activation="identity"):
-    code = literal_code(activation, fused_code)
+    code, a, b = literal(activation, fused)
 
     def run(x, weight, bias, out, activation="identity"):
-        check(_dense_forward(x, weight, bias, out, code, 1))
+        check(_dense_forward(x, weight, bias, out, code, a, b, 1))
 
     return run

@@ -21,13 +21,13 @@ from numba import njit, prange, types
 from fastfc.kernels.activations import (
     DERIVATIVE,
     IDENTITY,
+    NONE,
+    NUMBERS,
     RELU,
-    SIGMOID,
-    TANH,
-    derive_row,
-    relu_row,
-    sigmoid_row,
-    tanh_row,
+    Activation,
+    activation_type,
+    apply,
+    apply_derivative,
 )
 from fastfc.kernels.edge import NO_MEMORY, OK, native
 from fastfc.kernels.simd import (
@@ -179,32 +179,14 @@ def copy_matrix(m, n, source, target):
             write(element(target, i, j), read(element(source, i, j)))
 
 
-@native(lambda dtype: types.int64(types.CPointer(dtype), types.int64, types.int64))
-def apply(values, count, activation):
-    """values = f(values), neighbours in memory."""
-    if activation == RELU:
-        relu_row(count, values, values)
-    elif activation == SIGMOID:
-        sigmoid_row(count, values, values)
-    elif activation == TANH:
-        tanh_row(count, values, values)
-    return OK
-
-
-@native(lambda dtype: types.int64(types.CPointer(dtype), types.CPointer(dtype), types.int64, types.int64))
-def apply_derivative(values, y, count, activation):
-    """values = values f′, with f′ in terms of y = f(z); all neighbours in memory."""
-    derive_row(activation, count, y, values, values)
-    return OK
-
-
 @njit
 def finish(activation, count, values, y):
     """The activations and derivatives that are not done in registers, in place."""
-    if activation in (SIGMOID, TANH):
-        apply(values, count, activation)
-    elif activation >= DERIVATIVE:
-        apply_derivative(values, y, count, activation - DERIVATIVE)
+    code = activation.code
+    if code >= DERIVATIVE:
+        apply_derivative(y, values, values, count, Activation(code - DERIVATIVE, activation.a, activation.b))
+    elif code != IDENTITY and code != RELU:
+        apply(values, values, count, activation)
 
 
 @njit
@@ -278,7 +260,7 @@ def four_dots(k, x, x1, x2, x3, y):
     return sum_of_lanes(s0 + t0), sum_of_lanes(s1 + t1), sum_of_lanes(s2 + t2), sum_of_lanes(s3 + t3)
 
 
-@native(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 4, matrix_type(dtype)))
+@native(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 3, activation_type, matrix_type(dtype)))
 def dot_products(c, a, b, start, m, n, k, activation, y):
     """C = f(start + A B) for few columns, with `dot` for each element; as for `product`."""
     size, lanes = itemsize(c.data), width(c.data)
@@ -309,9 +291,10 @@ def dot_products(c, a, b, start, m, n, k, activation, y):
                     d0, d1, d2, d3 = four_dots(k, x0, x1, x2, x3, column)
                 for q, d in ((r, d0), (r1, d1), (r2, d2), (r3, d3)):
                     write(at(result, ((i + q) * n + j) * size), read(element(start, i + q, j)) + d)
-    apply(result, m * n, activation)
+    if activation.code < DERIVATIVE:
+        apply(result, result, m * n, activation)
     copy_matrix(m, n, Matrix(result, n * size, size), c)
-    if activation >= DERIVATIVE:
+    if activation.code >= DERIVATIVE:
         finish_matrix(activation, m, n, c, y)
     release(memory)
     return OK
@@ -346,7 +329,7 @@ def blocked(c, a, b, start, m, n, k, activation, z):
     a_panels = at(b_panels, b_bytes)
 
     unbounded = -infinity(c.data)
-    floor = read(zero(c.data)) if activation == RELU else unbounded
+    floor = read(zero(c.data)) if activation.code == RELU else unbounded
     for j in range(0, n, wide):
         j_end = min(n, j + wide)
         across = ceil_div(j_end - j, columns)
@@ -401,12 +384,12 @@ def blocked(c, a, b, start, m, n, k, activation, z):
     return OK
 
 
-@native(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 4, matrix_type(dtype)))
+@native(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 3, activation_type, matrix_type(dtype)))
 def product(c, a, b, start, m, n, k, activation, y):
     """C = f(start + A B), for matrices C (m, n), A (m, k), B (k, n).
 
     start (m, n) may be C itself, to accumulate; a stride of 0 repeats a row, a column or one number.
-    With DERIVATIVE added to an activation, C = (start + A B) f′, f′ in terms of Y (m, n); else Y is not read.
+    With DERIVATIVE added to the activation's code, C = (start + A B) f′, f′ in terms of Y (m, n); else Y is not read.
     Returns OK or NO_MEMORY.
     """
     size, derivative = itemsize(c.data), activation
@@ -421,9 +404,9 @@ def product(c, a, b, start, m, n, k, activation, y):
     fuller = a.row == size and b.column == size and 5 * m * ceil_div(n, lanes) > 6 * n * ceil_div(m, lanes)
     fuller = fuller and (c.row == size or k > lanes)
     swapped = rows_are_neighbours or fuller
-    later = activation >= DERIVATIVE and (swapped or c.column != size or y.column != size)
+    later = activation.code >= DERIVATIVE and (swapped or c.column != size or y.column != size)
     if later:
-        activation = IDENTITY
+        activation = NONE
     values, rows, columns = c, m, n
     if swapped:
         m, n = n, m
@@ -450,7 +433,7 @@ def product(c, a, b, start, m, n, k, activation, y):
         row_times_transposed(result, a, b, start, n, deep)
         start, k = result, k - deep
         a, b = Matrix(element(a, 0, deep), a.row, a.column), Matrix(element(b, deep, 0), b.row, b.column)
-    status = blocked(result, a, b, start, m, n, k, activation, y if activation >= DERIVATIVE else result)
+    status = blocked(result, a, b, start, m, n, k, activation, y if activation.code >= DERIVATIVE else result)
     if not neighbours and status == OK:
         copy_matrix(m, n, result, c)
     if later and status == OK:
@@ -459,10 +442,13 @@ def product(c, a, b, start, m, n, k, activation, y):
     return status
 
 
-@native(lambda dtype: types.int64(*[types.Array(dtype, 2, "A", aligned=False)] * 5, *[types.int64] * 3), parallel=True)
-def product_threads(c, a, b, start, y, activation, narrow, parts):
+@native(
+    lambda dtype: types.int64(*[types.Array(dtype, 2, "A", aligned=False)] * 5, *NUMBERS, *[types.int64] * 2),
+    parallel=True,
+)
+def product_threads(c, a, b, start, y, code, number, other, narrow, parts):
     """`product` or, if narrow, `dot_products`, with the rows or columns of C on several threads."""
-    (m, n), failed = c.shape, 0
+    (m, n), failed, activation = c.shape, 0, Activation(code, number, other)
     for p in prange(parts):
         if m >= n or narrow:
             rows = part(p, parts, m)
@@ -488,7 +474,16 @@ def spread(c, a, b, start, m, n, k, activation, y, narrow, parts):
     """`product` or, if narrow, `dot_products`, in several parts at once where there are to be several."""
     if parts > 1:
         return product_threads(
-            view(c, m, n), view(a, m, k), view(b, k, n), view(start, m, n), view(y, m, n), activation, narrow, parts
+            view(c, m, n),
+            view(a, m, k),
+            view(b, k, n),
+            view(start, m, n),
+            view(y, m, n),
+            activation.code,
+            activation.a,
+            activation.b,
+            narrow,
+            parts,
         )
     if narrow:
         return dot_products(c, a, b, start, m, n, k, activation, y)

@@ -3,7 +3,7 @@
 from numba import njit, types
 from numba.extending import overload
 
-from fastfc.kernels.activations import IDENTITY
+from fastfc.kernels.activations import NONE
 from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
 from fastfc.kernels.gemm import input_product, matrix, transposed, zeros
 from fastfc.kernels.threads import launch, multiplications, small
@@ -22,7 +22,7 @@ def _dense_input_grad(grad_output, weight, out, parts):
     found = status(grad_output, weight, out)
     if found == OK:
         (n, i), c, w, o = out.shape, matrix(out), transposed(matrix(weight)), weight.shape[1]
-        found = input_product(c, matrix(grad_output), w, zeros(c), n, i, o, IDENTITY, c, parts)
+        found = input_product(c, matrix(grad_output), w, zeros(c), n, i, o, NONE, c, parts)
     return found
 
 

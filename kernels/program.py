@@ -6,7 +6,7 @@ prediction, once for training, once for its gradient: in x, in the output, or in
 memory in which everything is counted in numbers per sample.
 
     product       y = f(a W + b)      dz = dy f′(y)   dW = aᵀ dz   db = column sums of dz   da = dz Wᵀ
-    activation    y = f(a)            da = dy f′(y), along rows for softmax
+    activation    y = f(a)            da = dy f′(y) or dy f′(a), along rows for softmax
     add           y = a + b           da = dy         db = dy
     multiply      y = a b             da = dy b       db = dy a
     scale         y = c a             da = c dy
@@ -19,7 +19,7 @@ what several steps contribute to one gradient is added in that order.
 import numpy as np
 from numba import njit, prange, types
 
-from fastfc.kernels.activations import DERIVATIVE, IDENTITY, _activation_backward, _activation_forward
+from fastfc.kernels.activations import DERIVATIVE, IDENTITY, NONE, Activation, _activation_backward, _activation_forward
 from fastfc.kernels.bias_grad import _dense_bias_grad
 from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, keep_alive, kernel, native, overlaps
 from fastfc.kernels.gemm import (
@@ -58,13 +58,15 @@ from fastfc.kernels.simd import (
 from fastfc.kernels.threads import part
 from fastfc.kernels.weight_grad import _dense_weight_grad
 
-COLUMNS = 14
+COLUMNS = 17
 # columns of the header
 STEPS, INPUTS, OUTPUTS, PARAMETERS, PREDICT_SPACE, TRAIN_SPACE = range(6)
-# columns of a step; WEIGHT and BIAS are places in the vector of parameters, ADD_ tells to add to a gradient. DERIVE_A
-# is the activation that made a, if its derivative is done with the gradient of a: the step that made a is DERIVED
-OP, CODE, A, B, Y, WEIGHT, BIAS, FIRST_COLUMN, FACTOR = range(9)
-ADD_A, ADD_B, ADD_PARAMETERS, DERIVE_A, DERIVED = range(9, COLUMNS)
+# columns of a step; WEIGHT and BIAS are places in the vector of parameters, FACTOR and FACTOR_2 bits of the numbers in
+# its formula, ADD_ tells to add to a gradient. DERIVE_A is the step that made a, if the derivative of its activation
+# is done with the gradient of a: that step is DERIVED. If a derivative is OF_INPUT, training keeps what the product
+# gives, and the activation is a step of its own; in a prediction that is IN_PRODUCT
+OP, CODE, A, B, Y, WEIGHT, BIAS, FIRST_COLUMN, FACTOR, FACTOR_2 = range(10)
+ADD_A, ADD_B, ADD_PARAMETERS, DERIVE_A, DERIVED, OF_INPUT, IN_PRODUCT = range(10, COLUMNS)
 PRODUCT, ACTIVATION, ADD, MULTIPLY, SCALE, PLACE = range(6)
 # columns of a value: its width; and for each of the three purposes where it is, and from which number per sample on
 WIDTH = 0
@@ -163,6 +165,22 @@ def gate(n, columns, a, b, factor, y, add):
 
 
 @njit
+def number(program, s, column):
+    """A number in the formula of a step."""
+    return np.int64(program[s, column]).view(np.float64)
+
+
+@njit
+def activation_of(program, s):
+    return Activation(program[s, CODE], number(program, s, FACTOR), number(program, s, FACTOR_2))
+
+
+@njit
+def derivative(f):
+    return Activation(f.code + DERIVATIVE, f.a, f.b)
+
+
+@njit
 def gather(count, columns, order, source, target):
     """target[r] = source[order[r]] for r < count."""
     size = itemsize(target.data)
@@ -213,24 +231,23 @@ def run_forward(params, program, x, output, space, n, purpose, parts, least):
             i = program[program[s, A], WIDTH]
             weight = dense(i, o, at(params, program[s, WEIGHT] * size))
             bias = Matrix(at(params, program[s, BIAS] * size), 0, size)
-            found = forward_product(y, a, weight, bias, n, o, i, program[s, CODE], pay(parts, least, n * i * o))
+            f = activation_of(program, s)
+            if program[s, OF_INPUT] and purpose == TRAINING:
+                f = NONE
+            found = forward_product(y, a, weight, bias, n, o, i, f, pay(parts, least, n * i * o))
         elif op == ACTIVATION:
-            found = _activation_forward(view(a, n, o), view(y, n, o), program[s, CODE])
+            f = activation_of(program, s)
+            if not (program[s, IN_PRODUCT] and purpose == PREDICTING):
+                found = _activation_forward(view(a, n, o), view(y, n, o), f.code, f.a, f.b)
         elif op == MULTIPLY:
             gate(n, o, a, b, 1.0, y, False)
         else:
-            gate(n, o, a, ones, factor(program, s), y, False)
+            gate(n, o, a, ones, number(program, s, FACTOR), y, False)
             if op == ADD:
                 gate(n, o, b, ones, 1.0, y, True)
         if found != OK:
             return found
     return OK
-
-
-@njit
-def factor(program, s):
-    """The constant c of a step."""
-    return np.int64(program[s, FACTOR]).view(np.float64)
 
 
 @native(
@@ -251,7 +268,7 @@ def run_backward(params, grads, program, x, output, grad_x, grad_output, space, 
     size = itemsize(params)
     ones = Matrix(one(params), 0, 0)
     for s in range(program[0, STEPS], 0, -1):
-        op, code, found = program[s, OP], program[s, CODE], OK
+        op, f, found = program[s, OP], activation_of(program, s), OK
         a, b, y, o = operands(program, s, TRAINING, n, x, output, space)
         grad_a, grad_b, grad_y, _ = operands(program, s, GRADIENT, n, grad_x, grad_output, space)
         a_wanted = input_wanted or program[program[s, A], GRADIENT] != IN_X
@@ -260,8 +277,8 @@ def run_backward(params, grads, program, x, output, grad_x, grad_output, space, 
         if op == PRODUCT:
             i, add = program[program[s, A], WIDTH], program[s, ADD_PARAMETERS]
             dz = view(grad_y, n, o)
-            if code != IDENTITY and not program[s, DERIVED]:
-                found = _activation_backward(view(y, n, o), dz, dz, code)
+            if f.code != IDENTITY and not program[s, DERIVED] and not program[s, OF_INPUT]:
+                found = _activation_backward(view(y, n, o), dz, dz, f.code, f.a, f.b)
             weight_grad = view(dense(i, o, at(grads, program[s, WEIGHT] * size)), i, o)
             some = pay(parts, least, n * i * o)
             found += _dense_weight_grad(view(a, n, i), dz, weight_grad, add, some)
@@ -270,18 +287,22 @@ def run_backward(params, grads, program, x, output, grad_x, grad_output, space, 
             )
             if a_wanted:
                 weight = dense(i, o, at(params, program[s, WEIGHT] * size))
-                start, derive = grad_a if add_a else zeros(grad_a), program[s, DERIVE_A]
-                derive += DERIVATIVE if derive != IDENTITY else 0
-                found += input_product(grad_a, grad_y, transposed(weight), start, n, i, o, derive, a, some)
+                start, derive, maker, kept = grad_a if add_a else zeros(grad_a), NONE, program[s, DERIVE_A], a
+                if maker:
+                    derive = derivative(activation_of(program, maker))
+                if maker and program[maker, OF_INPUT]:
+                    kept = locate(program, program[maker, A], TRAINING, n, x, output, space)
+                found += input_product(grad_a, grad_y, transposed(weight), start, n, i, o, derive, kept, some)
         elif op == ACTIVATION:
             target = grad_y if add_a else grad_a
-            if a_wanted:
-                found = _activation_backward(view(y, n, o), view(grad_y, n, o), view(target, n, o), code)
+            if a_wanted and not program[s, DERIVED]:
+                kept = a if program[s, OF_INPUT] else y
+                found = _activation_backward(view(kept, n, o), view(grad_y, n, o), view(target, n, o), f.code, f.a, f.b)
                 if add_a:
                     gate(n, o, grad_y, ones, 1.0, grad_a, True)
         else:
             if a_wanted:
-                c = factor(program, s)
+                c = number(program, s, FACTOR)
                 gate(n, o, grad_y, b if op == MULTIPLY else ones, c, grad_a, add_a)
             if b_wanted and op in (MULTIPLY, ADD):
                 gate(n, o, grad_y, a if op == MULTIPLY else ones, 1.0, grad_b, add_b)
@@ -430,7 +451,7 @@ def run_gradient(params, grads, program, x, target, labels, space, n, loss, part
     grad_output, output, _, _ = kept(program, n, space)
     found, value = run_forward(params, program, x, output, space, n, TRAINING, parts, least), 0.0
     if found == OK:
-        losses = one_loss(loss, 0.0, 0.0, 1.0, 0.0)
+        losses = one_loss(loss, 0.0, 0.0, 1.0)
         found, value = evaluate_one(view(output, n, o), view(target, n, o), labels, view(grad_output, n, o), losses)
         keep_alive(losses)
     if found == OK:

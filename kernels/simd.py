@@ -505,6 +505,28 @@ def emit_power_of_two(builder, shifted):
     return builder.bitcast(builder.shl(n, ir.Constant(ints, [mantissa] * vector.count)), vector)
 
 
+def float_bits(builder, a):
+    """A vector's bits as integers, how many of them are the mantissa, and the bits of √½."""
+    single = isinstance(a.type.element, ir.FloatType)
+    ints = ir.VectorType(ir.IntType(32 if single else 64), a.type.count)
+    root = 0x3F3504F3 if single else 0x3FE6A09E667F3BCD
+    constant = lambda value: ir.Constant(ints, [value] * a.type.count)
+    return builder.bitcast(a, ints), constant(23 if single else 52), constant(root)
+
+
+def emit_binary_exponent(builder, a):
+    """The integer k with 2ᵏ √½ <= a < 2ᵏ √2, for normal a > 0."""
+    bits, mantissa, root = float_bits(builder, a)
+    return builder.sitofp(builder.ashr(builder.sub(bits, root), mantissa), a.type)
+
+
+def emit_significand(builder, a):
+    """a / 2ᵏ, see emit_binary_exponent."""
+    bits, mantissa, root = float_bits(builder, a)
+    k = builder.ashr(builder.sub(bits, root), mantissa)
+    return builder.bitcast(builder.sub(bits, builder.shl(k, mantissa)), a.type)
+
+
 fma = elementwise(fma_value, 3)
 where_less = elementwise(emit_where_less, 4)
 where_less_equal = elementwise(emit_where_less_equal, 4)
@@ -512,6 +534,8 @@ copysign = elementwise(emit_copysign, 2)
 absolute = elementwise(emit_abs, 1)
 power_of_two = elementwise(emit_power_of_two, 1)
 square_root = elementwise(emit_sqrt, 1)
+binary_exponent = elementwise(emit_binary_exponent, 1)
+significand = elementwise(emit_significand, 1)
 
 for symbol, emit in (
     (operator.add, lambda builder, a, b: builder.fadd(a, b)),
@@ -878,9 +902,13 @@ def cell_value(builder, name):
 
 def call_through_cell(context, builder, name, signature, args):
     """Call the Numba function whose address stands in the cell `name`."""
+    return call_function(context, builder, cell_value(builder, name), signature, args)
+
+
+def call_function(context, builder, address, signature, args):
     convention = context.call_conv
     kind = convention.get_function_type(signature.return_type, signature.args)
-    function = builder.inttoptr(cell_value(builder, name), kind.as_pointer())
+    function = builder.inttoptr(address, kind.as_pointer())
     status, result = convention.call_function(builder, function, signature.return_type, signature.args, args)
     with cgutils.if_unlikely(builder, status.is_error):
         convention.return_status_propagate(builder, status)
@@ -897,3 +925,19 @@ def call_address(typingctx, address, arguments):
         return builder.call(builder.inttoptr(args[0], kind.as_pointer()), values)
 
     return types.float64(types.int64, arguments), codegen
+
+
+@intrinsic
+def call_at(typingctx, place, x, g, out, count):
+    """Call the Numba function (x, g, out, count) -> int64 whose address stands at a place in memory.
+
+    The place is given by the bits of a float64, and has two addresses: for float32 and for float64.
+    """
+    signature = types.int64(x, g, out, types.int64)
+
+    def codegen(context, builder, outer, args):
+        addresses = builder.inttoptr(builder.bitcast(args[0], I64), I64.as_pointer())
+        address = builder.load(builder.gep(addresses, [ir.Constant(I64, int(x.dtype == types.float64))]))
+        return call_function(context, builder, address, signature, args[1:])
+
+    return types.int64(types.float64, *signature.args), codegen

@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit, prange, types
 from numba.extending import overload
 
-from fastfc.kernels.activations import IDENTITY
+from fastfc.kernels.activations import NONE
 from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, native, overlaps
 from fastfc.kernels.gemm import (
     CHUNK,
@@ -35,7 +35,7 @@ def status(x, grad_output, out):
 @njit
 def sums(c, a, b, start, i, o, n, parts):
     """C = start + A B over at most CHUNK rows of the batch; a single element as a dot product."""
-    return spread(c, a, b, start, i, o, n, IDENTITY, c, i * o == 1, parts)
+    return spread(c, a, b, start, i, o, n, NONE, c, i * o == 1, parts)
 
 
 @native(
