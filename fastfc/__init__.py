@@ -12,8 +12,9 @@ from . import kernels, metrics, nopython, reference
 from .activations import (
     CELU,
     ELU,
-    Elementwise,
     GELU,
+    SELU,
+    Elementwise,
     Hardsigmoid,
     Hardswish,
     Hardtanh,
@@ -24,9 +25,8 @@ from .activations import (
     Mish,
     ReLU,
     ReLU6,
-    SELU,
-    SiLU,
     Sigmoid,
+    SiLU,
     Softmax,
     Softplus,
     Softsign,
@@ -74,10 +74,10 @@ from .losses import (
     QuantileLoss,
     SmoothL1Loss,
 )
-from .metrics import Accuracy, F1, TopK
+from .metrics import F1, Accuracy, TopK
 from .network import MLP, Sequential
 from .norms import BatchNorm1d, LayerNorm, RMSNorm
-from .optimizers import Adagrad, Adam, AdamW, Lion, NAdam, RMSprop, SGD
+from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
 from .schedules import (
     CosineAnnealingLR,
     CosineAnnealingWarmRestarts,
@@ -91,6 +91,14 @@ from .schedules import (
 from .standardize import Standardize
 
 __all__ = [
+    "CELU",
+    "ELU",
+    "F1",
+    "GELU",
+    "LBFGS",
+    "MLP",
+    "SELU",
+    "SGD",
     "Accuracy",
     "Adagrad",
     "Adam",
@@ -98,7 +106,6 @@ __all__ = [
     "BCELoss",
     "BCEWithLogitsLoss",
     "BatchNorm1d",
-    "CELU",
     "Callback",
     "Constant",
     "CosineAnnealingLR",
@@ -106,13 +113,10 @@ __all__ = [
     "CrossEntropyLoss",
     "CustomLoss",
     "Dropout",
-    "ELU",
     "EarlyStopping",
     "Elementwise",
     "Embedding",
     "ExponentialLR",
-    "F1",
-    "GELU",
     "GaussianNLLLoss",
     "Graph",
     "Hardsigmoid",
@@ -127,7 +131,6 @@ __all__ = [
     "KaimingNormal",
     "KaimingUniform",
     "L1Loss",
-    "LBFGS",
     "LayerNorm",
     "LeCunNormal",
     "LeCunUniform",
@@ -138,7 +141,6 @@ __all__ = [
     "Lion",
     "LogSigmoid",
     "LogSoftmax",
-    "MLP",
     "MSELoss",
     "Mish",
     "MultiLoss",
@@ -156,8 +158,6 @@ __all__ = [
     "ReLU",
     "ReLU6",
     "ReduceLROnPlateau",
-    "SELU",
-    "SGD",
     "Sequential",
     "SiLU",
     "Sigmoid",

@@ -6,7 +6,7 @@ from numbers import Real
 from typing import Any
 
 from .checks import positive_number
-from .kernels import elementwise
+from .kernels import custom
 from .kernels.activations import Activation as Numbers
 from .kernels.activations import named
 from .layers import Layer
@@ -500,7 +500,7 @@ class Elementwise(Activation):
         self._numbers()
 
     def _numbers(self) -> Numbers:
-        return elementwise.activation(self.function, self.derivative)
+        return custom.activation(self.function, self.derivative)
 
     def __repr__(self) -> str:
         return f"Elementwise({self.function.__name__}, {self.derivative.__name__})"

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from .checks import FLOATS, as_floats, as_real, positive_number
 from .kernels import custom
 from .kernels import losses as native
+from .kernels.edge import DTYPES
 
 NO_LABELS = np.zeros(0, np.int64)
 NO_TARGETS = {dtype: np.zeros((0, 0), dtype) for dtype in FLOATS}
@@ -622,7 +623,7 @@ class KLDivLoss(Loss):
     >>> import numpy as np, fastfc as fc
     >>> value, grad = fc.KLDivLoss(reduction="batchmean")(np.log([[0.5, 0.5]]), [[1.0, 0.0]])
     >>> print(f"{value:.4f}", grad)
-    0.6931 [[-1. -0.]]
+    0.6931 [[-1.  0.]]
     """
 
     def __init__(self, log_target: bool = False, *, reduction: str = "mean") -> None:
@@ -743,7 +744,7 @@ class CustomLoss(Loss):
         self, value: Callable[..., Any], gradient: Callable[..., Any] | None = None, *, reduction: str = "mean"
     ) -> None:
         self.value, self.gradient = value, gradient
-        owner, kinds = "CustomLoss", custom.DTYPES
+        owner, kinds = "CustomLoss", list(DTYPES.values())
         if gradient is None:
             if reduction != "mean":
                 raise ValueError(f"{owner}: a function of matrices returns a mean; reduction must be 'mean'")

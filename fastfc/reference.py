@@ -184,7 +184,7 @@ def activation_backward(output, grad_output, out, activation):
     out[...] = DERIVATIVES[activation](output, grad_output)
 
 
-def normal(x, eps, axis=-1, centered=True):
+def normalised(x, eps, axis=-1, centered=True):
     """x̂ and 1 / √(σ² + ε), of rows, or of columns with axis 0; not centered: with mean(x²) for σ²."""
     d = x - x.mean(axis=axis, keepdims=True) if centered else x
     factor = 1 / np.sqrt((d**2).mean(axis=axis, keepdims=True) + eps)
@@ -192,20 +192,20 @@ def normal(x, eps, axis=-1, centered=True):
 
 
 def layer_norm(x, weight, bias, eps):
-    return normal(x, eps)[0] * weight + bias
+    return normalised(x, eps)[0] * weight + bias
 
 
 def rms_norm(x, weight, eps):
-    return normal(x, eps, centered=False)[0] * weight
+    return normalised(x, eps, centered=False)[0] * weight
 
 
 def batch_norm(x, weight, bias, eps):
-    return normal(x, eps, axis=0)[0] * weight + bias
+    return normalised(x, eps, axis=0)[0] * weight + bias
 
 
 def norm_backward(x, weight, grad_output, eps, axis=-1, centered=True):
     """dL/dx, dL/dγ and dL/dβ of the norm along this axis."""
-    (h, factor), g = normal(x, eps, axis, centered), weight * grad_output
+    (h, factor), g = normalised(x, eps, axis, centered), weight * grad_output
     first = g.mean(axis=axis, keepdims=True) if centered else 0
     grad_input = factor * (g - first - h * (g * h).mean(axis=axis, keepdims=True))
     return grad_input, (grad_output * h).sum(axis=0), grad_output.sum(axis=0)
@@ -247,22 +247,96 @@ def dropout_mask(shape, p, seed, step, draw):
     return kept.reshape(shape) / (1 - p) if p < 1 else np.zeros(shape)
 
 
+def mean_of(values, gradients, out):
+    """A mean and its gradient, from the losses of elements or rows and the gradient of their sum."""
+    out[...] = gradients / values.size
+    return float(np.mean(values))
+
+
 def mse_loss(prediction, target, out):
     error = prediction - target
-    out[...] = 2 * error / error.size
-    return float(np.mean(error**2))
+    return mean_of(error**2, 2 * error, out)
 
 
-def cross_entropy_loss(logits, target, out):
-    y = np.eye(logits.shape[1])[target] if target.ndim == 1 else target
-    p, z = softmax(logits), logits - logits.max(axis=1, keepdims=True)
-    out[...] = (p * y.sum(axis=1, keepdims=True) - y) / len(logits)
-    return float(np.mean((y * (np.log(np.exp(z).sum(axis=1, keepdims=True)) - z)).sum(axis=1)))
+def l1_loss(prediction, target, out):
+    error = prediction - target
+    return mean_of(np.abs(error), np.sign(error), out)
 
 
-def bce_with_logits_loss(logits, target, out):
-    out[...] = (sigmoid(logits) - target) / logits.size
-    return float(np.mean(np.maximum(logits, 0) - logits * target + np.log1p(np.exp(-np.abs(logits)))))
+def huber_loss(prediction, target, out, delta=1.0):
+    error = prediction - target
+    size = np.abs(error)
+    values = np.where(size <= delta, error**2 / 2, delta * (size - delta / 2))
+    return mean_of(values, np.clip(error, -delta, delta), out)
+
+
+def smooth_l1_loss(prediction, target, out, beta=1.0):
+    value = huber_loss(prediction, target, out, beta)
+    out /= beta
+    return value / beta
+
+
+def quantile_loss(prediction, target, out, quantile=0.5):
+    error = target - prediction
+    return mean_of(
+        np.maximum(quantile * error, (quantile - 1) * error),
+        np.where(error > 0, -quantile, np.where(error < 0, 1 - quantile, 0)),
+        out,
+    )
+
+
+def poisson_nll_loss(prediction, target, out, log_input=True, full=False, eps=1e-8):
+    p, t = prediction, target
+    values, gradients = (
+        (np.exp(p) - t * p, np.exp(p) - t) if log_input else (p - t * np.log(p + eps), 1 - t / (p + eps))
+    )
+    large = np.maximum(t, 1)
+    stirling = np.where(t > 1, t * np.log(large) - t + np.log(2 * np.pi * large) / 2, 0) if full else 0
+    return mean_of(values + stirling, gradients, out)
+
+
+def kl_div_loss(prediction, target, out, log_target=False):
+    t, log_t = (np.exp(target), target) if log_target else (target, np.log(np.where(target == 0, 1, target)))
+    return mean_of(t * (log_t - prediction), -t, out)
+
+
+def bce_loss(prediction, target, out):
+    p, t = prediction, target
+    with np.errstate(divide="ignore"):
+        values = -t * np.maximum(np.log(p), -100) - (1 - t) * np.maximum(np.log1p(-p), -100)
+    return mean_of(values, (p - t) / np.maximum(p * (1 - p), 1e-12), out)
+
+
+def bce_with_logits_loss(prediction, target, out):
+    z = prediction
+    return mean_of(np.maximum(z, 0) - z * target + np.log1p(np.exp(-np.abs(z))), sigmoid(z) - target, out)
+
+
+def gaussian_nll_loss(prediction, target, out, full=False, eps=1e-6):
+    p, v = np.split(prediction, 2, axis=1)
+    error, v = p - target, np.maximum(v, eps)
+    values = (np.log(v) + error**2 / v + (np.log(2 * np.pi) if full else 0)) / 2
+    return mean_of(values, np.hstack([error / v, (1 / v - (error / v) ** 2) / 2]), out)
+
+
+def cross_entropy_loss(prediction, target, out):
+    y = np.eye(prediction.shape[1])[target] if target.ndim == 1 else target
+    p, z = softmax(prediction), prediction - prediction.max(axis=1, keepdims=True)
+    values = (y * (np.log(np.exp(z).sum(axis=1, keepdims=True)) - z)).sum(axis=1)
+    return mean_of(values, p * y.sum(axis=1, keepdims=True) - y, out)
+
+
+def nll_loss(prediction, target, out):
+    y = np.eye(prediction.shape[1])[target]
+    return mean_of(-(y * prediction).sum(axis=1), -y, out)
+
+
+def multi_margin_loss(prediction, target, out, p=1, margin=1.0):
+    y, rows = np.eye(prediction.shape[1]), np.arange(len(prediction))
+    excess = np.maximum(margin - prediction[rows, target, None] + prediction, 0) * (1 - y[target])
+    slope = p * excess ** (p - 1) * (excess > 0)
+    values = (excess**p).sum(axis=1) / prediction.shape[1]
+    return mean_of(values, (slope - y[target] * slope.sum(axis=1, keepdims=True)) / prediction.shape[1], out)
 
 
 def sgd(params, grads, velocity, lr, momentum, weight_decay):

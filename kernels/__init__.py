@@ -4,13 +4,28 @@ from fastfc.kernels.activations import activation_backward, activation_forward, 
 from fastfc.kernels.bias_grad import dense_add_bias_grad, dense_bias_grad
 from fastfc.kernels.forward import dense_forward
 from fastfc.kernels.input_grad import dense_input_grad
-from fastfc.kernels.losses import bce_with_logits_loss, cross_entropy_loss, mse_loss
+from fastfc.kernels.losses import (
+    bce_loss,
+    bce_with_logits_loss,
+    cross_entropy_loss,
+    gaussian_nll_loss,
+    huber_loss,
+    kl_div_loss,
+    l1_loss,
+    mse_loss,
+    multi_margin_loss,
+    nll_loss,
+    poisson_nll_loss,
+    quantile_loss,
+    smooth_l1_loss,
+)
 from fastfc.kernels.optimizers import sgd
 from fastfc.kernels.weight_grad import dense_add_weight_grad, dense_weight_grad
 
 __all__ = [
     "activation_backward",
     "activation_forward",
+    "bce_loss",
     "bce_with_logits_loss",
     "cross_entropy_loss",
     "dense_add_bias_grad",
@@ -22,9 +37,18 @@ __all__ = [
     "erf",
     "exp",
     "expm1",
+    "gaussian_nll_loss",
+    "huber_loss",
+    "kl_div_loss",
+    "l1_loss",
     "log",
     "log1p",
     "mse_loss",
+    "multi_margin_loss",
+    "nll_loss",
+    "poisson_nll_loss",
+    "quantile_loss",
     "sgd",
+    "smooth_l1_loss",
     "tanh",
 ]

@@ -29,7 +29,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload, register_jitable
 
-from fastfc.kernels.activations import as_rows, exp_vector, softmax_row, sum_lanes
+from fastfc.kernels.activations import as_rows, softmax_row, sum_lanes
 from fastfc.kernels.edge import (
     BAD_LABEL,
     BAD_PREDICTION,
@@ -43,15 +43,14 @@ from fastfc.kernels.edge import (
     native,
     overlaps,
 )
+from fastfc.kernels.functions import exp_vector, log1p_finite, log1p_vector, log_vector
 from fastfc.kernels.gemm import Matrix, copy_matrix, element, matrix
 from fastfc.kernels.simd import (
     absolute,
     allocate,
     at,
     call_address,
-    call_intrinsic,
     copysign,
-    elementwise,
     fma,
     is_null,
     itemsize,
@@ -62,7 +61,6 @@ from fastfc.kernels.simd import (
     splat,
     stack,
     store_first,
-    suffix,
     view,
     where_less,
     where_less_equal,
@@ -85,15 +83,6 @@ LOG_2PI = 1.8378770664093453
 
 RESULT = types.Tuple((types.int64, types.float64))
 RESULTS = types.Tuple((types.int64, types.float64, types.float64))
-
-log_vector = elementwise(lambda builder, a: call_intrinsic(builder, f"log.{suffix(a.type)}", a.type, a), 1)
-
-
-@njit
-def log1p_vector(x):
-    u = x + 1.0
-    return log_vector(u) + (x - (u - 1.0)) / u
-
 
 # A rule of registers takes the sum so far, p, t, v if it has one, w, and the numbers a and b of the table that it
 # needs. It returns the new sum and the gradient.
@@ -135,7 +124,7 @@ def bce_with_logits_rule(total, p, t, v, w):
     positive = v * t
     m = fma(v - 1.0, t, 1.0)
     slope = where_less(p, 0.0, positive, 1.0 - t)  # of the loss where |p| is large
-    value = fma(m, log1p_vector(e), absolute(p) * slope)
+    value = fma(m, log1p_finite(e), absolute(p) * slope)
     return fma(value, w, total), where_less(p, 0.0, e, 1.0) / (e + 1.0) * m - positive
 
 
@@ -394,7 +383,7 @@ def multi_margin_row(count, z, label, out, scale, margin, squared):
             store_first(here, g * scale, some)
             slope = slope + g
         value, slopes = value + np.float64(sum_lanes(total, z)), slopes + np.float64(sum_lanes(slope, z))
-    write(at(out, label * size), -slopes * scale)
+    write(at(out, label * size), 0.0 - slopes * scale)
     return value
 
 
@@ -597,10 +586,10 @@ def loss(prediction, target, labels, weights, losses, values, out):
 
 
 @njit
-def one_loss(code, a, b, c, reduction):
-    """A table of one loss, for all columns."""
+def one_loss(code, a, b, c):
+    """A table of one loss, for all columns, reduced to its mean."""
     losses = np.zeros((1, VECTOR))
-    losses[0, CODE], losses[0, WEIGHT], losses[0, REDUCTION] = code, 1.0, reduction
+    losses[0, CODE], losses[0, WEIGHT], losses[0, REDUCTION] = code, 1.0, MEAN
     losses[0, CLASSES] = code in (CROSS_ENTROPY, NLL, MULTI_MARGIN)
     losses[0, A], losses[0, B], losses[0, C] = a, b, c
     return losses
@@ -613,25 +602,25 @@ def evaluate_one(prediction, target, labels, out, losses):
     return status, value
 
 
-@kernel("prediction[n, o], target[n, o] -> out[n, o]", types.int64, *[types.float64] * 4, result=RESULT)
-def loss_of_numbers(prediction, target, out, code, a, b, c, reduction):
+@kernel("prediction[n, o], target[n, o] -> out[n, o]", types.int64, *[types.float64] * 3, result=RESULT)
+def loss_of_numbers(prediction, target, out, code, a, b, c):
     if target.shape != prediction.shape:
         return BAD_SHAPE, 0.0
-    return evaluate_one(prediction, target, np.empty(0, np.int64), out, one_loss(code, a, b, c, reduction))
+    return evaluate_one(prediction, target, np.empty(0, np.int64), out, one_loss(code, a, b, c))
 
 
 @kernel("prediction[n, o], target[n, k] -> out[n, o]", types.float64, types.float64, result=RESULT)
 def loss_of_variances(prediction, target, out, a, b):
     if 2 * target.shape[1] != prediction.shape[1]:
         return BAD_SHAPE, 0.0
-    return evaluate_one(prediction, target, np.empty(0, np.int64), out, one_loss(GAUSSIAN, a, b, 0.0, MEAN))
+    return evaluate_one(prediction, target, np.empty(0, np.int64), out, one_loss(GAUSSIAN, a, b, 0.0))
 
 
 @kernel("prediction[n, c], target:int64[n] -> out[n, c]", types.int64, *[types.float64] * 3, result=RESULT)
 def loss_of_classes(prediction, target, out, code, a, b, c):
     if target.shape[0] != prediction.shape[0]:
         return BAD_SHAPE, 0.0
-    return evaluate_one(prediction, prediction, target, out, one_loss(code, a, b, c, MEAN))
+    return evaluate_one(prediction, prediction, target, out, one_loss(code, a, b, c))
 
 
 def call(name, kernel, *arguments):
@@ -650,13 +639,13 @@ def checked(result):
 
 
 def of_numbers(name, prediction, target, out, code, a, b, c):
-    return call(name, loss_of_numbers, as_rows(prediction), as_rows(target), as_rows(out), code, a, b, c, 0.0)
+    return call(name, loss_of_numbers, as_rows(prediction), as_rows(target), as_rows(out), code, a, b, c)
 
 
 @overload(of_numbers)
 def nopython_of_numbers(name, prediction, target, out, code, a, b, c):
     def run(name, prediction, target, out, code, a, b, c):
-        return checked(loss_of_numbers(as_rows(prediction), as_rows(target), as_rows(out), code, a, b, c, 0.0))
+        return checked(loss_of_numbers(as_rows(prediction), as_rows(target), as_rows(out), code, a, b, c))
 
     return run
 
@@ -669,6 +658,18 @@ def of_classes(name, prediction, target, out, code, a, b, c):
 def nopython_of_classes(name, prediction, target, out, code, a, b, c):
     def run(name, prediction, target, out, code, a, b, c):
         return checked(loss_of_classes(prediction, target, out, code, a, b, c))
+
+    return run
+
+
+def of_variances(name, prediction, target, out, a, b):
+    return call(name, loss_of_variances, prediction, target, out, a, b)
+
+
+@overload(of_variances)
+def nopython_of_variances(name, prediction, target, out, a, b):
+    def run(name, prediction, target, out, a, b):
+        return checked(loss_of_variances(prediction, target, out, a, b))
 
     return run
 
@@ -695,6 +696,71 @@ def mse_loss(prediction, target, out):
     (2.5, [[1.0, -2.0]])
     """
     return of_numbers("mse_loss", prediction, target, out, MSE, 0.0, 0.0, 0.0)
+
+
+@register_jitable
+def l1_loss(prediction, target, out):
+    """Mean absolute error: L = Σ |prediction − target| / (n o). Arguments as for mse_loss, as in all that follow."""
+    return of_numbers("l1_loss", prediction, target, out, L1, 0.0, 0.0, 0.0)
+
+
+@register_jitable
+def huber_loss(prediction, target, out, delta=1.0):
+    """Mean of e² / 2 for errors |e| ≤ delta, and of delta (|e| − delta / 2) for larger ones; delta > 0."""
+    return of_numbers("huber_loss", prediction, target, out, HUBER, delta, 1.0, 0.0)
+
+
+@register_jitable
+def smooth_l1_loss(prediction, target, out, beta=1.0):
+    """huber_loss by beta, divided by beta; beta > 0."""
+    return of_numbers("smooth_l1_loss", prediction, target, out, HUBER, beta, beta, 0.0)
+
+
+@register_jitable
+def quantile_loss(prediction, target, out, quantile=0.5):
+    """Mean of quantile e for errors e = target − prediction > 0, and of (quantile − 1) e for others."""
+    return of_numbers("quantile_loss", prediction, target, out, QUANTILE, 0.0, 0.0, quantile)
+
+
+@register_jitable
+def poisson_nll_loss(prediction, target, out, log_input=True, full=False, eps=1e-8):
+    """Mean of e^p − t p, or without log_input of p − t log(p + eps); if full, with Stirling's log t! for t > 1."""
+    code = POISSON_LOG if log_input else POISSON
+    return of_numbers("poisson_nll_loss", prediction, target, out, code, eps, 1.0 if full else 0.0, 0.0)
+
+
+@register_jitable
+def kl_div_loss(prediction, target, out, log_target=False):
+    """Mean over all elements of t (log t − p) for log-probabilities p, or of eᵗ (t − p) if t are logarithms too."""
+    code = KL_LOG if log_target else KL
+    return of_numbers("kl_div_loss", prediction, target, out, code, 0.0, 0.0, 0.0)
+
+
+@register_jitable
+def bce_loss(prediction, target, out):
+    """Binary cross entropy of probabilities in [0, 1]; logarithms are at least −100."""
+    return of_numbers("bce_loss", prediction, target, out, BCE, 0.0, 0.0, 0.0)
+
+
+@register_jitable
+def gaussian_nll_loss(prediction, target, out, full=False, eps=1e-6):
+    """Mean of (log v + (p − t)² / v) / 2; the prediction (n, 2 k) has k columns of p, then k of v ≥ 0; target (n, k).
+
+    v is at least eps; if full, with log(2 π) / 2.
+    """
+    return of_variances("gaussian_nll_loss", prediction, target, out, eps, LOG_2PI if full else 0.0)
+
+
+@register_jitable
+def nll_loss(prediction, target, out):
+    """Mean over rows of −prediction at the row's class; target (n,) integers. Class −100 is ignored."""
+    return of_classes("nll_loss", prediction, target, out, NLL, 0.0, 0.0, -100.0)
+
+
+@register_jitable
+def multi_margin_loss(prediction, target, out, p=1, margin=1.0):
+    """Mean over rows of Σ max(0, margin − z_y + z_j)ᵖ / c over the classes j ≠ y; target (n,) integers, p 1 or 2."""
+    return of_classes("multi_margin_loss", prediction, target, out, MULTI_MARGIN, margin, float(p), NO_CLASS)
 
 
 @register_jitable

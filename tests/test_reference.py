@@ -22,9 +22,7 @@ KERNELS = [
     "activation_backward",
     "exp",
     "tanh",
-    "mse_loss",
-    "cross_entropy_loss",
-    "bce_with_logits_loss",
+    *(name for name in kernels.__all__ if name.endswith("_loss")),
     "sgd",
 ]
 
