@@ -171,3 +171,10 @@ def test_what_a_demo_on_data_is_asked_for(monkeypatch):
     assert main(["demo", "--data", "digits"]) == 0
     assert main(["demo", "--data", "wine", "--epochs", "3", "--seed", "7"]) == 0
     assert calls == [("digits", None, 0, None), ("wine", 3, 7, None)]
+
+
+def test_the_plain_demo_has_30_epochs(monkeypatch):
+    calls = []
+    monkeypatch.setattr(cli, "environment", lambda threads: os.environ)
+    monkeypatch.setattr("fastfc.demo.demo", lambda *args: calls.append(args))
+    assert main(["demo"]) == 0 and calls == [(30, 0, None)]
