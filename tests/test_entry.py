@@ -7,10 +7,11 @@ import threading
 import numpy as np
 import pytest
 
+import fastfc as fc
 from fastfc import kernels
 from fastfc.kernels.bias_grad import _dense_bias_grad
 from fastfc.kernels.entry import builtin
-from fastfc.kernels.losses import _mse_loss
+from fastfc.kernels.losses import loss
 from fastfc.kernels.optimizers import _sgd
 
 
@@ -103,11 +104,12 @@ def test_calls_keep_no_references():
     lr = 0.5
     kernels.mse_loss(x, grads, out)
     kernels.sgd(x[0], grads[0], velocity[0], lr, 0.0, 0.0)
-    flat = x[0], grads[0], velocity[0]
+    flat, none, labels = (x[0], grads[0], velocity[0]), np.zeros(0, np.float32), np.zeros(0, int)
+    [table] = fc.MSELoss()._handle
     watched = [x, grads, out, *flat, lr, None]
     before = [sys.getrefcount(thing) for thing in watched]
     for _ in range(100):
-        _mse_loss.call(x, grads, out)
+        loss.call(x, grads, labels, none, table, none, out)
         _sgd.call(flat[1], flat[0], flat[2], lr, 0.0, 0.0)
     after = [sys.getrefcount(thing) for thing in watched]
     assert np.abs(np.subtract(after, before)).max() < 10

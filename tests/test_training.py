@@ -1,5 +1,6 @@
 import io
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -279,3 +280,154 @@ def test_other_arrays_take_the_long_way():
         with pytest.raises(ValueError):
             net.train_step(x, y, MSE, optimizer)
     assert net.train_step(X.astype(np.float32), Y, MSE, optimizer) > 0
+
+
+def test_weights_of_samples_are_repetitions():
+    counts = np.arange(25) % 3
+    net, twin = net_for(), net_for()
+    history = fit(net, sample_weight=counts, batch_size=25, shuffle=False)
+    other = fit(twin, np.repeat(X, counts, axis=0), np.repeat(Y, counts, axis=0), batch_size=25, shuffle=False)
+    assert_allclose(net.params, twin.params, rtol=1e-12)
+    assert_allclose(history.loss, other.loss, rtol=1e-13)
+    value = net.evaluate(X, Y, MSE, sample_weight=counts)
+    assert_allclose(value, net.evaluate(np.repeat(X, counts, axis=0), np.repeat(Y, counts, axis=0), MSE), rtol=1e-13)
+
+
+def test_train_step_takes_weights_too():
+    weights, net, twin = np.linspace(0, 2, 25), net_for(), net_for()
+    optimizer, other = fc.SGD(0.05), fc.SGD(0.05)
+    for given in (None, weights, None, weights):
+        net.train_step(X, Y, MSE, optimizer, given)
+        _, grad = MSE(twin.forward(X), Y, given)
+        twin.backward(grad)
+        other.step(twin)
+    assert_allclose(net.params, twin.params, rtol=1e-13)
+
+
+@pytest.mark.parametrize("class_weight", ["balanced", {0: 2.0, 1: 0.5}, [2.0, 0.5]])
+def test_weights_of_classes(class_weight):
+    net, twin = net_for(2), net_for(2)
+    fit(net, y=LABELS, loss=CROSS_ENTROPY, class_weight=class_weight, batch_size=25)
+    table = 25 / (2 * np.bincount(LABELS)) if class_weight == "balanced" else np.array([2.0, 0.5])
+    fit(twin, y=LABELS, loss=fc.CrossEntropyLoss(weight=table), batch_size=25)
+    assert_allclose(net.params, twin.params, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "options, error, message",
+    [
+        ({"class_weight": {0: 1.0}}, ValueError, "class_weight has no weight for class 1"),
+        ({"class_weight": "even"}, ValueError, "class_weight must be 'balanced'"),
+        ({"sample_weight": np.ones(24)}, ValueError, r"\(24,\)"),
+        ({"sample_weight": -np.ones(25)}, ValueError, "negative"),
+        ({"accumulate": 0}, ValueError, "accumulate must be at least 1"),
+        ({"validation_split": 1.0}, ValueError, "both parts need at least one"),
+        ({"validation_split": -0.1}, ValueError, "validation_split"),
+        ({"metrics": ["accurate"]}, ValueError, "unknown metric 'accurate'"),
+    ],
+)
+def test_bad_options_of_fit_change_nothing(options, error, message):
+    net = net_for(2)
+    before = net.params.copy()
+    with pytest.raises(error, match=message):
+        fit(net, y=LABELS, loss=CROSS_ENTROPY, **options)
+    assert_array_equal(net.params, before)
+
+
+def test_class_weights_need_classes():
+    with pytest.raises(ValueError, match="class_weight needs classes as targets"):
+        fit(net_for(), class_weight="balanced")
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_gradients_add_up(shuffle):
+    """24 samples in batches of 4: three at a time are batches of 12, and the last update has what is left."""
+    net, twin = net_for(), net_for()
+    fit(net, X[:24], Y[:24], batch_size=4, accumulate=3, shuffle=shuffle)
+    fit(twin, X[:24], Y[:24], batch_size=12, shuffle=shuffle)
+    assert_allclose(net.params, twin.params, rtol=1e-12)
+    optimizer = fc.SGD(0.05)
+    fit(net, X[:20], Y[:20], batch_size=4, accumulate=3, optimizer=optimizer, epochs=1)
+    assert optimizer.count[0] == 2
+
+
+def test_the_last_samples_are_for_validation():
+    net, twin = net_for(), net_for()
+    history = fit(net, validation_split=0.2, metrics=["mae"])
+    other = fit(twin, X[:20], Y[:20], validation_data=(X[20:], Y[20:]), metrics=["mae"])
+    assert_array_equal(net.params, twin.params)
+    assert_array_equal(history["val_loss"], other["val_loss"])
+    assert_array_equal(history["val_mae"], other["val_mae"])
+
+
+def test_metrics():
+    net = net_for(2)
+    history = fit(net, y=LABELS, loss=CROSS_ENTROPY, metrics=["accuracy", lambda t, p: float(len(p))])
+    found = net.evaluate(X, LABELS, CROSS_ENTROPY, metrics=["accuracy"])
+    assert history["accuracy"][-1] == found["accuracy"] == np.mean(net.predict(X).argmax(axis=1) == LABELS)
+    assert found["loss"] == net.evaluate(X, LABELS, CROSS_ENTROPY)
+    assert history["<lambda>"].tolist() == [25, 25, 25]
+
+
+def test_fit_goes_on_where_it_stopped():
+    net, twin, third = net_for(), net_for(), net_for()
+    schedule = lambda: fc.StepLR(2, gamma=0.5, unit="epoch")
+    optimizer, other = fc.Adam(0.05, schedule=schedule()), fc.Adam(0.05, schedule=schedule())
+    whole = fit(net, optimizer=optimizer, epochs=6)
+    first = fit(twin, optimizer=other, epochs=2)
+    third, fourth = pickle.loads(pickle.dumps((twin, other)))
+    second = fit(twin, optimizer=other, epochs=4)
+    fit(third, optimizer=fourth, epochs=4)
+    assert_array_equal(net.params, twin.params)
+    assert_array_equal(net.params, third.params)
+    assert first.loss + second.loss == whole.loss
+    assert second["epoch"].tolist() == [3, 4, 5, 6]
+    assert second["lr"].tolist() == whole["lr"].tolist()[2:] == [0.025, 0.025, 0.0125, 0.0125]
+
+
+def test_a_diverging_run_ends_at_the_last_good_epoch():
+    net, optimizer = net_for(), fc.SGD(0.05, momentum=0.9)
+    fit(net, optimizer=optimizer, epochs=2)
+    params, state, count = net.params.copy(), optimizer.state.copy(), optimizer.count.copy()
+    optimizer.lr = 1e300
+    with pytest.raises(
+        FloatingPointError, match=r"in update \d of epoch 3 the loss became (inf|nan); .* in \d\.(we|bi)"
+    ):
+        fit(net, optimizer=optimizer, epochs=2)
+    for array, before in ((net.params, params), (optimizer.state, state), (optimizer.count, count)):
+        assert_array_equal(array, before)
+    assert optimizer.epochs == 2 and len(net.history) == 0
+
+
+@pytest.mark.parametrize("what", ["x", "y"])
+def test_a_nan_in_the_data_is_named(what):
+    data = {"x": X.copy(), "y": Y.copy()}
+    data[what][11, 0] = np.nan
+    with pytest.raises(FloatingPointError, match=f"fit: {what} is not finite in row 11"):
+        fit(net_for(), **data)
+
+
+def test_several_outputs_with_a_loss_each():
+    x = fc.Input(3)
+    hidden = fc.Tanh()(fc.Linear(3, 4, seed=0, dtype=np.float64)(x))
+    net = fc.Graph(
+        x, [fc.Linear(4, 2, seed=1, dtype=np.float64)(hidden), fc.Linear(4, 1, seed=2, dtype=np.float64)(hidden)]
+    )
+    loss, twin = fc.MultiLoss([CROSS_ENTROPY, MSE], weights=[1.0, 0.5]), pickle.loads(pickle.dumps(net))
+    history = net.fit(X, (LABELS, Y), loss=loss, optimizer=fc.SGD(0.05), epochs=2, batch_size=25, shuffle=False)
+    for expected in history.loss:
+        (first, second), total, grads = twin.forward(X), 0.0, []
+        for part, target, output, weight in ((CROSS_ENTROPY, LABELS, first, 1.0), (MSE, Y, second, 0.5)):
+            value, grad = part(output, target)
+            total += weight * value
+            grads.append(weight * grad)
+        twin.backward(tuple(grads))
+        twin.update_parameters(0.05)
+        assert_allclose(total, expected, rtol=1e-13)
+    assert_allclose(net.params, twin.params, rtol=1e-12)
+    assert_allclose(net.evaluate(X, (LABELS, Y), loss), loss_of(twin, loss), rtol=1e-12)
+
+
+def loss_of(net, loss):
+    first, second = net.predict(X)
+    return CROSS_ENTROPY(first, LABELS)[0] + 0.5 * MSE(second, Y)[0]
