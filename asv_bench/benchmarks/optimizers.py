@@ -1,0 +1,88 @@
+import timeit
+
+import numpy as np
+from numba import njit
+
+import fastfc as fc
+from fastfc.kernels import optimizers as native
+from fastfc.kernels.simd import at, itemsize, load, pointer, store, width
+from fastfc.layers import aligned_zeros
+
+RULES = {
+    "SGD": lambda: fc.SGD(1e-3),
+    "momentum": lambda: fc.SGD(1e-3, momentum=0.9),
+    "Adam": lambda: fc.Adam(),
+    "amsgrad": lambda: fc.Adam(amsgrad=True),
+    "AdamW": lambda: fc.AdamW(),
+    "NAdam": lambda: fc.NAdam(),
+    "RMSprop": lambda: fc.RMSprop(1e-3),
+    "centered": lambda: fc.RMSprop(1e-3, centered=True),
+    "Adagrad": lambda: fc.Adagrad(),
+    "Lion": lambda: fc.Lion(),
+    "Adam, clipped, averaged": lambda: fc.Adam(clip_norm=1.0, average=0.999),
+}
+
+
+def plain_pass(written):
+    """x += g for so many vectors: as many streams of memory as a rule, and nothing to compute."""
+
+    @njit(nogil=True)
+    def run(g, x):
+        source, target, row = pointer(g), pointer(x), x.strides[0]
+        step = width(source) * itemsize(source)
+        for j in range(0, g.size * itemsize(source), step):
+            some, here = load(at(source, j)), at(target, j)
+            store(here, load(here) + some)
+            if written > 1:
+                store(at(here, row), load(at(here, row)) + some)
+            if written > 2:
+                store(at(here, 2 * row), load(at(here, 2 * row)) + some)
+            if written > 3:
+                store(at(here, 3 * row), load(at(here, 3 * row)) + some)
+
+    return run
+
+
+PASSES = {written: plain_pass(written) for written in (1, 2, 3, 4)}
+
+
+class Optimizers:
+    params = (list(RULES), [1000, 10_000_000], ["float32", "float64"])
+    param_names = ("rule", "parameters", "dtype")
+    timeout = 300
+
+    def setup(self, rule, parameters, dtype):
+        self.optimizer = RULES[rule]()
+        rows = self.optimizer._rows
+        self.grads, self.vectors = aligned_zeros(parameters, dtype), np.ones((4, parameters), dtype)
+        self.grads[:] = 1e-3
+        self.params_, self.state = self.vectors[0].copy(), np.zeros((rows, parameters), dtype)
+        self.plain, self.streams = PASSES[1 + self.optimizer._rule_rows], 3 + 2 * self.optimizer._rule_rows
+        self.update()
+        self.plain(self.grads, self.vectors)
+
+    def update(self):
+        o = self.optimizer
+        native.update.call(self.grads, o.hyper, o.segments, self.params_, self.state, o.count, o.code, 1.0)
+
+    def seconds(self, run, parameters):
+        number = max(1, 1_000_000 // parameters)
+        return min(timeit.repeat(run, number=number, repeat=5)) / number
+
+    def time_update(self, rule, parameters, dtype):
+        self.update()
+
+    def track_gigabytes(self, rule, parameters, dtype):
+        return self.streams * self.grads.nbytes / self.seconds(self.update, parameters) / 1e9
+
+    track_gigabytes.unit = "GB/s"
+
+    def track_share(self, rule, parameters, dtype):
+        """Of the speed of a plain pass over as many streams, measured in turn."""
+
+        def plain():
+            self.plain(self.grads, self.vectors)
+
+        return np.median([self.seconds(plain, parameters) / self.seconds(self.update, parameters) for _ in range(7)])
+
+    track_share.unit = "of a plain pass"
