@@ -47,6 +47,7 @@ from fastfc.kernels.functions import (
     maximum,
     minimum,
     normal_vector,
+    sigmoid_and_slope,
     sigmoid_vector,
     softplus_vector,
     tanh_vector,
@@ -336,8 +337,8 @@ def silu_row(z):
 @rowwise_pair
 @njit
 def silu_derivative_row(z, g):
-    s = sigmoid_vector(z)
-    return g * (s * (z * (1.0 - s) + 1.0))
+    s, slope = sigmoid_and_slope(z)
+    return g * fma(z, slope, s)
 
 
 @rowwise
@@ -364,9 +365,8 @@ def gelu_tanh_row(z):
 @njit
 def gelu_tanh_derivative_row(z, g):
     square = z * z
-    s = sigmoid_vector(z * fma(square, TWICE_ROOT * CUBIC, TWICE_ROOT))
-    slope = fma(square, 3.0 * TWICE_ROOT * CUBIC, TWICE_ROOT)
-    return g * fma(z * (s * (1.0 - s)), slope, s)
+    s, slope = sigmoid_and_slope(z * fma(square, TWICE_ROOT * CUBIC, TWICE_ROOT))
+    return g * fma(z * slope, fma(square, 3.0 * TWICE_ROOT * CUBIC, TWICE_ROOT), s)
 
 
 @njit

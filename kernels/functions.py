@@ -185,7 +185,8 @@ def expm1_vector(x):
     _, n, r = split_exponent(minimum(maximum(x, -40.0), EXP_HIGHEST(x)))
     # 2ⁿ⁻¹ is in range where 2ⁿ is not
     half = power_of_two(n - 1.0 + ROUND(x))
-    return copysign(fma(half, expm1_near_zero(r), half - 0.5) * 2.0, x)
+    value = fma(half, expm1_near_zero(r), half - 0.5) * 2.0
+    return where_less(absolute(x), 1e-30, x, value)
 
 
 @njit
@@ -201,6 +202,14 @@ def tanh_vector(x):
 def sigmoid_vector(x):
     e = exp_of_minus(x)
     return where_less(x, 0.0, e, 1.0) / (e + 1.0)
+
+
+@njit
+def sigmoid_and_slope(x):
+    """σ and σ′ = σ (1 − σ), which keeps its digits where σ is nearly 1."""
+    e = exp_of_minus(x)
+    inverse = 1.0 / (e + 1.0)
+    return where_less(x, 0.0, e, 1.0) * inverse, e * inverse * inverse
 
 
 @njit
