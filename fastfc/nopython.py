@@ -57,11 +57,12 @@ class LossType(FromHandle):
 
 
 class OptimizerType(FromHandle):
-    def __init__(self, code, dtype):
-        self.code, self.dtype = code, dtype
+    def __init__(self, dtype):
+        self.dtype = dtype
         super().__init__(
-            f"Optimizer {code}",
+            "Optimizer",
             {
+                "code": types.int64,
                 "hyper": types.Array(types.float64, 1, "C"),
                 "segments": types.Array(types.float64, 2, "C"),
                 "state": types.Array(dtype, 2, "C"),
@@ -88,7 +89,7 @@ def type_of_loss(loss, context):
 
 @typeof_impl.register(Optimizer)
 def type_of_optimizer(optimizer, context):
-    return optimizer_type(optimizer.code, edge.DTYPES[optimizer.state.dtype])
+    return optimizer_type(edge.DTYPES[optimizer.state.dtype])
 
 
 class FromHandleModel(models.StructModel):
@@ -118,7 +119,7 @@ for kind in (LayerType, LossType, OptimizerType):
 for kind, names in (
     (LayerType, ("program", "params", "grads", "space", "tape")),
     (LossType, ("table",)),
-    (OptimizerType, ("hyper", "segments", "state", "count")),
+    (OptimizerType, ("code", "hyper", "segments", "state", "count")),
 ):
     for name in names:
         make_attribute_wrapper(kind, name, name)
@@ -207,7 +208,7 @@ def enough(numbers, space):
 def train_step(net, x, y, loss, optimizer, sample_weight=None):
     if not isinstance(loss, LossType) or not isinstance(optimizer, OptimizerType):
         raise errors.TypingError("train_step takes a loss and an optimizer, such as fc.MSELoss() and fc.SGD()")
-    code, same_dtype = optimizer.code, optimizer.dtype == net.dtype
+    same_dtype = optimizer.dtype == net.dtype
     unweighted, parts = is_none(sample_weight), isinstance(y, types.BaseTuple)
     if parts:
         split = split_parts
@@ -224,7 +225,7 @@ def train_step(net, x, y, loss, optimizer, sample_weight=None):
         state = optimizer.state if same_dtype else np.empty((0, 0), net.params.dtype)
         status, value = training.step(
             x, net.program, target, labels, weights, loss.table, optimizer.hyper, optimizer.segments,
-            net.params, net.grads, state, optimizer.count, net.space, net.tape, code, 1, 1,
+            net.params, net.grads, state, optimizer.count, net.space, net.tape, optimizer.code, 1, 1,
         )  # fmt: skip
         edge.check(status)
         return value

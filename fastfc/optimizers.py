@@ -387,9 +387,9 @@ class Optimizer:
         return native.ROWS[self.code]
 
     @property
-    def _handle(self) -> tuple[NDArray[Any], ...]:
+    def _handle(self) -> tuple[Any, ...]:
         """What we are in nopython code, see nopython.OptimizerType."""
-        return self.hyper, self.segments, self.state, self.count
+        return self.code, self.hyper, self.segments, self.state, self.count
 
     def __getstate__(self) -> dict[str, Any]:
         # they are those of one network object
