@@ -764,19 +764,21 @@ class CustomLoss(Loss):
 
 
 @cache
-def compiled(value: Any, gradient: Any) -> tuple[float, ...]:
+def compiled(value: Any, gradient: Any) -> tuple[float, float]:
     """The addresses of a custom loss for float32 and float64, in numbers of a table."""
     owner, f = "CustomLoss", custom.inlined(value, "CustomLoss", "value")
     g = None if gradient is None else custom.inlined(gradient, owner, "gradient")
     sources = [
         native.custom_array(f, dtype) if g is None else native.custom_pass(f, g, dtype) for dtype in DTYPES.values()
     ]
-    made = [custom.c_function(*source, dtype, owner) for source, dtype in zip(sources, DTYPES.values(), strict=True)]
-    kept.extend(made)  # programs in other threads may hold the addresses
-    return tuple(map(custom.bits, made))
+    single, double = (
+        custom.c_function(*source, dtype, owner) for source, dtype in zip(sources, DTYPES.values(), strict=True)
+    )
+    kept.extend((single, double))
+    return custom.bits(single), custom.bits(double)
 
 
-kept: list[Any] = []
+kept: list[Any] = []  # as long as the process lives, as tables hold their addresses
 
 
 def rebuild(value: Any, gradient: Any, reduction: str) -> CustomLoss:

@@ -258,6 +258,7 @@ def test_reductions_follow_from_the_losses_of_the_elements(name, settings, probl
 
 @public
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")
 def test_values_and_gradients_are_those_of_torch(name, settings, problem, dtype):
     torch = pytest.importorskip("torch")
     prediction, target = problem
