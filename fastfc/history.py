@@ -72,6 +72,12 @@ class History:
             raise ImportError("History.to_dataframe needs pandas: pip install 'fastfc[pandas]'") from error
         return pandas.DataFrame(self.arrays()).set_index("epoch") if self.rows else pandas.DataFrame()
 
+    def save_plot(self, path: Any) -> None:
+        """Write a picture of the columns; its kind is told by the file's ending. Needs the extra `fastfc[plot]`."""
+        from . import plots
+
+        plots.history(self).savefig(path, dpi=120)
+
     def _list(self, name: str) -> list[float]:
         return [row[name] for row in self.rows if name in row]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from numbers import Real
 from typing import Any
 
@@ -701,7 +702,7 @@ class QuantileLoss(Loss):
     def __init__(self, quantile: ArrayLike = 0.5, *, reduction: str = "mean") -> None:
         numbers = as_numbers(np.atleast_1d(quantile), "QuantileLoss", "quantile")
         if numbers is None or not (numbers.min() > 0 and numbers.max() < 1):
-            raise ValueError(f"QuantileLoss: quantile must lie between 0 and 1, got {quantile}")
+            raise ValueError(f"QuantileLoss: quantile must lie between 0 and 1, got {quantile!r}")
         if np.ndim(quantile) == 0:
             self.quantile: Any = float(numbers[0])
             super().__init__(native.QUANTILE, reduction, c=self.quantile)
@@ -744,18 +745,10 @@ class CustomLoss(Loss):
         self, value: Callable[..., Any], gradient: Callable[..., Any] | None = None, *, reduction: str = "mean"
     ) -> None:
         self.value, self.gradient = value, gradient
-        owner, kinds = "CustomLoss", list(DTYPES.values())
-        if gradient is None:
-            if reduction != "mean":
-                raise ValueError(f"{owner}: a function of matrices returns a mean; reduction must be 'mean'")
-            f = custom.inlined(value, owner, "value")
-            sources = [native.custom_array(f, kind) for kind in kinds]
-        else:
-            f, g = custom.inlined(value, owner, "value"), custom.inlined(gradient, owner, "gradient")
-            sources = [native.custom_pass(f, g, kind) for kind in kinds]
-        self._functions = [custom.c_function(*source, kind, owner) for source, kind in zip(sources, kinds, strict=True)]
-        code = native.CUSTOM if gradient else native.CUSTOM_ARRAY
-        super().__init__(code, reduction, *map(custom.bits, self._functions))
+        if gradient is None and reduction != "mean":
+            raise ValueError("CustomLoss: a function of matrices returns a mean; reduction must be 'mean'")
+        code = native.CUSTOM_ARRAY if gradient is None else native.CUSTOM
+        super().__init__(code, reduction, *compiled(value, gradient))
 
     def __reduce__(self) -> Any:
         return rebuild, (self.value, self.gradient, self.reduction)
@@ -768,6 +761,24 @@ class CustomLoss(Loss):
         return super().__call__(prediction, target, sample_weight)
 
     __call__.__doc__ = Loss.__call__.__doc__
+
+
+@cache
+def compiled(value: Any, gradient: Any) -> tuple[float, float]:
+    """The addresses of a custom loss for float32 and float64, in numbers of a table."""
+    owner, f = "CustomLoss", custom.inlined(value, "CustomLoss", "value")
+    g = None if gradient is None else custom.inlined(gradient, owner, "gradient")
+    sources = [
+        native.custom_array(f, dtype) if g is None else native.custom_pass(f, g, dtype) for dtype in DTYPES.values()
+    ]
+    single, double = (
+        custom.c_function(*source, dtype, owner) for source, dtype in zip(sources, DTYPES.values(), strict=True)
+    )
+    kept.extend((single, double))
+    return custom.bits(single), custom.bits(double)
+
+
+kept: list[Any] = []  # as long as the process lives, as tables hold their addresses
 
 
 def rebuild(value: Any, gradient: Any, reduction: str) -> CustomLoss:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .optimizers import Optimizer
 
 SMOOTHING = 0.9  # of the losses, each a mean of the ones before it with weights that fall by this factor
+FIRST = 10  # steps, in which the mean only sets in
 DIVERGED = 4  # times the least loss: larger rates are of no interest
 
 
@@ -28,7 +29,7 @@ class LearningRates(NamedTuple):
     rates, losses : (k,) float64 arrays
         The rates tried, rising, and the smoothed loss after a step with each.
     suggestion : float
-        The rate at which the loss falls fastest.
+        A tenth of the rate at which the loss is least.
     """
 
     rates: NDArray[np.float64]
@@ -37,9 +38,9 @@ class LearningRates(NamedTuple):
 
     def save_plot(self, path: Any) -> None:
         """Write the picture of loss against rate; its kind is told by the file's ending. Needs `fastfc[plot]`."""
-        from .plots import plot_learning_rates
+        from . import plots
 
-        plot_learning_rates(path, self.rates, self.losses, self.suggestion)
+        plots.learning_rates(self.rates, self.losses, self.suggestion).savefig(path, dpi=120)
 
 
 def find_lr(
@@ -105,7 +106,5 @@ def find_lr(
             used = max(i, 1)
             break
     rates, losses = rates[:used], losses[:used]
-    # the first steps only show how the running mean sets in
-    slopes = np.gradient(losses, np.log(rates)) if used > 1 else np.zeros(1)
-    first = min(10, used - 1)
-    return LearningRates(rates, losses, float(rates[first + np.argmin(slopes[first:])]))
+    first = min(FIRST, used - 1)
+    return LearningRates(rates, losses, float(rates[first + np.argmin(losses[first:])] / 10))

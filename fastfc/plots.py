@@ -61,11 +61,11 @@ def save_plot(path, title, losses, images, labels, predictions):
 
 
 def curves(history):
-    """Name -> value of each epoch; what is in a dict of metrics stands beside the losses."""
-    found: dict[str, Sequence[float]] = {}
-    for name, values in (history if isinstance(history, Mapping) else vars(history)).items():
-        found |= values if isinstance(values, Mapping) else {name: values}
-    return {name: np.asarray(values, float) for name, values in found.items() if len(values) and name != "seconds"}
+    """Name -> value of each epoch, of what there is to draw; a learning rate that never changes is not."""
+    columns = history if isinstance(history, Mapping) else history.arrays()
+    found = {name: np.asarray(values, float) for name, values in columns.items() if len(values)}
+    constant = {"lr"} if "lr" in found and np.ptp(found["lr"]) == 0 else set()
+    return {name: values for name, values in found.items() if name not in {"epoch", "seconds", *constant}}
 
 
 def history(history, title="Training"):

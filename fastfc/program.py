@@ -132,10 +132,11 @@ class Recorder:
         # when each value and each gradient is needed; the backward of step i happens at time end − i
         # what an activation in a product reads in training is, in a prediction, never there: it shares the place of y,
         # and its gradient that of y's gradient
-        inner = {step.y: step.a for step in steps if step.in_product}
+        outer = {step.a: step.y for step in steps if step.in_product}
+        inner = {y: a for a, y in outer.items()}
         predicting, training = {}, {}
         for v in made.keys() - set(outputs):
-            if v in inner.values():
+            if v in outer:
                 training[v, "value"] = made[v], end
                 continue
             predicting[v] = made[inner.get(v, v)], max(read[v])
@@ -163,19 +164,17 @@ class Recorder:
             row[table.TRANSPOSED] = step.transposed
         for v, row in enumerate(rows[of_value:]):
             row[table.WIDTH] = widths[v]
-            for purpose, place in [
-                (table.PREDICTING, predict_places.get(v, 0)),
-                (table.TRAINING, train_places.get((v, "value"), 0)),
-                (table.GRADIENT, train_places.get((v, "gradient"), 0)),
+            w = outer.get(v, v)
+            for purpose, value, place in [
+                (table.PREDICTING, w, predict_places.get(w, 0)),
+                (table.TRAINING, v, train_places.get((v, "value"), 0)),
+                (table.GRADIENT, w, train_places.get((w, "gradient"), 0)),
             ]:
                 where = (table.IN_SPACE, place)
                 for buffer, known in zip((table.IN_X, table.IN_OUTPUT), columns, strict=True):
-                    if v in known:
-                        where = buffer, known[v]
+                    if value in known:
+                        where = buffer, known[value]
                 row[purpose : purpose + 2] = where
-        for y, a in inner.items():
-            for purpose in (table.PREDICTING, table.GRADIENT):
-                rows[of_value + a, purpose : purpose + 2] = rows[of_value + y, purpose : purpose + 2]
         begun = set(outputs)  # gradients that have something to be added to
         trained: set[int] = set()
         for row, step in zip(rows[of_value - 1 : 0 : -1], steps[::-1], strict=True):

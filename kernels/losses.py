@@ -555,7 +555,7 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
         divisor = 1.0
         if reduction == BATCH_MEAN or (reduction == MEAN and code in (CROSS_ENTROPY, NLL, MULTI_MARGIN)):
             divisor = chosen_mass(row, labels, steps, weights, n) if steps and code != MULTI_MARGIN else mass
-        elif reduction == MEAN:
+        elif reduction == MEAN and code != CUSTOM_ARRAY:
             divisor = mass * k
         # without any weight a mean is 0, that of no samples NaN
         void = divisor == 0.0 and n > 0

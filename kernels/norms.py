@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit, types
 
 from fastfc.kernels.bias_grad import vector_sum
-from fastfc.kernels.edge import NO_MEMORY, OK, native
+from fastfc.kernels.edge import NO_MEMORY, OK, ONE_SAMPLE, native
 from fastfc.kernels.gemm import Matrix, copy_matrix, element, matrix_type
 from fastfc.kernels.simd import (
     allocate,
@@ -171,9 +171,11 @@ def clear(x, count):
 
 @native(
     lambda dtype: types.int64(
-        *[types.CPointer(dtype)] * 2, *[matrix_type(dtype)] * 4, *[types.int64] * 8,
+        *[types.CPointer(dtype)] * 2,
+        *[matrix_type(dtype)] * 4,
+        *[types.int64] * 8,
     )
-)  # fmt: skip
+)
 def normalise_rows_backward(
     params, grads, x, grad_y, grad_x, stats, n, o, weight, bias, centered, add_parameters, wanted, add
 ):
@@ -214,15 +216,15 @@ def merge(mean, squared, block_mean, block_squared, before, count):
     return mean, squared + fma(delta * delta, before * count / (before + count), block_squared)
 
 
-@native(lambda dtype: types.int64(types.CPointer(dtype), matrix_type(dtype), *[types.int64] * 2, types.float64))
-def column_moments(kept, x, n, o, eps):
-    """Mean, variance and 1 / √(variance + ε) of each column, which is read once, eight rows at a time.
+@njit
+def column_moments(kept, x, n, o):
+    """Mean and variance of each column, which is read once, eight rows at a time.
 
     From the first row on, so that a mean that is large against the spread costs no digits.
     """
     size = itemsize(kept)
     step = width(kept) if x.column == size else 1
-    mean, squared, factor = kept_row(kept, MEAN, o), kept_row(kept, VARIANCE, o), kept_row(kept, INVERSE, o)
+    mean, squared = kept_row(kept, MEAN, o), kept_row(kept, VARIANCE, o)
     clear(mean, 2 * o)
     eights = n - n % 8
     for r in range(0, eights, 8):
@@ -251,10 +253,7 @@ def column_moments(kept, x, n, o, eps):
     for j in range(0, o, step):
         some, m, q = min(step, o - j), at(mean, j * size), at(squared, j * size)
         put(m, get(m, some) + get(element(x, 0, j), some), some)
-        variance = get(q, some) * (1.0 / n)
-        put(q, variance, some)
-    inverse_roots(squared, factor, o, eps)
-    return OK
+        put(q, get(q, some) * (1.0 / n), some)
 
 
 @njit
@@ -266,17 +265,13 @@ def inverse_roots(variance, out, o, eps):
         put(at(out, here), splat(out, 1.0) / root, some)
 
 
-@njit
-def running_factor(params, buffers, kept, o, eps):
-    """1 / √(running variance + ε), kept where the batch's would be."""
-    inverse_roots(at(params, (buffers + o) * itemsize(params)), kept_row(kept, INVERSE, o), o, eps)
-
-
 @native(
     lambda dtype: types.int64(
-        *[types.CPointer(dtype)] * 3, *[matrix_type(dtype)] * 2, *[types.int64] * 5,
+        *[types.CPointer(dtype)] * 3,
+        *[matrix_type(dtype)] * 2,
+        *[types.int64] * 5,
     )
-)  # fmt: skip
+)
 def normalise_columns(params, mean, factor, x, y, n, o, weight, bias, divide):
     """y = (x − mean) factor, or (x − mean) / factor, then weight and bias, places in params, -1 for none."""
     size = itemsize(params)
@@ -297,9 +292,24 @@ def normalise_columns(params, mean, factor, x, y, n, o, weight, bias, divide):
 
 @native(
     lambda dtype: types.int64(
-        types.CPointer(dtype), *[matrix_type(dtype)] * 2, *[types.int64] * 3,
+        *[types.CPointer(dtype)] * 2, *[matrix_type(dtype)] * 2, *[types.int64] * 6, types.float64
     )
-)  # fmt: skip
+)
+def normalise_batch(params, kept, x, y, n, o, weight, bias, running, training, eps):
+    """Batch norm, by the batch's statistics in training, by the running ones, a place in params, in prediction."""
+    mean, inverse = kept_row(kept, MEAN, o), kept_row(kept, INVERSE, o)
+    if training:
+        if n < 2:
+            return ONE_SAMPLE if n else OK
+        column_moments(kept, x, n, o)
+        inverse_roots(kept_row(kept, VARIANCE, o), inverse, o, eps)
+    else:
+        mean = at(params, running * itemsize(params))
+        inverse_roots(at(mean, o * itemsize(params)), inverse, o, eps)
+    return normalise_columns(params, mean, inverse, x, y, n, o, weight, bias, False)
+
+
+@native(lambda dtype: types.int64(types.CPointer(dtype), *[matrix_type(dtype)] * 2, *[types.int64] * 3))
 def divide_columns(scale, grad_y, grad_x, n, o, add):
     """grad_x (+)= grad_y / scale"""
     size = itemsize(scale)
@@ -320,18 +330,20 @@ def add_to_sums(first, second, grad, product, some):
 
 @native(
     lambda dtype: types.int64(
-        *[types.CPointer(dtype)] * 3, *[matrix_type(dtype)] * 3, *[types.int64] * 8,
+        *[types.CPointer(dtype)] * 3,
+        *[matrix_type(dtype)] * 3,
+        *[types.int64] * 8,
     )
-)  # fmt: skip
+)
 def batch_norm_backward(
-    params, grads, kept, x, grad_y, grad_x, n, o, weight, bias, buffers, add_parameters, wanted, add
+    params, grads, kept, x, grad_y, grad_x, n, o, weight, bias, running, add_parameters, wanted, add
 ):
     """Gradients of weight and bias, 0 for the two rows of running statistics; and grad_x (+)= dL/dx, if wanted."""
     size = itemsize(params)
     step = width(params) if x.column == size and grad_y.column == size else 1
     mean, factor, scale = kept_row(kept, MEAN, o), kept_row(kept, INVERSE, o), kept_row(kept, SCALE, o)
     first, second = kept_row(kept, FIRST_SUM, o), kept_row(kept, SECOND_SUM, o)
-    clear(at(grads, buffers * size), 2 * o)
+    clear(at(grads, running * size), 2 * o)
     if n == 0:  # and no memory to keep anything in
         if weight >= 0 and not add_parameters:
             clear(at(grads, weight * size), o)
@@ -384,14 +396,15 @@ def batch_norm_backward(
     return OK
 
 
-@njit
-def update_running(params, buffers, kept, n, o, momentum):
+@native(lambda dtype: types.int64(*[types.CPointer(dtype)] * 2, *[types.int64] * 3, types.float64))
+def update_running(params, kept, running, n, o, momentum):
     """running = (1 − momentum) running + momentum · (mean, unbiased variance) of the batch."""
     size = itemsize(params)
     for which in range(2):
         unbiased = n / (n - 1.0) if which else 1.0
-        new, running = kept_row(kept, MEAN + which, o), at(params, (buffers + which * o) * size)
+        new, old = kept_row(kept, MEAN + which, o), at(params, (running + which * o) * size)
         for j in range(0, o, width(params)):
             some, here = o - j, j * size
-            value = get(at(running, here), some) * (1.0 - momentum)
-            put(at(running, here), fma(get(at(new, here), some), momentum * unbiased, value), some)
+            value = get(at(old, here), some) * (1.0 - momentum)
+            put(at(old, here), fma(get(at(new, here), some), momentum * unbiased, value), some)
+    return OK

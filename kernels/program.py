@@ -29,7 +29,6 @@ from fastfc.kernels.edge import (
     BAD_SHAPE,
     NO_MEMORY,
     OK,
-    ONE_SAMPLE,
     OVERLAP,
     kernel,
     native,
@@ -47,17 +46,13 @@ from fastfc.kernels.gemm import (
     zeros,
 )
 from fastfc.kernels.norms import (
-    INVERSE,
-    MEAN,
     batch_norm_backward,
     clear,
-    column_moments,
     divide_columns,
-    kept_row,
+    normalise_batch,
     normalise_columns,
     normalise_rows,
     normalise_rows_backward,
-    running_factor,
     update_running,
 )
 from fastfc.kernels.simd import (
@@ -283,7 +278,9 @@ def run_forward(params, program, x, output, space, n, purpose, draw, parts, leas
             weight, bias, eps = program[s, WEIGHT], program[s, BIAS], number(program, s, FACTOR)
             found = normalise_rows(params, a, y, b, n, o, weight, bias, op == LAYER_NORM, eps)
         elif op == BATCH_NORM:
-            found = batch_norm(params, program, s, a, y, b.data, n, o, purpose)
+            weight, bias, running = program[s, WEIGHT], program[s, BIAS], program[s, NUMBER]
+            training, eps = purpose == TRAINING, number(program, s, FACTOR)
+            found = normalise_batch(params, b.data, a, y, n, o, weight, bias, running, training, eps)
         elif op == STANDARDIZE:
             mean, spread = at(params, program[s, WEIGHT] * size), at(params, (program[s, WEIGHT] + o) * size)
             found = normalise_columns(params, mean, spread, a, y, n, o, -1, -1, True)
@@ -304,21 +301,6 @@ def weight_of(program, s, params, i, o):
     """The weight of a product, (i, o), in a vector of parameters or gradients."""
     data = at(params, program[s, WEIGHT] * itemsize(params))
     return transposed(dense(o, i, data)) if program[s, TRANSPOSED] else dense(i, o, data)
-
-
-@njit
-def batch_norm(params, program, s, x, y, kept, n, o, purpose):
-    """By the batch's statistics in training, by the running ones in prediction."""
-    buffers, mean, eps = program[s, NUMBER], kept_row(kept, MEAN, o), number(program, s, FACTOR)
-    if purpose == PREDICTING:
-        mean = at(params, buffers * itemsize(params))
-        running_factor(params, buffers, kept, o, eps)
-    elif n == 1:
-        return ONE_SAMPLE
-    elif n > 1:
-        column_moments(kept, x, n, o, eps)
-    weight, bias = program[s, WEIGHT], program[s, BIAS]
-    return normalise_columns(params, mean, kept_row(kept, INVERSE, o), x, y, n, o, weight, bias, False)
 
 
 @native(
@@ -477,7 +459,7 @@ def settle(params, program, space, n, tape):
         if program[s, OP] == BATCH_NORM and n > 1:
             kept = at(space, room(program[program[s, B], TRAINING + 1], n) * itemsize(space))
             momentum, o = number(program, s, FACTOR_2), program[program[s, Y], WIDTH]
-            update_running(params, program[s, NUMBER], kept, n, o, momentum)
+            update_running(params, kept, program[s, NUMBER], n, o, momentum)
 
 
 @kernel(

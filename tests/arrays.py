@@ -61,7 +61,11 @@ CALLS = {
         lambda y, g, out: kernels.activation_backward(y, g, out, "sigmoid"),
     ),
     "exp": Call("x:no out:no*", lambda x, out: kernels.exp(x, out)),
+    "expm1": Call("x:no out:no*", lambda x, out: kernels.expm1(x, out)),
+    "log": Call("x:no out:no*", lambda x, out: kernels.log(x, out)),
+    "log1p": Call("x:no out:no*", lambda x, out: kernels.log1p(x, out)),
     "tanh": Call("x:no out:no*", lambda x, out: kernels.tanh(x, out)),
+    "erf": Call("x:no out:no*", lambda x, out: kernels.erf(x, out)),
     "mse_loss": Call("prediction:no target:no out:no*", lambda p, t, out: kernels.mse_loss(p, t, out)),
     "cross_entropy_loss": Call("logits:no target:no out:no*", lambda z, t, out: kernels.cross_entropy_loss(z, t, out)),
     "cross_entropy_loss of classes": Call(

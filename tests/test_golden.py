@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from fastfc import kernels
+from fastfc.kernels.activations import of_input
 from fastfc.kernels.gemm import CHUNK, DEPTH, LONG
 from fastfc.kernels.simd import host_isa
 
@@ -56,14 +57,14 @@ def results(dtype):
         np.abs(values((37, 19), dtype, 6)),
         values((37, 19), dtype, 7),
     )
-    for activation in kernels.activations.ACTIVATIONS:
+    for activation, numbers in kernels.activations.ACTIVATIONS.items():
         kernels.activation_forward(logits, out, activation)
         yield f"activation_forward {activation}", [out]
         grad = values(out.shape, dtype, 8)
-        kernels.activation_backward(out, grad, grad, activation)
+        kernels.activation_backward(logits if of_input(numbers) else out, grad, grad, activation)
         yield f"activation_backward {activation}", [grad]
-    for name in ["exp", "tanh"]:
-        getattr(kernels, name)(logits, out)
+    for name in ["exp", "expm1", "log", "log1p", "tanh", "erf"]:
+        getattr(kernels, name)(np.abs(logits) if "log" in name else logits, out)
         yield name, [out]
     for name in ["mse_loss", "cross_entropy_loss", "bce_with_logits_loss"]:
         yield name, [getattr(kernels, name)(logits, target, out), out]

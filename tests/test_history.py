@@ -43,3 +43,9 @@ def test_without_pandas_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pandas", None)
     with pytest.raises(ImportError, match=r"pip install 'fastfc\[pandas\]'"):
         history().to_dataframe()
+
+
+def test_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    history(validation_data=(X, Y), metrics=["mae"]).save_plot(tmp_path / "training.png")
+    assert (tmp_path / "training.png").stat().st_size > 10_000

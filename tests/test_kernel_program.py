@@ -9,10 +9,8 @@ import fastfc as fc
 from fastfc import kernels
 from fastfc.kernels import program as native
 from fastfc.kernels.gemm import CHUNK
-from fastfc.losses import Loss
 
 ACTIVATIONS = ["identity", "relu", "sigmoid", "tanh", "softmax"]
-NO_LABELS = np.zeros(0, np.int64)
 ONE_THREAD = 1, 1  # parts, and the least work that pays for one
 
 
@@ -44,21 +42,6 @@ class Arguments:
         arrays = self.params, self.table, x, output, grad_output, self.tape, self.grads, grad_input, self.space
         native.backward.call(*arrays, *ONE_THREAD)
         return grad_input
-
-    def optimizer(self, momentum=0.9):
-        optimizer = fc.SGD(0.05, momentum=momentum, weight_decay=0.01)
-        state, segments = optimizer.prepare(self.net)
-        return optimizer.hyper, segments, state, optimizer.count
-
-    def step(self, x, target, labels, optimizer, loss):
-        hyper, state, count = optimizer
-        arrays = x, self.table, target, labels, hyper, self.params, self.grads, state, count, self.space, self.tape
-        return native.step.call(*arrays, loss, 0, *ONE_THREAD)
-
-    def steps(self, x, target, labels, order, optimizer, loss, batch, first=0, last=None):
-        hyper, state, count = optimizer
-        arrays = x, self.table, target, labels, hyper, self.params, self.grads, state, count, self.space, self.tape
-        return native.steps.call(*arrays, order, first, len(x) if last is None else last, batch, loss, 0, *ONE_THREAD)
 
 
 def by_layers(layers, x, grad_output):
@@ -155,109 +138,6 @@ def test_layouts_change_no_bit(layout, dtype):
         out = change(nan(output.shape, dtype))
         native.predict.call(run.params, run.table, x, out, *ONE_THREAD)
         assert_array_equal(out, output)
-
-
-def case_of(targets, dtype, n=23):
-    """Samples, targets, labels and a loss."""
-    x, rng = normal((n, 5), dtype), np.random.default_rng(0)
-    if targets == "classes":
-        return x, x[:0], rng.integers(0, 3, n), fc.CrossEntropyLoss.code
-    target = rng.random((n, 3)).astype(dtype)
-    return x, target, NO_LABELS, {"numbers": fc.MSELoss, "probabilities": fc.BCEWithLogitsLoss}[targets].code
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("targets", ["classes", "numbers", "probabilities"])
-@pytest.mark.parametrize("shuffle", [False, True])
-@pytest.mark.parametrize("batch", [1, 5, 23])
-def test_an_epoch_is_the_loop_of_steps(batch, shuffle, targets, dtype):
-    net = fc.MLP([5, 9, 3], "tanh", seed=0, dtype=dtype)
-    x, target, labels, loss = case_of(targets, dtype)
-    order = np.random.default_rng(1).permutation(23) if shuffle else NO_LABELS
-    run, one = Arguments(net, batch), Arguments(net, batch)
-    optimizer, other = run.optimizer(), one.optimizer()
-    total = run.steps(x, target, labels, order, optimizer, loss, batch)
-    expected, samples = 0.0, order if shuffle else np.arange(23)
-    for start in range(0, 23, batch):
-        rows = samples[start : start + batch]
-        chosen = target[rows] if len(target) else target, labels[rows] if len(labels) else labels
-        expected += len(rows) * one.step(x[rows], *chosen, other, loss)
-    assert total == expected
-    assert_array_equal(run.params, one.params)
-    assert_array_equal(run.grads, one.grads)
-    assert_array_equal(optimizer[2], other[2])
-    assert optimizer[3][0] == other[3][0] == -(-23 // batch)
-
-
-@pytest.mark.parametrize("shuffle", [False, True])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_an_epoch_of_data_in_any_layout_and_in_parts(layout, shuffle):
-    net, change = fc.MLP([5, 9, 3], seed=0), LAYOUTS[layout]
-    order = np.random.default_rng(1).permutation(23) if shuffle else NO_LABELS
-    for targets in ("classes", "numbers"):
-        x, target, labels, loss = case_of(targets, np.float32)
-        run, other = Arguments(net, 5), Arguments(net, 5)
-        total = run.steps(x, target, labels, order, run.optimizer(), loss, 5)
-        optimizer, changed = other.optimizer(), (change(x), change(target), change(labels), order, loss)
-        parts = [
-            other.steps(*changed[:4], optimizer, loss, 5, first, last) for first, last in ((0, 5), (5, 20), (20, 23))
-        ]
-        np.testing.assert_allclose(sum(parts), total, rtol=1e-14)
-        assert_array_equal(other.params, run.params)
-
-
-@pytest.mark.parametrize("targets", ["classes", "numbers"])
-def test_a_step_is_forward_loss_backward_and_update(targets):
-    net, (x, target, labels, loss) = fc.MLP([5, 9, 3], "tanh", seed=0, dtype=np.float64), case_of(targets, np.float64)
-    run, other = Arguments(net, 23), Arguments(net, 23)
-    _, _, state, count = optimizer = run.optimizer()
-    value = run.step(x, target, labels, optimizer, loss)
-    output = other.forward(x)
-    expected, grad_output = fc.CrossEntropyLoss()(output, labels) if len(labels) else fc.MSELoss()(output, target)
-    other.backward(x, output, grad_output)
-    assert value == expected
-    assert_array_equal(run.grads, other.grads)
-    kernels.sgd(other.params, other.grads, other_state := np.zeros_like(state[0]), 0.05, 0.9, 0.01)
-    assert_array_equal(run.params, other.params)
-    assert_array_equal(state[0], other_state)
-    assert count[0] == 1
-
-
-BAD_STEPS = {
-    "a class too many": (lambda a: a["labels"].__setitem__(22, 3), "class"),
-    "a negative class": (lambda a: a["labels"].__setitem__(0, -1), "class"),
-    "labels too short": (lambda a: a.update(labels=a["labels"][:5]), "does not fit"),
-    "x too narrow": (lambda a: a.update(x=a["x"][:, :4]), "does not fit"),
-    "space too small": (lambda a: a.update(space=a["space"][:-1]), "does not fit"),
-    "params of another size": (lambda a: a.update(params=a["params"][1:], grads=a["grads"][1:]), "does not fit"),
-    "gradients in the parameters": (lambda a: a.update(grads=a["params"]), "overlaps"),
-}
-
-
-@pytest.mark.parametrize("change, message", BAD_STEPS.values(), ids=BAD_STEPS.keys())
-def test_a_step_that_fails_changes_nothing(change, message):
-    net = fc.MLP([5, 9, 3], seed=0)
-    run, (x, target, labels, loss) = Arguments(net, 23), case_of("classes", np.float32)
-    hyper, segments, state, count = run.optimizer()
-    state[:], before = 7, run.params.copy()
-    a = {"x": x, "labels": labels, "params": run.params, "grads": run.grads, "space": run.space}
-    change(a)
-    inputs = a["x"], run.table, target, a["labels"], hyper, segments
-    with pytest.raises(ValueError, match=message):
-        native.step.call(*inputs, a["params"], a["grads"], state, count, a["space"], run.tape, loss, 0, *ONE_THREAD)
-    assert_array_equal(run.params, before)
-    assert (state == 7).all() and count[0] == 0
-
-
-@pytest.mark.parametrize("loss", [fc.CrossEntropyLoss(), fc.BCEWithLogitsLoss()])
-@pytest.mark.parametrize("value", [-0.1, 1.1, np.nan])
-def test_bad_probabilities_change_nothing(loss: Loss, value):
-    net = fc.MLP([5, 9, 3], seed=0)
-    run, (x, target, _, _) = Arguments(net, 23), case_of("numbers", np.float32)
-    target[22, 2] = value
-    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
-        run.step(x, target, NO_LABELS, run.optimizer(), loss.code)
-    assert_array_equal(run.params, net.params)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

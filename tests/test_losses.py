@@ -1,10 +1,18 @@
+import inspect
+import pickle
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numba import njit
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
+from fastfc import kernels, reference
+from fastfc.kernels import losses as native
+from fastfc.losses import Loss
 
 RNG = np.random.default_rng(0)
 PREDICTION = RNG.normal(0, 2, (6, 4))
@@ -145,3 +153,378 @@ def test_bad_input(loss, prediction, target, error, message):
     with pytest.raises(error, match=message) as caught:
         loss(prediction, target)
     assert str(caught.value).startswith(repr(loss))
+
+
+# A problem is (prediction, target); every public loss has at least one, with the arguments that it is made of.
+N, K = 7, 5
+NUMBERS = RNG.normal(0, 2, (N, K)), RNG.normal(0, 2, (N, K))
+CLASSES = NUMBERS[0], np.array([0, 2, 1, 4, 2, 3, 0])
+SOFT = NUMBERS[0], RNG.dirichlet(np.ones(K), N)
+UNIT = RNG.uniform(0.05, 0.95, (N, K)), RNG.uniform(0, 1, (N, K))
+COUNTS = NUMBERS[0], RNG.integers(0, 6, (N, K)).astype(float)
+RATES = np.abs(NUMBERS[0]), COUNTS[1]
+VARIANCES = np.abs(RNG.normal(0, 2, (N, 2 * K))), NUMBERS[1]
+LOG = NUMBERS[0], np.log(SOFT[1])
+SOME = np.array([0.5, 2.0, 0.0, 1.0, 3.0])
+PUBLIC = [
+    ("MSELoss", {}, NUMBERS),
+    ("L1Loss", {}, NUMBERS),
+    ("HuberLoss", {}, NUMBERS),
+    ("HuberLoss", {"delta": 2.5}, NUMBERS),
+    ("SmoothL1Loss", {}, NUMBERS),
+    ("SmoothL1Loss", {"beta": 2.5}, NUMBERS),
+    ("SmoothL1Loss", {"beta": 0.0}, NUMBERS),
+    ("CrossEntropyLoss", {}, CLASSES),
+    ("CrossEntropyLoss", {"weight": SOME}, CLASSES),
+    ("CrossEntropyLoss", {"ignore_index": 2}, CLASSES),
+    ("CrossEntropyLoss", {"label_smoothing": 0.3}, CLASSES),
+    ("CrossEntropyLoss", {"weight": SOME, "label_smoothing": 0.3, "ignore_index": 0}, CLASSES),
+    ("CrossEntropyLoss", {}, SOFT),
+    ("CrossEntropyLoss", {"weight": SOME, "label_smoothing": 1.0}, SOFT),
+    ("NLLLoss", {}, CLASSES),
+    ("NLLLoss", {"weight": SOME, "ignore_index": 4}, CLASSES),
+    ("BCELoss", {}, UNIT),
+    ("BCEWithLogitsLoss", {}, (NUMBERS[0], UNIT[1])),
+    ("BCEWithLogitsLoss", {"pos_weight": SOME}, (NUMBERS[0], UNIT[1])),
+    ("PoissonNLLLoss", {}, COUNTS),
+    ("PoissonNLLLoss", {"full": True}, COUNTS),
+    ("PoissonNLLLoss", {"log_input": False, "full": True, "eps": 0.1}, RATES),
+    ("GaussianNLLLoss", {}, VARIANCES),
+    ("GaussianNLLLoss", {"full": True, "eps": 0.3}, VARIANCES),
+    ("KLDivLoss", {}, SOFT),
+    ("KLDivLoss", {"log_target": True}, LOG),
+    ("MultiMarginLoss", {}, CLASSES),
+    ("MultiMarginLoss", {"p": 2, "margin": 0.5, "weight": SOME}, CLASSES),
+    ("QuantileLoss", {}, NUMBERS),
+    ("QuantileLoss", {"quantile": 0.2}, NUMBERS),
+    ("QuantileLoss", {"quantile": [0.1, 0.3, 0.5, 0.7, 0.9]}, NUMBERS),
+]
+IDS = [f"{i} {name} {' '.join(settings)}" for i, (name, settings, _) in enumerate(PUBLIC)]
+public = pytest.mark.parametrize("name, settings, problem", PUBLIC, ids=IDS)
+COMPOSED = {"CustomLoss", "MultiLoss"}  # have tests of their own
+WEIGHTS = np.array([0.5, 2.0, 0.0, 1.0, 1.0, 3.0, 0.25])
+
+
+def test_every_public_loss_is_in_the_table():
+    names = {name for name in fc.__all__ if inspect.isclass(getattr(fc, name)) and issubclass(getattr(fc, name), Loss)}
+    assert names == {name for name, _, _ in PUBLIC} | COMPOSED
+    for name in names - COMPOSED:
+        snake = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z1])(?=[A-Z][a-z])", "_", name).lower()
+        snake = {"bcewith_logits_loss": "bce_with_logits_loss", "kldiv_loss": "kl_div_loss"}.get(snake, snake)
+        assert hasattr(reference, snake) and hasattr(kernels, snake), snake
+        # formula and source
+        doc = getattr(fc, name).__doc__
+        assert "References" in doc or name in ("MSELoss", "L1Loss", "BCELoss", "BCEWithLogitsLoss")
+        assert any(sign in doc for sign in "=−≤")
+
+
+@public
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weights"])
+def test_gradients_are_slopes(name, settings, problem, weights):
+    prediction, target = problem
+    for reduction in ("mean", "sum", "none"):
+        loss = getattr(fc, name)(**settings, reduction=reduction)
+        _, grad = loss(prediction, target, weights)
+        slope = fc.numerical_gradient(lambda p, loss=loss: np.sum(loss(p, target, weights)[0]), prediction)
+        if name == "GaussianNLLLoss":  # below eps the gradient is that at eps
+            grad, slope = (np.where(prediction > loss.eps, g, 0) for g in (grad, slope))
+        assert_allclose(grad, slope, atol=1e-7, rtol=1e-7)
+
+
+@public
+def test_reductions_follow_from_the_losses_of_the_elements(name, settings, problem):
+    prediction, target = problem
+    kind = getattr(fc, name)
+    losses, grads = kind(**settings, reduction="none")(prediction, target)
+    of_samples = losses if losses.ndim == 1 else losses.sum(axis=1)
+    columns = 1 if losses.ndim == 1 else losses.shape[1]
+    chosen = np.ones(N)
+    if name in ("CrossEntropyLoss", "NLLLoss") and target.ndim == 1:
+        chosen = np.asarray(settings.get("weight", np.ones(K)))[target] * (target != settings.get("ignore_index"))
+    for weights in (None, WEIGHTS, np.zeros(N)):
+        w = np.ones(N) if weights is None else weights
+        value, grad = kind(**settings, reduction="sum")(prediction, target, weights)
+        assert type(value) is float
+        assert_allclose(value, (w * of_samples).sum(), rtol=1e-13)
+        assert_allclose(grad, w[:, None] * grads, rtol=1e-13, atol=1e-15)
+        value, grad = kind(**settings)(prediction, target, weights)
+        divisor = (w * chosen).sum() * columns or 1.0  # without any weight the mean is 0
+        assert_allclose(value, (w * of_samples).sum() / divisor, rtol=1e-13)
+        assert_allclose(grad, w[:, None] * grads / divisor, rtol=1e-13, atol=1e-15)
+        weighted, grad = kind(**settings, reduction="none")(prediction, target, weights)
+        assert_allclose(weighted.T, w * losses.T, rtol=1e-13)
+        assert_allclose(grad, w[:, None] * grads, rtol=1e-13, atol=1e-15)
+
+
+@public
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")
+def test_values_and_gradients_are_those_of_torch(name, settings, problem, dtype):
+    torch = pytest.importorskip("torch")
+    prediction, target = problem
+    reductions = ["mean", "sum", "none"] + ["batchmean"] * (name == "KLDivLoss")
+    for reduction in reductions:
+        value, grad = getattr(fc, name)(**settings, reduction=reduction)(prediction.astype(dtype), target)
+        p = torch.tensor(prediction.astype(dtype), requires_grad=True)
+        t = torch.tensor(target if target.dtype.kind == "i" else target.astype(dtype))
+        vectors = ("weight", "pos_weight", "quantile")
+        given = {k: torch.tensor(v, dtype=p.dtype) if k in vectors else v for k, v in settings.items()}
+        if name == "QuantileLoss":
+            q, error = given.get("quantile", 0.5), t - p
+            expected = torch.maximum(q * error, (q - 1) * error)
+            expected = {"mean": expected.mean(), "sum": expected.sum(), "none": expected}[reduction]
+        elif name == "GaussianNLLLoss":
+            expected = torch.nn.GaussianNLLLoss(**given, reduction=reduction)(p[:, :K], t, p[:, K:])
+        else:
+            expected = getattr(torch.nn, name)(**given, reduction=reduction)(p, t)
+        expected.sum().backward()
+        tolerance = 20 * np.finfo(dtype).eps
+        assert np.shape(value) == tuple(expected.shape)
+        assert_allclose(value, expected.detach().numpy(), rtol=tolerance, atol=tolerance)
+        assert_allclose(grad, p.grad.numpy(), rtol=tolerance, atol=tolerance * max(1, np.abs(grad).max()))
+
+
+def test_defaults_are_those_of_torch():
+    torch = pytest.importorskip("torch")
+    for name in {name for name, _, _ in PUBLIC} - {"QuantileLoss"}:
+        theirs = inspect.signature(getattr(torch.nn, name)).parameters
+        for parameter in inspect.signature(getattr(fc, name)).parameters.values():
+            assert parameter.default == theirs[parameter.name].default, (name, parameter)
+
+
+@public
+def test_one_sample_and_many_columns(name, settings, problem):
+    """More columns than a block of rows has elements: the sums of the pieces are those of the columns."""
+    prediction, target = problem
+    if any(np.ndim(value) for value in settings.values()):
+        return
+    many = 500
+    if target.ndim == 2:
+        halves = np.split(prediction, 2, axis=1) if name == "GaussianNLLLoss" else [prediction]
+        wide, target = np.hstack([np.tile(half, (1, many)) for half in halves]), np.tile(target, (1, many))
+    else:
+        wide = np.tile(prediction, (1, many))
+    loss = getattr(fc, name)(**settings, reduction="none")
+    values, grad = loss(wide, target)
+    first, first_grad = loss(np.asfortranarray(wide)[:1], target[:1])
+    assert_array_equal(first, values[:1])
+    assert_array_equal(first_grad, grad[:1])
+    if values.ndim == 2:
+        assert_allclose(values, np.tile(loss(*problem)[0], (1, many)), rtol=1e-14)
+
+
+def test_what_is_ignored_does_not_matter():
+    loss, labels = fc.CrossEntropyLoss(ignore_index=-1), np.array([1, -1, 0])
+    value, grad = loss(NUMBERS[0][:3], labels)
+    expected, expected_grad = loss(NUMBERS[0][[0, 2]], labels[[0, 2]])
+    assert value == expected and (grad[1] == 0).all()
+    assert_array_equal(grad[[0, 2]], expected_grad)
+    value, grad = loss(NUMBERS[0][:2], [-1, -1])
+    assert value == 0 and (grad == 0).all()
+
+
+@pytest.mark.parametrize(
+    "loss, prediction, target, value, grad",
+    [
+        (fc.BCELoss(), [[0.0, 1.0, 0.0, 1.0]], [[0, 1, 1, 0]], 50, [[0, 0, -2.5e11, 2.5e11]]),
+        (fc.L1Loss(), [[0.0, np.inf]], [[0, 0]], np.inf, [[0, 0.5]]),
+        (fc.HuberLoss(), [[np.inf, -np.inf]], [[0, 0]], np.inf, [[0.5, -0.5]]),
+        (fc.BCEWithLogitsLoss(), [[1e4, -1e4]], [[1, 0]], 0, [[0, 0]]),
+        (fc.BCEWithLogitsLoss(), [[-1e4, -200]], [[1, 1]], 5100, [[-0.5, -0.5]]),
+        (fc.KLDivLoss(), [[-1.0, -2.0]], [[0, 1]], 1, [[0, -0.5]]),
+        (fc.PoissonNLLLoss(), [[-np.inf, 0]], [[0, 2]], np.nan, [[0, -0.5]]),
+        (fc.GaussianNLLLoss(eps=0.5), [[1.0, 0.0]], [[2]], (np.log(0.5) + 2) / 2, [[-2, -1]]),
+        (fc.QuantileLoss(0.25), [[1.0, 2.0, 3.0]], [[2, 2, 2]], 1 / 3, [[-0.25 / 3, 0, 0.25]]),
+        (fc.NLLLoss(), [[-np.inf, 0]], [0], np.inf, [[-1, 0]]),
+        (fc.MultiMarginLoss(), [[1.0, 1.0, 2.0]], [0], 1, [[-2 / 3, 1 / 3, 1 / 3]]),
+    ],
+)
+def test_special_values(loss, prediction, target, value, grad):
+    for dtype in (np.float32, np.float64):
+        found, found_grad = loss(np.array(prediction, dtype), target)
+        assert_allclose(found, value, rtol=1e-6, atol=1e-30)
+        assert_allclose(found_grad, grad, rtol=1e-6, atol=1e-30)
+
+
+@pytest.mark.parametrize("p", [1e-30, 1e-7, 0.3, 1 - 2.0**-24])
+def test_binary_cross_entropy_keeps_its_digits(p):
+    values, _ = fc.BCELoss(reduction="none")(np.float32([[p, p]]), [[0, 1]])
+    assert_allclose(values, [[-np.log1p(-np.float64(np.float32(p))), -np.log(np.float64(np.float32(p)))]], rtol=5e-7)
+    z = np.float32(np.log(p) - np.log1p(-p))
+    values, _ = fc.BCEWithLogitsLoss(reduction="none")([[z, z]], [[0, 1]])
+    assert_allclose(values, [[np.logaddexp(0, np.float64(z)), np.logaddexp(0, -np.float64(z))]], rtol=5e-7)
+
+
+@pytest.mark.parametrize(
+    "make, error, message",
+    [
+        (
+            lambda: fc.MSELoss(reduction="average"),
+            ValueError,
+            "MSELoss: reduction must be one of 'mean', 'sum', 'none'",
+        ),
+        (lambda: fc.KLDivLoss(reduction=0), ValueError, "'batchmean', got 0"),
+        (lambda: fc.HuberLoss(0), ValueError, "HuberLoss: delta must be finite and positive, got 0"),
+        (lambda: fc.HuberLoss("1"), TypeError, "delta must be a number"),
+        (lambda: fc.SmoothL1Loss(-1), ValueError, "beta must be finite and not negative"),
+        (
+            lambda: fc.CrossEntropyLoss(label_smoothing=1.5),
+            ValueError,
+            r"label_smoothing must lie in \[0, 1\], got 1.5",
+        ),
+        (lambda: fc.CrossEntropyLoss([1, -1]), ValueError, "weight must be a vector of finite numbers, not negative"),
+        (lambda: fc.CrossEntropyLoss([[1]]), ValueError, r"weight must be a vector"),
+        (lambda: fc.NLLLoss(ignore_index=0.5), TypeError, "ignore_index must be an integer"),
+        (lambda: fc.PoissonNLLLoss(log_input=1), TypeError, "log_input must be True or False, got 1"),
+        (lambda: fc.GaussianNLLLoss(eps=0), ValueError, "eps must be finite and positive"),
+        (lambda: fc.MultiMarginLoss(p=3), ValueError, "p must be 1 or 2, got 3"),
+        (lambda: fc.MultiMarginLoss(margin=np.nan), ValueError, "margin must be a finite number"),
+        (lambda: fc.QuantileLoss(1.0), ValueError, "quantile must lie between 0 and 1"),
+        (lambda: fc.BCEWithLogitsLoss(pos_weight=-1), ValueError, "pos_weight must be finite and not negative"),
+        (lambda: setattr(fc.HuberLoss(), "delta", 2), AttributeError, "a loss can't be changed"),
+        (lambda: fc.CrossEntropyLoss([1, 2, 3])(Z, [0, 1, 0]), ValueError, "3 numbers, .* the prediction has 2"),
+        (lambda: MSE(Z, Z, [1, 2]), ValueError, r"sample_weight has shape \(2,\), expected \(3,\)"),
+        (lambda: MSE(Z, Z, [1, 2, -1]), ValueError, "sample_weight must be finite and not negative"),
+        (lambda: MSE(Z, Z, [1, 2, np.nan]), ValueError, "sample_weight must be finite"),
+        (lambda: fc.BCELoss()(Z - 1, Z), ValueError, r"BCELoss\(\): a prediction is out of range.*Sigmoid"),
+        (lambda: fc.GaussianNLLLoss()(Z - 1, Z[:, :1]), ValueError, "out of range.*Softplus"),
+        (lambda: fc.GaussianNLLLoss()(Z, Z), ValueError, r"so that must have shape \(3, 1\)"),
+        (lambda: fc.NLLLoss()(Z, Z), ValueError, r"give class indices of shape \(3,\)"),
+        (lambda: fc.NLLLoss()(Z, [0, 1, 2]), ValueError, "must lie in 0..1"),
+        (lambda: fc.MSELoss(reduction="none").check_scalar(), ValueError, "no training with reduction='none'"),
+    ],
+)
+def test_bad_arguments(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_settings_show_and_survive_pickling():
+    loss = fc.CrossEntropyLoss([1, 2], label_smoothing=0.5)
+    assert repr(loss) == "CrossEntropyLoss(weight=[1.0, 2.0], label_smoothing=0.5)"
+    assert repr(pickle.loads(pickle.dumps(loss))) == repr(loss)
+    assert pickle.loads(pickle.dumps(loss))(Z, [0, 1, 0])[0] == loss(Z, [0, 1, 0])[0]
+
+
+@njit
+def cosh(p, t):
+    return np.cosh(p - t)
+
+
+@njit
+def sinh(p, t):
+    return np.sinh(p - t)
+
+
+@njit
+def half_square(prediction, target, out):
+    out[:] = (prediction - target) / len(out)
+    return ((prediction - target) ** 2).sum() / (2 * len(out))
+
+
+@njit
+def square(p, t):
+    return (p - t) ** 2
+
+
+@njit
+def twice(p, t):
+    return 2 * (p - t)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_a_custom_loss_is_like_a_built_in_one(dtype, reduction):
+    loss, expected = fc.CustomLoss(square, twice, reduction=reduction), fc.MSELoss(reduction=reduction)
+    for weights in (None, WEIGHTS):
+        value, grad = loss(NUMBERS[0].astype(dtype), NUMBERS[1], weights)
+        expected_value, expected_grad = expected(NUMBERS[0].astype(dtype), NUMBERS[1], weights)
+        assert_allclose(value, expected_value, rtol=1e-6 if dtype == np.float32 else 1e-14)
+        assert_allclose(grad, expected_grad, rtol=1e-6 if dtype == np.float32 else 1e-14)
+
+
+def test_custom_losses_of_matrices_and_pickles():
+    loss = fc.CustomLoss(half_square)
+    value, grad = loss(np.asfortranarray(NUMBERS[0]), NUMBERS[1])
+    expected, expected_grad = fc.MSELoss()(*NUMBERS)
+    assert_allclose(value, expected * K / 2)
+    assert_allclose(grad, expected_grad * K / 2)
+    for custom in (loss, fc.CustomLoss(cosh, sinh)):
+        again = pickle.loads(pickle.dumps(custom))
+        assert again(*NUMBERS)[0] == custom(*NUMBERS)[0]
+    divide = fc.CustomLoss(njit(lambda p, t: 1 / (p - t)), njit(lambda p, t: -1 / (p - t) ** 2))
+    assert divide(Z + 1, Z + 1)[0] == np.inf  # no exception
+
+
+@pytest.mark.parametrize(
+    "make, error, message",
+    [
+        (lambda: fc.CustomLoss(lambda p, t: 0.0, sinh), TypeError, "value must be decorated with numba.njit"),
+        (lambda: fc.CustomLoss(cosh, 1), TypeError, "gradient must be decorated"),
+        (lambda: fc.CustomLoss(njit(lambda p: p), sinh), TypeError, "Numba can't compile it for float32"),
+        (lambda: fc.CustomLoss(half_square, reduction="sum"), ValueError, "reduction must be 'mean'"),
+        (lambda: fc.CustomLoss(half_square)(Z, Z, [1, 1, 1]), ValueError, "takes no sample weights"),
+    ],
+)
+def test_bad_custom_losses(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weights"])
+def test_several_losses_are_their_weighted_sum(weights):
+    parts = [
+        (fc.CrossEntropyLoss(SOME), CLASSES),
+        (fc.GaussianNLLLoss(), VARIANCES),
+        (fc.MultiMarginLoss(), (NUMBERS[1], CLASSES[1])),
+        (fc.CrossEntropyLoss(), SOFT),
+        (fc.MSELoss(reduction="sum"), (NUMBERS[0][:, :1], NUMBERS[1][:, :1])),
+        (fc.CustomLoss(half_square) if weights is None else fc.CustomLoss(cosh, sinh), NUMBERS),
+    ]
+    factors = [1, 0.5, 2, 3, 0.25, 4]
+    several = fc.MultiLoss([loss for loss, _ in parts], factors)
+    value, grads = several(*zip(*(problem for _, problem in parts), strict=True), weights)
+    single = [loss(*problem, weights) for loss, problem in parts]
+    assert_allclose(value, sum(f * v for f, (v, _) in zip(factors, single, strict=True)), rtol=1e-14)
+    for grad, factor, (_, expected) in zip(grads, factors, single, strict=True):
+        assert_allclose(grad, factor * expected, rtol=1e-14, atol=1e-16)
+
+
+def test_an_epochs_part_counts_a_mean_as_often_as_its_samples_weigh():
+    @njit
+    def evaluate(p, t, labels, weights, out, losses):
+        return native.evaluate_losses(p, t, labels, weights, np.zeros(0), out, losses)
+
+    several = fc.MultiLoss([fc.MSELoss(), fc.CrossEntropyLoss(SOME), fc.L1Loss(reduction="sum")], [2, 3, 4])
+    given = NUMBERS[1], CLASSES[1], UNIT[0]
+    target, labels, table = several.as_targets(given, [K, K, K], N, np.float64)
+    joined = np.hstack([NUMBERS[0], CLASSES[0], UNIT[1]])
+    values = [
+        loss(p, t, WEIGHTS)[0] for loss, p, t in zip(several.losses, np.split(joined, 3, axis=1), given, strict=True)
+    ]
+    status, value, total = evaluate(joined, target, labels, WEIGHTS, np.empty((N, 3 * K)), table)
+    mass = WEIGHTS.sum()
+    assert status == 0
+    assert_allclose(value, 2 * values[0] + 3 * values[1] + 4 * values[2], rtol=1e-14)
+    assert_allclose(total, 2 * values[0] * mass + 3 * values[1] * mass + 4 * values[2], rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda: fc.MultiLoss([]), TypeError, "losses must be losses such as"),
+        (lambda: fc.MultiLoss([MSE, fc.MultiLoss([MSE])]), TypeError, "losses must be losses"),
+        (lambda: fc.MultiLoss([MSE], [1, 2]), ValueError, "one weight for each of 1 losses, got 2"),
+        (lambda: fc.MultiLoss([MSE], [-1]), ValueError, "weights must be finite and not negative"),
+        (lambda: fc.MultiLoss([fc.MSELoss(reduction="none")]), ValueError, "no training with reduction='none'"),
+        (lambda: fc.MultiLoss([MSE, CE])(Z, Z), ValueError, "prediction must be a tuple of 2 arrays.*got a ndarray"),
+        (lambda: fc.MultiLoss([MSE, CE])((Z, Z), (Z,)), ValueError, "target must be a tuple of 2 arrays.*got 1"),
+        (lambda: fc.MultiLoss([MSE, CE])((Z, Z[:1]), (Z, [0])), ValueError, r"shapes \(3, 2\), \(1, 2\)"),
+        (lambda: fc.MultiLoss([MSE, CE])((Z, Z), (Z, [0, 1, 2])), ValueError, "must lie in 0..1"),
+        (lambda: fc.MultiLoss([MSE, BCE])((Z, Z), (Z, Z - 1)), ValueError, r"BCEWithLogitsLoss\(\): target must lie"),
+        (lambda: fc.MultiLoss([MSE, CE]).as_targets((Z, Z), [2], 3, float), ValueError, "for 2 outputs, .* has 1"),
+    ],
+)
+def test_bad_lists_of_losses(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

@@ -67,8 +67,8 @@ def test_a_mean_that_is_large_against_the_spread(kind, dtype):
     layer, (_, formula, *_) = layer_of(kind, 99, dtype), KINDS[kind]
     layer.weight = np.ones(99)
     expected = formula(x.astype(np.longdouble), 1.0, getattr(layer, "bias", 0))
-    # x̂ can't be better than the rounding of μ, half an ulp, is against the spread, 1
-    assert np.abs(layer.forward(x) - expected).max() <= 1.5 * np.spacing(dtype(1e4))
+    # the rounding of μ, half an ulp at best, against the spread, 1
+    assert np.abs(layer.forward(x) - expected).max() <= 4 * np.spacing(dtype(1e4))
 
 
 @every_kind

@@ -253,4 +253,4 @@ def test_new_networks_compile_nothing():
         net.predict(x)
         before = before or compiled()
     assert compiled() == before
-    assert before["steps"] == before["predict"] >= 1
+    assert min(before["steps"], before["predict"]) >= 1

@@ -1,0 +1,186 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from arrays import DTYPES, LAYOUTS, normal
+from numpy.testing import assert_array_equal
+from test_kernel_program import ONE_THREAD, Arguments
+
+import fastfc as fc
+from fastfc import kernels
+from fastfc.kernels import training as native
+
+NO_LABELS = np.zeros(0, np.int64)
+
+
+class Training(Arguments):
+    """The same for steps."""
+
+    def optimizer(self, momentum=0.9):
+        optimizer = fc.SGD(0.05, momentum=momentum, weight_decay=0.01)
+        state, segments = optimizer.prepare(self.net)
+        return optimizer.hyper, segments, state, optimizer.count
+
+    def arrays(self, x, target, labels, optimizer, loss, weights):
+        hyper, segments, state, count = optimizer
+        weights = x[0, :0] if weights is None else weights
+        inputs = x, self.table, target, labels, weights, loss._handle[0], hyper, segments
+        return *inputs, self.params, self.grads, state, count, self.space, self.tape
+
+    def step(self, x, target, labels, optimizer, loss, weights=None):
+        return native.step.call(*self.arrays(x, target, labels, optimizer, loss, weights), 0, *ONE_THREAD)
+
+    def steps(self, x, target, labels, order, optimizer, loss, batch, first=0, last=None, weights=None, accumulate=1):
+        arrays, last = self.arrays(x, target, labels, optimizer, loss, weights), len(x) if last is None else last
+        return native.steps.call(*arrays, order, first, last, batch, accumulate, 0, *ONE_THREAD)
+
+
+def case_of(targets, dtype, n=23):
+    """Samples, targets, labels and a loss."""
+    x, rng = normal((n, 5), dtype), np.random.default_rng(0)
+    if targets == "classes":
+        return x, x[:0], rng.integers(0, 3, n), fc.CrossEntropyLoss()
+    target = rng.random((n, 3)).astype(dtype)
+    return x, target, NO_LABELS, {"numbers": fc.MSELoss(), "probabilities": fc.BCEWithLogitsLoss()}[targets]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("targets", ["classes", "numbers", "probabilities"])
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("batch", [1, 5, 23])
+def test_an_epoch_is_the_loop_of_steps(batch, shuffle, targets, dtype):
+    net = fc.MLP([5, 9, 3], "tanh", seed=0, dtype=dtype)
+    x, target, labels, loss = case_of(targets, dtype)
+    order = np.random.default_rng(1).permutation(23) if shuffle else NO_LABELS
+    run, one = Training(net, batch), Training(net, batch)
+    optimizer, other = run.optimizer(), one.optimizer()
+    total = run.steps(x, target, labels, order, optimizer, loss, batch)
+    expected, samples = 0.0, order if shuffle else np.arange(23)
+    for start in range(0, 23, batch):
+        rows = samples[start : start + batch]
+        chosen = target[rows] if len(target) else target, labels[rows] if len(labels) else labels
+        expected += len(rows) * one.step(x[rows], *chosen, other, loss)
+    np.testing.assert_allclose(total, expected, rtol=1e-14)
+    assert_array_equal(run.params, one.params)
+    assert_array_equal(run.grads, one.grads)
+    assert_array_equal(optimizer[2], other[2])
+    assert optimizer[3][0] == other[3][0] == -(-23 // batch)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_epoch_of_data_in_any_layout_and_in_parts(layout, shuffle):
+    net, change = fc.MLP([5, 9, 3], seed=0), LAYOUTS[layout]
+    order = np.random.default_rng(1).permutation(23) if shuffle else NO_LABELS
+    for targets in ("classes", "numbers"):
+        x, target, labels, loss = case_of(targets, np.float32)
+        run, other = Training(net, 5), Training(net, 5)
+        total = run.steps(x, target, labels, order, run.optimizer(), loss, 5)
+        optimizer, changed = other.optimizer(), (change(x), change(target), change(labels), order, loss)
+        parts = [
+            other.steps(*changed[:4], optimizer, loss, 5, first, last) for first, last in ((0, 5), (5, 20), (20, 23))
+        ]
+        np.testing.assert_allclose(sum(parts), total, rtol=1e-14)
+        assert_array_equal(other.params, run.params)
+
+
+@pytest.mark.parametrize("targets", ["classes", "numbers"])
+def test_a_step_is_forward_loss_backward_and_update(targets):
+    net, (x, target, labels, loss) = fc.MLP([5, 9, 3], "tanh", seed=0, dtype=np.float64), case_of(targets, np.float64)
+    run, other = Training(net, 23), Training(net, 23)
+    _, _, state, count = optimizer = run.optimizer()
+    value = run.step(x, target, labels, optimizer, loss)
+    output = other.forward(x)
+    expected, grad_output = fc.CrossEntropyLoss()(output, labels) if len(labels) else fc.MSELoss()(output, target)
+    other.backward(x, output, grad_output)
+    assert value == expected
+    assert_array_equal(run.grads, other.grads)
+    kernels.sgd(other.params, other.grads, other_state := np.zeros_like(state[0]), 0.05, 0.9, 0.01)
+    assert_array_equal(run.params, other.params)
+    assert_array_equal(state[0], other_state)
+    assert count[0] == 1
+
+
+BAD_STEPS = {
+    "a class too many": (lambda a: a["labels"].__setitem__(22, 3), "class"),
+    "a negative class": (lambda a: a["labels"].__setitem__(0, -1), "class"),
+    "labels too short": (lambda a: a.update(labels=a["labels"][:5]), "does not fit"),
+    "x too narrow": (lambda a: a.update(x=a["x"][:, :4]), "does not fit"),
+    "space too small": (lambda a: a.update(space=a["space"][:-1]), "does not fit"),
+    "params of another size": (lambda a: a.update(params=a["params"][1:], grads=a["grads"][1:]), "does not fit"),
+    "gradients in the parameters": (lambda a: a.update(grads=a["params"]), "overlaps"),
+}
+
+
+@pytest.mark.parametrize("change, message", BAD_STEPS.values(), ids=BAD_STEPS.keys())
+def test_a_step_that_fails_changes_nothing(change, message):
+    net = fc.MLP([5, 9, 3], seed=0)
+    run, (x, target, labels, loss) = Training(net, 23), case_of("classes", np.float32)
+    hyper, segments, state, count = run.optimizer()
+    state[:], before = 7, run.params.copy()
+    a = {"x": x, "labels": labels, "params": run.params, "grads": run.grads, "space": run.space}
+    change(a)
+    inputs = a["x"], run.table, target, a["labels"], x[0, :0], loss._handle[0], hyper, segments
+    with pytest.raises(ValueError, match=message):
+        native.step.call(*inputs, a["params"], a["grads"], state, count, a["space"], run.tape, 0, *ONE_THREAD)
+    assert_array_equal(run.params, before)
+    assert (state == 7).all() and count[0] == 0
+
+
+@pytest.mark.parametrize("loss", [fc.CrossEntropyLoss(), fc.BCEWithLogitsLoss()])
+@pytest.mark.parametrize("value", [-0.1, 1.1, np.nan])
+def test_bad_probabilities_change_nothing(loss, value):
+    net = fc.MLP([5, 9, 3], seed=0)
+    run, (x, target, _, _) = Training(net, 23), case_of("numbers", np.float32)
+    target[22, 2] = value
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
+        run.step(x, target, NO_LABELS, run.optimizer(), loss)
+    assert_array_equal(run.params, net.params)
+
+
+@pytest.mark.parametrize("targets", ["classes", "numbers"])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_weights_follow_their_samples(shuffle, targets):
+    net, weights = fc.MLP([5, 9, 3], seed=0, dtype=np.float64), np.random.default_rng(2).random(23)
+    x, target, labels, loss = case_of(targets, np.float64)
+    order = np.random.default_rng(1).permutation(23) if shuffle else NO_LABELS
+    run, one = Training(net, 5), Training(net, 5)
+    optimizer, other, expected = run.optimizer(), one.optimizer(), 0.0
+    total = run.steps(x, target, labels, order, optimizer, loss, 5, weights=weights)
+    for start in range(0, 23, 5):
+        rows = (order if shuffle else np.arange(23))[start : start + 5]
+        chosen = target[rows] if len(target) else target, labels[rows] if len(labels) else labels
+        expected += weights[rows].sum() * one.step(x[rows], *chosen, other, loss, weights[rows])
+    np.testing.assert_allclose(total, expected, rtol=1e-14)
+    assert_array_equal(run.params, one.params)
+
+
+def test_several_batches_make_one_update():
+    """Of 23 samples in batches of 5, three batches and then what is left of them: the mean of their gradients each."""
+    net, (x, target, labels, loss) = fc.MLP([5, 9, 3], "tanh", seed=0, dtype=np.float64), case_of("numbers", np.float64)
+    run, one = Training(net, 5), Training(net, 23)
+    optimizer, other = run.optimizer(0), one.optimizer(0)
+    run.steps(x, target, labels, NO_LABELS, optimizer, loss, 5, accumulate=3)
+    assert optimizer[3][0] == 2
+    for batches in ((0, 5, 10, 15), (15, 20, 23)):
+        grads, before, used = [], one.params.copy(), one.optimizer(0)
+        for first, last in pairwise(batches):
+            one.step(x[first:last], target[first:last], labels, used, loss)
+            grads.append(one.grads.copy())
+            one.params[:] = before
+        state = np.zeros(0)
+        kernels.sgd(one.params, np.mean(grads, axis=0), state, other[0][0], 0.0, 0.01)
+    np.testing.assert_allclose(run.params, one.params, rtol=1e-12)
+
+
+@pytest.mark.parametrize("wrong", ["weights", "losses", "target"])
+def test_bad_tables_change_nothing(wrong):
+    net, (x, target, labels, loss) = fc.MLP([5, 9, 3], seed=0), case_of("numbers", np.float32)
+    run = Training(net, 23)
+    weights = np.ones(22, np.float32) if wrong == "weights" else None
+    loss = fc.CrossEntropyLoss() if wrong == "losses" else loss
+    target = np.ones((23, 4), np.float32) if wrong == "target" else target
+    labels = np.zeros(22, int) if wrong == "losses" else labels
+    with pytest.raises(ValueError, match="does not fit"):
+        run.step(x, target, labels, run.optimizer(), loss, weights)
+    assert_array_equal(run.params, net.params)
