@@ -32,7 +32,7 @@ from fastfc.kernels.gemm import (
     transposed,
     zeros,
 )
-from fastfc.kernels.losses import RESULT, evaluate_one, one_loss
+from fastfc.kernels.losses import BCE_WITH_LOGITS, RESULT, evaluate_one, one_loss
 from fastfc.kernels.optimizers import update
 from fastfc.kernels.simd import (
     allocate,
@@ -451,7 +451,7 @@ def run_gradient(params, grads, program, x, target, labels, space, n, loss, part
     grad_output, output, _, _ = kept(program, n, space)
     found, value = run_forward(params, program, x, output, space, n, TRAINING, parts, least), 0.0
     if found == OK:
-        losses = one_loss(loss, 0.0, 0.0, 1.0)
+        losses = one_loss(loss, 0.0, 0.0, 1.0 if loss == BCE_WITH_LOGITS else -100.0)
         found, value = evaluate_one(view(output, n, o), view(target, n, o), labels, view(grad_output, n, o), losses)
         keep_alive(losses)
     if found == OK:
