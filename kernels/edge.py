@@ -85,6 +85,12 @@ def check(status):
         raise MemoryError("fastfc: no memory for copies of blocks of the matrices")
 
 
+def named_after(f, made):
+    """`made`, a function from a factory, under a name of its own: cached code is linked by names, across processes."""
+    made.__qualname__ += f" of {f.__name__}"
+    return made
+
+
 natives: dict[str, "Native"] = {}
 parallel_natives: list["Native"] = []
 

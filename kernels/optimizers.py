@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from fastfc.kernels.edge import BAD_SHAPE, NO_STATE, OK, OVERLAP, check, kernel, overlaps
+from fastfc.kernels.edge import BAD_SHAPE, NO_STATE, OK, OVERLAP, check, kernel, named_after, overlaps
 from fastfc.kernels.simd import (
     at,
     copysign,
@@ -104,7 +104,6 @@ def lion_rule(p, g, m, s, u, numbers):
 def one_pass(rule, rows):
     """Parameters and state, which has so many rows, by a rule."""
 
-    @njit
     def run(count, grads, params, state, row, numbers):
         size, lanes = itemsize(params), width(params)
         # masks halve the speed of memory: they are for the rest only
@@ -137,7 +136,7 @@ def one_pass(rule, rows):
             if rows > 2:
                 store_first(at(s, 2 * row), z, some)
 
-    return run
+    return njit(named_after(rule, run))
 
 
 SGD, ADAM, AMSGRAD, RMSPROP, RMSPROP_CENTERED, ADAGRAD, LION = range(7)
