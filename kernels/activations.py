@@ -170,7 +170,7 @@ def rowwise(f):
         if some:
             store_first(at(out, (count - some) * size), load(last), some)
 
-    return njit(named_after(f, map_row))
+    return njit(named_after(map_row, f))
 
 
 def rowwise_pair(f):
@@ -189,7 +189,7 @@ def rowwise_pair(f):
         if some:
             store_first(at(out, (count - some) * size), load(last), some)
 
-    return njit(named_after(f, map_row))
+    return njit(named_after(map_row, f))
 
 
 @rowwise
@@ -421,7 +421,7 @@ def fold(f, fill):
             total = f(total, load_first(at(x, whole * size), count - whole, fill), *numbers)
         return total
 
-    return njit(named_after(f, fold_row))
+    return njit(named_after(fold_row, f))
 
 
 @njit

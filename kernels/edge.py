@@ -85,9 +85,12 @@ def check(status):
         raise MemoryError("fastfc: no memory for copies of blocks of the matrices")
 
 
-def named_after(f, made):
-    """`made`, a function from a factory, under a name of its own: cached code is linked by names, across processes."""
-    made.__qualname__ += f" of {f.__name__}"
+def named_after(made, *parts):
+    """`made`, which a factory made of these, under a name of its own: cached code of several processes is linked by names.
+
+    Two functions of one name and type could stand for each other.
+    """
+    made.__qualname__ += " of " + ", ".join(getattr(part, "__qualname__", str(part)) for part in parts)
     return made
 
 

@@ -72,7 +72,6 @@ def amsgrad_rule(p, g, m, v, largest, numbers):
 
 
 def rmsprop_by(centered):
-    @njit
     def rule(p, g, v, b, a, numbers):
         lr, alpha, eps, decay, momentum, _, _, _ = numbers
         g = fma(p, decay, g)
@@ -81,7 +80,7 @@ def rmsprop_by(centered):
         b = fma(b, momentum, g / (square_root(v - a * a if centered else v) + eps))
         return fma(b, -lr, p), v, b, a
 
-    return rule
+    return njit(named_after(rule, centered))
 
 
 @njit
@@ -136,7 +135,7 @@ def one_pass(rule, rows):
             if rows > 2:
                 store_first(at(s, 2 * row), z, some)
 
-    return njit(named_after(rule, run))
+    return njit(named_after(run, rule, rows))
 
 
 SGD, ADAM, AMSGRAD, RMSPROP, RMSPROP_CENTERED, ADAGRAD, LION = range(7)
