@@ -40,6 +40,10 @@ def finite(value: Any, owner: str, what: str) -> float:
 class Identity(Activation):
     """y = x, with dL/dx = dL/dy.
 
+    References
+    ----------
+    torch.nn.Identity
+
     Examples
     --------
     >>> import fastfc as fc
@@ -107,6 +111,10 @@ class LeakyReLU(Activation):
 class Sigmoid(Activation):
     """y = 1 / (1 + e⁻ˣ), with f′ = y (1 − y).
 
+    References
+    ----------
+    I. Goodfellow, Y. Bengio, A. Courville, "Deep Learning", 2016, section 6.3.2.
+
     Examples
     --------
     >>> import fastfc as fc
@@ -123,6 +131,10 @@ class Sigmoid(Activation):
 class LogSigmoid(Activation):
     """y = −log(1 + e⁻ˣ), the logarithm of the sigmoid, with f′ = 1 − eʸ.
 
+    References
+    ----------
+    torch.nn.LogSigmoid
+
     Examples
     --------
     >>> import fastfc as fc
@@ -135,6 +147,10 @@ class LogSigmoid(Activation):
 
 class Tanh(Activation):
     """y = tanh x, with f′ = 1 − y².
+
+    References
+    ----------
+    I. Goodfellow, Y. Bengio, A. Courville, "Deep Learning", 2016, section 6.3.2.
 
     Examples
     --------
@@ -156,6 +172,10 @@ class Hardtanh(Activation):
     ----------
     min_val, max_val : float
         min_val < max_val.
+
+    References
+    ----------
+    torch.nn.Hardtanh
 
     Examples
     --------
@@ -435,6 +455,11 @@ class Softmax(Activation):
     Train classifiers on logits with `CrossEntropyLoss`, which holds its own softmax; this layer is
     for networks that must give probabilities.
 
+    References
+    ----------
+    J. Bridle, "Probabilistic interpretation of feedforward classification network outputs, with relationships to
+    statistical pattern recognition", 1990.
+
     Examples
     --------
     >>> import fastfc as fc
@@ -447,6 +472,10 @@ class Softmax(Activation):
 
 class LogSoftmax(Activation):
     """yᵢ = xᵢ − log Σⱼ e^xⱼ along each row, with dL/dxᵢ = gᵢ − e^yᵢ Σⱼ gⱼ for g = dL/dy.
+
+    References
+    ----------
+    torch.nn.LogSoftmax
 
     Examples
     --------

@@ -39,7 +39,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Constant(Drawn):
-    """Every element the same number (torch.nn.init.constant_).
+    """Every element the same number, w = value (torch.nn.init.constant_).
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class Constant(Drawn):
 
 @dataclass(frozen=True)
 class Zeros(Drawn):
-    """All zeros, the usual start of a bias: an alias of `Constant(0)`.
+    """All zeros, w = 0, the usual start of a bias: an alias of `Constant(0)` (torch.nn.init.zeros_).
 
     Examples
     --------
@@ -107,7 +107,7 @@ class Normal(Drawn):
 
 @dataclass(frozen=True)
 class Uniform(Drawn):
-    """Uniform in [low, high) (torch.nn.init.uniform_); rounding to float32 may give `high` itself.
+    """Uniform, low ≤ w < high (torch.nn.init.uniform_); rounding to float32 may give `high` itself.
 
     Parameters
     ----------

@@ -404,6 +404,10 @@ class Linear(Layer):
     bias, bias_grad : (out_features,) arrays, or None
         Views of `params` and `grads`. Assigning to one copies the values into place.
 
+    References
+    ----------
+    I. Goodfellow, Y. Bengio, A. Courville, "Deep Learning", 2016, section 6.5.
+
     Examples
     --------
     >>> import numpy as np, fastfc as fc

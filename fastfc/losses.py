@@ -234,6 +234,10 @@ class MSELoss(Loss):
 
     The target has the prediction's shape, (n, features) or (n,).
 
+    References
+    ----------
+    C. Bishop, "Pattern Recognition and Machine Learning", 2006, section 3.1.1.
+
     Examples
     --------
     >>> import fastfc as fc
@@ -254,6 +258,10 @@ class L1Loss(Loss):
     """Mean absolute error over all elements, L = mean(|ŷ − y|), dL/dŷ = sign(ŷ − y) / size.
 
     The target has the prediction's shape, (n, features) or (n,). The gradient is 0 where ŷ = y.
+
+    References
+    ----------
+    torch.nn.L1Loss
 
     Examples
     --------
@@ -481,6 +489,10 @@ class BCELoss(Loss):
     Sigmoid is faster and more accurate. Logarithms are at least −100, as in PyTorch, and
     dL/dp = (p − y) / max(p (1 − p), 10⁻¹²) / size. The target y, in [0, 1], has the same shape.
 
+    References
+    ----------
+    C. Bishop, "Pattern Recognition and Machine Learning", 2006, equation 4.90.
+
     Examples
     --------
     >>> import fastfc as fc
@@ -509,6 +521,10 @@ class BCEWithLogitsLoss(Loss):
     ----------
     pos_weight : float or (features,) array, optional
         v, the weight of positive targets, of each column if it is an array; not negative.
+
+    References
+    ----------
+    C. Bishop, "Pattern Recognition and Machine Learning", 2006, equation 4.90, for v = 1; v is that of torch.nn.BCEWithLogitsLoss.
 
     Examples
     --------
@@ -806,7 +822,7 @@ def rebuild(value: Any, gradient: Any, reduction: str) -> CustomLoss:
 
 
 class MultiLoss(Loss):
-    """A weighted sum of losses, one for each output of a network.
+    """A weighted sum of losses, Σ wᵢ Lᵢ, one for each output of a network.
 
     Predictions and targets are tuples with one array for each output, class indices among them where a
     loss takes them; so is the gradient.
@@ -817,6 +833,10 @@ class MultiLoss(Loss):
         One for each output.
     weights : sequence of float, optional
         Factors of the losses, not negative; 1 unless given.
+
+    References
+    ----------
+    R. Caruana, "Multitask learning", Machine Learning 28, 1997.
 
     Examples
     --------

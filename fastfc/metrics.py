@@ -328,12 +328,16 @@ def r2(y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = N
 
 @dataclass(frozen=True)
 class Accuracy:
-    """`metrics.accuracy` with another threshold, for `metrics=[...]`.
+    """`metrics.accuracy` with another threshold, Σ w [ĉ = c] / Σ w, for `metrics=[...]`.
 
     Parameters
     ----------
     threshold : float
         0.5 for a network whose one output is a probability.
+
+    References
+    ----------
+    sklearn.metrics.accuracy_score.
 
     Examples
     --------
@@ -354,12 +358,16 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class TopK:
-    """`metrics.top_k_accuracy` for `metrics=[...]`.
+    """`metrics.top_k_accuracy`, Σ w [rank of c ≤ k] / Σ w, for `metrics=[...]`.
 
     Parameters
     ----------
     k : int
         At least 1.
+
+    References
+    ----------
+    sklearn.metrics.top_k_accuracy_score.
 
     Examples
     --------
@@ -383,13 +391,17 @@ class TopK:
 
 @dataclass(frozen=True)
 class F1:
-    """`metrics.f1` for `metrics=[...]`.
+    """`metrics.f1`, F₁ = 2 TP / (2 TP + FP + FN), for `metrics=[...]`.
 
     Parameters
     ----------
     average : {"binary", "macro", "micro", "weighted"}
     threshold : float
         As for `Accuracy`.
+
+    References
+    ----------
+    sklearn.metrics.f1_score.
 
     Examples
     --------

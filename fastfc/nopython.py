@@ -236,63 +236,69 @@ def train_step(net, x, y, loss, optimizer, sample_weight=None):
 @njit
 def split_parts(x, parts):
     """The targets of several outputs: numbers side by side, classes sample by sample."""
-    n = len(x)
-    target, labels = np.empty((n, columns(parts, False)), x.dtype), np.empty((n, columns(parts, True)), np.int64)
-    fill(parts, target, 0, False)
-    fill(parts, labels, 0, True)
+    numbers, classes = columns(parts)
+    target, labels = np.empty((len(x), numbers), x.dtype), np.empty((len(x), classes), np.int64)
+    fill(parts, target, labels, 0, 0)
     return target, labels.ravel()
 
 
-def columns(parts, classes):
-    """Columns that the numeric targets, or the classes, of several outputs take."""
+def columns(parts):
+    """Columns that the numeric targets and the classes of several outputs take."""
 
 
-def fill(parts, out, first, classes):
-    """Copy these targets to where they belong."""
+def fill(parts, target, labels, first, place):
+    """Copy the targets to where they belong, from this column of each on."""
 
 
 def is_classes(part):
     return part.ndim == 1 and isinstance(part.dtype, types.Integer)
 
 
-@overload(columns, prefer_literal=True)
-def nopython_columns(parts, classes):
+@overload(columns)
+def nopython_columns(parts):
     if len(parts) == 0:
-        return lambda parts, classes: 0
-    wanted = is_classes(parts[0]) == classes.literal_value
-    if not wanted:
-        return lambda parts, classes: columns(parts[1:], classes)
-    if parts[0].ndim == 1:
-        return lambda parts, classes: 1 + columns(parts[1:], classes)
-    return lambda parts, classes: parts[0].shape[1] + columns(parts[1:], classes)
+        return lambda parts: (0, 0)
+    classes, wide = is_classes(parts[0]), parts[0].ndim == 2
+
+    def count(parts):
+        numbers, places = columns(parts[1:])
+        return (numbers, places + 1) if classes else (numbers + (parts[0].shape[1] if wide else 1), places)
+
+    return count
 
 
-@overload(fill, prefer_literal=True)
-def nopython_fill(parts, out, first, classes):
+@overload(fill)
+def nopython_fill(parts, target, labels, first, place):
     if len(parts) == 0:
-        return lambda parts, out, first, classes: None
-    if is_classes(parts[0]) != classes.literal_value:
-        return lambda parts, out, first, classes: fill(parts[1:], out, first, classes)
+        return lambda parts, target, labels, first, place: None
+    if is_classes(parts[0]):
 
-    def one(parts, out, first, classes):
-        part = as_columns(parts[0])
-        if len(part) != len(out):
-            raise ValueError("fastfc: each output needs one target for each sample")
-        out[:, first : first + part.shape[1]] = part
-        fill(parts[1:], out, first + part.shape[1], classes)
+        def one(parts, target, labels, first, place):
+            copy_column(parts[0], labels, place)
+            fill(parts[1:], target, labels, first, place + 1)
+
+    elif parts[0].ndim == 1:
+
+        def one(parts, target, labels, first, place):
+            copy_column(parts[0], target, first)
+            fill(parts[1:], target, labels, first + 1, place)
+
+    else:
+
+        def one(parts, target, labels, first, place):
+            for j in range(parts[0].shape[1]):
+                copy_column(parts[0][:, j], target, first + j)
+            fill(parts[1:], target, labels, first + parts[0].shape[1], place)
 
     return one
 
 
-def as_columns(part):
-    """A vector as a matrix of one column."""
-
-
-@overload(as_columns)
-def nopython_as_columns(part):
-    if part.ndim == 1:
-        return lambda part: np.expand_dims(part, 1)
-    return lambda part: part
+@njit
+def copy_column(source, target, column):
+    if len(source) != len(target):
+        raise ValueError("fastfc: each output needs one target for each sample")
+    for r in range(len(source)):
+        target[r, column] = source[r]
 
 
 @njit

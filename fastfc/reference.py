@@ -400,6 +400,22 @@ def lion(params, grads, m, lr, beta1, beta2, weight_decay):
     m += (1 - beta2) * (grads - m)
 
 
+def lbfgs_direction(grad, steps, changes):
+    """−H ∇L, with H from pairs of steps and the changes of the gradient along them, the latest last."""
+    inverse, one = np.eye(grad.size), np.eye(grad.size)
+    if steps:
+        inverse *= (steps[-1] @ changes[-1]) / (changes[-1] @ changes[-1])
+    for s, y in zip(steps, changes, strict=True):
+        v = one - np.outer(y, s) / (s @ y)
+        inverse = v.T @ inverse @ v + np.outer(s, s) / (s @ y)
+    return -inverse @ grad
+
+
+def levenberg_marquardt(params, jacobian, residuals, damping):
+    """One step, if it makes the sum of squares less."""
+    params -= np.linalg.solve(jacobian.T @ jacobian + damping * np.eye(params.size), jacobian.T @ residuals)
+
+
 def penalty_grad(params, l1, l2):
     """Of l1 |w|₁ + l2/2 |w|²."""
     return l1 * np.sign(params) + l2 * params
@@ -453,6 +469,34 @@ SCHEDULES: dict[str, Callable] = {
     "CosineAnnealingWarmRestarts": warm_restarts,
     "OneCycleLR": one_cycle,
     "LinearWarmup": lambda lr, t, n, start, after: lr * (start + (1 - start) * t / n) if t < n else after(t - n),
+}
+
+
+# the variance of a weight (i, o) drawn by an initializer with its own numbers
+VARIANCES: dict[str, Callable] = {
+    "Constant": lambda i, o: 0,
+    "Zeros": lambda i, o: 0,
+    "Normal": lambda i, o: 1,
+    "Uniform": lambda i, o: 1 / 12,
+    "TruncatedNormal": lambda i, o: 1 - 4 * density(2) / (2 * normal(2) - 1),
+    "KaimingNormal": lambda i, o: 2 / i,
+    "KaimingUniform": lambda i, o: 2 / i,
+    "XavierNormal": lambda i, o: 2 / (i + o),
+    "XavierUniform": lambda i, o: 2 / (i + o),
+    "LeCunNormal": lambda i, o: 1 / i,
+    "LeCunUniform": lambda i, o: 1 / i,
+    "Orthogonal": lambda i, o: 1 / max(i, o),
+}
+
+# of targets and outputs; f1 and roc_auc of two classes by one output
+METRICS: dict[str, Callable] = {
+    "accuracy": lambda y, p: np.mean(p.argmax(axis=1) == y),
+    "top_k_accuracy": lambda y, p, k=2: np.mean((np.argsort(p, axis=1)[:, -k:] == y[:, None]).any(axis=1)),
+    "f1": lambda y, p: 2 * np.sum(y * (p > 0)) / (np.sum(y) + np.sum(p > 0)),
+    "roc_auc": lambda y, p: np.mean((np.sign(p[y == 1, None] - p[y == 0]) + 1) / 2),  # of all pairs
+    "mae": lambda y, p: np.mean(np.abs(y - p)),
+    "rmse": lambda y, p: np.mean(np.sqrt(np.mean((y - p) ** 2, axis=0))),
+    "r2": lambda y, p: np.mean(1 - np.sum((y - p) ** 2, axis=0) / np.sum((y - y.mean(axis=0)) ** 2, axis=0)),
 }
 
 

@@ -224,6 +224,8 @@ class CosineAnnealingLR(Schedule):
 class CosineAnnealingWarmRestarts(Schedule):
     """Down half a cosine as CosineAnnealingLR, again and again: for T_0, T_0 T_mult, T_0 T_mult², … updates.
 
+    η = eta_min + (lr − eta_min) (1 + cos(π t / T)) / 2, with t and T counted from the latest restart.
+
     Parameters
     ----------
     T_0, T_mult : int

@@ -7,6 +7,7 @@ from numba import njit
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
+from fastfc import reference
 from fastfc.kernels import lbfgs, levenberg_marquardt
 
 X = np.linspace(-1, 1, 50)[:, None]
@@ -55,13 +56,28 @@ def test_one_step_of_levenberg_marquardt_by_the_formula():
             net.forward(x[i : i + 1])
             net.backward(np.eye(2)[j : j + 1])
             jacobian[2 * i + j] = net.grads
-    root = np.sqrt(np.repeat(w, 2))
-    weighted, residuals = jacobian * root[:, None], (output - y).ravel() * root
-    delta = np.linalg.solve(weighted.T @ weighted + 0.5 * np.eye(8), weighted.T @ residuals)
+    root, expected = np.sqrt(np.repeat(w, 2)), start.copy()
+    reference.levenberg_marquardt(expected, jacobian * root[:, None], (output - y).ravel() * root, 0.5)
     optimizer = fc.LevenbergMarquardt(damping=0.5)
     net.train_step(x, y, MSE, optimizer, w)
-    assert_allclose(net.params, start - delta, rtol=1e-10, atol=1e-12)
+    assert_allclose(net.params, expected, rtol=1e-10, atol=1e-12)
     assert optimizer.count[1:].view(float) == 0.05
+
+
+def test_directions_of_lbfgs_by_the_formula():
+    def gradient():
+        net.backward(MSE(net.forward(X), Y)[1])
+        return net.grads.copy()
+
+    net, optimizer = net_for(), fc.LBFGS(max_iter=1, max_eval=25, history_size=3)
+    steps, changes = [], []
+    for _ in range(8):
+        start, grad = net.params.copy(), gradient()
+        net.train_step(X, Y, MSE, optimizer)
+        step, expected = net.params - start, reference.lbfgs_direction(grad, steps[-3:], changes[-3:])
+        assert_allclose(step / np.linalg.norm(step), expected / np.linalg.norm(expected), atol=1e-9)
+        steps.append(step)
+        changes.append(gradient() - grad)
 
 
 def rosenbrock(w):

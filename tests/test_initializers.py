@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
-from fastfc import initializers
+from fastfc import initializers, reference
 from fastfc.initializers import BY_NAME, SQUARED_GAINS, get_initializer, squared_gain
 
 SHAPE = (300, 200)
@@ -93,6 +93,14 @@ def test_moments_and_bounds(init, expected):
     assert abs(values.std() - std) <= spread + 1e-12
     if math.isfinite(high):
         assert min(values.min() - low, high - values.max()) <= max(0.01 * (high - low), 1e-3 * std)
+
+
+@pytest.mark.parametrize("name", reference.VARIANCES)
+def test_variances_are_the_references(name):
+    init = fc.Constant(1) if name == "Constant" else getattr(fc, name)()
+    values, variance = draw(init), reference.VARIANCES[name](*SHAPE)
+    # that of a sample of N has itself a spread of √(2 / N) σ² at most
+    assert abs(values.var() - variance) <= 5 * math.sqrt(2 / values.size) * variance + 1e-12
 
 
 def test_every_initializer_has_a_row_here():

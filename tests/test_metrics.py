@@ -5,7 +5,7 @@ import pytest
 from numba import njit
 
 import fastfc as fc
-from fastfc import metrics
+from fastfc import metrics, reference
 from fastfc.metrics import BY_NAME, get_metric
 
 N = 300
@@ -168,6 +168,16 @@ def test_any_dtype_layout_and_list(name):
     before = y.copy(), outputs.copy(), weight.copy()
     function(y, outputs, weight)
     assert all(np.array_equal(a, b) for a, b in zip(before, (y, outputs, weight), strict=True))
+
+
+@pytest.mark.parametrize("name", reference.METRICS)
+def test_against_the_reference(name):
+    kind = {"f1": "binary", "roc_auc": "binary", "accuracy": "multiclass", "top_k_accuracy": "multiclass"}
+    y, outputs, _ = problem(kind.get(name, "regression"))
+    outputs = outputs + np.random.default_rng(1).uniform(0, 1e-3, outputs.shape)  # no two alike
+    y = y[:, :2] if y.ndim == 2 else y
+    outputs = outputs[:, :2] if kind.get(name) is None else outputs
+    assert BY_NAME[name](y, outputs) == pytest.approx(reference.METRICS[name](y, outputs), rel=1e-12)
 
 
 def test_threshold():

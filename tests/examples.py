@@ -1,0 +1,162 @@
+"""Each public class that takes part in training, with arguments that its PyTorch twin takes too, and data for it."""
+
+import numpy as np
+from arrays import normal
+from numba import njit
+
+import fastfc as fc
+
+N, WIDTH = 12, 4  # samples, and numbers per sample
+
+
+def numbers(seed):
+    return normal((N, WIDTH), np.float64, seed)
+
+
+def probabilities(seed):
+    return np.random.default_rng(seed).dirichlet(np.ones(WIDTH), N)
+
+
+def classes(seed):
+    return np.random.default_rng(seed).integers(0, WIDTH, N)
+
+
+def counts(seed):
+    return np.random.default_rng(seed).integers(0, 6, (N, WIDTH)).astype(np.float64)
+
+
+def half(seed):
+    return numbers(seed)[:, : WIDTH // 2]
+
+
+@njit
+def square(x):
+    return x * x
+
+
+@njit
+def twice(x):
+    return x + x
+
+
+@njit
+def error(p, t):
+    return (p - t) ** 2 / 2
+
+
+@njit
+def error_slope(p, t):
+    return p - t
+
+
+# name, arguments
+ACTIVATIONS = [
+    ("Identity", {}),
+    ("ReLU", {}),
+    ("LeakyReLU", {"negative_slope": 0.2}),
+    ("Sigmoid", {}),
+    ("LogSigmoid", {}),
+    ("Tanh", {}),
+    ("Hardtanh", {"min_val": -0.5, "max_val": 2.0}),
+    ("ReLU6", {}),
+    ("ELU", {"alpha": 0.7}),
+    ("SELU", {}),
+    ("CELU", {"alpha": 2.0}),
+    ("GELU", {}),
+    ("GELU", {"approximate": "tanh"}),
+    ("Softplus", {"beta": 2.0, "threshold": 3.0}),
+    ("Softsign", {}),
+    ("Hardsigmoid", {}),
+    ("Hardswish", {}),
+    ("SiLU", {}),
+    ("Mish", {}),
+    ("Softmax", {}),
+    ("LogSoftmax", {}),
+    ("Elementwise", {"function": square, "derivative": twice}),
+]
+
+# name, arguments, the layer that makes its predictions, its targets by seed
+WEIGHTS = [0.5, 2.0, 0.0, 1.0]
+LOSSES = [
+    ("MSELoss", {}, fc.Identity, numbers),
+    ("L1Loss", {}, fc.Identity, numbers),
+    ("HuberLoss", {"delta": 0.5}, fc.Identity, numbers),
+    ("SmoothL1Loss", {"beta": 0.5, "reduction": "sum"}, fc.Tanh, numbers),
+    ("CrossEntropyLoss", {"weight": WEIGHTS, "ignore_index": 1, "label_smoothing": 0.1}, fc.Identity, classes),
+    ("CrossEntropyLoss", {"label_smoothing": 0.1}, fc.Identity, probabilities),
+    ("NLLLoss", {"weight": WEIGHTS}, fc.LogSoftmax, classes),
+    ("BCELoss", {}, fc.Sigmoid, probabilities),
+    ("BCEWithLogitsLoss", {"pos_weight": WEIGHTS}, fc.Identity, probabilities),
+    ("PoissonNLLLoss", {}, fc.Identity, counts),
+    ("PoissonNLLLoss", {"log_input": False, "full": True, "eps": 0.1}, fc.Softplus, counts),
+    ("GaussianNLLLoss", {"full": True}, fc.Softplus, half),
+    ("KLDivLoss", {"reduction": "batchmean"}, fc.LogSoftmax, probabilities),
+    ("MultiMarginLoss", {"p": 2, "margin": 0.5, "weight": WEIGHTS}, fc.Identity, classes),
+    ("QuantileLoss", {"quantile": [0.1, 0.3, 0.5, 0.8]}, fc.Identity, numbers),
+    ("CustomLoss", {"value": error, "gradient": error_slope}, fc.Identity, numbers),
+]
+
+# name, arguments
+OPTIMIZERS = [
+    ("SGD", {"lr": 0.05}),
+    ("SGD", {"lr": 0.05, "momentum": 0.9, "dampening": 0.25, "weight_decay": 0.01}),
+    ("SGD", {"lr": 0.05, "momentum": 0.9, "nesterov": True}),
+    ("Adam", {"lr": 0.01, "weight_decay": 0.01}),
+    ("Adam", {"lr": 0.01, "betas": (0.5, 0.75), "amsgrad": True}),
+    ("AdamW", {"lr": 0.01, "weight_decay": 0.1}),
+    ("NAdam", {"lr": 0.01, "momentum_decay": 0.1}),
+    ("RMSprop", {"lr": 0.01, "momentum": 0.5}),
+    ("RMSprop", {"lr": 0.01, "centered": True}),
+    ("Adagrad", {"lr": 0.05, "lr_decay": 0.01}),
+    ("Lion", {"lr": 0.01}),
+    ("LBFGS", {"max_iter": 5}),
+    ("LevenbergMarquardt", {}),
+]
+
+
+def chain(*layers, dtype):
+    return fc.Sequential(
+        [fc.Linear(WIDTH, 6, seed=0, dtype=dtype), *layers, fc.Linear(6, WIDTH, seed=1, dtype=dtype)]
+    )
+
+
+def tied(dtype):
+    encoder = fc.Linear(WIDTH, 6, seed=0, dtype=dtype)
+    return fc.Sequential([encoder, fc.Tanh(), fc.Tied(encoder)])
+
+
+def residual(dtype):
+    x = fc.Input(WIDTH)
+    h = fc.Tanh()(fc.Linear(WIDTH, WIDTH, seed=0, dtype=dtype)(x))
+    return fc.Graph(x, fc.Linear(2 * WIDTH, WIDTH, seed=1, dtype=dtype)(fc.concatenate([h + x, h * x])))
+
+
+def embedding(dtype):
+    return fc.Sequential(
+        [fc.Embedding(WIDTH, 3, WIDTH, seed=0, dtype=dtype), fc.Linear(3 * WIDTH, WIDTH, seed=1, dtype=dtype)]
+    )
+
+
+# what is tested, and a network with it by dtype; all take and give WIDTH numbers per sample
+LAYERS = {
+    "Linear": lambda dtype: fc.Sequential([fc.Linear(WIDTH, WIDTH, bias=False, seed=0, dtype=dtype)]),
+    "Tied": tied,
+    "LayerNorm": lambda dtype: chain(fc.LayerNorm(6, dtype=dtype), dtype=dtype),
+    "RMSNorm": lambda dtype: chain(fc.RMSNorm(6, dtype=dtype), dtype=dtype),
+    "BatchNorm1d": lambda dtype: chain(fc.BatchNorm1d(6, dtype=dtype), dtype=dtype),
+    "Dropout": lambda dtype: chain(fc.Tanh(), fc.Dropout(0.3, seed=2), dtype=dtype),
+    "Embedding": embedding,
+    "Standardize": lambda dtype: chain(fc.Standardize.of(normal((9, 6), dtype), dtype=dtype), dtype=dtype),
+    "Sequential": lambda dtype: fc.Sequential([fc.MLP([WIDTH, 5, WIDTH], seed=0, dtype=dtype), fc.Tanh()]),
+    "MLP": lambda dtype: fc.MLP([WIDTH, 5, WIDTH], "tanh", seed=0, dtype=dtype),
+    "Graph": residual,
+}
+
+
+def inputs(layer, seed, dtype=np.float64):
+    """Samples for a network of LAYERS."""
+    return (classes(seed)[:, None] * np.ones(WIDTH) if layer == "Embedding" else numbers(seed)).astype(dtype)
+
+
+def ids(rows):
+    return [f"{i} {row[0]}" for i, row in enumerate(rows)]
