@@ -271,7 +271,7 @@ def put(data, rows, columns, x):
 def are_within(x, rows, columns, high, nan):
     """Whether all elements lie in [0, high]; NaN does if `nan`."""
     if are_dense(x, rows, columns):
-        rows, columns = min(rows, 1), rows * columns
+        x, rows, columns = dense(x.data, rows * columns), min(rows, 1), rows * columns
     for i in range(rows):
         inside = 0
         for j in range(columns):

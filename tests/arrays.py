@@ -67,12 +67,12 @@ CALLS = {
     "tanh": Call("x:no out:no*", lambda x, out: kernels.tanh(x, out)),
     "erf": Call("x:no out:no*", lambda x, out: kernels.erf(x, out)),
     "mse_loss": Call("prediction:no target:no out:no*", lambda p, t, out: kernels.mse_loss(p, t, out)),
-    "cross_entropy_loss": Call("logits:no target:no out:no*", lambda z, t, out: kernels.cross_entropy_loss(z, t, out)),
+    "cross_entropy_loss": Call("prediction:no target:no out:no*", lambda z, t, out: kernels.cross_entropy_loss(z, t, out)),
     "cross_entropy_loss of classes": Call(
-        "logits:no labels:n out:no*", lambda z, labels, out: kernels.cross_entropy_loss(z, labels, out)
+        "prediction:no labels:n out:no*", lambda z, labels, out: kernels.cross_entropy_loss(z, labels, out)
     ),
     "bce_with_logits_loss": Call(
-        "logits:no target:no out:no*", lambda z, t, out: kernels.bce_with_logits_loss(z, t, out)
+        "prediction:no target:no out:no*", lambda z, t, out: kernels.bce_with_logits_loss(z, t, out)
     ),
     "sgd": Call("params:o* grads:o velocity:o*", lambda p, g, v: kernels.sgd(p, g, v, 0.1, 0.9, 0.01)),
 }

@@ -5,6 +5,7 @@ from numba import njit
 from numba.core.errors import TypingError
 from processes import HERE, run
 
+import fastfc as fc
 from fastfc import kernels
 from fastfc.kernels import edge
 from fastfc.kernels.bias_grad import _dense_bias_grad
@@ -455,7 +456,8 @@ def test_the_number_of_arguments_is_checked_in_nopython_code():
 
 
 def test_an_optimizer_without_its_state_is_an_error():
-    hyper, params, count = np.array([0.1, 0.9, 0.0, 0.0, 0.0]), np.ones(3), np.zeros(1, np.int64)
+    optimizer, params = fc.SGD(0.1, momentum=0.9), np.ones(3)
+    arrays = np.ones(3), optimizer.hyper, optimizer.segments, params, np.zeros((0, 3)), optimizer.count
     with pytest.raises(ValueError, match="prepare"):
-        update.call(np.ones(3), hyper, params, np.zeros((0, 3)), count, 0)
-    assert (params == 1).all() and count == 0
+        update.call(*arrays, optimizer.code, 1.0)
+    assert (params == 1).all() and optimizer.count[0] == 0

@@ -42,7 +42,7 @@ def lines(axes):
 def test_history_has_a_panel_for_each_quantity(tmp_path):
     loss, val_loss = [2.0, 1.0, np.nan, 0.5], [2.0, 0.8, np.nan, 1.0]
     metrics = {"accuracy": [0.1, 0.5, 0.6, 0.7], "val_accuracy": [0.2, 0.4, 0.6, 0.5], "val_r2": [-1.0, 0, 0, 1]}
-    sheet = plots.history({"loss": loss, "val_loss": val_loss, "seconds": [1] * 4, "metrics": metrics}, "some title")
+    sheet = plots.history({"loss": loss, "val_loss": val_loss, "seconds": [1] * 4, **metrics}, "some title")
     assert sheet.get_suptitle() == "some title"
     assert [axes.get_ylabel() for axes in sheet.axes] == ["loss", "accuracy", "r2"]
     assert [axes.get_yscale() for axes in sheet.axes] == ["log", "linear", "linear"]
@@ -57,7 +57,8 @@ def test_history_has_a_panel_for_each_quantity(tmp_path):
 def test_history_of_a_fit():
     net = fc.MLP([1, 1], init="zeros")
     losses = [net.fit([[2]], [[1]], loss=fc.MSELoss(), optimizer=fc.SGD(0.05), epochs=3)]
-    losses += [fc.History(loss=[1.0, 0.0], seconds=[1.0, 1.0])]  # no logarithm of 0
+    losses.append(fc.History())
+    losses[1].rows = [{"epoch": 1, "loss": 1.0}, {"epoch": 2, "loss": 0.0}]  # no logarithm of 0
     for history, scale in zip(losses, ["log", "linear"], strict=True):
         (axes,) = plots.history(history).axes
         assert axes.get_ylabel() == "loss" and axes.get_yscale() == scale and axes.get_legend() is None
