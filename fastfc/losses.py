@@ -514,7 +514,7 @@ class BCEWithLogitsLoss(Loss):
 
     References
     ----------
-    C. Bishop, "Pattern Recognition and Machine Learning", 2006, equation 4.90, for v = 1; v is that of torch.nn.BCEWithLogitsLoss.
+    C. Bishop, "Pattern Recognition and Machine Learning", 2006, equation 4.90, for v = 1; torch.nn.BCEWithLogitsLoss.
 
     Examples
     --------
