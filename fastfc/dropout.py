@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .kernels import program as native
-from .kernels.activations import IDENTITY
+from .kernels.activations import NONE
 from .layers import Layer
 from .norms import fraction
 from .program import Recorder
@@ -49,7 +49,7 @@ class Dropout(Layer):
 
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         if self.p == 0:
-            return recorder.activation(value, IDENTITY, alone)
+            return recorder.activation(value, NONE, alone)
         return recorder.step(native.DROPOUT, value, number=self.seed, factor=self.p)
 
     def __repr__(self) -> str:

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from . import kernels
 from .checks import as_floats, float_dtype, positive_int, positive_number
 from .initializers import Initializer, get_initializer
+from .kernels import edge, threads
 from .kernels import program as native
-from .kernels import threads
 from .program import Program, Recorder
 
 if TYPE_CHECKING:
@@ -247,7 +247,9 @@ class Layer:
         if x.ndim == 2 and x.shape[1] in self._programs:
             return self._programs[x.shape[1]]
         width = self._check_rows(x).shape[1]
-        self._programs[width] = program = self._lower(width)
+        program = self._lower(width)
+        program.load(edge.DTYPES.values() if self.dtype is None else [edge.DTYPES[self.dtype]])
+        self._programs[width] = program
         if self.params.size and self._one_input:
             self._ready = program
         return program

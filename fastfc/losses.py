@@ -35,20 +35,17 @@ class Loss:
     reduction : "mean", "sum" or "none"
         What becomes of the losses of the elements (of the samples, where the target is classes). With sample
         weights the mean divides by their sum.
-    code : int
-        What the kernels call it.
     a, b, c : float
         Numbers that its rule takes, see kernels/losses.py.
     vector : (columns,) array, optional
         The same for each column.
     """
 
-    code: int
+    code: int  # what the kernels call it
     of_classes = False  # whether targets may be class indices
 
     def __init__(
         self,
-        code: int,
         reduction: str,
         a: float = 0.0,
         b: float = 0.0,
@@ -59,11 +56,11 @@ class Loss:
         if reduction not in reductions:
             allowed = ", ".join(map(repr, reductions))
             raise ValueError(f"{type(self).__name__}: reduction must be one of {allowed}, got {reduction!r}")
-        self.code, self.reduction = code, reduction
+        self.reduction = reduction
         numbers = np.zeros(0) if vector is None else vector
         table = np.zeros((1, native.VECTOR + len(numbers)))
         row = table[0]
-        row[native.CODE], row[native.REDUCTION] = code, reductions[reduction]
+        row[native.CODE], row[native.REDUCTION] = self.code, reductions[reduction]
         row[native.CLASSES], row[native.WEIGHT] = self.of_classes, 1
         row[native.A], row[native.B], row[native.C] = a, b, c
         row[native.HAS_VECTOR], row[native.VECTOR :] = vector is not None, numbers
@@ -251,8 +248,10 @@ class MSELoss(Loss):
     array([[ 1., -2.]], dtype=float32)
     """
 
+    code = native.MSE
+
     def __init__(self, *, reduction: str = "mean") -> None:
-        super().__init__(native.MSE, reduction)
+        super().__init__(reduction)
 
 
 class L1Loss(Loss):
@@ -272,8 +271,10 @@ class L1Loss(Loss):
     (1.5, [[0.5, -0.5]])
     """
 
+    code = native.L1
+
     def __init__(self, *, reduction: str = "mean") -> None:
-        super().__init__(native.L1, reduction)
+        super().__init__(reduction)
 
 
 class HuberLoss(Loss):
@@ -300,9 +301,11 @@ class HuberLoss(Loss):
     (1.3125, [[0.25, 0.5]])
     """
 
+    code = native.HUBER
+
     def __init__(self, delta: float = 1.0, *, reduction: str = "mean") -> None:
         self.delta = positive_number(delta, "HuberLoss", "delta")
-        super().__init__(native.HUBER, reduction, self.delta, 1.0)
+        super().__init__(reduction, self.delta, 1.0)
 
 
 class SmoothL1Loss(Loss):
@@ -331,7 +334,8 @@ class SmoothL1Loss(Loss):
 
     def __init__(self, beta: float = 1.0, *, reduction: str = "mean") -> None:
         self.beta = positive_number(beta, "SmoothL1Loss", "beta", or_zero=True)
-        super().__init__(native.HUBER if self.beta else native.L1, reduction, self.beta, self.beta)
+        self.code = native.HUBER if self.beta else native.L1
+        super().__init__(reduction, self.beta, self.beta)
 
 
 class ClassLoss(Loss):
@@ -414,6 +418,8 @@ class CrossEntropyLoss(ClassLoss):
     0.3567 [[ 0.2 -0.3  0.1]]
     """
 
+    code = native.CROSS_ENTROPY
+
     def __init__(
         self,
         weight: ArrayLike | None = None,
@@ -426,7 +432,7 @@ class CrossEntropyLoss(ClassLoss):
         if self.label_smoothing > 1:
             raise ValueError(f"CrossEntropyLoss: label_smoothing must lie in [0, 1], got {label_smoothing}")
         vector, ignored = self._set_weight(weight), self._set_ignored(ignore_index)
-        super().__init__(native.CROSS_ENTROPY, reduction, self.label_smoothing, 0.0, ignored, vector)
+        super().__init__(reduction, self.label_smoothing, 0.0, ignored, vector)
 
     def _as_probabilities(self, target: NDArray[Any], shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         if target.shape == shape:
@@ -469,9 +475,11 @@ class NLLLoss(ClassLoss):
     0.6931 [[0.0, -1.0, 0.0]]
     """
 
+    code = native.NLL
+
     def __init__(self, weight: ArrayLike | None = None, *, ignore_index: int = -100, reduction: str = "mean") -> None:
         vector, ignored = self._set_weight(weight), self._set_ignored(ignore_index)
-        super().__init__(native.NLL, reduction, 0.0, 0.0, ignored, vector)
+        super().__init__(reduction, 0.0, 0.0, ignored, vector)
 
 
 class BCELoss(Loss):
@@ -493,8 +501,10 @@ class BCELoss(Loss):
     0.6931 [[-1.  1.]]
     """
 
+    code = native.BCE
+
     def __init__(self, *, reduction: str = "mean") -> None:
-        super().__init__(native.BCE, reduction)
+        super().__init__(reduction)
 
     def check_values(self, target: NDArray[Any], shape: tuple[int, ...]) -> None:
         check_probabilities(self, target, "for labels −1 and 1 use (target + 1) / 2")
@@ -514,7 +524,8 @@ class BCEWithLogitsLoss(Loss):
 
     References
     ----------
-    C. Bishop, "Pattern Recognition and Machine Learning", 2006, equation 4.90, for v = 1; torch.nn.BCEWithLogitsLoss.
+    C. Bishop, "Pattern Recognition and Machine Learning", 2006, equation 4.90, for v = 1; v is that of
+    torch.nn.BCEWithLogitsLoss.
 
     Examples
     --------
@@ -524,13 +535,15 @@ class BCEWithLogitsLoss(Loss):
     0.6931 [[-0.25  0.25]]
     """
 
+    code = native.BCE_WITH_LOGITS
+
     def __init__(self, pos_weight: ArrayLike | None = None, *, reduction: str = "mean") -> None:
         if pos_weight is not None and np.ndim(pos_weight) == 0:
             self.pos_weight: Any = positive_number(pos_weight, "BCEWithLogitsLoss", "pos_weight", or_zero=True)
-            super().__init__(native.BCE_WITH_LOGITS, reduction, c=self.pos_weight)
+            super().__init__(reduction, c=self.pos_weight)
         else:
             self.pos_weight = as_numbers(pos_weight, "BCEWithLogitsLoss", "pos_weight")
-            super().__init__(native.BCE_WITH_LOGITS, reduction, c=1.0, vector=self.pos_weight)
+            super().__init__(reduction, c=1.0, vector=self.pos_weight)
 
     def check_values(self, target: NDArray[Any], shape: tuple[int, ...]) -> None:
         check_probabilities(self, target, "for labels −1 and 1 use (target + 1) / 2")
@@ -569,7 +582,8 @@ class PoissonNLLLoss(Loss):
         name = "PoissonNLLLoss"
         self.log_input, self.full = flag(log_input, name, "log_input"), flag(full, name, "full")
         self.eps = positive_number(eps, name, "eps")
-        super().__init__(native.POISSON_LOG if log_input else native.POISSON, reduction, self.eps, self.full)
+        self.code = native.POISSON_LOG if log_input else native.POISSON
+        super().__init__(reduction, self.eps, self.full)
 
 
 class GaussianNLLLoss(Loss):
@@ -599,10 +613,12 @@ class GaussianNLLLoss(Loss):
     (2.0, [[2.0, -1.5]])
     """
 
+    code = native.GAUSSIAN
+
     def __init__(self, *, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> None:
         self.full = flag(full, "GaussianNLLLoss", "full")
         self.eps = positive_number(eps, "GaussianNLLLoss", "eps")
-        super().__init__(native.GAUSSIAN, reduction, self.eps, native.LOG_2PI if full else 0.0)
+        super().__init__(reduction, self.eps, native.LOG_2PI if full else 0.0)
 
     def target_width(self, width: int) -> int:
         return width // 2
@@ -646,7 +662,8 @@ class KLDivLoss(Loss):
     def __init__(self, log_target: bool = False, *, reduction: str = "mean") -> None:
         self.log_target = flag(log_target, "KLDivLoss", "log_target")
         reductions = {**REDUCTIONS, "batchmean": native.BATCH_MEAN}
-        super().__init__(native.KL_LOG if log_target else native.KL, reduction, reductions=reductions)
+        self.code = native.KL_LOG if log_target else native.KL
+        super().__init__(reduction, reductions=reductions)
 
 
 class MultiMarginLoss(ClassLoss):
@@ -679,6 +696,8 @@ class MultiMarginLoss(ClassLoss):
     (0.75, [[0.25, -0.5, 0.25, 0.0]])
     """
 
+    code = native.MULTI_MARGIN
+
     def __init__(
         self, p: int = 1, margin: Any = 1.0, weight: ArrayLike | None = None, *, reduction: str = "mean"
     ) -> None:
@@ -687,7 +706,7 @@ class MultiMarginLoss(ClassLoss):
         if not isinstance(margin, Real) or not math.isfinite(float(margin)):
             raise ValueError(f"MultiMarginLoss: margin must be a finite number, got {margin!r}")
         self.p, self.margin = int(p), float(margin)
-        super().__init__(native.MULTI_MARGIN, reduction, self.margin, p, native.NO_CLASS, self._set_weight(weight))
+        super().__init__(reduction, self.margin, p, native.NO_CLASS, self._set_weight(weight))
 
 
 class QuantileLoss(Loss):
@@ -715,16 +734,18 @@ class QuantileLoss(Loss):
     (1.0, [[-0.375, 0.125]])
     """
 
+    code = native.QUANTILE
+
     def __init__(self, quantile: ArrayLike = 0.5, *, reduction: str = "mean") -> None:
         numbers = as_numbers(np.atleast_1d(quantile), "QuantileLoss", "quantile")
         if numbers is None or not (numbers.min() > 0 and numbers.max() < 1):
             raise ValueError(f"QuantileLoss: quantile must lie between 0 and 1, got {quantile!r}")
         if np.ndim(quantile) == 0:
             self.quantile: Any = float(numbers[0])
-            super().__init__(native.QUANTILE, reduction, c=self.quantile)
+            super().__init__(reduction, c=self.quantile)
         else:
             self.quantile = numbers
-            super().__init__(native.QUANTILE, reduction, vector=numbers)
+            super().__init__(reduction, vector=numbers)
 
 
 class CustomLoss(Loss):
@@ -763,8 +784,8 @@ class CustomLoss(Loss):
         self.value, self.gradient = value, gradient
         if gradient is None and reduction != "mean":
             raise ValueError("CustomLoss: a function of matrices returns a mean; reduction must be 'mean'")
-        code = native.CUSTOM_ARRAY if gradient is None else native.CUSTOM
-        super().__init__(code, reduction, *compiled(value, gradient))
+        self.code = native.CUSTOM_ARRAY if gradient is None else native.CUSTOM
+        super().__init__(reduction, *compiled(value, gradient))
 
     def __reduce__(self) -> Any:
         return rebuild, (self.value, self.gradient, self.reduction)
@@ -827,6 +848,8 @@ class MultiLoss(Loss):
     2.6931 [[-0.5  0.5]] [[2.]]
     """
 
+    code = native.SEVERAL
+
     def __init__(self, losses: Sequence[Loss], weights: Sequence[float] | None = None) -> None:
         losses = list(losses)
         if not losses or not all(isinstance(loss, Loss) and not isinstance(loss, MultiLoss) for loss in losses):
@@ -837,7 +860,7 @@ class MultiLoss(Loss):
         if len(weights) != len(losses):
             raise ValueError(f"MultiLoss: give one weight for each of {len(losses)} losses, got {len(weights)}")
         self.weights = [positive_number(weight, "MultiLoss", "weights", or_zero=True) for weight in weights]
-        self.losses, self.code, self.reduction = losses, native.SEVERAL, "mean"
+        self.losses, self.reduction = losses, "mean"
         self._tables: dict[Any, NDArray[np.float64]] = {}
 
     @property

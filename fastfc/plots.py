@@ -1,6 +1,6 @@
 """Pictures: of a training, of a search for the learning rate, and the one that `fastfc demo --plot` writes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 

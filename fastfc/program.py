@@ -6,6 +6,7 @@ The table's columns are explained in kernels/program.py.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -60,6 +61,13 @@ class Program(NamedTuple):
     def has(self, op: int) -> bool:
         """Whether there is such a step."""
         return op in self.table[1 : 1 + self.table[0, table.STEPS], table.OP]
+
+    def load(self, dtypes: Iterable[Any]) -> None:
+        """Compile, or load, what this program needs that not every one does."""
+        for op in set(self.table[1 : 1 + self.table[0, table.STEPS], table.OP].tolist()) & table.NATIVES.keys():
+            for dtype in dtypes:
+                for function in table.NATIVES[op]:
+                    function.ensure(dtype)
 
     def space(self, n: int) -> int:
         """Numbers of space that training in batches of n needs."""

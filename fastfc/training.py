@@ -120,10 +120,9 @@ def train_step(
         check_values(network, program, data, loss)  # says more than the kernel can
         raise
     target = data.labels if data.labels.size else data.target
-    alone = type(y) is np.ndarray and (y.shape, y.dtype) == (target.shape, target.dtype) and not data.weights.size
-    if alone and network._one_input and network._is_serial(work):
+    if data.y is y and not data.weights.size and network._one_input and network._is_serial(work):
         same = loss, optimizer, optimizer.segments, network._space
-        kind = data.x.shape, data.x.dtype, y.shape, y.dtype
+        kind = data.x.shape, data.x.dtype, target.shape, target.dtype
         network._step_ready = same, kind, program.table, network._tape, (*given[4:], optimizer.code, 1, 1)
     return value
 
@@ -224,7 +223,8 @@ def fit(
         if len(validation_data) not in (2, 3):
             got = len(validation_data)
             raise ValueError(f"fit: validation_data must be (x, y) or (x, y, sample_weight), got {got} items")
-        validation = as_data(network, *validation_data[:2], loss, *validation_data[2:])
+        x_val, y_val, *weights = validation_data
+        validation = as_data(network, x_val, y_val, loss, weights[0] if weights else None)
         check_values(network, network._program_for(validation.x), validation, loss)
     elif validation_split:
         data, validation = split(data, validation_split)
@@ -344,16 +344,20 @@ class Epoch:
                 f"needs two for their variance; choose another batch_size"
             )
         optimizer.steps_per_epoch = -(-len(data.x) // (self.batch_size * accumulate))
-        self.given = arguments(network, self.program, data, optimizer, self.batch_size)
+        self._look_again()
         seconds = 6e-9 * self.batch_size * accumulate * (self.program.multiplications + 1)
         self.updates = max(1, int(CALL_SECONDS / seconds))  # in the next call
-        self.changing = self.network.params, optimizer.state, optimizer.count, network._tape
-        self.saved = [np.empty_like(array) for array in self.changing]
+
+    def _look_again(self) -> None:
+        """A callback may have frozen a layer or given the optimizer another schedule."""
+        network, optimizer = self.network, self.optimizer
+        self.given = arguments(network, self.program, self.data, optimizer, self.batch_size)
+        self.changing: list[Any] = [network.params, optimizer.state, optimizer.count, network._tape]
 
     def run(self, order: NDArray[np.int64]) -> Iterator[tuple[int, float]]:
         """One epoch; after each call the number of samples done and their mean loss."""
-        for copy, array in zip(self.saved, self.changing, strict=True):
-            copy[...] = array
+        self._look_again()
+        self.saved = [array.copy() for array in self.changing]
         n, update, done, total = len(self.data.x), self.batch_size * self.accumulate, 0, 0.0
         while done < n:
             last, start = min(n, done + self.updates * update), time.perf_counter()

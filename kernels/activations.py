@@ -35,7 +35,7 @@ from numba import njit, types
 from numba.core import errors
 from numba.extending import overload
 
-from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, native, overlaps, same
+from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, named_after, native, overlaps, same
 from fastfc.kernels.functions import (
     erf_vector,
     exp_of_minus,
@@ -69,6 +69,7 @@ from fastfc.kernels.simd import (
     read,
     release,
     splat,
+    stack,
     store,
     store_first,
     sum_of_lanes,
@@ -156,34 +157,39 @@ def of_input(activation):
 def rowwise(f):
     """out[j] = f(x[j], ...) for j < count, neighbours in memory; after out come the numbers in f's formula."""
 
-    @njit
     def map_row(count, x, out, *numbers):
-        size, lanes = itemsize(x), width(x)
-        whole = count - count % lanes
-        for j in range(0, whole, lanes):
-            store(at(out, j * size), f(load(at(x, j * size)), *numbers))
-        if whole < count:
-            end, some = whole * size, count - whole
-            store_first(at(out, end), f(load_first(at(x, end), some, 0.0), *numbers), some)
+        size, lanes, last = itemsize(x), width(x), stack(x, 64)
+        # the last vector, if it is not whole, goes through the same code elsewhere: f is long, and compiled once
+        for j in range(0, count, lanes):
+            here, there = at(x, j * size), at(out, j * size)
+            if count - j < lanes:
+                store(last, load_first(here, count - j, 0.0))
+                here, there = last, last
+            store(there, f(load(here), *numbers))
+        some = count % lanes
+        if some:
+            store_first(at(out, (count - some) * size), load(last), some)
 
-    return map_row
+    return njit(named_after(map_row, f))
 
 
 def rowwise_pair(f):
     """out[j] = f(y[j], g[j], ...) for j < count, neighbours in memory."""
 
-    @njit
     def map_row(count, y, g, out, *numbers):
-        size, lanes = itemsize(y), width(y)
-        whole = count - count % lanes
-        for j in range(0, whole, lanes):
-            store(at(out, j * size), f(load(at(y, j * size)), load(at(g, j * size)), *numbers))
-        if whole < count:
-            end, some = whole * size, count - whole
-            values, grads = load_first(at(y, end), some, 0.0), load_first(at(g, end), some, 0.0)
-            store_first(at(out, end), f(values, grads, *numbers), some)
+        size, lanes, last, last_g = itemsize(y), width(y), stack(y, 64), stack(y, 64)
+        for j in range(0, count, lanes):
+            here, grads, there = at(y, j * size), at(g, j * size), at(out, j * size)
+            if count - j < lanes:
+                store(last, load_first(here, count - j, 0.0))
+                store(last_g, load_first(grads, count - j, 0.0))
+                here, grads, there = last, last_g, last
+            store(there, f(load(here), load(grads), *numbers))
+        some = count % lanes
+        if some:
+            store_first(at(out, (count - some) * size), load(last), some)
 
-    return map_row
+    return njit(named_after(map_row, f))
 
 
 @rowwise
@@ -406,7 +412,6 @@ def sum_lanes(vector, like):
 def fold(f, fill):
     """f(... f(f(start, x[0]), x[1]) ..., x[count - 1]) for vectors x, with `fill` where the last is not whole."""
 
-    @njit
     def fold_row(count, x, start, *numbers):
         size, lanes, total = itemsize(x), width(x), start
         whole = count - count % lanes
@@ -416,7 +421,7 @@ def fold(f, fill):
             total = f(total, load_first(at(x, whole * size), count - whole, fill), *numbers)
         return total
 
-    return fold_row
+    return njit(named_after(fold_row, f))
 
 
 @njit

@@ -31,7 +31,9 @@ def key(seed, step, draw):
     return np.int64(mix(mix(once + np.uint64(step) * golden) + np.uint64(draw) * golden))
 
 
-@native(lambda dtype: types.int64(*[matrix_type(dtype)] * 2, *[types.int64] * 3, types.float64, types.int64))
+@native(
+    lambda dtype: types.int64(*[matrix_type(dtype)] * 2, *[types.int64] * 3, types.float64, types.int64), optional=True
+)
 def drop(x, y, n, columns, random, p, add):
     """y (+)= x m / (1 − p): forward, and backward with the gradients for x and y."""
     size, lanes = itemsize(x.data), width(x.data)

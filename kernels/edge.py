@@ -96,6 +96,15 @@ def check(status):
         raise ValueError("fastfc: BatchNorm1d needs at least two samples to train, for their variance")
 
 
+def named_after(made, *parts):
+    """`made`, which a factory made of these, under a name of its own.
+
+    Cached code of several processes is linked by names: two functions of one name and type could stand for each other.
+    """
+    made.__qualname__ += " of " + ", ".join(getattr(part, "__qualname__", str(part)) for part in parts)
+    return made
+
+
 natives: dict[str, "Native"] = {}
 parallel_natives: list["Native"] = []
 

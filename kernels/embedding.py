@@ -38,7 +38,7 @@ def are_rows(x, n, columns, rows):
     return good == n * columns
 
 
-@native(lambda dtype: types.int64(types.CPointer(dtype), *[matrix_type(dtype)] * 2, *[types.int64] * 4))
+@native(lambda dtype: types.int64(types.CPointer(dtype), *[matrix_type(dtype)] * 2, *[types.int64] * 4), optional=True)
 def look_up(table, x, y, n, columns, wide, rows):
     """y = the table's rows by x; BAD_INDEX, and y is as it was, if it has no such row."""
     if not are_rows(x, n, columns, rows):
@@ -51,7 +51,7 @@ def look_up(table, x, y, n, columns, wide, rows):
     return OK
 
 
-@native(lambda dtype: types.int64(types.CPointer(dtype), *[matrix_type(dtype)] * 2, *[types.int64] * 5))
+@native(lambda dtype: types.int64(types.CPointer(dtype), *[matrix_type(dtype)] * 2, *[types.int64] * 5), optional=True)
 def look_up_backward(table_grad, x, grad_y, n, columns, wide, rows, add):
     """The table's gradient, added to what is there or to zero."""
     if not are_rows(x, n, columns, rows):  # x is the user's array, and nothing may be written beyond the table

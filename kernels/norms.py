@@ -114,7 +114,10 @@ def epsilon(eps, like):
     return eps if eps >= 0.0 else np.float64(lane(machine_epsilon(splat(like, 0.0)), 0))
 
 
-@native(lambda dtype: types.int64(types.CPointer(dtype), *[matrix_type(dtype)] * 3, *[types.int64] * 5, types.float64))
+@native(
+    lambda dtype: types.int64(types.CPointer(dtype), *[matrix_type(dtype)] * 3, *[types.int64] * 5, types.float64),
+    optional=True,
+)
 def normalise_rows(params, x, y, stats, n, o, weight, bias, centered, eps):
     """Layer norm, or rms norm if not centered; weight and bias are places in params, -1 for none."""
     size = itemsize(params)
@@ -174,7 +177,8 @@ def clear(x, count):
         *[types.CPointer(dtype)] * 2,
         *[matrix_type(dtype)] * 4,
         *[types.int64] * 8,
-    )
+    ),
+    optional=True,
 )
 def normalise_rows_backward(
     params, grads, x, grad_y, grad_x, stats, n, o, weight, bias, centered, add_parameters, wanted, add
@@ -270,7 +274,8 @@ def inverse_roots(variance, out, o, eps):
         *[types.CPointer(dtype)] * 3,
         *[matrix_type(dtype)] * 2,
         *[types.int64] * 5,
-    )
+    ),
+    optional=True,
 )
 def normalise_columns(params, mean, factor, x, y, n, o, weight, bias, divide):
     """y = (x − mean) factor, or (x − mean) / factor, then weight and bias, places in params, -1 for none."""
@@ -293,7 +298,8 @@ def normalise_columns(params, mean, factor, x, y, n, o, weight, bias, divide):
 @native(
     lambda dtype: types.int64(
         *[types.CPointer(dtype)] * 2, *[matrix_type(dtype)] * 2, *[types.int64] * 6, types.float64
-    )
+    ),
+    optional=True,
 )
 def normalise_batch(params, kept, x, y, n, o, weight, bias, running, training, eps):
     """Batch norm, by the batch's statistics in training, by the running ones, a place in params, in prediction."""
@@ -309,7 +315,7 @@ def normalise_batch(params, kept, x, y, n, o, weight, bias, running, training, e
     return normalise_columns(params, mean, inverse, x, y, n, o, weight, bias, False)
 
 
-@native(lambda dtype: types.int64(types.CPointer(dtype), *[matrix_type(dtype)] * 2, *[types.int64] * 3))
+@native(lambda dtype: types.int64(types.CPointer(dtype), *[matrix_type(dtype)] * 2, *[types.int64] * 3), optional=True)
 def divide_columns(scale, grad_y, grad_x, n, o, add):
     """grad_x (+)= grad_y / scale"""
     size = itemsize(scale)
@@ -333,7 +339,8 @@ def add_to_sums(first, second, grad, product, some):
         *[types.CPointer(dtype)] * 3,
         *[matrix_type(dtype)] * 3,
         *[types.int64] * 8,
-    )
+    ),
+    optional=True,
 )
 def batch_norm_backward(
     params, grads, kept, x, grad_y, grad_x, n, o, weight, bias, running, add_parameters, wanted, add
@@ -396,7 +403,7 @@ def batch_norm_backward(
     return OK
 
 
-@native(lambda dtype: types.int64(*[types.CPointer(dtype)] * 2, *[types.int64] * 3, types.float64))
+@native(lambda dtype: types.int64(*[types.CPointer(dtype)] * 2, *[types.int64] * 3, types.float64), optional=True)
 def update_running(params, kept, running, n, o, momentum):
     """running = (1 − momentum) running + momentum · (mean, unbiased variance) of the batch."""
     size = itemsize(params)

@@ -27,7 +27,7 @@ from numba import njit, types
 from numba.extending import overload
 
 from fastfc.kernels import schedules
-from fastfc.kernels.edge import BAD_SHAPE, NO_STATE, OK, OVERLAP, check, kernel, native, overlaps
+from fastfc.kernels.edge import BAD_SHAPE, NO_STATE, OK, OVERLAP, check, kernel, named_after, native, overlaps
 from fastfc.kernels.schedules import rate
 from fastfc.kernels.simd import (
     at,
@@ -95,7 +95,6 @@ def amsgrad_rule(g, m, v, largest, numbers):
 
 
 def rmsprop_by(centered):
-    @njit
     def rule(g, v, b, a, numbers):
         alpha, momentum, eps, _, _, _ = numbers
         v = fma(v, alpha, g * g * (1.0 - alpha))
@@ -103,7 +102,7 @@ def rmsprop_by(centered):
         b = fma(b, momentum, g / (square_root(v - a * a if centered else v) + eps))
         return b, v, b, a
 
-    return rule
+    return njit(named_after(rule, centered))
 
 
 @njit
@@ -127,7 +126,6 @@ def sign(x):
 def one_pass(rule, rows):
     """Parameters and state, which has so many rows, by a rule."""
 
-    @njit
     def run(count, grads, params, state, row, how, numbers):
         size, lanes = itemsize(params), width(params)
         lr, shrink, decay = how
@@ -163,7 +161,7 @@ def one_pass(rule, rows):
             if rows > 2:
                 store_first(at(s, 2 * row), z, some)
 
-    return run
+    return njit(named_after(run, rule, rows))
 
 
 SGD, ADAM, AMSGRAD, NADAM, RMSPROP, RMSPROP_CENTERED, ADAGRAD, LION = range(8)

@@ -91,6 +91,15 @@ NOWHERE = -1
 PRODUCT, ACTIVATION, ADD, MULTIPLY, SCALE, PLACE = range(6)
 DROPOUT, LAYER_NORM, RMS_NORM, BATCH_NORM, STANDARDIZE, EMBEDDING = range(6, 12)
 NORMS = LAYER_NORM, RMS_NORM, BATCH_NORM
+# what only programs with these operations need, and have loaded
+NATIVES = {
+    DROPOUT: [drop],
+    LAYER_NORM: [normalise_rows, normalise_rows_backward],
+    RMS_NORM: [normalise_rows, normalise_rows_backward],
+    BATCH_NORM: [normalise_batch, normalise_columns, batch_norm_backward, update_running],
+    STANDARDIZE: [normalise_columns, divide_columns],
+    EMBEDDING: [look_up, look_up_backward],
+}
 # columns of a value: its width; and for each of the three purposes where it is, and from which number per sample on
 WIDTH = 0
 PREDICTING, TRAINING, GRADIENT = 1, 3, 5

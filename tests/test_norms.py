@@ -47,7 +47,7 @@ def test_against_the_reference(n, features, kind, dtype):
     layer.grads[:] = np.nan
     unit, y = 16 * np.finfo(dtype).eps, layer.forward(x)
     # an error of x̂ is one of x over the spread, and features with no spread to speak of have ε for it
-    factor = float(reference.normal(wide[0], eps, axis, centered)[1].max())
+    factor = float(reference.normalised(wide[0], eps, axis, centered)[1].max())
     bound = unit * (1 + np.abs(x).max() * factor)
     assert np.abs(y - formula(*wide[:3])).max() <= bound * (np.abs(w).max() + np.abs(b).max())
     grad_input, weight_grad, bias_grad = reference.norm_backward(wide[0], wide[1], wide[3], eps, axis, centered)

@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import fastfc as fc
 from fastfc import reference
 from fastfc.kernels import optimizers as native
+from fastfc.layers import Parameter
 
 
 def layer_with_gradient(seed=0, dtype=np.float64):
@@ -579,6 +580,9 @@ def test_neighbours_that_are_treated_alike_are_one_segment():
     for options, count in (({}, 1), ({"l2": 0.1}, 6), ({"l2": 0.1, "penalize_bias": True}, 1), ({"max_norm": 1.0}, 6)):
         assert len(fc.SGD(**options).prepare(net)[1]) == count
     assert len(fc.SGD(groups={"0.*": {"lr": 1}}).prepare(net)[1]) == 2
+    weights = [Parameter("a", 0, (3, 2)), Parameter("b", 6, (2, 2))]  # each has columns of its own
+    assert len(fc.SGD(max_norm=1.0)._segments_of(net, weights)) == 2
+    assert len(fc.SGD(l2=1.0)._segments_of(net, weights)) == 1
     state, segments = fc.SGD(groups={"*": {"frozen": True}}).prepare(net)
     assert segments.tolist() == [[0] * native.SIZE + [net.params.size]] and state.shape == (0, net.params.size)
 
