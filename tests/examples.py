@@ -115,9 +115,7 @@ OPTIMIZERS = [
 
 
 def chain(*layers, dtype):
-    return fc.Sequential(
-        [fc.Linear(WIDTH, 6, seed=0, dtype=dtype), *layers, fc.Linear(6, WIDTH, seed=1, dtype=dtype)]
-    )
+    return fc.Sequential([fc.Linear(WIDTH, 6, seed=0, dtype=dtype), *layers, fc.Linear(6, WIDTH, seed=1, dtype=dtype)])
 
 
 def tied(dtype):
