@@ -539,8 +539,8 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
     for r in range(losses.shape[0]):
         columns += width_of(losses[r], output)
         numbers += none if losses[r, CLASSES] and stride else target_width(losses[r], output)
-    wide = target.shape[0] and target.shape[1] != numbers
-    if labels.size != n * stride or columns != output.shape[1] or wide:
+    wrong = n > 0 and numbers > 0 and target.shape[1] != numbers
+    if wrong or labels.size != n * stride or columns != output.shape[1]:
         return failed
     for r in range(losses.shape[0]):
         found = inspect(losses[r], output, target, labels, stride, weights, values)
