@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -45,7 +46,8 @@ class Layer:
         At most this many threads for each product, 1 unless you assign another number; those that are too small
         to gain stay on one. Results are the same bits for any number.
     frozen : bool
-        Whether optimizers leave our parameters alone; False unless you assign True.
+        Whether optimizers leave our parameters alone; False unless you assign True. For nopython code call
+        `optimizer.prepare(network)` after a change.
     """
 
     name: str | None = None
@@ -56,6 +58,7 @@ class Layer:
 
     _frozen = False
     _trained_now: list[Parameter] | None = None  # what _trained says until something changes
+    _n_trained = 0  # how many numbers that are
     _n_threads = 1
     _programs: dict[int, Program] | None = None  # by the width of x
     _ready: Program | None = None  # for predict's shortest way
@@ -67,7 +70,7 @@ class Layer:
     _drawn = 0  # of these, in the life before pickling
     _owner: weakref.ref[Layer] | None = None  # the network whose vectors hold our parameters
     _one_input = True
-    _remade = ("_programs", "_ready", "_step_ready", "_space", "_room", "_saved", "_tape", "_trained_now")
+    _remade = ("_programs", "_ready", "_step_ready", "_space", "_room", "_saved", "_tape", "_trained_now", "_n_trained")
     _not_pickled: tuple[str, ...] = (*_remade, "_owner")
 
     @property
@@ -231,6 +234,7 @@ class Layer:
         """The same, and the same object while nothing has changed."""
         if self._trained_now is None:
             self._trained_now = self._trained()
+            self._n_trained = sum(math.prod(p.shape) for p in self._trained_now)
         return self._trained_now
 
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
@@ -298,7 +302,8 @@ class Layer:
         program = self._program_for(np.zeros((0, self.in_features or 0), self.dtype))
         if self._tape is None:
             self._space_for(program, 0, self.dtype)
-        return program.table, self.params, self.grads, self._space, self._tape
+        self._trained_parameters()
+        return program.table, self.params, self.grads, self._space, self._tape, self._n_trained
 
     def _vectors(self, dtype: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """params and grads, of the dtype of the input where we have no parameters."""

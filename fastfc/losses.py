@@ -905,6 +905,7 @@ class MultiLoss(Loss):
         key = tuple(widths), tuple(0 if t.dtype == np.int64 else t.shape[1] for t in given)
         if key not in self._tables:
             self._tables[key] = self._table_for(*key)
+        self._tables[key] = self._tables.pop(key)  # the latest is the last
         return (
             np.concatenate(numbers, axis=1) if numbers else NO_TARGETS[np.dtype(dtype)],
             np.stack(labels, axis=1).ravel() if labels else NO_LABELS,

@@ -532,11 +532,16 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
         return failed
     if overlaps(output, out) or overlaps(target, out) or overlaps(weights, out):
         return OVERLAP, 0.0, 0.0
-    if labels.size:
+    if labels.size or losses.shape[0] > 1:  # the targets of a single loss may be probabilities instead
         for r in range(losses.shape[0]):
             stride += int(losses[r, CLASSES])
-        if labels.size != n * stride:
-            return failed
+    columns, numbers = np.int64(0), np.int64(0)
+    for r in range(losses.shape[0]):
+        columns += width_of(losses[r], output)
+        numbers += none if losses[r, CLASSES] and stride else target_width(losses[r], output)
+    wrong = n > 0 and numbers > 0 and target.shape[1] != numbers
+    if wrong or labels.size != n * stride or columns != output.shape[1]:
+        return failed
     for r in range(losses.shape[0]):
         found = inspect(losses[r], output, target, labels, stride, weights, values)
         if found != OK:
