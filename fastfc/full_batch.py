@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .checks import positive_int
-from .kernels import edge, lbfgs, levenberg_marquardt
+from .kernels import lbfgs, levenberg_marquardt
 from .kernels import optimizers as native
 from .layers import Layer
 from .losses import Loss, MSELoss
@@ -22,14 +22,9 @@ class FullBatch(Optimizer):
     """Base of the optimizers that evaluate the loss as often as they need; `fit` gives them all samples at once."""
 
     full_batch = True
-    _native: edge.Native  # compiled when there is such an optimizer
 
     def step(self, network: Layer) -> None:
         raise TypeError(f"{self} needs the loss and the data, not only gradients; call fit or train_step")
-
-    def prepare(self, network: Layer) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        self._native.ensure(edge.DTYPES[network.params.dtype])
-        return super().prepare(network)
 
 
 class LBFGS(FullBatch):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .kernels import program as table
-from .kernels.activations import IDENTITY, ROWWISE, Activation, of_input
+from .kernels.activations import IDENTITY, OTHERS, ROWWISE, Activation, apply_other, derive_other, of_input
 
 
 @dataclass
@@ -64,10 +64,13 @@ class Program(NamedTuple):
 
     def load(self, dtypes: Iterable[Any]) -> None:
         """Compile, or load, what this program needs that not every one does."""
-        for op in set(self.table[1 : 1 + self.table[0, table.STEPS], table.OP].tolist()) & table.NATIVES.keys():
-            for dtype in dtypes:
-                for function in table.NATIVES[op]:
-                    function.ensure(dtype)
+        steps = self.table[1 : 1 + self.table[0, table.STEPS]]
+        needed = [function for op in set(steps[:, table.OP].tolist()) for function in table.NATIVES.get(op, ())]
+        if OTHERS & set(steps[:, table.CODE].tolist()):
+            needed += [apply_other, derive_other]
+        for dtype in dtypes:
+            for function in needed:
+                function.ensure(dtype)
 
     def space(self, n: int) -> int:
         """Numbers of space that training in batches of n needs."""

@@ -315,9 +315,7 @@ def evaluation(network: Network, data: Data, scores: Sequence[tuple[str, Any]]) 
     return found
 
 
-def arguments(
-    network: Network, program: Program, data: Data, optimizer: Optimizer, batch_size: int
-) -> tuple[Any, ...]:
+def arguments(network: Network, program: Program, data: Data, optimizer: Optimizer, batch_size: int) -> tuple[Any, ...]:
     """What the native functions take for training on this data in batches of this size."""
     params, grads = network._vectors(data.x.dtype)
     state, segments = optimizer.prepare(network)

@@ -35,7 +35,19 @@ from numba import njit, types
 from numba.core import errors
 from numba.extending import overload
 
-from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, named_after, native, overlaps, same
+from fastfc.kernels.edge import (
+    BAD_SHAPE,
+    NO_MEMORY,
+    OK,
+    OVERLAP,
+    check,
+    kernel,
+    loaded,
+    named_after,
+    native,
+    overlaps,
+    same,
+)
 from fastfc.kernels.functions import (
     erf_vector,
     exp_of_minus,
@@ -106,6 +118,7 @@ from fastfc.kernels.simd import (
     LOG1P,
     ERF,
 ) = range(25)
+OTHERS = frozenset(range(CUSTOM + 1)) - {IDENTITY, RELU, SIGMOID, TANH, SOFTMAX, EXP, CUSTOM}  # see apply_other
 DERIVATIVE = 1000  # added to a code: not the activation but the product with its derivative
 # derivatives in terms of the input
 OF_INPUT = {ELU, SELU, SOFTPLUS, SOFTSIGN, HARDSIGMOID, HARDSWISH, SILU, GELU, GELU_TANH, MISH, CUSTOM}
@@ -514,20 +527,16 @@ def log_softmax_derivative_row(count, y, g, out):
     less_share_row(count, y, g, out, sum_of(count, g))
 
 
-@native(lambda dtype: types.int64(types.CPointer(dtype), types.CPointer(dtype), types.int64, activation_type))
-def apply(x, out, count, activation):
-    """out[j] = f(x[j]) for j < count, neighbours in memory; out may be x."""
+@native(
+    lambda dtype: types.int64(types.CPointer(dtype), types.CPointer(dtype), types.int64, activation_type), optional=True
+)
+def apply_other(x, out, count, activation):
+    """`apply` for the functions that most networks do not need."""
     code, a, b = activation
-    if code == RELU:
-        relu_row(count, x, out)
-    elif code == LEAKY_RELU:
+    if code == LEAKY_RELU:
         leaky_relu_row(count, x, out, a)
-    elif code == SIGMOID:
-        sigmoid_row(count, x, out)
     elif code == LOG_SIGMOID:
         log_sigmoid_row(count, x, out)
-    elif code == TANH:
-        tanh_row(count, x, out)
     elif code == HARDTANH:
         hardtanh_row(count, x, out, a, b)
     elif code == ELU:
@@ -550,41 +559,50 @@ def apply(x, out, count, activation):
         gelu_tanh_row(count, x, out)
     elif code == MISH:
         mish_row(count, x, out)
-    elif code == SOFTMAX:
-        softmax_row(count, x, out)
     elif code == LOG_SOFTMAX:
         log_softmax_row(count, x, out)
-    elif code == EXP:
-        exp_row(count, x, out)
     elif code == EXPM1:
         expm1_row(count, x, out)
     elif code == LOG:
         log_row(count, x, out)
     elif code == LOG1P:
         log1p_row(count, x, out)
-    elif code == ERF:
-        erf_row(count, x, out)
-    elif code == CUSTOM:
-        return call_at(a, x, x, out, count)
     else:
-        identity_row(count, x, out)
+        erf_row(count, x, out)
     return OK
 
 
-@native(lambda dtype: types.int64(*[types.CPointer(dtype)] * 3, types.int64, activation_type))
-def apply_derivative(kept, g, out, count, activation):
-    """out[j] = g[j] f′, f′ in terms of what is kept, for j < count, neighbours in memory; out may be g."""
-    code, a, b = activation
-    if code == RELU:
-        relu_derivative_row(count, kept, g, out)
-    elif code == LEAKY_RELU:
-        leaky_relu_derivative_row(count, kept, g, out, a)
+@native(lambda dtype: types.int64(types.CPointer(dtype), types.CPointer(dtype), types.int64, activation_type))
+def apply(x, out, count, activation):
+    """out[j] = f(x[j]) for j < count, neighbours in memory; out may be x."""
+    code, a, _ = activation
+    if code == IDENTITY:
+        identity_row(count, x, out)
+    elif code == RELU:
+        relu_row(count, x, out)
     elif code == SIGMOID:
-        sigmoid_derivative_row(count, kept, g, out)
+        sigmoid_row(count, x, out)
+    elif code == TANH:
+        tanh_row(count, x, out)
+    elif code == SOFTMAX:
+        softmax_row(count, x, out)
+    elif code == EXP:
+        exp_row(count, x, out)
+    elif code == CUSTOM:
+        return call_at(a, x, x, out, count)
+    else:
+        return apply_other(x, out, count, activation)
+    return OK
+
+
+@native(lambda dtype: types.int64(*[types.CPointer(dtype)] * 3, types.int64, activation_type), optional=True)
+def derive_other(kept, g, out, count, activation):
+    """`apply_derivative` for those."""
+    code, a, b = activation
+    if code == LEAKY_RELU:
+        leaky_relu_derivative_row(count, kept, g, out, a)
     elif code == LOG_SIGMOID:
         log_sigmoid_derivative_row(count, kept, g, out)
-    elif code == TANH:
-        tanh_derivative_row(count, kept, g, out)
     elif code == HARDTANH:
         hardtanh_derivative_row(count, kept, g, out, a, b)
     elif code == ELU:
@@ -607,14 +625,29 @@ def apply_derivative(kept, g, out, count, activation):
         gelu_tanh_derivative_row(count, kept, g, out)
     elif code == MISH:
         mish_derivative_row(count, kept, g, out)
+    else:
+        log_softmax_derivative_row(count, kept, g, out)
+    return OK
+
+
+@native(lambda dtype: types.int64(*[types.CPointer(dtype)] * 3, types.int64, activation_type))
+def apply_derivative(kept, g, out, count, activation):
+    """out[j] = g[j] f′, f′ in terms of what is kept, for j < count, neighbours in memory; out may be g."""
+    code, _, b = activation
+    if code == IDENTITY:
+        identity_row(count, g, out)
+    elif code == RELU:
+        relu_derivative_row(count, kept, g, out)
+    elif code == SIGMOID:
+        sigmoid_derivative_row(count, kept, g, out)
+    elif code == TANH:
+        tanh_derivative_row(count, kept, g, out)
     elif code == SOFTMAX:
         softmax_derivative_row(count, kept, g, out)
-    elif code == LOG_SOFTMAX:
-        log_softmax_derivative_row(count, kept, g, out)
     elif code == CUSTOM:
         return call_at(b, kept, g, out, count)
     else:
-        identity_row(count, g, out)
+        return derive_other(kept, g, out, count, activation)
     return OK
 
 
@@ -761,6 +794,19 @@ def activation_backward(output, grad_output, out, activation):
     _activation_backward.call(as_rows(output), as_rows(grad_output), as_rows(out), *named(activation))
 
 
+@njit
+def nothing_to_load(like):
+    pass
+
+
+load_others = loaded(apply_other, derive_other)
+
+
+def load_for(code):
+    """What code with this activation calls to have it loaded."""
+    return load_others if code in OTHERS else nothing_to_load
+
+
 @overload(as_rows)
 def nopython_as_rows(x):
     if x.ndim == 1:
@@ -771,14 +817,22 @@ def nopython_as_rows(x):
 @overload(activation_forward, prefer_literal=True)
 def nopython_forward(x, out, activation):
     code, a, b = literal(activation)
-    return lambda x, out, activation: check(_activation_forward(as_rows(x), as_rows(out), code, a, b))
+    load = load_for(code)
+
+    def run(x, out, activation):
+        load(out)
+        check(_activation_forward(as_rows(x), as_rows(out), code, a, b))
+
+    return run
 
 
 @overload(activation_backward, prefer_literal=True)
 def nopython_backward(output, grad_output, out, activation):
     code, a, b = literal(activation)
+    load = load_for(code)
 
     def run(output, grad_output, out, activation):
+        load(out)
         check(_activation_backward(as_rows(output), as_rows(grad_output), as_rows(out), code, a, b))
 
     return run
@@ -793,9 +847,15 @@ def function(name, formula, code):
     run.__name__ = run.__qualname__ = name
     run.__doc__ = f"out = {formula}, elementwise, at most 4 ulp from exact; arguments as for activation_forward."
 
+    load = load_for(code)
+
     @overload(run)
     def nopython(x, out):
-        return lambda x, out: check(_activation_forward(as_rows(x), as_rows(out), code, 0.0, 0.0))
+        def compiled(x, out):
+            load(out)
+            check(_activation_forward(as_rows(x), as_rows(out), code, 0.0, 0.0))
+
+        return compiled
 
     return run
 

@@ -40,6 +40,8 @@ from fastfc.kernels.edge import (
     OVERLAP,
     check,
     kernel,
+    loaded,
+    named_after,
     native,
     overlaps,
 )
@@ -184,47 +186,88 @@ def address_of(a, b, like):
 
 
 @njit
-def pointwise(code, count, p, t, v, w, out, values, keep, scale, a, b):
+def usual_rule(code, total, p, t, v, w, a, b):
+    if code == MSE:
+        total, g = mse_rule(total, p, t, w)
+    else:
+        total, g = bce_with_logits_rule(total, p, t, v, w)
+    return total, g, v
+
+
+@njit
+def other_rule(code, total, p, t, v, w, a, b):
+    if code == L1:
+        total, g = l1_rule(total, p, t, w)
+    elif code == HUBER:
+        total, g = huber_rule(total, p, t, w, a, b)
+    elif code == BCE:
+        total, g = bce_rule(total, p, t, w)
+    elif code == POISSON:
+        total, g = poisson_rule(total, p, t, w, a, b)
+    elif code == POISSON_LOG:
+        total, g = poisson_log_rule(total, p, t, w, b)
+    elif code == GAUSSIAN:
+        total, g, v = gaussian_rule(total, p, t, v, w, a, b)
+    elif code == KL:
+        total, g = kl_rule(total, p, t, w)
+    elif code == KL_LOG:
+        total, g = kl_log_rule(total, p, t, w)
+    else:
+        total, g = quantile_rule(total, p, t, v, w)
+    return total, g, v
+
+
+def pointwise_by(rule):
     """Gradients and values of a block by a rule, all neighbours in memory; the sum of w L.
 
     With `keep` the values go to memory instead of into the sum. The gradient of a v that is predicted goes over v.
     """
+
+    def run(code, count, p, t, v, w, out, values, keep, scale, a, b):
+        size, lanes, total = itemsize(p), width(p), splat(p, 0.0)
+        for j in range(0, count, lanes):
+            some, here = count - j, j * size
+            # what fills the lanes beyond has a loss that is finite, and no weight
+            x, y = load_first(at(p, here), some, 1.0), load_first(at(t, here), some, 0.0)
+            u, weight = load_first(at(v, here), some, 1.0), load_first(at(w, here), some, 0.0)
+            total, g, of_u = rule(code, total, x, y, u, weight, a, b)
+            store_first(at(out, here), g * (weight * scale), some)
+            if code == GAUSSIAN:
+                store_first(at(v, here), of_u * (weight * scale), some)
+            if keep:
+                store_first(at(values, here), total, some)
+                total = splat(p, 0.0)
+        return np.float64(sum_lanes(total, p))
+
+    return named_after(run, rule)
+
+
+usual_pointwise, pointwise_of_others = njit(pointwise_by(usual_rule)), njit(pointwise_by(other_rule))
+
+
+@native(
+    lambda dtype: types.float64(
+        *[types.CPointer(dtype)] * 6,
+        *[types.int64] * 3,
+        *[types.float64] * 3,
+    ),
+    optional=True,
+)
+def other_pointwise(p, t, v, w, out, values, code, count, keep, scale, a, b):
+    """For the losses that most networks do not need."""
+    return pointwise_of_others(code, count, p, t, v, w, out, values, keep, scale, a, b)
+
+
+load_others = loaded(other_pointwise)
+
+
+@njit
+def pointwise(code, count, p, t, v, w, out, values, keep, scale, a, b):
     if code == CUSTOM:
         return call_address(address_of(a, b, p), (count, p, t, w, out, values, keep, scale))
-    size, lanes, total = itemsize(p), width(p), splat(p, 0.0)
-    for j in range(0, count, lanes):
-        some, here = count - j, j * size
-        # what fills the lanes beyond has a loss that is finite, and no weight
-        x, y = load_first(at(p, here), some, 1.0), load_first(at(t, here), some, 0.0)
-        u, weight = load_first(at(v, here), some, 1.0), load_first(at(w, here), some, 0.0)
-        if code == MSE:
-            total, g = mse_rule(total, x, y, weight)
-        elif code == L1:
-            total, g = l1_rule(total, x, y, weight)
-        elif code == HUBER:
-            total, g = huber_rule(total, x, y, weight, a, b)
-        elif code == BCE:
-            total, g = bce_rule(total, x, y, weight)
-        elif code == BCE_WITH_LOGITS:
-            total, g = bce_with_logits_rule(total, x, y, u, weight)
-        elif code == POISSON:
-            total, g = poisson_rule(total, x, y, weight, a, b)
-        elif code == POISSON_LOG:
-            total, g = poisson_log_rule(total, x, y, weight, b)
-        elif code == GAUSSIAN:
-            total, g, of_u = gaussian_rule(total, x, y, u, weight, a, b)
-            store_first(at(v, here), of_u * (weight * scale), some)
-        elif code == KL:
-            total, g = kl_rule(total, x, y, weight)
-        elif code == KL_LOG:
-            total, g = kl_log_rule(total, x, y, weight)
-        else:
-            total, g = quantile_rule(total, x, y, u, weight)
-        store_first(at(out, here), g * (weight * scale), some)
-        if keep:
-            store_first(at(values, here), total, some)
-            total = splat(p, 0.0)
-    return np.float64(sum_lanes(total, p))
+    if code in (MSE, BCE_WITH_LOGITS):
+        return usual_pointwise(code, count, p, t, v, w, out, values, keep, scale, a, b)
+    return other_pointwise(p, t, v, w, out, values, code, count, keep, scale, a, b)
 
 
 @njit
@@ -650,6 +693,7 @@ def of_numbers(name, prediction, target, out, code, a, b, c):
 @overload(of_numbers)
 def nopython_of_numbers(name, prediction, target, out, code, a, b, c):
     def run(name, prediction, target, out, code, a, b, c):
+        load_others(out)
         return checked(loss_of_numbers(as_rows(prediction), as_rows(target), as_rows(out), code, a, b, c))
 
     return run
@@ -674,6 +718,7 @@ def of_variances(name, prediction, target, out, a, b):
 @overload(of_variances)
 def nopython_of_variances(name, prediction, target, out, a, b):
     def run(name, prediction, target, out, a, b):
+        load_others(out)
         return checked(loss_of_variances(prediction, target, out, a, b))
 
     return run
