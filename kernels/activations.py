@@ -50,11 +50,14 @@ from fastfc.kernels.edge import (
 )
 from fastfc.kernels.functions import (
     erf_vector,
+    exp_below,
     exp_of_minus,
     exp_vector,
+    expm1_below,
     expm1_vector,
     log1p_finite,
     log1p_vector,
+    log_normal,
     log_vector,
     maximum,
     minimum,
@@ -250,7 +253,7 @@ def log_sigmoid_row(z):
 @rowwise_pair
 @njit
 def log_sigmoid_derivative_row(y, g):
-    return g * (0.0 - expm1_vector(y))
+    return g * (0.0 - expm1_below(y))
 
 
 @rowwise_pair
@@ -447,12 +450,7 @@ def add(a, b):
     return a + b
 
 
-@njit
-def add_exp(total, x, top):
-    return total + exp_vector(x - top)
-
-
-largest_of, total_of, exp_total_of = fold(larger, -np.inf), fold(add, 0.0), fold(add_exp, -np.inf)
+largest_of, total_of = fold(larger, -np.inf), fold(add, 0.0)
 
 
 @njit
@@ -460,66 +458,65 @@ def sum_of(count, x):
     return sum_of_lanes(total_of(count, x, splat(x, 0.0)))
 
 
-@njit
-def dot(count, x, y):
-    size, lanes = itemsize(x), width(x)
-    whole, total = count - count % lanes, splat(x, 0.0)
-    for j in range(0, whole, lanes):
-        total = fma(load(at(x, j * size)), load(at(y, j * size)), total)
-    end, some = whole * size, count - whole
-    return sum_of_lanes(fma(load_first(at(x, end), some, 0.0), load_first(at(y, end), some, 0.0), total))
-
-
-@rowwise
-@njit
-def exp_less_row(x, top):
-    return exp_vector(x - top)
-
-
-@rowwise
-@njit
-def quotient_row(x, divisor):
-    return x / divisor
-
-
-@rowwise
-@njit
-def less_both_row(x, top, rest):
-    return x - top - rest
-
-
-@rowwise_pair
-@njit
-def times_less_row(y, g, dot):
-    return y * (g - dot)
-
-
 @rowwise_pair
 @njit
 def less_share_row(y, g, total):
-    return g - exp_vector(y) * total
+    return g - exp_below(y) * total
 
 
 @njit
-def softmax_row(count, x, out):
-    """out = e^(x − max x) / Σ; returns max x and Σ, as log Σ eˣ = max x + log Σ."""
-    top = largest_lane(largest_of(count, x, splat(x, -infinity(x))))
-    exp_less_row(count, x, out, top)
-    denominator = sum_of(count, out)
-    quotient_row(count, out, out, denominator)
+def largest(count, x):
+    return largest_lane(largest_of(count, x, splat(x, -infinity(x))))
+
+
+@njit
+def softmax_row(count, x, out, scale):
+    """out = scale e^(x − max x) / Σ; returns max x and Σ, as log Σ eˣ = max x + log Σ."""
+    size, lanes, top, total = itemsize(x), width(x), largest(count, x), splat(x, 0.0)
+    some = count % lanes
+    whole = count - some
+    for j in range(0, whole, lanes):
+        e = exp_below(load(at(x, j * size)) - top)
+        store(at(out, j * size), e)
+        total = total + e
+    # stays in a register: what a masked store wrote can't be loaded before it is in the cache
+    last = exp_below(load_first(at(x, whole * size), some, -np.inf) - top)
+    denominator = sum_of_lanes(total + last)
+    factor = scale / denominator
+    for j in range(0, whole, lanes):
+        here = at(out, j * size)
+        store(here, load(here) * factor)
+    store_first(at(out, whole * size), last * factor, some)
     return top, denominator
 
 
 @njit
 def softmax_derivative_row(count, y, g, out):
-    times_less_row(count, y, g, out, dot(count, y, g))
+    size, lanes, total = itemsize(y), width(y), splat(y, 0.0)
+    some = count % lanes
+    whole = count - some
+    end = whole * size
+    for j in range(0, whole, lanes):
+        total = fma(load(at(y, j * size)), load(at(g, j * size)), total)
+    last, last_g = load_first(at(y, end), some, 0.0), load_first(at(g, end), some, 0.0)
+    mean = sum_of_lanes(fma(last, last_g, total))
+    for j in range(0, whole, lanes):
+        store(at(out, j * size), load(at(y, j * size)) * (load(at(g, j * size)) - mean))
+    store_first(at(out, end), last * (last_g - mean), some)
 
 
 @njit
 def log_softmax_row(count, x, out):
-    top = largest_lane(largest_of(count, x, splat(x, -infinity(x))))
-    total = sum_of_lanes(exp_total_of(count, x, splat(x, 0.0), top))
-    less_both_row(count, x, out, top, lane(log_vector(splat(x, total)), 0))
+    size, lanes, top, total = itemsize(x), width(x), largest(count, x), splat(x, 0.0)
+    some = count % lanes
+    whole = count - some
+    for j in range(0, whole, lanes):
+        total = total + exp_below(load(at(x, j * size)) - top)
+    last = load_first(at(x, whole * size), some, -np.inf) - top
+    rest = lane(log_normal(splat(x, sum_of_lanes(total + exp_below(last)))), 0)
+    for j in range(0, whole, lanes):
+        store(at(out, j * size), load(at(x, j * size)) - top - rest)
+    store_first(at(out, whole * size), last - rest, some)
 
 
 @njit
@@ -585,7 +582,7 @@ def apply(x, out, count, activation):
     elif code == TANH:
         tanh_row(count, x, out)
     elif code == SOFTMAX:
-        softmax_row(count, x, out)
+        softmax_row(count, x, out, 1.0)
     elif code == EXP:
         exp_row(count, x, out)
     elif code == CUSTOM:

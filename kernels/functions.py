@@ -75,45 +75,52 @@ erf_near_zero = polynomial(
         ),
     }
 )
-# (t + 4) e^(t²/2) (1 − Φ(t)) in (t − 4) / (t + 4), where Φ is the normal distribution, for 0 <= t: 1e-8 and 4e-17
-normal_tail = polynomial(
+# e^(t²/2) (1 − Φ(t)) as a quotient, where Φ is the normal distribution, for 0 <= t: 7e-9 and 5e-17
+tail_above = polynomial(
     {
         "float32": (
-            0.7552851438522339,
-            -0.6078965663909912,
-            0.38713669776916504,
-            -0.18652383983135223,
-            0.06040547788143158,
-            -0.007522386498749256,
-            -0.0035159189719706774,
-            0.001563369994983077,
-            0.00017904939886648208,
-            -0.000130122309201397,
+            0.7186803221702576,
+            0.6262336373329163,
+            0.26059964299201965,
+            0.05747045949101448,
+            0.005778278689831495,
         ),
         "float64": (
-            0.7552851304157515,
-            -0.6078966419718917,
-            0.38713740074221936,
-            -0.1865218579596934,
-            0.06039657489067665,
-            -0.007540188965625017,
-            -0.0034796923618040597,
-            0.0016308184424805887,
-            0.00013334424978358428,
-            -0.00023109482414997105,
-            -1.9078434059248706e-06,
-            3.51442149682578e-05,
-            7.149308325478401e-07,
-            -5.919013186154044e-06,
-            -6.249906995369785e-07,
-            1.0200713392568465e-06,
-            2.6354310560684456e-07,
-            -1.546196819122192e-07,
-            -7.634712843441086e-08,
-            1.4842390072751344e-08,
-            1.3976528155950821e-08,
-            -1.015295717649618e-11,
-            -9.990624160023276e-10,
+            0.5,
+            0.774019130041241,
+            0.5928084052095882,
+            0.2884488637853629,
+            0.09730286423403955,
+            0.023501351505903486,
+            0.0040636111738458726,
+            0.00048670261117600763,
+            3.691699660904763e-05,
+            1.3706992461447531e-06,
+        ),
+    }
+)
+tail_below = polynomial(
+    {
+        "float32": (
+            1.4373606443405151,
+            2.399315595626831,
+            1.7168899774551392,
+            0.6674726009368896,
+            0.1440676897764206,
+            0.014483790844678879,
+        ),
+        "float64": (
+            1.0,
+            2.3459228208853378,
+            2.5573924100389953,
+            1.710401757276447,
+            0.7795378782475547,
+            0.25390298662562893,
+            0.06012226348976156,
+            0.010278499840910048,
+            0.0012234183602150477,
+            9.25371875123215e-05,
+            3.4358334864135066e-06,
         ),
     }
 )
@@ -127,6 +134,8 @@ ROUND = by_dtype(float32=1.5 * 2**23, float64=1.5 * 2**52)
 # e^x is 0 below, infinite above
 EXP_LOWEST = by_dtype(float32=-104.0, float64=-746.0)
 EXP_HIGHEST = by_dtype(float32=89.0, float64=710.0)
+# e^x is just so small that its power of two is written as 0
+EXP_ZERO = by_dtype(float32=-88.0, float64=-709.1)
 # e^(−x²/2) is just so small that its power of two is written as 0, and so is 1 − Φ(x)
 NORMAL_HIGHEST = by_dtype(float32=13.27, float64=37.66)
 SMALLEST_NORMAL = by_dtype(float32=2.0**-126, float64=2.0**-1022)
@@ -170,6 +179,13 @@ def exp_of_minus(x):
 
 
 @njit
+def exp_below(x):
+    """eˣ for x <= 0, but 0 where it would be subnormal."""
+    shifted, _, r = split_exponent(maximum(x, EXP_ZERO(x)))
+    return (expm1_near_zero(r) + 1.0) * power_of_two(shifted)
+
+
+@njit
 def exp_bounded(x):
     """eˣ for x between EXP_LOWEST and EXP_HIGHEST."""
     _, n, r = split_exponent(x)
@@ -187,6 +203,14 @@ def expm1_vector(x):
     half = power_of_two(n - 1.0 + ROUND(x))
     value = fma(half, expm1_near_zero(r), half - 0.5) * 2.0
     return where_less(absolute(x), 1e-30, x, value)
+
+
+@njit
+def expm1_below(x):
+    """eˣ − 1 for x <= 0."""
+    shifted, _, r = split_exponent(maximum(x, -40.0))
+    power = power_of_two(shifted)
+    return fma(power, expm1_near_zero(r), power - 1.0)
 
 
 @njit
@@ -232,6 +256,12 @@ def log_vector(x):
 
 
 @njit
+def log_normal(x):
+    """log x for normal x > 0; NaN stays."""
+    return add_exponent(binary_exponent(x), significand(x) - 1.0 + (x - x))
+
+
+@njit
 def log1p_finite(x):
     """log(1 + x) for finite x > −1; NaN stays."""
     u = x + 1.0
@@ -254,20 +284,27 @@ def softplus_vector(x):
 
 
 @njit
-def normal_vector(x):
-    """Φ(x), the normal distribution, its lower tail to all digits; and e^(−x²/2). No number is subnormal."""
+def normal_tail(x):
+    """1 − Φ(|x|), Φ the normal distribution, to all digits; and e^(−x²/2)."""
     t = minimum(absolute(x), NORMAL_HIGHEST(x))
-    square = t * t
-    # what rounding took from the square counts as much as the square is large
-    shifted, _, r = split_exponent(square * -0.5)
-    e = (expm1_near_zero(fma(fma(t, t, 0.0 - square), -0.5, r)) + 1.0) * power_of_two(shifted)
-    inverse = 1.0 / (t + 4.0)
-    tail = e * (inverse * normal_tail((t - 4.0) * inverse))
+    # x² is never rounded: it would cost e^(−x²/2) as many units as it is large
+    half = t * -0.5
+    shifted = fma(half * LOG2_E, t, ROUND(x))
+    n = shifted - ROUND(x)
+    r = fma(n, 0.0 - LN2_LOW(x), fma(half, t, n * (0.0 - LN2_HIGH(x))))
+    e = (expm1_near_zero(r) + 1.0) * power_of_two(shifted)
+    return e * tail_above(t) / tail_below(t), e
+
+
+@njit
+def normal_vector(x):
+    """Φ(x), its lower tail to all digits; and e^(−x²/2)."""
+    tail, e = normal_tail(x)
     return where_less(x, 0.0, tail, 1.0 - tail), e
 
 
 @njit
 def erf_vector(x):
-    below, _ = normal_vector(absolute(x) * -SQRT_2)
-    far = copysign(fma(below, -2.0, 1.0), x)
+    tail, _ = normal_tail(x * SQRT_2)
+    far = copysign(fma(tail, -2.0, 1.0), x)
     return where_less(absolute(x), 0.5, x * erf_near_zero(x * x), far)

@@ -56,12 +56,14 @@ from fastfc.kernels.simd import (
     fma,
     is_null,
     itemsize,
+    lane,
     load_first,
     pointer,
     read,
     release,
     splat,
     stack,
+    store,
     store_first,
     view,
     where_less,
@@ -327,8 +329,10 @@ def are_within(x, rows, columns, high, nan):
 
 @njit
 def fill(count, target, value):
-    for j in range(0, count, width(target)):
-        store_first(at(target, j * itemsize(target)), splat(target, value), count - j)
+    size, some = itemsize(target), count % width(target)
+    for j in range(0, count - some, width(target)):
+        store(at(target, j * size), splat(target, value))
+    store_first(at(target, (count - some) * size), splat(target, value), some)
 
 
 @njit
@@ -378,7 +382,7 @@ def evaluate_pointwise(row, p, t, weights, values, o, n, k, scale):
 def soft_cross_entropy_row(count, z, q, out, scale):
     """Σ q (log Σ eᶻ − z), and out = (softmax(z) Σ q − q) scale."""
     size, lanes, value, mass = itemsize(z), width(z), 0.0, 0.0
-    top, denominator = softmax_row(count, z, out)
+    top, denominator = softmax_row(count, z, out, 1.0)
     log_sum = np.log(np.float64(denominator))
     for first in range(0, count, BLOCK):
         last, total, weight = min(count, first + BLOCK), splat(z, 0.0), splat(z, 0.0)
@@ -399,13 +403,10 @@ def soft_cross_entropy_row(count, z, q, out, scale):
 @njit
 def cross_entropy_row(count, z, label, out, scale):
     """log Σ eᶻ − z_y, and out = (softmax(z) − [class]) scale."""
-    size = itemsize(z)
-    top, denominator = softmax_row(count, z, out)
+    size, rounded = itemsize(z), lane(splat(z, scale), 0)
+    top, denominator = softmax_row(count, z, out, rounded)
     chosen = at(out, label * size)
-    write(chosen, read(chosen) - 1)
-    for j in range(0, count, width(z)):
-        here = at(out, j * size)
-        store_first(here, load_first(here, count - j, 0.0) * scale, count - j)
+    write(chosen, read(chosen) - rounded)
     return np.log(np.float64(denominator)) - (np.float64(read(at(z, label * size))) - top)
 
 
