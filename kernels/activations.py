@@ -51,11 +51,11 @@ from fastfc.kernels.edge import (
 from fastfc.kernels.functions import (
     erf_vector,
     exp_below,
-    exp_of_minus,
+    exp_of_minus_rounded,
     exp_vector,
     expm1_below,
     expm1_vector,
-    log1p_finite,
+    log1p_to_one,
     log1p_vector,
     log_normal,
     log_vector,
@@ -71,6 +71,7 @@ from fastfc.kernels.simd import (
     absolute,
     allocate,
     at,
+    by_dtype,
     call_at,
     fma,
     infinity,
@@ -160,6 +161,7 @@ ACTIVATIONS = {
 # G. Klambauer, T. Unterthiner, A. Mayr, S. Hochreiter, "Self-normalizing neural networks", NeurIPS 2017
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 SELU_BELOW = SELU_ALPHA * SELU_SCALE
+SELU_BELOW_REST = by_dtype(float32=2.329668e-08, float64=0.0)  # what float32 leaves of it
 # D. Hendrycks, K. Gimpel, "Gaussian error linear units (GELUs)", 2016: v = TWICE_ROOT (z + CUBIC z³)
 TWICE_ROOT, CUBIC = 1.5957691216057308, 0.044715
 DENSITY = 0.3989422804014327  # of the normal distribution at 0
@@ -247,7 +249,7 @@ def sigmoid_derivative_row(y, g):
 @rowwise
 @njit
 def log_sigmoid_row(z):
-    return minimum(z, 0.0) - log1p_finite(exp_of_minus(z))
+    return minimum(z, 0.0) - log1p_to_one(exp_of_minus_rounded(z))
 
 
 @rowwise_pair
@@ -289,7 +291,8 @@ def elu_derivative_row(z, g, a, b):
 @rowwise
 @njit
 def selu_row(z):
-    return where_less_equal(z, 0.0, expm1_vector(z) * SELU_BELOW, z * SELU_SCALE)
+    below = expm1_vector(z)
+    return where_less_equal(z, 0.0, fma(below, SELU_BELOW, below * SELU_BELOW_REST(z)), z * SELU_SCALE)
 
 
 @rowwise_pair
@@ -394,7 +397,7 @@ def gelu_tanh_derivative_row(z, g):
 @njit
 def mish_parts(z):
     """e^−|z|, and ω = tanh(log(1 + eᶻ)) as a quotient, both by e²ᶻ for z > 0."""
-    e = exp_of_minus(z)
+    e = exp_of_minus_rounded(z)
     above = where_less(z, 0.0, fma(e, e, e * 2.0), fma(e, 2.0, 1.0))
     return e, above, above + where_less(z, 0.0, 2.0, e * e * 2.0)
 
@@ -402,8 +405,12 @@ def mish_parts(z):
 @rowwise
 @njit
 def mish_row(z):
-    _, above, below = mish_parts(z)
-    return z * (above / below)
+    e, above, below = mish_parts(z)
+    inverse = 1.0 / below
+    quotient = above * inverse
+    # for z < 0, what rounding lost of both
+    lost = (fma(0.0 - quotient, below, above) + fma(e, e, e * 2.0 - above)) * inverse
+    return fma(z, quotient, minimum(z, 0.0) * lost)
 
 
 @rowwise_pair

@@ -37,6 +37,30 @@ exp_tail = polynomial(
         ),
     }
 )
+# (eʳ − 1 − r − r²/2) / r³, there too: error of eʳ − 1 2e-9 and 2e-18
+expm1_tail = polynomial(
+    {
+        "float32": (
+            0.1666666716337204,
+            0.041666556149721146,
+            0.00833332072943449,
+            0.0013926175888627768,
+            0.00019882690685335547,
+        ),
+        "float64": (
+            0.16666666666666669,
+            0.041666666666666664,
+            0.008333333333330065,
+            0.0013888888888886554,
+            0.00019841269863040545,
+            2.4801587317135164e-05,
+            2.7557268480310024e-06,
+            2.755728298405588e-07,
+            2.5100375832561234e-08,
+            2.091122972975856e-09,
+        ),
+    }
+)
 # (2 artanh s − 2 s) / s³ in s², for |s| <= (√2 − 1) / (√2 + 1): error of the logarithm 3e-9 and 5e-18
 log_tail = polynomial(
     {
@@ -49,6 +73,32 @@ log_tail = polynomial(
             0.18182889125261723,
             0.15331721600556042,
             0.14616449685043406,
+        ),
+    }
+)
+# the same for |s| <= 1/3: 1e-9 and 2e-18
+log_tail_to_one = polynomial(
+    {
+        "float32": (
+            0.6666666865348816,
+            0.3999970555305481,
+            0.285923570394516,
+            0.2170657515525818,
+            0.23224329948425293,
+        ),
+        "float64": (
+            0.6666666666666666,
+            0.40000000000000013,
+            0.2857142857142194,
+            0.22222222223331986,
+            0.18181818086005655,
+            0.15384620253804163,
+            0.13333176949138179,
+            0.11767997767241035,
+            0.10480399234365274,
+            0.09942024896554735,
+            0.06334110851770246,
+            0.15231262619428984,
         ),
     }
 )
@@ -155,10 +205,12 @@ def minimum(x, bound):
 
 @njit
 def split_exponent(x):
-    """n + ROUND, n and r with x = n ln 2 + r, |r| <= ln(2) / 2 (Cody and Waite's reduction)."""
+    """n + ROUND, n, and r and what rounding it lost, with x = n ln 2 + r, |r| <= ln(2) / 2 (Cody and Waite)."""
     shifted = fma(x, LOG2_E, ROUND(x))
     n = shifted - ROUND(x)
-    return shifted, n, fma(n, 0.0 - LN2_LOW(x), fma(n, 0.0 - LN2_HIGH(x), x))
+    before = fma(n, 0.0 - LN2_HIGH(x), x)
+    r = fma(n, 0.0 - LN2_LOW(x), before)
+    return shifted, n, r, fma(n, 0.0 - LN2_LOW(x), before - r)
 
 
 @njit
@@ -181,34 +233,53 @@ def exp_of_minus(x):
 @njit
 def exp_below(x):
     """eˣ for x <= 0, but 0 where it would be subnormal."""
-    shifted, _, r = split_exponent(maximum(x, EXP_ZERO(x)))
+    shifted, _, r, _ = split_exponent(maximum(x, EXP_ZERO(x)))
     return (expm1_near_zero(r) + 1.0) * power_of_two(shifted)
 
 
 @njit
 def exp_bounded(x):
     """eˣ for x between EXP_LOWEST and EXP_HIGHEST."""
-    _, n, r = split_exponent(x)
-    # 2ⁿ in two factors: it may be out of range where eˣ is not
+    _, n, r, _ = split_exponent(x)
+    return times_power(expm1_near_zero(r) + 1.0, n)
+
+
+@njit
+def exp_of_minus_rounded(x):
+    """e^−|x|, hardly more than half a unit from exact."""
+    _, n, r, lost = split_exponent(maximum(0.0 - absolute(x), EXP_LOWEST(x)))
+    near = r + 1.0
+    return times_power(near + fma(r * r, exp_tail(r), r - (near - 1.0) + lost), n)
+
+
+@njit
+def times_power(x, n):
+    """x 2ⁿ, by two factors: 2ⁿ may be out of range where the product is not."""
     shifted = fma(n, 0.5, ROUND(x))
     rest = n - (shifted - ROUND(x))
-    return (expm1_near_zero(r) + 1.0) * power_of_two(shifted) * power_of_two(rest + ROUND(x))
+    return x * power_of_two(shifted) * power_of_two(rest + ROUND(x))
 
 
 @njit
 def expm1_vector(x):
     """eˣ − 1, by eʳ − 1 so that small x keep all their digits."""
-    _, n, r = split_exponent(minimum(maximum(x, -40.0), EXP_HIGHEST(x)))
+    _, n, r, lost = split_exponent(minimum(maximum(x, -40.0), EXP_HIGHEST(x)))
     # 2ⁿ⁻¹ is in range where 2ⁿ is not
     half = power_of_two(n - 1.0 + ROUND(x))
-    value = fma(half, expm1_near_zero(r), half - 0.5) * 2.0
-    return where_less(absolute(x), 1e-30, x, value)
+    # the leading parts, r + r²/2 and then 2ⁿ⁻¹ (r + r²/2) + 2ⁿ⁻¹ − 1/2, and what rounding them lost
+    square = r * r
+    near = fma(square, 0.5, r)
+    lost = fma(fma(r, r, 0.0 - square), 0.5, fma(square, 0.5, r - near) + lost)
+    start = half - 0.5
+    total = fma(half, near, start)
+    lost = fma(half, fma(square * r, expm1_tail(r), lost), fma(half, near, start - total))
+    return where_less(absolute(x), 1e-30, x, (total + lost) * 2.0)
 
 
 @njit
 def expm1_below(x):
     """eˣ − 1 for x <= 0."""
-    shifted, _, r = split_exponent(maximum(x, -40.0))
+    shifted, _, r, _ = split_exponent(maximum(x, -40.0))
     power = power_of_two(shifted)
     return fma(power, expm1_near_zero(r), power - 1.0)
 
@@ -216,7 +287,7 @@ def expm1_below(x):
 @njit
 def tanh_vector(x):
     """(e²ˣ − 1) / (e²ˣ + 1), by e²ˣ − 1 so that small x keep all their digits."""
-    shifted, _, r = split_exponent(minimum(absolute(x) * 2.0, 40.0))
+    shifted, _, r, _ = split_exponent(minimum(absolute(x) * 2.0, 40.0))
     power = power_of_two(shifted)
     less_one = fma(power, expm1_near_zero(r), power - 1.0)
     return copysign(less_one / (less_one + 2.0), x)
@@ -272,6 +343,15 @@ def log1p_finite(x):
 
 
 @njit
+def log1p_to_one(x):
+    """log(1 + x) for 0 <= x <= 1; NaN stays."""
+    s, square = x / (x + 2.0), x * x
+    z, near = s * s, fma(square, -0.5, x)
+    lost = fma(fma(x, x, 0.0 - square), -0.5, fma(square, -0.5, x - near))
+    return near + fma(s, fma(z, log_tail_to_one(z), square * 0.5), lost)
+
+
+@njit
 def log1p_vector(x):
     result = where_less(x, infinity(x), copysign(log1p_finite(x), x), x)
     return where_less_equal(x, -1.0, where_less(x, -1.0, infinity(x) - infinity(x), -infinity(x)), result)
@@ -280,7 +360,7 @@ def log1p_vector(x):
 @njit
 def softplus_vector(x):
     """log(1 + eˣ)"""
-    return maximum(x, 0.0) + log1p_finite(exp_of_minus(x))
+    return maximum(x, 0.0) + log1p_to_one(exp_of_minus_rounded(x))
 
 
 @njit

@@ -45,7 +45,7 @@ from fastfc.kernels.edge import (
     native,
     overlaps,
 )
-from fastfc.kernels.functions import exp_vector, log1p_finite, log1p_vector, log_vector
+from fastfc.kernels.functions import exp_vector, log1p_to_one, log1p_vector, log_vector
 from fastfc.kernels.gemm import Matrix, copy_matrix, element, matrix
 from fastfc.kernels.simd import (
     absolute,
@@ -128,7 +128,7 @@ def bce_with_logits_rule(total, p, t, v, w):
     positive = v * t
     m = fma(v - 1.0, t, 1.0)
     slope = where_less(p, 0.0, positive, 1.0 - t)  # of the loss where |p| is large
-    value = fma(m, log1p_finite(e), absolute(p) * slope)
+    value = fma(m, log1p_to_one(e), absolute(p) * slope)
     return fma(value, w, total), where_less(p, 0.0, e, 1.0) / (e + 1.0) * m - positive
 
 

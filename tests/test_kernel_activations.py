@@ -354,7 +354,7 @@ def test_unknown_names_leave_the_output(name):
 
 
 def test_torch_at_the_same_points():
-    """No worse than PyTorch's error, or within the 4 ulp of the functions below; the same at infinity and NaN."""
+    """No worse than PyTorch's error, elementary functions within 4 ulp; the same at infinity and NaN."""
     torch = pytest.importorskip("torch")
     layers = {
         "relu": torch.nn.ReLU(),
@@ -388,7 +388,8 @@ def test_torch_at_the_same_points():
             exact = reference.ACTIVATIONS[name](z.astype(float))
         wide = exact.astype(np.longdouble)
         theirs = np.max(errors_in_ulp(layer(torch.from_numpy(z)).numpy(), wide))
-        assert np.max(errors_in_ulp(y, wide)) <= max(4, theirs), name
+        # exactly rounded sums and products are half a unit from exact, or a little more
+        assert np.max(errors_in_ulp(y, wide)) <= (max(4, theirs) if name in EXACT else theirs + 0.02), name
         if ACTIVATIONS[name].code in ROWWISE:
             continue
         # in float64: in float32, what PyTorch's GELU gives at infinity depends on the length of the vector
