@@ -863,6 +863,9 @@ class MultiLoss(Loss):
         self.losses, self.reduction = losses, "mean"
         self._tables: dict[Any, NDArray[np.float64]] = {}
 
+    def __reduce__(self) -> Any:
+        return MultiLoss, (self.losses, self.weights)  # tables hold addresses, which are those of this process
+
     @property
     def _handle(self) -> tuple[NDArray[np.float64]]:
         if not self._tables:

@@ -528,3 +528,11 @@ def test_an_epochs_part_counts_a_mean_as_often_as_its_samples_weigh():
 def test_bad_lists_of_losses(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_pickles_of_several_losses_hold_no_addresses():
+    several = fc.MultiLoss([fc.CustomLoss(square, twice), fc.MSELoss()], [2, 3])
+    expected, _ = several((Z, Z), (0 * Z, 0 * Z))
+    twin = pickle.loads(pickle.dumps(several))
+    assert not twin._tables
+    assert twin((Z, Z), (0 * Z, 0 * Z))[0] == expected
