@@ -28,7 +28,7 @@ class Step:
     y: int
     code: int = IDENTITY
     weight: int = 0
-    bias: int = 0
+    bias: int = table.NOWHERE
     number: int = 0
     factor: float = 1.0
     transposed: bool = False
