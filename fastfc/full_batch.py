@@ -31,6 +31,11 @@ class FullBatch(Optimizer):
         self._native.ensure(edge.DTYPES[network.params.dtype])
         return super().prepare(network)
 
+    @property
+    def _handle(self) -> tuple[Any, ...]:
+        self._native.ensure(edge.DTYPES[self.state.dtype])  # we may come from a pickle, with a state
+        return super()._handle
+
 
 class LBFGS(FullBatch):
     """L-BFGS: steps by a model of the curvature from the latest steps, with a line search (strong Wolfe conditions).
@@ -142,7 +147,7 @@ class LevenbergMarquardt(FullBatch):
     _outputs = 0
 
     damping = of_rule(levenberg_marquardt.DAMPING - native.RULE, "damping")
-    factor = of_rule(levenberg_marquardt.GROWTH - native.RULE, "factor")
+    factor = of_rule(levenberg_marquardt.GROWTH - native.RULE, "factor", above=1.0)
     max_damping = of_rule(levenberg_marquardt.MOST - native.RULE, "max_damping")
 
     def __init__(
@@ -151,8 +156,6 @@ class LevenbergMarquardt(FullBatch):
         numbers = ("damping", damping), ("factor", factor), ("max_damping", max_damping)
         super().__init__(("lr", 1.0), *numbers, groups=groups)
         self._names.remove("lr")
-        if factor <= 1:
-            raise ValueError(f"LevenbergMarquardt: factor must be more than 1, got {factor}")
 
     def check_loss(self, loss: Loss) -> None:
         if type(loss) is not MSELoss:

@@ -351,6 +351,7 @@ class Epoch:
     def _look_again(self) -> None:
         """A callback may have frozen a layer or given the optimizer another schedule."""
         network, optimizer = self.network, self.optimizer
+        self.program = network._program_for(self.data.x)
         self.given = arguments(network, self.program, self.data, optimizer, self.batch_size)
         self.changing: list[Any] = [network.params, optimizer.state, optimizer.count, network._tape]
 
