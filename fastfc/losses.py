@@ -61,7 +61,7 @@ class Loss:
         table = np.zeros((1, native.VECTOR + len(numbers)))
         row = table[0]
         row[native.CODE], row[native.REDUCTION] = self.code, reductions[reduction]
-        row[native.CLASSES], row[native.WEIGHT] = self.of_classes, 1
+        row[native.CLASSES], row[native.WEIGHT], row[native.SHARE] = self.of_classes, 1, 1
         row[native.A], row[native.B], row[native.C] = a, b, c
         row[native.HAS_VECTOR], row[native.VECTOR :] = vector is not None, numbers
         self._table = table

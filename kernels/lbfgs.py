@@ -187,6 +187,8 @@ def lbfgs(params, grads, objective, hyper, segments, state, memory, row, count):
     p = objective.program[0, PARAMETERS]
     found, f, value, total = evaluate(params, grads, hyper, segments, objective)
     used = 1
+    if not np.isfinite(np.float64(dot(p, grads, grads))):
+        return found, np.nan, np.nan  # there is no step, and the loss alone would not show it
     for _ in range(np.int64(hyper[MAX_ITER])):
         if found != OK or not largest(p, grads) > hyper[TOLERANCE_GRAD] or used >= hyper[MAX_EVAL]:
             break

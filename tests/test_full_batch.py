@@ -297,3 +297,11 @@ def test_the_factor_stays_more_than_one():
     optimizer = fc.LevenbergMarquardt()
     with pytest.raises(ValueError, match="factor must be more than 1"):
         optimizer.factor = 1.0
+
+
+def test_a_gradient_that_is_no_number_is_reported():
+    net, x = fc.MLP([1, 2, 1], activation="sigmoid", seed=0, dtype=np.float64), X.copy()
+    x[3] = np.inf
+    assert np.isfinite(net.evaluate(x, Y, MSE))
+    with pytest.raises(FloatingPointError, match="x is not finite in row 3"):
+        net.fit(x, Y, loss=MSE, optimizer=fc.LBFGS())
