@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .checks import positive_int
-from .kernels import lbfgs, levenberg_marquardt
+from .kernels import edge, lbfgs, levenberg_marquardt
 from .kernels import optimizers as native
 from .layers import Layer
 from .losses import Loss, MSELoss
@@ -25,6 +25,12 @@ class FullBatch(Optimizer):
 
     def step(self, network: Layer) -> None:
         raise TypeError(f"{self} needs the loss and the data, not only gradients; call fit or train_step")
+
+    @property
+    def _handle(self) -> tuple[Any, ...]:
+        assert self._native is not None
+        self._native.ensure(edge.DTYPES[self.state.dtype])  # we may come from a pickle, with a state
+        return super()._handle
 
 
 class LBFGS(FullBatch):
@@ -137,7 +143,7 @@ class LevenbergMarquardt(FullBatch):
     _outputs = 0
 
     damping = of_rule(levenberg_marquardt.DAMPING - native.RULE, "damping")
-    factor = of_rule(levenberg_marquardt.GROWTH - native.RULE, "factor")
+    factor = of_rule(levenberg_marquardt.GROWTH - native.RULE, "factor", above=1.0)
     max_damping = of_rule(levenberg_marquardt.MOST - native.RULE, "max_damping")
 
     def __init__(
@@ -146,8 +152,6 @@ class LevenbergMarquardt(FullBatch):
         numbers = ("damping", damping), ("factor", factor), ("max_damping", max_damping)
         super().__init__(("lr", 1.0), *numbers, groups=groups)
         self._names.remove("lr")
-        if factor <= 1:
-            raise ValueError(f"LevenbergMarquardt: factor must be more than 1, got {factor}")
 
     def check_loss(self, loss: Loss) -> None:
         if type(loss) is not MSELoss:

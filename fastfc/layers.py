@@ -58,7 +58,6 @@ class Layer:
 
     _frozen = False
     _trained_now: list[Parameter] | None = None  # what _trained says until something changes
-    _n_trained = 0  # how many numbers that are
     _n_threads = 1
     _programs: dict[int, Program] | None = None  # by the width of x
     _ready: Program | None = None  # for predict's shortest way
@@ -70,7 +69,7 @@ class Layer:
     _drawn = 0  # of these, in the life before pickling
     _owner: weakref.ref[Layer] | None = None  # the network whose vectors hold our parameters
     _one_input = True
-    _remade = ("_programs", "_ready", "_step_ready", "_space", "_room", "_saved", "_tape", "_trained_now", "_n_trained")
+    _remade = ("_programs", "_ready", "_step_ready", "_space", "_room", "_saved", "_tape", "_trained_now")
     _not_pickled: tuple[str, ...] = (*_remade, "_owner")
 
     @property
@@ -99,7 +98,7 @@ class Layer:
         self._frozen = bool(value)
         layer: Layer | None = self
         while layer is not None:  # whoever trains us has to look again
-            layer._step_ready = layer._trained_now = None
+            layer._programs = layer._ready = layer._step_ready = layer._trained_now = None
             layer = None if layer._owner is None else layer._owner()
 
     def __call__(self, node: Node) -> Node:
@@ -234,8 +233,12 @@ class Layer:
         """The same, and the same object while nothing has changed."""
         if self._trained_now is None:
             self._trained_now = self._trained()
-            self._n_trained = sum(math.prod(p.shape) for p in self._trained_now)
         return self._trained_now
+
+    @property
+    def _n_trained(self) -> int:
+        """How many numbers optimizers may change."""
+        return sum(math.prod(shape) for _, _, shape in self._trained_parameters())
 
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         """Record the steps from this value to the output, which is returned; our parameters begin at `first`.
@@ -261,7 +264,7 @@ class Layer:
     def _lower(self, width: int) -> Program:
         recorder = Recorder()
         x = recorder.value(width)
-        return recorder.program([x], [self._record(recorder, x, 0)], self.params.size)
+        return recorder.program([x], [self._record(recorder, x, 0)], self.params.size, self._n_trained)
 
     def _join(self, x: Any) -> NDArray[Any]:
         """The input as one array."""
@@ -302,8 +305,7 @@ class Layer:
         program = self._program_for(np.zeros((0, self.in_features or 0), self.dtype))
         if self._tape is None:
             self._space_for(program, 0, self.dtype)
-        self._trained_parameters()
-        return program.table, self.params, self.grads, self._space, self._tape, self._n_trained
+        return program.table, self.params, self.grads, self._space, self._tape
 
     def _vectors(self, dtype: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """params and grads, of the dtype of the input where we have no parameters."""

@@ -61,7 +61,7 @@ class Loss:
         table = np.zeros((1, native.VECTOR + len(numbers)))
         row = table[0]
         row[native.CODE], row[native.REDUCTION] = self.code, reductions[reduction]
-        row[native.CLASSES], row[native.WEIGHT] = self.of_classes, 1
+        row[native.CLASSES], row[native.WEIGHT], row[native.SHARE] = self.of_classes, 1, 1
         row[native.A], row[native.B], row[native.C] = a, b, c
         row[native.HAS_VECTOR], row[native.VECTOR :] = vector is not None, numbers
         self._table = table
@@ -862,6 +862,9 @@ class MultiLoss(Loss):
         self.weights = [positive_number(weight, "MultiLoss", "weights", or_zero=True) for weight in weights]
         self.losses, self.reduction = losses, "mean"
         self._tables: dict[Any, NDArray[np.float64]] = {}
+
+    def __reduce__(self) -> Any:
+        return MultiLoss, (self.losses, self.weights)  # tables hold addresses, which are those of this process
 
     @property
     def _handle(self) -> tuple[NDArray[np.float64]]:

@@ -27,7 +27,7 @@ from .kernels import program as native
 from .kernels.activations import as_rows
 from .kernels.cache import source_hash
 from .kernels.losses import other_pointwise
-from .kernels.optimizers import SIZE, run_other_rule
+from .kernels.optimizers import run_other_rule
 from .layers import Layer
 from .losses import Loss
 from .optimizers import Optimizer
@@ -50,8 +50,7 @@ class LayerType(FromHandle):
         flat = types.Array(dtype, 1, "C")
         table = types.Array(types.int64, 2, "C", readonly=True)
         tape = types.Array(types.int64, 1, "C")
-        parts = {"program": table, "params": flat, "grads": flat, "space": flat, "tape": tape}
-        super().__init__("Layer", parts | {"trained": types.int64})
+        super().__init__("Layer", {"program": table, "params": flat, "grads": flat, "space": flat, "tape": tape})
 
 
 class LossType(FromHandle):
@@ -120,7 +119,7 @@ for kind in (LayerType, LossType, OptimizerType):
 
 
 for kind, names in (
-    (LayerType, ("program", "params", "grads", "space", "tape", "trained")),
+    (LayerType, ("program", "params", "grads", "space", "tape")),
     (LossType, ("table",)),
     (OptimizerType, ("code", "hyper", "segments", "state", "count")),
 ):
@@ -227,7 +226,7 @@ def train_step(net, x, y, loss, optimizer, sample_weight=None):
 
     def run(net, x, y, loss, optimizer, sample_weight=None):
         load_any(net.params)
-        begin(net, x, optimizer)
+        begin(net, x)
         target, labels = split(x, y)
         weights = weigh(x, sample_weight)
         state = optimizer.state if same_dtype else np.empty((0, 0), net.params.dtype)
@@ -310,11 +309,8 @@ def copy_column(source, target, column):
 
 
 @njit
-def begin(net, x, optimizer):
+def begin(net, x):
     """Before a step: neither Python's forward nor ours can be followed by backward now."""
-    segments = optimizer.segments
-    if net.trained != net.params.size and segments.shape[0] and segments[0, SIZE] == 0.0:
-        edge.check(edge.NO_STATE)  # it takes what is frozen for parameters
     if len(x) == 0:
         raise ValueError("fastfc: x has no rows; give at least one sample")
     enough(native.reserve(net.program, len(x)), net.space)

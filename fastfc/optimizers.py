@@ -45,7 +45,12 @@ class Options(TypedDict, total=False):
 
 
 def hyperparameter(
-    index: int, what: str, or_zero: bool = False, below: float | None = None, decides: bool = False
+    index: int,
+    what: str,
+    or_zero: bool = False,
+    below: float | None = None,
+    above: float | None = None,
+    decides: bool = False,
 ) -> Any:
     """Property of an optimizer: one of the numbers that its kernel reads; whether it decides what is remembered."""
 
@@ -56,6 +61,8 @@ def hyperparameter(
         number = positive_number(value, type(self).__name__, what, or_zero=or_zero)
         if below is not None and number >= below:
             raise ValueError(f"{type(self).__name__}: {what} must be less than {below:g}, got {value}")
+        if above is not None and number <= above:
+            raise ValueError(f"{type(self).__name__}: {what} must be more than {above:g}, got {value}")
         self.hyper[index] = number
         if decides:
             self._forget_segments()
@@ -287,7 +294,7 @@ class Optimizer:
 
     @state.setter
     def state(self, state: NDArray[Any]) -> None:
-        self._state = state
+        self._state = np.ascontiguousarray(state)
         self._forget_segments()
 
     @property

@@ -28,7 +28,7 @@ class Step:
     y: int
     code: int = IDENTITY
     weight: int = 0
-    bias: int = 0
+    bias: int = table.NOWHERE
     number: int = 0
     factor: float = 1.0
     transposed: bool = False
@@ -124,7 +124,7 @@ class Recorder:
             first += self.widths[a]
         return y
 
-    def program(self, inputs: list[int], outputs: list[int], parameters: int) -> Program:
+    def program(self, inputs: list[int], outputs: list[int], parameters: int, to_train: int) -> Program:
         """The table. In x the inputs stand side by side, and so do the outputs in the output."""
         steps, widths = self.steps, self.widths
         for i, v in enumerate(outputs):
@@ -164,7 +164,8 @@ class Recorder:
 
         rows = np.zeros((1 + n_steps + len(widths), table.COLUMNS), np.int64)
         rows[0, [table.STEPS, table.INPUTS, table.OUTPUTS]] = n_steps, sum_of(widths, inputs), sum_of(widths, outputs)
-        rows[0, [table.PARAMETERS, table.PREDICT_SPACE, table.TRAIN_SPACE]] = parameters, predict_numbers, train_numbers
+        rows[0, [table.PARAMETERS, table.TRAINED]] = parameters, to_train
+        rows[0, [table.PREDICT_SPACE, table.TRAIN_SPACE]] = predict_numbers, train_numbers
         of_value = 1 + n_steps
         for row, step in zip(rows[1:of_value], steps, strict=True):
             row[[table.OP, table.CODE]] = step.op, step.code

@@ -19,10 +19,14 @@ from fastfc.kernels.entry import builtin
 from fastfc.kernels.simd import address, call_through_cell, define_symbol
 
 OK, BAD_SHAPE, OVERLAP, BAD_LABEL, BAD_PROBABILITY, NO_STATE, NO_MEMORY = range(7)
-BAD_PREDICTION, BAD_INDEX, ONE_SAMPLE = range(7, 10)
+BAD_PREDICTION, BAD_INDEX, ONE_SAMPLE, NO_RESIDUALS = range(7, 11)
 WRONG_PREDICTION = (
     "BCELoss takes probabilities in [0, 1] (put Sigmoid() last, or use BCEWithLogitsLoss), "
     "GaussianNLLLoss variances that are not negative (make them with Softplus())"
+)
+WRONG_RESIDUALS = (
+    "LevenbergMarquardt is for least squares of samples one by one: it takes MSELoss() and a network without "
+    "BatchNorm1d and Dropout"
 )
 DTYPES = {np.dtype("f4"): types.float32, np.dtype("f8"): types.float64}
 
@@ -94,6 +98,8 @@ def check(status):
         raise ValueError("fastfc: an Embedding was given what is no whole number, or not one of a row of its table")
     if status == ONE_SAMPLE:
         raise ValueError("fastfc: BatchNorm1d needs at least two samples to train, for their variance")
+    if status == NO_RESIDUALS:
+        raise ValueError("fastfc: " + WRONG_RESIDUALS)
 
 
 def named_after(made, *parts):
@@ -357,6 +363,8 @@ class Kernel(Native):
             raise ValueError(f"{self.name}: {self.wrong_index(*arrays)}")
         if status == ONE_SAMPLE:
             raise ValueError(f"{self.name}: BatchNorm1d needs at least two samples to train, for their variance")
+        if status == NO_RESIDUALS:
+            raise ValueError(f"{self.name}: {WRONG_RESIDUALS}")
         return value
 
     def run(self, arrays, scalars):

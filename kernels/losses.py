@@ -73,8 +73,9 @@ from fastfc.kernels.simd import (
 )
 
 # columns of the table. CLASSES: its targets are classes, in labels, if there are any. VECTOR: from there on a number
-# for each column, if HAS_VECTOR. A width of 0 is all columns.
-CODE, FIRST, WIDTH, FIRST_TARGET, CLASSES, WEIGHT, REDUCTION, A, B, C, HAS_VECTOR, VECTOR = range(12)
+# for each column, if HAS_VECTOR. A width of 0 is all columns. SHARE: of the epoch's weights, those that a mean over
+# classes divides by.
+CODE, FIRST, WIDTH, FIRST_TARGET, CLASSES, WEIGHT, REDUCTION, A, B, C, HAS_VECTOR, SHARE, VECTOR = range(13)
 MEAN, SUM, NONE, BATCH_MEAN = range(4)
 MSE, L1, HUBER, BCE, BCE_WITH_LOGITS, POISSON, POISSON_LOG, GAUSSIAN, KL, KL_LOG, QUANTILE, CUSTOM = range(12)
 CROSS_ENTROPY, NLL, MULTI_MARGIN, CUSTOM_ARRAY = range(12, 16)
@@ -569,7 +570,8 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
 
     target (n, t) has the numeric targets of all outputs side by side, labels (n k,) the classes of k outputs sample
     by sample, weights the n samples' or none. A loss of reduction NONE puts its values into `values`. The value is the
-    sum of the losses times their WEIGHT. In the epoch's sum a mean counts as often as the samples' weights add up to.
+    sum of the losses times their WEIGHT. In the epoch's sum a mean counts as often as the samples' weights add up to,
+    or what a mean over classes divides by, for its SHARE of them in the epoch.
     """
     n, stride, none, failed = output.shape[0], np.int64(0), np.int64(0), (BAD_SHAPE, 0.0, 0.0)
     if output.shape != out.shape or (weights.size and weights.size != n):
@@ -601,9 +603,12 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
         p, o = block(matrix(output), none, int(row[FIRST])), block(matrix(out), none, int(row[FIRST]))
         steps = stride if row[CLASSES] else none
         t = block(matrix(target), none, none if steps else int(row[FIRST_TARGET]))
-        divisor = 1.0
+        divisor, counted = 1.0, mass
         if reduction == BATCH_MEAN or (reduction == MEAN and code in (CROSS_ENTROPY, NLL, MULTI_MARGIN)):
-            divisor = chosen_mass(row, labels, steps, weights, n) if steps and code != MULTI_MARGIN else mass
+            divisor = mass
+            if steps and code != MULTI_MARGIN:
+                divisor = chosen_mass(row, labels, steps, weights, n)
+                counted = divisor / row[SHARE]
         elif reduction == MEAN and code != CUSTOM_ARRAY:
             divisor = mass * k
         # without any weight a mean is 0, that of no samples NaN
@@ -620,7 +625,7 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
             total = evaluate_pointwise(row, p, t, weights, values, o, n, k, scale)
         one = 0.0 if void else row[WEIGHT] * (total / divisor)
         value += one
-        epoch += one * mass if reduction in (MEAN, BATCH_MEAN) else one
+        epoch += one * counted if reduction in (MEAN, BATCH_MEAN) else one
     return OK, value, epoch
 
 
@@ -638,7 +643,7 @@ def loss(prediction, target, labels, weights, losses, values, out):
 def one_loss(code, a, b, c):
     """A table of one loss, for all columns, reduced to its mean."""
     losses = np.zeros((1, VECTOR))
-    losses[0, CODE], losses[0, WEIGHT], losses[0, REDUCTION] = code, 1.0, MEAN
+    losses[0, CODE], losses[0, WEIGHT], losses[0, REDUCTION], losses[0, SHARE] = code, 1.0, MEAN, 1.0
     losses[0, CLASSES] = code in (CROSS_ENTROPY, NLL, MULTI_MARGIN)
     losses[0, A], losses[0, B], losses[0, C] = a, b, c
     return losses

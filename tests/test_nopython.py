@@ -454,6 +454,21 @@ ERRORS = {
         ValueError,
         "class index",
     ),
+    "frozen since": (
+        lambda: (lambda net, optimizer: train(frozen(net), X, G, fc.MSELoss(), optimizer, 1))(*pair()),
+        ValueError,
+        r"call optimizer.prepare\(net\)",
+    ),
+    "never told what is frozen": (
+        lambda: train(frozen(reserved()), X, G, fc.MSELoss(), fc.SGD(), 1),
+        ValueError,
+        r"call optimizer.prepare\(net\)",
+    ),
+    "never told of running statistics": (
+        lambda: train(normed(), X, X, fc.MSELoss(), fc.SGD(weight_decay=0.1), 1),
+        ValueError,
+        r"call optimizer.prepare\(net\)",
+    ),
     "no samples": (lambda: train(reserved(), X[:0], G[:0], fc.MSELoss(), fc.SGD(), 1), ValueError, "at least one"),
     "x too narrow": (lambda: predict(chain(), X[:, :4]), ValueError, "shapes of the arrays do not fit"),
     "one sample too short": (lambda: predict(chain(), X[0, :4]), ValueError, "shapes"),
@@ -535,6 +550,22 @@ ERRORS = {
 def noisy_reserved():
     net = noisy()
     net.reserve(20)
+    return net
+
+
+def frozen(net):
+    net.layers[0].frozen = True
+    return net
+
+
+def pair():
+    net = reserved()
+    return net, prepared(net)
+
+
+def normed():
+    net = fc.Sequential([fc.BatchNorm1d(5)])
+    net.reserve(len(X))
     return net
 
 
