@@ -6,6 +6,7 @@ The rules stand in kernels/optimizers.py; here are the hyperparameters, and what
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, TypedDict, Unpack
@@ -13,7 +14,7 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import positive_int, positive_number
+from .checks import as_generator, flag, listed, positive_int, positive_number
 from .kernels import optimizers as native
 from .kernels import schedules
 from .layers import Layer, Parameter
@@ -45,7 +46,12 @@ class Options(TypedDict, total=False):
 
 
 def hyperparameter(
-    index: int, what: str, or_zero: bool = False, below: float | None = None, decides: bool = False
+    index: int,
+    what: str,
+    or_zero: bool = False,
+    above: float = -math.inf,
+    below: float = math.inf,
+    decides: bool = False,
 ) -> Any:
     """Property of an optimizer: one of the numbers that its kernel reads; whether it decides what is remembered."""
 
@@ -54,7 +60,9 @@ def hyperparameter(
 
     def assign(self: Optimizer, value: float) -> None:
         number = positive_number(value, type(self).__name__, what, or_zero=or_zero)
-        if below is not None and number >= below:
+        if number <= above:
+            raise ValueError(f"{type(self).__name__}: {what} must be more than {above:g}, got {value}")
+        if number >= below:
             raise ValueError(f"{type(self).__name__}: {what} must be less than {below:g}, got {value}")
         self.hyper[index] = number
         if decides:
@@ -314,7 +322,7 @@ class Optimizer:
 
     @penalize_bias.setter
     def penalize_bias(self, value: bool) -> None:
-        self._penalize_bias = bool(value)
+        self._penalize_bias = flag(value, type(self).__name__, "penalize_bias")
         self._forget_segments()
 
     @property
@@ -374,7 +382,7 @@ class Optimizer:
     def generator(self, seed: int | np.random.Generator | None) -> np.random.Generator:
         """The generator of a fit's orders of samples: with the same number as in the fit before, that fit's."""
         if self._generator is None or seed is None or isinstance(seed, np.random.Generator) or self._seed != seed:
-            self._seed, self._generator = seed, np.random.default_rng(seed)
+            self._seed, self._generator = seed, as_generator(seed, "fit")
         return self._generator
 
     @property
@@ -410,10 +418,17 @@ class Optimizer:
 def checked(value: Any, what: str, owner: str) -> Any:
     """The value of an option of a group, or an error."""
     if what == "frozen":
-        return bool(value)
+        return flag(value, owner, what)
     if what == "max_norm":
         return None if value is None else positive_number(value, owner, what)
     return positive_number(value, owner, what, or_zero=what != "lr")
+
+
+def pair(betas: Any, owner: str) -> list[float]:
+    found = listed(betas, owner, "betas", "(0.9, 0.999)")
+    if len(found) != 2:
+        raise ValueError(f"{owner}: betas must be two numbers such as (0.9, 0.999), got {betas!r}")
+    return found
 
 
 def checked_dict(value: Any, owner: str, what: str) -> Mapping[str, Any]:
@@ -483,7 +498,7 @@ class SGD(Optimizer):
             ("lr", lr),
             ("momentum", momentum),
             ("dampening", dampening),
-            ("nesterov", bool(nesterov)),
+            ("nesterov", flag(nesterov, "SGD", "nesterov")),
             ("weight_decay", weight_decay),
             **options,
         )
@@ -553,8 +568,8 @@ class Adam(Optimizer):
         amsgrad: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        self.amsgrad = bool(amsgrad)
-        beta1, beta2 = betas
+        self.amsgrad = flag(amsgrad, type(self).__name__, "amsgrad")
+        beta1, beta2 = pair(betas, type(self).__name__)
         numbers = ("lr", lr), ("beta1", beta1), ("beta2", beta2), ("eps", eps), ("weight_decay", weight_decay)
         super().__init__(*numbers, **options)
 
@@ -657,7 +672,7 @@ class NAdam(Optimizer):
         decoupled_weight_decay: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        beta1, beta2 = betas
+        beta1, beta2 = pair(betas, type(self).__name__)
         super().__init__(
             ("lr", lr),
             ("beta1", beta1),
@@ -667,7 +682,7 @@ class NAdam(Optimizer):
             ("momentum_decay", momentum_decay),
             **options,
         )
-        self.hyper[native.DECOUPLED] = bool(decoupled_weight_decay)
+        self.hyper[native.DECOUPLED] = flag(decoupled_weight_decay, "NAdam", "decoupled_weight_decay")
 
     def __repr__(self) -> str:
         rest = ["decoupled_weight_decay=True"] * bool(self.hyper[native.DECOUPLED])
@@ -726,7 +741,7 @@ class RMSprop(Optimizer):
         centered: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        self.centered = bool(centered)
+        self.centered = flag(centered, "RMSprop", "centered")
         super().__init__(
             ("lr", lr),
             ("alpha", alpha),
@@ -833,7 +848,7 @@ class Lion(Optimizer):
         weight_decay: float = 0.0,
         **options: Unpack[Options],
     ) -> None:
-        beta1, beta2 = betas
+        beta1, beta2 = pair(betas, type(self).__name__)
         super().__init__(("lr", lr), ("beta1", beta1), ("beta2", beta2), ("weight_decay", weight_decay), **options)
         self.hyper[native.DECOUPLED] = 1
 

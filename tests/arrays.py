@@ -67,7 +67,9 @@ CALLS = {
     "tanh": Call("x:no out:no*", lambda x, out: kernels.tanh(x, out)),
     "erf": Call("x:no out:no*", lambda x, out: kernels.erf(x, out)),
     "mse_loss": Call("prediction:no target:no out:no*", lambda p, t, out: kernels.mse_loss(p, t, out)),
-    "cross_entropy_loss": Call("prediction:no target:no out:no*", lambda z, t, out: kernels.cross_entropy_loss(z, t, out)),
+    "cross_entropy_loss": Call(
+        "prediction:no target:no out:no*", lambda z, t, out: kernels.cross_entropy_loss(z, t, out)
+    ),
     "cross_entropy_loss of classes": Call(
         "prediction:no labels:n out:no*", lambda z, labels, out: kernels.cross_entropy_loss(z, labels, out)
     ),
