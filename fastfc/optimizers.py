@@ -88,6 +88,18 @@ def limit(index: int, what: str) -> Any:
     return property(get, assign)
 
 
+def switch(index: int, what: str) -> Any:
+    """Property of an optimizer: True or False, which the kernel reads as a number."""
+
+    def get(self: Optimizer) -> bool:
+        return bool(self.hyper[index])
+
+    def assign(self: Optimizer, value: bool) -> None:
+        self.hyper[index] = flag(value, type(self).__name__, what)
+
+    return property(get, assign)
+
+
 def of_segments(what: str) -> Any:
     """Property of an optimizer: an option that groups may have of their own."""
 
@@ -168,6 +180,7 @@ class Optimizer:
     code: int  # what the kernels call it
     segments: NDArray[np.float64]
     _trained: list[Parameter] | None = None  # what the segments were made for
+    _optional: tuple[str, ...] = ()  # what the text shows only if it is neither 0 nor False
     full_batch = False  # whether a step needs all samples
     epochs = 0  # finished by `fit`
     _seed: Any = None  # of the latest fit
@@ -183,7 +196,7 @@ class Optimizer:
 
     def __init__(
         self,
-        *hyper: tuple[str, float],
+        *hyper: tuple[str, Any],
         groups: Mapping[str, Mapping[str, Any]] | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
@@ -199,7 +212,7 @@ class Optimizer:
         self.count = np.zeros(2, np.int64)
         for name, value in hyper:
             setattr(self, name, value)
-        self._names = [name for name, _ in hyper]
+        self._names = [name for name, _ in hyper if name not in self._optional]
         self.clip_norm, self.clip_value = clip_norm, clip_value
         self.l1, self.l2, self.max_norm, self.penalize_bias = l1, l2, max_norm, penalize_bias
         if average is not None:
@@ -407,12 +420,11 @@ class Optimizer:
         vars(self).update(state)
         self._forget_segments()
 
-    def _repr(self, *numbers: str) -> str:
-        options = {what: getattr(self, what) for what in Options.__annotations__}
-        return f"{type(self).__name__}({', '.join([*numbers, *(f'{k}={v!r}' for k, v in options.items() if v)])})"
-
     def __repr__(self) -> str:
-        return self._repr(*(f"{name}={getattr(self, name)}" for name in self._names))
+        numbers = {name: getattr(self, name) for name in self._names}
+        options = {name: getattr(self, name) for name in (*self._optional, *Options.__annotations__)}
+        shown = numbers | {name: value for name, value in options.items() if value}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
 def checked(value: Any, what: str, owner: str) -> Any:
@@ -422,13 +434,6 @@ def checked(value: Any, what: str, owner: str) -> Any:
     if what == "max_norm":
         return None if value is None else positive_number(value, owner, what)
     return positive_number(value, owner, what, or_zero=what != "lr")
-
-
-def pair(betas: Any, owner: str) -> list[float]:
-    found = listed(betas, owner, "betas", "(0.9, 0.999)")
-    if len(found) != 2:
-        raise ValueError(f"{owner}: betas must be two numbers such as (0.9, 0.999), got {betas!r}")
-    return found
 
 
 def checked_dict(value: Any, owner: str, what: str) -> Mapping[str, Any]:
@@ -481,7 +486,8 @@ class SGD(Optimizer):
 
     momentum = of_rule(0, "momentum", or_zero=True, below=1, decides=True)
     dampening = of_rule(1, "dampening", or_zero=True, below=1)
-    nesterov = of_rule(2, "nesterov", or_zero=True)
+    nesterov = switch(native.RULE + 2, "nesterov")
+    _optional = "dampening", "nesterov"
 
     def __init__(
         self,
@@ -497,16 +503,11 @@ class SGD(Optimizer):
         super().__init__(
             ("lr", lr),
             ("momentum", momentum),
-            ("dampening", dampening),
-            ("nesterov", flag(nesterov, "SGD", "nesterov")),
             ("weight_decay", weight_decay),
+            ("dampening", dampening),
+            ("nesterov", nesterov),
             **options,
         )
-
-    def __repr__(self) -> str:
-        rest = [f"dampening={self.dampening}"] * bool(self.dampening) + ["nesterov=True"] * bool(self.nesterov)
-        numbers = f"lr={self.lr}", f"momentum={self.momentum}", f"weight_decay={self.weight_decay}"
-        return self._repr(*numbers, *rest)
 
     @property
     def _rule_rows(self) -> int:
@@ -518,7 +519,26 @@ class SGD(Optimizer):
         return self.state[0] if self._rule_rows and len(self.state) else None
 
 
-class Adam(Optimizer):
+class WithBetas(Optimizer):
+    """Base of the rules that remember means of the gradients: their decays are β₁ and β₂."""
+
+    beta1 = of_rule(0, "beta1", or_zero=True, below=1)
+    beta2 = of_rule(1, "beta2", or_zero=True, below=1)
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        return self.beta1, self.beta2
+
+    @betas.setter
+    def betas(self, betas: tuple[float, float]) -> None:
+        owner, example = type(self).__name__, "(0.9, 0.999)"
+        found = listed(betas, owner, "betas", example)
+        if len(found) != 2:
+            raise ValueError(f"{owner}: betas must be two numbers such as {example}, got {betas!r}")
+        self.beta1, self.beta2 = found
+
+
+class Adam(WithBetas):
     """Adam: steps by the mean of the gradients over the root of the mean of their squares.
 
     With g = ∇L + λ w and the t-th step:
@@ -555,9 +575,9 @@ class Adam(Optimizer):
     array([[-0.5]], dtype=float32)
     """
 
-    beta1 = of_rule(0, "beta1", or_zero=True, below=1)
-    beta2 = of_rule(1, "beta2", or_zero=True, below=1)
     eps = of_rule(2, "eps")
+
+    _optional = ("amsgrad",)
 
     def __init__(
         self,
@@ -569,18 +589,11 @@ class Adam(Optimizer):
         **options: Unpack[Options],
     ) -> None:
         self.amsgrad = flag(amsgrad, type(self).__name__, "amsgrad")
-        beta1, beta2 = pair(betas, type(self).__name__)
-        numbers = ("lr", lr), ("beta1", beta1), ("beta2", beta2), ("eps", eps), ("weight_decay", weight_decay)
-        super().__init__(*numbers, **options)
+        super().__init__(("lr", lr), ("betas", betas), ("eps", eps), ("weight_decay", weight_decay), **options)
 
     @property
     def code(self) -> int:  # type: ignore[override]
         return native.AMSGRAD if self.amsgrad else native.ADAM
-
-    def __repr__(self) -> str:
-        rest = ["amsgrad=True"] * self.amsgrad
-        numbers = f"lr={self.lr}", f"betas=({self.beta1}, {self.beta2})", f"eps={self.eps}"
-        return self._repr(*numbers, f"weight_decay={self.weight_decay}", *rest)
 
 
 class AdamW(Adam):
@@ -615,7 +628,7 @@ class AdamW(Adam):
         self.hyper[native.DECOUPLED] = 1
 
 
-class NAdam(Optimizer):
+class NAdam(WithBetas):
     """NAdam: Adam with Nesterov's look ahead, by a momentum that grows.
 
     With g = ∇L + λ w, the t-th step and μₜ = β₁ (1 − 0.96^(t ψ) / 2):
@@ -657,10 +670,10 @@ class NAdam(Optimizer):
 
     code = native.NADAM
 
-    beta1 = of_rule(0, "beta1", or_zero=True, below=1)
-    beta2 = of_rule(1, "beta2", or_zero=True, below=1)
     eps = of_rule(2, "eps")
     momentum_decay = of_rule(3, "momentum_decay", or_zero=True)
+    decoupled_weight_decay = switch(native.DECOUPLED, "decoupled_weight_decay")
+    _optional = ("decoupled_weight_decay",)
 
     def __init__(
         self,
@@ -672,23 +685,15 @@ class NAdam(Optimizer):
         decoupled_weight_decay: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        beta1, beta2 = pair(betas, type(self).__name__)
         super().__init__(
             ("lr", lr),
-            ("beta1", beta1),
-            ("beta2", beta2),
+            ("betas", betas),
             ("eps", eps),
             ("weight_decay", weight_decay),
             ("momentum_decay", momentum_decay),
+            ("decoupled_weight_decay", decoupled_weight_decay),
             **options,
         )
-        self.hyper[native.DECOUPLED] = flag(decoupled_weight_decay, "NAdam", "decoupled_weight_decay")
-
-    def __repr__(self) -> str:
-        rest = ["decoupled_weight_decay=True"] * bool(self.hyper[native.DECOUPLED])
-        numbers = f"lr={self.lr}", f"betas=({self.beta1}, {self.beta2})", f"eps={self.eps}"
-        decay = f"weight_decay={self.weight_decay}", f"momentum_decay={self.momentum_decay}"
-        return self._repr(*numbers, *decay, *rest)
 
 
 class RMSprop(Optimizer):
@@ -730,6 +735,7 @@ class RMSprop(Optimizer):
     alpha = of_rule(0, "alpha", or_zero=True, below=1)
     eps = of_rule(2, "eps")
     momentum = of_rule(1, "momentum", or_zero=True, below=1)
+    _optional = ("centered",)
 
     def __init__(
         self,
@@ -754,9 +760,6 @@ class RMSprop(Optimizer):
     @property
     def code(self) -> int:  # type: ignore[override]
         return native.RMSPROP_CENTERED if self.centered else native.RMSPROP
-
-    def __repr__(self) -> str:
-        return self._repr(*(f"{name}={getattr(self, name)}" for name in [*self._names, *["centered"] * self.centered]))
 
 
 class Adagrad(Optimizer):
@@ -806,7 +809,7 @@ class Adagrad(Optimizer):
         super().__init__(("lr", lr), ("lr_decay", lr_decay), ("eps", eps), ("weight_decay", weight_decay), **options)
 
 
-class Lion(Optimizer):
+class Lion(WithBetas):
     """Lion: steps of one size, in the direction of the sign of a mean of the gradients.
 
         w ← w − lr λ w − lr sign(β₁ m + (1 − β₁) ∇L),    then m ← β₂ m + (1 − β₂) ∇L
@@ -838,9 +841,6 @@ class Lion(Optimizer):
 
     code = native.LION
 
-    beta1 = of_rule(0, "beta1", or_zero=True, below=1)
-    beta2 = of_rule(1, "beta2", or_zero=True, below=1)
-
     def __init__(
         self,
         lr: float = 1e-4,
@@ -848,9 +848,5 @@ class Lion(Optimizer):
         weight_decay: float = 0.0,
         **options: Unpack[Options],
     ) -> None:
-        beta1, beta2 = pair(betas, type(self).__name__)
-        super().__init__(("lr", lr), ("beta1", beta1), ("beta2", beta2), ("weight_decay", weight_decay), **options)
+        super().__init__(("lr", lr), ("betas", betas), ("weight_decay", weight_decay), **options)
         self.hyper[native.DECOUPLED] = 1
-
-    def __repr__(self) -> str:
-        return self._repr(f"lr={self.lr}", f"betas=({self.beta1}, {self.beta2})", f"weight_decay={self.weight_decay}")

@@ -11,7 +11,7 @@ from fastfc.initializers import Initializer, Normal
 from fastfc.losses import CrossEntropyLoss, MSELoss
 from fastfc.network import MLP
 from fastfc.optimizers import AdamW
-from fastfc.training import History
+from fastfc.schedules import MultiStepLR
 
 FOLDS = 5
 
@@ -102,15 +102,11 @@ def train(run, x, y, epochs, seed, **options):
     """The trained network and its history."""
     net = MLP(run.sizes, init=run.init, seed=seed)
     loss = CrossEntropyLoss() if y.dtype == np.int64 else MSELoss()
-    optimizer, rng, history = AdamW(lr=run.lr, weight_decay=run.weight_decay), np.random.default_rng(seed), History()
-    for lr, count in [(run.lr, epochs - epochs // 4), (run.lr / 10, epochs // 4)]:
-        optimizer.lr = lr
-        if count:
-            stage = net.fit(
-                x, y, loss=loss, optimizer=optimizer, epochs=count, batch_size=run.batch_size, seed=rng, **options
-            )
-            for name, values in vars(stage).items():
-                getattr(history, name).extend(values)
+    tenth = MultiStepLR([epochs - epochs // 4], unit="epoch")
+    optimizer = AdamW(lr=run.lr, weight_decay=run.weight_decay, schedule=tenth)
+    history = net.fit(
+        x, y, loss=loss, optimizer=optimizer, epochs=epochs, batch_size=run.batch_size, seed=seed, **options
+    )
     return net, history
 
 

@@ -144,6 +144,23 @@ def test_options_that_are_assigned_reach_the_kernel():
         (fc.RMSNorm(3, 0.1, dtype=np.float64), "RMSNorm(3, eps=0.1, dtype=float64)"),
         (fc.BatchNorm1d(3, momentum=0.5, affine=False), "BatchNorm1d(3, momentum=0.5, affine=False)"),
         (fc.MultiLoss([fc.MSELoss()], [2]), "MultiLoss([MSELoss()], weights=[2.0])"),
+        (fc.SGD(0.1), "SGD(lr=0.1, momentum=0.0, weight_decay=0.0)"),
+        (fc.SGD(0.1, 0.9, dampening=0.5), "SGD(lr=0.1, momentum=0.9, weight_decay=0.0, dampening=0.5)"),
+        (fc.SGD(0.1, 0.9, nesterov=True), "SGD(lr=0.1, momentum=0.9, weight_decay=0.0, nesterov=True)"),
+        (
+            fc.Adam(amsgrad=True, clip_norm=1),
+            "Adam(lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0, amsgrad=True, clip_norm=1.0)",
+        ),
+        (
+            fc.NAdam(decoupled_weight_decay=True),
+            "NAdam(lr=0.002, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0, momentum_decay=0.004, "
+            "decoupled_weight_decay=True)",
+        ),
+        (
+            fc.RMSprop(centered=True),
+            "RMSprop(lr=0.01, alpha=0.99, eps=1e-08, weight_decay=0.0, momentum=0.0, centered=True)",
+        ),
+        (fc.Lion(), "Lion(lr=0.0001, betas=(0.9, 0.99), weight_decay=0.0)"),
         (fc.EarlyStopping("loss", 3), "EarlyStopping('loss', patience=3)"),
     ],
 )
