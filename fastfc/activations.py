@@ -1,11 +1,8 @@
 """Activations as layers. Their names, numbers and definitions are PyTorch's."""
 
-import math
 from collections.abc import Callable
-from numbers import Real
-from typing import Any
 
-from .checks import positive_number
+from .checks import choice, finite_number, positive_number
 from .kernels import custom
 from .kernels.activations import Activation as Numbers
 from .kernels.activations import named
@@ -27,14 +24,6 @@ class Activation(Layer):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
-
-
-def finite(value: Any, owner: str, what: str) -> float:
-    if not isinstance(value, Real):
-        raise TypeError(f"{owner}: {what} must be a number, got {value!r}")
-    if not math.isfinite(value):
-        raise ValueError(f"{owner}: {what} must be finite, got {value}")
-    return float(value)
 
 
 class Identity(Activation):
@@ -99,7 +88,7 @@ class LeakyReLU(Activation):
     name = "leaky_relu"
 
     def __init__(self, negative_slope: float = 0.01) -> None:
-        self.negative_slope = finite(negative_slope, "LeakyReLU", "negative_slope")
+        self.negative_slope = finite_number(negative_slope, "LeakyReLU", "negative_slope")
 
     def _numbers(self) -> Numbers:
         return named(self.name)._replace(a=self.negative_slope)
@@ -188,7 +177,7 @@ class Hardtanh(Activation):
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
         self.min_val, self.max_val = (
-            finite(value, "Hardtanh", what) for value, what in ((min_val, "min_val"), (max_val, "max_val"))
+            finite_number(value, "Hardtanh", what) for value, what in ((min_val, "min_val"), (max_val, "max_val"))
         )
         if self.min_val >= self.max_val:
             raise ValueError(f"Hardtanh: min_val must be less than max_val, got {min_val} and {max_val}")
@@ -239,7 +228,7 @@ class ELU(Activation):
     name = "elu"
 
     def __init__(self, alpha: float = 1.0) -> None:
-        self.alpha = finite(alpha, "ELU", "alpha")
+        self.alpha = finite_number(alpha, "ELU", "alpha")
 
     def _numbers(self) -> Numbers:
         return named(self.name)._replace(a=self.alpha)
@@ -289,7 +278,7 @@ class CELU(Activation):
     name = "celu"
 
     def __init__(self, alpha: float = 1.0) -> None:
-        self.alpha = finite(alpha, "CELU", "alpha")
+        self.alpha = finite_number(alpha, "CELU", "alpha")
         if self.alpha == 0:
             raise ValueError("CELU: alpha must not be 0")
 
@@ -325,7 +314,7 @@ class Softplus(Activation):
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
         self.beta = positive_number(beta, "Softplus", "beta")
-        self.threshold = finite(threshold, "Softplus", "threshold")
+        self.threshold = finite_number(threshold, "Softplus", "threshold")
 
     def _numbers(self) -> Numbers:
         return named(self.name)._replace(a=self.beta, b=self.threshold)
@@ -423,9 +412,7 @@ class GELU(Activation):
     """
 
     def __init__(self, approximate: str = "none") -> None:
-        if approximate not in ("none", "tanh"):
-            raise ValueError(f"GELU: approximate must be 'none' or 'tanh', got {approximate!r}")
-        self.approximate = approximate
+        self.approximate = choice(approximate, "GELU", "approximate", ("none", "tanh"))
         self.name = "gelu" if approximate == "none" else "gelu_tanh"
 
     def __repr__(self) -> str:

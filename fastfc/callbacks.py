@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from .checks import positive_int, positive_number
+from .checks import choice, positive_int, positive_number
 
 if TYPE_CHECKING:
     from .history import History
@@ -102,29 +101,33 @@ class EarlyStopping(Callback):
     1
     """
 
+    best, best_epoch = math.nan, 0
+    _params: Any = None
+
     def __init__(
         self, monitor: str = "val_loss", patience: int = 10, min_delta: float = 0.0, mode: str | None = None
     ) -> None:
-        self.monitor, self.patience = str(monitor), positive_int(patience, "EarlyStopping", "patience")
+        if not isinstance(monitor, str):
+            raise TypeError(f"EarlyStopping: monitor must be a column of the history, got {monitor!r}")
+        self.monitor, self.patience = monitor, positive_int(patience, "EarlyStopping", "patience")
         self.min_delta = positive_number(min_delta, "EarlyStopping", "min_delta", or_zero=True)
-        if mode not in ("min", "max", None):
-            raise ValueError(f"EarlyStopping: mode must be 'min', 'max' or None, got {mode!r}")
+        choice(mode, "EarlyStopping", "mode", ("min", "max", None))
         less = monitor.endswith(("loss", "mae", "rmse")) if mode is None else mode == "min"
         self.sign = -1.0 if less else 1.0
 
     def on_start(self, run: Run) -> None:
-        self._params: Any = None
         if self.monitor not in run.monitored:
             known = ", ".join(run.monitored)
             raise ValueError(
                 f"EarlyStopping: monitor={self.monitor!r} is none of {known}; "
                 "give fit validation_data or metrics for it"
             )
-        self.best, self.best_epoch, self.waited = np.nan, 0, 0
+        self._params, self.best, self.best_epoch, self.waited = None, math.nan, 0, 0
 
     def on_epoch(self, run: Run) -> None:
         value = run.history[self.monitor][-1]
-        if self.best_epoch == 0 or self.sign * (value - self.best) > self.min_delta:
+        better = self.sign * (value - self.best) > self.min_delta or math.isnan(self.best) > math.isnan(value)
+        if self.best_epoch == 0 or better:
             self.best, self.best_epoch, self.waited = float(value), int(run.history["epoch"][-1]), 0
             self._params = run.network.params.copy()
             return
@@ -136,6 +139,9 @@ class EarlyStopping(Callback):
         if self._params is not None:
             run.network.params[:] = self._params
             self._params = None
+
+    def __repr__(self) -> str:
+        return f"EarlyStopping({self.monitor!r}, patience={self.patience})"
 
 
 class Function(Callback):

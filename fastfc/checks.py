@@ -2,6 +2,7 @@
 
 import math
 import operator
+from collections.abc import Iterable
 from numbers import Real
 from typing import Any
 
@@ -40,18 +41,22 @@ def as_real(a: ArrayLike, owner: object, what: str) -> NDArray[Any]:
 
 def float_dtype(dtype: Any, owner: object) -> np.dtype[Any]:
     """float32 or float64 in the machine's byte order, else TypeError."""
-    if np.dtype(dtype) not in FLOATS:
-        raise TypeError(f"{owner}: dtype must be np.float32 or np.float64, got {np.dtype(dtype)}")
-    return np.dtype(dtype)
+    try:
+        found = None if dtype is None else np.dtype(dtype)  # NumPy's None is float64
+    except TypeError:
+        found = None
+    if found is None or found not in FLOATS:  # NumPy's dtypes equal None
+        raise TypeError(f"{owner}: dtype must be np.float32 or np.float64, got {found or repr(dtype)}")
+    return found
 
 
-def positive_int(value: Any, owner: object, what: str) -> int:
+def positive_int(value: Any, owner: object, what: str, *, or_zero: bool = False) -> int:
     try:
         value = operator.index(value)
     except TypeError:
         raise TypeError(f"{owner}: {what} must be an integer, got {value!r}") from None
-    if value < 1:
-        raise ValueError(f"{owner}: {what} must be at least 1, got {value}")
+    if value < 1 - or_zero:
+        raise ValueError(f"{owner}: {what} must be at least {1 - or_zero}, got {value}")
     return value
 
 
@@ -71,3 +76,41 @@ def positive_number(value: Any, owner: object, what: str, *, or_zero: bool = Fal
         rule = "not negative" if or_zero else "positive"
         raise ValueError(f"{owner}: {what} must be finite and {rule}, got {value}")
     return number
+
+
+def fraction(value: Any, owner: object, what: str) -> float:
+    """A number from 0 to 1."""
+    if not isinstance(value, Real):
+        raise TypeError(f"{owner}: {what} must be a number, got {value!r}")
+    if not 0 <= float(value) <= 1:
+        raise ValueError(f"{owner}: {what} must lie in [0, 1], got {value}")
+    return float(value)
+
+
+def flag(value: Any, owner: object, what: str) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{owner}: {what} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def choice(value: Any, owner: object, what: str, allowed: Iterable[str | None]) -> Any:
+    allowed = tuple(allowed)
+    if value not in allowed:
+        raise ValueError(f"{owner}: {what} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+    return value
+
+
+def listed(values: Any, owner: object, what: str, example: str) -> list[Any]:
+    """What is in a sequence that is no string."""
+    if isinstance(values, str | bytes) or not np.iterable(values):
+        raise TypeError(f"{owner}: {what} must be a sequence such as {example}, got {values!r}")
+    return list(values)
+
+
+def as_generator(seed: Any, owner: object) -> np.random.Generator:
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"{owner}: seed must be an int of at least 0, a numpy.random.Generator or None, got {seed!r}"
+        ) from None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from .checks import as_generator, fraction
 from .kernels import program as native
 from .kernels.activations import NONE
 from .layers import Layer
-from .norms import fraction
 from .program import Recorder
 
 
@@ -45,7 +45,7 @@ class Dropout(Layer):
 
     def __init__(self, p: float = 0.5, seed: int | np.random.Generator | None = None) -> None:
         self.p = fraction(p, "Dropout", "p")
-        self.seed = int(np.random.default_rng(seed).integers(1 << 63))
+        self.seed = int(as_generator(seed, "Dropout").integers(1 << 63))
 
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         if self.p == 0:

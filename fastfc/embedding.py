@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import float_dtype, positive_int
+from .checks import as_generator, float_dtype, positive_int
 from .initializers import Initializer, get_initializer
 from .kernels import program as native
 from .layers import Layer, aligned_zeros, view
@@ -30,8 +30,8 @@ class Embedding(Layer):
         numbers exactly.
     in_features : int
         Columns of x, all of which take rows from the same table.
-    init : {"he", "xavier", "zeros"} or callable
-        First values of the table, by default standard normal; a callable gets (rng, shape, dtype).
+    init : str or callable
+        First values of the table, by default standard normal, see fastfc.initializers.
     seed : int, numpy.random.Generator or None
     dtype : np.float32 or np.float64
     name : str, optional
@@ -69,7 +69,7 @@ class Embedding(Layer):
 
     in_features: int
     out_features: int
-    weight, weight_grad = view(0, "weight"), view(1, "weight")
+    weight, weight_grad = view(0, "weight"), view(1, "weight_grad")
 
     _not_pickled = (*Layer._not_pickled, "_views")
 
@@ -94,7 +94,7 @@ class Embedding(Layer):
             raise ValueError(f"Embedding: float32 can number 2**24 rows, not {num_embeddings}; use dtype=np.float64")
         size = self.num_embeddings * self.embedding_dim
         self._bind(aligned_zeros(size, dtype), aligned_zeros(size, dtype))
-        self.weight = get_initializer(init)(np.random.default_rng(seed), self.weight.shape, dtype)
+        self.weight = get_initializer(init)(as_generator(seed, "Embedding"), self.weight.shape, dtype)
 
     @property
     def dtype(self) -> np.dtype[Any]:

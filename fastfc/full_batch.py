@@ -18,6 +18,18 @@ from .optimizers import Optimizer, of_rule
 Groups = Mapping[str, Mapping[str, Any]] | None
 
 
+def whole(index: int, what: str) -> Any:
+    """Property of an optimizer: a whole number that its kernel reads."""
+
+    def get(self: Optimizer) -> int:
+        return int(self.hyper[index])
+
+    def assign(self: Optimizer, value: int) -> None:
+        self.hyper[index] = positive_int(value, type(self).__name__, what)
+
+    return property(get, assign)
+
+
 class FullBatch(Optimizer):
     """Base of the optimizers that evaluate the loss as often as they need; `fit` gives them all samples at once."""
 
@@ -73,6 +85,7 @@ class LBFGS(FullBatch):
     code = native.LBFGS
     _native = lbfgs.lbfgs
 
+    max_iter, max_eval = whole(lbfgs.MAX_ITER, "max_iter"), whole(lbfgs.MAX_EVAL, "max_eval")
     tolerance_grad = of_rule(lbfgs.TOLERANCE_GRAD - native.RULE, "tolerance_grad", or_zero=True)
     tolerance_change = of_rule(lbfgs.TOLERANCE_CHANGE - native.RULE, "tolerance_change", or_zero=True)
 
@@ -94,11 +107,15 @@ class LBFGS(FullBatch):
             ("weight_decay", weight_decay),
             groups=groups,
         )
-        self.max_iter = positive_int(max_iter, "LBFGS", "max_iter")
-        self.max_eval = max_iter * 5 // 4 if max_eval is None else positive_int(max_eval, "LBFGS", "max_eval")
-        self.history_size = positive_int(history_size, "LBFGS", "history_size")
-        self.hyper[[lbfgs.MAX_ITER, lbfgs.MAX_EVAL]] = self.max_iter, max(self.max_eval, 2)
+        self.max_iter = max_iter
+        self.max_eval = max(self.max_iter * 5 // 4, 2) if max_eval is None else max_eval
+        self._history_size = positive_int(history_size, "LBFGS", "history_size")
         self._names += ["max_iter", "max_eval", "history_size"]
+
+    @property
+    def history_size(self) -> int:
+        """Fixed when the optimizer is made."""
+        return self._history_size
 
     @property
     def _rule_rows(self) -> int:

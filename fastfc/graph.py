@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import as_floats, positive_int, positive_number
+from .checks import as_floats, listed, positive_int, positive_number
 from .kernels import program as native
 from .kernels.activations import NONE
 from .layers import Layer
@@ -296,7 +296,7 @@ class Graph(Network):
 
 
 def as_nodes(nodes: Node | Iterable[Node], what: str) -> tuple[Node, ...]:
-    result = (nodes,) if isinstance(nodes, Node) else tuple(nodes)
+    result = (nodes,) if isinstance(nodes, Node) else tuple(listed(nodes, "Graph", what, "[Input(3), Input(2)]"))
     for node in result:
         if not isinstance(node, Node):
             raise TypeError(f"Graph: {what} must be nodes such as Input(3) or ReLU()(Input(3)), got {node!r}")

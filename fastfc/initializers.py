@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import finite_number, positive_number
+from .checks import choice, finite_number, positive_number
 
 Initializer = Callable[[np.random.Generator, tuple[int, ...], Any], NDArray[Any]]
 
@@ -236,8 +236,7 @@ class KaimingNormal(Scaled):
 
     def __post_init__(self) -> None:
         self._check_finite("a")
-        if self.mode not in ("fan_in", "fan_out"):
-            raise ValueError(f"{type(self).__name__}: mode must be 'fan_in' or 'fan_out', got {self.mode!r}")
+        choice(self.mode, type(self).__name__, "mode", ("fan_in", "fan_out"))
         squared_gain(self.nonlinearity, self.a, type(self).__name__)
 
     def _gain_and_fan(self, fan_in: int, fan_out: int) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import kernels
-from .checks import as_floats, float_dtype, positive_int, positive_number
+from .checks import as_floats, as_generator, flag, float_dtype, positive_int, positive_number
 from .initializers import Initializer, get_initializer
 from .kernels import edge, threads
 from .kernels import program as native
@@ -95,7 +95,7 @@ class Layer:
 
     @frozen.setter
     def frozen(self, value: bool) -> None:
-        self._frozen = bool(value)
+        self._frozen = flag(value, self, "frozen")
         layer: Layer | None = self
         while layer is not None:  # whoever trains us has to look again
             layer._programs = layer._ready = layer._step_ready = layer._trained_now = None
@@ -375,15 +375,20 @@ def view(index: int, what: str) -> Any:
     def get(self: Linear) -> NDArray[Any] | None:
         return self._views[index]
 
-    def assign(self: Linear, value: ArrayLike) -> None:
-        value, view = as_floats(value, self.dtype, self, what), get(self)
-        if view is None:
-            raise ValueError(f"{self} has no {what}; make it with bias=True")
-        if value.shape != view.shape:
-            raise ValueError(f"{self}: {what} has shape {view.shape}, got values of shape {value.shape}")
-        view[...] = value
+    def put(self: Linear, value: ArrayLike) -> None:
+        assign(self, what, value, get(self))
 
-    return property(get, assign)
+    return property(get, put)
+
+
+def assign(layer: Layer, what: str, values: ArrayLike, view: NDArray[Any] | None) -> None:
+    """Copy values into place."""
+    values = as_floats(values, layer.dtype, layer, what)
+    if view is None:
+        raise AttributeError(f"{layer} has no {what}")
+    if values.shape != view.shape:
+        raise ValueError(f"{layer}: {what} has shape {view.shape}, got values of shape {values.shape}")
+    view[...] = values
 
 
 class Linear(Layer):
@@ -456,9 +461,9 @@ class Linear(Layer):
         self.out_features = positive_int(out_features, "Linear", "out_features")
         self.name = name
         dtype = float_dtype(dtype, "Linear")
-        size = (self.in_features + bool(bias)) * self.out_features
+        size = (self.in_features + flag(bias, "Linear", "bias")) * self.out_features
         self._bind(aligned_zeros(size, dtype), aligned_zeros(size, dtype))
-        rng = np.random.default_rng(seed)
+        rng = as_generator(seed, "Linear")
         self.weight = get_initializer(init)(rng, self.weight.shape, dtype)
         if bias:
             self.bias = get_initializer(bias_init)(rng, self.bias.shape, dtype)
@@ -525,7 +530,7 @@ class Tied(Layer):
             raise TypeError(f"Tied: give the Linear layer whose weight it shares, got {layer!r}")
         self.layer, self.name = layer, name
         self.in_features, self.out_features = layer.out_features, layer.in_features
-        size = self.out_features * bool(bias)
+        size = self.out_features * flag(bias, "Tied", "bias")
         self._bind(aligned_zeros(size, layer.dtype), aligned_zeros(size, layer.dtype))
 
     @property
@@ -535,6 +540,10 @@ class Tied(Layer):
     @property
     def bias(self) -> NDArray[Any] | None:
         return self.params if self.params.size else None
+
+    @bias.setter
+    def bias(self, value: ArrayLike) -> None:
+        assign(self, "bias", value, self.bias)
 
     def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
         return [("bias", self.params, self.grads)] if self.params.size else []

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Sequence
 from functools import cache
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .checks import FLOATS, as_floats, as_real, positive_number
+from .checks import FLOATS, as_floats, as_real, choice, finite_number, flag, fraction, listed, positive_number
 from .kernels import custom
 from .kernels import losses as native
 from .kernels.edge import DTYPES
@@ -53,10 +51,7 @@ class Loss:
         vector: NDArray[np.float64] | None = None,
         reductions: dict[str, int] = REDUCTIONS,
     ) -> None:
-        if reduction not in reductions:
-            allowed = ", ".join(map(repr, reductions))
-            raise ValueError(f"{type(self).__name__}: reduction must be one of {allowed}, got {reduction!r}")
-        self.reduction = reduction
+        self.reduction = choice(reduction, type(self).__name__, "reduction", reductions)
         numbers = np.zeros(0) if vector is None else vector
         table = np.zeros((1, native.VECTOR + len(numbers)))
         row = table[0]
@@ -67,7 +62,7 @@ class Loss:
         self._table = table
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if "_table" in self.__dict__:
+        if self.__dict__.keys() & {"_table", "_tables"}:
             raise AttributeError(f"{self}: a loss can't be changed; make a new one")
         self.__dict__[name] = value
 
@@ -221,12 +216,6 @@ def check_probabilities(loss: Loss, target: NDArray[Any], fix: str) -> None:
     low, high = target.min(), target.max()
     if not (low >= 0 and high <= 1):  # so written that NaN fails
         raise ValueError(f"{loss}: target must lie in [0, 1], it runs from {low:g} to {high:g}; {fix}")
-
-
-def flag(value: Any, owner: str, what: str) -> bool:
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{owner}: {what} must be True or False, got {value!r}")
-    return bool(value)
 
 
 class MSELoss(Loss):
@@ -428,9 +417,7 @@ class CrossEntropyLoss(ClassLoss):
         label_smoothing: float = 0.0,
         reduction: str = "mean",
     ) -> None:
-        self.label_smoothing = positive_number(label_smoothing, "CrossEntropyLoss", "label_smoothing", or_zero=True)
-        if self.label_smoothing > 1:
-            raise ValueError(f"CrossEntropyLoss: label_smoothing must lie in [0, 1], got {label_smoothing}")
+        self.label_smoothing = fraction(label_smoothing, "CrossEntropyLoss", "label_smoothing")
         vector, ignored = self._set_weight(weight), self._set_ignored(ignore_index)
         super().__init__(reduction, self.label_smoothing, 0.0, ignored, vector)
 
@@ -699,13 +686,11 @@ class MultiMarginLoss(ClassLoss):
     code = native.MULTI_MARGIN
 
     def __init__(
-        self, p: int = 1, margin: Any = 1.0, weight: ArrayLike | None = None, *, reduction: str = "mean"
+        self, p: int = 1, margin: float = 1.0, weight: ArrayLike | None = None, *, reduction: str = "mean"
     ) -> None:
         if p not in (1, 2):
             raise ValueError(f"MultiMarginLoss: p must be 1 or 2, got {p!r}")
-        if not isinstance(margin, Real) or not math.isfinite(float(margin)):
-            raise ValueError(f"MultiMarginLoss: margin must be a finite number, got {margin!r}")
-        self.p, self.margin = int(p), float(margin)
+        self.p, self.margin = int(p), finite_number(margin, "MultiMarginLoss", "margin")
         super().__init__(reduction, self.margin, p, native.NO_CLASS, self._set_weight(weight))
 
 
@@ -787,6 +772,9 @@ class CustomLoss(Loss):
         self.code = native.CUSTOM_ARRAY if gradient is None else native.CUSTOM
         super().__init__(reduction, *compiled(value, gradient))
 
+    def _settings(self) -> list[str]:
+        return [f.__name__ for f in (self.value, self.gradient) if f is not None]
+
     def __reduce__(self) -> Any:
         return rebuild, (self.value, self.gradient, self.reduction)
 
@@ -851,15 +839,17 @@ class MultiLoss(Loss):
     code = native.SEVERAL
 
     def __init__(self, losses: Sequence[Loss], weights: Sequence[float] | None = None) -> None:
-        losses = list(losses)
+        losses = tuple(listed(losses, "MultiLoss", "losses", "[CrossEntropyLoss(), MSELoss()]"))
         if not losses or not all(isinstance(loss, Loss) and not isinstance(loss, MultiLoss) for loss in losses):
-            raise TypeError(f"MultiLoss: losses must be losses such as MSELoss(), one for each output, got {losses}")
+            raise TypeError(
+                f"MultiLoss: losses must be losses such as MSELoss(), one for each output, got {list(losses)}"
+            )
         for loss in losses:
             loss.check_scalar()
-        weights = [1.0] * len(losses) if weights is None else list(weights)
+        weights = [1.0] * len(losses) if weights is None else listed(weights, "MultiLoss", "weights", "[1.0, 0.5]")
         if len(weights) != len(losses):
             raise ValueError(f"MultiLoss: give one weight for each of {len(losses)} losses, got {len(weights)}")
-        self.weights = [positive_number(weight, "MultiLoss", "weights", or_zero=True) for weight in weights]
+        self.weights = tuple(positive_number(weight, "MultiLoss", "each weight", or_zero=True) for weight in weights)
         self.losses, self.reduction = losses, "mean"
         self._tables: dict[Any, NDArray[np.float64]] = {}
 
@@ -942,4 +932,4 @@ class MultiLoss(Loss):
                 loss.check_values(target[:, first : first + loss.target_width(width)], (n, width))
 
     def __repr__(self) -> str:
-        return f"MultiLoss({self.losses}, weights={self.weights})"
+        return f"MultiLoss({list(self.losses)}, weights={list(self.weights)})"

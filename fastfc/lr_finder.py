@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .checks import positive_int, positive_number
-from .training import samples
+from .checks import as_generator, positive_int, positive_number
+from .training import as_data, check_loss_and_optimizer, check_values, samples
 
 if TYPE_CHECKING:
     from .losses import Loss
@@ -58,7 +58,7 @@ def find_lr(
 ) -> LearningRates:
     """Train a copy of the network with a learning rate that grows from step to step, and see where the loss falls.
 
-    The network and the optimizer stay as they are.
+    The network and the optimizer stay as they are; the optimizer's schedule plays no part.
 
     Parameters
     ----------
@@ -72,6 +72,13 @@ def find_lr(
     Returns
     -------
     LearningRates
+
+    Raises
+    ------
+    TypeError, ValueError
+        For bad input.
+    FloatingPointError
+        If the first loss is infinite or not a number.
 
     References
     ----------
@@ -91,17 +98,25 @@ def find_lr(
         raise ValueError(f"find_lr: highest must be more than lowest, got {highest} and {lowest}")
     steps = positive_int(steps, "find_lr", "steps")
     batch_size = positive_int(batch_size, "find_lr", "batch_size")
+    check_loss_and_optimizer(loss, optimizer)
+    if optimizer.full_batch:
+        raise TypeError(f"find_lr: {optimizer} finds the size of its steps by itself; call fit")
+    data, inputs = as_data(network, x, y, loss), tuple(x) if isinstance(x, list) and not network._one_input else x
+    check_values(network, data, loss)
     network, optimizer = copy.deepcopy(network), copy.deepcopy(optimizer)
-    rng, n = np.random.default_rng(seed), len(network._join(x))
-    rows = np.concatenate([rng.permutation(n) for _ in range(-(-steps * batch_size // max(n, 1)))])
+    optimizer.schedule = None
+    rng, n = as_generator(seed, "find_lr"), len(data.x)
+    rows = np.concatenate([rng.permutation(n) for _ in range(-(-steps * batch_size // n))])
     rates, losses, mean = np.geomspace(lowest, highest, steps), np.empty(steps), 0.0
     used = steps
     for i, rate in enumerate(rates):
         chosen = rows[i * batch_size : (i + 1) * batch_size]
         optimizer.lr = rate
-        value = network.train_step(samples(x, chosen), samples(y, chosen), loss, optimizer)
+        value = network.train_step(samples(inputs, chosen), samples(data.y, chosen), loss, optimizer)
         mean = SMOOTHING * mean + (1 - SMOOTHING) * value
         losses[i] = mean / (1 - SMOOTHING ** (i + 1))
+        if not np.isfinite(losses[0]):
+            raise FloatingPointError(f"find_lr: the loss is {value} before the first step; look for x or y not finite")
         if not losses[i] <= DIVERGED * losses[: i + 1].min():  # NaN is not
             used = max(i, 1)
             break

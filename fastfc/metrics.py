@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .checks import as_real, finite_number, positive_int
+from .checks import as_real, choice, finite_number, positive_int
 
 Array = NDArray[Any]
 Metric = Callable[..., float]
@@ -161,8 +161,7 @@ def f1(
     >>> fc.metrics.f1([1, 1, 0, 0], [2.0, -1.0, 0.5, -3.0])
     0.5
     """
-    if average not in AVERAGES:
-        raise ValueError(f"f1: average must be one of {', '.join(map(repr, AVERAGES))}, got {average!r}")
+    choice(average, "f1", "average", AVERAGES)
     true, predicted, classes, weight = decisions("f1", y_true, y_pred, sample_weight, threshold)
     if average == "binary" and classes > 2:
         raise ValueError(f"f1: there are {classes} classes; give average='macro', 'micro' or 'weighted'")
@@ -414,8 +413,7 @@ class F1:
     threshold: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.average not in AVERAGES:
-            raise ValueError(f"F1: average must be one of {', '.join(map(repr, AVERAGES))}, got {self.average!r}")
+        choice(self.average, "F1", "average", AVERAGES)
         finite_number(self.threshold, "F1", "threshold")
 
     @property
@@ -548,6 +546,11 @@ def matched(
     owner: str, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None
 ) -> tuple[Array, Array, Array]:
     """Targets and predictions as float64 matrices of n rows, and n weights."""
+    if isinstance(y_pred, tuple) and y_pred and np.ndim(y_pred[0]) == 2:
+        raise ValueError(
+            f"{owner}: the network has {len(y_pred)} outputs; give a function of both tuples, such as "
+            f"lambda y_true, y_pred: {owner}(y_true[0], y_pred[0])"
+        )
     true, predicted = as_real(y_true, owner, "y_true"), as_real(y_pred, owner, "y_pred")
     if 0 in predicted.shape or predicted.ndim not in (1, 2):
         raise ValueError(f"{owner}: y_pred has shape {predicted.shape}; give a row for each of at least one sample")

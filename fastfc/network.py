@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from . import lr_finder, training
 from .activations import get_activation
-from .checks import positive_int
+from .checks import as_generator, listed, positive_int
 from .history import History
 from .initializers import Initializer
 from .layers import Layer, Linear, Parameter
@@ -86,8 +86,8 @@ class Sequential(Network):
     """Layers one after another: the output of each is the input of the next.
 
     All parameters live in one flat aligned vector `params`, in the order W1, b1, W2, b2, …, all
-    gradients in `grads`; the layers' `weight`, `bias`, … become views of them. A Linear followed by
-    ReLU, Sigmoid or Tanh runs as one fused step.
+    gradients in `grads`; the layers' `weight`, `bias`, … become views of them. A Linear followed by an
+    activation of single elements predicts, and mostly trains, as one fused step.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ class Sequential(Network):
     """
 
     def __init__(self, layers: Iterable[Layer]) -> None:
-        layers = tuple(layers)
+        layers = tuple(listed(layers, "Sequential", "layers", "[Linear(2, 8), ReLU(), Linear(8, 1)]"))
         check_chain(layers)
         self.layers = layers
         super().__init__(
@@ -181,12 +181,12 @@ def MLP(
     ----------
     sizes : sequence of at least two ints
         Width of the input, of each hidden layer, and of the output.
-    activation : {"relu", "sigmoid", "tanh", "identity", "softmax"}
-        After each hidden layer.
-    output_activation : the same or None
+    activation : str
+        After each hidden layer: "relu", "tanh", "gelu", …, any of fastfc.activations.ACTIVATIONS.
+    output_activation : str or None
         After the last layer. None gives logits, which is what CrossEntropyLoss and BCEWithLogitsLoss take.
-    init : {"he", "xavier", "zeros"} or callable
-        First values of the weights; biases start at zero.
+    init : str or callable
+        First values of the weights, see fastfc.initializers; biases start at zero.
     seed : int, numpy.random.Generator or None
     dtype : np.float32 or np.float64
 
@@ -200,12 +200,10 @@ def MLP(
     >>> fc.MLP([64, 128, 10])
     Sequential([Linear(64, 128), ReLU(), Linear(128, 10)])
     """
-    if isinstance(sizes, (str, bytes)) or not np.iterable(sizes):
-        raise TypeError(f"MLP: sizes must be a sequence of widths such as [64, 128, 10], got {sizes!r}")
-    sizes = [positive_int(size, "MLP", "each size") for size in sizes]
+    sizes = [positive_int(size, "MLP", "each size") for size in listed(sizes, "MLP", "sizes", "[64, 128, 10]")]
     if len(sizes) < 2:
         raise ValueError(f"MLP: sizes must name at least the input's and output's width, got {sizes}")
-    rng = np.random.default_rng(seed)
+    rng = as_generator(seed, "MLP")
     layers: list[Layer] = []
     for n_in, n_out in pairwise(sizes):
         layers += [Linear(n_in, n_out, init=init, seed=rng, dtype=dtype), get_activation(activation)]

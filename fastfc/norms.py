@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .checks import as_floats, float_dtype, positive_int, positive_number
+from .checks import flag, float_dtype, fraction, positive_int, positive_number
 from .kernels import norms
 from .kernels import program as native
-from .layers import Layer, aligned_zeros
+from .layers import Layer, aligned_zeros, assign
 from .program import Recorder
 
 
@@ -21,15 +20,10 @@ def row(name: str, of: str = "params") -> Any:
     def get(self: PerFeature) -> NDArray[Any] | None:
         return self._row(name, of)
 
-    def assign(self: PerFeature, value: ArrayLike) -> None:
-        values, view = as_floats(value, self.dtype, self, name), get(self)
-        if view is None:
-            raise AttributeError(f"{self} has no {name}")
-        if values.shape != view.shape:
-            raise ValueError(f"{self}: {name} has shape {view.shape}, got values of shape {values.shape}")
-        view[...] = values
+    def put(self: PerFeature, value: ArrayLike) -> None:
+        assign(self, name if of == "params" else f"{name}_grad", value, get(self))
 
-    return property(get, assign)
+    return property(get, put)
 
 
 class PerFeature(Layer):
@@ -79,7 +73,12 @@ class PerFeature(Layer):
     def __repr__(self) -> str:
         dtype = f", dtype={self.dtype}" if self.dtype is not None and self.dtype != np.float32 else ""
         name = "" if self.name is None else f", name={self.name!r}"
-        return f"{type(self).__name__}({self.in_features}{dtype}{name})"
+        settings = "".join(f", {setting}" for setting in self._settings())
+        return f"{type(self).__name__}({self.in_features}{settings}{dtype}{name})"
+
+    def _settings(self) -> list[str]:
+        """The arguments of its own that are not the default ones."""
+        return []
 
 
 class LayerNorm(PerFeature):
@@ -130,10 +129,17 @@ class LayerNorm(PerFeature):
         name: str | None = None,
     ) -> None:
         self.eps = positive_number(eps, "LayerNorm", "eps", or_zero=True)
-        trained = (("weight", "bias") if bias else ("weight",)) if elementwise_affine else ()
+        affine, bias = flag(elementwise_affine, "LayerNorm", "elementwise_affine"), flag(bias, "LayerNorm", "bias")
+        trained = (("weight", "bias") if bias else ("weight",)) if affine else ()
         super().__init__(features, trained, (), dtype, name)
-        if elementwise_affine:
+        if affine:
             self.weight = np.ones(self.in_features)
+
+    def _settings(self) -> list[str]:
+        eps = [f"eps={self.eps:g}"] * (self.eps != 1e-5)
+        if self.weight is None:
+            return [*eps, "elementwise_affine=False"]
+        return eps + ["bias=False"] * (self.bias is None)
 
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         self._check_width(recorder, value)
@@ -184,9 +190,14 @@ class RMSNorm(PerFeature):
         name: str | None = None,
     ) -> None:
         self.eps = None if eps is None else positive_number(eps, "RMSNorm", "eps", or_zero=True)
-        super().__init__(features, ("weight",) if elementwise_affine else (), (), dtype, name)
-        if elementwise_affine:
+        affine = flag(elementwise_affine, "RMSNorm", "elementwise_affine")
+        super().__init__(features, ("weight",) if affine else (), (), dtype, name)
+        if affine:
             self.weight = np.ones(self.in_features)
+
+    def _settings(self) -> list[str]:
+        eps = [] if self.eps is None else [f"eps={self.eps:g}"]
+        return eps + ["elementwise_affine=False"] * (self.weight is None)
 
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         self._check_width(recorder, value)
@@ -257,10 +268,15 @@ class BatchNorm1d(PerFeature):
     ) -> None:
         self.eps = positive_number(eps, "BatchNorm1d", "eps", or_zero=True)
         self.momentum = fraction(momentum, "BatchNorm1d", "momentum")
+        affine = flag(affine, "BatchNorm1d", "affine")
         super().__init__(features, ("weight", "bias") if affine else (), ("running_mean", "running_var"), dtype, name)
         if affine:
             self.weight = np.ones(self.in_features)
         self.running_var = np.ones(self.in_features)
+
+    def _settings(self) -> list[str]:
+        numbers = [f"eps={self.eps:g}"] * (self.eps != 1e-5) + [f"momentum={self.momentum:g}"] * (self.momentum != 0.1)
+        return numbers + ["affine=False"] * (self.weight is None)
 
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         self._check_width(recorder, value)
@@ -274,13 +290,3 @@ class BatchNorm1d(PerFeature):
             factor=self.eps,
             factor_2=self.momentum,
         )
-
-
-def fraction(value: Any, owner: object, what: str) -> float:
-    """A number from 0 to 1."""
-    if not isinstance(value, Real):
-        raise TypeError(f"{owner}: {what} must be a number, got {value!r}")
-    number = float(value)
-    if not 0 <= number <= 1:
-        raise ValueError(f"{owner}: {what} must lie in [0, 1], got {value}")
-    return number

@@ -6,6 +6,7 @@ The rules stand in kernels/optimizers.py; here are the hyperparameters, and what
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, TypedDict, Unpack
@@ -13,7 +14,7 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import positive_int, positive_number
+from .checks import as_generator, flag, listed, positive_int, positive_number
 from .kernels import edge, schedules
 from .kernels import optimizers as native
 from .layers import Layer, Parameter
@@ -48,8 +49,8 @@ def hyperparameter(
     index: int,
     what: str,
     or_zero: bool = False,
-    below: float | None = None,
-    above: float | None = None,
+    above: float = -math.inf,
+    below: float = math.inf,
     decides: bool = False,
 ) -> Any:
     """Property of an optimizer: one of the numbers that its kernel reads; whether it decides what is remembered."""
@@ -59,10 +60,10 @@ def hyperparameter(
 
     def assign(self: Optimizer, value: float) -> None:
         number = positive_number(value, type(self).__name__, what, or_zero=or_zero)
-        if below is not None and number >= below:
-            raise ValueError(f"{type(self).__name__}: {what} must be less than {below:g}, got {value}")
-        if above is not None and number <= above:
+        if number <= above:
             raise ValueError(f"{type(self).__name__}: {what} must be more than {above:g}, got {value}")
+        if number >= below:
+            raise ValueError(f"{type(self).__name__}: {what} must be less than {below:g}, got {value}")
         self.hyper[index] = number
         if decides:
             self._forget_segments()
@@ -83,6 +84,18 @@ def limit(index: int, what: str) -> Any:
 
     def assign(self: Optimizer, value: float | None) -> None:
         self.hyper[index] = 0.0 if value is None else positive_number(value, type(self).__name__, what)
+
+    return property(get, assign)
+
+
+def switch(index: int, what: str) -> Any:
+    """Property of an optimizer: True or False, which the kernel reads as a number."""
+
+    def get(self: Optimizer) -> bool:
+        return bool(self.hyper[index])
+
+    def assign(self: Optimizer, value: bool) -> None:
+        self.hyper[index] = flag(value, type(self).__name__, what)
 
     return property(get, assign)
 
@@ -167,6 +180,7 @@ class Optimizer:
     code: int  # what the kernels call it
     segments: NDArray[np.float64]
     _trained: list[Parameter] | None = None  # what the segments were made for
+    _optional: tuple[str, ...] = ()  # what the text shows only if it is neither 0 nor False
     full_batch = False  # whether a step needs all samples
     epochs = 0  # finished by `fit`
     _seed: Any = None  # of the latest fit
@@ -182,7 +196,7 @@ class Optimizer:
 
     def __init__(
         self,
-        *hyper: tuple[str, float],
+        *hyper: tuple[str, Any],
         groups: Mapping[str, Mapping[str, Any]] | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
@@ -198,7 +212,7 @@ class Optimizer:
         self.count = np.zeros(2, np.int64)
         for name, value in hyper:
             setattr(self, name, value)
-        self._names = [name for name, _ in hyper]
+        self._names = [name for name, _ in hyper if name not in self._optional]
         self.clip_norm, self.clip_value = clip_norm, clip_value
         self.l1, self.l2, self.max_norm, self.penalize_bias = l1, l2, max_norm, penalize_bias
         if average is not None:
@@ -323,7 +337,7 @@ class Optimizer:
 
     @penalize_bias.setter
     def penalize_bias(self, value: bool) -> None:
-        self._penalize_bias = bool(value)
+        self._penalize_bias = flag(value, type(self).__name__, "penalize_bias")
         self._forget_segments()
 
     @property
@@ -383,7 +397,7 @@ class Optimizer:
     def generator(self, seed: int | np.random.Generator | None) -> np.random.Generator:
         """The generator of a fit's orders of samples: with the same number as in the fit before, that fit's."""
         if self._generator is None or seed is None or isinstance(seed, np.random.Generator) or self._seed != seed:
-            self._seed, self._generator = seed, np.random.default_rng(seed)
+            self._seed, self._generator = seed, as_generator(seed, "fit")
         return self._generator
 
     @property
@@ -413,18 +427,17 @@ class Optimizer:
         vars(self).update(state)
         self._forget_segments()
 
-    def _repr(self, *numbers: str) -> str:
-        options = {what: getattr(self, what) for what in Options.__annotations__}
-        return f"{type(self).__name__}({', '.join([*numbers, *(f'{k}={v!r}' for k, v in options.items() if v)])})"
-
     def __repr__(self) -> str:
-        return self._repr(*(f"{name}={getattr(self, name)}" for name in self._names))
+        numbers = {name: getattr(self, name) for name in self._names}
+        options = {name: getattr(self, name) for name in (*self._optional, *Options.__annotations__)}
+        shown = numbers | {name: value for name, value in options.items() if value}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
 def checked(value: Any, what: str, owner: str) -> Any:
     """The value of an option of a group, or an error."""
     if what == "frozen":
-        return bool(value)
+        return flag(value, owner, what)
     if what == "max_norm":
         return None if value is None else positive_number(value, owner, what)
     return positive_number(value, owner, what, or_zero=what != "lr")
@@ -480,7 +493,8 @@ class SGD(Optimizer):
 
     momentum = of_rule(0, "momentum", or_zero=True, below=1, decides=True)
     dampening = of_rule(1, "dampening", or_zero=True, below=1)
-    nesterov = of_rule(2, "nesterov", or_zero=True)
+    nesterov = switch(native.RULE + 2, "nesterov")
+    _optional = "dampening", "nesterov"
 
     def __init__(
         self,
@@ -496,16 +510,11 @@ class SGD(Optimizer):
         super().__init__(
             ("lr", lr),
             ("momentum", momentum),
-            ("dampening", dampening),
-            ("nesterov", bool(nesterov)),
             ("weight_decay", weight_decay),
+            ("dampening", dampening),
+            ("nesterov", nesterov),
             **options,
         )
-
-    def __repr__(self) -> str:
-        rest = [f"dampening={self.dampening}"] * bool(self.dampening) + ["nesterov=True"] * bool(self.nesterov)
-        numbers = f"lr={self.lr}", f"momentum={self.momentum}", f"weight_decay={self.weight_decay}"
-        return self._repr(*numbers, *rest)
 
     @property
     def _rule_rows(self) -> int:
@@ -517,7 +526,26 @@ class SGD(Optimizer):
         return self.state[0] if self._rule_rows and len(self.state) else None
 
 
-class Adam(Optimizer):
+class WithBetas(Optimizer):
+    """Base of the rules that remember means of the gradients: their decays are β₁ and β₂."""
+
+    beta1 = of_rule(0, "beta1", or_zero=True, below=1)
+    beta2 = of_rule(1, "beta2", or_zero=True, below=1)
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        return self.beta1, self.beta2
+
+    @betas.setter
+    def betas(self, betas: tuple[float, float]) -> None:
+        owner, example = type(self).__name__, "(0.9, 0.999)"
+        found = listed(betas, owner, "betas", example)
+        if len(found) != 2:
+            raise ValueError(f"{owner}: betas must be two numbers such as {example}, got {betas!r}")
+        self.beta1, self.beta2 = found
+
+
+class Adam(WithBetas):
     """Adam: steps by the mean of the gradients over the root of the mean of their squares.
 
     With g = ∇L + λ w and the t-th step:
@@ -554,9 +582,9 @@ class Adam(Optimizer):
     array([[-0.5]], dtype=float32)
     """
 
-    beta1 = of_rule(0, "beta1", or_zero=True, below=1)
-    beta2 = of_rule(1, "beta2", or_zero=True, below=1)
     eps = of_rule(2, "eps")
+
+    _optional = ("amsgrad",)
 
     def __init__(
         self,
@@ -567,19 +595,12 @@ class Adam(Optimizer):
         amsgrad: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        self.amsgrad = bool(amsgrad)
-        beta1, beta2 = betas
-        numbers = ("lr", lr), ("beta1", beta1), ("beta2", beta2), ("eps", eps), ("weight_decay", weight_decay)
-        super().__init__(*numbers, **options)
+        self.amsgrad = flag(amsgrad, type(self).__name__, "amsgrad")
+        super().__init__(("lr", lr), ("betas", betas), ("eps", eps), ("weight_decay", weight_decay), **options)
 
     @property
     def code(self) -> int:  # type: ignore[override]
         return native.AMSGRAD if self.amsgrad else native.ADAM
-
-    def __repr__(self) -> str:
-        rest = ["amsgrad=True"] * self.amsgrad
-        numbers = f"lr={self.lr}", f"betas=({self.beta1}, {self.beta2})", f"eps={self.eps}"
-        return self._repr(*numbers, f"weight_decay={self.weight_decay}", *rest)
 
 
 class AdamW(Adam):
@@ -614,7 +635,7 @@ class AdamW(Adam):
         self.hyper[native.DECOUPLED] = 1
 
 
-class NAdam(Optimizer):
+class NAdam(WithBetas):
     """NAdam: Adam with Nesterov's look ahead, by a momentum that grows.
 
     With g = ∇L + λ w, the t-th step and μₜ = β₁ (1 − 0.96^(t ψ) / 2):
@@ -656,10 +677,10 @@ class NAdam(Optimizer):
 
     code = native.NADAM
 
-    beta1 = of_rule(0, "beta1", or_zero=True, below=1)
-    beta2 = of_rule(1, "beta2", or_zero=True, below=1)
     eps = of_rule(2, "eps")
     momentum_decay = of_rule(3, "momentum_decay", or_zero=True)
+    decoupled_weight_decay = switch(native.DECOUPLED, "decoupled_weight_decay")
+    _optional = ("decoupled_weight_decay",)
 
     def __init__(
         self,
@@ -671,23 +692,15 @@ class NAdam(Optimizer):
         decoupled_weight_decay: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        beta1, beta2 = betas
         super().__init__(
             ("lr", lr),
-            ("beta1", beta1),
-            ("beta2", beta2),
+            ("betas", betas),
             ("eps", eps),
             ("weight_decay", weight_decay),
             ("momentum_decay", momentum_decay),
+            ("decoupled_weight_decay", decoupled_weight_decay),
             **options,
         )
-        self.hyper[native.DECOUPLED] = bool(decoupled_weight_decay)
-
-    def __repr__(self) -> str:
-        rest = ["decoupled_weight_decay=True"] * bool(self.hyper[native.DECOUPLED])
-        numbers = f"lr={self.lr}", f"betas=({self.beta1}, {self.beta2})", f"eps={self.eps}"
-        decay = f"weight_decay={self.weight_decay}", f"momentum_decay={self.momentum_decay}"
-        return self._repr(*numbers, *decay, *rest)
 
 
 class RMSprop(Optimizer):
@@ -729,6 +742,7 @@ class RMSprop(Optimizer):
     alpha = of_rule(0, "alpha", or_zero=True, below=1)
     eps = of_rule(2, "eps")
     momentum = of_rule(1, "momentum", or_zero=True, below=1)
+    _optional = ("centered",)
 
     def __init__(
         self,
@@ -740,7 +754,7 @@ class RMSprop(Optimizer):
         centered: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        self.centered = bool(centered)
+        self.centered = flag(centered, "RMSprop", "centered")
         super().__init__(
             ("lr", lr),
             ("alpha", alpha),
@@ -753,9 +767,6 @@ class RMSprop(Optimizer):
     @property
     def code(self) -> int:  # type: ignore[override]
         return native.RMSPROP_CENTERED if self.centered else native.RMSPROP
-
-    def __repr__(self) -> str:
-        return self._repr(*(f"{name}={getattr(self, name)}" for name in [*self._names, *["centered"] * self.centered]))
 
 
 class Adagrad(Optimizer):
@@ -805,7 +816,7 @@ class Adagrad(Optimizer):
         super().__init__(("lr", lr), ("lr_decay", lr_decay), ("eps", eps), ("weight_decay", weight_decay), **options)
 
 
-class Lion(Optimizer):
+class Lion(WithBetas):
     """Lion: steps of one size, in the direction of the sign of a mean of the gradients.
 
         w ← w − lr λ w − lr sign(β₁ m + (1 − β₁) ∇L),    then m ← β₂ m + (1 − β₂) ∇L
@@ -837,9 +848,6 @@ class Lion(Optimizer):
 
     code = native.LION
 
-    beta1 = of_rule(0, "beta1", or_zero=True, below=1)
-    beta2 = of_rule(1, "beta2", or_zero=True, below=1)
-
     def __init__(
         self,
         lr: float = 1e-4,
@@ -847,9 +855,5 @@ class Lion(Optimizer):
         weight_decay: float = 0.0,
         **options: Unpack[Options],
     ) -> None:
-        beta1, beta2 = betas
-        super().__init__(("lr", lr), ("beta1", beta1), ("beta2", beta2), ("weight_decay", weight_decay), **options)
+        super().__init__(("lr", lr), ("betas", betas), ("weight_decay", weight_decay), **options)
         self.hyper[native.DECOUPLED] = 1
-
-    def __repr__(self) -> str:
-        return self._repr(f"lr={self.lr}", f"betas=({self.beta1}, {self.beta2})", f"weight_decay={self.weight_decay}")

@@ -7,19 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import positive_int, positive_number
+from .checks import choice, flag, fraction, listed, positive_int, positive_number
 from .kernels import schedules as native
-
-
-def choice(value: Any, owner: object, what: str, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise ValueError(f"{owner}: {what} must be {' or '.join(map(repr, allowed))}, got {value!r}")
-    return value
 
 
 @dataclass(frozen=True)
@@ -136,10 +130,9 @@ class MultiStepLR(Schedule):
     gamma: float = 0.1
 
     def _check(self) -> None:
-        if not np.iterable(self.milestones):
-            raise TypeError(f"MultiStepLR: milestones must be a sequence such as [30, 80], got {self.milestones!r}")
+        milestones = listed(self.milestones, self._owner, "milestones", "[30, 80]")
         object.__setattr__(
-            self, "milestones", tuple(positive_int(m, self._owner, "each milestone") for m in self.milestones)
+            self, "milestones", tuple(positive_int(m, self._owner, "each milestone") for m in milestones)
         )
         positive_number(self.gamma, self._owner, "gamma")
 
@@ -310,11 +303,11 @@ class OneCycleLR(Schedule):
         if self.max_lr is not None:
             positive_number(self.max_lr, self._owner, "max_lr")
         positive_int(self.total_steps, self._owner, "total_steps")
-        if positive_number(self.pct_start, self._owner, "pct_start", or_zero=True) > 1:
-            raise ValueError(f"OneCycleLR: pct_start must be from 0 to 1, got {self.pct_start}")
+        fraction(self.pct_start, self._owner, "pct_start")
         choice(self.anneal_strategy, self._owner, "anneal_strategy", ("cos", "linear"))
         positive_number(self.div_factor, self._owner, "div_factor")
         positive_number(self.final_div_factor, self._owner, "final_div_factor")
+        flag(self.three_phase, self._owner, "three_phase")
 
     def _numbers(self) -> dict[int, float]:
         return {
@@ -324,7 +317,7 @@ class OneCycleLR(Schedule):
             native.D: self.div_factor,
             native.E: self.final_div_factor,
             native.F: self.anneal_strategy == "linear",
-            native.G: bool(self.three_phase),
+            native.G: self.three_phase,
         }
 
 
@@ -361,8 +354,7 @@ class LinearWarmup(Schedule):
 
     def _check(self) -> None:
         positive_int(self.total_iters, self._owner, "total_iters")
-        if positive_number(self.start_factor, self._owner, "start_factor", or_zero=True) > 1:
-            raise ValueError(f"LinearWarmup: start_factor must be from 0 to 1, got {self.start_factor}")
+        fraction(self.start_factor, self._owner, "start_factor")
         if self.after is None:
             return
         if not isinstance(self.after, Schedule) or isinstance(self.after, LinearWarmup):
@@ -384,7 +376,7 @@ class LinearWarmup(Schedule):
         return self.after._milestones() if self.after else ()
 
 
-Seen = tuple[float, int, int]
+Seen = tuple[float, int, int]  # by ReduceLROnPlateau: best loss, bad epochs, cooldown left
 
 
 @dataclass(frozen=True)
@@ -433,15 +425,12 @@ class ReduceLROnPlateau:
         if positive_number(self.factor, owner, "factor") >= 1:
             raise ValueError(f"{owner}: factor must be less than 1, got {self.factor}")
         for what in ("patience", "cooldown"):
-            if getattr(self, what) != 0:
-                positive_int(getattr(self, what), owner, what)
+            positive_int(getattr(self, what), owner, what, or_zero=True)
         positive_number(self.threshold, owner, "threshold", or_zero=True)
         positive_number(self.min_lr, owner, "min_lr", or_zero=True)
         choice(self.mode, owner, "mode", ("min", "max"))
 
-    def reduced(
-        self, lr: float, loss: float, seen: tuple[float, int, int] | None
-    ) -> tuple[float, tuple[float, int, int]]:
+    def reduced(self, lr: float, loss: float, seen: Seen | None) -> tuple[float, Seen]:
         """The rate after an epoch with this loss, and what we have seen then: best loss, bad epochs, cooldown left."""
         sign = 1.0 if self.mode == "min" else -1.0
         best, bad, cooldown = seen or (sign * np.inf, 0, 0)

@@ -6,20 +6,21 @@ import math
 import operator
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .callbacks import Run, as_callback
-from .checks import as_real, positive_int, positive_number
+from .checks import as_real, listed, positive_int, positive_number
 from .history import History
 from .kernels import losses
 from .kernels import program as table
 from .kernels import training as native
-from .losses import Loss, MultiLoss, as_weights
-from .metrics import get_metric
+from .losses import Loss, MultiLoss, as_numbers, as_weights
+from .metrics import F1, Accuracy, TopK, get_metric
 from .optimizers import Optimizer
 from .program import Program
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 # What a native call may take while Ctrl-C waits for it, at the speed of the latest one.
 CALL_SECONDS = 0.05
 NOTHING = np.zeros(0, np.int64)
+OURS = str, Accuracy, F1, TopK  # metrics
 
 
 class Data(NamedTuple):
@@ -131,7 +133,7 @@ def train_step(
     try:
         value = network._call(native.step, work, *given, optimizer.code)
     except ValueError:
-        check_values(network, program, data, loss)  # says more than the kernel can
+        check_values(network, data, loss)  # says more than the kernel can
         raise
     target = data.labels if data.labels.size else data.target
     if data.y is y and not data.weights.size and network._one_input and network._is_serial(work):
@@ -183,13 +185,15 @@ def fit(
     sample_weight : (n,) array of numbers, at least 0, optional
         How much each sample counts in the loss, a mean weighted by them.
     class_weight : "balanced", or dict or array from class to weight, optional
-        The same by a sample's class, for targets that are classes; "balanced" is n / (classes × samples of the class).
+        The same by a sample's class, for targets that are classes; "balanced" is n / (classes × samples of the class),
+        without those that the loss ignores.
     validation_data : (x, y) or (x, y, sample_weight), optional
         Evaluated after each epoch.
     validation_split : float
         Instead, this fraction of the samples, the last ones, is taken out for validation.
     metrics : sequence of str or callable
-        Computed after each epoch, on the validation data if there are any; see fastfc.metrics.
+        Computed after each epoch, on the validation data if there are any; see fastfc.metrics. With several outputs,
+        callables get tuples.
     callbacks : sequence of Callback or callable
         Called at the start, after each epoch and at the end, see Callback.
     accumulate : int
@@ -208,8 +212,8 @@ def fit(
     TypeError, ValueError
         For bad input, all of it checked before the first step.
     FloatingPointError
-        If the loss is infinite or not a number. The message tells the epoch and the layer; network and optimizer are
-        then those of the end of the epoch before.
+        If the loss or a parameter becomes infinite or not a number. The message tells the epoch and the layer;
+        network and optimizer are then those of the end of the epoch before.
 
     Examples
     --------
@@ -228,24 +232,34 @@ def fit(
     accumulate = positive_int(accumulate, "fit", "accumulate")
     if accumulate > 1 and optimizer.full_batch:
         raise ValueError(f"fit: {optimizer} takes all samples at once; accumulate is for batches")
-    scores = [get_metric(metric) for metric in metrics]
-    called = [as_callback(callback) for callback in callbacks]
-    data = as_data(network, x, y, loss, by_class(class_weight, y, sample_weight))
-    check_values(network, network._program_for(data.x), data, loss)
+    metrics, scores = as_scores(metrics, "fit")
+    called = [as_callback(callback) for callback in listed(callbacks, "fit", "callbacks", "[EarlyStopping()]")]
+    data = as_data(network, x, y, loss, by_class(class_weight, y, sample_weight, loss))
+    check_values(network, data, loss)
     validation = None
     if validation_data is not None:
-        if len(validation_data) not in (2, 3):
-            got = len(validation_data)
-            raise ValueError(f"fit: validation_data must be (x, y) or (x, y, sample_weight), got {got} items")
+        if validation_split:
+            raise ValueError("fit: give validation_data or validation_split, not both")
+        if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
+            kind = type(validation_data).__name__
+            got = f"{len(validation_data)} items" if isinstance(validation_data, tuple | list) else f"a {kind}"
+            raise ValueError(f"fit: validation_data must be (x, y) or (x, y, sample_weight), got {got}")
         x_val, y_val, *weights = validation_data
         validation = as_data(network, x_val, y_val, loss, weights[0] if weights else None)
-        check_values(network, network._program_for(validation.x), validation, loss)
+        check_values(network, validation, loss)
     elif validation_split:
         data, validation = split(data, validation_split)
+    for part, what in ((data, "training"), (validation, "validation")):
+        if part is not None and not part.mass:
+            raise ValueError(f"fit: the weights of all samples for {what} are 0; give at least one a positive weight")
+    # our own metrics say what does not fit before anything has changed; others may count their calls
+    ours = [score for given, score in zip(metrics, scores, strict=True) if isinstance(given, OURS)]
+    if ours:
+        evaluation(network, data if validation is None else validation, ours)
     epoch_of = Epoch(network, data, loss, optimizer, batch_size, accumulate)
     rng = optimizer.generator(seed)
 
-    network.history = history = History()
+    history = History()
     line = Progress(progress, epochs, len(data.x))
     prefix = "" if validation is None else "val_"
     monitored = ["loss"] + ["val_loss"] * (validation is not None) + [prefix + name for name, _ in scores]
@@ -255,6 +269,7 @@ def fit(
         for callback in called:
             started.append(callback)
             callback.on_start(run)
+        network.history = history
         for epoch in range(epochs):
             start = time.perf_counter()
             row = {"epoch": optimizer.epochs + 1, "loss": np.nan, "lr": optimizer.current_lr}
@@ -275,8 +290,9 @@ def fit(
                 break
     finally:
         line.close()
-        for callback in started:
-            callback.on_end(run)
+        with ExitStack() as stack:  # calls all of them, even if one raises
+            for callback in reversed(started):
+                stack.callback(callback.on_end, run)
     return history
 
 
@@ -310,11 +326,17 @@ def evaluate(
     {'loss': 5.0, 'mae': 2.0}
     """
     check_loss(loss)
-    scores = [get_metric(metric) for metric in metrics]
+    _, scores = as_scores(metrics, "evaluate")
     data = as_data(network, x, y, loss, sample_weight)
-    check_values(network, network._program_for(data.x), data, loss)
+    check_values(network, data, loss)
     found = evaluation(network, data, scores)
     return found if scores else found["loss"]
+
+
+def as_scores(metrics: Any, owner: str) -> tuple[list[Any], list[tuple[str, Any]]]:
+    """The metrics, and the name and function of each."""
+    metrics = listed(metrics, owner, "metrics", "['accuracy']")
+    return metrics, [get_metric(metric) for metric in metrics]
 
 
 def evaluation(network: Network, data: Data, scores: Sequence[tuple[str, Any]]) -> dict[str, float]:
@@ -428,26 +450,36 @@ def split(data: Data, fraction: float) -> tuple[Data, Data]:
     return data.rows(slice(0, n - n_validation)), data.rows(slice(n - n_validation, n))
 
 
-def by_class(class_weight: Any, y: Any, sample_weight: ArrayLike | None) -> ArrayLike | None:
+def by_class(class_weight: Any, y: Any, sample_weight: ArrayLike | None, loss: Loss) -> ArrayLike | None:
     """The samples' weights times those of their classes."""
     if class_weight is None:
         return sample_weight
-    classes = np.asarray(y)
+    if isinstance(loss, MultiLoss):
+        raise ValueError(
+            "fit: class_weight is for one output; give a loss of the MultiLoss weights of its own, such as "
+            "CrossEntropyLoss(weight=[1.0, 2.0])"
+        )
+    classes = as_real(y, "fit", "y")
     classes = classes[:, 0] if classes.shape[1:] == (1,) else classes
     if classes.ndim != 1 or (classes.dtype.kind == "f" and (classes != np.round(classes)).any()):
         raise ValueError(f"fit: class_weight needs classes as targets, (n,) integers; y has shape {np.shape(y)}")
-    names, place, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    counted = classes != getattr(loss, "ignore_index", None)
+    names, place, counts = np.unique(classes[counted], return_inverse=True, return_counts=True)
     if isinstance(class_weight, str):
         if class_weight != "balanced":
             raise ValueError(f"fit: class_weight must be 'balanced' or weights by class, got {class_weight!r}")
-        weights = len(classes) / (len(names) * counts)
+        weights = counts.sum() / (len(names) * counts)
     else:
-        known = class_weight if isinstance(class_weight, dict) else dict(enumerate(class_weight))
+        known = class_weight
+        if not isinstance(known, Mapping):
+            known = dict(enumerate(listed(known, "fit", "class_weight", "[1.0, 2.0]")))
         missing = [name for name in names.tolist() if name not in known]
         if missing:
             raise ValueError(f"fit: class_weight has no weight for class {missing[0]:g}")
-        weights = np.array([known[name] for name in names.tolist()], np.float64)
-    return weights[place] if sample_weight is None else weights[place] * np.asarray(sample_weight)
+        weights = as_numbers([known[name] for name in names.tolist()], "fit", "class_weight")
+    result = np.ones(len(classes))
+    result[counted] = weights[place]
+    return result if sample_weight is None else result * as_weights(sample_weight, len(result), result.dtype, loss)
 
 
 def as_data(network: Network, x: Any, y: Any, loss: Loss, sample_weight: ArrayLike | None = None) -> Data:
@@ -459,11 +491,16 @@ def as_data(network: Network, x: Any, y: Any, loss: Loss, sample_weight: ArrayLi
         raise ValueError(f"{network}: {wrong}")
     if n == 0:
         raise ValueError(f"{network}: x has shape {x.shape}; give at least one sample")
+    several = isinstance(loss, MultiLoss) or len(network._output_widths()) > 1
+    if several and isinstance(y, tuple | list):
+        y = tuple(as_real(part, network, f"y[{i}]") for i, part in enumerate(y))
+    joined = y
     if not isinstance(loss, MultiLoss):
-        y = as_real(network._join_targets(y), network, "y")
-        if y.shape[:1] != x.shape[:1]:
-            raise ValueError(f"{network}: x has shape {x.shape}, y {y.shape}; give one target for each sample")
-    target, labels, table_of_losses = loss.as_targets(y, widths(network, program, loss), n, x.dtype)
+        joined = as_real(network._join_targets(y), network, "y")
+        if joined.shape[:1] != x.shape[:1]:
+            raise ValueError(f"{network}: x has shape {x.shape}, y {joined.shape}; give one target for each sample")
+        y = y if several else joined
+    target, labels, table_of_losses = loss.as_targets(joined, widths(network, program, loss), n, x.dtype)
     return Data(x, target, labels, table_of_losses, as_weights(sample_weight, n, x.dtype, loss), y)
 
 
@@ -472,8 +509,9 @@ def widths(network: Network, program: Program, loss: Loss) -> list[int]:
     return network._output_widths() if isinstance(loss, MultiLoss) else [program.outputs]
 
 
-def check_values(network: Network, program: Program, data: Data, loss: Loss) -> None:
-    loss.check_targets((data.target, data.labels, data.losses), widths(network, program, loss))
+def check_values(network: Network, data: Data, loss: Loss) -> None:
+    """Raise if the targets have values that the loss can't have."""
+    loss.check_targets((data.target, data.labels, data.losses), widths(network, network._program_for(data.x), loss))
 
 
 def check_loss_and_optimizer(loss: Loss, optimizer: Optimizer) -> None:
@@ -483,9 +521,10 @@ def check_loss_and_optimizer(loss: Loss, optimizer: Optimizer) -> None:
     optimizer.check_loss(loss)
 
 
-def check_loss(loss: Loss) -> None:
+def check_loss(loss: Any) -> None:
     if not isinstance(loss, Loss):
-        raise TypeError(f"loss must be an object such as MSELoss(), got {loss!r}")
+        several = "MultiLoss([...]), for several outputs" if isinstance(loss, tuple | list) else "MSELoss()"
+        raise TypeError(f"loss must be an object such as {several}, got {loss!r}")
     loss.check_scalar()
 
 

@@ -199,7 +199,7 @@ def test_bad_input(name):
         (lambda: fc.Softplus(beta=0), ValueError, "Softplus: beta must be finite and positive, got 0"),
         (lambda: fc.Softplus(threshold=None), TypeError, "Softplus: threshold must be a number, got None"),
         (lambda: fc.Hardtanh(1, 1), ValueError, "Hardtanh: min_val must be less than max_val, got 1 and 1"),
-        (lambda: fc.GELU("erf"), ValueError, "GELU: approximate must be 'none' or 'tanh', got 'erf'"),
+        (lambda: fc.GELU("erf"), ValueError, "GELU: approximate must be one of 'none', 'tanh', got 'erf'"),
         (lambda: fc.Elementwise(np.sin, cosine), TypeError, "Elementwise: function must be decorated with numba.njit"),
         (lambda: fc.Elementwise(cosine, abs), TypeError, "Elementwise: derivative must be decorated with numba.njit"),
         (lambda: fc.Elementwise(cosine, sign), TypeError, "derivative must return a float .* sign returns int64"),

@@ -103,3 +103,44 @@ def test_early_stopping_waits_for_a_column_that_there_is():
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         fc.EarlyStopping(**options)
+
+
+def test_early_stopping_after_a_first_value_that_is_nan():
+    stopping = fc.EarlyStopping("error", patience=2, mode="min")
+    assert np.isnan(stopping.best)
+    metric = values_of([np.nan, 3, np.nan, 2, 4, 5])
+    metric.__name__ = "error"
+    assert len(fit(metrics=[metric], callbacks=[stopping], epochs=9)) == 6
+    assert (stopping.best, stopping.best_epoch) == (2, 4)
+
+
+def test_early_stopping_when_all_values_are_nan():
+    stopping, metric = fc.EarlyStopping("error", patience=2), values_of([np.nan] * 9)
+    metric.__name__ = "error"
+    assert len(fit(metrics=[metric], callbacks=[stopping], epochs=9)) == 3
+
+
+def test_each_end_comes_even_if_one_fails():
+    class Fails(fc.Callback):
+        def on_end(self, run):
+            raise RuntimeError("mine")
+
+    log = Log()
+    with pytest.raises(RuntimeError, match="mine"):
+        fit(callbacks=[Fails(), log], epochs=1)
+    assert log.calls[-1] == ("end", False, 1)
+
+
+def test_a_callback_that_does_not_fit_leaves_the_history():
+    net = fc.MLP([3, 4, 1], seed=0)
+    history = fit(net)
+    with pytest.raises(ValueError, match="EarlyStopping: monitor='val_loss' is none of loss"):
+        fit(net, callbacks=[fc.EarlyStopping()])
+    assert net.history is history
+
+
+def test_what_no_early_stopping_takes():
+    with pytest.raises(TypeError, match="EarlyStopping: monitor must be a column of the history, got None"):
+        fc.EarlyStopping(None)
+    with pytest.raises(TypeError, match=r"fit: callbacks must be a sequence such as \[EarlyStopping\(\)\]"):
+        fit(callbacks=fc.EarlyStopping("loss"))

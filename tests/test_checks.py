@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+import fastfc as fc
 from fastfc.checks import as_floats, as_real, finite_number, float_dtype, positive_int, positive_number
 
 
@@ -67,3 +68,101 @@ def test_finite_number():
             finite_number(value, "Normal", "mean")
     with pytest.raises(TypeError, match="Normal: mean must be a number, got '0'"):
         finite_number("0", "Normal", "mean")
+
+
+@pytest.mark.parametrize("dtype", [None, "foo", int])
+def test_what_is_no_float_dtype(dtype):
+    with pytest.raises(TypeError, match=r"Linear: dtype must be np\.float32 or np\.float64, got"):
+        float_dtype(dtype, "Linear")
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: fc.Linear(2, 3, "he"), TypeError, "Linear: bias must be True or False, got 'he'"),
+        (lambda: fc.Tied(fc.Linear(2, 3), 1), TypeError, "Tied: bias must be True or False"),
+        (lambda: fc.LayerNorm(3, 1e-5, 1e-5), TypeError, "LayerNorm: elementwise_affine must be True or False"),
+        (lambda: fc.RMSNorm(3, None, "no"), TypeError, "RMSNorm: elementwise_affine must be True or False"),
+        (lambda: fc.BatchNorm1d(3, 1e-5, 0.1, "no"), TypeError, "BatchNorm1d: affine must be True or False"),
+        (lambda: fc.SGD(momentum=0.9, nesterov="no"), TypeError, "SGD: nesterov must be True or False"),
+        (lambda: fc.SGD(groups={"a": {"frozen": "no"}}), TypeError, "SGD: frozen must be True or False"),
+        (lambda: fc.SGD(penalize_bias="no"), TypeError, "SGD: penalize_bias must be True or False"),
+        (lambda: fc.Adam(amsgrad="no"), TypeError, "Adam: amsgrad must be True or False"),
+        (lambda: fc.NAdam(decoupled_weight_decay=2), TypeError, "NAdam: decoupled_weight_decay must be True or False"),
+        (lambda: fc.RMSprop(centered="no"), TypeError, "RMSprop: centered must be True or False"),
+        (lambda: fc.OneCycleLR(1, 9, three_phase="no"), TypeError, "OneCycleLR: three_phase must be True or False"),
+        (lambda: setattr(fc.ReLU(), "frozen", "no"), TypeError, r"ReLU\(\): frozen must be True or False"),
+        (lambda: fc.AdamW(betas=0.9), TypeError, r"AdamW: betas must be a sequence such as \(0.9, 0.999\), got 0.9"),
+        (lambda: fc.Lion(betas=(0.9,)), ValueError, r"Lion: betas must be two numbers such as \(0.9, 0.999\)"),
+        (lambda: fc.ReduceLROnPlateau(patience=-1), ValueError, "patience must be at least 0, got -1"),
+        (lambda: fc.Sequential(fc.ReLU()), TypeError, "Sequential: layers must be a sequence such as"),
+        (lambda: fc.MultiLoss(fc.MSELoss()), TypeError, "MultiLoss: losses must be a sequence such as"),
+        (
+            lambda: fc.MultiLoss([fc.MSELoss()], 2),
+            TypeError,
+            r"MultiLoss: weights must be a sequence such as \[1.0, 0.5",
+        ),
+        (lambda: fc.Graph(fc.Input(2), 3), TypeError, "Graph: outputs must be a sequence such as"),
+        (lambda: fc.Linear(2, 3, seed="a"), TypeError, "Linear: seed must be an int of at least 0"),
+        (lambda: fc.Embedding(2, 3, seed=-1), ValueError, "Embedding: seed must be an int of at least 0"),
+        (lambda: fc.Dropout(seed=1.5), TypeError, "Dropout: seed must be an int of at least 0"),
+        (lambda: fc.MLP([2, 3], seed="a"), TypeError, "MLP: seed must be an int of at least 0"),
+        (lambda: setattr(fc.LevenbergMarquardt(), "factor", 0.5), ValueError, "factor must be more than 1, got 0.5"),
+        (lambda: setattr(fc.LBFGS(), "max_iter", 0), ValueError, "LBFGS: max_iter must be at least 1, got 0"),
+        (lambda: setattr(fc.MultiLoss([fc.MSELoss()]), "weights", [2]), AttributeError, "a loss can't be changed"),
+        (
+            lambda: setattr(fc.LayerNorm(2), "weight_grad", [1]),
+            ValueError,
+            r"LayerNorm\(2\): weight_grad has shape \(2",
+        ),
+        (lambda: setattr(fc.Embedding(2, 3), "weight_grad", [1]), ValueError, r"weight_grad has shape \(2, 3\)"),
+        (lambda: setattr(fc.Tied(fc.Linear(2, 3)), "bias", [1]), ValueError, r"bias has shape \(2,\)"),
+    ],
+)
+def test_what_constructors_and_options_refuse(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_options_that_are_assigned_reach_the_kernel():
+    x, tied, optimizer = np.ones((4, 1)), fc.Tied(fc.Linear(2, 3)), fc.LBFGS()
+    tied.bias = [1, 2]
+    np.testing.assert_array_equal(tied.params, [1, 2])
+    optimizer.max_iter = 1
+    first, second = (fc.MLP([1, 4, 1], activation="tanh", seed=0, dtype=np.float64) for _ in range(2))
+    first.train_step(x, 2 * x, fc.MSELoss(), optimizer)
+    second.train_step(x, 2 * x, fc.MSELoss(), fc.LBFGS(max_iter=1, max_eval=25))
+    np.testing.assert_array_equal(first.params, second.params)
+
+
+@pytest.mark.parametrize(
+    ("thing", "text"),
+    [
+        (fc.LayerNorm(3), "LayerNorm(3)"),
+        (fc.LayerNorm(3, eps=1e-3, bias=False), "LayerNorm(3, eps=0.001, bias=False)"),
+        (fc.LayerNorm(3, elementwise_affine=False, name="a"), "LayerNorm(3, elementwise_affine=False, name='a')"),
+        (fc.RMSNorm(3, 0.1, dtype=np.float64), "RMSNorm(3, eps=0.1, dtype=float64)"),
+        (fc.BatchNorm1d(3, momentum=0.5, affine=False), "BatchNorm1d(3, momentum=0.5, affine=False)"),
+        (fc.MultiLoss([fc.MSELoss()], [2]), "MultiLoss([MSELoss()], weights=[2.0])"),
+        (fc.SGD(0.1), "SGD(lr=0.1, momentum=0.0, weight_decay=0.0)"),
+        (fc.SGD(0.1, 0.9, dampening=0.5), "SGD(lr=0.1, momentum=0.9, weight_decay=0.0, dampening=0.5)"),
+        (fc.SGD(0.1, 0.9, nesterov=True), "SGD(lr=0.1, momentum=0.9, weight_decay=0.0, nesterov=True)"),
+        (
+            fc.Adam(amsgrad=True, clip_norm=1),
+            "Adam(lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0, amsgrad=True, clip_norm=1.0)",
+        ),
+        (
+            fc.NAdam(decoupled_weight_decay=True),
+            "NAdam(lr=0.002, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0, momentum_decay=0.004, "
+            "decoupled_weight_decay=True)",
+        ),
+        (
+            fc.RMSprop(centered=True),
+            "RMSprop(lr=0.01, alpha=0.99, eps=1e-08, weight_decay=0.0, momentum=0.0, centered=True)",
+        ),
+        (fc.Lion(), "Lion(lr=0.0001, betas=(0.9, 0.99), weight_decay=0.0)"),
+        (fc.EarlyStopping("loss", 3), "EarlyStopping('loss', patience=3)"),
+    ],
+)
+def test_texts(thing, text):
+    assert repr(thing) == text

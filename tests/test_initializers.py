@@ -191,7 +191,11 @@ BAD = [
     (lambda: fc.Uniform(0, np.inf), ValueError, "Uniform: high must be finite"),
     (lambda: fc.TruncatedNormal(std=-1), ValueError, "TruncatedNormal: std must be"),
     (lambda: fc.TruncatedNormal(low=2, high=-2), ValueError, "TruncatedNormal: low must be less than high"),
-    (lambda: fc.KaimingNormal(mode="fan"), ValueError, "KaimingNormal: mode must be 'fan_in' or 'fan_out', got 'fan'"),
+    (
+        lambda: fc.KaimingNormal(mode="fan"),
+        ValueError,
+        "KaimingNormal: mode must be one of 'fan_in', 'fan_out', got 'fan'",
+    ),
     (lambda: fc.KaimingUniform(nonlinearity="gelu"), ValueError, "KaimingUniform: no gain is known for 'gelu'.*'selu'"),
     (lambda: fc.KaimingUniform(a="1"), TypeError, "KaimingUniform: a must be a number"),
     (lambda: fc.XavierNormal(gain=-1), ValueError, "XavierNormal: gain must be finite and positive"),

@@ -40,3 +40,39 @@ def test_picture(tmp_path):
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         fc.MLP([1, 1]).find_lr(X, X, fc.MSELoss(), fc.SGD(), **options)
+
+
+def test_the_schedule_plays_no_part():
+    net = fc.MLP([1, 16, 1], seed=0)
+    plain, *others = (
+        net.find_lr(X, X**2, fc.MSELoss(), fc.SGD(schedule=schedule), seed=0)
+        for schedule in (None, fc.OneCycleLR(max_lr=0.1, total_steps=5), fc.StepLR(1, unit="epoch"))
+    )
+    for other in others:
+        assert_array_equal(other.losses, plain.losses)
+
+
+def test_lists_of_inputs_and_outputs():
+    a, b = fc.Input(1), fc.Input(1)
+    net = fc.Graph([a, b], [fc.Linear(1, 2, seed=0)(a + b), fc.Linear(1, 1, seed=1)(a * b)])
+    loss, labels = fc.MultiLoss([fc.CrossEntropyLoss(), fc.MSELoss()]), (X[:, 0] > 0).astype(int)
+    tuples = net.find_lr((X, -X), (labels, X), loss, fc.SGD(), seed=0)
+    lists = net.find_lr([X, -X], [labels, X], loss, fc.SGD(), seed=0)
+    assert_array_equal(lists.losses, tuples.losses)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"y": X[:5]}, ValueError, r"x has shape \(64, 1\), y \(5, 1\)"),
+        ({"x": X * np.nan}, FloatingPointError, "find_lr: the loss is nan before the first step"),
+        ({"loss": "mse"}, TypeError, "loss must be an object such as"),
+        ({"optimizer": "sgd"}, TypeError, "optimizer must be an object such as"),
+        ({"optimizer": fc.LBFGS()}, TypeError, "finds the size of its steps by itself"),
+        ({"seed": "a"}, TypeError, "find_lr: seed must be an int"),
+    ],
+)
+def test_bad_input(change, error, message):
+    net = fc.MLP([1, 2, 1], seed=0)
+    with pytest.raises(error, match=message):
+        net.find_lr(**({"x": X, "y": X, "loss": fc.MSELoss(), "optimizer": fc.SGD()} | change))

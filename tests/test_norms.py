@@ -169,12 +169,16 @@ BAD = [
     (lambda: fc.BatchNorm1d(3, momentum=np.nan), ValueError, "BatchNorm1d: momentum"),
     (lambda: fc.BatchNorm1d(3, momentum=None), TypeError, "BatchNorm1d: momentum must be a number"),
     (lambda: setattr(fc.LayerNorm(3), "weight", [1, 2]), ValueError, r"weight has shape \(3,\)"),
-    (lambda: setattr(fc.LayerNorm(3, bias=False), "bias", [1, 2]), AttributeError, r"LayerNorm\(3\) has no bias"),
+    (
+        lambda: setattr(fc.LayerNorm(3, bias=False), "bias", [1, 2]),
+        AttributeError,
+        r"LayerNorm\(3, bias=False\) has no bias",
+    ),
     (lambda: fc.LayerNorm(3).predict(np.ones((2, 4))), ValueError, r"x has shape \(2, 4\), expected \(n, 3\)"),
     (
         lambda: fc.Sequential([fc.Linear(2, 4), fc.RMSNorm(3, elementwise_affine=False)]).predict(np.ones((2, 2))),
         ValueError,
-        r"RMSNorm\(3\) takes 3 numbers per sample, got 4",
+        r"RMSNorm\(3, elementwise_affine=False\) takes 3 numbers per sample, got 4",
     ),
 ]
 

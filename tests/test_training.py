@@ -149,6 +149,7 @@ BAD = [
     ({"loss": fc.CrossEntropyLoss(), "y": LABELS * 1.0}, TypeError, "astype"),
     ({"loss": fc.MSELoss}, TypeError, r"loss must be an object such as MSELoss\(\)"),
     ({"loss": "mse"}, TypeError, "got 'mse'"),
+    ({"loss": [MSE, MSE]}, TypeError, r"loss must be an object such as MultiLoss\(.*\), for several outputs"),
     ({"optimizer": fc.SGD}, TypeError, r"optimizer must be an object such as SGD\(lr=0.1\)"),
     ({"optimizer": None}, TypeError, "got None"),
 ]
@@ -323,7 +324,18 @@ def test_weights_of_classes(class_weight):
         ({"accumulate": 0}, ValueError, "accumulate must be at least 1"),
         ({"validation_split": 1.0}, ValueError, "both parts need at least one"),
         ({"validation_split": -0.1}, ValueError, "validation_split"),
+        ({"validation_data": (X, LABELS), "validation_split": 0.5}, ValueError, "validation_split, not both"),
+        ({"validation_data": X}, ValueError, "got a ndarray"),
         ({"metrics": ["accurate"]}, ValueError, "unknown metric 'accurate'"),
+        ({"metrics": "accuracy"}, TypeError, r"fit: metrics must be a sequence such as \['accuracy'\]"),
+        ({"metrics": ["mae"]}, ValueError, r"mae: y_true has shape \(25,\), y_pred \(25, 2\)"),
+        ({"sample_weight": np.zeros(25)}, ValueError, "the weights of all samples for training are 0"),
+        ({"validation_data": (X, LABELS, np.zeros(25))}, ValueError, "the weights of all samples for validation are 0"),
+        ({"class_weight": 3}, TypeError, "class_weight must be a sequence such as"),
+        ({"class_weight": [1, -1]}, ValueError, "class_weight must be a vector of finite numbers, not negative"),
+        ({"class_weight": "balanced", "sample_weight": 2.0}, ValueError, r"sample_weight has shape \(\)"),
+        ({"class_weight": "balanced", "sample_weight": np.ones((25, 1))}, ValueError, r"has shape \(25, 1\)"),
+        ({"seed": "a"}, TypeError, "fit: seed must be an int of at least 0"),
     ],
 )
 def test_bad_options_of_fit_change_nothing(options, error, message):
@@ -468,3 +480,59 @@ def test_an_epoch_that_ends_with_parameters_that_are_no_numbers_is_reported():
     with pytest.raises(FloatingPointError, match="in update 1 of epoch 1 parameters became infinite or NaN"):
         net.fit(x, np.full((4, 1), 1e10), loss=fc.MSELoss(), optimizer=fc.SGD(1.0), batch_size=4)
     assert_array_equal(net.params, 0)
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_classes_that_the_loss_ignores_need_no_weight(balanced):
+    net, twin, some = net_for(2), net_for(2), np.arange(25) % 5 > 0
+    table, y = some.sum() / (2 * np.bincount(LABELS[some])), np.where(some, LABELS, -100)
+    loss = fc.CrossEntropyLoss(reduction="sum")
+    fit(net, y=y, loss=loss, class_weight="balanced" if balanced else list(table), epochs=1)
+    fit(twin, y=y, loss=loss, sample_weight=table[LABELS], epochs=1)
+    assert_allclose(net.params, twin.params, rtol=1e-12)
+
+
+def two_heads():
+    x = fc.Input(3)
+    h = fc.Tanh()(fc.Linear(3, 4, seed=0)(x))
+    return fc.Graph(x, [fc.Linear(4, 2, seed=1)(h), fc.Linear(4, 1, seed=2)(h)])
+
+
+def test_metrics_of_several_outputs_get_tuples():
+    seen = []
+
+    def first(y_true, y_pred):
+        seen.append((y_true, y_pred))
+        return float(np.mean(y_pred[0].argmax(axis=1) == y_true[0]))
+
+    for loss, y in ((fc.MultiLoss([CROSS_ENTROPY, MSE]), [LABELS, Y]), (MSE, [np.c_[Y, Y], Y])):
+        fit(two_heads(), y=y, loss=loss, metrics=[first] if y[0] is LABELS else [], epochs=1, validation_split=0.2)
+        evaluated = two_heads().evaluate(X, y, loss, metrics=[lambda t, p: float(len(t) + len(p))])
+        assert evaluated["<lambda>"] == 4
+    (labels, numbers), outputs = seen[0]
+    assert_array_equal(labels, LABELS[20:])
+    assert_array_equal(numbers, Y[20:])
+    assert [part.shape for part in outputs] == [(5, 2), (5, 1)]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"metrics": ["accuracy"]}, "accuracy: the network has 2 outputs; give a function of both tuples"),
+        ({"class_weight": "balanced"}, "class_weight is for one output"),
+    ],
+)
+def test_what_several_outputs_do_not_take(options, message):
+    net = two_heads()
+    before = net.params.copy()
+    with pytest.raises(ValueError, match=message):
+        fit(net, y=(LABELS, Y), loss=fc.MultiLoss([CROSS_ENTROPY, MSE]), **options)
+    assert_array_equal(net.params, before)
+
+
+def test_parameters_that_the_last_update_made_infinite():
+    net = fc.MLP([3, 4, 1], seed=0)
+    before = net.params.copy()
+    with pytest.raises(FloatingPointError, match="in update 3 of epoch 1 parameters became infinite"):
+        fit(net, optimizer=fc.SGD(1e-3, schedule=fc.MultiStepLR([2], gamma=1e42)), epochs=1, batch_size=10)
+    assert_array_equal(net.params, before)
