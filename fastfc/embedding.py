@@ -30,8 +30,8 @@ class Embedding(Layer):
         numbers exactly.
     in_features : int
         Columns of x, all of which take rows from the same table.
-    init : {"he", "xavier", "zeros"} or callable
-        First values of the table, by default standard normal; a callable gets (rng, shape, dtype).
+    init : str or callable
+        First values of the table, by default standard normal, see fastfc.initializers.
     seed : int, numpy.random.Generator or None
     dtype : np.float32 or np.float64
     name : str, optional

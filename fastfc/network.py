@@ -181,12 +181,12 @@ def MLP(
     ----------
     sizes : sequence of at least two ints
         Width of the input, of each hidden layer, and of the output.
-    activation : {"relu", "sigmoid", "tanh", "identity", "softmax"}
-        After each hidden layer.
-    output_activation : the same or None
+    activation : str
+        After each hidden layer: one of fastfc.activations.ACTIVATIONS.
+    output_activation : str or None
         After the last layer. None gives logits, which is what CrossEntropyLoss and BCEWithLogitsLoss take.
-    init : {"he", "xavier", "zeros"} or callable
-        First values of the weights; biases start at zero.
+    init : str or callable
+        First values of the weights, see fastfc.initializers; biases start at zero.
     seed : int, numpy.random.Generator or None
     dtype : np.float32 or np.float64
 
