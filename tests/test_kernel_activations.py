@@ -81,8 +81,9 @@ def test_tail_of_gelu_keeps_its_digits(dtype):
     kernels.activation_forward(z, y, "gelu")
     wide = z.astype(float)
     errors = errors_in_ulp(y[:-1], reference.ACTIVATIONS["gelu"](wide[:-1]).astype(np.longdouble))
-    # the reference rounds z / √2, which costs it up to z² units of float64
-    assert np.all(errors <= 8 + (2 * wide[:-1] ** 2 if dtype == np.float64 else 0))
+    # the reference rounds z / √2, which costs it up to z² units of float64; without fma the kernel rounds z²
+    rounded = dtype == np.float64 or not host_isa().fma
+    assert np.all(errors <= 8 + (2 * wide[:-1] ** 2 if rounded else 0))
 
 
 @dtypes
