@@ -327,6 +327,7 @@ def test_weights_of_classes(class_weight):
         ({"validation_data": (X, LABELS), "validation_split": 0.5}, ValueError, "validation_split, not both"),
         ({"validation_data": X}, ValueError, "got a ndarray"),
         ({"metrics": ["accurate"]}, ValueError, "unknown metric 'accurate'"),
+        ({"metrics": [lambda t, p: 1.0, lambda t, p: 2.0]}, ValueError, "there would be two columns '<lambda>'"),
         ({"metrics": "accuracy"}, TypeError, r"fit: metrics must be a sequence such as \['accuracy'\]"),
         ({"metrics": ["mae"]}, ValueError, r"mae: y_true has shape \(25,\), y_pred \(25, 2\)"),
         ({"sample_weight": np.zeros(25)}, ValueError, "the weights of all samples for training are 0"),
