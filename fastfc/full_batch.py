@@ -34,14 +34,15 @@ class FullBatch(Optimizer):
     """Base of the optimizers that evaluate the loss as often as they need; `fit` gives them all samples at once."""
 
     full_batch = True
-    _native: edge.Native  # compiled when there is such an optimizer
 
     def step(self, network: Layer) -> None:
         raise TypeError(f"{self} needs the loss and the data, not only gradients; call fit or train_step")
 
-    def prepare(self, network: Layer) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        self._native.ensure(edge.DTYPES[network.params.dtype])
-        return super().prepare(network)
+    @property
+    def _handle(self) -> tuple[Any, ...]:
+        assert self._native is not None
+        self._native.ensure(edge.DTYPES[self.state.dtype])  # we may come from a pickle, with a state
+        return super()._handle
 
 
 class LBFGS(FullBatch):

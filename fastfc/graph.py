@@ -238,9 +238,8 @@ class Graph(Network):
         recorder = Recorder()
         values = {node: recorder.value(node.width) for node in self.inputs}
         self._record_nodes(recorder, values, 0, True)
-        return recorder.program(
-            [values[node] for node in self.inputs], [values[node] for node in self.outputs], self.params.size
-        )
+        inputs, outputs = ([values[node] for node in nodes] for nodes in (self.inputs, self.outputs))
+        return recorder.program(inputs, outputs, self.params.size, self._n_trained)
 
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         self._check_layer()

@@ -67,7 +67,7 @@ class History:
     def to_dataframe(self) -> Any:
         """A pandas DataFrame with a row for each epoch; needs the extra `fastfc[pandas]`."""
         try:
-            import pandas  # type: ignore[import-untyped]
+            import pandas
         except ImportError as error:
             raise ImportError("History.to_dataframe needs pandas: pip install 'fastfc[pandas]'") from error
         return pandas.DataFrame(self.arrays()).set_index("epoch") if self.rows else pandas.DataFrame()

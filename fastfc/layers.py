@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -45,7 +46,8 @@ class Layer:
         At most this many threads for each product, 1 unless you assign another number; those that are too small
         to gain stay on one. Results are the same bits for any number.
     frozen : bool
-        Whether optimizers leave our parameters alone; False unless you assign True.
+        Whether optimizers leave our parameters alone; False unless you assign True. For nopython code call
+        `optimizer.prepare(network)` after a change.
     """
 
     name: str | None = None
@@ -96,7 +98,7 @@ class Layer:
         self._frozen = flag(value, self, "frozen")
         layer: Layer | None = self
         while layer is not None:  # whoever trains us has to look again
-            layer._step_ready = layer._trained_now = None
+            layer._programs = layer._ready = layer._step_ready = layer._trained_now = None
             layer = None if layer._owner is None else layer._owner()
 
     def __call__(self, node: Node) -> Node:
@@ -237,6 +239,11 @@ class Layer:
             self._trained_now = self._trained()
         return self._trained_now
 
+    @property
+    def _n_trained(self) -> int:
+        """How many numbers optimizers may change."""
+        return sum(math.prod(shape) for _, _, shape in self._trained_parameters())
+
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         """Record the steps from this value to the output, which is returned; our parameters begin at `first`.
 
@@ -261,7 +268,7 @@ class Layer:
     def _lower(self, width: int) -> Program:
         recorder = Recorder()
         x = recorder.value(width)
-        return recorder.program([x], [self._record(recorder, x, 0)], self.params.size)
+        return recorder.program([x], [self._record(recorder, x, 0)], self.params.size, self._n_trained)
 
     def _join(self, x: Any) -> NDArray[Any]:
         """The input as one array."""

@@ -56,7 +56,7 @@ class Loss:
         table = np.zeros((1, native.VECTOR + len(numbers)))
         row = table[0]
         row[native.CODE], row[native.REDUCTION] = self.code, reductions[reduction]
-        row[native.CLASSES], row[native.WEIGHT] = self.of_classes, 1
+        row[native.CLASSES], row[native.WEIGHT], row[native.SHARE] = self.of_classes, 1, 1
         row[native.A], row[native.B], row[native.C] = a, b, c
         row[native.HAS_VECTOR], row[native.VECTOR :] = vector is not None, numbers
         self._table = table
@@ -853,6 +853,9 @@ class MultiLoss(Loss):
         self.losses, self.reduction = losses, "mean"
         self._tables: dict[Any, NDArray[np.float64]] = {}
 
+    def __reduce__(self) -> Any:
+        return MultiLoss, (self.losses, self.weights)  # tables hold addresses, which are those of this process
+
     @property
     def _handle(self) -> tuple[NDArray[np.float64]]:
         if not self._tables:
@@ -895,6 +898,7 @@ class MultiLoss(Loss):
         key = tuple(widths), tuple(0 if t.dtype == np.int64 else t.shape[1] for t in given)
         if key not in self._tables:
             self._tables[key] = self._table_for(*key)
+        self._tables[key] = self._tables.pop(key)  # the latest is the last
         return (
             np.concatenate(numbers, axis=1) if numbers else NO_TARGETS[np.dtype(dtype)],
             np.stack(labels, axis=1).ravel() if labels else NO_LABELS,

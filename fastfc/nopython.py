@@ -26,6 +26,8 @@ from .kernels import edge, training
 from .kernels import program as native
 from .kernels.activations import as_rows
 from .kernels.cache import source_hash
+from .kernels.losses import other_pointwise
+from .kernels.optimizers import run_other_rule
 from .layers import Layer
 from .losses import Loss
 from .optimizers import Optimizer
@@ -204,6 +206,10 @@ def enough(numbers, space):
         raise ValueError("fastfc: no memory for batches of this size; call reserve(batch_size) before, in Python")
 
 
+# what any loss and optimizer may need: the types of both do not tell which they are
+load_any = edge.loaded(other_pointwise, run_other_rule)
+
+
 @overload_method(LayerType, "train_step")
 def train_step(net, x, y, loss, optimizer, sample_weight=None):
     if not isinstance(loss, LossType) or not isinstance(optimizer, OptimizerType):
@@ -219,6 +225,7 @@ def train_step(net, x, y, loss, optimizer, sample_weight=None):
     weigh = njit((lambda x, w: np.empty(0, x.dtype)) if unweighted else (lambda x, w: w))
 
     def run(net, x, y, loss, optimizer, sample_weight=None):
+        load_any(net.params)
         begin(net, x)
         target, labels = split(x, y)
         weights = weigh(x, sample_weight)

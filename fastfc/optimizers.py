@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .checks import as_generator, flag, listed, positive_int, positive_number
+from .kernels import edge, schedules
 from .kernels import optimizers as native
-from .kernels import schedules
 from .layers import Layer, Parameter
 from .schedules import ReduceLROnPlateau, Schedule, Seen
 
@@ -235,6 +235,8 @@ class Optimizer:
 
     def prepare(self, network: Layer) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """The state for this network's parameters, zeros at first, and their segments."""
+        if self._native is not None:
+            self._native.ensure(edge.DTYPES[network.params.dtype])
         trained = network._trained_parameters()
         if trained is self._trained:
             return self._state, self.segments
@@ -306,7 +308,7 @@ class Optimizer:
 
     @state.setter
     def state(self, state: NDArray[Any]) -> None:
-        self._state = state
+        self._state = np.ascontiguousarray(state)
         self._forget_segments()
 
     @property
@@ -406,6 +408,11 @@ class Optimizer:
     @property
     def _rule_rows(self) -> int:
         return native.ROWS[self.code]
+
+    @property
+    def _native(self) -> edge.Native | None:
+        """What the kernels need for this optimizer and not for every one."""
+        return native.NATIVES.get(self.code)
 
     @property
     def _handle(self) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .kernels import program as table
-from .kernels.activations import IDENTITY, ROWWISE, Activation, of_input
+from .kernels.activations import IDENTITY, OTHERS, ROWWISE, Activation, apply_other, derive_other, of_input
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Step:
     y: int
     code: int = IDENTITY
     weight: int = 0
-    bias: int = 0
+    bias: int = table.NOWHERE
     number: int = 0
     factor: float = 1.0
     transposed: bool = False
@@ -64,10 +64,13 @@ class Program(NamedTuple):
 
     def load(self, dtypes: Iterable[Any]) -> None:
         """Compile, or load, what this program needs that not every one does."""
-        for op in set(self.table[1 : 1 + self.table[0, table.STEPS], table.OP].tolist()) & table.NATIVES.keys():
-            for dtype in dtypes:
-                for function in table.NATIVES[op]:
-                    function.ensure(dtype)
+        steps = self.table[1 : 1 + self.table[0, table.STEPS]]
+        needed = [function for op in set(steps[:, table.OP].tolist()) for function in table.NATIVES.get(op, ())]
+        if OTHERS & set(steps[:, table.CODE].tolist()):
+            needed += [apply_other, derive_other]
+        for dtype in dtypes:
+            for function in needed:
+                function.ensure(dtype)
 
     def space(self, n: int) -> int:
         """Numbers of space that training in batches of n needs."""
@@ -121,7 +124,7 @@ class Recorder:
             first += self.widths[a]
         return y
 
-    def program(self, inputs: list[int], outputs: list[int], parameters: int) -> Program:
+    def program(self, inputs: list[int], outputs: list[int], parameters: int, to_train: int) -> Program:
         """The table. In x the inputs stand side by side, and so do the outputs in the output."""
         steps, widths = self.steps, self.widths
         for i, v in enumerate(outputs):
@@ -161,7 +164,8 @@ class Recorder:
 
         rows = np.zeros((1 + n_steps + len(widths), table.COLUMNS), np.int64)
         rows[0, [table.STEPS, table.INPUTS, table.OUTPUTS]] = n_steps, sum_of(widths, inputs), sum_of(widths, outputs)
-        rows[0, [table.PARAMETERS, table.PREDICT_SPACE, table.TRAIN_SPACE]] = parameters, predict_numbers, train_numbers
+        rows[0, [table.PARAMETERS, table.TRAINED]] = parameters, to_train
+        rows[0, [table.PREDICT_SPACE, table.TRAIN_SPACE]] = predict_numbers, train_numbers
         of_value = 1 + n_steps
         for row, step in zip(rows[1:of_value], steps, strict=True):
             row[[table.OP, table.CODE]] = step.op, step.code

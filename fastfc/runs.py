@@ -9,9 +9,10 @@ import numpy as np
 from fastfc import datasets, metrics
 from fastfc.initializers import Initializer, Normal
 from fastfc.losses import CrossEntropyLoss, MSELoss
-from fastfc.network import MLP
+from fastfc.network import MLP, Sequential
 from fastfc.optimizers import AdamW
 from fastfc.schedules import MultiStepLR
+from fastfc.standardize import Standardize
 
 FOLDS = 5
 
@@ -92,22 +93,17 @@ def parts(run):
     return [(x[fold != k], y[fold != k], x[fold == k], y[fold == k]) for fold in folds for k in range(FOLDS)]
 
 
-def standardize(x, x_test, axis):
-    """Both by the mean and spread of x: of each column, or of all numbers with axis None."""
-    mean, std = x.mean(axis=axis, dtype=np.float64), x.std(axis=axis, dtype=np.float64)
-    return [((a - mean) / std).astype(np.float32) for a in (x, x_test)]
-
-
 def train(run, x, y, epochs, seed, **options):
-    """The trained network and its history."""
-    net = MLP(run.sizes, init=run.init, seed=seed)
+    """The trained network and its history. It scales x: each column, or images as a whole."""
+    scaled = Standardize(x.shape[1]) if run.images else Standardize.of(x)
+    if run.images:
+        scaled.mean[:], scaled.scale[:] = x.mean(dtype=np.float64), x.std(dtype=np.float64)
+    net = Sequential([scaled, MLP(run.sizes, init=run.init, seed=seed)])
     loss = CrossEntropyLoss() if y.dtype == np.int64 else MSELoss()
-    tenth = MultiStepLR([epochs - epochs // 4], unit="epoch")
-    optimizer = AdamW(lr=run.lr, weight_decay=run.weight_decay, schedule=tenth)
-    history = net.fit(
-        x, y, loss=loss, optimizer=optimizer, epochs=epochs, batch_size=run.batch_size, seed=seed, **options
-    )
-    return net, history
+    schedule = MultiStepLR([epochs - epochs // 4], gamma=0.1, unit="epoch")
+    optimizer = AdamW(lr=run.lr, weight_decay=run.weight_decay, schedule=schedule)
+    options |= {"epochs": epochs, "batch_size": run.batch_size, "seed": seed}
+    return net, net.fit(x, y, loss=loss, optimizer=optimizer, **options)
 
 
 def linear_regression(x, y, x_test):
@@ -137,7 +133,6 @@ def real_run(name, epochs=None, seed=0, plot_file=None):
 
     seconds, outputs, linear, histories = 0.0, [], [], []
     for x, y, x_test, y_test in pieces:
-        x, x_test = standardize(x, x_test, None if run.images else 0)
         mean, std = (0, 1) if classes else (y.mean(), y.std())
         target, target_test = (a if classes else ((a - mean) / std)[:, None] for a in (y, y_test))
         options = {"validation_data": (x_test, target_test)} if plot_file else {}

@@ -48,6 +48,20 @@ class Data(NamedTuple):
         """The sum of the samples' weights."""
         return float(self.weights.sum(dtype=np.float64)) if self.weights.size else float(len(self.x))
 
+    def shared(self) -> Data:
+        """With what the means over classes divide by, as SHARE of the mass in the table of losses."""
+        if not self.labels.size or not self.mass:
+            return self
+        table, labels = self.losses.copy(), self.labels.reshape(len(self.x), -1)
+        weights = self.weights.astype(np.float64) if self.weights.size else np.ones(len(self.x))
+        for row in table:
+            if row[losses.CLASSES]:
+                classes = labels[:, int(row[losses.FIRST_TARGET])]
+                chosen = classes != row[losses.C]
+                factors = row[losses.VECTOR + classes[chosen]] if row[losses.HAS_VECTOR] else 1.0
+                row[losses.SHARE] = (weights[chosen] * factors).sum() / self.mass or 1.0
+        return self._replace(losses=table)
+
     def rows(self, rows: slice) -> Data:
         n = len(self.x)
         labels = self.labels.reshape(n, -1)[rows].ravel() if self.labels.size else self.labels
@@ -358,7 +372,7 @@ class Epoch:
     def __init__(
         self, network: Network, data: Data, loss: Loss, optimizer: Optimizer, batch_size: int, accumulate: int
     ) -> None:
-        self.network, self.data, self.optimizer = network, data, optimizer
+        self.network, self.data, self.optimizer = network, data.shared(), optimizer
         self.program = network._program_for(data.x)
         self.batch_size = len(data.x) if optimizer.full_batch else min(batch_size, len(data.x))
         self.accumulate = accumulate
@@ -376,6 +390,7 @@ class Epoch:
     def _look_again(self) -> None:
         """A callback may have frozen a layer or given the optimizer another schedule."""
         network, optimizer = self.network, self.optimizer
+        self.program = network._program_for(self.data.x)
         self.given = arguments(network, self.program, self.data, optimizer, self.batch_size)
         self.changing: list[Any] = [network.params, optimizer.state, optimizer.count, network._tape]
 
@@ -392,9 +407,9 @@ class Epoch:
             seconds = (time.perf_counter() - start) * update / (last - done)
             self.updates = max(1, int(CALL_SECONDS / seconds))
             done = last
-            if done == n and not np.isfinite(self.network.params).all():  # by the last update, which no loss has seen
-                raise self.diverged(order)
-            yield done, total / (self.data.mass * done / n)
+            yield done, total / (self.data.mass * done / n or 1.0)
+        if not np.isfinite(self.network.params).all() and np.isfinite(self.saved[0]).all():
+            raise self.diverged(order)  # in the last update, which no loss has shown
 
     def call(self, order: NDArray[np.int64], first: int, last: int) -> float:
         rest = order, first, last, self.batch_size, self.accumulate, self.optimizer.code
@@ -417,12 +432,12 @@ class Epoch:
             value = self.call(order, first, min(first + update, len(self.data.x)))
             if not (math.isfinite(value) and np.isfinite(self.network.params).all()):
                 break
+        seen = f"the loss became {value}" if not math.isfinite(value) else "parameters became infinite or NaN"
         self.restore()
-        became = "parameters became infinite" if math.isfinite(value) else f"the loss became {value}"
         epoch, (largest, name) = self.optimizer.epochs + 1, max(layers, default=(0.0, "none"))
         return FloatingPointError(
-            f"fit: in update {first // update + 1} of epoch {epoch} {became}; the largest parameter was "
-            f"{largest:.2g}, in {name}. The network is that of the end of epoch {epoch - 1}. Use a smaller lr, "
+            f"fit: in update {first // update + 1} of epoch {epoch} {seen}; the largest parameter was {largest:.2g}, "
+            f"in {name}. The network is that of the end of epoch {epoch - 1}. Use a smaller lr, "
             "clip_norm=1.0 in the optimizer, or features of mean 0 and spread 1"
         )
 

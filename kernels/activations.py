@@ -35,14 +35,29 @@ from numba import njit, types
 from numba.core import errors
 from numba.extending import overload
 
-from fastfc.kernels.edge import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, named_after, native, overlaps, same
+from fastfc.kernels.edge import (
+    BAD_SHAPE,
+    NO_MEMORY,
+    OK,
+    OVERLAP,
+    check,
+    kernel,
+    loaded,
+    named_after,
+    native,
+    overlaps,
+    same,
+)
 from fastfc.kernels.functions import (
     erf_vector,
-    exp_of_minus,
+    exp_below,
+    exp_of_minus_rounded,
     exp_vector,
+    expm1_below,
     expm1_vector,
-    log1p_finite,
+    log1p_to_one,
     log1p_vector,
+    log_normal,
     log_vector,
     maximum,
     minimum,
@@ -56,6 +71,7 @@ from fastfc.kernels.simd import (
     absolute,
     allocate,
     at,
+    by_dtype,
     call_at,
     fma,
     infinity,
@@ -106,6 +122,7 @@ from fastfc.kernels.simd import (
     LOG1P,
     ERF,
 ) = range(25)
+OTHERS = frozenset(range(CUSTOM + 1)) - {IDENTITY, RELU, SIGMOID, TANH, SOFTMAX, EXP, CUSTOM}  # see apply_other
 DERIVATIVE = 1000  # added to a code: not the activation but the product with its derivative
 # derivatives in terms of the input
 OF_INPUT = {ELU, SELU, SOFTPLUS, SOFTSIGN, HARDSIGMOID, HARDSWISH, SILU, GELU, GELU_TANH, MISH, CUSTOM}
@@ -144,6 +161,7 @@ ACTIVATIONS = {
 # G. Klambauer, T. Unterthiner, A. Mayr, S. Hochreiter, "Self-normalizing neural networks", NeurIPS 2017
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 SELU_BELOW = SELU_ALPHA * SELU_SCALE
+SELU_BELOW_REST = by_dtype(float32=2.329668e-08, float64=0.0)  # what float32 leaves of it
 # D. Hendrycks, K. Gimpel, "Gaussian error linear units (GELUs)", 2016: v = TWICE_ROOT (z + CUBIC z³)
 TWICE_ROOT, CUBIC = 1.5957691216057308, 0.044715
 DENSITY = 0.3989422804014327  # of the normal distribution at 0
@@ -231,13 +249,13 @@ def sigmoid_derivative_row(y, g):
 @rowwise
 @njit
 def log_sigmoid_row(z):
-    return minimum(z, 0.0) - log1p_finite(exp_of_minus(z))
+    return minimum(z, 0.0) - log1p_to_one(exp_of_minus_rounded(z))
 
 
 @rowwise_pair
 @njit
 def log_sigmoid_derivative_row(y, g):
-    return g * (0.0 - expm1_vector(y))
+    return g * (0.0 - expm1_below(y))
 
 
 @rowwise_pair
@@ -273,7 +291,8 @@ def elu_derivative_row(z, g, a, b):
 @rowwise
 @njit
 def selu_row(z):
-    return where_less_equal(z, 0.0, expm1_vector(z) * SELU_BELOW, z * SELU_SCALE)
+    below = expm1_vector(z)
+    return where_less_equal(z, 0.0, fma(below, SELU_BELOW, below * SELU_BELOW_REST(z)), z * SELU_SCALE)
 
 
 @rowwise_pair
@@ -378,7 +397,7 @@ def gelu_tanh_derivative_row(z, g):
 @njit
 def mish_parts(z):
     """e^−|z|, and ω = tanh(log(1 + eᶻ)) as a quotient, both by e²ᶻ for z > 0."""
-    e = exp_of_minus(z)
+    e = exp_of_minus_rounded(z)
     above = where_less(z, 0.0, fma(e, e, e * 2.0), fma(e, 2.0, 1.0))
     return e, above, above + where_less(z, 0.0, 2.0, e * e * 2.0)
 
@@ -386,8 +405,12 @@ def mish_parts(z):
 @rowwise
 @njit
 def mish_row(z):
-    _, above, below = mish_parts(z)
-    return z * (above / below)
+    e, above, below = mish_parts(z)
+    inverse = 1.0 / below
+    quotient = above * inverse
+    # for z < 0, what rounding lost of both
+    lost = (fma(0.0 - quotient, below, above) + fma(e, e, e * 2.0 - above)) * inverse
+    return fma(z, quotient, minimum(z, 0.0) * lost)
 
 
 @rowwise_pair
@@ -434,12 +457,7 @@ def add(a, b):
     return a + b
 
 
-@njit
-def add_exp(total, x, top):
-    return total + exp_vector(x - top)
-
-
-largest_of, total_of, exp_total_of = fold(larger, -np.inf), fold(add, 0.0), fold(add_exp, -np.inf)
+largest_of, total_of = fold(larger, -np.inf), fold(add, 0.0)
 
 
 @njit
@@ -447,66 +465,65 @@ def sum_of(count, x):
     return sum_of_lanes(total_of(count, x, splat(x, 0.0)))
 
 
-@njit
-def dot(count, x, y):
-    size, lanes = itemsize(x), width(x)
-    whole, total = count - count % lanes, splat(x, 0.0)
-    for j in range(0, whole, lanes):
-        total = fma(load(at(x, j * size)), load(at(y, j * size)), total)
-    end, some = whole * size, count - whole
-    return sum_of_lanes(fma(load_first(at(x, end), some, 0.0), load_first(at(y, end), some, 0.0), total))
-
-
-@rowwise
-@njit
-def exp_less_row(x, top):
-    return exp_vector(x - top)
-
-
-@rowwise
-@njit
-def quotient_row(x, divisor):
-    return x / divisor
-
-
-@rowwise
-@njit
-def less_both_row(x, top, rest):
-    return x - top - rest
-
-
-@rowwise_pair
-@njit
-def times_less_row(y, g, dot):
-    return y * (g - dot)
-
-
 @rowwise_pair
 @njit
 def less_share_row(y, g, total):
-    return g - exp_vector(y) * total
+    return g - exp_below(y) * total
 
 
 @njit
-def softmax_row(count, x, out):
-    """out = e^(x − max x) / Σ; returns max x and Σ, as log Σ eˣ = max x + log Σ."""
-    top = largest_lane(largest_of(count, x, splat(x, -infinity(x))))
-    exp_less_row(count, x, out, top)
-    denominator = sum_of(count, out)
-    quotient_row(count, out, out, denominator)
+def largest(count, x):
+    return largest_lane(largest_of(count, x, splat(x, -infinity(x))))
+
+
+@njit
+def softmax_row(count, x, out, scale):
+    """out = scale e^(x − max x) / Σ; returns max x and Σ, as log Σ eˣ = max x + log Σ."""
+    size, lanes, top, total = itemsize(x), width(x), largest(count, x), splat(x, 0.0)
+    some = count % lanes
+    whole = count - some
+    for j in range(0, whole, lanes):
+        e = exp_below(load(at(x, j * size)) - top)
+        store(at(out, j * size), e)
+        total = total + e
+    # stays in a register: what a masked store wrote can't be loaded before it is in the cache
+    last = exp_below(load_first(at(x, whole * size), some, -np.inf) - top)
+    denominator = sum_of_lanes(total + last)
+    factor = scale / denominator
+    for j in range(0, whole, lanes):
+        here = at(out, j * size)
+        store(here, load(here) * factor)
+    store_first(at(out, whole * size), last * factor, some)
     return top, denominator
 
 
 @njit
 def softmax_derivative_row(count, y, g, out):
-    times_less_row(count, y, g, out, dot(count, y, g))
+    size, lanes, total = itemsize(y), width(y), splat(y, 0.0)
+    some = count % lanes
+    whole = count - some
+    end = whole * size
+    for j in range(0, whole, lanes):
+        total = fma(load(at(y, j * size)), load(at(g, j * size)), total)
+    last, last_g = load_first(at(y, end), some, 0.0), load_first(at(g, end), some, 0.0)
+    mean = sum_of_lanes(fma(last, last_g, total))
+    for j in range(0, whole, lanes):
+        store(at(out, j * size), load(at(y, j * size)) * (load(at(g, j * size)) - mean))
+    store_first(at(out, end), last * (last_g - mean), some)
 
 
 @njit
 def log_softmax_row(count, x, out):
-    top = largest_lane(largest_of(count, x, splat(x, -infinity(x))))
-    total = sum_of_lanes(exp_total_of(count, x, splat(x, 0.0), top))
-    less_both_row(count, x, out, top, lane(log_vector(splat(x, total)), 0))
+    size, lanes, top, total = itemsize(x), width(x), largest(count, x), splat(x, 0.0)
+    some = count % lanes
+    whole = count - some
+    for j in range(0, whole, lanes):
+        total = total + exp_below(load(at(x, j * size)) - top)
+    last = load_first(at(x, whole * size), some, -np.inf) - top
+    rest = lane(log_normal(splat(x, sum_of_lanes(total + exp_below(last)))), 0)
+    for j in range(0, whole, lanes):
+        store(at(out, j * size), load(at(x, j * size)) - top - rest)
+    store_first(at(out, whole * size), last - rest, some)
 
 
 @njit
@@ -514,20 +531,16 @@ def log_softmax_derivative_row(count, y, g, out):
     less_share_row(count, y, g, out, sum_of(count, g))
 
 
-@native(lambda dtype: types.int64(types.CPointer(dtype), types.CPointer(dtype), types.int64, activation_type))
-def apply(x, out, count, activation):
-    """out[j] = f(x[j]) for j < count, neighbours in memory; out may be x."""
+@native(
+    lambda dtype: types.int64(types.CPointer(dtype), types.CPointer(dtype), types.int64, activation_type), optional=True
+)
+def apply_other(x, out, count, activation):
+    """`apply` for the functions that most networks do not need."""
     code, a, b = activation
-    if code == RELU:
-        relu_row(count, x, out)
-    elif code == LEAKY_RELU:
+    if code == LEAKY_RELU:
         leaky_relu_row(count, x, out, a)
-    elif code == SIGMOID:
-        sigmoid_row(count, x, out)
     elif code == LOG_SIGMOID:
         log_sigmoid_row(count, x, out)
-    elif code == TANH:
-        tanh_row(count, x, out)
     elif code == HARDTANH:
         hardtanh_row(count, x, out, a, b)
     elif code == ELU:
@@ -550,41 +563,50 @@ def apply(x, out, count, activation):
         gelu_tanh_row(count, x, out)
     elif code == MISH:
         mish_row(count, x, out)
-    elif code == SOFTMAX:
-        softmax_row(count, x, out)
     elif code == LOG_SOFTMAX:
         log_softmax_row(count, x, out)
-    elif code == EXP:
-        exp_row(count, x, out)
     elif code == EXPM1:
         expm1_row(count, x, out)
     elif code == LOG:
         log_row(count, x, out)
     elif code == LOG1P:
         log1p_row(count, x, out)
-    elif code == ERF:
-        erf_row(count, x, out)
-    elif code == CUSTOM:
-        return call_at(a, x, x, out, count)
     else:
-        identity_row(count, x, out)
+        erf_row(count, x, out)
     return OK
 
 
-@native(lambda dtype: types.int64(*[types.CPointer(dtype)] * 3, types.int64, activation_type))
-def apply_derivative(kept, g, out, count, activation):
-    """out[j] = g[j] f′, f′ in terms of what is kept, for j < count, neighbours in memory; out may be g."""
-    code, a, b = activation
-    if code == RELU:
-        relu_derivative_row(count, kept, g, out)
-    elif code == LEAKY_RELU:
-        leaky_relu_derivative_row(count, kept, g, out, a)
+@native(lambda dtype: types.int64(types.CPointer(dtype), types.CPointer(dtype), types.int64, activation_type))
+def apply(x, out, count, activation):
+    """out[j] = f(x[j]) for j < count, neighbours in memory; out may be x."""
+    code, a, _ = activation
+    if code == IDENTITY:
+        identity_row(count, x, out)
+    elif code == RELU:
+        relu_row(count, x, out)
     elif code == SIGMOID:
-        sigmoid_derivative_row(count, kept, g, out)
+        sigmoid_row(count, x, out)
+    elif code == TANH:
+        tanh_row(count, x, out)
+    elif code == SOFTMAX:
+        softmax_row(count, x, out, 1.0)
+    elif code == EXP:
+        exp_row(count, x, out)
+    elif code == CUSTOM:
+        return call_at(a, x, x, out, count)
+    else:
+        return apply_other(x, out, count, activation)
+    return OK
+
+
+@native(lambda dtype: types.int64(*[types.CPointer(dtype)] * 3, types.int64, activation_type), optional=True)
+def derive_other(kept, g, out, count, activation):
+    """`apply_derivative` for those."""
+    code, a, b = activation
+    if code == LEAKY_RELU:
+        leaky_relu_derivative_row(count, kept, g, out, a)
     elif code == LOG_SIGMOID:
         log_sigmoid_derivative_row(count, kept, g, out)
-    elif code == TANH:
-        tanh_derivative_row(count, kept, g, out)
     elif code == HARDTANH:
         hardtanh_derivative_row(count, kept, g, out, a, b)
     elif code == ELU:
@@ -607,14 +629,29 @@ def apply_derivative(kept, g, out, count, activation):
         gelu_tanh_derivative_row(count, kept, g, out)
     elif code == MISH:
         mish_derivative_row(count, kept, g, out)
+    else:
+        log_softmax_derivative_row(count, kept, g, out)
+    return OK
+
+
+@native(lambda dtype: types.int64(*[types.CPointer(dtype)] * 3, types.int64, activation_type))
+def apply_derivative(kept, g, out, count, activation):
+    """out[j] = g[j] f′, f′ in terms of what is kept, for j < count, neighbours in memory; out may be g."""
+    code, _, b = activation
+    if code == IDENTITY:
+        identity_row(count, g, out)
+    elif code == RELU:
+        relu_derivative_row(count, kept, g, out)
+    elif code == SIGMOID:
+        sigmoid_derivative_row(count, kept, g, out)
+    elif code == TANH:
+        tanh_derivative_row(count, kept, g, out)
     elif code == SOFTMAX:
         softmax_derivative_row(count, kept, g, out)
-    elif code == LOG_SOFTMAX:
-        log_softmax_derivative_row(count, kept, g, out)
     elif code == CUSTOM:
         return call_at(b, kept, g, out, count)
     else:
-        identity_row(count, g, out)
+        return derive_other(kept, g, out, count, activation)
     return OK
 
 
@@ -761,6 +798,19 @@ def activation_backward(output, grad_output, out, activation):
     _activation_backward.call(as_rows(output), as_rows(grad_output), as_rows(out), *named(activation))
 
 
+@njit
+def nothing_to_load(like):
+    pass
+
+
+load_others = loaded(apply_other, derive_other)
+
+
+def load_for(code):
+    """What code with this activation calls to have it loaded."""
+    return load_others if code in OTHERS else nothing_to_load
+
+
 @overload(as_rows)
 def nopython_as_rows(x):
     if x.ndim == 1:
@@ -771,14 +821,22 @@ def nopython_as_rows(x):
 @overload(activation_forward, prefer_literal=True)
 def nopython_forward(x, out, activation):
     code, a, b = literal(activation)
-    return lambda x, out, activation: check(_activation_forward(as_rows(x), as_rows(out), code, a, b))
+    load = load_for(code)
+
+    def run(x, out, activation):
+        load(out)
+        check(_activation_forward(as_rows(x), as_rows(out), code, a, b))
+
+    return run
 
 
 @overload(activation_backward, prefer_literal=True)
 def nopython_backward(output, grad_output, out, activation):
     code, a, b = literal(activation)
+    load = load_for(code)
 
     def run(output, grad_output, out, activation):
+        load(out)
         check(_activation_backward(as_rows(output), as_rows(grad_output), as_rows(out), code, a, b))
 
     return run
@@ -793,9 +851,15 @@ def function(name, formula, code):
     run.__name__ = run.__qualname__ = name
     run.__doc__ = f"out = {formula}, elementwise, at most 4 ulp from exact; arguments as for activation_forward."
 
+    load = load_for(code)
+
     @overload(run)
     def nopython(x, out):
-        return lambda x, out: check(_activation_forward(as_rows(x), as_rows(out), code, 0.0, 0.0))
+        def compiled(x, out):
+            load(out)
+            check(_activation_forward(as_rows(x), as_rows(out), code, 0.0, 0.0))
+
+        return compiled
 
     return run
 

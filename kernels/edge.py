@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit, types
 from numba.core import errors
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import lower_builtin, overload
+from numba.extending import intrinsic, lower_builtin, overload
 from numpy.ma import MaskedArray
 
 from fastfc.kernels.cache import KernelCache, compile_lock
@@ -19,10 +19,14 @@ from fastfc.kernels.entry import builtin
 from fastfc.kernels.simd import address, call_through_cell, define_symbol
 
 OK, BAD_SHAPE, OVERLAP, BAD_LABEL, BAD_PROBABILITY, NO_STATE, NO_MEMORY = range(7)
-BAD_PREDICTION, BAD_INDEX, ONE_SAMPLE = range(7, 10)
+BAD_PREDICTION, BAD_INDEX, ONE_SAMPLE, NO_RESIDUALS = range(7, 11)
 WRONG_PREDICTION = (
     "BCELoss takes probabilities in [0, 1] (put Sigmoid() last, or use BCEWithLogitsLoss), "
     "GaussianNLLLoss variances that are not negative (make them with Softplus())"
+)
+WRONG_RESIDUALS = (
+    "LevenbergMarquardt is for least squares of samples one by one: it takes MSELoss() and a network without "
+    "BatchNorm1d and Dropout"
 )
 DTYPES = {np.dtype("f4"): types.float32, np.dtype("f8"): types.float64}
 
@@ -94,6 +98,8 @@ def check(status):
         raise ValueError("fastfc: an Embedding was given what is no whole number, or not one of a row of its table")
     if status == ONE_SAMPLE:
         raise ValueError("fastfc: BatchNorm1d needs at least two samples to train, for their variance")
+    if status == NO_RESIDUALS:
+        raise ValueError("fastfc: " + WRONG_RESIDUALS)
 
 
 def named_after(made, *parts):
@@ -122,7 +128,7 @@ class Native:
         Whether it has a prange. As loading that starts threads, it is not loaded with the code that calls it but
         by load_parallel, before there are several parts to compute.
     optional : bool
-        Whether it is loaded only for the networks and optimizers that ask for it, by `ensure`.
+        Whether it is loaded only for what asks for it, by `ensure` or `loaded`, or by the first call from Python.
     """
 
     def __init__(self, function, signature, parallel=False, optional=False):
@@ -167,6 +173,10 @@ def load_parallel(dtype):
     """Compile or load everything that runs on several threads, see Native."""
     for function in parallel_natives:
         function.ensure(dtype)
+
+
+class NotLoaded(RuntimeError):
+    """An optional native is called that is not loaded; its name is the second argument."""
 
 
 class Load:
@@ -225,13 +235,33 @@ def declare(kernel):
     def lower(context, builder, sig, args):
         dtype = element_type(sig.args[0])
         if kernel.optional:
-            return call_through_cell(context, builder, kernel.cell_name(dtype), sig, args)
-        load = Load(kernel.name, dtype)
-        if context.fndesc.modname == "<dynamic>":  # the body of a prange has no constants that survive a cache
-            context.active_code_library._reload_init.add(load)
-        else:
-            context.get_env_manager(builder).add_const(load)
+            missing = NotLoaded, ("fastfc: something that this needs is not loaded", kernel.name)
+            return call_through_cell(context, builder, kernel.cell_name(dtype), sig, args, missing)
+        load_with_caller(context, builder, Load(kernel.name, dtype))
         return call_through_cell(context, builder, kernel.cell_name(dtype), sig, args)
+
+
+def load_with_caller(context, builder, load):
+    """Load a native whenever the code that is being compiled is loaded."""
+    if context.fndesc.modname == "<dynamic>":  # the body of a prange has no constants that survive a cache
+        context.active_code_library._reload_init.add(load)
+    else:
+        context.get_env_manager(builder).add_const(load)
+
+
+def loaded(*kernels):
+    """An intrinsic of a pointer or array: whenever the code that calls it is loaded, so are these optional natives."""
+
+    @intrinsic
+    def load(typingctx, like):
+        def codegen(context, builder, signature, args):
+            for kernel in kernels:
+                load_with_caller(context, builder, Load(kernel.name, like.dtype))
+            return context.get_dummy_value()
+
+        return types.void(like), codegen
+
+    return load
 
 
 class Argument:
@@ -333,12 +363,22 @@ class Kernel(Native):
             raise ValueError(f"{self.name}: {self.wrong_index(*arrays)}")
         if status == ONE_SAMPLE:
             raise ValueError(f"{self.name}: BatchNorm1d needs at least two samples to train, for their variance")
+        if status == NO_RESIDUALS:
+            raise ValueError(f"{self.name}: {WRONG_RESIDUALS}")
         return value
 
     def run(self, arrays, scalars):
         """Status and value of a native call."""
-        result = self.dispatcher(*arrays, *scalars)
+        try:
+            result = self.dispatcher(*arrays, *scalars)
+        except NotLoaded as error:
+            natives[error.args[1]].ensure(self.element(arrays))
+            return self.run(arrays, scalars)
         return result if isinstance(result, tuple) else (result, None)
+
+    def element(self, arrays):
+        """The Numba type of the floats."""
+        return next(DTYPES[x.dtype] for x, a in zip(arrays, self.arguments, strict=True) if not a.kind)
 
     def check_overlap(self, arrays):
         for i, (out, written) in enumerate(zip(arrays, self.arguments, strict=True)):

@@ -3,7 +3,7 @@
 from numba import njit, types
 from numba.extending import overload
 
-from fastfc.kernels.activations import NUMBERS, Activation, fused, literal
+from fastfc.kernels.activations import NUMBERS, Activation, fused, literal, load_for
 from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
 from fastfc.kernels.gemm import Matrix, forward_product, matrix
 from fastfc.kernels.simd import pointer
@@ -63,8 +63,10 @@ def dense_forward(x, weight, bias, out, activation="identity", n_threads=1):
 @overload(dense_forward, prefer_literal=True)
 def nopython_forward(x, weight, bias, out, activation="identity"):
     code, a, b = literal(activation, fused)
+    load = load_for(code)
 
     def run(x, weight, bias, out, activation="identity"):
+        load(out)
         check(_dense_forward(x, weight, bias, out, code, a, b, 1))
 
     return run

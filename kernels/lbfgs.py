@@ -12,7 +12,7 @@ from collections import namedtuple
 import numpy as np
 from numba import njit, types
 
-from fastfc.kernels.edge import OK, native
+from fastfc.kernels.edge import BAD_PREDICTION, OK, native
 from fastfc.kernels.gemm import dot
 from fastfc.kernels.gradient import objective_type, readonly, run_gradient
 from fastfc.kernels.losses import RESULTS
@@ -64,18 +64,22 @@ def clear_untrained(p, grads, segments):
 
 @njit
 def evaluate(params, grads, hyper, segments, objective):
-    """f and its gradient, with weight decay; the gradient of what is in no segment is 0."""
+    """Status, f and its gradient, with weight decay; the loss and its part of an epoch's, without.
+
+    The gradient of what is in no segment is 0.
+    """
     p, size = objective.program[0, PARAMETERS], itemsize(params)
     found, value, total = run_gradient(params, grads, objective, 0)
+    f = value
     clear_untrained(p, grads, segments)
     for i in range(segments.shape[0]):
         first, last = bounds(segments, i, p)
         decay = segments[i, DECAY] if segments[i, DECAY] >= 0.0 else hyper[WEIGHT_DECAY]
         if decay != 0.0:
             w, g = at(params, first * size), at(grads, first * size)
-            value += 0.5 * decay * dot(last - first, w, w)
+            f += 0.5 * decay * dot(last - first, w, w)
             combine(last - first, w, decay, g, g)
-    return found, value, total
+    return found, f, value, total
 
 
 @njit
@@ -94,8 +98,10 @@ def cubic_minimum(a, b, low, high):
 def probe(t, p, params, grads, state, row, hyper, segments, objective):
     """The point at step t, to where the parameters and gradients go."""
     combine(p, at(state, DIRECTION * row), t, at(state, START * row), params)
-    found, value, _ = evaluate(params, grads, hyper, segments, objective)
-    return found, Point(t, value, np.float64(dot(p, grads, at(state, DIRECTION * row))))
+    found, f, _, _ = evaluate(params, grads, hyper, segments, objective)
+    if found == BAD_PREDICTION:  # so long a step leaves where the loss is defined
+        return OK, Point(t, np.inf, 0.0)
+    return found, Point(t, f, np.float64(dot(p, grads, at(state, DIRECTION * row))))
 
 
 @njit
@@ -179,8 +185,10 @@ def direct(p, pairs, memory, grads, state, row):
 def lbfgs(params, grads, objective, hyper, segments, state, memory, row, count):
     """Up to MAX_ITER iterations; count has how many there were, and how many pairs. The loss before them."""
     p = objective.program[0, PARAMETERS]
-    found, value, total = evaluate(params, grads, hyper, segments, objective)
-    f, used = value, 1
+    found, f, value, total = evaluate(params, grads, hyper, segments, objective)
+    used = 1
+    if not np.isfinite(np.float64(dot(p, grads, grads))):
+        return found, np.nan, np.nan  # there is no step, and the loss alone would not show it
     for _ in range(np.int64(hyper[MAX_ITER])):
         if found != OK or not largest(p, grads) > hyper[TOLERANCE_GRAD] or used >= hyper[MAX_EVAL]:
             break
@@ -201,6 +209,9 @@ def lbfgs(params, grads, objective, hyper, segments, state, memory, row, count):
         found, now, some = search(
             t, Point(0.0, f, slope), p, params, grads, state, row, hyper, segments, objective, most
         )
+        if found != OK:
+            combine(p, start, 0.0, start, params)
+            break
         used += some
         count[0] += 1
         if now.t * (now.slope - slope) > NEGLIGIBLE:  # sᵀy

@@ -10,15 +10,29 @@ if that makes Σ r² less, and then λ falls by ten; else λ grows by ten and δ
 
 import numpy as np
 from numba import njit, types
+from numba.extending import register_jitable
 
 from fastfc.kernels.activations import NONE
 from fastfc.kernels.edge import NO_MEMORY, OK, native
 from fastfc.kernels.gemm import dot, element, product, transposed, zeros
 from fastfc.kernels.gradient import objective_type, readonly, run_gradient
 from fastfc.kernels.lbfgs import clear_untrained, combine
-from fastfc.kernels.losses import RESULTS
+from fastfc.kernels.losses import CODE, MSE, RESULTS
 from fastfc.kernels.optimizers import RULE
-from fastfc.kernels.program import OUTPUTS, PARAMETERS, TRAINING, dense, kept, row, run_backward, run_forward
+from fastfc.kernels.program import (
+    BATCH_NORM,
+    DROPOUT,
+    OP,
+    OUTPUTS,
+    PARAMETERS,
+    STEPS,
+    TRAINING,
+    dense,
+    kept,
+    row,
+    run_backward,
+    run_forward,
+)
 from fastfc.kernels.simd import at, itemsize, read, write
 
 # hyper, behind the numbers that all optimizers have
@@ -28,9 +42,19 @@ LEAST = 1e-20  # damping
 ROWS = 64
 
 
+@register_jitable
 def rows(p, o):
     """Rows of the state for p parameters and o outputs."""
     return 2 * p + 3 + ROWS * o + -(-ROWS * o // max(p, 1))
+
+
+@njit
+def are_residuals(program, losses):
+    """Whether the loss is a sum of squares, to which each sample contributes by itself alone."""
+    alone = losses.shape[0] == 1 and losses[0, CODE] == MSE
+    for s in range(1, 1 + program[0, STEPS]):
+        alone = alone and program[s, OP] != BATCH_NORM and program[s, OP] != DROPOUT
+    return alone
 
 
 @njit

@@ -40,10 +40,12 @@ from fastfc.kernels.edge import (
     OVERLAP,
     check,
     kernel,
+    loaded,
+    named_after,
     native,
     overlaps,
 )
-from fastfc.kernels.functions import exp_vector, log1p_finite, log1p_vector, log_vector
+from fastfc.kernels.functions import exp_vector, log1p_to_one, log1p_vector, log_vector
 from fastfc.kernels.gemm import Matrix, copy_matrix, element, matrix
 from fastfc.kernels.simd import (
     absolute,
@@ -54,12 +56,14 @@ from fastfc.kernels.simd import (
     fma,
     is_null,
     itemsize,
+    lane,
     load_first,
     pointer,
     read,
     release,
     splat,
     stack,
+    store,
     store_first,
     view,
     where_less,
@@ -69,8 +73,9 @@ from fastfc.kernels.simd import (
 )
 
 # columns of the table. CLASSES: its targets are classes, in labels, if there are any. VECTOR: from there on a number
-# for each column, if HAS_VECTOR. A width of 0 is all columns.
-CODE, FIRST, WIDTH, FIRST_TARGET, CLASSES, WEIGHT, REDUCTION, A, B, C, HAS_VECTOR, VECTOR = range(12)
+# for each column, if HAS_VECTOR. A width of 0 is all columns. SHARE: of the epoch's weights, those that a mean over
+# classes divides by.
+CODE, FIRST, WIDTH, FIRST_TARGET, CLASSES, WEIGHT, REDUCTION, A, B, C, HAS_VECTOR, SHARE, VECTOR = range(13)
 MEAN, SUM, NONE, BATCH_MEAN = range(4)
 MSE, L1, HUBER, BCE, BCE_WITH_LOGITS, POISSON, POISSON_LOG, GAUSSIAN, KL, KL_LOG, QUANTILE, CUSTOM = range(12)
 CROSS_ENTROPY, NLL, MULTI_MARGIN, CUSTOM_ARRAY = range(12, 16)
@@ -124,7 +129,7 @@ def bce_with_logits_rule(total, p, t, v, w):
     positive = v * t
     m = fma(v - 1.0, t, 1.0)
     slope = where_less(p, 0.0, positive, 1.0 - t)  # of the loss where |p| is large
-    value = fma(m, log1p_finite(e), absolute(p) * slope)
+    value = fma(m, log1p_to_one(e), absolute(p) * slope)
     return fma(value, w, total), where_less(p, 0.0, e, 1.0) / (e + 1.0) * m - positive
 
 
@@ -184,47 +189,88 @@ def address_of(a, b, like):
 
 
 @njit
-def pointwise(code, count, p, t, v, w, out, values, keep, scale, a, b):
+def usual_rule(code, total, p, t, v, w, a, b):
+    if code == MSE:
+        total, g = mse_rule(total, p, t, w)
+    else:
+        total, g = bce_with_logits_rule(total, p, t, v, w)
+    return total, g, v
+
+
+@njit
+def other_rule(code, total, p, t, v, w, a, b):
+    if code == L1:
+        total, g = l1_rule(total, p, t, w)
+    elif code == HUBER:
+        total, g = huber_rule(total, p, t, w, a, b)
+    elif code == BCE:
+        total, g = bce_rule(total, p, t, w)
+    elif code == POISSON:
+        total, g = poisson_rule(total, p, t, w, a, b)
+    elif code == POISSON_LOG:
+        total, g = poisson_log_rule(total, p, t, w, b)
+    elif code == GAUSSIAN:
+        total, g, v = gaussian_rule(total, p, t, v, w, a, b)
+    elif code == KL:
+        total, g = kl_rule(total, p, t, w)
+    elif code == KL_LOG:
+        total, g = kl_log_rule(total, p, t, w)
+    else:
+        total, g = quantile_rule(total, p, t, v, w)
+    return total, g, v
+
+
+def pointwise_by(rule):
     """Gradients and values of a block by a rule, all neighbours in memory; the sum of w L.
 
     With `keep` the values go to memory instead of into the sum. The gradient of a v that is predicted goes over v.
     """
+
+    def run(code, count, p, t, v, w, out, values, keep, scale, a, b):
+        size, lanes, total = itemsize(p), width(p), splat(p, 0.0)
+        for j in range(0, count, lanes):
+            some, here = count - j, j * size
+            # what fills the lanes beyond has a loss that is finite, and no weight
+            x, y = load_first(at(p, here), some, 1.0), load_first(at(t, here), some, 0.0)
+            u, weight = load_first(at(v, here), some, 1.0), load_first(at(w, here), some, 0.0)
+            total, g, of_u = rule(code, total, x, y, u, weight, a, b)
+            store_first(at(out, here), g * (weight * scale), some)
+            if code == GAUSSIAN:
+                store_first(at(v, here), of_u * (weight * scale), some)
+            if keep:
+                store_first(at(values, here), total, some)
+                total = splat(p, 0.0)
+        return np.float64(sum_lanes(total, p))
+
+    return named_after(run, rule)
+
+
+usual_pointwise, pointwise_of_others = njit(pointwise_by(usual_rule)), njit(pointwise_by(other_rule))
+
+
+@native(
+    lambda dtype: types.float64(
+        *[types.CPointer(dtype)] * 6,
+        *[types.int64] * 3,
+        *[types.float64] * 3,
+    ),
+    optional=True,
+)
+def other_pointwise(p, t, v, w, out, values, code, count, keep, scale, a, b):
+    """For the losses that most networks do not need."""
+    return pointwise_of_others(code, count, p, t, v, w, out, values, keep, scale, a, b)
+
+
+load_others = loaded(other_pointwise)
+
+
+@njit
+def pointwise(code, count, p, t, v, w, out, values, keep, scale, a, b):
     if code == CUSTOM:
         return call_address(address_of(a, b, p), (count, p, t, w, out, values, keep, scale))
-    size, lanes, total = itemsize(p), width(p), splat(p, 0.0)
-    for j in range(0, count, lanes):
-        some, here = count - j, j * size
-        # what fills the lanes beyond has a loss that is finite, and no weight
-        x, y = load_first(at(p, here), some, 1.0), load_first(at(t, here), some, 0.0)
-        u, weight = load_first(at(v, here), some, 1.0), load_first(at(w, here), some, 0.0)
-        if code == MSE:
-            total, g = mse_rule(total, x, y, weight)
-        elif code == L1:
-            total, g = l1_rule(total, x, y, weight)
-        elif code == HUBER:
-            total, g = huber_rule(total, x, y, weight, a, b)
-        elif code == BCE:
-            total, g = bce_rule(total, x, y, weight)
-        elif code == BCE_WITH_LOGITS:
-            total, g = bce_with_logits_rule(total, x, y, u, weight)
-        elif code == POISSON:
-            total, g = poisson_rule(total, x, y, weight, a, b)
-        elif code == POISSON_LOG:
-            total, g = poisson_log_rule(total, x, y, weight, b)
-        elif code == GAUSSIAN:
-            total, g, of_u = gaussian_rule(total, x, y, u, weight, a, b)
-            store_first(at(v, here), of_u * (weight * scale), some)
-        elif code == KL:
-            total, g = kl_rule(total, x, y, weight)
-        elif code == KL_LOG:
-            total, g = kl_log_rule(total, x, y, weight)
-        else:
-            total, g = quantile_rule(total, x, y, u, weight)
-        store_first(at(out, here), g * (weight * scale), some)
-        if keep:
-            store_first(at(values, here), total, some)
-            total = splat(p, 0.0)
-    return np.float64(sum_lanes(total, p))
+    if code in (MSE, BCE_WITH_LOGITS):
+        return usual_pointwise(code, count, p, t, v, w, out, values, keep, scale, a, b)
+    return other_pointwise(p, t, v, w, out, values, code, count, keep, scale, a, b)
 
 
 @njit
@@ -284,8 +330,10 @@ def are_within(x, rows, columns, high, nan):
 
 @njit
 def fill(count, target, value):
-    for j in range(0, count, width(target)):
-        store_first(at(target, j * itemsize(target)), splat(target, value), count - j)
+    size, some = itemsize(target), count % width(target)
+    for j in range(0, count - some, width(target)):
+        store(at(target, j * size), splat(target, value))
+    store_first(at(target, (count - some) * size), splat(target, value), some)
 
 
 @njit
@@ -335,7 +383,7 @@ def evaluate_pointwise(row, p, t, weights, values, o, n, k, scale):
 def soft_cross_entropy_row(count, z, q, out, scale):
     """Σ q (log Σ eᶻ − z), and out = (softmax(z) Σ q − q) scale."""
     size, lanes, value, mass = itemsize(z), width(z), 0.0, 0.0
-    top, denominator = softmax_row(count, z, out)
+    top, denominator = softmax_row(count, z, out, 1.0)
     log_sum = np.log(np.float64(denominator))
     for first in range(0, count, BLOCK):
         last, total, weight = min(count, first + BLOCK), splat(z, 0.0), splat(z, 0.0)
@@ -356,13 +404,10 @@ def soft_cross_entropy_row(count, z, q, out, scale):
 @njit
 def cross_entropy_row(count, z, label, out, scale):
     """log Σ eᶻ − z_y, and out = (softmax(z) − [class]) scale."""
-    size = itemsize(z)
-    top, denominator = softmax_row(count, z, out)
+    size, rounded = itemsize(z), lane(splat(z, scale), 0)
+    top, denominator = softmax_row(count, z, out, rounded)
     chosen = at(out, label * size)
-    write(chosen, read(chosen) - 1)
-    for j in range(0, count, width(z)):
-        here = at(out, j * size)
-        store_first(here, load_first(here, count - j, 0.0) * scale, count - j)
+    write(chosen, read(chosen) - rounded)
     return np.log(np.float64(denominator)) - (np.float64(read(at(z, label * size))) - top)
 
 
@@ -525,18 +570,24 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
 
     target (n, t) has the numeric targets of all outputs side by side, labels (n k,) the classes of k outputs sample
     by sample, weights the n samples' or none. A loss of reduction NONE puts its values into `values`. The value is the
-    sum of the losses times their WEIGHT. In the epoch's sum a mean counts as often as the samples' weights add up to.
+    sum of the losses times their WEIGHT. In the epoch's sum a mean counts as often as the samples' weights add up to,
+    or what a mean over classes divides by, for its SHARE of them in the epoch.
     """
     n, stride, none, failed = output.shape[0], np.int64(0), np.int64(0), (BAD_SHAPE, 0.0, 0.0)
     if output.shape != out.shape or (weights.size and weights.size != n):
         return failed
     if overlaps(output, out) or overlaps(target, out) or overlaps(weights, out):
         return OVERLAP, 0.0, 0.0
-    if labels.size:
+    if labels.size or losses.shape[0] > 1:  # the targets of a single loss may be probabilities instead
         for r in range(losses.shape[0]):
             stride += int(losses[r, CLASSES])
-        if labels.size != n * stride:
-            return failed
+    columns, numbers = np.int64(0), np.int64(0)
+    for r in range(losses.shape[0]):
+        columns += width_of(losses[r], output)
+        numbers += none if losses[r, CLASSES] and stride else target_width(losses[r], output)
+    wrong = n > 0 and numbers > 0 and target.shape[1] != numbers
+    if wrong or labels.size != n * stride or columns != output.shape[1]:
+        return failed
     for r in range(losses.shape[0]):
         found = inspect(losses[r], output, target, labels, stride, weights, values)
         if found != OK:
@@ -552,9 +603,12 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
         p, o = block(matrix(output), none, int(row[FIRST])), block(matrix(out), none, int(row[FIRST]))
         steps = stride if row[CLASSES] else none
         t = block(matrix(target), none, none if steps else int(row[FIRST_TARGET]))
-        divisor = 1.0
+        divisor, counted = 1.0, mass
         if reduction == BATCH_MEAN or (reduction == MEAN and code in (CROSS_ENTROPY, NLL, MULTI_MARGIN)):
-            divisor = chosen_mass(row, labels, steps, weights, n) if steps and code != MULTI_MARGIN else mass
+            divisor = mass
+            if steps and code != MULTI_MARGIN:
+                divisor = chosen_mass(row, labels, steps, weights, n)
+                counted = divisor / row[SHARE]
         elif reduction == MEAN and code != CUSTOM_ARRAY:
             divisor = mass * k
         # without any weight a mean is 0, that of no samples NaN
@@ -571,7 +625,7 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
             total = evaluate_pointwise(row, p, t, weights, values, o, n, k, scale)
         one = 0.0 if void else row[WEIGHT] * (total / divisor)
         value += one
-        epoch += one * mass if reduction in (MEAN, BATCH_MEAN) else one
+        epoch += one * counted if reduction in (MEAN, BATCH_MEAN) else one
     return OK, value, epoch
 
 
@@ -589,7 +643,7 @@ def loss(prediction, target, labels, weights, losses, values, out):
 def one_loss(code, a, b, c):
     """A table of one loss, for all columns, reduced to its mean."""
     losses = np.zeros((1, VECTOR))
-    losses[0, CODE], losses[0, WEIGHT], losses[0, REDUCTION] = code, 1.0, MEAN
+    losses[0, CODE], losses[0, WEIGHT], losses[0, REDUCTION], losses[0, SHARE] = code, 1.0, MEAN, 1.0
     losses[0, CLASSES] = code in (CROSS_ENTROPY, NLL, MULTI_MARGIN)
     losses[0, A], losses[0, B], losses[0, C] = a, b, c
     return losses
@@ -645,6 +699,7 @@ def of_numbers(name, prediction, target, out, code, a, b, c):
 @overload(of_numbers)
 def nopython_of_numbers(name, prediction, target, out, code, a, b, c):
     def run(name, prediction, target, out, code, a, b, c):
+        load_others(out)
         return checked(loss_of_numbers(as_rows(prediction), as_rows(target), as_rows(out), code, a, b, c))
 
     return run
@@ -669,6 +724,7 @@ def of_variances(name, prediction, target, out, a, b):
 @overload(of_variances)
 def nopython_of_variances(name, prediction, target, out, a, b):
     def run(name, prediction, target, out, a, b):
+        load_others(out)
         return checked(loss_of_variances(prediction, target, out, a, b))
 
     return run

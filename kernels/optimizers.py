@@ -193,21 +193,32 @@ def numbers_of(optimizer, hyper, count):
     return 1.0, (a, b, c, d, e, 0.0)
 
 
-@native(
-    lambda dtype: types.void(
+def rule_type(dtype):
+    return types.void(
         *[types.CPointer(dtype)] * 3,
         *[types.int64] * 4,
         types.UniTuple(types.float64, 3),
         types.UniTuple(types.float64, 6),
     )
-)
+
+
+@native(rule_type)
 def run_rule(g, p, s, row, optimizer, rows, n, how, numbers):
     """n neighbours by the rule of an optimizer that remembers so many rows; apart from `update` it compiles faster."""
     if rows == 0:
         sgd_pass(n, g, p, s, row, how, numbers)
     elif optimizer == SGD:
         momentum_pass(n, g, p, s, row, how, numbers)
-    elif optimizer == AMSGRAD:
+    elif optimizer in (ADAM, NADAM):
+        adam_pass(n, g, p, s, row, how, numbers)
+    else:
+        run_other_rule(g, p, s, row, optimizer, rows, n, how, numbers)
+
+
+@native(rule_type, optional=True)
+def run_other_rule(g, p, s, row, optimizer, rows, n, how, numbers):
+    """For the optimizers that most networks do not need."""
+    if optimizer == AMSGRAD:
         amsgrad_pass(n, g, p, s, row, how, numbers)
     elif optimizer == RMSPROP:
         rmsprop_pass(n, g, p, s, row, how, numbers)
@@ -215,10 +226,12 @@ def run_rule(g, p, s, row, optimizer, rows, n, how, numbers):
         rmsprop_centered_pass(n, g, p, s, row, how, numbers)
     elif optimizer == ADAGRAD:
         adagrad_pass(n, g, p, s, row, how, numbers)
-    elif optimizer == LION:
-        lion_pass(n, g, p, s, row, how, numbers)
     else:
-        adam_pass(n, g, p, s, row, how, numbers)
+        lion_pass(n, g, p, s, row, how, numbers)
+
+
+# what only these optimizers need, and have loaded
+NATIVES = {code: run_other_rule for code in (AMSGRAD, RMSPROP, RMSPROP_CENTERED, ADAGRAD, LION)}
 
 
 @njit

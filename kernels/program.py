@@ -77,8 +77,8 @@ from fastfc.kernels.threads import part
 from fastfc.kernels.weight_grad import _dense_weight_grad
 
 COLUMNS = 19
-# columns of the header
-STEPS, INPUTS, OUTPUTS, PARAMETERS, PREDICT_SPACE, TRAIN_SPACE = range(6)
+# columns of the header; TRAINED is how many of the parameters are to be
+STEPS, INPUTS, OUTPUTS, PARAMETERS, PREDICT_SPACE, TRAIN_SPACE, TRAINED = range(7)
 # columns of a step; WEIGHT and BIAS are places in the vector of parameters, NOWHERE for none; TRANSPOSED tells that the
 # weight lies there as its transpose; FACTOR and FACTOR_2 are the bits of a step's numbers; ADD_ tells to add to a
 # gradient. NUMBER is the first column of `place`, the seed of dropout, the rows of an embedding's table, the place of

@@ -946,9 +946,13 @@ def cell_value(builder, name):
     return builder.load(known[name] if name in known else cgutils.add_global_variable(builder.module, I64, name))
 
 
-def call_through_cell(context, builder, name, signature, args):
-    """Call the Numba function whose address stands in the cell `name`."""
-    return call_function(context, builder, cell_value(builder, name), signature, args)
+def call_through_cell(context, builder, name, signature, args, missing=None):
+    """Call the Numba function whose address stands in the cell `name`; if none does, raise `missing`."""
+    address = cell_value(builder, name)
+    if missing is not None:
+        with cgutils.if_unlikely(builder, builder.icmp_unsigned("==", address, ir.Constant(I64, 0))):
+            context.call_conv.return_user_exc(builder, *missing)
+    return call_function(context, builder, address, signature, args)
 
 
 def call_function(context, builder, address, signature, args):

@@ -8,14 +8,25 @@ Several batches may add up their gradients for one update, by the mean of them.
 import numpy as np
 from numba import njit, types
 
-from fastfc.kernels.edge import BAD_SHAPE, NO_STATE, OK, OVERLAP, keep_alive, kernel, overlaps
+from fastfc.kernels.edge import BAD_SHAPE, NO_RESIDUALS, NO_STATE, OK, OVERLAP, keep_alive, kernel, overlaps
 from fastfc.kernels.gemm import element, matrix
 from fastfc.kernels.gradient import Objective, run_gradient
 from fastfc.kernels.lbfgs import PAIRS, lbfgs
-from fastfc.kernels.levenberg_marquardt import levenberg_marquardt
+from fastfc.kernels.levenberg_marquardt import are_residuals, levenberg_marquardt, rows
 from fastfc.kernels.losses import CLASSES, RESULT
-from fastfc.kernels.optimizers import LBFGS, N_SEGMENT, update
-from fastfc.kernels.program import INPUTS, OUTPUTS, PARAMETERS, computed_index, dense, kept, reserve, row, settle
+from fastfc.kernels.optimizers import LBFGS, N_SEGMENT, are_segments, bounds, update
+from fastfc.kernels.program import (
+    INPUTS,
+    OUTPUTS,
+    PARAMETERS,
+    TRAINED,
+    computed_index,
+    dense,
+    kept,
+    reserve,
+    row,
+    settle,
+)
 from fastfc.kernels.simd import fetch, itemsize, load, load_first, pointer, store, store_first, width
 
 # Samples are gathered while those that come so many later are fetched: in a random order no processor foresees them.
@@ -48,8 +59,8 @@ def columns_of(target):
 
 
 @njit
-def training_fits(program, x, target, labels, weights, losses, params, grads, space, tape, n):
-    """Whether arrays are of the shapes that training in batches of n needs."""
+def training_fits(program, x, target, labels, weights, losses, segments, params, grads, space, tape, n):
+    """Whether arrays are of the shapes that training in batches of n needs, and segments know what is not trained."""
     samples, classes = x.shape[0], 0
     for i in range(losses.shape[0]):
         classes += losses[i, CLASSES] != 0.0
@@ -59,22 +70,30 @@ def training_fits(program, x, target, labels, weights, losses, params, grads, sp
         return BAD_SHAPE
     if columns_of(target) > program[0, OUTPUTS] or (weights.size and weights.size != samples):
         return BAD_SHAPE
-    if space.size < reserve(program, n) or tape.size != 2:
+    if space.size < reserve(program, n) or tape.size != 2 or segments.shape[1] != N_SEGMENT:
         return BAD_SHAPE
     if overlaps(params, x) or overlaps(params, grads) or overlaps(params, target) or overlaps(grads, x):
         return OVERLAP
-    return OK
+    changed = 0
+    for s in range(segments.shape[0]):
+        first, last = bounds(segments, s, params.size)
+        changed += last - first
+    return NO_STATE if changed > program[0, TRAINED] else OK
 
 
 @njit
 def minimise(objective, hyper, segments, params, grads, state, count, optimizer):
     """A step of an optimizer that evaluates the objective as often as it likes. As for run_gradient."""
     p, row = params.size, state.strides[0]
-    if state.shape[1] != p or segments.shape[0] == 0 or segments.shape[1] != N_SEGMENT or grads.size != p:
+    if state.shape[1] != p or segments.shape[0] == 0 or not are_segments(segments, p):
+        return NO_STATE, 0.0, 0.0
+    if state.shape[0] < (PAIRS + 2 if optimizer == LBFGS else rows(p, objective.program[0, OUTPUTS])):
         return NO_STATE, 0.0, 0.0
     w, g, s = pointer(params), pointer(grads), pointer(state)
     if optimizer == LBFGS:
         return lbfgs(w, g, objective, hyper, segments, s, (state.shape[0] - PAIRS) // 2, row, count)
+    if not are_residuals(objective.program, objective.losses):
+        return NO_RESIDUALS, 0.0, 0.0
     return levenberg_marquardt(w, g, objective, hyper, segments, s, count)
 
 
@@ -94,7 +113,7 @@ def step(
     Numeric targets are in target, classes in labels; count[0] is how many updates there were.
     """
     n, value = x.shape[0], 0.0
-    found = training_fits(program, x, target, labels, weights, losses, params, grads, space, tape, n)
+    found = training_fits(program, x, target, labels, weights, losses, segments, params, grads, space, tape, n)
     if found == OK:
         objective = Objective(
             program, matrix(x), matrix(target), columns_of(target), labels, weights, losses, pointer(space), n,
@@ -128,7 +147,7 @@ def steps(
     Without an order the samples are taken as they lie in x. So many batches as in accumulate make one update.
     """
     found, sum_of_losses = OK, 0.0
-    found = training_fits(program, x, target, labels, weights, losses, params, grads, space, tape, batch)
+    found = training_fits(program, x, target, labels, weights, losses, segments, params, grads, space, tape, batch)
     if found != OK:
         return found, sum_of_losses
     i, columns, classes = program[0, INPUTS], columns_of(target), labels.size // max(x.shape[0], 1)

@@ -152,3 +152,16 @@ def test_a_hundred_steps_of_torch():
         loss.backward()
         optimizer.step()
         assert abs(value - loss.item()) <= 1e-10 * loss.item()
+
+
+def test_gradients_beside_a_layer_that_comes_first_start_anew():
+    numbers, category = fc.Input(3), fc.Input(1)
+    parts = [fc.Linear(3, 2, seed=0)(numbers), fc.Embedding(5, 2, seed=0)(category)]
+    net = fc.Graph([numbers, category], fc.concatenate(parts))
+    x, g = (normal((4, 3), np.float32), np.arange(4)[:, None]), np.ones((4, 4))
+    net.forward(x)
+    net.backward(g)
+    first = net.grads.copy()
+    net.forward(x)
+    net.backward(g)
+    assert_array_equal(net.grads, first)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from numba import njit
 from numpy.testing import assert_allclose, assert_array_equal
+from processes import run
 
 import fastfc as fc
 from fastfc import reference
@@ -214,3 +215,93 @@ def test_against_pytorch():
 
 def test_both_are_compiled_only_when_they_are_used():
     assert lbfgs.lbfgs.optional and levenberg_marquardt.levenberg_marquardt.optional
+
+
+PICKLED = """
+import sys, numpy as np, fastfc as fc
+from numba import njit
+
+@njit
+def train(net, x, y, loss, optimizer):
+    return net.train_step(x, y, loss, optimizer)
+
+import pickle
+net, optimizer, x, y = pickle.loads(bytes.fromhex(sys.stdin.read()))
+net.reserve(len(x))
+print(train(net, x, y, fc.MSELoss(), optimizer).hex())
+"""
+
+
+@optimizers
+def test_pickles_go_on_in_nopython_code_of_another_process(make):
+    net, optimizer = net_for(), make()
+    net.train_step(X, Y, MSE, optimizer)
+    given = pickle.dumps((net, optimizer, X, Y)).hex()
+    code = PICKLED.replace("sys.stdin.read()", repr(given))
+    assert run(code)[0].split() == [net.train_step(X, Y, MSE, optimizer).hex()]
+
+
+@njit
+def step(net, x, y, loss, optimizer):
+    return net.train_step(x, y, loss, optimizer)
+
+
+def ready(make, sizes=(1, 4, 1)):
+    net, optimizer = fc.MLP(sizes, activation="tanh", seed=0, dtype=np.float64), make()
+    net.reserve(len(X))
+    optimizer.prepare(net)
+    return net, optimizer
+
+
+@optimizers
+def test_a_state_of_too_few_rows_is_refused(make):
+    net, optimizer = ready(make)
+    optimizer.state = optimizer.state[:3]
+    with pytest.raises(ValueError, match=r"call optimizer.prepare\(net\)"):
+        step(net, X, Y, MSE, optimizer)
+
+
+def test_a_state_for_fewer_outputs_is_refused():
+    net, _ = ready(fc.LevenbergMarquardt, (1, 5))
+    _, optimizer = ready(fc.LevenbergMarquardt, (9, 1))
+    with pytest.raises(ValueError, match=r"call optimizer.prepare\(net\)"):
+        step(net, X, np.repeat(Y, 5, axis=1), MSE, optimizer)
+
+
+def test_levenberg_marquardt_refuses_what_is_no_sum_of_squares_of_samples():
+    net, optimizer = ready(fc.LevenbergMarquardt, (1, 3))
+    before = net.params.copy()
+    for loss, y in ((fc.CrossEntropyLoss(), np.arange(50) % 3), (fc.L1Loss(), np.repeat(Y, 3, axis=1))):
+        with pytest.raises(ValueError, match=r"takes MSELoss\(\)"):
+            step(net, X, y, loss, optimizer)
+    assert_array_equal(net.params, before)
+    for layer in (fc.BatchNorm1d(4, dtype=np.float64), fc.Dropout(0.5)):
+        hidden, output = fc.Linear(1, 4, dtype=np.float64), fc.Linear(4, 1, dtype=np.float64)
+        with pytest.raises(ValueError, match="without BatchNorm1d and Dropout"):
+            fc.Sequential([hidden, layer, output]).train_step(X, Y, MSE, fc.LevenbergMarquardt())
+
+
+def test_the_loss_of_a_step_is_without_weight_decay():
+    net = net_for()
+    assert net.evaluate(X, Y, MSE) == pytest.approx(net.train_step(X, Y, MSE, fc.LBFGS(weight_decay=1.0)))
+
+
+def test_lbfgs_shortens_steps_to_where_no_loss_is_defined():
+    net = fc.MLP([1, 1], init="zeros", dtype=np.float64)
+    net.params[1] = 0.5
+    losses = net.fit(X, X > 0, loss=fc.BCELoss(), optimizer=fc.LBFGS(), epochs=2).loss
+    assert losses[1] < losses[0]
+
+
+def test_the_factor_stays_more_than_one():
+    optimizer = fc.LevenbergMarquardt()
+    with pytest.raises(ValueError, match="factor must be more than 1"):
+        optimizer.factor = 1.0
+
+
+def test_a_gradient_that_is_no_number_is_reported():
+    net, x = fc.MLP([1, 2, 1], activation="sigmoid", seed=0, dtype=np.float64), X.copy()
+    x[3] = np.inf
+    assert np.isfinite(net.evaluate(x, Y, MSE))
+    with pytest.raises(FloatingPointError, match="x is not finite in row 3"):
+        net.fit(x, Y, loss=MSE, optimizer=fc.LBFGS())

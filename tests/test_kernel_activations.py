@@ -81,8 +81,9 @@ def test_tail_of_gelu_keeps_its_digits(dtype):
     kernels.activation_forward(z, y, "gelu")
     wide = z.astype(float)
     errors = errors_in_ulp(y[:-1], reference.ACTIVATIONS["gelu"](wide[:-1]).astype(np.longdouble))
-    # the reference rounds z / √2, which costs it up to z² units of float64
-    assert np.all(errors <= 8 + (2 * wide[:-1] ** 2 if dtype == np.float64 else 0))
+    # the reference rounds z / √2, which costs it up to z² units of float64; without fma the kernel rounds z²
+    rounded = dtype == np.float64 or not host_isa().fma
+    assert np.all(errors <= 8 + (2 * wide[:-1] ** 2 if rounded else 0))
 
 
 @dtypes
@@ -354,7 +355,7 @@ def test_unknown_names_leave_the_output(name):
 
 
 def test_torch_at_the_same_points():
-    """No worse than PyTorch's error, or within the 4 ulp of the functions below; the same at infinity and NaN."""
+    """No worse than PyTorch's error, elementary functions within 4 ulp; the same at infinity and NaN."""
     torch = pytest.importorskip("torch")
     layers = {
         "relu": torch.nn.ReLU(),
@@ -388,7 +389,8 @@ def test_torch_at_the_same_points():
             exact = reference.ACTIVATIONS[name](z.astype(float))
         wide = exact.astype(np.longdouble)
         theirs = np.max(errors_in_ulp(layer(torch.from_numpy(z)).numpy(), wide))
-        assert np.max(errors_in_ulp(y, wide)) <= max(4, theirs), name
+        # exactly rounded sums and products are half a unit from exact, or a little more
+        assert np.max(errors_in_ulp(y, wide)) <= (max(4, theirs) if name in EXACT else theirs + 0.02), name
         if ACTIVATIONS[name].code in ROWWISE:
             continue
         # in float64: in float32, what PyTorch's GELU gives at infinity depends on the length of the vector

@@ -503,10 +503,10 @@ def test_an_epochs_part_counts_a_mean_as_often_as_its_samples_weigh():
         loss(p, t, WEIGHTS)[0] for loss, p, t in zip(several.losses, np.split(joined, 3, axis=1), given, strict=True)
     ]
     status, value, total = evaluate(joined, target, labels, WEIGHTS, np.empty((N, 3 * K)), table)
-    mass = WEIGHTS.sum()
+    mass, of_classes = WEIGHTS.sum(), WEIGHTS @ SOME[CLASSES[1]]
     assert status == 0
     assert_allclose(value, 2 * values[0] + 3 * values[1] + 4 * values[2], rtol=1e-14)
-    assert_allclose(total, 2 * values[0] * mass + 3 * values[1] * mass + 4 * values[2], rtol=1e-14)
+    assert_allclose(total, 2 * values[0] * mass + 3 * values[1] * of_classes + 4 * values[2], rtol=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -528,3 +528,11 @@ def test_an_epochs_part_counts_a_mean_as_often_as_its_samples_weigh():
 def test_bad_lists_of_losses(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_pickles_of_several_losses_hold_no_addresses():
+    several = fc.MultiLoss([fc.CustomLoss(square, twice), fc.MSELoss()], [2, 3])
+    expected, _ = several((Z, Z), (0 * Z, 0 * Z))
+    twin = pickle.loads(pickle.dumps(several))
+    assert not twin._tables
+    assert twin((Z, Z), (0 * Z, 0 * Z))[0] == expected

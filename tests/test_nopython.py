@@ -63,6 +63,21 @@ def train(net, x, y, loss, optimizer, steps):
     return total
 
 
+@njit
+def train_weighted(net, x, y, loss, optimizer, weight):
+    return net.train_step(x, y, loss, optimizer, weight)
+
+
+@njit
+def train_two(net, x, y, z, loss, optimizer):
+    return net.train_step(x, (y, z), loss, optimizer)
+
+
+@njit
+def train_three_weighted(net, x, y, z, u, loss, optimizer, weight):
+    return net.train_step(x, (y, z, u), loss, optimizer, sample_weight=weight)
+
+
 def chain(dtype=np.float32, seed=0):
     return fc.MLP([5, 9, 3], "tanh", seed=seed, dtype=dtype)
 
@@ -177,6 +192,112 @@ def test_training_of_a_graph():
     assert_array_equal(net.params, twin.params)
 
 
+WEIGHTS = np.random.default_rng(0).random(20) * (np.arange(20) % 4 > 0)  # some are 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("loss, y", TARGETS.values(), ids=TARGETS.keys())
+def test_weights_of_samples(loss, y, dtype):
+    net, twin, x, optimizer = chain(dtype), chain(dtype), normal((20, 5), dtype), fc.SGD(0.1)
+    y, weights = y.astype(dtype) if y.ndim == 2 else y, WEIGHTS.astype(dtype)
+    net.reserve(20)
+    for change in (np.array, lambda w: np.repeat(w, 2)[::2]):
+        value = train_weighted(net, x, y, loss, optimizer, change(weights))
+        assert value == twin.train_step(x, y, loss, optimizer, weights)
+        assert_array_equal(net.params, twin.params)
+    assert train_weighted(net, x, y, loss, optimizer, None) == twin.train_step(x, y, loss, optimizer)
+    assert_array_equal(net.params, twin.params)
+
+
+def heads(*widths):
+    """A graph with an output of each width."""
+    x = fc.Input(5)
+    h = fc.Tanh()(fc.Linear(5, 6, seed=0)(x))
+    return fc.Graph(x, [fc.Linear(6, width, seed=width)(h) for width in widths])
+
+
+CE, HUBER, MSE = fc.CrossEntropyLoss(), fc.HuberLoss(0.5), fc.MSELoss()
+
+
+def test_targets_of_several_outputs():
+    """Classes, few bytes of classes and numbers, in any order; one column may be a vector."""
+    x, numbers, classes = normal((20, 5), np.float32), normal((20, 4), np.float32, 1), np.arange(20) % 3
+    column, few, weights = numbers[:, :1], (np.arange(20) % 4).astype(np.uint8), WEIGHTS.astype(np.float32)
+    cases = [
+        ((3, 4), [CE, MSE], (classes, numbers)),
+        ((4, 4), [HUBER, CE], (numbers, few)),
+        ((3, 4, 1), [CE, fc.MSELoss(reduction="sum"), MSE], (classes, numbers, column)),
+    ]
+    for widths, losses, targets in cases:
+        loss = fc.MultiLoss(losses, weights=[0.5, 2, 1][: len(losses)])
+        net, twin, ours, theirs = heads(*widths), heads(*widths), fc.SGD(0.1, momentum=0.9), fc.SGD(0.1, momentum=0.9)
+        # which shows the loss the widths
+        assert net.train_step(x, targets, loss, ours) == twin.train_step(x, targets, loss, theirs)
+        for _ in range(3):
+            if len(targets) == 2:
+                value = train_two(net, x, *targets, loss, ours)
+                expected = twin.train_step(x, targets, loss, theirs)
+            else:
+                value = train_three_weighted(net, x, *targets, loss, ours, weights)
+                expected = twin.train_step(x, targets, loss, theirs, weights)
+            assert value == expected
+        assert_array_equal(net.params, twin.params)
+        assert_array_equal(net.grads, twin.grads)
+    net, loss = heads(4, 1), fc.MultiLoss([MSE, HUBER])
+    net.reserve(20)
+    assert net.evaluate(x, (numbers, column), loss) == train_two(net, x, numbers, column[:, 0], loss, fc.SGD())
+
+
+def test_a_loss_of_several_outputs_knows_the_latest_network():
+    x, first, second = normal((20, 5), np.float32), normal((20, 2), np.float32, 1), normal((20, 3), np.float32, 2)
+    loss, nets = fc.MultiLoss([MSE, HUBER]), (heads(2, 3), heads(3, 2))
+    targets = (first, second), (second, first)
+    for _ in range(2):
+        for net, both in zip(nets, targets, strict=True):
+            net.reserve(20)
+            expected = net.evaluate(x, both, loss)
+            assert train_two(net, x, *both, loss, fc.SGD(0.1)) == expected
+
+
+def noisy(seed=0):
+    """With masks and running statistics."""
+    layers = [
+        fc.Linear(5, 8, seed=seed),
+        fc.BatchNorm1d(8),
+        fc.Tanh(),
+        fc.Dropout(0.3, seed=3),
+        fc.Linear(8, 3, seed=1),
+    ]
+    return fc.Sequential(layers)
+
+
+def test_masks_and_running_statistics_go_on_in_nopython_code():
+    """Each forward in training, there or here, draws the next mask and moves the statistics; predictions do neither."""
+    net, twin, sgd, other = noisy(), noisy(), fc.SGD(0.1, weight_decay=0.1), fc.SGD(0.1, weight_decay=0.1)
+    net.reserve(20)
+    sgd.prepare(net)
+    calls = [
+        lambda net, sgd, native: forward(net, X) if native else net.forward(X),
+        lambda net, sgd, native: predict(net, X) if native else net.predict(X),
+        lambda net, sgd, native: (train if native else train.py_func)(net, X, G, MSE, sgd, 2),
+        lambda net, sgd, native: (forward_backward if native else forward_backward.py_func)(net, X, G)[1],
+    ]
+    for i, call in enumerate(calls * 3):
+        assert_array_equal(call(net, sgd, i % 5 != 4), call(twin, other, False))
+        assert net._draws == twin._draws
+    assert net._draws == 3 * (1 + 2 + 1)
+    assert_array_equal(net.params, twin.params)
+    assert not np.array_equal(net[1].running_mean, noisy()[1].running_mean)
+    # a step that is refused draws nothing
+    before = net.params.copy()
+    for bad in (lambda: train(net, X, G[:, :2], MSE, sgd, 1), lambda: forward(net, X[:1])):
+        with pytest.raises(ValueError, match=r"shapes|two samples"):
+            bad()
+    assert net._draws == twin._draws
+    assert_array_equal(net.params, before)
+    assert_array_equal(forward(net, X), copy.deepcopy(twin).forward(X))
+
+
 @njit
 def add_to_params(net, number):
     net.params[:] += number
@@ -216,7 +337,7 @@ def test_new_networks_compile_nothing():
 
 def test_types_hold_dtypes_and_kernels_but_no_sizes():
     assert typeof(chain()) == typeof(graph()) == typeof(part()) != typeof(chain(np.float64))
-    assert typeof(fc.SGD(1)) == typeof(fc.SGD(2, momentum=0.5))
+    assert typeof(fc.SGD(1)) == typeof(fc.SGD(2, momentum=0.5)) == typeof(fc.NAdam()) == typeof(fc.LBFGS())
     assert typeof(fc.MSELoss()) == typeof(fc.CrossEntropyLoss())
     assert kernels.cache.source_hash()[:16] in str(typeof(chain()))
 
@@ -227,6 +348,27 @@ X, G = normal((20, 5), np.float32), normal((20, 3), np.float32, 1)
 def reserved(n=20):
     net = chain()
     net.reserve(n)
+    return net
+
+
+W = WEIGHTS.astype(np.float32)
+
+
+def two_heads(*targets, before=()):
+    """A step of a network with outputs of 3 and 2 after the loss has seen the widths of others."""
+    net, loss = heads(3, 2), fc.MultiLoss([CE, MSE])
+    net.reserve(20)
+    for shape in before:
+        heads(*shape).train_step(X, (CLASSES, np.zeros((20, shape[1]))), loss, fc.SGD())
+    return train_two(net, X, *targets, loss, fc.SGD())
+
+
+CLASSES, NUMBERS = np.arange(20) % 3, G[:, :2].copy()
+
+
+def frozen_part():
+    net = reserved()
+    net[0].frozen = True
     return net
 
 
@@ -264,6 +406,66 @@ ERRORS = {
     ),
     "another network's state": (
         lambda: train(reserved(), X, G, fc.MSELoss(), prepared(fc.MLP([2, 2])), 1),
+        ValueError,
+        r"call optimizer.prepare\(net\)",
+    ),
+    "no state of a rule that has one": (lambda: train(reserved(), X, G, MSE, fc.Adam(), 1), ValueError, "prepare"),
+    "no segments": (
+        lambda: train(reserved(), X, G, MSE, fc.SGD(l2=0.1), 1),
+        ValueError,
+        r"call optimizer.prepare\(net\)",
+    ),
+    "no state of a full-batch rule": (lambda: train(reserved(), X, G, MSE, fc.LBFGS(), 1), ValueError, "prepare"),
+    "not told of what is frozen": (lambda: train(frozen_part(), X, G, MSE, fc.SGD(), 1), ValueError, "prepare"),
+    "not told of running statistics": (lambda: train(noisy_reserved(), X, G, MSE, fc.SGD(), 1), ValueError, "prepare"),
+    "too little reserved to train": (lambda: train(reserved(16), X, G, MSE, fc.SGD(), 1), ValueError, "call reserve"),
+    "too few weights": (lambda: train_weighted(reserved(), X, G, MSE, fc.SGD(), W[1:]), ValueError, "shapes"),
+    "weights of another dtype": (
+        lambda: train_weighted(reserved(), X, G, MSE, fc.SGD(), WEIGHTS),
+        errors.TypingError,
+        "float64",
+    ),
+    "losses that saw no network": (lambda: two_heads(CLASSES, NUMBERS), ValueError, "train a step in Python first"),
+    "losses of a narrower network": (
+        lambda: two_heads(CLASSES, NUMBERS, before=[(3, 2), (3, 1)]),
+        ValueError,
+        "shapes",
+    ),
+    "losses of a wider network": (lambda: two_heads(CLASSES, NUMBERS, before=[(3, 3)]), ValueError, "shapes"),
+    "one target of too few samples": (
+        lambda: two_heads(CLASSES[1:], NUMBERS, before=[(3, 2)]),
+        ValueError,
+        "one target for each sample",
+    ),
+    "another of too few": (
+        lambda: two_heads(CLASSES, NUMBERS[1:], before=[(3, 2)]),
+        ValueError,
+        "one target for each sample",
+    ),
+    "one target too narrow": (lambda: two_heads(CLASSES, NUMBERS[:, :1], before=[(3, 2)]), ValueError, "shapes"),
+    "probabilities, after classes": (
+        lambda: two_heads(np.full((20, 3), 1 / 3, np.float32), NUMBERS, before=[(3, 2)]),
+        ValueError,
+        "shapes",
+    ),
+    "numbers for classes": (lambda: two_heads(NUMBERS, NUMBERS, before=[(3, 2)]), ValueError, "shapes"),
+    "a class too many of an output": (
+        lambda: two_heads(CLASSES + 1, NUMBERS, before=[(3, 2)]),
+        ValueError,
+        "class index",
+    ),
+    "frozen since": (
+        lambda: (lambda net, optimizer: train(frozen(net), X, G, fc.MSELoss(), optimizer, 1))(*pair()),
+        ValueError,
+        r"call optimizer.prepare\(net\)",
+    ),
+    "never told what is frozen": (
+        lambda: train(frozen(reserved()), X, G, fc.MSELoss(), fc.SGD(), 1),
+        ValueError,
+        r"call optimizer.prepare\(net\)",
+    ),
+    "never told of running statistics": (
+        lambda: train(normed(), X, X, fc.MSELoss(), fc.SGD(weight_decay=0.1), 1),
         ValueError,
         r"call optimizer.prepare\(net\)",
     ),
@@ -343,6 +545,28 @@ ERRORS = {
     "after Python's forward": (forward_then(lambda net: net.forward(X)), ValueError, "call forward"),
     "after new memory": (forward_then(lambda net: net.reserve(500)), ValueError, "call forward"),
 }
+
+
+def noisy_reserved():
+    net = noisy()
+    net.reserve(20)
+    return net
+
+
+def frozen(net):
+    net.layers[0].frozen = True
+    return net
+
+
+def pair():
+    net = reserved()
+    return net, prepared(net)
+
+
+def normed():
+    net = fc.Sequential([fc.BatchNorm1d(5)])
+    net.reserve(len(X))
+    return net
 
 
 def prepared(net):

@@ -128,7 +128,7 @@ def recorded(draw):
 @given(recorded())
 def test_places_that_are_needed_at_the_same_time_never_overlap(case):
     recorder, inputs, outputs = case
-    program = recorder.program(inputs, outputs, 0)
+    program = recorder.program(inputs, outputs, 0, 0)
     first = 1 + program.table[0, native.STEPS]
     inputs, outputs = [first + v for v in inputs], [first + v for v in outputs]
     Memory(program).forward(inputs, native.PREDICTING)
@@ -146,7 +146,7 @@ def test_places_that_are_needed_at_the_same_time_never_overlap(case):
 @given(recorded())
 def test_no_activation_goes_from_columns_of_the_output_to_others(case):
     """They overlap in memory, as the kernel sees them."""
-    rows = case[0].program(*case[1:], 0).table
+    rows = case[0].program(*case[1:], 0, 0).table
     for row in rows[1 : 1 + rows[0, native.STEPS]]:
         if row[native.OP] == ACTIVATION:
             for purpose in (native.PREDICTING, native.TRAINING, native.GRADIENT):

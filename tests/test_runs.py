@@ -29,8 +29,7 @@ def test_regression_is_no_worse_than_linear(capsys):
 def test_fashion_mnist_on_a_part():
     run = RUNS["fashion_mnist"]
     ((x, y, x_test, y_test),) = runs.parts(run)
-    x, x_test = runs.standardize(x[:12_000], x_test, None)
-    net, history = runs.train(run, x, y[:12_000], epochs=6, seed=0)
+    net, history = runs.train(run, x[:12_000], y[:12_000], epochs=6, seed=0)
     assert len(history.loss) == len(history.seconds) == 6
     assert metrics.accuracy(y_test, net.predict(x_test)) >= 0.84
 
@@ -48,15 +47,22 @@ def test_every_sample_is_held_out_once():
     assert not np.array_equal(pieces[0][3], pieces[runs.FOLDS][3])
 
 
-def test_standardize_looks_only_at_the_training_part():
+def test_networks_scale_their_samples():
     rng = np.random.default_rng(0)
-    x, x_test = rng.normal([1, 50], [2, 300], (100, 2)).astype(np.float32), np.full((1, 2), 1e6, np.float32)
-    columns, test = runs.standardize(x, x_test, 0)
-    np.testing.assert_allclose(columns.mean(axis=0), 0, atol=1e-6)
-    np.testing.assert_allclose(columns.std(axis=0), 1, rtol=1e-6)
-    np.testing.assert_allclose(test[0], (1e6 - x.mean(axis=0)) / x.std(axis=0), rtol=1e-5)
-    whole, _ = runs.standardize(x, x_test, None)
-    assert abs(whole.mean()) < 1e-6 and abs(whole.std() - 1) < 1e-6 and whole.dtype == np.float32
+    x, y = rng.normal([1, 50], [2, 300], (100, 2)).astype(np.float32), rng.normal(size=(100, 1))
+    run = dataclasses.replace(RUNS["diabetes"], sizes=[2, 3, 1])
+    net, _ = runs.train(run, x, y, epochs=1, seed=0)
+    np.testing.assert_allclose(net[0].predict(x).mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(net[0].predict(x).std(axis=0), 1, rtol=1e-6)
+    net, _ = runs.train(dataclasses.replace(run, images=True), x, y, epochs=1, seed=0)
+    np.testing.assert_allclose(net[0].predict(x), (x - x.mean()) / x.std(), rtol=1e-4, atol=1e-4)
+
+
+def test_the_last_quarter_of_the_epochs_is_slower():
+    run, (x, y) = RUNS["digits"], datasets.load_digits()
+    for epochs, slow in ((8, 2), (3, 0)):
+        _, history = runs.train(run, x[:50], y[:50], epochs=epochs, seed=0)
+        np.testing.assert_allclose(history["lr"], [run.lr] * (epochs - slow) + [run.lr / 10] * slow)
 
 
 def test_linear_regression_is_scikit_learns():

@@ -446,6 +446,43 @@ def loss_of(net, loss):
     return CROSS_ENTROPY(first, LABELS)[0] + 0.5 * MSE(second, Y)[0]
 
 
+@pytest.mark.parametrize("weight", [None, [1.0, 5.0, 0.1]])
+def test_the_loss_of_an_epoch_is_that_of_all_samples_whatever_the_batches(weight):
+    rng = np.random.default_rng(0)
+    x, classes, weights = rng.standard_normal((64, 3)), np.arange(64) // 22, rng.random(64)
+    classes[10:30] = -100
+    node, options = fc.Input(3), {"epochs": 1, "batch_size": 7, "sample_weight": weights}
+    net = fc.Graph(
+        node, [fc.Linear(3, 3, seed=0, dtype=np.float64)(node), fc.Linear(3, 1, seed=1, dtype=np.float64)(node)]
+    )
+    loss, y = fc.MultiLoss([fc.CrossEntropyLoss(weight), fc.MSELoss()], [1, 2]), (classes, x[:, :1])
+    expected = net.evaluate(x, y, loss, sample_weight=weights)
+    assert net.fit(x, y, loss=loss, optimizer=fc.SGD(1e-12), **options).loss == [pytest.approx(expected, rel=1e-9)]
+    net = fc.MLP([3, 4, 3], seed=0, dtype=np.float64)
+    for loss in (fc.CrossEntropyLoss(weight), fc.NLLLoss(weight), fc.MultiMarginLoss()):
+        y = np.maximum(classes, 0) if isinstance(loss, fc.MultiMarginLoss) else classes
+        expected = net.evaluate(x, y, loss, sample_weight=weights)
+        assert net.fit(x, y, loss=loss, optimizer=fc.SGD(1e-12), **options).loss == [pytest.approx(expected, rel=1e-9)]
+
+
+def test_samples_of_no_weight_at_all():
+    net = fc.MLP([3, 2], seed=0)
+    before = net.params.copy()
+    history = net.fit(
+        X, np.zeros(len(X), int), loss=fc.CrossEntropyLoss(), optimizer=fc.SGD(), sample_weight=0 * X[:, 0]
+    )
+    assert history.loss == [0.0]
+    assert_array_equal(net.params, before)
+
+
+def test_an_epoch_that_ends_with_parameters_that_are_no_numbers_is_reported():
+    net = fc.MLP([1, 1], init="zeros")
+    x = np.full((4, 1), 1e30)
+    with pytest.raises(FloatingPointError, match="in update 1 of epoch 1 parameters became infinite or NaN"):
+        net.fit(x, np.full((4, 1), 1e10), loss=fc.MSELoss(), optimizer=fc.SGD(1.0), batch_size=4)
+    assert_array_equal(net.params, 0)
+
+
 @pytest.mark.parametrize("balanced", [True, False])
 def test_classes_that_the_loss_ignores_need_no_weight(balanced):
     net, twin, some = net_for(2), net_for(2), np.arange(25) % 5 > 0
