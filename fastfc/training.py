@@ -407,7 +407,7 @@ class Epoch:
             seconds = (time.perf_counter() - start) * update / (last - done)
             self.updates = max(1, int(CALL_SECONDS / seconds))
             done = last
-            yield done, total / (self.data.mass * done / n or 1.0)
+            yield done, total / (self.data.mass * done / n)
         if not np.isfinite(self.network.params).all() and np.isfinite(self.saved[0]).all():
             raise self.diverged(order)  # in the last update, which no loss has shown
 

@@ -465,16 +465,6 @@ def test_the_loss_of_an_epoch_is_that_of_all_samples_whatever_the_batches(weight
         assert net.fit(x, y, loss=loss, optimizer=fc.SGD(1e-12), **options).loss == [pytest.approx(expected, rel=1e-9)]
 
 
-def test_samples_of_no_weight_at_all():
-    net = fc.MLP([3, 2], seed=0)
-    before = net.params.copy()
-    history = net.fit(
-        X, np.zeros(len(X), int), loss=fc.CrossEntropyLoss(), optimizer=fc.SGD(), sample_weight=0 * X[:, 0]
-    )
-    assert history.loss == [0.0]
-    assert_array_equal(net.params, before)
-
-
 def test_an_epoch_that_ends_with_parameters_that_are_no_numbers_is_reported():
     net = fc.MLP([1, 1], init="zeros")
     x = np.full((4, 1), 1e30)
