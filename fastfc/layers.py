@@ -149,7 +149,11 @@ class Layer:
 
     def predict_one(self, x: NDArray[Any], out: NDArray[Any]) -> None:
         """Output for one sample `x`, (in_features,), into `out`, (out_features,), both of the layer's dtype."""
-        native.predict.call(self.params, self._program_for(x[None]).table, x[None], out[None], 1, 1)
+        try:
+            rows, into = x[None], out[None]
+        except TypeError:
+            raise TypeError(f"{self}: predict_one takes NumPy arrays of dtype {self.dtype}; or use predict") from None
+        native.predict.call(self.params, self._program_for(rows).table, rows, into, 1, 1)
 
     def reserve(self, batch_size: int) -> None:
         """Make memory for training in batches of up to `batch_size` samples inside `@njit` functions."""

@@ -336,7 +336,12 @@ def evaluate(
 def as_scores(metrics: Any, owner: str) -> tuple[list[Any], list[tuple[str, Any]]]:
     """The metrics, and the name and function of each."""
     metrics = listed(metrics, owner, "metrics", "['accuracy']")
-    return metrics, [get_metric(metric) for metric in metrics]
+    scores, taken = [get_metric(metric) for metric in metrics], ["epoch", "loss", "lr", "seconds"]
+    for name, _ in scores:
+        if name in taken:
+            raise ValueError(f"{owner}: there would be two columns {name!r}; give the metric's function another name")
+        taken.append(name)
+    return metrics, scores
 
 
 def evaluation(network: Network, data: Data, scores: Sequence[tuple[str, Any]]) -> dict[str, float]:
@@ -402,7 +407,7 @@ class Epoch:
             seconds = (time.perf_counter() - start) * update / (last - done)
             self.updates = max(1, int(CALL_SECONDS / seconds))
             done = last
-            yield done, total / (self.data.mass * done / n or 1.0)
+            yield done, total / (self.data.mass * done / n)
         if not np.isfinite(self.network.params).all() and np.isfinite(self.saved[0]).all():
             raise self.diverged(order)  # in the last update, which no loss has shown
 

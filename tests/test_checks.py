@@ -108,6 +108,11 @@ def test_what_is_no_float_dtype(dtype):
         (lambda: fc.Dropout(seed=1.5), TypeError, "Dropout: seed must be an int of at least 0"),
         (lambda: fc.MLP([2, 3], seed="a"), TypeError, "MLP: seed must be an int of at least 0"),
         (lambda: setattr(fc.LevenbergMarquardt(), "factor", 0.5), ValueError, "factor must be more than 1, got 0.5"),
+        (
+            lambda: fc.Linear(2, 1).predict_one([1, 2], np.zeros(1)),
+            TypeError,
+            "predict_one takes NumPy arrays of dtype f",
+        ),
         (lambda: setattr(fc.LBFGS(), "max_iter", 0), ValueError, "LBFGS: max_iter must be at least 1, got 0"),
         (lambda: setattr(fc.MultiLoss([fc.MSELoss()]), "weights", [2]), AttributeError, "a loss can't be changed"),
         (

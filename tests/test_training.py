@@ -327,6 +327,7 @@ def test_weights_of_classes(class_weight):
         ({"validation_data": (X, LABELS), "validation_split": 0.5}, ValueError, "validation_split, not both"),
         ({"validation_data": X}, ValueError, "got a ndarray"),
         ({"metrics": ["accurate"]}, ValueError, "unknown metric 'accurate'"),
+        ({"metrics": [lambda t, p: 1.0, lambda t, p: 2.0]}, ValueError, "there would be two columns '<lambda>'"),
         ({"metrics": "accuracy"}, TypeError, r"fit: metrics must be a sequence such as \['accuracy'\]"),
         ({"metrics": ["mae"]}, ValueError, r"mae: y_true has shape \(25,\), y_pred \(25, 2\)"),
         ({"sample_weight": np.zeros(25)}, ValueError, "the weights of all samples for training are 0"),
@@ -462,16 +463,6 @@ def test_the_loss_of_an_epoch_is_that_of_all_samples_whatever_the_batches(weight
         y = np.maximum(classes, 0) if isinstance(loss, fc.MultiMarginLoss) else classes
         expected = net.evaluate(x, y, loss, sample_weight=weights)
         assert net.fit(x, y, loss=loss, optimizer=fc.SGD(1e-12), **options).loss == [pytest.approx(expected, rel=1e-9)]
-
-
-def test_samples_of_no_weight_at_all():
-    net = fc.MLP([3, 2], seed=0)
-    before = net.params.copy()
-    history = net.fit(
-        X, np.zeros(len(X), int), loss=fc.CrossEntropyLoss(), optimizer=fc.SGD(), sample_weight=0 * X[:, 0]
-    )
-    assert history.loss == [0.0]
-    assert_array_equal(net.params, before)
 
 
 def test_an_epoch_that_ends_with_parameters_that_are_no_numbers_is_reported():
