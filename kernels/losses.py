@@ -594,7 +594,7 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
             return found, 0.0, 0.0
     mass, value, epoch = np.float64(n), 0.0, 0.0
     if weights.size:
-        mass = 0.0
+        mass = np.float64(0.0)
         for i in range(n):
             mass += weights[i]
     for r in range(losses.shape[0]):
