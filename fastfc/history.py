@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .extras import extra
+
 
 class History:
     """What `fit` saw: one row for each finished epoch, a column for each thing seen.
@@ -66,10 +68,7 @@ class History:
 
     def to_dataframe(self) -> Any:
         """A pandas DataFrame with a row for each epoch; needs the extra `fastfc[pandas]`."""
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError("History.to_dataframe needs pandas: pip install 'fastfc[pandas]'") from error
+        pandas = extra("pandas", "pandas", "History.to_dataframe")
         return pandas.DataFrame(self.arrays()).set_index("epoch") if self.rows else pandas.DataFrame()
 
     def save_plot(self, path: Any) -> None:
