@@ -256,7 +256,7 @@ def fit(
     ours = [score for given, score in zip(metrics, scores, strict=True) if isinstance(given, OURS)]
     if ours:
         evaluation(network, data if validation is None else validation, ours)
-    epoch_of = Epoch(network, data, loss, optimizer, batch_size, accumulate)
+    epoch_of = Epoch(network, data, optimizer, batch_size, accumulate)
     rng = optimizer.generator(seed)
 
     history = History()
@@ -369,10 +369,9 @@ def arguments(network: Network, program: Program, data: Data, optimizer: Optimiz
 class Epoch:
     """Epochs on some data, each in as few native calls as Ctrl-C allows, which Python answers between calls."""
 
-    def __init__(
-        self, network: Network, data: Data, loss: Loss, optimizer: Optimizer, batch_size: int, accumulate: int
-    ) -> None:
+    def __init__(self, network: Network, data: Data, optimizer: Optimizer, batch_size: int, accumulate: int) -> None:
         self.network, self.data, self.optimizer = network, data.shared(), optimizer
+        self.mass = data.mass
         self.program = network._program_for(data.x)
         self.batch_size = len(data.x) if optimizer.full_batch else min(batch_size, len(data.x))
         self.accumulate = accumulate
@@ -407,7 +406,7 @@ class Epoch:
             seconds = (time.perf_counter() - start) * update / (last - done)
             self.updates = max(1, int(CALL_SECONDS / seconds))
             done = last
-            yield done, total / (self.data.mass * done / n)
+            yield done, total / (self.mass * done / n)
         if not np.isfinite(self.network.params).all() and np.isfinite(self.saved[0]).all():
             raise self.diverged(order)  # in the last update, which no loss has shown
 
@@ -491,9 +490,6 @@ def as_data(network: Network, x: Any, y: Any, loss: Loss, sample_weight: ArrayLi
     """x and y as the kernels take them, checked against the network and each other; targets' values are not."""
     x = network._join(x)
     program, n = network._program_for(x), len(x)
-    wrong = table.wrong_index(program.table, x)
-    if wrong:
-        raise ValueError(f"{network}: {wrong}")
     if n == 0:
         raise ValueError(f"{network}: x has shape {x.shape}; give at least one sample")
     several = isinstance(loss, MultiLoss) or len(network._output_widths()) > 1
@@ -515,8 +511,12 @@ def widths(network: Network, program: Program, loss: Loss) -> list[int]:
 
 
 def check_values(network: Network, data: Data, loss: Loss) -> None:
-    """Raise if the targets have values that the loss can't have."""
-    loss.check_targets((data.target, data.labels, data.losses), widths(network, network._program_for(data.x), loss))
+    """Raise if x holds indices that no table has, or the targets have values that the loss can't have."""
+    program = network._program_for(data.x)
+    wrong = table.wrong_index(program.table, data.x)
+    if wrong:
+        raise ValueError(f"{network}: {wrong}")
+    loss.check_targets((data.target, data.labels, data.losses), widths(network, program, loss))
 
 
 def check_loss_and_optimizer(loss: Loss, optimizer: Optimizer) -> None:
