@@ -14,9 +14,11 @@ import logging
 import os
 import pickle
 import platform
-import sys
+import signal
 import stat
+import sys
 import tempfile
+import threading
 import warnings
 from pathlib import Path
 
@@ -105,7 +107,37 @@ if hasattr(os, "register_at_fork"):
         after_in_child=global_compiler_lock.release,
     )
 
-locked: list[object] = []  # who holds the lock of the folder; changed by who holds Numba's lock
+
+class Later:
+    """A handler of Ctrl-C that lets it wait, once."""
+
+    def __init__(self, handler):
+        self.handler, self.waiting = handler, False
+
+    def __call__(self, number, frame):
+        self.waiting = True
+        signal.signal(number, self.handler)
+
+
+@contextlib.contextmanager
+def uninterrupted():
+    """Let Ctrl-C wait until this is over: Numba does not survive it everywhere. A second one acts at once."""
+    handler = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or not callable(handler) or isinstance(handler, Later):
+        yield
+        return
+    later = Later(handler)
+    signal.signal(signal.SIGINT, later)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if later.waiting:
+            signal.raise_signal(signal.SIGINT)
+
+
+inside: list[bool] = []  # whether somebody is in compile_lock; changed by who holds Numba's lock
 
 
 @contextlib.contextmanager
@@ -116,13 +148,14 @@ def compile_lock():
     threads it is Numba's own lock, for whoever compiles code that calls a kernel holds that and comes here.
     """
     folder = cache_folder()
-    with global_compiler_lock, contextlib.ExitStack() as stack:
-        if folder is not None and fcntl is not None and not locked:
-            with contextlib.suppress(OSError):  # a file system without locks: compile twice rather than fail
-                file = stack.enter_context(open(folder / "lock", "ab"))
-                fcntl.flock(file, fcntl.LOCK_EX)
-                stack.callback(locked.clear)
-                locked.append(file)
+    with uninterrupted(), global_compiler_lock, contextlib.ExitStack() as stack:
+        if not inside:
+            stack.callback(inside.clear)
+            inside.append(True)
+            if folder is not None and fcntl is not None:
+                with contextlib.suppress(OSError):  # a file system without locks: compile twice rather than fail
+                    file = stack.enter_context(open(folder / "lock", "ab"))
+                    fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

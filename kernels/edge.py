@@ -339,8 +339,10 @@ class Kernel(Native):
         self.check_shapes(arrays)
         self.ensure(DTYPES[dtype])
         if self.call == self.explain:
-            signatures = {kind: self.signature(kind) for kind in DTYPES.values()}
-            self.call = builtin(self.name, self.cell_name, signatures, self.explain)
+            with compile_lock():
+                if self.call == self.explain:
+                    signatures = {kind: self.signature(kind) for kind in DTYPES.values()}
+                    self.call = builtin(self.name, self.cell_name, signatures, self.explain)
         try:
             status, value = self.run(arrays, scalars)
         except TypeError:

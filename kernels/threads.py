@@ -74,7 +74,8 @@ def start():
     Numba sets how many threads OpenMP uses, also for others that use the same library, and settles how
     multiprocessing starts processes, which a program may settle only once.
     """
-    method, (get, put) = multiprocessing.get_start_method(allow_none=True), openmp_threads()
+    method: str | None = multiprocessing.get_start_method(allow_none=True)
+    get, put = openmp_threads()
     before = get()
     numba.get_num_threads()
     put(before)
