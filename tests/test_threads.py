@@ -12,6 +12,7 @@ import pytest
 from processes import run
 from soak import report
 
+import fastfc as fc
 from fastfc import kernels
 from fastfc.doctor import threading_layers
 from fastfc.kernels import threads
