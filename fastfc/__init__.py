@@ -89,6 +89,7 @@ from .schedules import (
     StepLR,
 )
 from .standardize import Standardize
+from .training import DivergenceWarning
 
 __all__ = [
     "CELU",
@@ -112,6 +113,7 @@ __all__ = [
     "CosineAnnealingWarmRestarts",
     "CrossEntropyLoss",
     "CustomLoss",
+    "DivergenceWarning",
     "Dropout",
     "EarlyStopping",
     "Elementwise",
