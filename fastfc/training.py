@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import operator
-import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from .losses import Loss, MultiLoss, as_numbers, as_weights
 from .metrics import F1, Accuracy, TopK, get_metric
 from .optimizers import Optimizer
 from .program import Program
+from .progress import Progress
 
 if TYPE_CHECKING:
     from .network import Network
@@ -219,7 +219,8 @@ def fit(
     accumulate : int
         So many batches give one update, by the mean of their gradients.
     progress : bool
-        Whether to show a line of progress on stderr, if that is a terminal.
+        Whether to show a bar on stderr, if that is a terminal or a notebook's: epoch, samples a second, loss, and of
+        the validation its loss and first metric. Needs the extra `fastfc[progress]`.
 
     Returns
     -------
@@ -234,6 +235,8 @@ def fit(
     ValueError
         If samples are infinite or not a number, as soon as that shows; network and optimizer are then those of the end
         of the epoch before.
+    ImportError
+        For progress without tqdm, where a bar would be seen; before the first step too.
 
     Warns
     -----
@@ -283,11 +286,11 @@ def fit(
     ours = [score for given, score in zip(metrics, scores, strict=True) if isinstance(given, OURS)]
     if ours:
         evaluation(network, data if validation is None else validation, ours)
+    line = Progress(progress, epochs, len(data.x))
     epoch_of = Epoch(network, data, optimizer, batch_size, accumulate)
     rng = optimizer.generator(seed)
 
     history = History()
-    line = Progress(progress, epochs, len(data.x))
     prefix = "" if validation is None else "val_"
     monitored = ["loss"] + ["val_loss"] * (validation is not None) + [prefix + name for name, _ in scores]
     run = Run(network, optimizer, history, epochs, monitored)
@@ -562,27 +565,3 @@ def check_loss(loss: Any) -> None:
         several = "MultiLoss([...]), for several outputs" if isinstance(loss, tuple | list) else "MSELoss()"
         raise TypeError(f"loss must be an object such as {several}, got {loss!r}")
     loss.check_scalar()
-
-
-class Progress:
-    """One line on stderr that tells how far `fit` is; silent unless stderr is a terminal."""
-
-    def __init__(self, wanted: bool, epochs: int, n: int) -> None:
-        self.on = wanted and sys.stderr.isatty()
-        self.epochs, self.n = epochs, n
-        self.start, self.next, self.text = time.perf_counter(), 0.0, ""
-
-    def show(self, epoch: int, done: int, loss: float, history: History) -> None:
-        now = time.perf_counter() if self.on else 0.0
-        finished = (epoch * self.n + done) / (self.epochs * self.n)
-        if self.on and (now >= self.next or finished == 1):
-            val_loss = f"  val {history.val_loss[-1]:.4f}" if history.val_loss else ""
-            speed = (epoch * self.n + done) / (now - self.start)
-            bar = f"{'█' * int(20 * finished):░<20}"
-            text = f"epoch {epoch + 1}/{self.epochs} {bar} loss {loss:.4f}{val_loss}  {speed:,.0f} samples/s"
-            sys.stderr.write("\r" + text.ljust(len(self.text)))
-            self.next, self.text = now + 0.1, text
-
-    def close(self) -> None:
-        if self.text:
-            sys.stderr.write("\n")
