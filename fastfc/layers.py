@@ -217,9 +217,14 @@ class Layer:
         return grad_input
 
     def update_parameters(self, lr: float) -> None:
-        """One step of gradient descent, params −= lr · grads. `lr` must be positive and finite."""
+        """One step of gradient descent, params −= lr · grads, of all not frozen. `lr` must be positive and finite."""
         lr = positive_number(lr, self, "lr")
-        kernels.sgd(self.params, self.grads, self.params[:0], lr, 0.0, 0.0)
+        if self._n_trained == self.params.size:
+            parts = [slice(None)]
+        else:
+            parts = [slice(first, first + math.prod(shape)) for _, first, shape in self._trained_parameters()]
+        for part in parts:
+            kernels.sgd(self.params[part], self.grads[part], self.params[:0], lr, 0.0, 0.0)
 
     def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
         """(name, parameter, gradient) of each parameter: views, in the order of `params`."""

@@ -60,8 +60,8 @@ class Streamed:
     def check_epochs(self, epochs: int, why: str) -> None:
         self.source.check_epochs(epochs, why)
 
-    def epochs(self, network: Network, loss: Loss, optimizer: Optimizer, batch_size: int, accumulate: int) -> Epoch:
-        return StreamEpoch(network, self, loss, optimizer, batch_size, accumulate)
+    def epochs(self, network: Network, optimizer: Optimizer, batch_size: int, accumulate: int) -> Epoch:
+        return StreamEpoch(network, self, optimizer, batch_size, accumulate)
 
     def split(self, fraction: float) -> tuple[Streamed, Streamed]:
         if isinstance(self.source, Batches):
@@ -143,7 +143,7 @@ class StreamEpoch(Epoch):
     """Epochs on data that come in parts: while one is trained on, a thread reads the next."""
 
     def __init__(
-        self, network: Network, data: Streamed, loss: Loss, optimizer: Optimizer, batch_size: int, accumulate: int
+        self, network: Network, data: Streamed, optimizer: Optimizer, batch_size: int, accumulate: int
     ) -> None:
         self.streamed, self.source = data, data.source
         self.n: Any = self.source.n

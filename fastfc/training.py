@@ -69,10 +69,8 @@ class Data(NamedTuple):
     def check_epochs(self, epochs: int, why: str) -> None:
         """Arrays can be read as often as one likes."""
 
-    def epochs(
-        self, network: Network, loss: Loss, optimizer: Optimizer, batch_size: int, accumulate: int
-    ) -> Epoch:
-        return Epoch(network, self, loss, optimizer, batch_size, accumulate)
+    def epochs(self, network: Network, optimizer: Optimizer, batch_size: int, accumulate: int) -> Epoch:
+        return Epoch(network, self, optimizer, batch_size, accumulate)
 
     def split(self, fraction: float) -> tuple[Data, Data]:
         """The first samples for training, the last ones, this fraction of them, for validation."""
@@ -302,7 +300,7 @@ def fit(
     data.check_epochs(passes, "epochs" if passes == epochs else "epochs with metrics but no validation_data")
     if validation is not None:
         validation.check_epochs(epochs, "epochs with validation")
-    epoch_of = data.epochs(network, loss, optimizer, batch_size, accumulate)
+    epoch_of = data.epochs(network, optimizer, batch_size, accumulate)
     rng = optimizer.generator(seed)
 
     history = History()
@@ -416,10 +414,9 @@ def arguments(network: Network, program: Program, data: Data, optimizer: Optimiz
 class Epoch:
     """Epochs on some data, each in as few native calls as Ctrl-C allows, which Python answers between calls."""
 
-    def __init__(
-        self, network: Network, data: Data, loss: Loss, optimizer: Optimizer, batch_size: int, accumulate: int
-    ) -> None:
-        self.n = n = len(data.x)
+    def __init__(self, network: Network, data: Data, optimizer: Optimizer, batch_size: int, accumulate: int) -> None:
+        self.n, self.mass = len(data.x), data.mass
+        n = self.n
         batch_size = n if optimizer.full_batch else min(batch_size, n)
         check_last_batch(network, data, n, batch_size)
         optimizer.steps_per_epoch = -(-n // (batch_size * accumulate))
@@ -451,7 +448,7 @@ class Epoch:
             total += value
             if not math.isfinite(total):
                 raise self.diverged(order)
-            yield done, total / (self.data.mass * done / self.n)
+            yield done, total / (self.mass * done / self.n)
         if not np.isfinite(self.network.params).all() and np.isfinite(self.saved[0]).all():
             raise self.diverged(order)  # in the last update, which no loss has shown
 
@@ -573,9 +570,6 @@ def as_data(network: Network, x: Any, y: Any, loss: Loss, sample_weight: ArrayLi
     """x and y as the kernels take them, checked against the network and each other; targets' values are not."""
     x = network._join(x)
     program, n = network._program_for(x), len(x)
-    wrong = table.wrong_index(program.table, x)
-    if wrong:
-        raise ValueError(f"{network}: {wrong}")
     if n == 0:
         raise ValueError(f"{network}: x has shape {x.shape}; give at least one sample")
     several = isinstance(loss, MultiLoss) or len(network._output_widths()) > 1
@@ -597,8 +591,12 @@ def widths(network: Network, program: Program, loss: Loss) -> list[int]:
 
 
 def check_values(network: Network, data: Data, loss: Loss) -> None:
-    """Raise if the targets have values that the loss can't have."""
-    loss.check_targets((data.target, data.labels, data.losses), widths(network, network._program_for(data.x), loss))
+    """Raise if x holds indices that no table has, or the targets have values that the loss can't have."""
+    program = network._program_for(data.x)
+    wrong = table.wrong_index(program.table, data.x)
+    if wrong:
+        raise ValueError(f"{network}: {wrong}")
+    loss.check_targets((data.target, data.labels, data.losses), widths(network, program, loss))
 
 
 def check_loss_and_optimizer(loss: Loss, optimizer: Optimizer) -> None:

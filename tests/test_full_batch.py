@@ -305,3 +305,13 @@ def test_a_gradient_that_is_no_number_is_reported():
     assert np.isfinite(net.evaluate(x, Y, MSE))
     with pytest.raises(FloatingPointError, match="x is not finite in row 3"):
         net.fit(x, Y, loss=MSE, optimizer=fc.LBFGS())
+
+
+@pytest.mark.parametrize("optimizer", [fc.LBFGS(), fc.LevenbergMarquardt()], ids=lambda o: type(o).__name__)
+def test_options_of_other_optimizers_are_refused(optimizer):
+    for name, value in (("clip_norm", 1.0), ("l2", 0.1), ("schedule", fc.StepLR(1)), ("max_norm", 2.0)):
+        with pytest.raises(ValueError, match=f"it has no {name}"):
+            setattr(optimizer, name, value)
+        assert not getattr(optimizer, name)
+    with pytest.raises(ValueError, match=r"groups have the options .*frozen, not 'lr'"):
+        optimizer.groups = {"*": {"lr": 0.1}}
