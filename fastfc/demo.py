@@ -14,7 +14,7 @@ from fastfc.layers import Linear
 from fastfc.losses import CrossEntropyLoss
 from fastfc.network import MLP
 from fastfc.optimizers import SGD
-from fastfc.training import Progress
+from fastfc.progress import Progress, can_show
 
 SIZES, LR, MOMENTUM, BATCH_SIZE = [64, 128, 64, 10], 0.05, 0.9, 32
 
@@ -55,7 +55,7 @@ def reference_fit(x, y, layers, epochs, seed):
     velocities = [(np.zeros_like(weight), np.zeros_like(bias)) for weight, bias in layers]
     rng = np.random.default_rng(seed)
     history = History()
-    line = Progress(True, epochs, len(x))
+    line = Progress(can_show(), epochs, len(x))
     for epoch in range(epochs):
         start, total, done = time.perf_counter(), 0.0, 0
         order = rng.permutation(len(x))
@@ -111,7 +111,7 @@ def demo(epochs, seed, plot_file):
         epochs=epochs,
         batch_size=BATCH_SIZE,
         seed=seed,
-        progress=True,
+        progress=can_show(),
     )
 
     print("\nepoch  loss NumPy  loss fastfc")

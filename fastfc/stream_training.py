@@ -28,6 +28,11 @@ class Streamed:
         self.class_weight = self._counted(class_weight) if isinstance(class_weight, str) else class_weight
         self.first = self.data(source.head(), 0, None)
 
+    @property
+    def n(self) -> int | None:
+        """How many samples there are, if that is known."""
+        return self.source.n
+
     def _counted(self, class_weight: str) -> Any:
         """The weights of balanced classes, from all targets."""
         if isinstance(self.source, Batches):

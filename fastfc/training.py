@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import operator
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -23,6 +22,7 @@ from .losses import Loss, MultiLoss, as_numbers, as_weights
 from .metrics import F1, Accuracy, TopK, get_metric
 from .optimizers import Optimizer
 from .program import Program
+from .progress import Progress
 from .streams import gives_batches, source_of
 
 if TYPE_CHECKING:
@@ -60,6 +60,10 @@ class Data(NamedTuple):
             if row[losses.CLASSES]:
                 row[losses.SHARE] = chosen(self, row) / self.mass or 1.0
         return self._replace(losses=table)
+
+    @property
+    def n(self) -> int:
+        return len(self.x)
 
     @property
     def first(self) -> Data:
@@ -225,7 +229,8 @@ def fit(
     accumulate : int
         So many batches give one update, by the mean of their gradients.
     progress : bool
-        Whether to show a line of progress on stderr, if that is a terminal.
+        Whether to show a bar on stderr, if that is a terminal or a notebook's: epoch, samples a second, loss, and of
+        the validation its loss and first metric. Needs the extra `fastfc[progress]`.
 
     Returns
     -------
@@ -237,6 +242,8 @@ def fit(
     ------
     TypeError, ValueError
         For bad input, all of it checked before the first step.
+    ImportError
+        For progress without tqdm, where a bar would be seen; before the first step too.
     FloatingPointError
         If the loss or a parameter becomes infinite or not a number. The message tells the epoch and the layer;
         network and optimizer are then those of the end of the epoch before.
@@ -300,11 +307,11 @@ def fit(
     data.check_epochs(passes, "epochs" if passes == epochs else "epochs with metrics but no validation_data")
     if validation is not None:
         validation.check_epochs(epochs, "epochs with validation")
+    line = Progress(progress, epochs, data.n)
     epoch_of = data.epochs(network, optimizer, batch_size, accumulate)
     rng = optimizer.generator(seed)
 
     history = History()
-    line = Progress(progress, epochs, epoch_of.n)
     prefix = "" if validation is None else "val_"
     monitored = ["loss"] + ["val_loss"] * (validation is not None) + [prefix + name for name, _ in scores]
     run = Run(network, optimizer, history, epochs, monitored)
@@ -415,7 +422,7 @@ class Epoch:
     """Epochs on some data, each in as few native calls as Ctrl-C allows, which Python answers between calls."""
 
     def __init__(self, network: Network, data: Data, optimizer: Optimizer, batch_size: int, accumulate: int) -> None:
-        self.n, self.mass = len(data.x), data.mass
+        self.n, self.mass = data.n, data.mass
         n = self.n
         batch_size = n if optimizer.full_batch else min(batch_size, n)
         check_last_batch(network, data, n, batch_size)
@@ -611,27 +618,3 @@ def check_loss(loss: Any) -> None:
         several = "MultiLoss([...]), for several outputs" if isinstance(loss, tuple | list) else "MSELoss()"
         raise TypeError(f"loss must be an object such as {several}, got {loss!r}")
     loss.check_scalar()
-
-
-class Progress:
-    """One line on stderr that tells how far `fit` is; silent unless stderr is a terminal."""
-
-    def __init__(self, wanted: bool, epochs: int, n: int | None) -> None:
-        self.on = wanted and sys.stderr.isatty()
-        self.epochs, self.n = epochs, n
-        self.start, self.next, self.text = time.perf_counter(), 0.0, ""
-
-    def show(self, epoch: int, done: int, loss: float, history: History) -> None:
-        now = time.perf_counter() if self.on else 0.0
-        finished = (epoch * self.n + done) / (self.epochs * self.n)
-        if self.on and (now >= self.next or finished == 1):
-            val_loss = f"  val {history.val_loss[-1]:.4f}" if history.val_loss else ""
-            speed = (epoch * self.n + done) / (now - self.start)
-            bar = f"{'█' * int(20 * finished):░<20}"
-            text = f"epoch {epoch + 1}/{self.epochs} {bar} loss {loss:.4f}{val_loss}  {speed:,.0f} samples/s"
-            sys.stderr.write("\r" + text.ljust(len(self.text)))
-            self.next, self.text = now + 0.1, text
-
-    def close(self) -> None:
-        if self.text:
-            sys.stderr.write("\n")

@@ -1,8 +1,6 @@
-import io
 import os
 import pickle
 import signal
-import sys
 import threading
 
 import numpy as np
@@ -203,38 +201,6 @@ def test_optimizer_of_another_network_changes_nothing():
 def test_bad_input_of_evaluate(options, error, message):
     with pytest.raises(error, match=message):
         net_for().evaluate(**{"x": X, "y": Y, "loss": fc.MSELoss(), **options})
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def test_progress_is_one_line(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    history = fit(net_for(), progress=True, validation_data=(X, Y))
-    text = sys.stderr.getvalue()
-    last = text.split("\r")[-1]
-    assert text.count("\n") == 1 and text.endswith("\n")
-    assert last.startswith(f"epoch 3/3 {'█' * 20} loss {history.loss[-1]:.4f}  val {history.val_loss[-1]:.4f}")
-    assert "samples/s" in last
-
-
-def test_progress_line_ends_after_ctrl_c(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    timer = ctrl_c_after(0.1)
-    with pytest.raises(KeyboardInterrupt):
-        fit(net_for(), epochs=10**7, progress=True)
-    timer.join()
-    assert sys.stderr.getvalue().endswith("\n")
-
-
-def test_progress_is_silent_elsewhere(monkeypatch, capsys):
-    fit(net_for(), progress=True)
-    assert capsys.readouterr() == ("", "")
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    fit(net_for())
-    assert sys.stderr.getvalue() == ""
 
 
 def test_digits():
