@@ -88,6 +88,7 @@ from .schedules import (
     ReduceLROnPlateau,
     StepLR,
 )
+from .sklearn_networks import from_sklearn
 from .standardize import Standardize
 from .training import DivergenceWarning
 
@@ -180,6 +181,7 @@ __all__ = [
     "Zeros",
     "check_gradients",
     "concatenate",
+    "from_sklearn",
     "kernels",
     "load_breast_cancer",
     "load_diabetes",
