@@ -169,7 +169,9 @@ def to_sklearn(network: Network, classes: ArrayLike | None = None) -> Any:
                 coefs[-1], intercepts[-1] = np.diff(coefs[-1]), np.diff(intercepts[-1])
         options = {"classes": known}
     # one step makes everything that a fitted estimator has; then what it has learned is replaced
-    mlp.partial_fit(np.zeros((len(y), coefs[0].shape[0]), coefs[0].dtype), y[:, 0] if y.shape[1:] == (1,) else y, **options)
+    mlp.partial_fit(
+        np.zeros((len(y), coefs[0].shape[0]), coefs[0].dtype), y[:, 0] if y.shape[1:] == (1,) else y, **options
+    )
     mlp.coefs_, mlp.intercepts_ = coefs, intercepts
     mlp.n_iter_, mlp.t_, mlp.loss_, mlp.loss_curve_, mlp.best_loss_ = 0, 0, np.inf, [], np.inf
     del mlp._optimizer

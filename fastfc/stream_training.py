@@ -236,7 +236,8 @@ class StreamEpoch(Epoch):
         seen = f"{wrong_layers[0]} became infinite or NaN" if wrong_layers else "the loss became infinite or NaN"
         largest = "" if wrong_layers else "; the largest parameter was {:.2g}, in {}".format(*max(sizes))
         epoch = self.optimizer.epochs + 1
+        part = "batch" if ready.rows is None else "window"
         return DivergenceWarning(
-            f"fit stopped: in {'batch' if ready.rows is None else 'window'} {ready.number} of epoch {epoch} {seen}{largest}. "
+            f"fit stopped: in {part} {ready.number} of epoch {epoch} {seen}{largest}. "
             f"The network is that of the end of epoch {epoch - 1}. {ADVICE}"
         )
