@@ -90,6 +90,7 @@ from .schedules import (
     StepLR,
 )
 from .standardize import Standardize
+from .torch import from_torch, load_state_dict
 
 __all__ = [
     "CELU",
@@ -179,6 +180,7 @@ __all__ = [
     "Zeros",
     "check_gradients",
     "concatenate",
+    "from_torch",
     "kernels",
     "load",
     "load_breast_cancer",
@@ -186,6 +188,7 @@ __all__ = [
     "load_diabetes",
     "load_digits",
     "load_fashion_mnist",
+    "load_state_dict",
     "load_wine",
     "metrics",
     "nopython",

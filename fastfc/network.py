@@ -99,6 +99,21 @@ class Network(Layer):
 
         files.save(self, path, optimizer, metadata)
 
+    def to_torch(self) -> Any:
+        """A torch.nn.Sequential of the same layers, with copies of the parameters. Needs `fastfc[torch]`.
+
+        It is in eval mode, in which its output is that of `predict`. Linear layers, activations, Dropout, LayerNorm,
+        RMSNorm, BatchNorm1d and Sequential can be converted.
+
+        Raises
+        ------
+        TypeError
+            Naming the layers that PyTorch has no counterpart for.
+        """
+        from . import torch
+
+        return torch.to_torch(self)
+
     def _parts(self) -> Sequence[Layer]:
         return self.layers
 

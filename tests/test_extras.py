@@ -9,6 +9,7 @@ import pytest
 USES = {
     ("pandas", "pandas"): "fc.History().to_dataframe()",
     ("safetensors", "safetensors"): "net.save('net.safetensors')",
+    ("torch", "torch"): "net.to_torch()",
 }
 
 WITHOUT = """
