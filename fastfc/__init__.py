@@ -36,6 +36,7 @@ from .callbacks import Callback, EarlyStopping
 from .datasets import load_breast_cancer, load_diabetes, load_digits, load_fashion_mnist, load_wine
 from .dropout import Dropout
 from .embedding import Embedding
+from .files import load, load_checkpoint
 from .full_batch import LBFGS, LevenbergMarquardt
 from .gradcheck import check_gradients, numerical_gradient
 from .graph import Graph, Input, concatenate
@@ -90,6 +91,7 @@ from .schedules import (
 )
 from .sklearn_networks import from_sklearn
 from .standardize import Standardize
+from .torch import from_torch, load_state_dict
 from .training import DivergenceWarning
 
 __all__ = [
@@ -182,11 +184,15 @@ __all__ = [
     "check_gradients",
     "concatenate",
     "from_sklearn",
+    "from_torch",
     "kernels",
+    "load",
     "load_breast_cancer",
+    "load_checkpoint",
     "load_diabetes",
     "load_digits",
     "load_fashion_mnist",
+    "load_state_dict",
     "load_wine",
     "metrics",
     "nopython",

@@ -12,6 +12,8 @@ USES = {
     ("graphviz", "graphviz"): "net.plot()",
     ("tqdm", "progress"): "sys.stderr.isatty = lambda: True; "
     "net.fit([[1, 2]], [[1]], loss=fc.MSELoss(), optimizer=fc.SGD(), progress=True)",
+    ("safetensors", "safetensors"): "net.save('net.safetensors')",
+    ("torch", "torch"): "net.to_torch()",
 }
 
 WITHOUT = """
