@@ -77,6 +77,7 @@ from .losses import (
 from .metrics import F1, Accuracy, TopK
 from .network import MLP, Sequential
 from .norms import BatchNorm1d, LayerNorm, RMSNorm
+from .onnx import from_onnx
 from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
 from .schedules import (
     CosineAnnealingLR,
@@ -178,6 +179,7 @@ __all__ = [
     "Zeros",
     "check_gradients",
     "concatenate",
+    "from_onnx",
     "kernels",
     "load_breast_cancer",
     "load_diabetes",
