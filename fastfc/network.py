@@ -82,8 +82,8 @@ class Network(Layer):
         Raises
         ------
         ValueError
-            Naming it, if a layer cannot be written: an Elementwise of your own function, a layer class of your own; or if
-            there are more than 2 GB of parameters. Nothing is written then.
+            Naming it, if a layer cannot be written: an Elementwise of your own function, a layer class of your own;
+            or if there are more than 2 GB of parameters. Nothing is written then.
 
         References
         ----------

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import activations as act
-from .checks import listed
+from .checks import FLOATS, listed
 from .dropout import Dropout
 from .embedding import Embedding
 from .extras import extra
@@ -24,6 +24,7 @@ from .norms import BatchNorm1d, LayerNorm, RMSNorm
 from .onnx_values import SELU_ALPHA, SELU_SCALE, Value, divide, inverse, multiply_columns, of, scale, shift
 from .standardize import Standardize
 
+WHOLE: np.dtype[Any] = np.dtype(np.int64)
 OLDEST = 7  # opset: before it, operators broadcast in other ways
 MOST_FEATURES = 1 << 24  # of one value, so that a few bytes of file cannot claim all memory
 
@@ -158,8 +159,8 @@ class Reader:
         self.onnx, self.graph = onnx, model.graph
         self.opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), OLDEST)
         kinds = onnx.TensorProto
-        single, double = np.dtype(np.float32), np.dtype(np.float64)
-        self.floats = {kinds.FLOAT16: single, kinds.FLOAT: single, kinds.DOUBLE: double}
+        single, double = FLOATS
+        self.floats: dict[int, np.dtype[Any]] = {kinds.FLOAT16: single, kinds.FLOAT: single, kinds.DOUBLE: double}
         self.integers = (kinds.INT32, kinds.INT64)
         self.initializers = {tensor.name: tensor for tensor in self.graph.initializer}
         self.constants: dict[str, NDArray[Any]] = {}
@@ -200,7 +201,7 @@ class Reader:
         if not shape or any(size is not None and size < 1 for size in shape):
             self.refused[name] = f"input {name!r} has shape {[batch, *shape]}; supported is (batch, features)"
             return
-        dtype = self.floats.get(kind.elem_type, np.dtype(np.int64))
+        dtype = self.floats.get(kind.elem_type, WHOLE)
         value = Value("input", (), tuple(shape), dtype, {"name": name, "batch": batch}, readers=self.readers[name])
         try:
             self.values[name] = checked(value)
@@ -256,7 +257,7 @@ class Reader:
             raise ValueError(f"output {name!r} is a constant")
         value = self.values[name]
         if len(value.shape) != 1 or value.dtype == np.int64:
-            what = f"of shape (batch, {', '.join(map(str, value.shape))})"
+            what = f"of shape {text(value.shape)}"
             what += ", of whole numbers" * (value.dtype == np.int64)
             raise ValueError(f"output {name!r} is {what}; supported is (batch, features), of floats")
         return value
@@ -269,8 +270,8 @@ class Reader:
         for value in needed:
             if value.kind not in BUILT and value.kind not in GATES:
                 raise ValueError(
-                    f"{described(value.node)}: this operator is supported only as a part of an activation or of a norm, "
-                    "written as known exporters write it"
+                    f"{described(value.node)}: this operator is supported only as a part of an activation or a norm, "
+                    "as exporters write them"
                 )
         dtypes = {value.dtype for value in needed if value.kind not in ("input", "cast")}
         if len(dtypes) > 1:
@@ -353,6 +354,10 @@ def described(node: Any) -> str:
     return f"{name} ({node.domain + '.' if node.domain else ''}{node.op_type})"
 
 
+def text(shape: tuple[Any, ...]) -> str:
+    return f"(batch, {', '.join('?' if size is None else str(size) for size in shape)})"
+
+
 def checked(value: Value) -> Value:
     if value.width is not None and value.width > MOST_FEATURES:
         raise ValueError(f"has {value.width:,} numbers per sample; at most {MOST_FEATURES:,} are supported")
@@ -406,7 +411,7 @@ def width_of(value: Value) -> int:
 
 def make_linear(value: Value) -> Layer:
     weight, bias = value["weight"], value["bias"]
-    layer = Linear(*weight.shape, bias=bias is not None, init="zeros", dtype=value.dtype)
+    layer = Linear(weight.shape[0], weight.shape[1], bias is not None, init="zeros", dtype=value.dtype)
     layer.weight = weight
     if bias is not None:
         layer.bias = bias
@@ -450,7 +455,7 @@ def make_batch_norm(value: Value) -> Layer:
 
 def make_embedding(value: Value) -> Layer:
     weight = value["weight"]
-    layer = Embedding(*weight.shape, width_of(value.inputs[0]), init="zeros", dtype=value.dtype)
+    layer = Embedding(weight.shape[0], weight.shape[1], width_of(value.inputs[0]), init="zeros", dtype=value.dtype)
     layer.weight = weight
     return layer
 
@@ -467,10 +472,9 @@ def make_hardtanh(value: Value) -> Layer:
     return act.ReLU6() if (low, high) == (0, 6) else act.Hardtanh(low, high)
 
 
-PLAIN = ("relu", "sigmoid", "log_sigmoid", "tanh", "selu", "softsign", "hardsigmoid", "hardswish")
-PLAIN += ("silu", "gelu", "gelu_tanh", "mish", "softmax", "log_softmax")
+PLAIN = "relu sigmoid log_sigmoid tanh selu softsign hardsigmoid hardswish silu gelu gelu_tanh mish softmax log_softmax"
 BUILT: dict[str, Callable[[Value], Any]] = {
-    **{kind: (lambda value: act.get_activation(value.kind)) for kind in PLAIN},
+    **{kind: (lambda value: act.get_activation(value.kind)) for kind in PLAIN.split()},
     "leaky_relu": lambda value: act.LeakyReLU(number(value["slope"], value.dtype)),
     "elu": lambda value: act.ELU(number(value["alpha"], value.dtype)),
     "celu": lambda value: act.CELU(number(value["alpha"], value.dtype)),
@@ -539,7 +543,7 @@ class Call:
             raise ValueError(f"input {i} has shape {constant.shape}; supported is one number")
         return constant.item()
 
-    def row(self, i: int, shape: tuple[int | None, ...]) -> NDArray[Any]:
+    def row(self, i: int, shape: tuple[Any, ...]) -> NDArray[Any]:
         """A constant that is one number, or one for each feature."""
         constant = self.constant(i)
         if constant.size == 1 and constant.ndim <= len(shape) + 1:
@@ -607,7 +611,7 @@ def cast(call: Call, to: int, saturate: int, round_mode: str) -> Any:
         with np.errstate(all="ignore"):
             return call.fold(call.constant(0).astype(dtype))
     kinds = reader.onnx.TensorProto
-    known = reader.floats | dict.fromkeys(reader.integers, np.dtype(np.int64))
+    known = reader.floats | dict.fromkeys(reader.integers, WHOLE)
     if to in known and value.kind == "input":
         return Value("cast", (value,), value.shape, known[to])
     if to in known and known[to] == value.dtype and value.dtype != np.int64 and to != kinds.FLOAT16:
@@ -746,10 +750,10 @@ def multiply(call: Call) -> Value:
         raise ValueError(f"input {j} has factors that are not finite")
     if by.ndim == 0:
         return scale(value, by.item())
-    result = multiply_columns(value, by)
-    if result is None:
+    product = multiply_columns(value, by)
+    if product is None:
         raise ValueError(f"input {j} has factors too small or too large to divide by their inverse in {value.dtype}")
-    return result
+    return product
 
 
 def division(call: Call) -> Value:
@@ -788,11 +792,10 @@ def where(call: Call) -> Value:
 
 def clip(call: Call, min: float | None, max: float | None) -> Value:
     value = call.value(0)
+    low, high = call.scalar(1), call.scalar(2)
     if call.opset < 11:
         largest = float(np.finfo(np.float32).max)
         low, high = -largest if min is None else min, largest if max is None else max
-    else:
-        low, high = call.scalar(1), call.scalar(2)
     if low == 0 and high in (None, math.inf):
         return of("relu", value)
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high) and low < high):
@@ -823,6 +826,8 @@ def gelu(call: Call, approximate: str) -> Value:
 def concat(call: Call, axis: int) -> Value:
     values = [call.matrix(i) for i in range(len(call.node.input))]
     check_axis(axis)
+    if len(values) == 1:
+        return values[0]
     return of("concatenate", *values, shape=(sum(width_of(value) for value in values),))
 
 
@@ -851,7 +856,7 @@ def batch_normalization(call: Call, epsilon: float, momentum: float, training_mo
         raise ValueError("attributes training_mode and spatial: supported are 0 and 1")
     names = ("weight", "bias", "mean", "variance")
     rows = {name: call.full_row(i, value) for i, name in enumerate(names, 1)}
-    return of("batch_norm", value, eps=epsilon, momentum=momentum, **rows)
+    return of("batch_norm", value, eps=epsilon, momentum=momentum, **rows)  # type: ignore[arg-type]
 
 
 def dropout(call: Call, ratio: float | None, seed: int | None) -> Value:
@@ -872,10 +877,15 @@ def gather(call: Call, axis: int) -> Value:
     return result
 
 
+# Defaults of attributes are float32, as the attributes are.
+EPSILON, LEAK, FIFTH = (float(np.float32(a)) for a in (1e-5, 0.01, 0.2))
 OPERATORS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "Abs": (plain("abs"), {}),
     "Add": (add, {}),
-    "BatchNormalization": (batch_normalization, {"epsilon": 1e-5, "momentum": 0.9, "training_mode": 0, "spatial": 1}),
+    "BatchNormalization": (
+        batch_normalization,
+        {"epsilon": EPSILON, "momentum": 0.9, "training_mode": 0, "spatial": 1},
+    ),
     "Cast": (cast, {"to": None, "saturate": 1, "round_mode": "up"}),
     "Celu": (lambda call, alpha: of("celu", call.value(0), alpha=alpha), {"alpha": 1.0}),
     "Clip": (clip, {"min": None, "max": None}),
@@ -894,13 +904,13 @@ OPERATORS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "Gelu": (gelu, {"approximate": "none"}),
     "Gemm": (gemm, {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}),
     "Greater": (greater, {}),
-    "HardSigmoid": (hard_sigmoid, {"alpha": float(np.float32(0.2)), "beta": 0.5}),
+    "HardSigmoid": (hard_sigmoid, {"alpha": FIFTH, "beta": 0.5}),
     "HardSwish": (plain("hardswish"), {}),
     "Identity": (identity, {}),
-    "LayerNormalization": (layer_normalization, {"axis": -1, "epsilon": 1e-5, "stash_type": 1}),
+    "LayerNormalization": (layer_normalization, {"axis": -1, "epsilon": EPSILON, "stash_type": 1}),
     "LeakyRelu": (
         lambda call, alpha: of("leaky_relu", call.value(0), slope=alpha),
-        {"alpha": float(np.float32(0.01))},
+        {"alpha": LEAK},
     ),
     "Log": (plain("log"), {}),
     "LogSoftmax": (along_features("log_softmax"), {"axis": None}),
@@ -909,7 +919,7 @@ OPERATORS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "Mul": (multiply, {}),
     "Neg": (lambda call: scale(call.value(0), -1), {}),
     "Pow": (power, {}),
-    "RMSNormalization": (rms_normalization, {"axis": -1, "epsilon": 1e-5, "stash_type": 1}),
+    "RMSNormalization": (rms_normalization, {"axis": -1, "epsilon": EPSILON, "stash_type": 1}),
     "Reciprocal": (plain("reciprocal"), {}),
     "ReduceMean": (reduce_mean, {"axes": None, "keepdims": 1, "noop_with_empty_axes": 0}),
     "Relu": (plain("relu"), {}),

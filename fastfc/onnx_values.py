@@ -27,7 +27,7 @@ class Value:
 
     kind: str
     inputs: tuple[Value, ...]
-    shape: tuple[int | None, ...]  # without the batch; a width of None is not known
+    shape: tuple[Any, ...]  # without the batch; a width that is not known is None
     dtype: np.dtype[Any]
     settings: dict[str, Any] = field(default_factory=dict)
     node: Any = None  # which gives it, for errors
@@ -35,13 +35,13 @@ class Value:
 
     @property
     def width(self) -> int | None:
-        return None if None in self.shape else math.prod(self.shape)  # type: ignore[arg-type]
+        return None if None in self.shape else math.prod(self.shape)
 
     def __getitem__(self, name: str) -> Any:
         return self.settings[name]
 
 
-def of(kind: str, *inputs: Value, shape: tuple[int | None, ...] | None = None, **settings: Any) -> Value:
+def of(kind: str, *inputs: Value, shape: tuple[Any, ...] | None = None, **settings: Any) -> Value:
     """The value of this operation, in its simplest form."""
     shape = inputs[0].shape if shape is None else shape
     return simplify(Value(kind, inputs, shape, inputs[0].dtype, settings))
@@ -229,14 +229,15 @@ def of_multiply(value: Value) -> Value | None:
     if len(leaves) != 2:
         return None
     for x, gate in pairs(*leaves):
+        inner = gate.inputs[0] if gate.inputs else gate
         if gate.kind == "sigmoid":
-            b = slope(gate.inputs[0], x)
-            if b:
-                return scale(of("silu", x if b == 1 else scale(x, b)), number / b)
-        if gate.kind == "tanh" and gate.inputs[0].kind == "softplus" and gate.inputs[0].inputs[0] is x:
-            if gate.inputs[0]["beta"] == 1 and is_exact(gate.inputs[0]):
-                return scale(of("mish", x), number)
-        if gate.kind == "hardsigmoid" and gate.inputs[0] is x:
+            factor = slope(inner, x)
+            if factor:
+                return scale(of("silu", x if factor == 1 else scale(x, factor)), number / factor)
+        mish = gate.kind == "tanh" and inner.kind == "softplus" and inner.inputs[0] is x
+        if mish and inner["beta"] == 1 and is_exact(inner):
+            return scale(of("mish", x), number)
+        if gate.kind == "hardsigmoid" and inner is x:
             return scale(of("hardswish", x), number)
         by, inner = shifted(gate)
         if by == 1 and inner.kind == "erf" and is_polynomial(inner.inputs[0], x, {1: math.sqrt(0.5)}):
@@ -277,9 +278,9 @@ def of_where(value: Value) -> Value | None:
     if condition.kind != "greater":
         return None
     number = slope(condition.inputs[0], x)
-    if other.kind == "softplus" and other.inputs[0] is x and other["threshold"] is None and number is not None:
-        if near(number, other["beta"], value.dtype):
-            return of("softplus", x, beta=other["beta"], threshold=condition["number"])
+    soft = other.kind == "softplus" and other.inputs[0] is x and other["threshold"] is None
+    if soft and number is not None and near(number, other["beta"], value.dtype):
+        return of("softplus", x, beta=other["beta"], threshold=condition["number"])
     if condition["number"] != 0 or condition.inputs[0] is not x:
         return None
     factor, inner = scaled(other)

@@ -164,7 +164,7 @@ class Writer:
             return self.op(SAME[kind], x, **({"axis": 1} if "Softmax" in SAME[kind] else {}))
         if kind not in WRITERS:
             raise ValueError(
-                f"to_onnx: layer {place or 0}, {layer}, has no ONNX operators; those of fastfc have, but for Elementwise"
+                f"to_onnx: layer {place}, {layer}, cannot be written with ONNX operators; fastfc's own can, but Elementwise"
             )
         return WRITERS[kind](self, layer, x, place)
 
@@ -228,10 +228,7 @@ def celu(w: Writer, layer: act.CELU, x: str, place: str) -> str:
 
 def softplus(w: Writer, layer: act.Softplus, x: str, place: str) -> str:
     inner = x if layer.beta == 1 else w.op("Mul", x, layer.beta)
-    if w.double:
-        soft = w.op("Log", w.op("Add", w.op("Exp", inner), 1.0))
-    else:
-        soft = w.op("Softplus", inner)
+    soft = w.op("Log", w.op("Add", w.op("Exp", inner), 1.0)) if w.double else w.op("Softplus", inner)
     if layer.beta != 1:
         soft = w.op("Div", soft, layer.beta)
     # beyond this threshold the two are the same number
