@@ -210,11 +210,11 @@ class Reader:
             self.refused[name] = f"input {name!r}: {error}"
 
     def read(self, node: Any) -> None:
-        if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS:
-            raise ValueError(f"this operator is not supported; supported are {', '.join(sorted(OPERATORS))}")
         for name in node.input:
             if name in self.refused:
                 raise Inherited(self.refused[name])
+        if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS:
+            raise ValueError(f"this operator is not supported; supported are {', '.join(sorted(OPERATORS))}")
         function, defaults = OPERATORS[node.op_type]
         attributes = dict(defaults)
         for attribute in node.attribute:
@@ -604,6 +604,8 @@ def constant(call: Call, **given: Any) -> Any:
 
 def cast(call: Call, to: int, saturate: int, round_mode: str) -> Any:
     reader, value = call.reader, call.argument(0)
+    if saturate != 1 or round_mode != "up":
+        raise ValueError("attributes saturate and round_mode: supported are 1 and 'up'")
     if not isinstance(value, Value):
         dtype = reader.onnx.helper.tensor_dtype_to_np_dtype(to)
         if dtype.kind not in "fi" or call.constant(0).dtype.kind not in "fiub":

