@@ -78,6 +78,7 @@ from .losses import (
 from .metrics import F1, Accuracy, TopK
 from .network import MLP, Sequential
 from .norms import BatchNorm1d, LayerNorm, RMSNorm
+from .onnx import from_onnx
 from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
 from .schedules import (
     CosineAnnealingLR,
@@ -183,6 +184,7 @@ __all__ = [
     "Zeros",
     "check_gradients",
     "concatenate",
+    "from_onnx",
     "from_sklearn",
     "from_torch",
     "kernels",

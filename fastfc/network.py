@@ -120,6 +120,13 @@ class Network(Layer):
         had never stopped: hyperparameters, state, schedule, and the order of samples of a `seed` that is a number.
         The file is there whole or not at all: a file of that name is replaced at the end.
 
+    def to_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the network as an ONNX model, which any runtime can run: what `predict` computes.
+
+        Inputs are (batch, width), named as the `Input` nodes are, or "input" and "input_1", …; outputs are "output" or
+        "output_0", …. Dropout is left out; BatchNorm1d takes its running statistics. ONNX Runtime runs all of it in
+        float32; in float64 all but GELU("none"), as it has no such erf.
+
         Parameters
         ----------
         path : str or path-like
@@ -150,6 +157,30 @@ class Network(Layer):
         from . import torch
 
         return torch.to_torch(self)
+
+            Replaced if it exists, once the new file is complete.
+
+        Raises
+        ------
+        ValueError
+            Naming it, if a layer cannot be written: an Elementwise of your own function, a layer class of your own;
+            or if there are more than 2 GB of parameters. Nothing is written then.
+
+        References
+        ----------
+        Operators of opset 20 of https://onnx.ai/onnx/operators/
+
+        Examples
+        --------
+        >>> import os, tempfile, fastfc as fc
+        >>> path = os.path.join(tempfile.mkdtemp(), "classifier.onnx")
+        >>> fc.MLP([4, 8, 3], output_activation="softmax").to_onnx(path)
+        >>> fc.from_onnx(path)
+        Sequential([Linear(4, 8), ReLU(), Linear(8, 3), Softmax()])
+        """
+        from .onnx_writer import to_onnx
+
+        to_onnx(self, path)
 
     def _parts(self) -> Sequence[Layer]:
         return self.layers

@@ -7,6 +7,7 @@ import pytest
 
 # what each extra brings -> a use of it
 USES = {
+    ("onnx", "onnx"): "net.to_onnx('net.onnx')",
     ("pandas", "pandas"): "fc.History().to_dataframe()",
     ("matplotlib", "plot"): "net.history.plot()",
     ("graphviz", "graphviz"): "net.plot()",
