@@ -68,7 +68,7 @@ def network_work(task, dtype):
 def of_kernels(lines, peak, bandwidth):
     """The figure for the Lines of `fastfc compare`; peak in GFLOP/s, bandwidth in GB/s, of one core."""
     dtype, threads = (lines[0].records["fastfc"][name] for name in ("dtype", "threads"))
-    panels = {kernel: [] for kernel in KERNELS}
+    panels: dict[str, list] = {kernel: [] for kernel in KERNELS}
     points = []
     for line in lines:
         others = {r["library"]: r["seconds"] / line.seconds for r in line.libraries if r["library"] != "fastfc"}
@@ -168,7 +168,7 @@ def roofline(axes, points, peak, bandwidth):
 
 def neighbours(points):
     """Points of almost the same intensity together; none of them if they are too many to be named."""
-    near = {}
+    near: dict[int, list[Point]] = {}
     for point in points:
         near.setdefault(round(6 * math.log2(point.work.intensity)), []).append(point)
     return near.values() if len(near) <= NAMED else []
