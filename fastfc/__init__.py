@@ -88,7 +88,9 @@ from .schedules import (
     ReduceLROnPlateau,
     StepLR,
 )
+from .sklearn_networks import from_sklearn
 from .standardize import Standardize
+from .training import DivergenceWarning
 
 __all__ = [
     "CELU",
@@ -112,6 +114,7 @@ __all__ = [
     "CosineAnnealingWarmRestarts",
     "CrossEntropyLoss",
     "CustomLoss",
+    "DivergenceWarning",
     "Dropout",
     "EarlyStopping",
     "Elementwise",
@@ -178,6 +181,7 @@ __all__ = [
     "Zeros",
     "check_gradients",
     "concatenate",
+    "from_sklearn",
     "kernels",
     "load_breast_cancer",
     "load_diabetes",

@@ -66,6 +66,43 @@ class Network(Layer):
     def summary(self) -> str:
         raise NotImplementedError
 
+    def plot(self, path: Any = None) -> Any:
+        """A diagram of the network: layers, shapes, parameters, and for a Graph its nodes and gates.
+
+        What flows along an edge is (n, width) for n samples. After `backward`, `train_step` or `fit`, the edge into a
+        layer also tells the Euclidean norm of the gradient of each of its parameters, |dL/d weight|, from `grads`:
+        that of the latest batch, and for a layer with several uses the sum over them.
+
+        Parameters
+        ----------
+        path : str or path-like, optional
+            A file to write, ending in .svg, .png or .pdf; this needs Graphviz's program `dot`.
+
+        Returns
+        -------
+        graphviz.Digraph
+            A notebook shows it, if there is `dot`; its text is `.source`.
+
+        Raises
+        ------
+        ImportError
+            Without the package graphviz, the extra `fastfc[graphviz]`.
+        ValueError
+            If path has another ending.
+        RuntimeError
+            If a file is wanted and there is no `dot`.
+
+        Examples
+        --------
+        >>> import fastfc as fc
+        >>> diagram = fc.MLP([64, 128, 10]).plot()
+        >>> "Linear(64, 128)" in diagram.source
+        True
+        """
+        from . import diagram
+
+        return diagram.draw(self, path)
+
     def _parts(self) -> Sequence[Layer]:
         return self.layers
 

@@ -13,7 +13,19 @@ from numpy.typing import NDArray
 from .kernels import losses
 from .losses import Loss
 from .streams import Batches, Blocks, ahead, mapped
-from .training import ADVICE, NOTHING, Data, Epoch, as_data, by_class, check_last_batch, check_values, chosen, split_at
+from .training import (
+    ADVICE,
+    NOTHING,
+    Data,
+    DivergenceWarning,
+    Epoch,
+    as_data,
+    by_class,
+    check_last_batch,
+    check_values,
+    chosen,
+    split_at,
+)
 
 if TYPE_CHECKING:
     from .network import Network
@@ -211,21 +223,21 @@ class StreamEpoch(Epoch):
             self.restore()
             raise
 
-    def gone_wrong(self, ready: Ready) -> FloatingPointError:
+    def gone_wrong(self, ready: Ready) -> Exception:
         """What is told where a loss or a parameter is not finite."""
         for what, values in (("x", ready.data.x), ("y", ready.data.target)):
             wrong = ~np.isfinite(values).all(axis=1)
             if wrong.any():
                 row = int(wrong.argmax())
                 where = f"row {row} of batch {ready.number}" if ready.rows is None else f"row {ready.rows[row]}"
-                return FloatingPointError(f"fit: {what} is not finite in {where}; remove such samples")
+                return ValueError(f"fit: {what} is not finite in {where}; remove such samples")
         wrong_layers = [name for name, p, _ in self.network.named_parameters() if not np.isfinite(p).all()]
         sizes = [(float(np.abs(p).max()), name) for name, p, _ in self.network.named_parameters() if p.size]
         seen = f"{wrong_layers[0]} became infinite or NaN" if wrong_layers else "the loss became infinite or NaN"
         largest = "" if wrong_layers else "; the largest parameter was {:.2g}, in {}".format(*max(sizes))
         epoch = self.optimizer.epochs + 1
-        return FloatingPointError(
-            f"fit: in {'batch' if ready.rows is None else 'window'} {ready.number} of epoch {epoch} {seen}{largest}. "
+        part = "batch" if ready.rows is None else "window"
+        return DivergenceWarning(
+            f"fit stopped: in {part} {ready.number} of epoch {epoch} {seen}{largest}. "
             f"The network is that of the end of epoch {epoch - 1}. {ADVICE}"
         )
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,6 +35,25 @@ CALL_SECONDS = 0.05
 NOTHING = np.zeros(0, np.int64)
 OURS = str, Accuracy, F1, TopK  # metrics
 ADVICE = "Use a smaller lr, clip_norm=1.0 in the optimizer, or features of mean 0 and spread 1"
+
+
+class DivergenceWarning(RuntimeWarning):
+    """A training whose loss or parameters became infinite or not a number, see `fit`.
+
+    Examples
+    --------
+    >>> import warnings, fastfc as fc
+    >>> net, data = fc.MLP([1, 1], init="zeros"), ([[1.0]], [[2.0]])
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", fc.DivergenceWarning)
+    ...     try:
+    ...         net.fit(*data, loss=fc.MSELoss(), optimizer=fc.SGD(lr=1e30), epochs=9)
+    ...     except fc.DivergenceWarning as warning:
+    ...         print(str(warning).partition(";")[0])
+    fit stopped: in update 1 of epoch 2 the loss became inf
+    >>> net.params
+    array([4.e+30, 4.e+30], dtype=float32)
+    """
 
 
 class Data(NamedTuple):
@@ -242,11 +262,18 @@ def fit(
     ------
     TypeError, ValueError
         For bad input, all of it checked before the first step.
+    ValueError
+        If samples are infinite or not a number, as soon as that shows; network and optimizer are then those of the end
+        of the epoch before.
     ImportError
         For progress without tqdm, where a bar would be seen; before the first step too.
-    FloatingPointError
-        If the loss or a parameter becomes infinite or not a number. The message tells the epoch and the layer;
-        network and optimizer are then those of the end of the epoch before.
+
+    Warns
+    -----
+    DivergenceWarning
+        If the loss or a parameter becomes infinite or not a number: training then stops, and network and optimizer are
+        those of the end of the epoch before. The text tells the epoch and the layer.
+        `warnings.simplefilter("error", fastfc.DivergenceWarning)` makes it an exception.
 
     Notes
     -----
@@ -324,8 +351,12 @@ def fit(
         for epoch in range(epochs):
             start = time.perf_counter()
             row = {"epoch": optimizer.epochs + 1, "loss": np.nan, "lr": optimizer.current_lr}
-            for done, row["loss"] in epoch_of.run(epoch_of.order(rng) if shuffle else NOTHING):
-                line.show(epoch, done, row["loss"], history)
+            try:
+                for done, row["loss"] in epoch_of.run(epoch_of.order(rng) if shuffle else NOTHING):
+                    line.show(epoch, done, row["loss"], history)
+            except DivergenceWarning as warning:
+                warnings.warn(warning, stacklevel=2)
+                break
             optimizer.epochs += 1
             if validation is not None:
                 row |= {f"val_{name}": value for name, value in evaluation(network, validation, scores).items()}
@@ -478,13 +509,13 @@ class Epoch:
         for copy, array in zip(self.saved, self.changing, strict=True):
             array[...] = copy
 
-    def diverged(self, order: NDArray[np.int64]) -> FloatingPointError:
+    def diverged(self, order: NDArray[np.int64]) -> Exception:
         """Restore what the epoch began with, having seen which update went wrong and which layer was the largest."""
         self.restore()
         for what, values in (("x", self.data.x), ("y", self.data.target)):
             wrong = ~np.isfinite(values).all(axis=1)
             if wrong.any():
-                return FloatingPointError(f"fit: {what} is not finite in row {wrong.argmax()}; remove such samples")
+                return ValueError(f"fit: {what} is not finite in row {wrong.argmax()}; remove such samples")
         update, value = self.batch_size * self.accumulate, 0.0
         for first in range(0, len(self.data.x), update):
             layers = [(float(np.abs(p).max()), name) for name, p, _ in self.network.named_parameters() if p.size]
@@ -494,9 +525,9 @@ class Epoch:
         seen = f"the loss became {value}" if not math.isfinite(value) else "parameters became infinite or NaN"
         self.restore()
         epoch, (largest, name) = self.optimizer.epochs + 1, max(layers, default=(0.0, "none"))
-        return FloatingPointError(
-            f"fit: in update {first // update + 1} of epoch {epoch} {seen}; the largest parameter was {largest:.2g}, "
-            f"in {name}. The network is that of the end of epoch {epoch - 1}. {ADVICE}"
+        return DivergenceWarning(
+            f"fit stopped: in update {first // update + 1} of epoch {epoch} {seen}; the largest parameter was "
+            f"{largest:.2g}, in {name}. The network is that of the end of epoch {epoch - 1}. {ADVICE}"
         )
 
 

@@ -8,6 +8,8 @@ import pytest
 # what each extra brings -> a use of it
 USES = {
     ("pandas", "pandas"): "fc.History().to_dataframe()",
+    ("matplotlib", "plot"): "net.history.plot()",
+    ("graphviz", "graphviz"): "net.plot()",
     ("tqdm", "progress"): "sys.stderr.isatty = lambda: True; "
     "net.fit([[1, 2]], [[1]], loss=fc.MSELoss(), optimizer=fc.SGD(), progress=True)",
 }
