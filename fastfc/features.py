@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
@@ -102,7 +103,10 @@ def class_names(sheet: Sheet, name: str, fix: str) -> list[str]:
 
 
 def in_order(sheet: Sheet, names: list[str]) -> list[str]:
-    return sorted(names, key=float) if all(map(sheet.is_number, names)) else sorted(names)
+    """Sorted by the numbers in them, as people do: 2 before 10."""
+    if all(map(sheet.is_number, names)):
+        return sorted(names, key=sheet.number)
+    return sorted(names, key=lambda name: [(len(p), p) if p.isdigit() else (0, p) for p in re.split(r"(\d+)", name)])
 
 
 def classes_of(sheet: Sheet, target: Target) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from .features import Target
 from .history import History
 from .plots import BLUE, ORANGE, mark_best, new_figure
 
-LONGEST_NAME = 18
+LONGEST_NAME, LONGEST_LINE = 18, 11
+FEW = 5  # classes whose names may take several lines
+MOST_IN_A_ROW = 12  # classes for which three panels are side by side
 MOST_NUMBERS = 15  # classes for which there is room to write numbers into the cells
 MOST_NAMES = 40
-BINS, LEAST_IN_BIN = 10, 5
+BINS = 10  # of probabilities
 
 
 def save_report(
@@ -30,29 +33,41 @@ def report(
     title: str, goal: Target, history: History, y: NDArray[Any], output: NDArray[Any], summary: str
 ) -> Any:
     """The figure, of the held-out targets y and what the network says of them: probabilities, or numbers."""
-    size = 5.0 + 0.16 * max(0, len(goal.classes or ()) - 8)
-    figure = new_figure(f"{title}\n{summary}", (10.5 + size, size + 0.4))
-    left, middle, right = figure.subplots(1, 3, width_ratios=[5, size, 5])
-    plot_curves(left, history, "cross-entropy (nats)" if goal.classes else f"mean squared error (variance of {goal.name})")
-    if goal.classes:
-        plot_confusion(middle, goal.classes, y, output.argmax(axis=1))
-        plot_calibration(right, goal.classes, y, output)
+    k = len(goal.classes or ())
+    if k <= MOST_IN_A_ROW:
+        figure = new_figure(f"{title}\n{summary}", (16, 5.6))
+        curves, table, quality = figure.subplots(1, 3)
     else:
-        plot_predictions(middle, goal.name, y, output[:, 0])
-        plot_residuals(right, goal.name, y, output[:, 0])
+        side = min(5 + 0.3 * k, 16)
+        figure = new_figure(f"{title}\n{summary}", (6 + side, side))
+        left, right = figure.subfigures(1, 2, width_ratios=[6, side])
+        (curves, quality), table = left.subplots(2, 1), right.subplots()
+    if goal.classes:
+        plot_curves(curves, history, "cross-entropy (nats)")
+        plot_confusion(table, goal.classes, y, output.argmax(axis=1))
+        plot_calibration(quality, goal.classes, y, output)
+    else:
+        plot_curves(curves, history, f"mean squared error / variance of {short(goal.name)}")
+        plot_predictions(table, goal.name, y, output[:, 0])
+        plot_residuals(quality, goal.name, y, output[:, 0])
     return figure
 
 
 def plot_curves(axes: Any, history: History, label: str) -> None:
     epochs = history["epoch"]
     axes.plot(epochs, history["loss"], color=BLUE, label="training", linewidth=1.5)
-    axes.plot(epochs, history["val_loss"], color=ORANGE, label="stopped by", linewidth=1.5)
+    axes.plot(epochs, history["val_loss"], color=ORANGE, label="validation, to stop by", linewidth=1.5)
     mark_best(axes, "loss", history["val_loss"])
     positive = min(history["loss"].min(), history["val_loss"].min()) > 0
     axes.set(xlabel="epoch", ylabel=label, yscale="log" if positive else "linear")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
+
+
+def lines(name: str) -> str:
+    """A name on a few lines."""
+    return "\n".join(textwrap.wrap(name, LONGEST_LINE, max_lines=4, placeholder="…"))
 
 
 def short(name: str) -> str:
@@ -73,11 +88,11 @@ def plot_confusion(axes: Any, classes: Sequence[str], y: NDArray[Any], predicted
     else:
         bar = axes.figure.colorbar(image, ax=axes, shrink=0.7, label="share of the true class")
         bar.set_ticks(np.sqrt([0, 0.01, 0.1, 0.25, 0.5, 1]), labels=["0", "1 %", "10 %", "25 %", "50 %", "100 %"])
-    names = [short(name) for name in classes]
+    names = [lines(name) if k <= FEW else short(name) for name in classes]
     step = -(-k // MOST_NAMES)
     ticks, labels = range(0, k, step), names[::step]
-    long = max(map(len, labels)) * k > 30
-    size = 10 if k <= 15 else 7
+    long = k > FEW and max(map(len, labels)) * len(labels) > 40
+    size = 10 if k <= MOST_NUMBERS else 8
     axes.set_xticks(ticks, labels, rotation=90 if long else 0, fontsize=size)
     axes.set_yticks(ticks, labels, fontsize=size)
     wrong = int((y != predicted).sum())
@@ -85,9 +100,9 @@ def plot_confusion(axes: Any, classes: Sequence[str], y: NDArray[Any], predicted
 
 
 def bins_of(p: NDArray[Any], happened: NDArray[np.bool_]) -> list[tuple[float, float, int]]:
-    """(mean probability, share that happened, count) of bins of about as many samples each."""
-    order = np.argsort(p, kind="stable")
-    parts = np.array_split(order, max(1, min(BINS, len(p) // LEAST_IN_BIN)))
+    """(mean probability, share that happened, count) of the tenths of [0, 1] in which there are any."""
+    tenth = np.minimum((p * BINS).astype(int), BINS - 1)
+    parts = [np.flatnonzero(tenth == i) for i in range(BINS)]
     return [(float(p[part].mean()), float(happened[part].mean()), len(part)) for part in parts if len(part)]
 
 
@@ -109,13 +124,14 @@ def plot_calibration(axes: Any, classes: Sequence[str], y: NDArray[Any], p: NDAr
     low, high = wilson(share, n)
     axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, label="perfectly calibrated")
     errors = np.maximum([share - low, high - share], 0)
-    axes.errorbar(x, share, errors, color=BLUE, fmt="o", markersize=6, capsize=3, linewidth=1.2, label="95 % interval")
+    axes.errorbar(x, share, errors, color=BLUE, fmt="none", capsize=3, linewidth=1.2)
+    axes.scatter(x, share, 20 + 180 * n / n.max(), color=BLUE, label="held out (area: how many), 95 % interval")
     error = float((np.abs(x - share) * n).sum() / n.sum())
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel=f"probability of {what}", ylabel="how often it was true")
     axes.set_title(f"Calibration: {error:.1%} off on average")
-    axes.set_aspect("equal", adjustable="box")
+    axes.set_aspect("equal")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, loc="upper left")
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), fontsize=9)
 
 
 def plot_predictions(axes: Any, name: str, y: NDArray[Any], predicted: NDArray[Any]) -> None:
@@ -123,7 +139,7 @@ def plot_predictions(axes: Any, name: str, y: NDArray[Any], predicted: NDArray[A
     axes.plot([low, high], [low, high], color="0.6", linestyle="--", linewidth=1, label="prediction = truth")
     scatter(axes, y, predicted)
     axes.set(xlabel=f"true {short(name)}", ylabel=f"predicted {short(name)}", title=f"{len(y):,} held out")
-    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_aspect("equal")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="upper left")
 

@@ -207,7 +207,9 @@ TITLES |= {"r2": "R²", "rmse": "root mean squared error", "mae": "mean absolute
 
 
 def written(key: str, value: float) -> str:
-    return f"{value:.1%}" if key == "accuracy" else f"{value:.4g}"
+    if key in ("rmse", "mae"):
+        return f"{value:.4g}"
+    return f"{value:.1%}" if key == "accuracy" else f"{value:.3f}"
 
 
 def print_scores(title: str, values: dict[str, float], trivial: dict[str, float], name: str) -> None:
