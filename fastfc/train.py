@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from .optimizers import AdamW
 from .progress import can_show
 from .sheets import BadSheet, Sheet, read_sheet
 from .standardize import Standardize
+from .training import DivergenceWarning
 
 KEY = "fastfc train"  # of our metadata in the file of a network
 VERSION = 1
@@ -77,18 +79,23 @@ def train(
     wanted = y if goal.classes else ((y - mean) / spread)[:, None]
     x = x.astype(net.dtype)
     stopping = EarlyStopping("val_loss", patience=PATIENCE)
-    history = net.fit(
-        x[learn],
-        wanted[learn],
-        loss=CrossEntropyLoss() if goal.classes else MSELoss(),
-        optimizer=AdamW(lr=lr, weight_decay=WEIGHT_DECAY),
-        epochs=epochs,
-        batch_size=batch_size,
-        validation_data=(x[stop], wanted[stop]),
-        callbacks=[stopping],
-        seed=seed,
-        progress=can_show(),
-    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DivergenceWarning)
+            history = net.fit(
+                x[learn],
+                wanted[learn],
+                loss=CrossEntropyLoss() if goal.classes else MSELoss(),
+                optimizer=AdamW(lr=lr, weight_decay=WEIGHT_DECAY),
+                epochs=epochs,
+                batch_size=batch_size,
+                validation_data=(x[stop], wanted[stop]),
+                callbacks=[stopping],
+                seed=seed,
+                progress=can_show(),
+            )
+    except DivergenceWarning as warning:
+        raise BadSheet(f"{data}: {str(warning).partition(';')[0]}. Use a smaller --lr than {lr:g}") from None
     in_units(net, mean, spread)
     print(f"{len(history)} epochs, the best was epoch {stopping.best_epoch}; the network is that of this epoch")
 
