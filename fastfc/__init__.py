@@ -36,6 +36,7 @@ from .callbacks import Callback, EarlyStopping
 from .datasets import load_breast_cancer, load_diabetes, load_digits, load_fashion_mnist, load_wine
 from .dropout import Dropout
 from .embedding import Embedding
+from .files import load, load_checkpoint
 from .full_batch import LBFGS, LevenbergMarquardt
 from .gradcheck import check_gradients, numerical_gradient
 from .graph import Graph, Input, concatenate
@@ -183,7 +184,9 @@ __all__ = [
     "concatenate",
     "from_sklearn",
     "kernels",
+    "load",
     "load_breast_cancer",
+    "load_checkpoint",
     "load_diabetes",
     "load_digits",
     "load_fashion_mnist",

@@ -183,8 +183,11 @@ class LevenbergMarquardt(FullBatch):
             raise TypeError(f"{self} is for least squares: it takes MSELoss(), not {loss}")
 
     def prepare(self, network: Layer) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        self._outputs, self._parameters = sum(network._output_widths()), network.params.size
+        self._measure(network)
         return super().prepare(network)
+
+    def _measure(self, network: Layer) -> None:
+        self._outputs, self._parameters = sum(network._output_widths()), network.params.size
 
     @property
     def _rule_rows(self) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from .history import History
 from .initializers import Initializer
 from .layers import Layer, Linear, Parameter
 from .program import Recorder
+
+if TYPE_CHECKING:
+    from .optimizers import Optimizer
 
 
 class Network(Layer):
@@ -102,6 +106,35 @@ class Network(Layer):
         from . import diagram
 
         return diagram.draw(self, path)
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        optimizer: Optimizer | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write everything to a safetensors file, for `load` and `load_checkpoint`. Needs `fastfc[safetensors]`.
+
+        That is layers, parameters, buffers and history, and of the optimizer all that `fit` needs to go on as if it
+        had never stopped: hyperparameters, state, schedule, and the order of samples of a `seed` that is a number.
+        The file is there whole or not at all: a file of that name is replaced at the end.
+
+        Parameters
+        ----------
+        path : str or path-like
+        optimizer : Optimizer, optional
+        metadata : dict, optional
+            Notes of your own: None, strings, numbers, and lists and dicts of them.
+
+        Raises
+        ------
+        TypeError
+            If a layer, the optimizer or the metadata can't be stored, as an Elementwise, which is code.
+        """
+        from . import files
+
+        files.save(self, path, optimizer, metadata)
 
     def _parts(self) -> Sequence[Layer]:
         return self.layers

@@ -393,6 +393,9 @@ class Optimizer:
         if isinstance(self._schedule, ReduceLROnPlateau):
             self.lr, self._plateau = self._schedule.reduced(self.lr, float(loss), self._plateau)
 
+    def _measure(self, network: Layer) -> None:
+        """Note of the network what decides how many vectors are remembered."""
+
     def check_loss(self, loss: Any) -> None:
         """Raise if this optimizer can't minimise such a loss."""
 

@@ -17,6 +17,7 @@ from . import metrics
 from .callbacks import EarlyStopping
 from .extras import extra
 from .features import Feature, Target, classes_of, described, find_features, find_target, inputs_of
+from .files import load_checkpoint
 from .layers import Linear
 from .losses import CrossEntropyLoss, MSELoss
 from .network import MLP, Network, Sequential
@@ -230,8 +231,6 @@ def print_scores(title: str, values: dict[str, float], trivial: dict[str, float]
 
 def predict(model: Path, data: Path, out: Path | None = None) -> None:
     """Write a CSV file of what a network of `fastfc train` says of each row of a file."""
-    from .files import load_checkpoint
-
     checkpoint = load_checkpoint(model)
     about = (checkpoint.metadata or {}).get(KEY)
     if not isinstance(about, dict) or about.get("version") != VERSION:
