@@ -97,7 +97,9 @@ def parser():
     train = commands.add_parser("train", help="train a network that predicts a column of a CSV or Parquet file")
     train.add_argument("data", type=Path, help="CSV, or Parquet named .parquet, with a row for each sample")
     train.add_argument("--target", required=True, metavar="NAME", help="the column to predict")
-    train.add_argument("--out", type=output_file(".safetensors"), metavar="FILE", help="write the network: .safetensors")
+    train.add_argument(
+        "--out", type=output_file(".safetensors"), metavar="FILE", help="write the network: .safetensors"
+    )
     train.add_argument("--plot", type=picture, metavar="FILE", help="write a report: .png, .svg or .pdf")
     train.add_argument("--task", choices=["classification", "regression"], help="what to do (told by the target)")
     train.add_argument("--exclude", nargs="+", default=[], metavar="NAME", help="columns not to predict by")

@@ -63,31 +63,33 @@ def mostly_numbers(sheet: Sheet, name: str) -> bool:
 
 def find_target(sheet: Sheet, name: str, task: str | None) -> Target:
     """Whether a column is of classes or numbers, if it is not told, by what is in it."""
-    fix = f"remove such {sheet.unit}s"
+    fix, why = f"remove such {sheet.unit}s", "as you say"
     if task == "regression":
         sheet.numbers(name, fix)
-        return Target(name, None, "as you say")
+        return Target(name, None, why)
     if mostly_numbers(sheet, name):
-        values = sheet.numbers(name, fix + "; or, if these are classes, --task classification") if not task else []
-        whole = len(values) > 0 and bool((values == np.round(values)).all())
-        different = len(np.unique(values))
-        if task is None and not (whole and different <= min(FEW, len(values) // 2)):
-            why = f"{different} different numbers" if whole else "numbers that are not whole"
-            return Target(name, None, f'"{name}" holds {why}; --task classification for classes')
-        why = f'"{name}" holds {different} different whole numbers; --task regression for a number'
-    else:
+        if task is None:
+            values = sheet.numbers(name, fix + "; or, if these are classes, --task classification")
+            whole, different = bool((values == np.round(values)).all()), len(np.unique(values))
+            if not (whole and different <= min(FEW, len(values) // 2)):
+                why = f"{different} different numbers" if whole else "numbers that are not whole"
+                return Target(name, None, f'"{name}" holds {why}; --task classification for classes')
+            why = f'"{name}" holds {different} different whole numbers; --task regression for a number'
+    elif task is None:
         kind = "true and false" if {c.strip().lower() for c in sheet.columns[name] if c} <= TRUE_OR_FALSE else "text"
         why = f'"{name}" holds {kind}'
     texts = class_names(sheet, name, fix)
     counts = Counter(texts)
     if len(counts) < 2:
-        raise BadSheet(f'{sheet.path}, column "{name}": all {len(texts)} cells are "{texts[0]}"; there is nothing to learn')
+        raise BadSheet(
+            f'{sheet.path}, column "{name}": all {len(texts)} cells are "{texts[0]}"; there is nothing to learn'
+        )
     if 2 * len(counts) > len(texts) and len(counts) > 2:
         raise BadSheet(
-            f'{sheet.path}, column "{name}": {len(counts)} different values in {len(texts)} {sheet.unit}s are no classes'
-            + ("; --task regression for a number" if task else "")
+            f'{sheet.path}, column "{name}": {len(counts)} different values in {len(texts)} {sheet.unit}s are no '
+            + ("classes; --task regression for a number" if task else "classes")
         )
-    return Target(name, in_order(sheet, list(counts)), "as you say" if task else why)
+    return Target(name, in_order(sheet, list(counts)), why)
 
 
 def class_names(sheet: Sheet, name: str, fix: str) -> list[str]:

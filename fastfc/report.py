@@ -29,9 +29,7 @@ def save_report(
     report(title, goal, history, y, output, summary).savefig(path, dpi=120)
 
 
-def report(
-    title: str, goal: Target, history: History, y: NDArray[Any], output: NDArray[Any], summary: str
-) -> Any:
+def report(title: str, goal: Target, history: History, y: NDArray[Any], output: NDArray[Any], summary: str) -> Any:
     """The figure, of the held-out targets y and what the network says of them: probabilities, or numbers."""
     k = len(goal.classes or ())
     if k <= MOST_IN_A_ROW:
@@ -96,7 +94,9 @@ def plot_confusion(axes: Any, classes: Sequence[str], y: NDArray[Any], predicted
     axes.set_xticks(ticks, labels, rotation=90 if long else 0, fontsize=size)
     axes.set_yticks(ticks, labels, fontsize=size)
     wrong = int((y != predicted).sum())
-    axes.set(xlabel="predicted class", ylabel="true class", title=f"{len(y) - wrong:,} of {len(y):,} held out are right")
+    axes.set(
+        xlabel="predicted class", ylabel="true class", title=f"{len(y) - wrong:,} of {len(y):,} held out are right"
+    )
 
 
 def bins_of(p: NDArray[Any], happened: NDArray[np.bool_]) -> list[tuple[float, float, int]]:

@@ -64,7 +64,10 @@ def test_several_inputs_and_outputs_are_tuples_of_frames(module):
 
 GOOD = [
     (pd.DataFrame({"a": [1, 2], "b": [1.5, 2.5], "c": [True, False]}), [[1, 1.5, 1], [2, 2.5, 0]]),
-    (pd.DataFrame({"a": pd.array([1, 2], dtype="Int64"), "b": pd.array([True, False], dtype="boolean")}), [[1, 1], [2, 0]]),
+    (
+        pd.DataFrame({"a": pd.array([1, 2], dtype="Int64"), "b": pd.array([True, False], dtype="boolean")}),
+        [[1, 1], [2, 0]],
+    ),
     (pd.DataFrame({"a": pd.array([1.5, 2], dtype="Float32")}), [[1.5], [2]]),
     (pd.DataFrame({"a": pd.array([1.5, 2], dtype="double[pyarrow]")}), [[1.5], [2]]),
     (pd.DataFrame({"a": pd.arrays.SparseArray([0, 0, 1.0])}), [[0], [0], [1]]),
@@ -95,7 +98,11 @@ BAD = [
     (pd.DataFrame({"a": pd.Series([1, "u"], dtype=object)}), TypeError, "column 'a', has dtype object, .*to_numeric"),
     (pd.DataFrame({"a": pd.Series(["x"], dtype="category")}), TypeError, "column 'a', has dtype category"),
     (pd.DataFrame({"a": pd.Series([1, 2], dtype="category")}), TypeError, "dtype category"),
-    (pd.DataFrame({"a": [1], "when": [datetime.datetime(2020, 1, 1)]}), TypeError, "'when', has dtype datetime.*seconds"),
+    (
+        pd.DataFrame({"a": [1], "when": [datetime.datetime(2020, 1, 1)]}),
+        TypeError,
+        "'when', has dtype datetime.*seconds",
+    ),
     (pd.DataFrame({"a": [1 + 2j]}), TypeError, "complex128.*real and imaginary parts"),
     (pd.DataFrame({"a": pd.array([1, None], dtype="Int64")}), ValueError, r"'a', has 1 missing values; .*fillna\(0\)"),
     (pd.DataFrame({"a": pd.array([True, None], dtype="boolean")}), ValueError, "1 missing values"),

@@ -33,7 +33,7 @@ def wine(folder, **changes):
 def fails(capsys, *arguments):
     """What a command says that can't do what it is asked for."""
     assert main([str(argument) for argument in arguments]) == 2
-    out, err = capsys.readouterr()
+    _, err = capsys.readouterr()
     assert err.startswith(f"fastfc {arguments[0]}: ") and err.count("\n") == 1
     return err
 
@@ -65,7 +65,9 @@ def test_wine(tmp_path, capsys):
     assert err == "" and list(found) == ["wine", *(f"probability of {name}" for name in sorted(WINES))]
     assert np.mean(found["wine"] == table["wine"]) > 0.95
     assert_allclose(found.iloc[:, 1:].sum(axis=1), 1, atol=1e-5)
-    assert_array_equal(found.iloc[:, 1:].to_numpy().argmax(axis=1), [sorted(WINES).index(name) for name in found["wine"]])
+    assert_array_equal(
+        found.iloc[:, 1:].to_numpy().argmax(axis=1), [sorted(WINES).index(name) for name in found["wine"]]
+    )
 
     # columns in another order, others, no target: the same predictions, in a file
     other = tmp_path / "other.csv"
@@ -123,8 +125,31 @@ def test_parquet_is_as_csv(tmp_path):
 
 def test_options(tmp_path, capsys):
     data, _ = wine(tmp_path, code=np.arange(178) % 4)
-    arguments = ["train", data, "--target", "wine", "--exclude", "colour", "measure 1", "--categories", "code", "--epochs", 2]
-    arguments += ["--hidden", "5", "--batch-size", "16", "--lr", "0.01", "--seed", "3", "--out", tmp_path / "m.safetensors"]
+    arguments = [
+        "train",
+        data,
+        "--target",
+        "wine",
+        "--exclude",
+        "colour",
+        "measure 1",
+        "--categories",
+        "code",
+        "--epochs",
+        2,
+    ]
+    arguments += [
+        "--hidden",
+        "5",
+        "--batch-size",
+        "16",
+        "--lr",
+        "0.01",
+        "--seed",
+        "3",
+        "--out",
+        tmp_path / "m.safetensors",
+    ]
     assert main([*map(str, arguments)]) == 0
     assert "12 of numbers, 1 of categories (4 inputs" in capsys.readouterr().out
     net = fc.load(tmp_path / "m.safetensors")
@@ -293,7 +318,10 @@ def test_numbers_and_the_first_bad_cell(tmp_path):
 cells = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8).map(str.strip).filter(bool)
 
 
-@given(st.lists(st.tuples(st.floats(allow_nan=False, allow_infinity=False), cells), min_size=1, max_size=20), st.sampled_from(",;\t|"))
+@given(
+    st.lists(st.tuples(st.floats(allow_nan=False, allow_infinity=False), cells), min_size=1, max_size=20),
+    st.sampled_from(",;\t|"),
+)
 def test_any_table_comes_back(tmp_path_factory, rows, delimiter):
     path = tmp_path_factory.mktemp("csv") / "data.csv"
     with open(path, "w", encoding="utf-8", newline="") as file:
@@ -309,7 +337,7 @@ def test_parquet_names_rows(tmp_path):
     path = tmp_path / "d.parquet"
     pd.DataFrame({"a": [1.5, None], "b": ["x", None], "when": pd.to_datetime(["2020", "2021"])}).to_parquet(path)
     sheet = read_sheet(path)
-    with pytest.raises(BadSheet, match='d.parquet, row 2, column "a": .*remove such rows'):
+    with pytest.raises(BadSheet, match=r'd\.parquet, row 2, column "a": .*remove such rows'):
         sheet.numbers("a", "")
     with pytest.raises(BadSheet, match='row 2, column "b": the cell is empty'):
         sheet.texts("b", "")
@@ -340,7 +368,9 @@ def test_errors_of_train(tmp_path, capsys):
     err = fails(capsys, "train", data, "--target", "wine")
     assert 'wine.csv, line 17, column "age": "abc" is not a number; leave the column out with --exclude "age"' in err
     data, _ = wine(tmp_path, name=[f"bottle {i}" for i in range(178)])
-    assert '"name": 178 different texts in 178 lines are no categories' in fails(capsys, "train", data, "--target", "wine")
+    assert '"name": 178 different texts in 178 lines are no categories' in fails(
+        capsys, "train", data, "--target", "wine"
+    )
     small = tmp_path / "small.csv"
     small.write_text("a,b\n1,x\n2,y\n3,x\n4,y\n")
     assert "4 lines are too few; give at least 10" in fails(capsys, "train", small, "--target", "b")
