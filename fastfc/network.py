@@ -120,13 +120,6 @@ class Network(Layer):
         had never stopped: hyperparameters, state, schedule, and the order of samples of a `seed` that is a number.
         The file is there whole or not at all: a file of that name is replaced at the end.
 
-    def to_onnx(self, path: str | os.PathLike[str]) -> None:
-        """Write the network as an ONNX model, which any runtime can run: what `predict` computes.
-
-        Inputs are (batch, width), named as the `Input` nodes are, or "input" and "input_1", …; outputs are "output" or
-        "output_0", …. Dropout is left out; BatchNorm1d takes its running statistics. ONNX Runtime runs all of it in
-        float32; in float64 all but GELU("none"), as it has no such erf.
-
         Parameters
         ----------
         path : str or path-like
@@ -158,6 +151,16 @@ class Network(Layer):
 
         return torch.to_torch(self)
 
+    def to_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the network as an ONNX model, which any runtime can run: what `predict` computes.
+
+        Inputs are (batch, width), named as the `Input` nodes are, or "input" and "input_1", …; outputs are "output" or
+        "output_0", …. Dropout is left out; BatchNorm1d takes its running statistics. ONNX Runtime runs all of it in
+        float32; in float64 all but GELU("none"), as it has no such erf.
+
+        Parameters
+        ----------
+        path : str or path-like
             Replaced if it exists, once the new file is complete.
 
         Raises

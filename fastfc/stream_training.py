@@ -166,15 +166,17 @@ class StreamEpoch(Epoch):
         self.n: Any = self.source.n
         if optimizer.full_batch:
             raise TypeError(f"fit: {optimizer} takes all samples at once; give arrays in memory, or another optimizer")
-        blocks = isinstance(self.source, Blocks)
-        self.wanted = batch_size
-        steps = self.n if blocks else self.source.n_batches
-        size = batch_size if blocks else 1
-        if blocks:
-            check_last_batch(network, data.first, self.n, min(batch_size, self.n))
+        self.wanted = first = batch_size  # of arrays; batches have their own
+        steps: int | None
+        if isinstance(self.source, Blocks):
+            check_last_batch(network, data.first, self.source.n, min(batch_size, self.source.n))
+            steps = -(-self.source.n // (batch_size * accumulate))
+        else:
+            first, batches = len(data.first.x), self.source.n_batches
+            steps = batches and -(-batches // accumulate)
         if steps:
-            optimizer.steps_per_epoch = -(-steps // (size * accumulate))
-        self.begin(network, data.first, optimizer, batch_size if blocks else len(data.first.x), accumulate)
+            optimizer.steps_per_epoch = steps
+        self.begin(network, data.first, optimizer, first, accumulate)
 
     def order(self, rng: np.random.Generator) -> Any:
         """The generator of this epoch's orders; the thread that reads has it for itself."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Set
 from contextlib import closing
 from itertools import chain
 from typing import Any, NamedTuple
@@ -278,7 +278,7 @@ def arrays_of(given: Any) -> Any:
     return as_real(given, "streams", "an array")
 
 
-def ahead(items: Iterable[Any]) -> Iterator[Any]:
+def ahead(items: Iterable[Any]) -> Generator[Any, None, None]:
     """The same items, got by a thread while the caller is busy with the ones before; its exceptions come here.
 
     Close this generator, as contextlib.closing does, and the thread ends with what it is at.
@@ -296,7 +296,7 @@ def ahead(items: Iterable[Any]) -> Iterator[Any]:
         return False
 
     def read() -> None:
-        iterator = iter(())
+        iterator: Iterator[Any] = iter(())
         try:
             iterator = iter(items)
             if all(put(item, None, False) for item in iterator):

@@ -381,7 +381,7 @@ def evaluate(
     network: Network,
     x: Any,
     y: Any = None,
-    loss: Loss | None = None,
+    loss: Any = None,
     *,
     sample_weight: ArrayLike | None = None,
     metrics: Sequence[Any] = (),
