@@ -15,7 +15,6 @@ import operator
 import os
 import secrets
 import stat
-import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import activations, full_batch, layers, norms, optimizers, schedules
+from . import __version__, activations, full_batch, layers, norms, optimizers, schedules
 from .activations import Activation, Elementwise
 from .checks import finite_number, float_dtype, positive_int
 from .dropout import Dropout
@@ -135,7 +134,7 @@ def save(network: Network, path: Path, optimizer: Optimizer | None, metadata: Ma
     writer = Writer()
     header = {
         "version": VERSION,
-        "fastfc": sys.modules[__package__].__version__,
+        "fastfc": __version__,
         "dtype": None if network.dtype is None else network.dtype.name,
         "network": writer.layer(network, ""),
         "history": network.history.rows,
@@ -375,9 +374,9 @@ class Reader:
         if kind is Dropout:
             layer.seed = below_limit(row.pop("seed"), what, "seed")  # type: ignore[attr-defined]
         if name is not None:
-            if not isinstance(name, str) or isinstance(layer, Activation):
-                raise ValueError(f"damaged: {what} has the name {name!r}")
-            layer.name = name
+            if isinstance(layer, Activation):
+                raise ValueError(f"damaged: {what} is an activation, and has the name {name!r}")
+            layer.name = a_name(name, what)
         if frozen is not False:
             layer.frozen = frozen
         if draws:
@@ -464,7 +463,7 @@ def graph(parts: Sequence[Layer], rows: list[dict[str, Any]], inputs: list[int],
     nodes: list[Node] = []
     for row in rows:
         if "input" in row:
-            nodes.append(Input(row["input"], row["name"]))
+            nodes.append(Input(row["input"], a_name(row["name"], "an input")))
             continue
         read = [nodes[index] for index in row["reads"]]
         if "layer" in row:
@@ -525,6 +524,12 @@ def known(kinds: dict[str, type[Any]], kind: Any, what: str) -> type[Any]:
     if kind not in kinds:
         raise ValueError(f"{what} is of the unknown kind {kind!r}; known are {', '.join(kinds)}")
     return kinds[kind]
+
+
+def a_name(name: Any, owner: str) -> str | None:
+    if not isinstance(name, str | None):
+        raise ValueError(f"damaged: {owner} has the name {name!r}")
+    return name
 
 
 def below_limit(value: Any, owner: object, what: str) -> int:

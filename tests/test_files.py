@@ -316,6 +316,27 @@ def test_a_run_goes_on_in_another_process_as_if_it_had_never_stopped(tmp_path):
         assert_array_equal(continued.network.predict(numbers(2)), net.predict(numbers(2)))
 
 
+def test_a_checkpoint_of_a_callback(tmp_path):
+    """Written in the middle of a run, it goes on to the end of that run."""
+    paths = []
+
+    def write(run):
+        paths.append(tmp_path / f"{len(run.history)}")
+        run.network.save(paths[-1], optimizer=run.optimizer)
+
+    (net, optimizer, more), given = runs()["all"], {"loss": fc.MSELoss(), "epochs": 4, "batch_size": 5, "seed": 3}
+    net.fit(numbers(0), numbers(1), optimizer=optimizer, callbacks=[write], **given, **more)
+    for done, path in enumerate(paths, 1):
+        twin, its_optimizer, _ = fc.load_checkpoint(path)
+        assert len(twin.history) == done
+        if done < 4:
+            twin.fit(numbers(0), numbers(1), optimizer=its_optimizer, **given | {"epochs": 4 - done}, **more)
+            assert twin.history.loss == net.history.loss[done:]
+            assert twin.history.val_loss == net.history.val_loss[done:]
+        assert_same(its_optimizer, optimizer)
+        assert_array_equal(twin.params, net.params)
+
+
 # Files that are wrong.
 
 
@@ -399,7 +420,7 @@ BAD = {
     "large seed": (changed(*DROPOUT, "seed", to=1 << 63), r"seed must be less than 2\*\*63"),
     "draws": (changed("network", "draws", to=1.5), "draws must be an integer"),
     "name": (changed(*FIRST, "name", to=3), "has the name 3"),
-    "name of an activation": (changed("network", "layers", 2, "name", to="tanh"), "has the name 'tanh'"),
+    "name of an activation": (changed("network", "layers", 2, "name", to="tanh"), "an activation, and has the name"),
     "frozen": (changed("network", "frozen", to=1), "frozen must be True or False"),
     "missing tensor": (lambda header, tensors: tensors.pop("0.bias"), "tensor 0.bias is missing"),
     "missing buffer": (lambda header, tensors: tensors.pop("1.running_var"), "1.running_var is missing"),
@@ -480,6 +501,7 @@ def test_graphs_that_are_wrong(tmp_path):
         changed("nodes", 1, "reads", to=0): "nothing was loaded",
         changed("nodes", 0, "input", to=4): "takes 3 numbers per sample",
         changed("nodes", 0, "input", to=-1): "width must be at least 1",
+        changed("nodes", 0, "name", to=[]): "an input has the name",
         changed("nodes", 2, "factor", to=float("nan")): "factor must be finite",
         changed("nodes", 3, "gate", to="__import__"): "it has no '__import__'",
         changed("nodes", 3, "reads", to=[1]): "not enough values",
