@@ -488,6 +488,12 @@ def test_the_checksum_is_of_everything(good, tmp_path):
     load_fails(tmp_path / "bad.safetensors", "its checksum is wrong")
 
 
+def test_a_key_that_is_there_twice(good, tmp_path):
+    header, tensors = contents(good)
+    text = json.dumps(header)[:-1] + ', "metadata": {"a": 2}}'
+    load_fails(put(tmp_path / "bad.safetensors", text, tensors), "a key is there twice")
+
+
 def test_graphs_that_are_wrong(tmp_path):
     x = fc.Input(3, "x")
     h = fc.Linear(3, 3, seed=0)(x)
