@@ -137,7 +137,7 @@ def save(network: Network, path: Path, optimizer: Optimizer | None, metadata: Ma
         "fastfc": __version__,
         "dtype": None if network.dtype is None else network.dtype.name,
         "network": writer.layer(network, ""),
-        "history": network.history.rows,
+        "history": rows_of_numbers(network.history.rows),
         "optimizer": None if optimizer is None else writer.optimizer(optimizer, network),
     }
     text = json.dumps(as_json(header, "the network") | {"metadata": as_json(metadata or {}, "metadata")})
@@ -262,14 +262,17 @@ def build(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Checkpoin
     optimizer = None if header["optimizer"] is None else reader.optimizer(header["optimizer"], network)
     if reader.tensors:
         raise ValueError(f"damaged: nothing has the tensors {', '.join(sorted(reader.tensors))}")
-    metadata, rows = header["metadata"], header["history"]
-    for row in rows:
-        if not all(isinstance(value, int | float) for value in row.values()):
-            raise ValueError(f"damaged: its history has the row {row}")
-    if not isinstance(metadata, dict):
+    if not isinstance(header["metadata"], dict):
         raise ValueError("damaged: its metadata are no dict")
-    network.history.rows[:] = rows
-    return Checkpoint(network, optimizer, metadata)
+    network.history.rows[:] = rows_of_numbers(header["history"])
+    return Checkpoint(network, optimizer, header["metadata"])
+
+
+def rows_of_numbers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for row in rows:
+        if not all(isinstance(value, Real) for value in row.values()):
+            raise ValueError(f"the history has the row {row}; numbers can be stored")
+    return rows
 
 
 class Writer:
@@ -289,7 +292,7 @@ class Writer:
             )
         row: dict[str, Any] = {"kind": kind}
         if not isinstance(layer, Activation) and layer.name is not None:
-            row["name"] = layer.name
+            row["name"] = a_name(layer.name, f"save: {layer}")
         if layer._frozen:
             row["frozen"] = True
         if layer._draws:
@@ -364,15 +367,14 @@ class Reader:
         row = dict(row)
         kind = known(LAYERS, row.pop("kind"), what)
         name, frozen, draws = row.pop("name", None), row.pop("frozen", False), row.pop("draws", 0)
-        parts = [self.layer(part, below(place, i)) for i, part in enumerate(row.pop("layers", []))]
-        if kind is Sequential:
-            layer: Layer = Sequential(parts)
-        elif kind is Graph:
-            layer = graph(parts, *(row.pop(key) for key in ("nodes", "inputs", "outputs")))
+        if issubclass(kind, Network):
+            parts = [self.layer(part, below(place, i)) for i, part in enumerate(row.pop("layers"))]
+            ends = (row.pop(key) for key in ("nodes", "inputs", "outputs"))
+            layer: Layer = Sequential(parts) if kind is Sequential else graph(parts, *ends)
         else:
             layer = self.leaf(kind, row.pop("options"), place)
-        if kind is Dropout:
-            layer.seed = below_limit(row.pop("seed"), what, "seed")  # type: ignore[attr-defined]
+        if isinstance(layer, Dropout):
+            layer.seed = below_limit(row.pop("seed"), what, "seed")
         if name is not None:
             if isinstance(layer, Activation):
                 raise ValueError(f"damaged: {what} is an activation, and has the name {name!r}")
@@ -414,7 +416,8 @@ class Reader:
             counts = [positive_int(count, optimizer, "counts of epochs", or_zero=True) for count in (bad, cooldown)]
             optimizer._plateau = float(best), counts[0], counts[1]
         if "seed" in row:
-            optimizer.generator(below_limit(row["seed"], optimizer, "seed")).bit_generator.state = row["generator"]
+            optimizer.generator(positive_int(row["seed"], optimizer, "seed", or_zero=True))
+            optimizer._generator.bit_generator.state = row["generator"]  # type: ignore[union-attr]
         optimizer.count[:] = counts_of(optimizer, *row["count"])
         if optimizer.count[0]:
             optimizer._measure(network)
@@ -446,7 +449,7 @@ def graph_rows(network: Graph) -> dict[str, Any]:
     for node in network.nodes:
         row: dict[str, Any] = {"reads": [place[other] for other in node.inputs]}
         if isinstance(node, Input):
-            row = {"input": node.width, "name": node.name}
+            row = {"input": node.width, "name": a_name(node.name, f"save: {node}")}
         elif isinstance(node.what, Layer):
             row["layer"] = layer_of[node.what]
         else:
@@ -528,7 +531,7 @@ def known(kinds: dict[str, type[Any]], kind: Any, what: str) -> type[Any]:
 
 def a_name(name: Any, owner: str) -> str | None:
     if not isinstance(name, str | None):
-        raise ValueError(f"damaged: {owner} has the name {name!r}")
+        raise ValueError(f"{owner} has the name {name!r}, which is no text")
     return name
 
 

@@ -237,8 +237,13 @@ def test_a_momentum_where_there_was_none(tmp_path):
     assert_same(there_and_back(net, tmp_path, optimizer=optimizer).optimizer.state, optimizer.state)
 
 
-def test_seeds_that_are_no_numbers_are_not_stored(tmp_path):
+def test_seeds(tmp_path):
     net = fc.MLP([WIDTH, WIDTH], seed=0)
+    for seed in (0, np.int64(3), 1 << 100):
+        optimizer = fc.SGD(0.01)
+        net.fit(numbers(0), numbers(1), loss=fc.MSELoss(), optimizer=optimizer, seed=seed)
+        twin = there_and_back(net, tmp_path, optimizer=optimizer).optimizer
+        assert twin.generator(int(seed)).integers(1 << 60) == optimizer.generator(seed).integers(1 << 60)
     for seed in (None, np.random.default_rng(0)):
         optimizer = fc.SGD(0.01)
         net.fit(numbers(0), numbers(1), loss=fc.MSELoss(), optimizer=optimizer, seed=seed)
@@ -407,6 +412,8 @@ BAD = {
     "kind as list": (changed(*FIRST, "kind", to=[]), "nothing was loaded"),
     "unknown option": (changed(*FIRST, "options", "hook", to=1), "unexpected keyword argument 'hook'"),
     "missing option": (without(*FIRST, "options", "bias"), "it has no 'bias'"),
+    "parts of a layer": (changed(*FIRST, "layers", to=[]), "layer 0 has layers"),
+    "no parts": (without("network", "layers"), "it has no 'layers'"),
     "unknown entry": (changed(*FIRST, "more", to=1), "layer 0 has more"),
     "huge": (changed(*FIRST, "options", "in_features", to=10**12), r"expected \(1000000000000, 8\)"),
     "huger": (changed(*FIRST, "options", "in_features", to=10**30), "shape"),
@@ -452,7 +459,7 @@ BAD = {
     "a narrow state": (tensor("optimizer.state", np.zeros((3, 91), np.float32)), r"optimizer.state has shape \(3, 91"),
     "a state of floats": (tensor("optimizer.state", np.zeros(3, np.float32)), "shape"),
     "a state of no axes": (tensor("optimizer.state", np.full((), 3, np.float32)), "nothing was loaded"),
-    "history": (changed("history", to=[{"loss": "x"}]), "its history has the row"),
+    "history": (changed("history", to=[{"loss": "x"}]), "the history has the row"),
     "history as text": (changed("history", to="abc"), "nothing was loaded"),
     "metadata": (changed("metadata", to=[]), "its metadata are no dict"),
     "no history": (without("history"), "it has no 'history'"),
@@ -690,6 +697,8 @@ def test_what_cannot_be_stored(tmp_path):
     circle.append(circle)
     other = fc.Linear(3, 2)
     x = fc.Input(3)
+    strange = fc.MLP([2, 2])
+    strange.history.rows = [{"loss": "much"}]
     two = fc.Graph(x, [other(x), fc.Linear(2, 3)(fc.Linear(3, 2)(x))])
     for network, more, error, message in [
         (
@@ -706,6 +715,8 @@ def test_what_cannot_be_stored(tmp_path):
         (net, {"metadata": {"a": np.zeros(3)}}, TypeError, r"metadata\['a'\] is ndarray"),
         (net, {"metadata": {"a": circle}}, ValueError, "metadata is nested more than 100 deep"),
         (net, {"metadata": {"a": "x" * files.LARGEST_TEXT}}, ValueError, "keep them elsewhere"),
+        (fc.Sequential([fc.Linear(2, 2, name=3)]), {}, ValueError, "has the name 3, which is no text"),
+        (strange, {}, ValueError, "the history has the row {'loss': 'much'}"),
         (fc.Sequential([fc.Tied(other)]), {}, ValueError, "must come before it in the same network"),
     ]:
         with pytest.raises(error, match=message):
