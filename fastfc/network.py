@@ -118,7 +118,8 @@ class Network(Layer):
 
         That is layers, parameters, buffers and history, and of the optimizer all that `fit` needs to go on as if it
         had never stopped: hyperparameters, state, schedule, and the order of samples of a `seed` that is a number.
-        The file is there whole or not at all: a file of that name is replaced at the end.
+        The file is there whole or not at all: a file of that name is replaced at the end. Gradients and `n_threads`
+        are not part of it.
 
         Parameters
         ----------
