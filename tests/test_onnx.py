@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from test_layer_kinds import NETS, data_of, net_of
 
 import fastfc as fc
-from fastfc.onnx import OPERATORS
+from fastfc.onnx_operators import OPERATORS
 
 onnxruntime.set_default_logger_severity(4)
 KINDS = {np.float32: TensorProto.FLOAT, np.float64: TensorProto.DOUBLE, np.int64: TensorProto.INT64}
@@ -480,6 +480,7 @@ def test_near_formulas_that_are_networks():
         ("t = Tanh(x)", "p = Add(t, 1)", "m = Mul(x, p)", "y = Mul(m, 0.5)"),
         ("a = Mul(x, 3)", "s = Softplus(a)", "y = Div(s, 2)"),
         ("q = Mul(x, x)", "y = Mul(q, q)"),
+        ("s = Softplus(x)", "y = Neg(s)"),
         ("a = Add(x, 3)", "b = Clip(a, 0, 6)", "y = Div(b, 5)"),
     ]:
         nodes, constants = chain_of(*steps)
@@ -496,6 +497,11 @@ def test_bias_and_affine_parts_join_their_layers():
     constants = {"w": W, "c": [1.0, 2.0, 3.0], "c2": 2.0, "f": [1.0, 0.0, 2.0], "b": [0.0, 0.0, 0.0]}
     net = assert_agrees(model_of(nodes, constants, opset=13), rtol=1e-5)
     assert repr(net) == "Sequential([Linear(4, 3), LayerNorm(3, eps=0)])"
+
+
+def test_what_is_no_bias_of_a_norm():
+    nodes = [node("LayerNormalization", "x,w", "h"), node("Div", "h,c")]
+    assert_agrees(model_of(nodes, {"w": [2.0], "c": [4.0]}, x=(("x", ("n", 1)),)), samples((1,)))
 
 
 def test_a_bias_that_others_do_not_see_is_not_joined():
@@ -519,6 +525,15 @@ def test_constants_are_folded():
         node("Add", "h,column"),
     ]
     assert_agrees(model_of(nodes, {"axis": [0], "shape": [1, -1]}))
+
+
+def test_functions_of_the_model_are_inlined():
+    body = [node("Sigmoid", "a", "s"), node("Mul", "a,s", "b")]
+    function = helper.make_function("mine", "Swoosh", ["a"], ["b"], body, [helper.make_opsetid("", 20)])
+    one = helper.make_node("Swoosh", ["x"], ["y"], domain="mine")
+    model = model_of([one], domain="mine")
+    model.functions.append(function)
+    assert repr(assert_agrees(model)) == "Sequential([SiLU()])"
 
 
 def test_half_precision_is_computed_in_single():
@@ -556,7 +571,7 @@ def test_a_batch_of_fixed_size():
     model = model_of([node("Reshape", "x,s", "h"), node("Relu", "h")], {"s": [1, 4]}, x=one)
     assert repr(fc.from_onnx(model)) == "Sequential([ReLU()])"
     model = model_of([node("Add", "x,z")], x=(*one, ("z", ("n", 4))))
-    with pytest.raises(ValueError, match="some inputs have a batch of 1"):
+    with pytest.raises(ValueError, match="batches of different size, 'x': 1, 'z': any"):
         fc.from_onnx(model)
 
 

@@ -69,7 +69,7 @@ for name in of_kind(Activation):
 YOURS = {"Elementwise", "CustomLoss"}
 COMPOSED = {"Graph", "Input", "concatenate", "MultiLoss"}
 PLAIN = {"ReduceLROnPlateau", "EarlyStopping"}
-TOOLS = {"Callback", "History", "check_gradients", "numerical_gradient"}
+TOOLS = {"Callback", "History", "check_gradients", "from_onnx", "numerical_gradient"}
 DATA = {name for name in fc.__all__ if name.startswith("load_")}
 for name in YOURS | COMPOSED:
     FORMULAS.pop(name, None)
