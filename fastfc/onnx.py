@@ -339,7 +339,8 @@ class Reader:
             else:
                 layer = made(value)
                 if isinstance(layer, Linear):
-                    layer = linear.setdefault((value["key"], value["bias_key"]), layer)
+                    known = value["bias"] is None or value["bias_key"] is not None
+                    layer = linear.setdefault((value["key"], value["bias_key"]) if known else value, layer)
                 nodes[value] = layer(read[0])
         return Graph([nodes[value] for value in inputs], [nodes[value] for value in ends])
 

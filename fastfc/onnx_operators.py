@@ -102,9 +102,8 @@ def plain(kind: str) -> Callable[[Call], Value]:
 
 
 def along_features(kind: str) -> Callable[..., Value]:
-    def read(call: Call, axis: int | None) -> Value:
+    def read(call: Call, axis: int) -> Value:
         value = call.matrix(0)
-        axis = (-1 if call.opset >= 13 else 1) if axis is None else axis
         check_axis(axis)
         return of(kind, value)
 
@@ -137,7 +136,8 @@ def cast(call: Call, to: int, saturate: int, round_mode: str) -> Any:
         if dtype.kind not in "fi" or call.constant(0).dtype.kind not in "fiub":
             raise ValueError(f"of a constant of {call.constant(0).dtype} to {dtype} is not supported")
         with np.errstate(all="ignore"):
-            return call.fold(call.constant(0).astype(dtype))
+            result = call.constant(0).astype(dtype)
+        return call.fold(result) if np.can_cast(call.constant(0).dtype, dtype) else result
     kinds = reader.onnx.TensorProto
     known = reader.floats | dict.fromkeys(reader.integers, WHOLE)
     if to in known and value.kind == "input":
@@ -440,7 +440,7 @@ OPERATORS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         {"alpha": LEAK},
     ),
     "Log": (plain("log"), {}),
-    "LogSoftmax": (along_features("log_softmax"), {"axis": None}),
+    "LogSoftmax": (along_features("log_softmax"), {"axis": -1}),  # before opset 13 it is 1: in two dimensions the same
     "MatMul": (matmul, {}),
     "Mish": (plain("mish"), {}),
     "Mul": (multiply, {}),
@@ -456,7 +456,7 @@ OPERATORS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         {"alpha": float(np.float32(SELU_ALPHA)), "gamma": float(np.float32(SELU_SCALE))},
     ),
     "Sigmoid": (plain("sigmoid"), {}),
-    "Softmax": (along_features("softmax"), {"axis": None}),
+    "Softmax": (along_features("softmax"), {"axis": -1}),
     "Softplus": (lambda call: of("softplus", call.value(0), beta=1.0, threshold=None), {}),
     "Softsign": (plain("softsign"), {}),
     "Sqrt": (plain("sqrt"), {}),

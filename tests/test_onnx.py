@@ -613,6 +613,22 @@ def test_shared_weights_stay_shared():
     assert repr(net) == "Sequential([Linear(4, 3, bias=False), Tanh(), Tied(Linear(4, 3, bias=False), bias=False)])"
 
 
+def test_what_only_looks_shared():
+    """The same weight, but rounded on one way, or with another bias."""
+    nodes = [
+        node("Cast", "w", "half", to=TensorProto.FLOAT16),
+        node("Cast", "half", "v", to=TensorProto.FLOAT),
+        node("MatMul", "x,w", "a"),
+        node("MatMul", "x,v", "b"),
+        node("Sub", "a,b"),
+    ]
+    net = assert_agrees(model_of(nodes, {"w": W + 0.1}))
+    assert len(net.layers) == 2
+    assert np.abs(net.predict(samples()[0])).max() > 1e-5
+    nodes = [node("MatMul", "x,w", "a"), node("MatMul", "x,w", "b"), node("Sub", "a,c", "d"), node("Sub", "b,e", "f")]
+    assert_agrees(model_of([*nodes, node("Mul", "d,f")], {"w": W, "c": [1.0, 2.0, 3.0], "e": [3.0, 5.0, 6.0]}))
+
+
 def test_embedding():
     nodes = [node("Gather", "w,x", "rows"), node("Flatten", "rows", "h"), node("Relu", "h")]
     model = model_of(nodes, {"w": W})
@@ -637,6 +653,23 @@ def test_casts():
     model.graph.output[0].type.tensor_type.elem_type = TensorProto.DOUBLE
     with pytest.raises(ValueError, match="DOUBLE of a float32"):
         fc.from_onnx(model)
+
+
+def test_a_network_has_one_dtype():
+    nodes = [node("Relu", "x", "y"), node("Cast", "x", "d", to=TensorProto.DOUBLE), node("Relu", "d", "z")]
+    model = model_of(nodes, y=("y", "z"))
+    model.graph.output[1].type.tensor_type.elem_type = TensorProto.DOUBLE
+    with pytest.raises(ValueError, match="computes in float32 and float64"):
+        fc.from_onnx(model)
+    assert repr(fc.from_onnx(model, outputs=["z"])) == "Sequential([ReLU()])"
+
+
+def test_second_outputs_are_refused():
+    normal = helper.make_node("LayerNormalization", ["x", "w"], ["h", "mean"], name="the norm")
+    model = model_of([normal, node("Add", "h,mean")], {"w": V})
+    with pytest.raises(ValueError, match=r"the norm.*output 'mean' is not supported, only the first one is"):
+        fc.from_onnx(model)
+    assert_agrees(model_of([normal, node("Relu", "h")], {"w": V}))
 
 
 def test_widths_that_are_not_known():
