@@ -575,6 +575,13 @@ def test_a_batch_of_fixed_size():
         fc.from_onnx(model)
 
 
+def test_the_batch_of_another_input():
+    nodes = [node("Relu", "x", "y"), node("Reshape", "z,s", "r")]
+    model = model_of(nodes, {"s": [4, -1]}, x=(("x", (4, 6)), ("z", (2, 6))), y=("y", "r"))
+    with pytest.raises(ValueError, match="Reshape"):
+        fc.from_onnx(model, outputs=["r"])
+
+
 def test_several_inputs_and_outputs():
     ends = (("first", ("n", 4)), ("second", ("n", 3)))
     nodes = [
@@ -878,6 +885,15 @@ def test_activation_is_written(name, settings, dtype, tmp_path):
     else:
         back = assert_round_trip(net, [x], tmp_path)
     assert repr(back) == (repr(net) if name != "Identity" else f"Sequential([{net[0]}])")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_eps_is_written(dtype, tmp_path):
+    norms = [fc.LayerNorm, fc.RMSNorm, fc.BatchNorm1d]
+    net = fc.Sequential([norm(4, eps, dtype=dtype) for norm in norms for eps in (0.3, 0.0, 1e-7)])
+    back = assert_round_trip(net, samples(dtype=dtype), tmp_path)
+    if dtype == np.float32:
+        assert repr(back) == repr(net)
 
 
 def test_softplus_beyond_its_threshold(tmp_path):
