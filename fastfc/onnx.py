@@ -86,7 +86,7 @@ def load(onnx: Any, model: Any) -> Any:
         try:
             model = onnx.load_model_from_string(data)
         except Exception as error:  # protobuf's own
-            raise ValueError(f"is damaged or no ONNX model: {error}") from error
+            raise ValueError(f"damaged, or no ONNX model: {error}") from error
     else:
         copied = onnx.ModelProto()
         copied.CopyFrom(model)
@@ -94,19 +94,19 @@ def load(onnx: Any, model: Any) -> Any:
     known = onnx.defs.onnx_opset_version()
     for opset in model.opset_import:
         if opset.domain in ("", "ai.onnx") and not OLDEST <= opset.version <= known:
-            raise ValueError(f"is of opset {opset.version}; from {OLDEST} to {known} can be read")
+            raise ValueError(f"opset {opset.version} is not supported; from {OLDEST} to {known} are")
     if model.functions:
         try:
             model = extra("onnx.inliner", "onnx", "from_onnx").inline_local_functions(model)
         except Exception as error:
-            raise ValueError(f"has functions that cannot be inlined: {error}") from error
+            raise ValueError(f"its functions cannot be inlined: {error}") from error
     for tensor in tensors(onnx, model.graph):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             read_external(onnx, tensor, folder)
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:
-        raise ValueError(f"is no valid model: {error}") from error
+        raise ValueError(f"no valid model: {error}") from error
     return model
 
 
@@ -274,7 +274,7 @@ class Reader:
                 )
         dtypes = {value.dtype for value in needed if value.kind not in ("input", "cast")}
         if len(dtypes) > 1:
-            raise ValueError(f"computes in {' and '.join(sorted(map(str, dtypes)))}; a network has one dtype")
+            raise ValueError(f"it computes in {' and '.join(sorted(map(str, dtypes)))}; a network has one dtype")
         inputs = [value for value in self.inputs if value in needed]
         for value in self.inputs:
             if value not in inputs and len(ends) == len(self.graph.output):
@@ -356,7 +356,7 @@ def described(node: Any) -> str:
 
 def checked(value: Value) -> Value:
     if value.width is not None and value.width > MOST_FEATURES:
-        raise ValueError(f"has {value.width:,} numbers per sample; at most {MOST_FEATURES:,} are supported")
+        raise ValueError(f"{value.width:,} numbers per sample; at most {MOST_FEATURES:,} are supported")
     return value
 
 

@@ -396,9 +396,10 @@ def dropout(call: Call, ratio: float | None, seed: int | None) -> Value:
 
 def gather(call: Call, axis: int) -> Value:
     weight, value = call.constant(0), call.value(1, whole=True)
-    if axis != 0 or weight.ndim != 2 or len(value.shape) != 1:
+    table = weight.ndim == 2 and weight.dtype in (np.float16, np.float32, np.float64)
+    if axis != 0 or not table or len(value.shape) != 1:
         raise ValueError("supported is an embedding: rows, axis 0, of a constant of two dimensions by (batch, columns)")
-    dtype = np.dtype(np.float64 if weight.dtype == np.float64 else np.float32)
+    dtype = np.result_type(weight.dtype, np.float32)
     result = Value("embedding", (value,), (*value.shape, weight.shape[1]), dtype)
     result.settings["weight"] = weight.astype(dtype)
     return result

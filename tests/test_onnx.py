@@ -645,6 +645,11 @@ def test_embedding():
     assert repr(net) == "Sequential([Embedding(4, 3, 4), ReLU()])"
     with pytest.raises(ValueError, match="-1"):
         net.predict(x - 1)
+    whole = model_of([node("Gather", "w,x", "rows"), node("Flatten", "rows")], {"w": np.ones((4, 2), np.int64)})
+    for end in (*whole.graph.input, *whole.graph.output):
+        end.type.tensor_type.elem_type = TensorProto.INT64
+    with pytest.raises(ValueError, match="Gather.*supported is an embedding"):
+        fc.from_onnx(whole)
 
 
 def test_casts():
@@ -741,9 +746,12 @@ def damaged():
         "no outputs": (changed(lambda m: m.graph.output.pop()), "no output to read|no valid"),
         "opset of the future": (
             changed(lambda m: setattr(m.opset_import[0], "version", 999)),
-            "is of opset 999; from 7",
+            "opset 999 is not supported; from 7",
         ),
-        "opset of the past": (changed(lambda m: setattr(m.opset_import[0], "version", 3)), "is of opset 3; from 7"),
+        "opset of the past": (
+            changed(lambda m: setattr(m.opset_import[0], "version", 3)),
+            "opset 3 is not supported; from 7",
+        ),
         "no opset": (changed(lambda m: m.opset_import.pop()), "no valid model"),
         "domain": (changed(lambda m: setattr(m.graph.node[1], "domain", "evil")), "no valid model|evil"),
         "operator": (changed(lambda m: setattr(m.graph.node[1], "op_type", "Evil")), "no valid model"),
