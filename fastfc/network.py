@@ -176,10 +176,9 @@ class Network(Layer):
 
         Examples
         --------
-        >>> import os, tempfile, fastfc as fc
-        >>> path = os.path.join(tempfile.mkdtemp(), "classifier.onnx")
-        >>> fc.MLP([4, 8, 3], output_activation="softmax").to_onnx(path)
-        >>> fc.from_onnx(path)
+        >>> import fastfc as fc
+        >>> fc.MLP([4, 8, 3], output_activation="softmax").to_onnx("classifier.onnx")
+        >>> fc.from_onnx("classifier.onnx")
         Sequential([Linear(4, 8), ReLU(), Linear(8, 3), Softmax()])
         """
         from .onnx_writer import to_onnx
