@@ -78,6 +78,7 @@ from .losses import (
 from .metrics import F1, Accuracy, TopK
 from .network import MLP, Sequential
 from .norms import BatchNorm1d, LayerNorm, RMSNorm
+from .onnx import from_onnx
 from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
 from .schedules import (
     CosineAnnealingLR,
@@ -91,6 +92,7 @@ from .schedules import (
 )
 from .sklearn_networks import from_sklearn
 from .standardize import Standardize
+from .torch import from_torch, load_state_dict
 from .training import DivergenceWarning
 
 __all__ = [
@@ -182,7 +184,9 @@ __all__ = [
     "Zeros",
     "check_gradients",
     "concatenate",
+    "from_onnx",
     "from_sklearn",
+    "from_torch",
     "kernels",
     "load",
     "load_breast_cancer",
@@ -190,6 +194,7 @@ __all__ = [
     "load_diabetes",
     "load_digits",
     "load_fashion_mnist",
+    "load_state_dict",
     "load_wine",
     "metrics",
     "nopython",

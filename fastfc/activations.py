@@ -526,7 +526,7 @@ class Elementwise(Activation):
         return f"Elementwise({self.function.__name__}, {self.derivative.__name__})"
 
 
-LAYERS = (
+LAYERS: tuple[type[Activation], ...] = (
     Identity,
     ReLU,
     LeakyReLU,

@@ -9,6 +9,7 @@ from pathlib import Path
 from fastfc import __version__
 from fastfc.compare import ODD, SHAPES, TARGETS, TASKS, compare, compare_networks
 from fastfc.doctor import cores
+from fastfc.extras import extra
 from fastfc.peers import LAYOUTS, NETWORK_PACKAGES, PACKAGES, Shape, environment, installed
 from fastfc.runs import RUNS, real_run
 
@@ -80,6 +81,14 @@ def output_file(*suffixes):
     return parse
 
 
+def picture(text):
+    try:
+        extra("matplotlib", "plot", "a picture")
+    except ImportError as error:
+        raise argparse.ArgumentTypeError(error) from None
+    return output_file(".png", ".svg", ".pdf")(text)
+
+
 def parser():
     top = Parser(prog="fastfc", description="Fully connected networks as fast as the processor allows.")
     top.add_argument("--version", action="version", version=f"fastfc {__version__}")
@@ -91,7 +100,6 @@ def parser():
     )
     demo.add_argument("--epochs", type=whole_number(1), help="passes over the data (30; with --data what suits them)")
     demo.add_argument("--seed", type=whole_number(0), default=0, help="start and order of the samples (0)")
-    picture = output_file(".png", ".svg", ".pdf")
     demo.add_argument("--plot", type=picture, metavar="FILE", help="write a picture: .png, .svg or .pdf")
 
     train = commands.add_parser("train", help="train a network that predicts a column of a CSV or Parquet file")
@@ -139,6 +147,8 @@ def parser():
     compare.add_argument("--threads", type=thread_count, default=1, help="threads and cores (1)")
     compare.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="of all arrays")
     compare.add_argument("--json", type=output_file(), metavar="FILE", help="write the measurements as JSON")
+    about = "write a picture, .png, .svg or .pdf: bars of the ratios, and a roofline"
+    compare.add_argument("--plot", type=picture, metavar="FILE", help=about)
 
     warmup = commands.add_parser("warmup", help="compile all kernels ahead, into the cache, for this processor")
     warmup.add_argument(
@@ -184,10 +194,10 @@ def run(args):
         return warmup(args.dtype)
     if args.command == "compare" and args.networks:
         peers = args.peers or installed(NETWORK_PACKAGES)
-        return compare_networks(TASKS, peers, args.threads, args.dtype, args.json)
+        return compare_networks(TASKS, peers, args.threads, args.dtype, args.json, args.plot)
     if args.command == "compare":
         chosen = [shape for some in args.shapes or [SHAPES if args.peers is None else TARGETS] for shape in some]
-        return compare(chosen, args.peers or installed(), args.threads, args.dtype, args.json)
+        return compare(chosen, args.peers or installed(), args.threads, args.dtype, args.json, args.plot)
     if environment(None) != os.environ:
         # NumPy has read these variables already: start over in a process of its own.
         wanted = environment(None) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

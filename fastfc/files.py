@@ -52,7 +52,7 @@ def by_name(*kinds: type[Any]) -> dict[str, type[Any]]:
     return {kind.__name__: kind for kind in kinds}
 
 
-LAYERS = by_name(
+LAYERS: dict[str, type[Any]] = by_name(
     *activations.LAYERS,
     activations.GELU,
     layers.Linear,
@@ -214,9 +214,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     True
     """
     safetensors = extra("safetensors", "safetensors", "load")
-    path = os.fsdecode(path)
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError(f"{path} is no regular file; give a file that network.save wrote")
+    path = regular(path)
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             header = read_header(file.metadata() or {})
@@ -230,6 +228,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(f"{path}: damaged: it has no {error}") from error
     except (ValueError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise ValueError(f"{path}: {error}; nothing was loaded") from error
+
+
+def regular(path: Path) -> str:
+    """The path of a file that can be read without waiting for anybody."""
+    path = os.fsdecode(path)
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError(f"{path} is no regular file")
+    return path
 
 
 def read_header(notes: dict[str, str]) -> dict[str, Any]:

@@ -136,6 +136,55 @@ class Network(Layer):
 
         files.save(self, path, optimizer, metadata)
 
+    def to_torch(self) -> Any:
+        """A torch.nn.Sequential of the same layers, with copies of the parameters. Needs `fastfc[torch]`.
+
+        It is in eval mode, in which its output is that of `predict`. Linear layers, activations, Dropout, LayerNorm,
+        RMSNorm, BatchNorm1d and Sequential can be converted.
+
+        Raises
+        ------
+        TypeError
+            Naming the layers that PyTorch has no counterpart for.
+        """
+        from . import torch
+
+        return torch.to_torch(self)
+
+    def to_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the network as an ONNX model, which any runtime can run: what `predict` computes.
+
+        Inputs are (batch, width), named as the `Input` nodes are, or "input" and "input_1", …; outputs are "output" or
+        "output_0", …. Dropout is left out; BatchNorm1d takes its running statistics. ONNX Runtime runs all of it in
+        float32; in float64 all but GELU("none"), as it has no such erf.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Replaced if it exists, once the new file is complete.
+
+        Raises
+        ------
+        ValueError
+            Naming it, if a layer cannot be written: an Elementwise of your own function, a layer class of your own;
+            or if there are more than 2 GB of parameters. Nothing is written then.
+
+        References
+        ----------
+        Operators of opset 20 of https://onnx.ai/onnx/operators/
+
+        Examples
+        --------
+        >>> import os, tempfile, fastfc as fc
+        >>> path = os.path.join(tempfile.mkdtemp(), "classifier.onnx")
+        >>> fc.MLP([4, 8, 3], output_activation="softmax").to_onnx(path)
+        >>> fc.from_onnx(path)
+        Sequential([Linear(4, 8), ReLU(), Linear(8, 3), Softmax()])
+        """
+        from .onnx_writer import to_onnx
+
+        to_onnx(self, path)
+
     def _parts(self) -> Sequence[Layer]:
         return self.layers
 

@@ -7,6 +7,7 @@ and each step is theirs: what comes out differs by rounding only.
 from __future__ import annotations
 
 import copy
+import math
 import time
 import warnings
 from collections.abc import Iterator
@@ -76,9 +77,11 @@ class Samples(NamedTuple):
     weights: NDArray[Any] | None
 
     def rows(self, rows: Any) -> Samples:
-        x = self.x[rows]
-        weights = None if self.weights is None else self.weights[rows]
-        return Samples(x.toarray() if issparse(x) else x, self.target[rows], weights)
+        if type(self.x) is np.ndarray:
+            x = self.x[rows] if type(rows) is slice else self.x.take(rows, axis=0)
+        else:
+            x = self.x[rows].toarray()
+        return Samples(x, self.target[rows], None if self.weights is None else self.weights[rows])
 
     @property
     def mass(self) -> float:
@@ -430,10 +433,11 @@ class BaseMLP(BaseEstimator):
     def _epoch(self, samples: Samples, order: NDArray[Any] | None, batch_size: int) -> float:
         """Steps on all batches; the mean of their losses, each before its step."""
         net, optimizer, loss, total = self.network_, self._optimizer, self._loss, 0.0
-        n = samples.target.shape[0]
+        n, prepared = samples.target.shape[0], 0.0
         optimizer.prepare(net)
         penalised = optimizer.segments[:, optimizer_table.L2] > 0
         weights = [layer.weight.ravel() for layer in self._linears()] if penalised.any() else []
+        is_adam, t = type(optimizer) is Adam, int(optimizer.count[0])
         for start in range(0, n, batch_size):
             stop = min(n, start + batch_size)
             x, target, sample_weight = batch = samples.rows(slice(start, stop) if order is None else order[start:stop])
@@ -441,12 +445,15 @@ class BaseMLP(BaseEstimator):
             if not mass:
                 continue
             if weights:
-                # the penalty is divided by the weight of each batch; written in place, so that no step is prepared anew
-                optimizer.segments[penalised, optimizer_table.L2] = self.alpha / mass
-                total += self.alpha / 2 / mass * sum(float(w @ w) for w in weights) * (stop - start)
-            if type(optimizer) is Adam:
+                total += self.alpha / 2 / mass * sum([float(w @ w) for w in weights]) * (stop - start)
+                if mass != prepared:
+                    # the penalty is divided by the weight of the batch; in place, so that the step is not prepared anew
+                    optimizer.segments[penalised, optimizer_table.L2] = self.alpha / mass
+                    prepared = mass
+            if is_adam:
+                t += 1
                 # scikit-learn adds epsilon to √v, Adam here to √(v / (1 − β₂ᵗ))
-                optimizer.eps = self.epsilon / np.sqrt(1 - self.beta_2 ** (int(optimizer.count[0]) + 1))
+                optimizer.eps = self.epsilon / math.sqrt(1 - self.beta_2**t)
             value = net.train_step(x, target, loss, optimizer, sample_weight)
             total += (value * self._loss_scale + self._constant(target, sample_weight)) * (stop - start)
         return total / n

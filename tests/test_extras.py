@@ -7,6 +7,7 @@ import pytest
 
 # what each extra brings -> a use of it
 USES = {
+    ("onnx", "onnx"): "net.to_onnx('net.onnx')",
     ("pandas", "pandas"): "fc.History().to_dataframe()",
     ("matplotlib", "plot"): "net.history.plot()",
     ("graphviz", "graphviz"): "net.plot()",
@@ -15,6 +16,7 @@ USES = {
     ("pyarrow", "parquet"): "from pathlib import Path; from fastfc.sheets import read_sheet; "
     "read_sheet(Path('data.parquet'))",
     ("safetensors", "safetensors"): "net.save('net.safetensors')",
+    ("torch", "torch"): "net.to_torch()",
 }
 
 WITHOUT = """

@@ -70,7 +70,7 @@ YOURS = {"Elementwise", "CustomLoss"}
 COMPOSED = {"Graph", "Input", "concatenate", "MultiLoss"}
 PLAIN = {"ReduceLROnPlateau", "EarlyStopping"}
 TOOLS = {"Callback", "DivergenceWarning", "History", "check_gradients", "numerical_gradient"}
-FILES = {"load", "load_checkpoint"}
+FILES = {"load", "load_checkpoint", "load_state_dict", "from_onnx", "from_sklearn", "from_torch"}
 DATA = {name for name in fc.__all__ if name.startswith("load_")} - FILES
 for name in YOURS | COMPOSED:
     FORMULAS.pop(name, None)
