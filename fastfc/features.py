@@ -94,7 +94,9 @@ def find_target(sheet: Sheet, name: str, task: str | None) -> Target:
 
 def check_different(sheet: Sheet, name: str, values: Sequence[Any] | NDArray[Any]) -> None:
     if all(value == values[0] for value in values):
-        raise BadSheet(f'{sheet.path}, column "{name}": all cells are "{values[0]}"; there is nothing to learn')
+        raise BadSheet(
+            f'{sheet.path}, column "{name}": all cells are "{sheet.columns[name][0]}"; there is nothing to learn'
+        )
 
 
 def class_names(sheet: Sheet, name: str, fix: str) -> list[str]:

@@ -131,7 +131,8 @@ class Blocks:
         self.owner, self.first, self.last = owner, first, shapes[0][0] if last is None else last
         self.n = self.last - first
         row = sum(int(np.prod(a.shape[1:])) * max(a.dtype.itemsize, 4) for a in arrays)
-        chunk = max([a.chunks[0] for a in arrays if isinstance(getattr(a, "chunks", None), tuple)], default=1)
+        chunks = [a.chunks[0] for a in arrays if getattr(a, "chunks", None)]
+        chunk = max([max(c) if isinstance(c, tuple) else c for c in chunks], default=1)  # Dask has a tuple of them
         self.block = chunk * max(1, BLOCK // max(row * chunk, 1))  # rows: whole chunks, which are decompressed as one
         self.blocks_at_once = max(1, WINDOW // max(row * self.block, 1))
 

@@ -146,13 +146,17 @@ def held_out(goal: Target, y: NDArray[Any], rng: np.random.Generator) -> NDArray
     return chosen
 
 
+def plural(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" + "s" * (n != 1)
+
+
 def describe(sheet: Sheet, features: list[Feature], goal: Target, learn: Any, stop: Any, test: Any) -> None:
     numbers = sum(feature.categories is None for feature in features)
     categories = [feature for feature in features if feature.categories is not None]
     columns = f"{numbers} of numbers"
     if categories:
         columns += f", {len(categories)} of categories ({sum(f.width for f in categories)} inputs of 0 and 1)"
-    print(f'{sheet.path}: {len(sheet):,} {sheet.unit}s, "{goal.name}" by {len(features)} columns: {columns}')
+    print(f'{sheet.path}: {len(sheet):,} {sheet.unit}s, "{goal.name}" by {plural(len(features), "column")}: {columns}')
     for note in sheet.notes:
         print(note)
     what = f"classification into {len(goal.classes)} classes" if goal.classes else "regression"

@@ -1,5 +1,7 @@
 import gc
+import io
 import signal
+import sys
 import threading
 import time
 import tracemalloc
@@ -10,7 +12,7 @@ import zarr
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
-from fastfc import streams
+from fastfc import progress, streams
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((1003, 5)).astype(np.float32)
@@ -214,6 +216,15 @@ def test_several_inputs_outputs_and_losses(small, tmp_path):
         assert_array_equal(found[1], twin.predict(inputs)[1])
 
 
+def test_the_mean_of_several_losses_in_one_window(monkeypatch):
+    monkeypatch.setattr(streams, "IN_MEMORY", 0)
+    loss = fc.MultiLoss([MSE, fc.CrossEntropyLoss(ignore_index=0)])
+    x, y = (X[:, :3], X[:, 3:]), (stored(Y), np.sort(LABELS))
+    history = fit(two_heads(), x, y, loss=loss, shuffle=False)
+    other = fit(two_heads(), x, (Y, np.sort(LABELS)), loss=loss, shuffle=False)
+    assert_allclose(history.loss, other.loss, rtol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["memmap", "zarr", "generator", "batches with y", "function"])
 def test_predict(kind, small, tmp_path):
     net = net_for(3)
@@ -287,6 +298,11 @@ class Loader:
 class Sized(Loader):
     def __len__(self):
         return len(self.items)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
 
 
 class Tensor:
@@ -575,3 +591,12 @@ def test_sequences_and_tables_are_arrays():
         assert streams.gives_batches(x)
     with pytest.raises(TypeError, match="dtype"):
         net_for().predict("text")
+
+
+def test_a_bar_without_a_known_end(monkeypatch):
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    history = fit(net_for(), Loader(batches(X, Y)), progress=True)
+    last = sys.stderr.getvalue().split("\r")[-1]
+    assert "epoch 3/3" in last and f"loss={history.loss[-1]:.3g}" in last
+    assert "3009" in last or "3.01k" in last
