@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Set
 from contextlib import closing
 from itertools import chain
@@ -22,6 +23,7 @@ IN_MEMORY = 2**28
 # Of larger ones, blocks of about BLOCK bytes are read in a random order, and so many as fit into WINDOW are shuffled.
 BLOCK, WINDOW = 2**20, 2**25
 AHEAD = 1  # parts that wait, besides the one in use and the one that is being read
+GROUP, GROUP_SECONDS = 64, 0.002  # small parts are handed over together: each time costs both threads
 PATIENCE = 0.1  # seconds between looks at whether the other thread is still there
 FAREWELL = 2.0  # seconds that a thread has to end
 
@@ -284,13 +286,13 @@ def ahead(items: Iterable[Any]) -> Generator[Any, None, None]:
 
     Close this generator, as contextlib.closing does, and the thread ends with what it is at.
     """
-    waiting: queue.Queue[tuple[Any, BaseException | None, bool]] = queue.Queue(AHEAD)
+    waiting: queue.Queue[tuple[list[Any], BaseException | None, bool]] = queue.Queue(AHEAD)
     closed = threading.Event()
 
-    def put(*entry: Any) -> bool:
+    def put(group: list[Any], error: BaseException | None, last: bool) -> bool:
         while not closed.is_set():
             try:
-                waiting.put(entry, timeout=PATIENCE)
+                waiting.put((group, error, last), timeout=PATIENCE)
                 return True
             except queue.Full:
                 pass
@@ -298,12 +300,18 @@ def ahead(items: Iterable[Any]) -> Generator[Any, None, None]:
 
     def read() -> None:
         iterator: Iterator[Any] = iter(())
+        group: list[Any] = []
         try:
-            iterator = iter(items)
-            if all(put(item, None, False) for item in iterator):
-                put(None, None, True)
+            iterator, begin = iter(items), time.perf_counter()
+            for item in iterator:
+                group.append(item)
+                if len(group) == GROUP or time.perf_counter() - begin > GROUP_SECONDS:
+                    if not put(group, None, False):
+                        return
+                    group, begin = [], time.perf_counter()
+            put(group, None, True)
         except BaseException as error:  # whoever waits for an item gets it
-            put(None, error, True)
+            put(group, error, True)
         finally:
             close = getattr(iterator, "close", None)
             if close is not None:
@@ -312,17 +320,16 @@ def ahead(items: Iterable[Any]) -> Generator[Any, None, None]:
     thread = threading.Thread(target=read, name="fastfc reads ahead", daemon=True)
     thread.start()
     try:
-        while True:
+        last = False
+        while not last:
             try:
-                item, error, last = waiting.get(timeout=PATIENCE)
+                group, error, last = waiting.get(timeout=PATIENCE)
             except queue.Empty:
                 continue  # so that Ctrl-C is seen on every system
+            while group:
+                yield group.pop(0)
             if error is not None:
                 raise error
-            if last:
-                return
-            yield item
-            del item
     finally:
         closed.set()
         thread.join(FAREWELL)

@@ -545,16 +545,30 @@ def test_reading_is_ahead_of_the_use_but_bounded():
 
     def items():
         for i in range(20):
+            time.sleep(2 * streams.GROUP_SECONDS)
             read.append(i)
             yield i
 
     for item in streams.ahead(items()):
-        time.sleep(0.01)
+        time.sleep(0.02)
         used.append(item)
         assert len(read) <= len(used) + streams.AHEAD + 1
         if item == 10:
             assert len(read) > len(used)
     assert used == list(range(20))
+
+
+def test_small_items_are_handed_over_together_and_none_is_lost():
+    def items():
+        yield from range(1000)
+        raise OSError("gone")
+
+    seen = []
+    with pytest.raises(OSError, match="gone"):
+        for item in streams.ahead(items()):
+            seen.append(item)
+    assert seen == list(range(1000))
+    assert list(streams.ahead([])) == []
 
 
 def test_the_generator_is_closed_where_it_runs():
