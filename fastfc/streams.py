@@ -145,6 +145,10 @@ class Blocks:
         """These rows only."""
         return Blocks(self.trees, self.owner, self.first + first, self.first + last)
 
+    def targets(self) -> Blocks:
+        """The same rows of y alone."""
+        return Blocks((self.trees[1],) * 2 + (None,), self.owner, self.first, self.last)
+
     def read(self, first: int, last: int) -> tuple[Any, Any, Any]:
         return mapped(lambda a: np.asarray(a[first:last]), self.trees)
 
@@ -337,45 +341,36 @@ def ahead(items: Iterable[Any]) -> Generator[Any, None, None]:
 
 def predict(network: Any, x: Any, out: Any, params: Any) -> Any:
     """The outputs for x, that is read in parts; see Layer.predict."""
-    if not gives_batches(x):
+    n = None
+    if gives_batches(x):
+        parts = inputs(network, Batches(x, str(network), of_x=True))
+    else:
         blocks = Blocks((x, None, None), str(network))
-        first = network._output(network._join(blocks.head()[0]), None, params)
-        shape = blocks.n, first.shape[1]
-        out = np.empty(shape, first.dtype) if out is None else out
-        if tuple(out.shape) != shape or out.dtype != first.dtype:
-            raise ValueError(
-                f"{network}: out has shape {tuple(out.shape)} and dtype {out.dtype}, expected {shape} and {first.dtype}"
-            )
-        place = 0
-        with closing(ahead(network._join(samples[0]) for samples in blocks.in_order())) as parts:
-            for part in parts:
-                out[place : place + len(part)] = network._output(part, None, params)
-                place += len(part)
-        return out
-    batches = Batches(x, str(network), of_x=True)
+        n, parts = blocks.n, (network._join(samples[0]) for samples in blocks.in_order())
     found, place = [], 0
-    with closing(ahead(inputs(network, batches))) as parts:
-        for part in parts:
+    with closing(ahead(parts)) as reading:
+        for part in reading:
             result = network._output(part, None, params)
+            if out is None and n is not None:
+                out = np.empty((n, *result.shape[1:]), result.dtype)
             if out is None:
                 found.append(result)
                 continue
-            if tuple(out.shape[1:]) != result.shape[1:] or out.dtype != result.dtype:
+            wanted = len(out) if n is None else n, *result.shape[1:]
+            if tuple(out.shape) != wanted or out.dtype != result.dtype:
                 raise ValueError(
-                    f"{network}: out has shape {tuple(out.shape)} and dtype {out.dtype}, expected "
-                    f"(n, {result.shape[1]}) and {result.dtype}"
+                    f"{network}: out has shape {tuple(out.shape)} and dtype {out.dtype}, expected {wanted} and "
+                    f"{result.dtype}"
                 )
             if place + len(result) > len(out):
                 raise ValueError(f"{network}: out has {len(out)} rows, and the batches have more; make it longer")
             out[place : place + len(result)] = result
             place += len(result)
-    if out is not None:
-        if place != len(out):
-            raise ValueError(f"{network}: out has {len(out)} rows, but the batches only {place}; give out[:{place}]")
-        return out
-    if not found:
+    if out is None and not found:
         raise ValueError(f"{network}: {kind(x)} gives no batch; give at least one")
-    return np.concatenate(found)
+    if out is not None and place != len(out):
+        raise ValueError(f"{network}: out has {len(out)} rows, but the batches only {place}; give out[:{place}]")
+    return np.concatenate(found) if out is None else out
 
 
 def inputs(network: Any, batches: Batches) -> Iterator[NDArray[Any]]:

@@ -614,3 +614,21 @@ def test_a_bar_without_a_known_end(monkeypatch):
     last = sys.stderr.getvalue().split("\r")[-1]
     assert "epoch 3/3" in last and f"loss={history.loss[-1]:.3g}" in last
     assert "3009" in last or "3.01k" in last
+
+
+def test_what_is_larger_than_memory(tmp_path):
+    """The files have holes: nothing is written."""
+    small, large = (np.memmap(tmp_path / str(n), np.uint8, "w+", shape=(n, 2**16)) for n in (2**10, 2**10 + 1))
+    labels = np.zeros(2**10 + 1, np.int64)
+    assert streams.source_of(small, labels[1:], None, "fit") is None  # 256 MiB as float32
+    source = streams.source_of(large, labels, None, "fit")
+    assert (source.block, source.blocks_at_once) == (3, 42)
+    assert streams.source_of(np.asarray(large), labels, None, "fit") is None
+    assert streams.too_large(large) and not streams.too_large(small)
+
+
+def test_predict_of_nothing_and_of_what_is_no_number(small, tmp_path):
+    with pytest.raises(ValueError, match="a generator gives no batch"):
+        net_for().predict(x for x in ())
+    with pytest.raises(TypeError, match="has dtype complex64; give real numbers"):
+        net_for().predict(memmap(tmp_path, X * 1j))
