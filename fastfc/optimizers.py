@@ -472,6 +472,11 @@ class SGD(Optimizer):
     **options
         See Optimizer.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
+
     References
     ----------
     I. Sutskever, J. Martens, G. Dahl, G. Hinton, "On the importance of initialization and momentum in
@@ -568,6 +573,11 @@ class Adam(WithBetas):
     **options
         See Optimizer.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
+
     References
     ----------
     D. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015.
@@ -606,7 +616,15 @@ class Adam(WithBetas):
 class AdamW(Adam):
     """Adam with decoupled weight decay: w ← w − lr λ w first, and then the step of Adam for g = ∇L.
 
-    Parameters as for Adam; weight_decay is 0.01 unless given.
+    Parameters
+    ----------
+    lr, betas, eps, weight_decay, amsgrad, **options
+        As for Adam; weight_decay, λ, is 0.01 unless given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
 
     References
     ----------
@@ -660,6 +678,11 @@ class NAdam(WithBetas):
         Whether w ← w − lr λ w comes first, and g = ∇L, as in AdamW.
     **options
         See Optimizer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
 
     References
     ----------
@@ -724,6 +747,11 @@ class RMSprop(Optimizer):
     **options
         See Optimizer.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
+
     References
     ----------
     T. Tieleman, G. Hinton, "Lecture 6.5: rmsprop", Coursera, 2012. A. Graves, "Generating sequences with
@@ -785,6 +813,11 @@ class Adagrad(Optimizer):
     **options
         See Optimizer.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
+
     References
     ----------
     J. Duchi, E. Hazan, Y. Singer, "Adaptive subgradient methods for online learning and stochastic
@@ -831,6 +864,11 @@ class Lion(WithBetas):
         λ, at least 0.
     **options
         See Optimizer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
 
     References
     ----------
