@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from .checks import choice, finite_number, positive_number
 from .kernels import custom
+from .kernels.activations import CUSTOM, named
 from .kernels.activations import Activation as Numbers
-from .kernels.activations import named
 from .layers import Layer
 from .program import Recorder
 
@@ -505,22 +505,26 @@ class LogSoftmax(Activation):
 
 
 class Elementwise(Activation):
-    """An activation of your own, y = f(x) for each element, from two compiled functions of a number.
+    """An activation of your own, y = f(x) for each element, from two functions decorated with `numba.njit`.
 
     Parameters
     ----------
-    function, derivative : functions of one float that return a float, decorated with `numba.njit`
-        f and f′, both of the input x. Each is compiled once for float32 and once for float64. Two activations of the
-        same functions share them; they live as long as the process.
+    function : f(x) or f(x, out)
+        Of a number, which returns a float; or of arrays (k,), which writes y to `out`.
+    derivative : df(x) or df(x, grad_output, out)
+        Of a number, which returns f′(x); or of arrays (k,), which writes dL/dx = grad_output f′(x) to `out`.
 
     Raises
     ------
     TypeError
-        If one is not an `@njit` function, or does not give a float for a float.
+        If one is not an `@njit` function of this form, or a function of a number does not give a float for a float.
 
     Notes
     -----
-    Networks with it can be pickled if its functions can, as those at the top of a module.
+    Functions of arrays are given pieces of the data of any length k, and must treat each element alone. Each function
+    is compiled once for float32 and once for float64, and lives as long as the process; two activations of the same
+    functions share them. What an exception in them does is not defined. Networks with it can be pickled if its
+    functions can, as those at the top of a module.
 
     Examples
     --------
@@ -546,13 +550,13 @@ class Elementwise(Activation):
         self._numbers()
 
     def _numbers(self) -> Numbers:
-        return custom.activation(self.function, self.derivative)
+        return Numbers(CUSTOM, *custom.activation_places(self.function, self.derivative))
 
     def __repr__(self) -> str:
         return f"Elementwise({self.function.__name__}, {self.derivative.__name__})"
 
 
-LAYERS = (
+LAYERS: tuple[type[Activation], ...] = (
     Identity,
     ReLU,
     LeakyReLU,

@@ -1,4 +1,4 @@
-"""The command `fastfc`: demo, compare, warmup, doctor."""
+"""The command `fastfc`: demo, train, predict, compare, warmup, doctor."""
 
 import argparse
 import os
@@ -49,6 +49,26 @@ def peer(text):
     return text
 
 
+def sizes(text):
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        found = [0]
+    if min(found) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of widths such as 64,64")
+    return found
+
+
+def positive(text):
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
+
+
 def output_file(*suffixes):
     def parse(text):
         path = Path(text)
@@ -81,6 +101,29 @@ def parser():
     demo.add_argument("--epochs", type=whole_number(1), help="passes over the data (30; with --data what suits them)")
     demo.add_argument("--seed", type=whole_number(0), default=0, help="start and order of the samples (0)")
     demo.add_argument("--plot", type=picture, metavar="FILE", help="write a picture: .png, .svg or .pdf")
+
+    train = commands.add_parser("train", help="train a network that predicts a column of a CSV or Parquet file")
+    train.add_argument("data", type=Path, help="CSV, or Parquet named .parquet, with a row for each sample")
+    train.add_argument("--target", required=True, metavar="NAME", help="the column to predict")
+    train.add_argument(
+        "--out", type=output_file(".safetensors"), metavar="FILE", help="write the network: .safetensors"
+    )
+    train.add_argument("--plot", type=picture, metavar="FILE", help="write a report: .png, .svg or .pdf")
+    train.add_argument("--task", choices=["classification", "regression"], help="what to do (told by the target)")
+    train.add_argument("--exclude", nargs="+", default=[], metavar="NAME", help="columns not to predict by")
+    train.add_argument(
+        "--categories", nargs="+", default=[], metavar="NAME", help="columns of numbers that stand for categories"
+    )
+    train.add_argument("--hidden", type=sizes, default=[64, 64], metavar="64,64", help="widths of the hidden layers")
+    train.add_argument("--epochs", type=whole_number(1), default=300, help="at most so many passes over the data (300)")
+    train.add_argument("--batch-size", type=whole_number(1), default=32, help="samples for an update (32)")
+    train.add_argument("--lr", type=positive, default=2e-3, help="learning rate of AdamW (0.002)")
+    train.add_argument("--seed", type=whole_number(0), default=0, help="what is held out, start and order (0)")
+
+    predict = commands.add_parser("predict", help="what a network of fastfc train says of a CSV or Parquet file")
+    predict.add_argument("model", type=Path, help="what fastfc train --out wrote")
+    predict.add_argument("data", type=Path, help="CSV or Parquet, with the columns of the training in any order")
+    predict.add_argument("--out", type=output_file(".csv"), metavar="FILE", help="write a CSV file (to the terminal)")
 
     compare = commands.add_parser("compare", help="time kernels and networks against other libraries")
     compare.add_argument(
@@ -125,11 +168,24 @@ def parse(arguments):
     return args
 
 
+def table_command(command, **options):
+    from fastfc import train
+
+    try:
+        getattr(train, command)(**options)
+    except (ValueError, FloatingPointError, ImportError, OSError) as error:
+        print(f"fastfc {command}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
 def run(args):
     if args.command == "doctor":
         from fastfc.doctor import doctor
 
         return doctor()
+    if args.command in ("train", "predict"):
+        return table_command(**{name: value for name, value in vars(args).items() if name != "arguments"})
     if args.command == "warmup":
         from fastfc.warmup import warmup
 

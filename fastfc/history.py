@@ -14,9 +14,9 @@ class History:
     """What `fit` saw: one row for each finished epoch, a column for each thing seen.
 
     Columns are `epoch` (counted from 1 for each optimizer, on from where an earlier `fit` with it stopped), `loss`
-    (mean over the epoch's samples of the loss just before each step), `seconds` (wall time, validation included),
-    `lr` (the learning rate at the start), `val_loss` with validation data, and each metric by its name, with
-    validation data `val_…` on those.
+    (mean over the epoch's samples of the loss just before each step, also where reduction="sum" makes `val_loss` a
+    sum), `seconds` (wall time, validation included), `lr` (the learning rate at the start), `val_loss` with validation
+    data, and each metric by its name, with validation data `val_…` on those.
 
     Examples
     --------

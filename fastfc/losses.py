@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 from .checks import FLOATS, as_floats, as_real, choice, finite_number, flag, fraction, listed, positive_number
 from .kernels import custom
 from .kernels import losses as native
-from .kernels.edge import DTYPES
 
 NO_LABELS = np.zeros(0, np.int64)
 NO_TARGETS = {dtype: np.zeros((0, 0), dtype) for dtype in FLOATS}
@@ -875,7 +873,9 @@ class CustomLoss(Loss):
         if gradient is None and reduction != "mean":
             raise ValueError("CustomLoss: a function of matrices returns a mean; reduction must be 'mean'")
         self.code = native.CUSTOM_ARRAY if gradient is None else native.CUSTOM
-        super().__init__(reduction, *compiled(value, gradient))
+        functions = [("value", value)] if gradient is None else [("value", value), ("gradient", gradient)]
+        make = native.custom_array if gradient is None else native.custom_pass
+        super().__init__(reduction, custom.place("CustomLoss", make, *functions))
 
     def _settings(self) -> list[str]:
         return [f.__name__ for f in (self.value, self.gradient) if f is not None]
@@ -891,24 +891,6 @@ class CustomLoss(Loss):
         return super().__call__(prediction, target, sample_weight)
 
     __call__.__doc__ = Loss.__call__.__doc__
-
-
-@cache
-def compiled(value: Any, gradient: Any) -> tuple[float, float]:
-    """The addresses of a custom loss for float32 and float64, in numbers of a table."""
-    owner, f = "CustomLoss", custom.inlined(value, "CustomLoss", "value")
-    g = None if gradient is None else custom.inlined(gradient, owner, "gradient")
-    sources = [
-        native.custom_array(f, dtype) if g is None else native.custom_pass(f, g, dtype) for dtype in DTYPES.values()
-    ]
-    single, double = (
-        custom.c_function(*source, dtype, owner) for source, dtype in zip(sources, DTYPES.values(), strict=True)
-    )
-    kept.extend((single, double))
-    return custom.bits(single), custom.bits(double)
-
-
-kept: list[Any] = []  # as long as the process lives, as tables hold their addresses
 
 
 def rebuild(value: Any, gradient: Any, reduction: str) -> CustomLoss:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from .history import History
 from .initializers import Initializer
 from .layers import Layer, Linear, Parameter
 from .program import Recorder
+
+if TYPE_CHECKING:
+    from .optimizers import Optimizer
 
 
 class Network(Layer):
@@ -102,6 +106,84 @@ class Network(Layer):
         from . import diagram
 
         return diagram.draw(self, path)
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        optimizer: Optimizer | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write everything to a safetensors file, for `load` and `load_checkpoint`. Needs `fastfc[safetensors]`.
+
+        That is layers, parameters, buffers and history, and of the optimizer all that `fit` needs to go on as if it
+        had never stopped: hyperparameters, state, schedule, and the order of samples of a `seed` that is a number.
+        The file is there whole or not at all: a file of that name is replaced at the end.
+
+        Parameters
+        ----------
+        path : str or path-like
+        optimizer : Optimizer, optional
+        metadata : dict, optional
+            Notes of your own: None, strings, numbers, and lists and dicts of them.
+
+        Raises
+        ------
+        TypeError
+            If a layer, the optimizer or the metadata can't be stored, as an Elementwise, which is code.
+        """
+        from . import files
+
+        files.save(self, path, optimizer, metadata)
+
+    def to_torch(self) -> Any:
+        """A torch.nn.Sequential of the same layers, with copies of the parameters. Needs `fastfc[torch]`.
+
+        It is in eval mode, in which its output is that of `predict`. Linear layers, activations, Dropout, LayerNorm,
+        RMSNorm, BatchNorm1d and Sequential can be converted.
+
+        Raises
+        ------
+        TypeError
+            Naming the layers that PyTorch has no counterpart for.
+        """
+        from . import torch
+
+        return torch.to_torch(self)
+
+    def to_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the network as an ONNX model, which any runtime can run: what `predict` computes.
+
+        Inputs are (batch, width), named as the `Input` nodes are, or "input" and "input_1", …; outputs are "output" or
+        "output_0", …. Dropout is left out; BatchNorm1d takes its running statistics. ONNX Runtime runs all of it in
+        float32; in float64 all but GELU("none"), as it has no such erf.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Replaced if it exists, once the new file is complete.
+
+        Raises
+        ------
+        ValueError
+            Naming it, if a layer cannot be written: an Elementwise of your own function, a layer class of your own;
+            or if there are more than 2 GB of parameters. Nothing is written then.
+
+        References
+        ----------
+        Operators of opset 20 of https://onnx.ai/onnx/operators/
+
+        Examples
+        --------
+        >>> import os, tempfile, fastfc as fc
+        >>> path = os.path.join(tempfile.mkdtemp(), "classifier.onnx")
+        >>> fc.MLP([4, 8, 3], output_activation="softmax").to_onnx(path)
+        >>> fc.from_onnx(path)
+        Sequential([Linear(4, 8), ReLU(), Linear(8, 3), Softmax()])
+        """
+        from .onnx_writer import to_onnx
+
+        to_onnx(self, path)
 
     def _parts(self) -> Sequence[Layer]:
         return self.layers

@@ -181,6 +181,7 @@ class Optimizer:
     segments: NDArray[np.float64]
     _trained: list[Parameter] | None = None  # what the segments were made for
     _optional: tuple[str, ...] = ()  # what the text shows only if it is neither 0 nor False
+    _group_options: tuple[str, ...] = GROUP_OPTIONS
     full_batch = False  # whether a step needs all samples
     epochs = 0  # finished by `fit`
     _seed: Any = None  # of the latest fit
@@ -325,8 +326,9 @@ class Optimizer:
         owner, found = type(self).__name__, {}
         for pattern, options in (checked_dict(groups, owner, "groups") if groups is not None else {}).items():
             for what in checked_dict(options, owner, f"groups[{pattern!r}]"):
-                if what not in GROUP_OPTIONS:
-                    raise ValueError(f"{owner}: groups have the options {', '.join(GROUP_OPTIONS)}, not {what!r}")
+                if what not in self._group_options:
+                    known = ", ".join(self._group_options)
+                    raise ValueError(f"{owner}: groups have the options {known}, not {what!r}")
             found[pattern] = {what: checked(value, what, owner) for what, value in options.items()}
         self._groups, self._groups_lr = found, self.lr
         self._forget_segments()
@@ -390,6 +392,9 @@ class Optimizer:
         """An epoch with this loss is over: ReduceLROnPlateau may change `lr`. `fit` calls this."""
         if isinstance(self._schedule, ReduceLROnPlateau):
             self.lr, self._plateau = self._schedule.reduced(self.lr, float(loss), self._plateau)
+
+    def _measure(self, network: Layer) -> None:
+        """Note of the network what decides how many vectors are remembered."""
 
     def check_loss(self, loss: Any) -> None:
         """Raise if this optimizer can't minimise such a loss."""
