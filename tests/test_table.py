@@ -110,7 +110,9 @@ def test_docstring(name):
 
 
 def parameters(name):
-    return list(inspect.signature(getattr(fc, name)).parameters)
+    thing = getattr(fc, name)
+    is_warning = inspect.isclass(thing) and issubclass(thing, Warning)
+    return [] if is_warning else list(inspect.signature(thing).parameters)
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLIC if parameters(name) and name not in DATA])
@@ -121,7 +123,7 @@ def test_docstring_tells_parameters_and_errors(name):
     missing = [word for word in parameters(name) if not re.search(rf"\b{word}\b", section[1])]
     assert missing == []
     assert re.search("^Raises\n------\n", text, re.MULTILINE)
-    if inspect.isfunction(getattr(fc, name)):
+    if inspect.isfunction(getattr(fc, name)) and inspect.signature(getattr(fc, name)).return_annotation != "None":
         assert re.search("^Returns\n-------\n", text, re.MULTILINE)
 
 
@@ -138,7 +140,9 @@ REQUIRED = {
 COMPUTING = {"Sequential", "Graph", "concatenate", "check_gradients", "numerical_gradient"}
 
 
-@pytest.mark.parametrize("name", sorted({name for name in PUBLIC if parameters(name)} - YOURS - DATA - COMPUTING))
+@pytest.mark.parametrize(
+    "name", sorted({name for name in PUBLIC if parameters(name)} - YOURS - DATA - FILES - COMPUTING)
+)
 def test_wrong_parameters_are_refused(name):
     thing, words = getattr(fc, name), inspect.signature(getattr(fc, name)).parameters.values()
     thing(*REQUIRED.get(name, ()))
