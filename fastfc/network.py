@@ -313,6 +313,11 @@ def MLP(
     -------
     Sequential
 
+    Raises
+    ------
+    TypeError, ValueError
+        For sizes that are not at least two positive integers, or a name that there is not.
+
     Examples
     --------
     >>> import fastfc as fc
