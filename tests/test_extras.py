@@ -8,6 +8,7 @@ import pytest
 # what each extra brings -> a use of it
 USES = {
     ("pandas", "pandas"): "fc.History().to_dataframe()",
+    ("sklearn", "sklearn"): "fc.from_sklearn(net)",
 }
 
 WITHOUT = """
