@@ -193,6 +193,9 @@ class BaseMLP(BaseEstimator):
         self._check_y(y, incremental, classes)
         target = self._encode(y, X.dtype)
         self._loss, self._loss_scale = self._training_loss(target)
+        samples = Samples(X, target, self._weights(sample_weight, X, y))
+        if not samples.mass:
+            raise ValueError("Sample weights must contain at least one non-zero number.")
         rng = check_random_state(self.random_state)
         if first:
             self._begin([X.shape[1], *widths, self._width(target)], X.dtype, rng)
@@ -201,20 +204,31 @@ class BaseMLP(BaseEstimator):
                 f"hidden_layer_sizes={self.hidden_layer_sizes}, but the network that is to go on has "
                 f"{[layer.in_features for layer in self._linears()][1:]}; fit with warm_start=False"
             )
-        samples = Samples(X, target, self._weights(sample_weight, X, y))
-        if not samples.mass:
-            raise ValueError("Sample weights must contain at least one non-zero number.")
+        before = self.network_.params.copy()
         if self.solver == "lbfgs":
             self._minimise(samples)
         elif not (incremental and self.stopped_):
             samples, held = self._hold_out(samples, y, sample_weight, validation_data, rng)
             self._train(samples, held, rng, incremental)
         if not np.isfinite(self.network_.params).all():
+            self._recover(first, before)
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large values and need to "
                 "be preprocessed."
             )
         return first
+
+    def _recover(self, first: bool, before: NDArray[Any]) -> None:
+        """Have the parameters from before; a new network is none, and an optimizer forgets."""
+        if first:
+            del self.network_
+        else:
+            self.network_.params[:] = before
+        if hasattr(self, "_optimizer"):
+            del self._optimizer
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "network_")
 
     def _hidden_widths(self) -> list[int]:
         sizes = self.hidden_layer_sizes
@@ -346,12 +360,12 @@ class BaseMLP(BaseEstimator):
         if self.solver == "sgd":
             momentum = min(self.momentum, np.nextafter(1.0, 0.0))
             nesterov = self.nesterovs_momentum and momentum > 0
-            return SGD(lr, momentum, nesterov=nesterov, l2=self.alpha, schedule=schedule)
+            return SGD(lr, momentum, nesterov=nesterov, schedule=schedule)
         betas = self.beta_1, self.beta_2
         if self.solver == "adam":
-            return Adam(lr, betas, eps, l2=self.alpha, schedule=schedule)
+            return Adam(lr, betas, eps, schedule=schedule)
         groups = {"*.bias": {"weight_decay": 0.0}}
-        return AdamW(lr, betas, eps, weight_decay=self.alpha, groups=groups, schedule=schedule)
+        return AdamW(lr, betas, eps, groups=groups, schedule=schedule)
 
     def _train(self, samples: Samples, held: Held | None, rng: np.random.RandomState, incremental: bool) -> None:
         """Epochs of a stochastic solver."""
@@ -365,6 +379,10 @@ class BaseMLP(BaseEstimator):
             self._optimizer = self._new_optimizer()
         optimizer = self._optimizer
         optimizer.steps_per_epoch = -(-n // batch_size)
+        if self.solver == "adamw":
+            optimizer.weight_decay = self.alpha
+        else:
+            optimizer.l2 = self.alpha
         if not hasattr(self, "loss_curve_"):
             self.loss_curve_: list[float] = []
             self._no_improvement = 0
@@ -457,7 +475,7 @@ class BaseMLP(BaseEstimator):
             if adam is not None:
                 t += 1
                 # scikit-learn adds epsilon to √v, Adam here to √(v / (1 − β₂ᵗ))
-                adam.eps = self.epsilon / math.sqrt(1 - self.beta_2**t)
+                adam.eps = self.epsilon / math.sqrt(1 - adam.beta2**t)
             value = net.train_step(x, target, loss, optimizer, sample_weight)
             total += (value * self._loss_scale + self._constant(target, sample_weight)) * (stop - start)
         return total / n

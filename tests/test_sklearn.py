@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csc_matrix, csr_matrix
 from sklearn import config_context
 from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -290,8 +290,30 @@ def test_bad_samples():
         kind().fit(x, y, -np.ones(len(y)))
     with pytest.raises(ValueError, match="validation_data must be"):
         kind().fit(x, y, validation_data=(x,))
-    with np.errstate(all="ignore"), pytest.raises(ValueError, match="non-finite parameter weights"):
-        kind(solver="sgd", learning_rate_init=1e10).fit(1e10 * x, 1e10 * y)
+
+
+def test_what_is_not_finite_is_not_kept():
+    kind, x, y = diabetes()
+    ours = kind(solver="sgd", learning_rate_init=1e10, random_state=0)
+    with pytest.raises(ValueError, match="non-finite parameter weights"):
+        ours.fit(1e10 * x, 1e10 * y)
+    with pytest.raises(NotFittedError):
+        ours.predict(x)
+    ours.set_params(learning_rate_init=1e-3, max_iter=2).fit(x, y)
+    before = ours.predict(x)
+    with pytest.raises(ValueError, match="non-finite parameter weights"):
+        ours.partial_fit(1e200 * x, 1e200 * y)
+    assert_array_equal(ours.predict(x), before)
+    assert np.isfinite(ours.partial_fit(x, y).predict(x)).all()
+
+
+def test_alpha_may_change_between_calls_of_partial_fit():
+    kind, x, y = diabetes()
+    ours, theirs = kind(alpha=0.0, random_state=0), THEIRS[kind](alpha=0.0, random_state=0)
+    for alpha in (0.0, 5.0, 0.0, 0.1):
+        for estimator in (ours, theirs):
+            estimator.set_params(alpha=alpha).partial_fit(x, y)
+        assert_same(ours, theirs, x)
 
 
 def test_batches_without_weight_change_nothing():
