@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import kernels
+from . import kernels, streams
 from .checks import as_floats, as_generator, flag, float_dtype, positive_int, positive_number
 from .initializers import Initializer, get_initializer
 from .kernels import edge, threads
@@ -117,8 +117,10 @@ class Layer:
         Parameters
         ----------
         x : (n, in_features) or (in_features,) array of real numbers
+            Or a data frame; or, read in parts, an array on disk that is larger than memory (np.memmap, Zarr), or an
+            iterable of batches, each x or (x, y), or a function that returns one.
         out : array of the result's shape and of the layer's dtype, optional
-            Overwritten and returned.
+            Overwritten and returned. With x in parts, also an array on disk.
         params : (p,) array of the layer's dtype, optional
             Used instead of the layer's own.
 
@@ -133,6 +135,8 @@ class Layer:
                 out = np.empty((len(x), program.outputs), x.dtype)
                 native.predict.call(params, program.table, x, out, 1, 1)
                 return out
+        if type(x) is not np.ndarray and (streams.gives_batches(x) or streams.too_large(x)):
+            return streams.predict(self, x, out, params)
         x = self._join(x)
         if x.ndim == 1:
             return self._output(self._check_rows(x[None]), None if out is None else out[None], params)[0]
@@ -425,6 +429,11 @@ class Linear(Layer):
     bias, bias_grad : (out_features,) arrays, or None
         Views of `params` and `grads`. Assigning to one copies the values into place.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of the wrong kind or out of its range; in use, for x of another width.
+
     References
     ----------
     I. Goodfellow, Y. Bengio, A. Courville, "Deep Learning", 2016, section 6.5.
@@ -515,6 +524,11 @@ class Tied(Layer):
         Comes before this layer in the same network.
     bias : bool
     name : str, optional
+
+    Raises
+    ------
+    TypeError
+        If layer is not a Linear.
 
     References
     ----------
