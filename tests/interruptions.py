@@ -131,3 +131,66 @@ def random_compiles(count):
             longest = min(longest, time.perf_counter() - begin)
         x = np.arange(5.0)
     print(json.dumps({"compiles": count, "interrupted": hit}))
+
+
+def versions():
+    """Two networks, with their optimizers, that a file may hold in turn."""
+    made = []
+    for seed in (0, 1):
+        net, optimizer = fc.MLP([100, 200, 50], seed=seed), fc.Adam()
+        x = np.random.default_rng(seed).standard_normal((9, 100)).astype(np.float32)
+        for _ in range(seed + 1):
+            net.train_step(x, x[:, :50], fc.MSELoss(), optimizer)
+        made.append((net, optimizer))
+    return made
+
+
+def held(path, made):
+    """Which of the versions a file holds, whole."""
+    network, optimizer, _ = fc.load_checkpoint(path)
+    for index, (net, known) in enumerate(made):
+        if (network.params == net.params).all():
+            assert (optimizer.state == known.state).all() and (optimizer.count == known.count).all()
+            return index
+    raise AssertionError(f"{path} holds neither")
+
+
+def save(path, version):
+    net, optimizer = version
+    net.save(path, optimizer=optimizer)
+
+
+def random_saves(folder, count):
+    rng, path, made, hit, found = random.Random(0), f"{folder}/net.safetensors", versions(), 0, [0, 0]
+    seconds = []
+    for index in (1, 0, 1, 0):
+        begin = time.perf_counter()
+        save(path, made[index])
+        seconds.append(time.perf_counter() - begin)
+    for _ in range(count):
+        before = held(path, made)
+        in_time = interrupted(lambda before=before: save(path, made[1 - before]), min(seconds) * rng.random())
+        after = held(path, made)
+        assert in_time or after != before, "was to be saved"
+        assert os.listdir(folder) == ["net.safetensors"], "leaves something behind"
+        hit += in_time
+        found[after != before] += 1
+    print(json.dumps({"saves": count, "interrupted": hit, "old": found[0], "new": found[1]}))
+
+
+def killed_saves(folder, count):
+    """Children that save without end, and are killed."""
+    rng, path, made, found = random.Random(0), f"{folder}/net.safetensors", versions(), [0, 0]
+    save(path, made[0])
+    for _ in range(count):
+        child = os.fork()
+        if not child:
+            while True:
+                save(path, made[1])
+                save(path, made[0])
+        time.sleep(0.03 * rng.random())
+        os.kill(child, signal.SIGKILL)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, "has ended before"
+        found[held(path, made)] += 1
+    parts = len(os.listdir(folder)) - 1
+    print(json.dumps({"killed": count, "held_the_one": found[0], "held_the_other": found[1], "parts_left": parts}))

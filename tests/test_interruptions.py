@@ -1,12 +1,13 @@
 """Ctrl-C: a network is that of a completed step, files are whole, and the next call works."""
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
 
 import pytest
-from interruptions import X, Y, check, completed_steps, fit, new, state
+from interruptions import X, Y, check, completed_steps, fit, held, new, save, state, versions
 from processes import run
 from soak import report
 
@@ -18,6 +19,7 @@ from fastfc.kernels.cache import uninterrupted
 EVERY = 9
 FITS, LONG_FITS = 20, 500
 COMPILES, LONG_COMPILES = 10, 500
+SAVES, LONG_SAVES = 20, 500
 long = pytest.mark.soak
 PACKAGE = str(Path(fc.__file__).parent)
 
@@ -136,3 +138,34 @@ def test_compiles_interrupted_at_random(count, tmp_path):
     names = [path.name for path in tmp_path.iterdir() if path.name.startswith("copy_")]
     assert len(names) == len({name.partition("-")[0] for name in names}) == count  # all there, and no parts of files
     report("interrupted compiles", **figures)
+
+
+@pytest.mark.parametrize("every", [10 * EVERY, pytest.param(1, marks=long)])
+def test_a_save_interrupted_at_each_of_its_lines(tmp_path, every):
+    pytest.importorskip("safetensors")
+    path, (old, new), line = tmp_path / "net.safetensors", versions(), 1
+    save(path, old)
+    while interrupted_at(line, lambda: save(path, new)):
+        if held(path, [old, new]):
+            save(path, old)
+        assert list(tmp_path.iterdir()) == [path]
+        line += every
+    assert line > 100 and held(path, [old, new]) == 1
+    report("interrupted lines of save", lines=line // every)
+
+
+@pytest.mark.parametrize("count", [SAVES, pytest.param(LONG_SAVES, marks=long)])
+def test_saves_interrupted_at_random(tmp_path, count):
+    pytest.importorskip("safetensors")
+    figures = json.loads(run(f"import interruptions; interruptions.random_saves({str(tmp_path)!r}, {count})")[0])
+    assert figures["interrupted"] > count // 4
+    report("interrupted saves", **figures)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("count", [SAVES, pytest.param(LONG_SAVES, marks=long)])
+def test_saves_killed_at_random(tmp_path, count):
+    pytest.importorskip("safetensors")
+    figures = json.loads(run(f"import interruptions; interruptions.killed_saves({str(tmp_path)!r}, {count})")[0])
+    assert figures["held_the_one"] and figures["held_the_other"]
+    report("killed saves", **figures)
