@@ -29,7 +29,7 @@ from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
 from numba.core.compiler_lock import global_compiler_lock
 
-from fastfc.kernels.simd import l2_bytes
+from fastfc.kernels.simd import LLVM_LOCK, l2_bytes
 
 try:
     import fcntl
@@ -98,14 +98,22 @@ def tell():
     )
 
 
+def before_fork():
+    """Wait until nobody compiles.
+
+    A child would wait forever for a lock that a thread of its parent held, and find LLVM half way.
+    """
+    global_compiler_lock.acquire()
+    LLVM_LOCK.__enter__()
+
+
+def after_fork():
+    LLVM_LOCK.__exit__(None, None, None)
+    global_compiler_lock.release()
+
+
 if hasattr(os, "register_at_fork"):
-    # A child of a process that is compiling would wait forever for the lock of a thread that it does not have, and
-    # LLVM would be half way: fork between two compilations.
-    os.register_at_fork(
-        before=global_compiler_lock.acquire,
-        after_in_parent=global_compiler_lock.release,
-        after_in_child=global_compiler_lock.release,
-    )
+    os.register_at_fork(before=before_fork, after_in_parent=after_fork, after_in_child=after_fork)
 
 
 class Later:

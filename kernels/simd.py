@@ -6,6 +6,7 @@ tile of the matrix product. How wide a register is, how many there are and wheth
 in one rounding comes from the instruction set that LLVM compiles for, see `host_isa`.
 """
 
+import contextlib
 import operator
 from functools import cache
 from pathlib import Path
@@ -933,6 +934,10 @@ def multiply_square(typingctx, a, b, c, columns):
         return context.get_dummy_value()
 
     return types.void(a, b, c, types.int64), codegen
+
+
+# What a thread holds while it is in LLVM, whether it compiles or frees what was compiled.
+LLVM_LOCK = getattr(llvm.ffi.lib, "_lock", contextlib.nullcontext())
 
 
 def define_symbol(name, address):
