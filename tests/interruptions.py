@@ -28,9 +28,9 @@ def new():
     return net, fc.Adam(lr=0.01, average=0.9)
 
 
-def fit(net, optimizer, epochs=EPOCHS, **options):
+def fit(net, optimizer, epochs=EPOCHS, data=(X, Y), **options):
     options = {"loss": fc.MSELoss(), "batch_size": BATCH, "seed": 0} | options
-    return net.fit(X, Y, optimizer=optimizer, epochs=epochs, **options)
+    return net.fit(*data, optimizer=optimizer, epochs=epochs, **options)
 
 
 def state(net, optimizer):
@@ -66,6 +66,10 @@ def check(net, optimizer, states, accumulate=1):
     assert optimizer.count[0] == states[state(net, optimizer)], "another count of steps"
     rows = len(net.history.loss) if len(net.history) else 0
     assert rows * len(X) // (BATCH * accumulate) <= optimizer.count[0], "an epoch in the history that is not over"
+    reading = [thread for thread in threading.enumerate() if thread.name == "fastfc reads ahead"]
+    for thread in reading:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in reading), "a thread reads on"
     before = net.predict(X)
     other, _ = new()
     other.params[:] = net.params

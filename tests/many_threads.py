@@ -141,7 +141,7 @@ def run(seconds, count, parallel, timeout=None):
         chance, before = random.Random(index), settings()
         begun.wait()
         try:
-            while time.perf_counter() < end and not failures:
+            while not calls[index] or (time.perf_counter() < end and not failures):
                 chance.choice(caller.kinds)(chance)
                 calls[index] += 1
             assert settings() == before, (settings(), before)
