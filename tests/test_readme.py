@@ -87,7 +87,7 @@ def test_files_that_are_named_exist(file):
     assert [name for name in sorted(named) if not any((folder / name).exists() for folder in folders)] == []
 
 
-COMMANDS = sorted(set(re.findall(r"\bfastfc ((?:demo|compare|doctor|warmup)\b[^\n`&#|]*)", TEXT)))
+COMMANDS = sorted(set(re.findall(r"\bfastfc ((?:demo|train|predict|compare|doctor|warmup)\b[^\n`&#|]*)", TEXT)))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
