@@ -173,7 +173,9 @@ def table_command(command, **options):
 
     try:
         getattr(train, command)(**options)
-    except (ValueError, FloatingPointError, ImportError, OSError) as error:
+    except BrokenPipeError:
+        raise
+    except (ValueError, TypeError, ImportError, OSError) as error:
         print(f"fastfc {command}: {error}", file=sys.stderr)
         return 2
     return 0

@@ -57,6 +57,8 @@ def find_feature(sheet: Sheet, name: str, category: bool) -> Feature:
 
 def mostly_numbers(sheet: Sheet, name: str) -> bool:
     """Whether more than half of the cells that are not empty are numbers, so that the others are mistakes."""
+    if sheet.as_numbers(name) is not None:
+        return True
     cells = [cell for cell in sheet.columns[name] if not sheet.is_missing(cell, number=True)]
     return 2 * sum(map(sheet.is_number, cells)) > len(cells) or not cells
 
@@ -65,7 +67,7 @@ def find_target(sheet: Sheet, name: str, task: str | None) -> Target:
     """Whether a column is of classes or numbers, if it is not told, by what is in it."""
     fix, why = f"remove such {sheet.unit}s", "as you say"
     if task == "regression":
-        sheet.numbers(name, fix)
+        check_different(sheet, name, sheet.numbers(name, fix))
         return Target(name, None, why)
     if mostly_numbers(sheet, name):
         if task is None:
@@ -73,6 +75,7 @@ def find_target(sheet: Sheet, name: str, task: str | None) -> Target:
             whole, different = bool((values == np.round(values)).all()), len(np.unique(values))
             if not (whole and different <= min(FEW, len(values) // 2)):
                 why = f"{different} different numbers" if whole else "numbers that are not whole"
+                check_different(sheet, name, values)
                 return Target(name, None, f'"{name}" holds {why}; --task classification for classes')
             why = f'"{name}" holds {different} different whole numbers; --task regression for a number'
     elif task is None:
@@ -80,16 +83,20 @@ def find_target(sheet: Sheet, name: str, task: str | None) -> Target:
         why = f'"{name}" holds {kind}'
     texts = class_names(sheet, name, fix)
     counts = Counter(texts)
-    if len(counts) < 2:
-        raise BadSheet(
-            f'{sheet.path}, column "{name}": all {len(texts)} cells are "{texts[0]}"; there is nothing to learn'
-        )
+    check_different(sheet, name, texts)
     if 2 * len(counts) > len(texts) and len(counts) > 2:
         raise BadSheet(
             f'{sheet.path}, column "{name}": {len(counts)} different values in {len(texts)} {sheet.unit}s are no '
             + ("classes; --task regression for a number" if task else "classes")
         )
     return Target(name, in_order(sheet, list(counts)), why)
+
+
+def check_different(sheet: Sheet, name: str, values: Sequence[Any] | NDArray[Any]) -> None:
+    if all(value == values[0] for value in values):
+        raise BadSheet(
+            f'{sheet.path}, column "{name}": all cells are "{sheet.columns[name][0]}"; there is nothing to learn'
+        )
 
 
 def class_names(sheet: Sheet, name: str, fix: str) -> list[str]:

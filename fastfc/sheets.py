@@ -8,7 +8,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Sheet:
     unit: str  # of the places: line or row
     notes: list[str]
     delimiter: str = ","
+    parsed: dict[str, NDArray[np.float64] | None] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -49,13 +50,11 @@ class Sheet:
 
     def number(self, cell: str | None) -> float:
         """The number in a cell; ValueError if there is none, or one that is not finite."""
-        text = (cell or "").strip()
-        if self.delimiter != "," and DECIMAL_COMMA.fullmatch(text):
+        text = cell or ""
+        if "," in text and self.delimiter != "," and DECIMAL_COMMA.fullmatch(text.strip()):
             text = text.replace(",", ".")
-        if "_" in text:
-            raise ValueError
         value = float(text)
-        if not math.isfinite(value):
+        if not math.isfinite(value) or "_" in text:
             raise ValueError
         return value
 
@@ -66,13 +65,30 @@ class Sheet:
             return False
         return True
 
+    def as_numbers(self, name: str) -> NDArray[np.float64] | None:
+        """A column in which all cells are numbers."""
+        if name not in self.parsed:
+            cells = self.columns[name]
+            try:
+                if any(map(self.is_odd, cells)):
+                    values = np.array([self.number(cell) for cell in cells])
+                else:
+                    values = np.array(list(map(float, cells)))  # type: ignore[arg-type]
+                self.parsed[name] = values if np.isfinite(values).all() else None
+            except ValueError:
+                self.parsed[name] = None
+        return self.parsed[name]
+
+    def is_odd(self, cell: str | None) -> bool:
+        """Whether Python reads this otherwise than we do."""
+        return cell is None or "_" in cell or "," in cell
+
     def numbers(self, name: str, fix: str) -> NDArray[np.float64]:
         """A column of numbers; BadSheet names the first cell that is none."""
-        cells = self.columns[name]
-        try:
-            return np.array([self.number(cell) for cell in cells])
-        except ValueError:
-            i = next(i for i, cell in enumerate(cells) if not self.is_number(cell))
+        found, cells = self.as_numbers(name), self.columns[name]
+        if found is not None:
+            return found
+        i = next(i for i, cell in enumerate(cells) if not self.is_number(cell))
         if self.is_missing(cells[i], number=True):
             raise self.missing(name, i, True, fix)
         raise BadSheet(f'{self.where(i, name)}: "{cells[i]}" is not a {"finite " * is_infinite(cells[i])}number; {fix}')

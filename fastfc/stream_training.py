@@ -52,8 +52,7 @@ class Streamed:
                 "fit: class_weight='balanced' needs all targets before the first batch; give weights by class, such as "
                 "class_weight={0: 1.0, 1: 2.0}"
             )
-        y = np.concatenate([samples[1] for samples in Blocks((self.source.trees[1],) * 2 + (None,), "fit").in_order()])
-        y = y[self.source.first : self.source.last]
+        y = np.concatenate([samples[1] for samples in self.source.targets().in_order()])
         weights = by_class(class_weight, y, None, self.loss)
         names, places = np.unique(y, return_index=True)
         return dict(zip(names.tolist(), np.asarray(weights)[places].tolist(), strict=True))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Set
 from contextlib import closing
 from itertools import chain
@@ -22,6 +23,7 @@ IN_MEMORY = 2**28
 # Of larger ones, blocks of about BLOCK bytes are read in a random order, and so many as fit into WINDOW are shuffled.
 BLOCK, WINDOW = 2**20, 2**25
 AHEAD = 1  # parts that wait, besides the one in use and the one that is being read
+GROUP, GROUP_SECONDS = 64, 0.002  # small parts are handed over together: each time costs both threads
 PATIENCE = 0.1  # seconds between looks at whether the other thread is still there
 FAREWELL = 2.0  # seconds that a thread has to end
 
@@ -131,7 +133,8 @@ class Blocks:
         self.owner, self.first, self.last = owner, first, shapes[0][0] if last is None else last
         self.n = self.last - first
         row = sum(int(np.prod(a.shape[1:])) * max(a.dtype.itemsize, 4) for a in arrays)
-        chunk = max([a.chunks[0] for a in arrays if isinstance(getattr(a, "chunks", None), tuple)], default=1)
+        chunks = [a.chunks[0] for a in arrays if getattr(a, "chunks", None)]
+        chunk = max([max(c) if isinstance(c, tuple) else c for c in chunks], default=1)  # Dask has a tuple of them
         self.block = chunk * max(1, BLOCK // max(row * chunk, 1))  # rows: whole chunks, which are decompressed as one
         self.blocks_at_once = max(1, WINDOW // max(row * self.block, 1))
 
@@ -141,6 +144,10 @@ class Blocks:
     def part(self, first: int, last: int) -> Blocks:
         """These rows only."""
         return Blocks(self.trees, self.owner, self.first + first, self.first + last)
+
+    def targets(self) -> Blocks:
+        """The same rows of y alone."""
+        return Blocks((self.trees[1],) * 2 + (None,), self.owner, self.first, self.last)
 
     def read(self, first: int, last: int) -> tuple[Any, Any, Any]:
         return mapped(lambda a: np.asarray(a[first:last]), self.trees)
@@ -283,13 +290,13 @@ def ahead(items: Iterable[Any]) -> Generator[Any, None, None]:
 
     Close this generator, as contextlib.closing does, and the thread ends with what it is at.
     """
-    waiting: queue.Queue[tuple[Any, BaseException | None, bool]] = queue.Queue(AHEAD)
+    waiting: queue.Queue[tuple[list[Any], BaseException | None, bool]] = queue.Queue(AHEAD)
     closed = threading.Event()
 
-    def put(*entry: Any) -> bool:
+    def put(group: list[Any], error: BaseException | None, last: bool) -> bool:
         while not closed.is_set():
             try:
-                waiting.put(entry, timeout=PATIENCE)
+                waiting.put((group, error, last), timeout=PATIENCE)
                 return True
             except queue.Full:
                 pass
@@ -297,12 +304,18 @@ def ahead(items: Iterable[Any]) -> Generator[Any, None, None]:
 
     def read() -> None:
         iterator: Iterator[Any] = iter(())
+        group: list[Any] = []
         try:
-            iterator = iter(items)
-            if all(put(item, None, False) for item in iterator):
-                put(None, None, True)
+            iterator, begin = iter(items), time.perf_counter()
+            for item in iterator:
+                group.append(item)
+                if len(group) == GROUP or time.perf_counter() - begin > GROUP_SECONDS:
+                    if not put(group, None, False):
+                        return
+                    group, begin = [], time.perf_counter()
+            put(group, None, True)
         except BaseException as error:  # whoever waits for an item gets it
-            put(None, error, True)
+            put(group, error, True)
         finally:
             close = getattr(iterator, "close", None)
             if close is not None:
@@ -311,17 +324,16 @@ def ahead(items: Iterable[Any]) -> Generator[Any, None, None]:
     thread = threading.Thread(target=read, name="fastfc reads ahead", daemon=True)
     thread.start()
     try:
-        while True:
+        last = False
+        while not last:
             try:
-                item, error, last = waiting.get(timeout=PATIENCE)
+                group, error, last = waiting.get(timeout=PATIENCE)
             except queue.Empty:
                 continue  # so that Ctrl-C is seen on every system
+            while group:
+                yield group.pop(0)
             if error is not None:
                 raise error
-            if last:
-                return
-            yield item
-            del item
     finally:
         closed.set()
         thread.join(FAREWELL)
@@ -329,45 +341,36 @@ def ahead(items: Iterable[Any]) -> Generator[Any, None, None]:
 
 def predict(network: Any, x: Any, out: Any, params: Any) -> Any:
     """The outputs for x, that is read in parts; see Layer.predict."""
-    if not gives_batches(x):
+    n = None
+    if gives_batches(x):
+        parts = inputs(network, Batches(x, str(network), of_x=True))
+    else:
         blocks = Blocks((x, None, None), str(network))
-        first = network._output(network._join(blocks.head()[0]), None, params)
-        shape = blocks.n, first.shape[1]
-        out = np.empty(shape, first.dtype) if out is None else out
-        if tuple(out.shape) != shape or out.dtype != first.dtype:
-            raise ValueError(
-                f"{network}: out has shape {tuple(out.shape)} and dtype {out.dtype}, expected {shape} and {first.dtype}"
-            )
-        place = 0
-        with closing(ahead(network._join(samples[0]) for samples in blocks.in_order())) as parts:
-            for part in parts:
-                out[place : place + len(part)] = network._output(part, None, params)
-                place += len(part)
-        return out
-    batches = Batches(x, str(network), of_x=True)
+        n, parts = blocks.n, (network._join(samples[0]) for samples in blocks.in_order())
     found, place = [], 0
-    with closing(ahead(inputs(network, batches))) as parts:
-        for part in parts:
+    with closing(ahead(parts)) as reading:
+        for part in reading:
             result = network._output(part, None, params)
+            if out is None and n is not None:
+                out = np.empty((n, *result.shape[1:]), result.dtype)
             if out is None:
                 found.append(result)
                 continue
-            if tuple(out.shape[1:]) != result.shape[1:] or out.dtype != result.dtype:
+            wanted = len(out) if n is None else n, *result.shape[1:]
+            if tuple(out.shape) != wanted or out.dtype != result.dtype:
                 raise ValueError(
-                    f"{network}: out has shape {tuple(out.shape)} and dtype {out.dtype}, expected "
-                    f"(n, {result.shape[1]}) and {result.dtype}"
+                    f"{network}: out has shape {tuple(out.shape)} and dtype {out.dtype}, expected {wanted} and "
+                    f"{result.dtype}"
                 )
             if place + len(result) > len(out):
                 raise ValueError(f"{network}: out has {len(out)} rows, and the batches have more; make it longer")
             out[place : place + len(result)] = result
             place += len(result)
-    if out is not None:
-        if place != len(out):
-            raise ValueError(f"{network}: out has {len(out)} rows, but the batches only {place}; give out[:{place}]")
-        return out
-    if not found:
+    if out is None and not found:
         raise ValueError(f"{network}: {kind(x)} gives no batch; give at least one")
-    return np.concatenate(found)
+    if out is not None and place != len(out):
+        raise ValueError(f"{network}: out has {len(out)} rows, but the batches only {place}; give out[:{place}]")
+    return np.concatenate(found) if out is None else out
 
 
 def inputs(network: Any, batches: Batches) -> Iterator[NDArray[Any]]:

@@ -32,7 +32,8 @@ VERSION = 1
 HELD_OUT = 5  # every so manieth row is held out, and of the others every so manieth is to stop by
 PATIENCE = 30  # epochs
 WEIGHT_DECAY = 0.1
-TOO_FINE = 1e5  # for float32: numbers that are so many times as large as their spread
+# for float32: numbers that are so many times as large as their spread, and so large
+TOO_FINE, TOO_LARGE = 1e5, 1e30
 
 
 def train(
@@ -75,7 +76,8 @@ def train(
         raise BadSheet(f"{data}: {len(sheet)} {sheet.unit}s are too few; give at least 10")
     describe(sheet, features, goal, learn, stop, test)
 
-    net = network_for(x[learn], features, hidden, len(goal.classes) if goal.classes else 1, seed)
+    dtype = precision(x[learn], y[learn])
+    net = network_for(x[learn], features, hidden, len(goal.classes) if goal.classes else 1, seed, dtype)
     mean, spread = (0.0, 1.0) if goal.classes else (y[learn].mean(), y[learn].std() or 1.0)
     wanted = y if goal.classes else ((y - mean) / spread)[:, None]
     x = x.astype(net.dtype)
@@ -144,13 +146,17 @@ def held_out(goal: Target, y: NDArray[Any], rng: np.random.Generator) -> NDArray
     return chosen
 
 
+def plural(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" + "s" * (n != 1)
+
+
 def describe(sheet: Sheet, features: list[Feature], goal: Target, learn: Any, stop: Any, test: Any) -> None:
     numbers = sum(feature.categories is None for feature in features)
     categories = [feature for feature in features if feature.categories is not None]
     columns = f"{numbers} of numbers"
     if categories:
         columns += f", {len(categories)} of categories ({sum(f.width for f in categories)} inputs of 0 and 1)"
-    print(f'{sheet.path}: {len(sheet):,} {sheet.unit}s, "{goal.name}" by {len(features)} columns: {columns}')
+    print(f'{sheet.path}: {len(sheet):,} {sheet.unit}s, "{goal.name}" by {plural(len(features), "column")}: {columns}')
     for note in sheet.notes:
         print(note)
     what = f"classification into {len(goal.classes)} classes" if goal.classes else "regression"
@@ -162,14 +168,18 @@ def describe(sheet: Sheet, features: list[Feature], goal: Target, learn: Any, st
     )
 
 
+def precision(x: NDArray[np.float64], y: NDArray[Any]) -> type[Any]:
+    """float32, or float64 where numbers are very large, or large in comparison with their spread."""
+    numbers = np.column_stack([x, y])
+    size, spread = np.abs(numbers).max(axis=0), numbers.std(axis=0)
+    return np.float64 if ((size > TOO_FINE * spread) & (spread > 0)).any() or size.max() > TOO_LARGE else np.float32
+
+
 def network_for(
-    x: NDArray[np.float64], features: list[Feature], hidden: Sequence[int], n_out: int, seed: int
+    x: NDArray[np.float64], features: list[Feature], hidden: Sequence[int], n_out: int, seed: int, dtype: Any
 ) -> Sequential:
     """Numbers are standardised, categories stay 0 and 1."""
     numbers = np.concatenate([np.full(f.width, f.categories is None) for f in features])
-    spread = x.std(axis=0)
-    fine = numbers & (np.abs(x).max(axis=0) > TOO_FINE * spread) & (spread > 0)
-    dtype = np.float64 if fine.any() else np.float32
     scaled = Standardize.of(x, dtype=dtype)
     scaled.mean, scaled.scale = np.where(numbers, scaled.mean, 0), np.where(numbers, scaled.scale, 1)
     return Sequential([scaled, *MLP([x.shape[1], *hidden, n_out], seed=seed, dtype=dtype).layers])

@@ -37,6 +37,18 @@ BAD = [
     ["warmup", "--dtype", "float16"],
     ["warmup", "--dtype"],
     ["doctor", "--verbose"],
+    ["train"],
+    ["train", "data.csv"],
+    ["train", "data.csv", "--target", "y", "--out", "model.pickle"],
+    ["train", "data.csv", "--target", "y", "--plot", "report.txt"],
+    ["train", "data.csv", "--target", "y", "--task", "clustering"],
+    ["train", "data.csv", "--target", "y", "--hidden", "64,0"],
+    ["train", "data.csv", "--target", "y", "--hidden", "64;64"],
+    ["train", "data.csv", "--target", "y", "--lr", "0"],
+    ["train", "data.csv", "--target", "y", "--lr", "nan"],
+    ["train", "data.csv", "--target", "y", "--batch-size", "0"],
+    ["predict", "model.safetensors"],
+    ["predict", "model.safetensors", "data.csv", "--out", "predictions.txt"],
 ]
 
 
@@ -65,7 +77,7 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"fastfc {fastfc.__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["demo", "compare", "warmup", "doctor"])
+@pytest.mark.parametrize("command", ["demo", "train", "predict", "compare", "warmup", "doctor"])
 def test_help_names_every_option(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
@@ -76,6 +88,8 @@ def test_help_names_every_option(command, capsys):
         "compare": "--peers --networks --shapes --threads --dtype --json --plot",
         "warmup": "--dtype",
         "doctor": "",
+        "train": "--target --out --plot --task --exclude --categories --hidden --epochs --batch-size --lr --seed",
+        "predict": "--out",
     }
     assert all(option in out for option in options[command].split())
 

@@ -1,5 +1,7 @@
 import gc
+import io
 import signal
+import sys
 import threading
 import time
 import tracemalloc
@@ -10,7 +12,7 @@ import zarr
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
-from fastfc import streams
+from fastfc import progress, streams
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((1003, 5)).astype(np.float32)
@@ -214,6 +216,15 @@ def test_several_inputs_outputs_and_losses(small, tmp_path):
         assert_array_equal(found[1], twin.predict(inputs)[1])
 
 
+def test_the_mean_of_several_losses_in_one_window(monkeypatch):
+    monkeypatch.setattr(streams, "IN_MEMORY", 0)
+    loss = fc.MultiLoss([MSE, fc.CrossEntropyLoss(ignore_index=0)])
+    x, y = (X[:, :3], X[:, 3:]), (stored(Y), np.sort(LABELS))
+    history = fit(two_heads(), x, y, loss=loss, shuffle=False)
+    other = fit(two_heads(), x, (Y, np.sort(LABELS)), loss=loss, shuffle=False)
+    assert_allclose(history.loss, other.loss, rtol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["memmap", "zarr", "generator", "batches with y", "function"])
 def test_predict(kind, small, tmp_path):
     net = net_for(3)
@@ -287,6 +298,11 @@ class Loader:
 class Sized(Loader):
     def __len__(self):
         return len(self.items)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
 
 
 class Tensor:
@@ -529,16 +545,30 @@ def test_reading_is_ahead_of_the_use_but_bounded():
 
     def items():
         for i in range(20):
+            time.sleep(2 * streams.GROUP_SECONDS)
             read.append(i)
             yield i
 
     for item in streams.ahead(items()):
-        time.sleep(0.01)
+        time.sleep(0.02)
         used.append(item)
         assert len(read) <= len(used) + streams.AHEAD + 1
         if item == 10:
             assert len(read) > len(used)
     assert used == list(range(20))
+
+
+def test_small_items_are_handed_over_together_and_none_is_lost():
+    def items():
+        yield from range(1000)
+        raise OSError("gone")
+
+    seen = []
+    with pytest.raises(OSError, match="gone"):
+        for item in streams.ahead(items()):
+            seen.append(item)
+    assert seen == list(range(1000))
+    assert list(streams.ahead([])) == []
 
 
 def test_the_generator_is_closed_where_it_runs():
@@ -575,3 +605,30 @@ def test_sequences_and_tables_are_arrays():
         assert streams.gives_batches(x)
     with pytest.raises(TypeError, match="dtype"):
         net_for().predict("text")
+
+
+def test_a_bar_without_a_known_end(monkeypatch):
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    history = fit(net_for(), Loader(batches(X, Y)), progress=True)
+    last = sys.stderr.getvalue().split("\r")[-1]
+    assert "epoch 3/3" in last and f"loss={history.loss[-1]:.3g}" in last
+    assert "3009" in last or "3.01k" in last
+
+
+def test_what_is_larger_than_memory(tmp_path):
+    """The files have holes: nothing is written."""
+    small, large = (np.memmap(tmp_path / str(n), np.uint8, "w+", shape=(n, 2**16)) for n in (2**10, 2**10 + 1))
+    labels = np.zeros(2**10 + 1, np.int64)
+    assert streams.source_of(small, labels[1:], None, "fit") is None  # 256 MiB as float32
+    source = streams.source_of(large, labels, None, "fit")
+    assert (source.block, source.blocks_at_once) == (3, 42)
+    assert streams.source_of(np.asarray(large), labels, None, "fit") is None
+    assert streams.too_large(large) and not streams.too_large(small)
+
+
+def test_predict_of_nothing_and_of_what_is_no_number(small, tmp_path):
+    with pytest.raises(ValueError, match="a generator gives no batch"):
+        net_for().predict(x for x in ())
+    with pytest.raises(TypeError, match="has dtype complex64; give real numbers"):
+        net_for().predict(memmap(tmp_path, X * 1j))

@@ -192,7 +192,9 @@ def test_classes_or_numbers(cells, task, classes, why):
 @pytest.mark.parametrize(
     "cells, task, message",
     [
-        (["a"] * 9, None, 'all 9 cells are "a"; there is nothing to learn'),
+        (["a"] * 9, None, 'all cells are "a"; there is nothing to learn'),
+        ([1.5] * 9, None, 'all cells are "1.5"; there is nothing to learn'),
+        ([1] * 9, "regression", "nothing to learn"),
         ([*"abcdefgh"], None, "8 different values in 8 lines are no classes"),
         (range(60), "classification", "60 different values .* --task regression"),
         (["a", "b"] * 9, "regression", 'd.csv, line 2, column "t": "a" is not a number'),
@@ -228,12 +230,22 @@ def test_scores_are_against_a_guess():
 
 
 def test_large_numbers_of_small_spread_are_computed_in_float64():
-    x = 20_000_000 + np.arange(50.0)[:, None]
-    numbers, few = [features.Feature("a", None)], [features.Feature("a", ["u"])]
-    assert train.network_for(x, numbers, [3], 1, 0).dtype == np.float64
-    assert train.network_for(x / x.std(), numbers, [3], 1, 0).dtype == np.float64
-    assert train.network_for(np.arange(50.0)[:, None], numbers, [3], 1, 0).dtype == np.float32
-    assert train.network_for(np.ones((50, 1)), few, [3], 1, 0).dtype == np.float32
+    x, y = np.arange(50.0)[:, None], np.arange(50) % 2
+    for large, dtype in [(2e7 + x, np.float64), (1e40 * x, np.float64), (0 * x + 2e7, np.float32), (x, np.float32)]:
+        assert train.precision(large, y) == dtype
+        assert train.precision(x, large[:, 0]) == dtype
+
+
+@pytest.mark.parametrize("of", ["input", "target"])
+def test_numbers_that_float32_can_not_tell_apart(of, tmp_path, capsys):
+    x = np.random.default_rng(0).standard_normal(300)
+    large = x / 100 + 20_000_000
+    table = pd.DataFrame({"a": large, "b": x} if of == "input" else {"a": x, "b": large})
+    table.to_csv(tmp_path / "d.csv", index=False)
+    assert train.train(tmp_path / "d.csv", "b", epochs=50, out=tmp_path / "m.safetensors")["r2"] > 0.98
+    capsys.readouterr()
+    found, _ = predictions(capsys, tmp_path / "m.safetensors", tmp_path / "d.csv")
+    assert fc.metrics.r2(table["b"], found["b"]) > 0.98
 
 
 # ---------- reading
