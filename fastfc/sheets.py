@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 import re
 from collections import Counter
@@ -11,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,20 +130,35 @@ def is_infinite(cell: str | None) -> bool:
 
 def read_sheet(path: Path, known: Collection[str] = (), target: str = "") -> Sheet:
     """Read a file by its ending: .parquet, anything else as CSV. Names that are known to be there tell a header."""
+    if not path.is_file():  # a pipe would wait for ever
+        raise BadSheet(f"{path}: this is not a file" if path.exists() else f"{path}: there is no such file")
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             return read_parquet(path)
         return read_csv(path, known, target)
-    except FileNotFoundError:
-        raise BadSheet(f"{path}: there is no such file") from None
     except OSError as error:
         raise BadSheet(f"{path}: {error.strerror or error}") from None
 
 
 def read_csv(path: Path, known: Collection[str], target: str) -> Sheet:
-    text = decoded(path, path.read_bytes())
-    delimiter = sniffed(list(islice(io.StringIO(text, newline=""), PROBED)))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
+    encoding = encoding_of(path)
+    try:
+        with open(path, encoding=encoding, newline="") as file:
+            delimiter = sniffed(list(islice(file, PROBED)))
+        with open(path, encoding=encoding, newline="") as file:
+            return read_rows(path, file, delimiter, known, target)
+    except UnicodeDecodeError:
+        pass
+    try:
+        path.read_bytes().decode(encoding)
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise BadSheet(f"{path}, line {line}: this is not UTF-8 text; save the file as UTF-8") from None
+    raise BadSheet(f"{path}: the file changed while it was read")
+
+
+def read_rows(path: Path, file: TextIO, delimiter: str, known: Collection[str], target: str) -> Sheet:
+    reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=True)
     names: list[str] = []
     chunks: list[list[Sequence[str]]] = []
     rows: list[list[str]] = []
@@ -209,16 +223,14 @@ def joined(chunks: list[Sequence[str]]) -> Sequence[str]:
     return [cell for chunk in chunks for cell in chunk]
 
 
-def decoded(path: Path, content: bytes) -> str:
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise BadSheet(f"{path}, line {line}: this is not UTF-8 text; save the file as UTF-8") from None
-    if "\0" in text:
+def encoding_of(path: Path) -> str:
+    with open(path, "rb") as file:
+        head = file.read(2**16)
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    if b"\0" in head:
         raise BadSheet(f"{path}: this is not a text file, but has zero bytes; give CSV, or Parquet named .parquet")
-    return text
+    return "utf-8-sig"
 
 
 def sniffed(lines: list[str]) -> str:

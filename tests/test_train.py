@@ -380,7 +380,7 @@ def test_parquet_names_rows(tmp_path):
 def test_errors_of_train(tmp_path, capsys):
     data, table = wine(tmp_path)
     assert "no such file" in fails(capsys, "train", tmp_path / "none.csv", "--target", "wine")
-    assert fails(capsys, "train", tmp_path, "--target", "wine")
+    assert "this is not a file" in fails(capsys, "train", tmp_path, "--target", "wine")
     err = fails(capsys, "train", data, "--target", "whine")
     assert 'there is no column "whine" (--target); there are "measure 0", ' in err
     err = fails(capsys, "train", data, "--target", "wine", "--exclude", "measure 77")
