@@ -51,11 +51,11 @@ def kernel_work(shape, kernel, dtype):
 
 
 def network_work(task, dtype):
-    """None for what does no products."""
+    """None for what has no work of its own: an update does no products, fit is an epoch."""
     n, (first, *_, last), size = task.batch, task.sizes, np.dtype(dtype).itemsize
     products = [i * o for i, o in pairwise(task.sizes)]
     params = sum(products) + sum(task.sizes[1:])
-    if task.kind == "update":
+    if task.kind in ("update", "fit"):
         return None
     if task.kind.startswith("predict"):
         return Work(2 * n * sum(products), (n * (first + last) + params) * size)
@@ -144,10 +144,12 @@ def roofline(axes, points, peak, bandwidth):
     """Rate against operations per byte, under what the cores can compute and one can read."""
     x = np.array([point.work.intensity for point in points])
     knee = peak / bandwidth
-    ends = np.array([min(x.min(), knee) / 2, knee, max(x.max(), knee) * 3])
+    ends = np.array([min(x.min(), knee) / 4, knee, max(x.max(), knee) * 3])
     axes.plot(ends, np.minimum(peak, bandwidth * ends), color="black", linewidth=1.5)
     note(axes, f"multiply-add peak, {peak:.0f} GFLOP/s", (ends[2], peak), (0, 5), ha="right")
-    note(axes, f"one core reads {bandwidth:.0f} GB/s", (ends[0], bandwidth * ends[0]), (0, 30))
+    along = {"rotation": math.degrees(math.atan(bandwidth)), "rotation_mode": "anchor", "transform_rotates_text": True}
+    left = ends[0] * 1.1
+    axes.text(left, bandwidth * left * 1.15, f"one core reads {bandwidth:.0f} GB/s", fontsize=8, **along)
     for i, group in enumerate(dict.fromkeys(point.group for point in points)):
         some = [point for point in points if point.group == group]
         at, rates, best = zip(*[(p.work.intensity, p.rate(p.seconds), p.rate(p.best)) for p in some], strict=True)
@@ -162,6 +164,7 @@ def roofline(axes, points, peak, bandwidth):
         note(axes, text, (some[0].work.intensity, lowest), (0, -7), ha="center", va="top")
     axes.set(xscale="log", yscale="log", xlabel="arithmetic intensity, FLOP / byte, each byte moved once")
     axes.set(ylabel="GFLOP/s", title="Roofline; what stays in a cache may be above the slope")
+    axes.set_ylim(bottom=axes.get_ylim()[0] / 2)  # room for the names
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="lower right")
 

@@ -15,7 +15,6 @@ import operator
 import os
 import secrets
 import stat
-import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import activations, full_batch, layers, norms, optimizers, schedules
+from . import __version__, activations, full_batch, layers, norms, optimizers, schedules
 from .activations import Activation, Elementwise
 from .checks import finite_number, float_dtype, positive_int
 from .dropout import Dropout
@@ -135,10 +134,10 @@ def save(network: Network, path: Path, optimizer: Optimizer | None, metadata: Ma
     writer = Writer()
     header = {
         "version": VERSION,
-        "fastfc": sys.modules[__package__].__version__,
+        "fastfc": __version__,
         "dtype": None if network.dtype is None else network.dtype.name,
         "network": writer.layer(network, ""),
-        "history": network.history.rows,
+        "history": rows_of_numbers(network.history.rows),
         "optimizer": None if optimizer is None else writer.optimizer(optimizer, network),
     }
     text = json.dumps(as_json(header, "the network") | {"metadata": as_json(metadata or {}, "metadata")})
@@ -263,14 +262,17 @@ def build(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Checkpoin
     optimizer = None if header["optimizer"] is None else reader.optimizer(header["optimizer"], network)
     if reader.tensors:
         raise ValueError(f"damaged: nothing has the tensors {', '.join(sorted(reader.tensors))}")
-    metadata, rows = header["metadata"], header["history"]
-    for row in rows:
-        if not all(isinstance(value, int | float) for value in row.values()):
-            raise ValueError(f"damaged: its history has the row {row}")
-    if not isinstance(metadata, dict):
+    if not isinstance(header["metadata"], dict):
         raise ValueError("damaged: its metadata are no dict")
-    network.history.rows[:] = rows
-    return Checkpoint(network, optimizer, metadata)
+    network.history.rows[:] = rows_of_numbers(header["history"])
+    return Checkpoint(network, optimizer, header["metadata"])
+
+
+def rows_of_numbers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for row in rows:
+        if not all(isinstance(value, Real) for value in row.values()):
+            raise ValueError(f"the history has the row {row}; numbers can be stored")
+    return rows
 
 
 class Writer:
@@ -290,7 +292,7 @@ class Writer:
             )
         row: dict[str, Any] = {"kind": kind}
         if not isinstance(layer, Activation) and layer.name is not None:
-            row["name"] = layer.name
+            row["name"] = a_name(layer.name, f"save: {layer}")
         if layer._frozen:
             row["frozen"] = True
         if layer._draws:
@@ -365,19 +367,18 @@ class Reader:
         row = dict(row)
         kind = known(LAYERS, row.pop("kind"), what)
         name, frozen, draws = row.pop("name", None), row.pop("frozen", False), row.pop("draws", 0)
-        parts = [self.layer(part, below(place, i)) for i, part in enumerate(row.pop("layers", []))]
-        if kind is Sequential:
-            layer: Layer = Sequential(parts)
-        elif kind is Graph:
-            layer = graph(parts, *(row.pop(key) for key in ("nodes", "inputs", "outputs")))
+        if issubclass(kind, Network):
+            parts = [self.layer(part, below(place, i)) for i, part in enumerate(row.pop("layers"))]
+            ends = (row.pop(key) for key in ("nodes", "inputs", "outputs"))
+            layer: Layer = Sequential(parts) if kind is Sequential else graph(parts, *ends)
         else:
             layer = self.leaf(kind, row.pop("options"), place)
-        if kind is Dropout:
-            layer.seed = below_limit(row.pop("seed"), what, "seed")  # type: ignore[attr-defined]
+        if isinstance(layer, Dropout):
+            layer.seed = below_limit(row.pop("seed"), what, "seed")
         if name is not None:
-            if not isinstance(name, str) or isinstance(layer, Activation):
-                raise ValueError(f"damaged: {what} has the name {name!r}")
-            layer.name = name
+            if isinstance(layer, Activation):
+                raise ValueError(f"damaged: {what} is an activation, and has the name {name!r}")
+            layer.name = a_name(name, what)
         if frozen is not False:
             layer.frozen = frozen
         if draws:
@@ -415,7 +416,8 @@ class Reader:
             counts = [positive_int(count, optimizer, "counts of epochs", or_zero=True) for count in (bad, cooldown)]
             optimizer._plateau = float(best), counts[0], counts[1]
         if "seed" in row:
-            optimizer.generator(below_limit(row["seed"], optimizer, "seed")).bit_generator.state = row["generator"]
+            optimizer.generator(positive_int(row["seed"], optimizer, "seed", or_zero=True))
+            optimizer._generator.bit_generator.state = row["generator"]  # type: ignore[union-attr]
         optimizer.count[:] = counts_of(optimizer, *row["count"])
         if optimizer.count[0]:
             optimizer._measure(network)
@@ -447,7 +449,7 @@ def graph_rows(network: Graph) -> dict[str, Any]:
     for node in network.nodes:
         row: dict[str, Any] = {"reads": [place[other] for other in node.inputs]}
         if isinstance(node, Input):
-            row = {"input": node.width, "name": node.name}
+            row = {"input": node.width, "name": a_name(node.name, f"save: {node}")}
         elif isinstance(node.what, Layer):
             row["layer"] = layer_of[node.what]
         else:
@@ -464,7 +466,7 @@ def graph(parts: Sequence[Layer], rows: list[dict[str, Any]], inputs: list[int],
     nodes: list[Node] = []
     for row in rows:
         if "input" in row:
-            nodes.append(Input(row["input"], row["name"]))
+            nodes.append(Input(row["input"], a_name(row["name"], "an input")))
             continue
         read = [nodes[index] for index in row["reads"]]
         if "layer" in row:
@@ -525,6 +527,12 @@ def known(kinds: dict[str, type[Any]], kind: Any, what: str) -> type[Any]:
     if kind not in kinds:
         raise ValueError(f"{what} is of the unknown kind {kind!r}; known are {', '.join(kinds)}")
     return kinds[kind]
+
+
+def a_name(name: Any, owner: str) -> str | None:
+    if not isinstance(name, str | None):
+        raise ValueError(f"{owner} has the name {name!r}, which is no text")
+    return name
 
 
 def below_limit(value: Any, owner: object, what: str) -> int:

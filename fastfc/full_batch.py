@@ -74,6 +74,11 @@ class LBFGS(FullBatch):
     groups : dict of dicts, optional
         As for other optimizers, with the options "weight_decay" and "frozen".
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
+
     References
     ----------
     J. Nocedal, S. Wright, "Numerical Optimization", 2nd edition, 2006, algorithms 3.5, 3.6 and 7.4.
@@ -146,6 +151,11 @@ class LevenbergMarquardt(FullBatch):
         A λ so large ends the search: the loss has no descent that rounding leaves.
     groups : dict of dicts, optional
         As for other optimizers, with the option "frozen".
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
 
     References
     ----------

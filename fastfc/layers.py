@@ -429,6 +429,11 @@ class Linear(Layer):
     bias, bias_grad : (out_features,) arrays, or None
         Views of `params` and `grads`. Assigning to one copies the values into place.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of the wrong kind or out of its range; in use, for x of another width.
+
     References
     ----------
     I. Goodfellow, Y. Bengio, A. Courville, "Deep Learning", 2016, section 6.5.
@@ -519,6 +524,11 @@ class Tied(Layer):
         Comes before this layer in the same network.
     bias : bool
     name : str, optional
+
+    Raises
+    ------
+    TypeError
+        If layer is not a Linear.
 
     References
     ----------

@@ -118,7 +118,8 @@ class Network(Layer):
 
         That is layers, parameters, buffers and history, and of the optimizer all that `fit` needs to go on as if it
         had never stopped: hyperparameters, state, schedule, and the order of samples of a `seed` that is a number.
-        The file is there whole or not at all: a file of that name is replaced at the end.
+        The file is there whole or not at all: a file of that name is replaced at the end. Gradients and `n_threads`
+        are not part of it.
 
         Parameters
         ----------
@@ -175,10 +176,9 @@ class Network(Layer):
 
         Examples
         --------
-        >>> import os, tempfile, fastfc as fc
-        >>> path = os.path.join(tempfile.mkdtemp(), "classifier.onnx")
-        >>> fc.MLP([4, 8, 3], output_activation="softmax").to_onnx(path)
-        >>> fc.from_onnx(path)
+        >>> import fastfc as fc
+        >>> fc.MLP([4, 8, 3], output_activation="softmax").to_onnx("classifier.onnx")
+        >>> fc.from_onnx("classifier.onnx")
         Sequential([Linear(4, 8), ReLU(), Linear(8, 3), Softmax()])
         """
         from .onnx_writer import to_onnx
@@ -312,6 +312,11 @@ def MLP(
     Returns
     -------
     Sequential
+
+    Raises
+    ------
+    TypeError, ValueError
+        For sizes that are not at least two positive integers, or a name that there is not.
 
     Examples
     --------

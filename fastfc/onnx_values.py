@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+WHOLE: np.dtype[Any] = np.dtype(np.int64)  # of values that are indices
 # Exporters write an activation as a handful of nodes. Looking further would take exponentially long in hostile models.
 DEPTH = 6
 NORMAL_SLOPE = math.sqrt(2 / math.pi)  # GELU's "tanh" form is x/2 (1 + tanh(slope (x + CUBE x³)))
@@ -39,6 +40,16 @@ class Value:
 
     def __getitem__(self, name: str) -> Any:
         return self.settings[name]
+
+
+def width_of(value: Value) -> int:
+    if value.width is None:
+        raise ValueError("the number of features is not known; give the model's input a shape")
+    return value.width
+
+
+def shape_text(shape: tuple[Any, ...]) -> str:
+    return f"(batch, {', '.join('?' if size is None else str(size) for size in shape)})"
 
 
 def of(kind: str, *inputs: Value, shape: tuple[Any, ...] | None = None, **settings: Any) -> Value:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,18 +44,15 @@ def to_onnx(network: Network, path: str | os.PathLike[str]) -> None:
     model = Writer(onnx, network).model()
     onnx.checker.check_model(model, full_check=True)
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(model.SerializeToString())
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -77,15 +74,13 @@ class Writer:
 
     def model(self) -> Any:
         helper, network = self.onnx.helper, self.network
+        widths: list[Any] = [network.in_features or "features"]
+        out_widths: list[Any] = [network.out_features or "features"]
+        named: list[str | None] = [None]
         if isinstance(network, Graph):
-            widths: list[int | str] = [node.width for node in network.inputs]
-            wanted = [getattr(node, "name", None) or f"input_{i}" for i, node in enumerate(network.inputs)]
-            out_widths: list[int | str] = [node.width for node in network.outputs]
-        else:
-            widths, wanted = [network.in_features or "features"], ["input"]
-            out_widths = [network.out_features or "features"]
-        if wanted == ["input_0"]:
-            wanted = ["input"]
+            widths, out_widths = ([node.width for node in nodes] for nodes in (network.inputs, network.outputs))
+            named = [getattr(node, "name", None) for node in network.inputs]
+        wanted = [name or ("input" if len(named) == 1 else f"input_{i}") for i, name in enumerate(named)]
         inputs = [self.name(name) for name in wanted]
         many = len(out_widths) > 1
         outputs = [self.name(f"output_{i}" if many else "output") for i in range(len(out_widths))]

@@ -477,6 +477,11 @@ class SGD(Optimizer):
     **options
         See Optimizer.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
+
     References
     ----------
     I. Sutskever, J. Martens, G. Dahl, G. Hinton, "On the importance of initialization and momentum in
@@ -573,6 +578,11 @@ class Adam(WithBetas):
     **options
         See Optimizer.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
+
     References
     ----------
     D. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015.
@@ -611,7 +621,15 @@ class Adam(WithBetas):
 class AdamW(Adam):
     """Adam with decoupled weight decay: w ← w − lr λ w first, and then the step of Adam for g = ∇L.
 
-    Parameters as for Adam; weight_decay is 0.01 unless given.
+    Parameters
+    ----------
+    lr, betas, eps, weight_decay, amsgrad, **options
+        As for Adam; weight_decay, λ, is 0.01 unless given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
 
     References
     ----------
@@ -665,6 +683,11 @@ class NAdam(WithBetas):
         Whether w ← w − lr λ w comes first, and g = ∇L, as in AdamW.
     **options
         See Optimizer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
 
     References
     ----------
@@ -729,6 +752,11 @@ class RMSprop(Optimizer):
     **options
         See Optimizer.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
+
     References
     ----------
     T. Tieleman, G. Hinton, "Lecture 6.5: rmsprop", Coursera, 2012. A. Graves, "Generating sequences with
@@ -790,6 +818,11 @@ class Adagrad(Optimizer):
     **options
         See Optimizer.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
+
     References
     ----------
     J. Duchi, E. Hazan, Y. Singer, "Adaptive subgradient methods for online learning and stochastic
@@ -836,6 +869,11 @@ class Lion(WithBetas):
         λ, at least 0.
     **options
         See Optimizer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
 
     References
     ----------

@@ -282,6 +282,7 @@ def bars(axes):
     for bar in axes.patches:
         if bar.get_y() - last > 1.5:
             rows.append([])
+        assert bar.get_x() == 1
         rows[-1].append(bar.get_x() + bar.get_width())
         last = bar.get_y()
     names = [text.get_text() for text in axes.get_yticklabels()]

@@ -237,8 +237,13 @@ def test_a_momentum_where_there_was_none(tmp_path):
     assert_same(there_and_back(net, tmp_path, optimizer=optimizer).optimizer.state, optimizer.state)
 
 
-def test_seeds_that_are_no_numbers_are_not_stored(tmp_path):
+def test_seeds(tmp_path):
     net = fc.MLP([WIDTH, WIDTH], seed=0)
+    for seed in (0, np.int64(3), 1 << 100):
+        optimizer = fc.SGD(0.01)
+        net.fit(numbers(0), numbers(1), loss=fc.MSELoss(), optimizer=optimizer, seed=seed)
+        twin = there_and_back(net, tmp_path, optimizer=optimizer).optimizer
+        assert twin.generator(int(seed)).integers(1 << 60) == optimizer.generator(seed).integers(1 << 60)
     for seed in (None, np.random.default_rng(0)):
         optimizer = fc.SGD(0.01)
         net.fit(numbers(0), numbers(1), loss=fc.MSELoss(), optimizer=optimizer, seed=seed)
@@ -316,6 +321,27 @@ def test_a_run_goes_on_in_another_process_as_if_it_had_never_stopped(tmp_path):
         assert_array_equal(continued.network.predict(numbers(2)), net.predict(numbers(2)))
 
 
+def test_a_checkpoint_of_a_callback(tmp_path):
+    """Written in the middle of a run, it goes on to the end of that run."""
+    paths = []
+
+    def write(run):
+        paths.append(tmp_path / f"{len(run.history)}")
+        run.network.save(paths[-1], optimizer=run.optimizer)
+
+    (net, optimizer, more), given = runs()["all"], {"loss": fc.MSELoss(), "epochs": 4, "batch_size": 5, "seed": 3}
+    net.fit(numbers(0), numbers(1), optimizer=optimizer, callbacks=[write], **given, **more)
+    for done, path in enumerate(paths, 1):
+        twin, its_optimizer, _ = fc.load_checkpoint(path)
+        assert len(twin.history) == done
+        if done < 4:
+            twin.fit(numbers(0), numbers(1), optimizer=its_optimizer, **given | {"epochs": 4 - done}, **more)
+            assert twin.history.loss == net.history.loss[done:]
+            assert twin.history.val_loss == net.history.val_loss[done:]
+        assert_same(its_optimizer, optimizer)
+        assert_array_equal(twin.params, net.params)
+
+
 # Files that are wrong.
 
 
@@ -386,6 +412,8 @@ BAD = {
     "kind as list": (changed(*FIRST, "kind", to=[]), "nothing was loaded"),
     "unknown option": (changed(*FIRST, "options", "hook", to=1), "unexpected keyword argument 'hook'"),
     "missing option": (without(*FIRST, "options", "bias"), "it has no 'bias'"),
+    "parts of a layer": (changed(*FIRST, "layers", to=[]), "layer 0 has layers"),
+    "no parts": (without("network", "layers"), "it has no 'layers'"),
     "unknown entry": (changed(*FIRST, "more", to=1), "layer 0 has more"),
     "huge": (changed(*FIRST, "options", "in_features", to=10**12), r"expected \(1000000000000, 8\)"),
     "huger": (changed(*FIRST, "options", "in_features", to=10**30), "shape"),
@@ -399,7 +427,7 @@ BAD = {
     "large seed": (changed(*DROPOUT, "seed", to=1 << 63), r"seed must be less than 2\*\*63"),
     "draws": (changed("network", "draws", to=1.5), "draws must be an integer"),
     "name": (changed(*FIRST, "name", to=3), "has the name 3"),
-    "name of an activation": (changed("network", "layers", 2, "name", to="tanh"), "has the name 'tanh'"),
+    "name of an activation": (changed("network", "layers", 2, "name", to="tanh"), "an activation, and has the name"),
     "frozen": (changed("network", "frozen", to=1), "frozen must be True or False"),
     "missing tensor": (lambda header, tensors: tensors.pop("0.bias"), "tensor 0.bias is missing"),
     "missing buffer": (lambda header, tensors: tensors.pop("1.running_var"), "1.running_var is missing"),
@@ -431,7 +459,7 @@ BAD = {
     "a narrow state": (tensor("optimizer.state", np.zeros((3, 91), np.float32)), r"optimizer.state has shape \(3, 91"),
     "a state of floats": (tensor("optimizer.state", np.zeros(3, np.float32)), "shape"),
     "a state of no axes": (tensor("optimizer.state", np.full((), 3, np.float32)), "nothing was loaded"),
-    "history": (changed("history", to=[{"loss": "x"}]), "its history has the row"),
+    "history": (changed("history", to=[{"loss": "x"}]), "the history has the row"),
     "history as text": (changed("history", to="abc"), "nothing was loaded"),
     "metadata": (changed("metadata", to=[]), "its metadata are no dict"),
     "no history": (without("history"), "it has no 'history'"),
@@ -467,6 +495,12 @@ def test_the_checksum_is_of_everything(good, tmp_path):
     load_fails(tmp_path / "bad.safetensors", "its checksum is wrong")
 
 
+def test_a_key_that_is_there_twice(good, tmp_path):
+    header, tensors = contents(good)
+    text = json.dumps(header)[:-1] + ', "metadata": {"a": 2}}'
+    load_fails(put(tmp_path / "bad.safetensors", text, tensors), "a key is there twice")
+
+
 def test_graphs_that_are_wrong(tmp_path):
     x = fc.Input(3, "x")
     h = fc.Linear(3, 3, seed=0)(x)
@@ -480,6 +514,7 @@ def test_graphs_that_are_wrong(tmp_path):
         changed("nodes", 1, "reads", to=0): "nothing was loaded",
         changed("nodes", 0, "input", to=4): "takes 3 numbers per sample",
         changed("nodes", 0, "input", to=-1): "width must be at least 1",
+        changed("nodes", 0, "name", to=[]): "an input has the name",
         changed("nodes", 2, "factor", to=float("nan")): "factor must be finite",
         changed("nodes", 3, "gate", to="__import__"): "it has no '__import__'",
         changed("nodes", 3, "reads", to=[1]): "not enough values",
@@ -662,6 +697,8 @@ def test_what_cannot_be_stored(tmp_path):
     circle.append(circle)
     other = fc.Linear(3, 2)
     x = fc.Input(3)
+    strange = fc.MLP([2, 2])
+    strange.history.rows = [{"loss": "much"}]
     two = fc.Graph(x, [other(x), fc.Linear(2, 3)(fc.Linear(3, 2)(x))])
     for network, more, error, message in [
         (
@@ -678,6 +715,8 @@ def test_what_cannot_be_stored(tmp_path):
         (net, {"metadata": {"a": np.zeros(3)}}, TypeError, r"metadata\['a'\] is ndarray"),
         (net, {"metadata": {"a": circle}}, ValueError, "metadata is nested more than 100 deep"),
         (net, {"metadata": {"a": "x" * files.LARGEST_TEXT}}, ValueError, "keep them elsewhere"),
+        (fc.Sequential([fc.Linear(2, 2, name=3)]), {}, ValueError, "has the name 3, which is no text"),
+        (strange, {}, ValueError, "the history has the row {'loss': 'much'}"),
         (fc.Sequential([fc.Tied(other)]), {}, ValueError, "must come before it in the same network"),
     ]:
         with pytest.raises(error, match=message):

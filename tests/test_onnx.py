@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from test_layer_kinds import NETS, data_of, net_of
 
 import fastfc as fc
-from fastfc.onnx import OPERATORS
+from fastfc.onnx_operators import OPERATORS
 
 onnxruntime.set_default_logger_severity(4)
 KINDS = {np.float32: TensorProto.FLOAT, np.float64: TensorProto.DOUBLE, np.int64: TensorProto.INT64}
@@ -480,6 +480,7 @@ def test_near_formulas_that_are_networks():
         ("t = Tanh(x)", "p = Add(t, 1)", "m = Mul(x, p)", "y = Mul(m, 0.5)"),
         ("a = Mul(x, 3)", "s = Softplus(a)", "y = Div(s, 2)"),
         ("q = Mul(x, x)", "y = Mul(q, q)"),
+        ("s = Softplus(x)", "y = Neg(s)"),
         ("a = Add(x, 3)", "b = Clip(a, 0, 6)", "y = Div(b, 5)"),
     ]:
         nodes, constants = chain_of(*steps)
@@ -496,6 +497,11 @@ def test_bias_and_affine_parts_join_their_layers():
     constants = {"w": W, "c": [1.0, 2.0, 3.0], "c2": 2.0, "f": [1.0, 0.0, 2.0], "b": [0.0, 0.0, 0.0]}
     net = assert_agrees(model_of(nodes, constants, opset=13), rtol=1e-5)
     assert repr(net) == "Sequential([Linear(4, 3), LayerNorm(3, eps=0)])"
+
+
+def test_what_is_no_bias_of_a_norm():
+    nodes = [node("LayerNormalization", "x,w", "h"), node("Div", "h,c")]
+    assert_agrees(model_of(nodes, {"w": [2.0], "c": [4.0]}, x=(("x", ("n", 1)),)), samples((1,)))
 
 
 def test_a_bias_that_others_do_not_see_is_not_joined():
@@ -519,6 +525,15 @@ def test_constants_are_folded():
         node("Add", "h,column"),
     ]
     assert_agrees(model_of(nodes, {"axis": [0], "shape": [1, -1]}))
+
+
+def test_functions_of_the_model_are_inlined():
+    body = [node("Sigmoid", "a", "s"), node("Mul", "a,s", "b")]
+    function = helper.make_function("mine", "Swoosh", ["a"], ["b"], body, [helper.make_opsetid("", 20)])
+    one = helper.make_node("Swoosh", ["x"], ["y"], domain="mine")
+    model = model_of([one], domain="mine")
+    model.functions.append(function)
+    assert repr(assert_agrees(model)) == "Sequential([SiLU()])"
 
 
 def test_half_precision_is_computed_in_single():
@@ -556,8 +571,15 @@ def test_a_batch_of_fixed_size():
     model = model_of([node("Reshape", "x,s", "h"), node("Relu", "h")], {"s": [1, 4]}, x=one)
     assert repr(fc.from_onnx(model)) == "Sequential([ReLU()])"
     model = model_of([node("Add", "x,z")], x=(*one, ("z", ("n", 4))))
-    with pytest.raises(ValueError, match="some inputs have a batch of 1"):
+    with pytest.raises(ValueError, match="batches of different size, 'x': 1, 'z': any"):
         fc.from_onnx(model)
+
+
+def test_the_batch_of_another_input():
+    nodes = [node("Relu", "x", "y"), node("Reshape", "z,s", "r")]
+    model = model_of(nodes, {"s": [4, -1]}, x=(("x", (4, 6)), ("z", (2, 6))), y=("y", "r"))
+    with pytest.raises(ValueError, match="Reshape"):
+        fc.from_onnx(model, outputs=["r"])
 
 
 def test_several_inputs_and_outputs():
@@ -598,6 +620,22 @@ def test_shared_weights_stay_shared():
     assert repr(net) == "Sequential([Linear(4, 3, bias=False), Tanh(), Tied(Linear(4, 3, bias=False), bias=False)])"
 
 
+def test_what_only_looks_shared():
+    """The same weight, but rounded on one way, or with another bias."""
+    nodes = [
+        node("Cast", "w", "half", to=TensorProto.FLOAT16),
+        node("Cast", "half", "v", to=TensorProto.FLOAT),
+        node("MatMul", "x,w", "a"),
+        node("MatMul", "x,v", "b"),
+        node("Sub", "a,b"),
+    ]
+    net = assert_agrees(model_of(nodes, {"w": W + 0.1}))
+    assert len(net.layers) == 2
+    assert np.abs(net.predict(samples()[0])).max() > 1e-5
+    nodes = [node("MatMul", "x,w", "a"), node("MatMul", "x,w", "b"), node("Sub", "a,c", "d"), node("Sub", "b,e", "f")]
+    assert_agrees(model_of([*nodes, node("Mul", "d,f")], {"w": W, "c": [1.0, 2.0, 3.0], "e": [3.0, 5.0, 6.0]}))
+
+
 def test_embedding():
     nodes = [node("Gather", "w,x", "rows"), node("Flatten", "rows", "h"), node("Relu", "h")]
     model = model_of(nodes, {"w": W})
@@ -607,6 +645,11 @@ def test_embedding():
     assert repr(net) == "Sequential([Embedding(4, 3, 4), ReLU()])"
     with pytest.raises(ValueError, match="-1"):
         net.predict(x - 1)
+    whole = model_of([node("Gather", "w,x", "rows"), node("Flatten", "rows")], {"w": np.ones((4, 2), np.int64)})
+    for end in (*whole.graph.input, *whole.graph.output):
+        end.type.tensor_type.elem_type = TensorProto.INT64
+    with pytest.raises(ValueError, match="Gather.*supported is an embedding"):
+        fc.from_onnx(whole)
 
 
 def test_casts():
@@ -622,6 +665,23 @@ def test_casts():
     model.graph.output[0].type.tensor_type.elem_type = TensorProto.DOUBLE
     with pytest.raises(ValueError, match="DOUBLE of a float32"):
         fc.from_onnx(model)
+
+
+def test_a_network_has_one_dtype():
+    nodes = [node("Relu", "x", "y"), node("Cast", "x", "d", to=TensorProto.DOUBLE), node("Relu", "d", "z")]
+    model = model_of(nodes, y=("y", "z"))
+    model.graph.output[1].type.tensor_type.elem_type = TensorProto.DOUBLE
+    with pytest.raises(ValueError, match="computes in float32 and float64"):
+        fc.from_onnx(model)
+    assert repr(fc.from_onnx(model, outputs=["z"])) == "Sequential([ReLU()])"
+
+
+def test_second_outputs_are_refused():
+    normal = helper.make_node("LayerNormalization", ["x", "w"], ["h", "mean"], name="the norm")
+    model = model_of([normal, node("Add", "h,mean")], {"w": V})
+    with pytest.raises(ValueError, match=r"the norm.*output 'mean' is not supported, only the first one is"):
+        fc.from_onnx(model)
+    assert_agrees(model_of([normal, node("Relu", "h")], {"w": V}))
 
 
 def test_widths_that_are_not_known():
@@ -686,9 +746,12 @@ def damaged():
         "no outputs": (changed(lambda m: m.graph.output.pop()), "no output to read|no valid"),
         "opset of the future": (
             changed(lambda m: setattr(m.opset_import[0], "version", 999)),
-            "is of opset 999; from 7",
+            "opset 999 is not supported; from 7",
         ),
-        "opset of the past": (changed(lambda m: setattr(m.opset_import[0], "version", 3)), "is of opset 3; from 7"),
+        "opset of the past": (
+            changed(lambda m: setattr(m.opset_import[0], "version", 3)),
+            "opset 3 is not supported; from 7",
+        ),
         "no opset": (changed(lambda m: m.opset_import.pop()), "no valid model"),
         "domain": (changed(lambda m: setattr(m.graph.node[1], "domain", "evil")), "no valid model|evil"),
         "operator": (changed(lambda m: setattr(m.graph.node[1], "op_type", "Evil")), "no valid model"),
@@ -830,6 +893,15 @@ def test_activation_is_written(name, settings, dtype, tmp_path):
     else:
         back = assert_round_trip(net, [x], tmp_path)
     assert repr(back) == (repr(net) if name != "Identity" else f"Sequential([{net[0]}])")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_eps_is_written(dtype, tmp_path):
+    norms = [fc.LayerNorm, fc.RMSNorm, fc.BatchNorm1d]
+    net = fc.Sequential([norm(4, eps, dtype=dtype) for norm in norms for eps in (0.3, 0.0, 1e-7)])
+    back = assert_round_trip(net, samples(dtype=dtype), tmp_path)
+    if dtype == np.float32:
+        assert repr(back) == repr(net)
 
 
 def test_softplus_beyond_its_threshold(tmp_path):

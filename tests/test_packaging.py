@@ -113,6 +113,9 @@ TESTED_WITH = {
     "gradient": "kernel_training",
     "lbfgs": "full_batch",
     "levenberg_marquardt": "full_batch",
+    "onnx_operators": "onnx",
+    "onnx_values": "onnx",
+    "onnx_writer": "onnx",
 }
 
 

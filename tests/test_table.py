@@ -109,6 +109,49 @@ def test_docstring(name):
         assert "References\n" in text or re.search(r"torch\.(nn|optim)\.", text)
 
 
+def parameters(name):
+    thing = getattr(fc, name)
+    is_warning = inspect.isclass(thing) and issubclass(thing, Warning)
+    return [] if is_warning else list(inspect.signature(thing).parameters)
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if parameters(name) and name not in DATA])
+def test_docstring_tells_parameters_and_errors(name):
+    text = inspect.getdoc(getattr(fc, name))
+    section = re.search(r"^Parameters\n-+\n(.*?)(?=\n\n\w[\w ]*\n-|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert section, "there is no section Parameters"
+    missing = [word for word in parameters(name) if not re.search(rf"\b{word}\b", section[1])]
+    assert missing == []
+    assert re.search("^Raises\n------\n", text, re.MULTILINE)
+    if inspect.isfunction(getattr(fc, name)) and inspect.signature(getattr(fc, name)).return_annotation != "None":
+        assert re.search("^Returns\n-------\n", text, re.MULTILINE)
+
+
+REQUIRED = {
+    **dict.fromkeys(["LayerNorm", "RMSNorm", "BatchNorm1d", "Standardize", "Input", "StepLR", "LinearWarmup"], (2,)),
+    **dict.fromkeys(["CosineAnnealingLR", "CosineAnnealingWarmRestarts", "Constant", "TopK"], (2,)),
+    **dict.fromkeys(["MultiStepLR", "MLP"], ([2, 3],)),
+    **dict.fromkeys(["Linear", "Embedding"], (3, 2)),
+    "ExponentialLR": (0.5,),
+    "OneCycleLR": (0.1, 10),
+    "Tied": (fc.Linear(2, 2),),
+    "MultiLoss": ([fc.MSELoss()],),
+}
+COMPUTING = {"Sequential", "Graph", "concatenate", "check_gradients", "numerical_gradient"}
+
+
+@pytest.mark.parametrize(
+    "name", sorted({name for name in PUBLIC if parameters(name)} - YOURS - DATA - FILES - COMPUTING)
+)
+def test_wrong_parameters_are_refused(name):
+    thing, words = getattr(fc, name), inspect.signature(getattr(fc, name)).parameters.values()
+    thing(*REQUIRED.get(name, ()))
+    for word in words:
+        if word.default is not word.empty and word.name != "name":
+            with pytest.raises((TypeError, ValueError)):
+                thing(*REQUIRED.get(name, ()), **{word.name: object()})
+
+
 def names_in_tests():
     """Names and strings in the other test files."""
     found = set()
