@@ -648,7 +648,7 @@ def test_embedding():
     whole = model_of([node("Gather", "w,x", "rows"), node("Flatten", "rows")], {"w": np.ones((4, 2), np.int64)})
     for end in (*whole.graph.input, *whole.graph.output):
         end.type.tensor_type.elem_type = TensorProto.INT64
-    with pytest.raises(ValueError, match="Gather.*supported is an embedding"):
+    with pytest.raises(ValueError, match=r"Gather.*supported is an embedding"):
         fc.from_onnx(whole)
 
 
