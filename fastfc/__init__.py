@@ -36,6 +36,7 @@ from .callbacks import Callback, EarlyStopping
 from .datasets import load_breast_cancer, load_diabetes, load_digits, load_fashion_mnist, load_wine
 from .dropout import Dropout
 from .embedding import Embedding
+from .files import load, load_checkpoint
 from .full_batch import LBFGS, LevenbergMarquardt
 from .gradcheck import check_gradients, numerical_gradient
 from .graph import Graph, Input, concatenate
@@ -89,7 +90,10 @@ from .schedules import (
     ReduceLROnPlateau,
     StepLR,
 )
+from .sklearn_networks import from_sklearn
 from .standardize import Standardize
+from .torch import from_torch, load_state_dict
+from .training import DivergenceWarning
 
 __all__ = [
     "CELU",
@@ -113,6 +117,7 @@ __all__ = [
     "CosineAnnealingWarmRestarts",
     "CrossEntropyLoss",
     "CustomLoss",
+    "DivergenceWarning",
     "Dropout",
     "EarlyStopping",
     "Elementwise",
@@ -180,11 +185,16 @@ __all__ = [
     "check_gradients",
     "concatenate",
     "from_onnx",
+    "from_sklearn",
+    "from_torch",
     "kernels",
+    "load",
     "load_breast_cancer",
+    "load_checkpoint",
     "load_diabetes",
     "load_digits",
     "load_fashion_mnist",
+    "load_state_dict",
     "load_wine",
     "metrics",
     "nopython",

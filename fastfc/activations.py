@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from .checks import choice, finite_number, positive_number
 from .kernels import custom
+from .kernels.activations import CUSTOM, named
 from .kernels.activations import Activation as Numbers
-from .kernels.activations import named
 from .layers import Layer
 from .program import Recorder
 
@@ -73,6 +73,11 @@ class LeakyReLU(Activation):
     ----------
     negative_slope : float, finite
         Kept as an attribute, as the parameters of all activations are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
 
     References
     ----------
@@ -162,6 +167,11 @@ class Hardtanh(Activation):
     min_val, max_val : float
         min_val < max_val.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
+
     References
     ----------
     torch.nn.Hardtanh
@@ -212,6 +222,11 @@ class ELU(Activation):
     Parameters
     ----------
     alpha : float, finite
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
 
     References
     ----------
@@ -264,6 +279,11 @@ class CELU(Activation):
     ----------
     alpha : float, finite, not 0
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
+
     References
     ----------
     J. Barron, "Continuously differentiable exponential linear units", 2017, arXiv:1704.07483.
@@ -297,6 +317,11 @@ class Softplus(Activation):
     beta : float, positive
     threshold : float
         Where beta x is above it, y = x and f′ = 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
 
     References
     ----------
@@ -400,6 +425,11 @@ class GELU(Activation):
     approximate : {"none", "tanh"}
         With "tanh", Φ(x) is approximated by (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2, to 5e-4.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
+
     References
     ----------
     D. Hendrycks, K. Gimpel, "Gaussian error linear units (GELUs)", 2016, arXiv:1606.08415.
@@ -475,22 +505,26 @@ class LogSoftmax(Activation):
 
 
 class Elementwise(Activation):
-    """An activation of your own, y = f(x) for each element, from two compiled functions of a number.
+    """An activation of your own, y = f(x) for each element, from two functions decorated with `numba.njit`.
 
     Parameters
     ----------
-    function, derivative : functions of one float that return a float, decorated with `numba.njit`
-        f and f′, both of the input x. Each is compiled once for float32 and once for float64. Two activations of the
-        same functions share them; they live as long as the process.
+    function : f(x) or f(x, out)
+        Of a number, which returns a float; or of arrays (k,), which writes y to `out`.
+    derivative : df(x) or df(x, grad_output, out)
+        Of a number, which returns f′(x); or of arrays (k,), which writes dL/dx = grad_output f′(x) to `out`.
 
     Raises
     ------
     TypeError
-        If one is not an `@njit` function, or does not give a float for a float.
+        If one is not an `@njit` function of this form, or a function of a number does not give a float for a float.
 
     Notes
     -----
-    Networks with it can be pickled if its functions can, as those at the top of a module.
+    Functions of arrays are given pieces of the data of any length k, and must treat each element alone. Each function
+    is compiled once for float32 and once for float64, and lives as long as the process; two activations of the same
+    functions share them. What an exception in them does is not defined. Networks with it can be pickled if its
+    functions can, as those at the top of a module.
 
     Examples
     --------
@@ -516,13 +550,13 @@ class Elementwise(Activation):
         self._numbers()
 
     def _numbers(self) -> Numbers:
-        return custom.activation(self.function, self.derivative)
+        return Numbers(CUSTOM, *custom.activation_places(self.function, self.derivative))
 
     def __repr__(self) -> str:
         return f"Elementwise({self.function.__name__}, {self.derivative.__name__})"
 
 
-LAYERS = (
+LAYERS: tuple[type[Activation], ...] = (
     Identity,
     ReLU,
     LeakyReLU,

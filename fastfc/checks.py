@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from . import tables
+
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -30,6 +32,8 @@ def as_real(a: ArrayLike, owner: object, what: str) -> NDArray[Any]:
     """`a` as an array of real numbers of whatever dtype."""
     if type(a) is np.ndarray and a.dtype.kind in "biuf":
         return a
+    if tables.is_table(a):
+        a = tables.as_array(a, owner, what)
     try:
         a = np.asarray(a)
     except ValueError as error:

@@ -15,6 +15,7 @@ from .layers import Layer
 from .losses import Loss, MSELoss
 from .optimizers import Optimizer, of_rule
 
+UNUSED = {"clip_norm", "clip_value", "l1", "l2", "penalize_bias", "max_norm", "schedule"}  # options of the others
 Groups = Mapping[str, Mapping[str, Any]] | None
 
 
@@ -34,6 +35,11 @@ class FullBatch(Optimizer):
     """Base of the optimizers that evaluate the loss as often as they need; `fit` gives them all samples at once."""
 
     full_batch = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in UNUSED and value:
+            raise ValueError(f"{type(self).__name__}: it has no {name}; its own search decides about each step")
+        super().__setattr__(name, value)
 
     def step(self, network: Layer) -> None:
         raise TypeError(f"{self} needs the loss and the data, not only gradients; call fit or train_step")
@@ -68,6 +74,11 @@ class LBFGS(FullBatch):
     groups : dict of dicts, optional
         As for other optimizers, with the options "weight_decay" and "frozen".
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
+
     References
     ----------
     J. Nocedal, S. Wright, "Numerical Optimization", 2nd edition, 2006, algorithms 3.5, 3.6 and 7.4.
@@ -83,6 +94,7 @@ class LBFGS(FullBatch):
     """
 
     code = native.LBFGS
+    _group_options = ("weight_decay", "frozen")
     _native = lbfgs.lbfgs
 
     max_iter, max_eval = whole(lbfgs.MAX_ITER, "max_iter"), whole(lbfgs.MAX_EVAL, "max_eval")
@@ -140,6 +152,11 @@ class LevenbergMarquardt(FullBatch):
     groups : dict of dicts, optional
         As for other optimizers, with the option "frozen".
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
+
     References
     ----------
     M. Hagan, M. Menhaj, "Training feedforward networks with the Marquardt algorithm", IEEE Transactions on Neural
@@ -156,6 +173,7 @@ class LevenbergMarquardt(FullBatch):
     """
 
     code = native.LEVENBERG_MARQUARDT
+    _group_options = ("frozen",)
     _native = levenberg_marquardt.levenberg_marquardt
     _outputs = 0
 
@@ -175,8 +193,11 @@ class LevenbergMarquardt(FullBatch):
             raise TypeError(f"{self} is for least squares: it takes MSELoss(), not {loss}")
 
     def prepare(self, network: Layer) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        self._outputs, self._parameters = sum(network._output_widths()), network.params.size
+        self._measure(network)
         return super().prepare(network)
+
+    def _measure(self, network: Layer) -> None:
+        self._outputs, self._parameters = sum(network._output_widths()), network.params.size
 
     @property
     def _rule_rows(self) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import kernels
+from . import kernels, streams
 from .checks import as_floats, as_generator, flag, float_dtype, positive_int, positive_number
 from .initializers import Initializer, get_initializer
 from .kernels import edge, threads
@@ -117,8 +117,10 @@ class Layer:
         Parameters
         ----------
         x : (n, in_features) or (in_features,) array of real numbers
+            Or a data frame; or, read in parts, an array on disk that is larger than memory (np.memmap, Zarr), or an
+            iterable of batches, each x or (x, y), or a function that returns one.
         out : array of the result's shape and of the layer's dtype, optional
-            Overwritten and returned.
+            Overwritten and returned. With x in parts, also an array on disk.
         params : (p,) array of the layer's dtype, optional
             Used instead of the layer's own.
 
@@ -133,6 +135,8 @@ class Layer:
                 out = np.empty((len(x), program.outputs), x.dtype)
                 native.predict.call(params, program.table, x, out, 1, 1)
                 return out
+        if type(x) is not np.ndarray and (streams.gives_batches(x) or streams.too_large(x)):
+            return streams.predict(self, x, out, params)
         x = self._join(x)
         if x.ndim == 1:
             return self._output(self._check_rows(x[None]), None if out is None else out[None], params)[0]
@@ -213,9 +217,14 @@ class Layer:
         return grad_input
 
     def update_parameters(self, lr: float) -> None:
-        """One step of gradient descent, params −= lr · grads. `lr` must be positive and finite."""
+        """One step of gradient descent, params −= lr · grads, of all not frozen. `lr` must be positive and finite."""
         lr = positive_number(lr, self, "lr")
-        kernels.sgd(self.params, self.grads, self.params[:0], lr, 0.0, 0.0)
+        if self._n_trained == self.params.size:
+            parts = [slice(None)]
+        else:
+            parts = [slice(first, first + math.prod(shape)) for _, first, shape in self._trained_parameters()]
+        for part in parts:
+            kernels.sgd(self.params[part], self.grads[part], self.params[:0], lr, 0.0, 0.0)
 
     def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
         """(name, parameter, gradient) of each parameter: views, in the order of `params`."""
@@ -420,6 +429,11 @@ class Linear(Layer):
     bias, bias_grad : (out_features,) arrays, or None
         Views of `params` and `grads`. Assigning to one copies the values into place.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of the wrong kind or out of its range; in use, for x of another width.
+
     References
     ----------
     I. Goodfellow, Y. Bengio, A. Courville, "Deep Learning", 2016, section 6.5.
@@ -510,6 +524,11 @@ class Tied(Layer):
         Comes before this layer in the same network.
     bias : bool
     name : str, optional
+
+    Raises
+    ------
+    TypeError
+        If layer is not a Linear.
 
     References
     ----------

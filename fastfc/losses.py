@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 from .checks import FLOATS, as_floats, as_real, choice, finite_number, flag, fraction, listed, positive_number
 from .kernels import custom
 from .kernels import losses as native
-from .kernels.edge import DTYPES
 
 NO_LABELS = np.zeros(0, np.int64)
 NO_TARGETS = {dtype: np.zeros((0, 0), dtype) for dtype in FLOATS}
@@ -223,6 +221,16 @@ class MSELoss(Loss):
 
     The target has the prediction's shape, (n, features) or (n,).
 
+    Parameters
+    ----------
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the elements. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
+
     References
     ----------
     C. Bishop, "Pattern Recognition and Machine Learning", 2006, section 3.1.1.
@@ -247,6 +255,16 @@ class L1Loss(Loss):
     """Mean absolute error over all elements, L = mean(|ŷ − y|), dL/dŷ = sign(ŷ − y) / size.
 
     The target has the prediction's shape, (n, features) or (n,). The gradient is 0 where ŷ = y.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the elements. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
 
     References
     ----------
@@ -277,6 +295,13 @@ class HuberLoss(Loss):
     ----------
     delta : float
         δ, positive.
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the elements. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
 
     References
     ----------
@@ -308,6 +333,13 @@ class SmoothL1Loss(Loss):
     ----------
     beta : float
         β, at least 0; 0 is L1Loss.
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the elements. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
 
     References
     ----------
@@ -393,6 +425,13 @@ class CrossEntropyLoss(ClassLoss):
         A class index whose samples count nothing. A mean of nothing is 0 (PyTorch: NaN).
     label_smoothing : float
         ε in [0, 1]: y is replaced by (1 − ε) y + ε / classes.
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the samples. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
 
     References
     ----------
@@ -449,6 +488,13 @@ class NLLLoss(ClassLoss):
         Factors of the classes' losses, not negative; the mean divides by the sum of the samples' factors.
     ignore_index : int
         A class index whose samples count nothing. A mean of nothing is 0 (PyTorch: NaN).
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the samples. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
 
     References
     ----------
@@ -475,6 +521,16 @@ class BCELoss(Loss):
     Predictions p, (n, features) or (n,), lie in [0, 1], as Sigmoid gives them; BCEWithLogitsLoss without
     Sigmoid is faster and more accurate. Logarithms are at least −100, as in PyTorch, and
     dL/dp = (p − y) / max(p (1 − p), 10⁻¹²) / size. The target y, in [0, 1], has the same shape.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the elements. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
 
     References
     ----------
@@ -508,6 +564,13 @@ class BCEWithLogitsLoss(Loss):
     ----------
     pos_weight : float or (features,) array, optional
         v, the weight of positive targets, of each column if it is an array; not negative.
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the elements. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
 
     References
     ----------
@@ -550,6 +613,13 @@ class PoissonNLLLoss(Loss):
         Whether to add Stirling's approximation of log y!, y log y − y + log(2 π y) / 2, where y > 1.
     eps : float
         ε, positive; for log_input=False.
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the elements. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
 
     References
     ----------
@@ -587,6 +657,13 @@ class GaussianNLLLoss(Loss):
         Whether to add the constant log(2 π) / 2.
     eps : float
         ε, positive.
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the elements. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
 
     References
     ----------
@@ -634,6 +711,11 @@ class KLDivLoss(Loss):
     reduction : "mean", "batchmean", "sum" or "none"
         "mean" divides the sum by the number of elements, "batchmean", the divergence as it is defined, by n.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
+
     References
     ----------
     S. Kullback, R. Leibler, "On information and sufficiency", Annals of Mathematical Statistics 22, 1951.
@@ -666,6 +748,13 @@ class MultiMarginLoss(ClassLoss):
         Finite.
     weight : (classes,) array, optional
         Factors v of the classes' losses, not negative; the mean divides by n nevertheless, as in PyTorch.
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the samples. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
 
     References
     ----------
@@ -706,6 +795,13 @@ class QuantileLoss(Loss):
     ----------
     quantile : float or (features,) array
         q in (0, 1), of each column if it is an array.
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the elements. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
 
     References
     ----------
@@ -751,6 +847,13 @@ class CustomLoss(Loss):
         value(p, t), or f(prediction, target, out) if no gradient is given.
     gradient : function, optional
         gradient(p, t).
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the elements. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
 
     Examples
     --------
@@ -770,7 +873,9 @@ class CustomLoss(Loss):
         if gradient is None and reduction != "mean":
             raise ValueError("CustomLoss: a function of matrices returns a mean; reduction must be 'mean'")
         self.code = native.CUSTOM_ARRAY if gradient is None else native.CUSTOM
-        super().__init__(reduction, *compiled(value, gradient))
+        functions = [("value", value)] if gradient is None else [("value", value), ("gradient", gradient)]
+        make = native.custom_array if gradient is None else native.custom_pass
+        super().__init__(reduction, custom.place("CustomLoss", make, *functions))
 
     def _settings(self) -> list[str]:
         return [f.__name__ for f in (self.value, self.gradient) if f is not None]
@@ -786,24 +891,6 @@ class CustomLoss(Loss):
         return super().__call__(prediction, target, sample_weight)
 
     __call__.__doc__ = Loss.__call__.__doc__
-
-
-@cache
-def compiled(value: Any, gradient: Any) -> tuple[float, float]:
-    """The addresses of a custom loss for float32 and float64, in numbers of a table."""
-    owner, f = "CustomLoss", custom.inlined(value, "CustomLoss", "value")
-    g = None if gradient is None else custom.inlined(gradient, owner, "gradient")
-    sources = [
-        native.custom_array(f, dtype) if g is None else native.custom_pass(f, g, dtype) for dtype in DTYPES.values()
-    ]
-    single, double = (
-        custom.c_function(*source, dtype, owner) for source, dtype in zip(sources, DTYPES.values(), strict=True)
-    )
-    kept.extend((single, double))
-    return custom.bits(single), custom.bits(double)
-
-
-kept: list[Any] = []  # as long as the process lives, as tables hold their addresses
 
 
 def rebuild(value: Any, gradient: Any, reduction: str) -> CustomLoss:
@@ -822,6 +909,11 @@ class MultiLoss(Loss):
         One for each output.
     weights : sequence of float, optional
         Factors of the losses, not negative; 1 unless given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no loss, or not one weight for each; when called, for other numbers of outputs.
 
     References
     ----------

@@ -181,6 +181,7 @@ class Optimizer:
     segments: NDArray[np.float64]
     _trained: list[Parameter] | None = None  # what the segments were made for
     _optional: tuple[str, ...] = ()  # what the text shows only if it is neither 0 nor False
+    _group_options: tuple[str, ...] = GROUP_OPTIONS
     full_batch = False  # whether a step needs all samples
     epochs = 0  # finished by `fit`
     _seed: Any = None  # of the latest fit
@@ -325,8 +326,9 @@ class Optimizer:
         owner, found = type(self).__name__, {}
         for pattern, options in (checked_dict(groups, owner, "groups") if groups is not None else {}).items():
             for what in checked_dict(options, owner, f"groups[{pattern!r}]"):
-                if what not in GROUP_OPTIONS:
-                    raise ValueError(f"{owner}: groups have the options {', '.join(GROUP_OPTIONS)}, not {what!r}")
+                if what not in self._group_options:
+                    known = ", ".join(self._group_options)
+                    raise ValueError(f"{owner}: groups have the options {known}, not {what!r}")
             found[pattern] = {what: checked(value, what, owner) for what, value in options.items()}
         self._groups, self._groups_lr = found, self.lr
         self._forget_segments()
@@ -390,6 +392,9 @@ class Optimizer:
         """An epoch with this loss is over: ReduceLROnPlateau may change `lr`. `fit` calls this."""
         if isinstance(self._schedule, ReduceLROnPlateau):
             self.lr, self._plateau = self._schedule.reduced(self.lr, float(loss), self._plateau)
+
+    def _measure(self, network: Layer) -> None:
+        """Note of the network what decides how many vectors are remembered."""
 
     def check_loss(self, loss: Any) -> None:
         """Raise if this optimizer can't minimise such a loss."""
@@ -471,6 +476,11 @@ class SGD(Optimizer):
         Whether to look ahead, w ← w − lr (g + μ v).
     **options
         See Optimizer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
 
     References
     ----------
@@ -568,6 +578,11 @@ class Adam(WithBetas):
     **options
         See Optimizer.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
+
     References
     ----------
     D. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015.
@@ -606,7 +621,15 @@ class Adam(WithBetas):
 class AdamW(Adam):
     """Adam with decoupled weight decay: w ← w − lr λ w first, and then the step of Adam for g = ∇L.
 
-    Parameters as for Adam; weight_decay is 0.01 unless given.
+    Parameters
+    ----------
+    lr, betas, eps, weight_decay, amsgrad, **options
+        As for Adam; weight_decay, λ, is 0.01 unless given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
 
     References
     ----------
@@ -660,6 +683,11 @@ class NAdam(WithBetas):
         Whether w ← w − lr λ w comes first, and g = ∇L, as in AdamW.
     **options
         See Optimizer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
 
     References
     ----------
@@ -724,6 +752,11 @@ class RMSprop(Optimizer):
     **options
         See Optimizer.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
+
     References
     ----------
     T. Tieleman, G. Hinton, "Lecture 6.5: rmsprop", Coursera, 2012. A. Graves, "Generating sequences with
@@ -785,6 +818,11 @@ class Adagrad(Optimizer):
     **options
         See Optimizer.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
+
     References
     ----------
     J. Duchi, E. Hazan, Y. Singer, "Adaptive subgradient methods for online learning and stochastic
@@ -831,6 +869,11 @@ class Lion(WithBetas):
         λ, at least 0.
     **options
         See Optimizer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
 
     References
     ----------

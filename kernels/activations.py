@@ -593,7 +593,7 @@ def apply(x, out, count, activation):
     elif code == EXP:
         exp_row(count, x, out)
     elif code == CUSTOM:
-        return call_at(a, x, x, out, count)
+        call_at(a, x, (count, x, x, out, 1))
     else:
         return apply_other(x, out, count, activation)
     return OK
@@ -649,7 +649,7 @@ def apply_derivative(kept, g, out, count, activation):
     elif code == SOFTMAX:
         softmax_derivative_row(count, kept, g, out)
     elif code == CUSTOM:
-        return call_at(b, kept, g, out, count)
+        call_at(b, kept, (count, kept, g, out, 0))
     else:
         return derive_other(kept, g, out, count, activation)
     return OK

@@ -1,85 +1,115 @@
 """Functions of the user's own: compiled once for each dtype, and called by addresses that tables hold as numbers."""
 
+import inspect
+from functools import cache
+
 import numpy as np
 from numba import cfunc, njit, types
 from numba.core import errors
 from numba.core.dispatcher import Dispatcher
 
-from fastfc.kernels.activations import CUSTOM, Activation
 from fastfc.kernels.cache import compile_lock
 from fastfc.kernels.edge import DTYPES
-
-# by the functions; kept for as long as the process lives, as programs and compiled code hold the addresses
-activations: dict[tuple[Dispatcher, Dispatcher], tuple[Activation, object]] = {}
+from fastfc.kernels.simd import address, at, itemsize, read, vector, write
 
 
-def activation(function, derivative):
-    """The Activation of two compiled functions of a number."""
-    for f, what in ((function, "function"), (derivative, "derivative")):
-        if not isinstance(f, Dispatcher):
-            raise TypeError(f"Elementwise: {what} must be decorated with numba.njit, got {f!r}")
-    key = function, derivative
+@cache
+def place(owner, make, *functions):
+    """Where the addresses of C functions stand, for float32 and float64 (see simd.call_at), as bits of a float64.
+
+    `make` takes the functions and a dtype, and returns source and signature; the functions are (what, function).
+    """
+    compiled = []
     with compile_lock():
-        if key not in activations:
-            compiled = [
-                [compile_row(make, f, what, dtype) for dtype in DTYPES.values()]
-                for make, f, what in ((forward, function, "function"), (backward, derivative, "derivative"))
-            ]
-            addresses = np.array([[address(row) for row in rows] for rows in compiled], np.uint64)
-            places = addresses.ctypes.data + np.array([0, addresses.strides[0]], np.uint64)
-            activations[key] = Activation(CUSTOM, *map(float, places.view(np.float64))), (addresses, compiled)
-    return activations[key][0]
+        for dtype in DTYPES.values():
+            source, signature = make(*(inlined(f, owner, what) for what, f in functions), dtype)
+            try:
+                compiled.append(cfunc(signature, error_model="numpy")(source))
+            except errors.NumbaError as error:
+                raise TypeError(f"{owner}: Numba can't compile it for {dtype}: {error}") from None
+    addresses = np.array([function.address for function in compiled])
+    kept.append((addresses, compiled))
+    return float(np.int64(addresses.ctypes.data).view(np.float64))
 
 
-def forward(f):
-    def row(x, g, out, count):
-        for i in range(count):
-            out[i] = f(x[i])
-        return 0
-
-    return row
+kept: list[tuple[object, object]] = []  # as long as the process lives, as programs and tables hold the places
 
 
-def backward(f):
-    def row(x, g, out, count):
-        for i in range(count):
-            out[i] = g[i] * f(x[i])
-        return 0
-
-    return row
-
-
-def compile_row(make, f, what, dtype):
-    """The compiled function (x, g, out, count) -> int64 of pointers, see simd.call_at."""
-    f.compile((dtype,))
-    given = f.overloads[(dtype,)].signature.return_type
-    if not isinstance(given, types.Float):
-        raise TypeError(f"Elementwise: {what} must return a float for a {dtype}; {f.__name__} returns {given}")
-    row = njit(types.int64(*[types.CPointer(dtype)] * 3, types.int64), nogil=True, error_model="numpy")(make(f))
-    [result] = row.overloads.values()
-    return result
-
-
-def address(result):
-    return result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
+def parameters(function, owner, what):
+    """The number of parameters of a user's @njit function."""
+    if not isinstance(function, Dispatcher):
+        raise TypeError(f"{owner}: {what} must be decorated with numba.njit, got {function!r}")
+    return len(inspect.signature(function.py_func).parameters)
 
 
 def inlined(function, owner, what):
     """A user's @njit function for use in native code: divisions by zero give infinity or NaN, not an exception."""
-    if not isinstance(function, Dispatcher):
-        raise TypeError(f"{owner}: {what} must be decorated with numba.njit, got {function!r}")
+    parameters(function, owner, what)
     options = {name: value for name, value in function.targetoptions.items() if name != "nopython"}
     return njit(**{**options, "error_model": "numpy"})(function.py_func)
 
 
-def c_function(source, signature, dtype, owner):
-    """`source` as a C function of this signature, which lives as long as the result."""
-    try:
-        return cfunc(signature, error_model="numpy")(source)
-    except errors.NumbaError as error:
-        raise TypeError(f"{owner}: Numba can't compile it for {dtype}: {error}") from None
+def numbers_row(f, dtype):
+    """out = g f(x), for f of a number; forward without g."""
+    f.compile((dtype,))
+    given = f.overloads[(dtype,)].signature.return_type
+    if not isinstance(given, types.Float):
+        raise TypeError(
+            f"Elementwise: a function of a number must return a float; {f.__name__} returns {given} for {dtype}"
+        )
+
+    def row(count, x, g, out, forward):
+        size = itemsize(x)
+        for j in range(count):
+            value = f(read(at(x, j * size)))
+            write(at(out, j * size), value if forward else read(at(g, j * size)) * value)
+        return 0.0
+
+    return row, row_signature(dtype)
 
 
-def bits(function):
-    """The address of a C function as the bits of a float64, for tables of floats."""
-    return np.int64(function.address).view(np.float64)
+def function_row(f, dtype):
+    """f(x, out)"""
+
+    def row(count, x, g, out, forward):
+        z, y = vector(x, count), vector(out, count)
+        f(z.copy() if address(z) == address(y) else z, y)
+        return 0.0
+
+    return row, row_signature(dtype)
+
+
+def derivative_row(f, dtype):
+    """f(x, g, out)"""
+
+    def row(count, x, g, out, forward):
+        z, dy, dz = vector(x, count), vector(g, count), vector(out, count)
+        z, dy = z.copy() if address(z) == address(dz) else z, dy.copy() if address(dy) == address(dz) else dy
+        f(z, dy, dz)
+        return 0.0
+
+    return row, row_signature(dtype)
+
+
+def row_signature(dtype):
+    return types.float64(types.int64, *[types.CPointer(dtype)] * 3, types.int64)
+
+
+def activation_places(function, derivative):
+    """The places of an activation and its derivative, each of a number or of arrays."""
+    return [
+        place("Elementwise", row_of(f, what, *of_arrays), (what, f))
+        for f, what, *of_arrays in (
+            (function, "function", function_row, "(x, out)"),
+            (derivative, "derivative", derivative_row, "(x, grad_output, out)"),
+        )
+    ]
+
+
+def row_of(f, what, of_arrays, form):
+    count = parameters(f, "Elementwise", what)
+    if count not in (1, form.count(",") + 1):
+        raise TypeError(
+            f"Elementwise: {what} takes (x), a number, or {form}, arrays; {f.__name__} takes {count} arguments"
+        )
+    return numbers_row if count == 1 else of_arrays

@@ -19,7 +19,7 @@ from fastfc.kernels.entry import builtin
 from fastfc.kernels.simd import address, call_through_cell, define_symbol
 
 OK, BAD_SHAPE, OVERLAP, BAD_LABEL, BAD_PROBABILITY, NO_STATE, NO_MEMORY = range(7)
-BAD_PREDICTION, BAD_INDEX, ONE_SAMPLE, NO_RESIDUALS = range(7, 11)
+BAD_PREDICTION, BAD_INDEX, ONE_SAMPLE, NO_RESIDUALS, BAD_WEIGHT = range(7, 12)
 WRONG_PREDICTION = (
     "BCELoss takes probabilities in [0, 1] (put Sigmoid() last, or use BCEWithLogitsLoss), "
     "GaussianNLLLoss variances that are not negative (make them with Softplus())"
@@ -100,6 +100,8 @@ def check(status):
         raise ValueError("fastfc: BatchNorm1d needs at least two samples to train, for their variance")
     if status == NO_RESIDUALS:
         raise ValueError("fastfc: " + WRONG_RESIDUALS)
+    if status == BAD_WEIGHT:
+        raise ValueError("fastfc: a sample's weight is negative or not a number")
 
 
 def named_after(made, *parts):
@@ -365,6 +367,8 @@ class Kernel(Native):
             raise ValueError(f"{self.name}: BatchNorm1d needs at least two samples to train, for their variance")
         if status == NO_RESIDUALS:
             raise ValueError(f"{self.name}: {WRONG_RESIDUALS}")
+        if status == BAD_WEIGHT:
+            raise ValueError(f"{self.name}: a sample's weight is negative or not a number")
         return value
 
     def run(self, arrays, scalars):

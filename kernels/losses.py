@@ -35,6 +35,7 @@ from fastfc.kernels.edge import (
     BAD_PREDICTION,
     BAD_PROBABILITY,
     BAD_SHAPE,
+    BAD_WEIGHT,
     NO_MEMORY,
     OK,
     OVERLAP,
@@ -51,7 +52,7 @@ from fastfc.kernels.simd import (
     absolute,
     allocate,
     at,
-    call_address,
+    call_at,
     copysign,
     fma,
     is_null,
@@ -183,12 +184,6 @@ def quantile_rule(total, p, t, v, w):
 
 
 @njit
-def address_of(a, b, like):
-    """Where a custom function is: the bits of a for float32, of b for float64."""
-    return np.float64(a if itemsize(like) == 4 else b).view(np.int64)
-
-
-@njit
 def usual_rule(code, total, p, t, v, w, a, b):
     if code == MSE:
         total, g = mse_rule(total, p, t, w)
@@ -267,7 +262,7 @@ load_others = loaded(other_pointwise)
 @njit
 def pointwise(code, count, p, t, v, w, out, values, keep, scale, a, b):
     if code == CUSTOM:
-        return call_address(address_of(a, b, p), (count, p, t, w, out, values, keep, scale))
+        return call_at(a, p, (count, p, t, w, out, values, keep, scale))
     if code in (MSE, BCE_WITH_LOGITS):
         return usual_pointwise(code, count, p, t, v, w, out, values, keep, scale, a, b)
     return other_pointwise(p, t, v, w, out, values, code, count, keep, scale, a, b)
@@ -592,11 +587,14 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
         found = inspect(losses[r], output, target, labels, stride, weights, values)
         if found != OK:
             return found, 0.0, 0.0
-    mass, value, epoch = np.float64(n), 0.0, 0.0
+    mass, value, epoch, negative = np.float64(n), 0.0, 0.0, 0
     if weights.size:
         mass = np.float64(0.0)
         for i in range(n):
             mass += weights[i]
+            negative += not weights[i] >= 0.0
+        if negative:
+            return BAD_WEIGHT, 0.0, 0.0
     for r in range(losses.shape[0]):
         row = losses[r]
         code, reduction, k = row[CODE], row[REDUCTION], target_width(row, output)
@@ -616,7 +614,7 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
         scale = 0.0 if void else row[WEIGHT] / divisor
         if code == CUSTOM_ARRAY:
             places = (p.data, p.row, p.column, t.data, t.row, t.column, o.data, o.row, o.column)
-            total = call_address(address_of(row[A], row[B], p.data), (n, k, row[WEIGHT], *places))
+            total = call_at(row[A], p.data, (n, k, row[WEIGHT], *places))
         elif code >= CROSS_ENTROPY:
             found, total = evaluate_rowwise(row, p, t, labels, steps, weights, values, o, n, k, scale)
             if found != OK:

@@ -952,10 +952,6 @@ def call_through_cell(context, builder, name, signature, args, missing=None):
     if missing is not None:
         with cgutils.if_unlikely(builder, builder.icmp_unsigned("==", address, ir.Constant(I64, 0))):
             context.call_conv.return_user_exc(builder, *missing)
-    return call_function(context, builder, address, signature, args)
-
-
-def call_function(context, builder, address, signature, args):
     convention = context.call_conv
     kind = convention.get_function_type(signature.return_type, signature.args)
     function = builder.inttoptr(address, kind.as_pointer())
@@ -966,28 +962,17 @@ def call_function(context, builder, address, signature, args):
 
 
 @intrinsic
-def call_address(typingctx, address, arguments):
-    """Call the C function at an address: of a tuple of numbers and pointers, to a float64."""
+def call_at(typingctx, place, like, arguments):
+    """Call a C function of a tuple of numbers and pointers, to a float64, whose address stands at a place in memory.
+
+    The place is given by the bits of a float64, and has two addresses: for pointers to float32 and to float64.
+    """
 
     def codegen(context, builder, signature, args):
-        values = cgutils.unpack_tuple(builder, args[1], len(arguments))
-        kind = ir.FunctionType(ir.DoubleType(), [value.type for value in values])
-        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), values)
-
-    return types.float64(types.int64, arguments), codegen
-
-
-@intrinsic
-def call_at(typingctx, place, x, g, out, count):
-    """Call the Numba function (x, g, out, count) -> int64 whose address stands at a place in memory.
-
-    The place is given by the bits of a float64, and has two addresses: for float32 and for float64.
-    """
-    signature = types.int64(x, g, out, types.int64)
-
-    def codegen(context, builder, outer, args):
         addresses = builder.inttoptr(builder.bitcast(args[0], I64), I64.as_pointer())
-        address = builder.load(builder.gep(addresses, [ir.Constant(I64, int(x.dtype == types.float64))]))
-        return call_function(context, builder, address, signature, args[1:])
+        address = builder.load(builder.gep(addresses, [ir.Constant(I64, int(like.dtype == types.float64))]))
+        values = cgutils.unpack_tuple(builder, args[2], len(arguments))
+        kind = ir.FunctionType(ir.DoubleType(), [value.type for value in values])
+        return builder.call(builder.inttoptr(address, kind.as_pointer()), values)
 
-    return types.int64(types.float64, *signature.args), codegen
+    return types.float64(types.float64, like, arguments), codegen

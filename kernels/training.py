@@ -146,7 +146,7 @@ def steps(
 
     Without an order the samples are taken as they lie in x. So many batches as in accumulate make one update.
     """
-    found, sum_of_losses = OK, 0.0
+    sum_of_losses = 0.0
     found = training_fits(program, x, target, labels, weights, losses, segments, params, grads, space, tape, batch)
     if found != OK:
         return found, sum_of_losses

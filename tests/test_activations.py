@@ -202,7 +202,8 @@ def test_bad_input(name):
         (lambda: fc.GELU("erf"), ValueError, "GELU: approximate must be one of 'none', 'tanh', got 'erf'"),
         (lambda: fc.Elementwise(np.sin, cosine), TypeError, "Elementwise: function must be decorated with numba.njit"),
         (lambda: fc.Elementwise(cosine, abs), TypeError, "Elementwise: derivative must be decorated with numba.njit"),
-        (lambda: fc.Elementwise(cosine, sign), TypeError, "derivative must return a float .* sign returns int64"),
+        (lambda: fc.Elementwise(cosine, sign), TypeError, "must return a float; sign returns int64"),
+        (lambda: fc.Elementwise(sine_of, sine_of), TypeError, r"derivative takes \(x\), .* sine_of takes 2"),
     ],
 )
 def test_bad_numbers(make, error, message):
@@ -236,25 +237,40 @@ def cosine(x):
 
 
 @njit
+def sine_of(x, out):
+    for j in range(len(x)):
+        out[j] = 0
+        out[j] += math.sin(x[j])  # wrong if out is x
+
+
+@njit
+def cosine_of(x, grad_output, out):
+    out[:] = 0
+    out += grad_output * np.cos(x)
+
+
+@njit
 def sign(x):
     return 1 if x > 0 else -1
 
 
-def of_sines():
+def of_sines(*functions):
     layers = [fc.Linear(3, 6, seed=0), fc.Elementwise(sine, cosine), fc.Linear(6, 2, seed=1)]
-    return fc.Sequential([*layers, fc.Elementwise(sine, cosine)])
+    return fc.Sequential([*layers, fc.Elementwise(*functions or (sine, cosine))])
 
 
+@pytest.mark.parametrize("functions", [(sine, cosine), (sine_of, cosine_of), (sine, cosine_of)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_functions_of_the_user(dtype):
-    layer, x = fc.Elementwise(sine, cosine), np.random.default_rng(0).normal(0, 2, (7, 19)).astype(dtype)
+def test_functions_of_the_user(functions, dtype):
+    layer, x = fc.Elementwise(*functions), np.random.default_rng(0).normal(0, 2, (7, 19)).astype(dtype)
     assert_allclose(layer.forward(x), np.sin(x), rtol=4 * np.finfo(dtype).eps)
     assert_allclose(layer.backward(np.full_like(x, 2)), 2 * np.cos(x), rtol=4 * np.finfo(dtype).eps)
     assert_array_equal(layer.predict(x[:, ::2]), layer.predict(x)[:, ::2])
 
 
-def test_network_of_functions_of_the_user():
-    net, x = of_sines(), np.random.default_rng(0).normal(0, 1, (40, 3)).astype(np.float32)
+@pytest.mark.parametrize("functions", [(sine, cosine), (sine_of, cosine_of)])
+def test_network_of_functions_of_the_user(functions):
+    net, x = of_sines(*functions), np.random.default_rng(0).normal(0, 1, (40, 3)).astype(np.float32)
     assert fc.check_gradients(net, x[:4])
     first, last = net.layers[0], net.layers[2]
     exact = np.sin(np.sin(x.astype(float) @ first.weight + first.bias) @ last.weight + last.bias)
@@ -266,6 +282,7 @@ def test_network_of_functions_of_the_user():
         network.fit(x, exact[::-1], loss=fc.MSELoss(), optimizer=fc.SGD(lr=0.1), epochs=3, batch_size=16, seed=0)
     assert_array_equal(twin.params, net.params)
     assert not np.array_equal(net.params, of_sines().params)
+    assert_array_equal(net.predict(x), net.forward(x))
     node = fc.Input(3)
     graph = fc.Graph(node, [fc.Linear(2, 1, seed=0)(fc.Elementwise(sine, cosine)(fc.Linear(3, 2, seed=1)(node)))])
     assert fc.check_gradients(graph, x[:4])

@@ -9,6 +9,14 @@ import pytest
 USES = {
     ("onnx", "onnx"): "net.to_onnx('net.onnx')",
     ("pandas", "pandas"): "fc.History().to_dataframe()",
+    ("matplotlib", "plot"): "net.history.plot()",
+    ("graphviz", "graphviz"): "net.plot()",
+    ("tqdm", "progress"): "sys.stderr.isatty = lambda: True; "
+    "net.fit([[1, 2]], [[1]], loss=fc.MSELoss(), optimizer=fc.SGD(), progress=True)",
+    ("pyarrow", "parquet"): "from pathlib import Path; from fastfc.sheets import read_sheet; "
+    "read_sheet(Path('data.parquet'))",
+    ("safetensors", "safetensors"): "net.save('net.safetensors')",
+    ("torch", "torch"): "net.to_torch()",
 }
 
 WITHOUT = """

@@ -157,7 +157,7 @@ def test_a_nan_ends_the_search():
     for make in OPTIMIZERS:
         net, bad = net_for(), Y.copy()
         before, bad[3] = net.params.copy(), np.nan
-        with pytest.raises(FloatingPointError, match="y is not finite in row 3"):
+        with pytest.raises(ValueError, match="y is not finite in row 3"):
             net.fit(X, bad, loss=MSE, optimizer=make(), epochs=3)
         assert_array_equal(net.params, before)
 
@@ -303,5 +303,15 @@ def test_a_gradient_that_is_no_number_is_reported():
     net, x = fc.MLP([1, 2, 1], activation="sigmoid", seed=0, dtype=np.float64), X.copy()
     x[3] = np.inf
     assert np.isfinite(net.evaluate(x, Y, MSE))
-    with pytest.raises(FloatingPointError, match="x is not finite in row 3"):
+    with pytest.raises(ValueError, match="x is not finite in row 3"):
         net.fit(x, Y, loss=MSE, optimizer=fc.LBFGS())
+
+
+@pytest.mark.parametrize("optimizer", [fc.LBFGS(), fc.LevenbergMarquardt()], ids=lambda o: type(o).__name__)
+def test_options_of_other_optimizers_are_refused(optimizer):
+    for name, value in (("clip_norm", 1.0), ("l2", 0.1), ("schedule", fc.StepLR(1)), ("max_norm", 2.0)):
+        with pytest.raises(ValueError, match=f"it has no {name}"):
+            setattr(optimizer, name, value)
+        assert not getattr(optimizer, name)
+    with pytest.raises(ValueError, match=r"groups have the options .*frozen, not 'lr'"):
+        optimizer.groups = {"*": {"lr": 0.1}}

@@ -303,3 +303,19 @@ def test_frozen_layers_stay_as_they_are():
     assert [name for name, _, _ in net._trained()] == ["2.weight", "2.bias"]
     net.frozen = True
     assert net._trained() == []
+
+
+def test_update_leaves_what_is_frozen():
+    net = fc.Sequential([fc.Linear(2, 3, seed=0), fc.BatchNorm1d(3), fc.Linear(3, 1, seed=1)])
+    net[0].frozen = True
+    before = net.params.copy()
+    net.grads[:] = 1
+    net.update_parameters(lr=1)
+    trained = np.zeros(len(before), bool)
+    for _, first, shape in net._trained_parameters():
+        trained[first : first + np.prod(shape)] = True
+    assert 0 < trained.sum() < len(before) - 9
+    assert_array_equal(net.params, before - trained)
+    net[2].frozen = True
+    net[2].update_parameters(lr=1)
+    assert_array_equal(net.params, before - trained)

@@ -419,6 +419,16 @@ ERRORS = {
     "not told of what is frozen": (lambda: train(frozen_part(), X, G, MSE, fc.SGD(), 1), ValueError, "prepare"),
     "not told of running statistics": (lambda: train(noisy_reserved(), X, G, MSE, fc.SGD(), 1), ValueError, "prepare"),
     "too little reserved to train": (lambda: train(reserved(16), X, G, MSE, fc.SGD(), 1), ValueError, "call reserve"),
+    "a negative weight": (
+        lambda: train_weighted(reserved(), X, G, MSE, fc.SGD(), -W),
+        ValueError,
+        "weight is negative",
+    ),
+    "a weight of NaN": (
+        lambda: train_weighted(reserved(), X, G, MSE, fc.SGD(), W * np.float32(np.nan)),
+        ValueError,
+        "weight is negative",
+    ),
     "too few weights": (lambda: train_weighted(reserved(), X, G, MSE, fc.SGD(), W[1:]), ValueError, "shapes"),
     "weights of another dtype": (
         lambda: train_weighted(reserved(), X, G, MSE, fc.SGD(), WEIGHTS),
