@@ -118,6 +118,7 @@ class BaseMLP(BaseEstimator):
 
     _score_name: str
     _loss_names: set[str]
+    _others: list[Any]
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012, scikit-learn's name and kind
         **ScikitLearns._parameter_constraints,
@@ -192,6 +193,9 @@ class BaseMLP(BaseEstimator):
         self._check_y(y, incremental, classes)
         target = self._encode(y, X.dtype)
         self._loss, self._loss_scale = self._training_loss(target)
+        samples = Samples(X, target, self._weights(sample_weight, X, y))
+        if not samples.mass:
+            raise ValueError("Sample weights must contain at least one non-zero number.")
         rng = check_random_state(self.random_state)
         if first:
             self._begin([X.shape[1], *widths, self._width(target)], X.dtype, rng)
@@ -200,20 +204,31 @@ class BaseMLP(BaseEstimator):
                 f"hidden_layer_sizes={self.hidden_layer_sizes}, but the network that is to go on has "
                 f"{[layer.in_features for layer in self._linears()][1:]}; fit with warm_start=False"
             )
-        samples = Samples(X, target, self._weights(sample_weight, X, y))
-        if not samples.mass:
-            raise ValueError("Sample weights must contain at least one non-zero number.")
+        before = self.network_.params.copy()
         if self.solver == "lbfgs":
             self._minimise(samples)
         elif not (incremental and self.stopped_):
             samples, held = self._hold_out(samples, y, sample_weight, validation_data, rng)
             self._train(samples, held, rng, incremental)
         if not np.isfinite(self.network_.params).all():
+            self._recover(first, before)
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large values and need to "
                 "be preprocessed."
             )
         return first
+
+    def _recover(self, first: bool, before: NDArray[Any]) -> None:
+        """Have the parameters from before; a new network is none, and an optimizer forgets."""
+        if first:
+            del self.network_
+        else:
+            self.network_.params[:] = before
+        if hasattr(self, "_optimizer"):
+            del self._optimizer
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "network_")
 
     def _hidden_widths(self) -> list[int]:
         sizes = self.hidden_layer_sizes
@@ -227,9 +242,10 @@ class BaseMLP(BaseEstimator):
         value = getattr(self, what)
         if isinstance(value, str | Activation) or not np.iterable(value):
             return [value] * n
-        if len(value) != n:
-            raise ValueError(f"{what} has {len(value)} items for {n} hidden layers; give one for each, or one for all")
-        return list(value)
+        values = list(value)
+        if len(values) != n:
+            raise ValueError(f"{what} has {len(values)} items for {n} hidden layers; give one for each, or one for all")
+        return values
 
     def _check_options(self, incremental: bool) -> None:
         name = type(self).__name__
@@ -254,7 +270,7 @@ class BaseMLP(BaseEstimator):
         """A new network, and nothing seen."""
         self.n_iter_ = self.t_ = 0
         self.n_layers_, self.n_outputs_, self.out_activation_ = len(sizes), sizes[-1], self._out_activation()
-        n_hidden, layers = len(sizes) - 2, []
+        n_hidden, layers = len(sizes) - 2, list[Layer]()
         activations, rates = self._each("activation", n_hidden), self._each("dropout", n_hidden)
         for i, (n_in, n_out) in enumerate(pairwise(sizes)):
             linear = Linear(n_in, n_out, init="zeros", dtype=dtype)
@@ -270,7 +286,8 @@ class BaseMLP(BaseEstimator):
         self.network_ = Sequential(layers + self._last_layers())
         self._best_params = self.network_.params.copy()
         self.history_, self.stopped_ = History(), False
-        vars(self).pop("loss_curve_", None)
+        if hasattr(self, "loss_curve_"):
+            del self.loss_curve_
 
     def _out_activation(self) -> str:
         raise NotImplementedError
@@ -343,12 +360,12 @@ class BaseMLP(BaseEstimator):
         if self.solver == "sgd":
             momentum = min(self.momentum, np.nextafter(1.0, 0.0))
             nesterov = self.nesterovs_momentum and momentum > 0
-            return SGD(lr, momentum, nesterov=nesterov, l2=self.alpha, schedule=schedule)
+            return SGD(lr, momentum, nesterov=nesterov, schedule=schedule)
         betas = self.beta_1, self.beta_2
         if self.solver == "adam":
-            return Adam(lr, betas, eps, l2=self.alpha, schedule=schedule)
+            return Adam(lr, betas, eps, schedule=schedule)
         groups = {"*.bias": {"weight_decay": 0.0}}
-        return AdamW(lr, betas, eps, weight_decay=self.alpha, groups=groups, schedule=schedule)
+        return AdamW(lr, betas, eps, groups=groups, schedule=schedule)
 
     def _train(self, samples: Samples, held: Held | None, rng: np.random.RandomState, incremental: bool) -> None:
         """Epochs of a stochastic solver."""
@@ -362,6 +379,10 @@ class BaseMLP(BaseEstimator):
             self._optimizer = self._new_optimizer()
         optimizer = self._optimizer
         optimizer.steps_per_epoch = -(-n // batch_size)
+        if self.solver == "adamw":
+            optimizer.weight_decay = self.alpha
+        else:
+            optimizer.l2 = self.alpha
         if not hasattr(self, "loss_curve_"):
             self.loss_curve_: list[float] = []
             self._no_improvement = 0
@@ -437,7 +458,8 @@ class BaseMLP(BaseEstimator):
         optimizer.prepare(net)
         penalised = optimizer.segments[:, optimizer_table.L2] > 0
         weights = [layer.weight.ravel() for layer in self._linears()] if penalised.any() else []
-        is_adam, t = type(optimizer) is Adam, int(optimizer.count[0])
+        adam = optimizer if type(optimizer) is Adam else None
+        t = int(optimizer.count[0])
         for start in range(0, n, batch_size):
             stop = min(n, start + batch_size)
             x, target, sample_weight = batch = samples.rows(slice(start, stop) if order is None else order[start:stop])
@@ -450,10 +472,10 @@ class BaseMLP(BaseEstimator):
                     # the penalty is divided by the weight of the batch; in place, so that the step is not prepared anew
                     optimizer.segments[penalised, optimizer_table.L2] = self.alpha / mass
                     prepared = mass
-            if is_adam:
+            if adam is not None:
                 t += 1
                 # scikit-learn adds epsilon to √v, Adam here to √(v / (1 − β₂ᵗ))
-                optimizer.eps = self.epsilon / math.sqrt(1 - self.beta_2**t)
+                adam.eps = self.epsilon / math.sqrt(1 - adam.beta2**t)
             value = net.train_step(x, target, loss, optimizer, sample_weight)
             total += (value * self._loss_scale + self._constant(target, sample_weight)) * (stop - start)
         return total / n
@@ -482,17 +504,17 @@ class BaseMLP(BaseEstimator):
 
     def _compare(self) -> None:
         """Count the epochs since the latest one that was better by tol."""
+        score = self.validation_scores_[-1] if self.validation_scores_ else -np.inf
+        best = -np.inf if self.best_validation_score_ is None else self.best_validation_score_
         if self.early_stopping:
-            assert self.validation_scores_ is not None
-            value, best = self.validation_scores_[-1], self.best_validation_score_
-            worse = value < best + self.tol
+            worse = score < best + self.tol
         else:
-            value, best = self.loss_curve_[-1], self.best_loss_
-            worse = value > best - self.tol
-            self.best_loss_ = min(best, value)
+            least = np.inf if self.best_loss_ is None else self.best_loss_
+            worse = self.loss_ > least - self.tol
+            self.best_loss_ = min(least, self.loss_)
         self._no_improvement = self._no_improvement + 1 if worse else 0
-        if self.validation_scores_ and self.validation_scores_[-1] > self.best_validation_score_:
-            self.best_validation_score_ = self.validation_scores_[-1]
+        if score > best:
+            self.best_validation_score_ = score
             if self.early_stopping:
                 self._best_params = self.network_.params.copy()
 
@@ -649,7 +671,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     >>> import fastfc as fc
     >>> from fastfc.sklearn import MLPClassifier
     >>> images, labels = fc.load_digits()
-    >>> clf = MLPClassifier(random_state=0, max_iter=20, tol=1).fit(images[:1500], labels[:1500])
+    >>> clf = MLPClassifier(random_state=0, tol=0.01).fit(images[:1500], labels[:1500])
     >>> clf.score(images[1500:], labels[1500:]) > 0.85
     True
     """
@@ -794,8 +816,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def _training_loss(self, target: NDArray[Any]) -> tuple[Loss, float]:
         if isinstance(self.loss, str):
             return CrossEntropyLoss() if self._indices else per_sample(BCEWithLogitsLoss()), 1.0
-        wanted = {ClassLoss: ("binary", "multiclass"), BCEWithLogitsLoss: ("binary", "multilabel-indicator")}
-        wanted[KLDivLoss] = ("multiclass",)
+        wanted: dict[type[Loss], tuple[str, ...]] = {
+            ClassLoss: ("binary", "multiclass"),
+            BCEWithLogitsLoss: ("binary", "multilabel-indicator"),
+            KLDivLoss: ("multiclass",),
+        }
         for kind, targets in wanted.items():
             if isinstance(self.loss, kind) and self._kind not in targets:
                 raise ValueError(f"MLPClassifier: {self.loss} is for {' or '.join(targets)} targets, y is {self._kind}")
@@ -862,7 +887,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     >>> import numpy as np
     >>> from fastfc.sklearn import MLPRegressor
     >>> X = np.linspace(-2, 2, 200)[:, None]
-    >>> reg = MLPRegressor((20,), "tanh", solver="lbfgs", random_state=0, max_iter=1000)
+    >>> reg = MLPRegressor(hidden_layer_sizes=(20,), solver="lbfgs", random_state=0, tol=1e-3)
     >>> reg = reg.fit(X, np.sin(2 * X[:, 0]))
     >>> bool(reg.score(X, np.sin(2 * X[:, 0])) > 0.99)
     True

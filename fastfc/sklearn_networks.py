@@ -48,7 +48,7 @@ def from_sklearn(estimator: Any) -> Sequential:
     >>> import numpy as np, fastfc as fc
     >>> from sklearn.neural_network import MLPClassifier
     >>> X, y = fc.load_digits()
-    >>> mlp = MLPClassifier((20,), max_iter=5, tol=1, random_state=0).fit(X, y)
+    >>> mlp = MLPClassifier((20,), tol=0.1, random_state=0).fit(X, y)
     >>> net = fc.from_sklearn(mlp)
     >>> net
     Sequential([Linear(64, 20), ReLU(), Linear(20, 10), Softmax()])
@@ -147,8 +147,8 @@ def to_sklearn(network: Network, classes: ArrayLike | None = None) -> Any:
     theirs = extra("sklearn.neural_network", "sklearn", "to_sklearn")
     linears, activation, last = parts(network)
     coefs = [layer.weight.copy() for layer in linears]
-    intercepts = [np.zeros_like(w[0]) if layer.bias is None else layer.bias.copy() for w, layer in zip(coefs, linears)]
-    settings = {"hidden_layer_sizes": tuple(layer.out_features for layer in linears[:-1])}
+    intercepts = [np.zeros_like(layer.weight[0]) if layer.bias is None else layer.bias.copy() for layer in linears]
+    settings: dict[str, Any] = {"hidden_layer_sizes": tuple(layer.out_features for layer in linears[:-1])}
     if activation != "relu":
         settings["activation"] = next(name for name, ours in NAMES.items() if ours == activation)
     width = coefs[-1].shape[1]
@@ -169,9 +169,8 @@ def to_sklearn(network: Network, classes: ArrayLike | None = None) -> Any:
                 coefs[-1], intercepts[-1] = np.diff(coefs[-1]), np.diff(intercepts[-1])
         options = {"classes": known}
     # one step makes everything that a fitted estimator has; then what it has learned is replaced
-    mlp.partial_fit(
-        np.zeros((len(y), coefs[0].shape[0]), coefs[0].dtype), y[:, 0] if y.shape[1:] == (1,) else y, **options
-    )
+    x = np.zeros((len(y), coefs[0].shape[0]), coefs[0].dtype)
+    mlp.partial_fit(x, y.ravel() if y.shape[1:] == (1,) else y, **options)
     mlp.coefs_, mlp.intercepts_ = coefs, intercepts
     mlp.n_iter_, mlp.t_, mlp.loss_, mlp.loss_curve_, mlp.best_loss_ = 0, 0, np.inf, [], np.inf
     del mlp._optimizer

@@ -17,6 +17,7 @@ USES = {
     "read_sheet(Path('data.parquet'))",
     ("safetensors", "safetensors"): "net.save('net.safetensors')",
     ("torch", "torch"): "net.to_torch()",
+    ("sklearn", "sklearn"): "fc.from_sklearn(net)",
 }
 
 WITHOUT = """

@@ -48,7 +48,7 @@ def estimators(name, hidden, epochs, seed=0):
 
 
 def fitted(estimator, x, y):
-    """Seconds of a fit on one core."""
+    """Seconds of a processor that a fit on one core takes, which other programs hardly change."""
     from threadpoolctl import threadpool_limits
 
     with warnings.catch_warnings():
@@ -97,15 +97,13 @@ def compare(name, hidden, epochs, dtype):
 if __name__ == "__main__":
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {0})
-    print("one core; mean ± spread of the test score (accuracy, R² of diabetes) over five seeds; least seconds of a fit")
-    print(f"{'data':<14}{'hidden layers':<14}{'dtype':<9}{'fastfc':>16}{'scikit-learn':>16}{'fastfc':>9}{'sklearn':>9}{'':>8}")
+    print("Test score (accuracy; R² of diabetes) over five seeds; the least seconds of a processor that a fit took")
+    heads = ("fastfc", "scikit-learn", "fastfc", "sklearn", "")
+    print(f"{'data':<14}{'hidden layers':<14}{'dtype':<9}{'{:>17}{:>17}{:>9}{:>9}{:>8}'.format(*heads)}")
     for name, hidden, epochs in SITUATIONS:
         for dtype in ("float32", "float64"):
             scores, times = compare(name, hidden, epochs, dtype)
-            texts = [f"{row.mean():.4f} ± {row.std():.4f}" for row in scores]
             ours, theirs = times.min(axis=1)
-            widths = "-".join(map(str, hidden))
-            print(
-                f"{name:<14}{widths:<14}{dtype:<9}{texts[0]:>16}{texts[1]:>16}{ours:9.3f}{theirs:9.3f}{theirs / ours:7.1f}x",
-                flush=True,
-            )
+            texts = [f"{row.mean():.4f} ± {row.std():.4f}" for row in scores]
+            numbers = f"{texts[0]:>17}{texts[1]:>17}{ours:9.3f}{theirs:9.3f}{theirs / ours:7.1f}x"
+            print(f"{name:<14}{'-'.join(map(str, hidden)):<14}{dtype:<9}{numbers}", flush=True)
