@@ -17,6 +17,7 @@ from .checks import FLOATS, listed
 from .dropout import Dropout
 from .embedding import Embedding
 from .extras import extra
+from .files import regular
 from .graph import Graph, Input, Node, concatenate
 from .layers import Layer, Linear, Tied
 from .network import Network, Sequential
@@ -81,8 +82,8 @@ def load(onnx: Any, model: Any) -> Any:
     """The model with all its data, checked."""
     folder = None
     if not isinstance(model, onnx.ModelProto):
-        folder = Path(os.fspath(model)).parent
-        data = Path(model).read_bytes()
+        path = Path(regular(model))
+        folder, data = path.parent, path.read_bytes()
         try:
             model = onnx.load_model_from_string(data)
         except Exception as error:  # protobuf's own

@@ -814,11 +814,15 @@ def test_external_data_in_the_folder(tmp_path):
     assert (tmp_path / "weights").stat().st_size >= w.nbytes
 
 
-def test_missing_files_and_wrong_types():
+def test_missing_files_and_wrong_types(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         fc.from_onnx("nowhere.onnx")
     with pytest.raises(TypeError):
         fc.from_onnx(3)
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(ValueError, match="no regular file"):
+            fc.from_onnx(path)
 
 
 def test_concatenations_cannot_claim_all_memory():
