@@ -834,6 +834,13 @@ def test_concatenations_cannot_claim_all_memory():
         fc.from_onnx(model_of(nodes, y=("c60",)))
 
 
+def test_many_constants_cannot_claim_all_memory():
+    x = (("x", ("n", 1 << 24)),)
+    nodes = [helper.make_node("Add", [f"v{i}" if i else "x", "c"], [f"v{i + 1}"]) for i in range(900)]
+    with pytest.raises(ValueError, match="all values together have"):
+        fc.from_onnx(model_of(nodes, {"c": 1.0}, x=x, y=("v900",)))
+
+
 def test_long_chains_and_many_scales():
     """No recursion without bound, and no time that grows exponentially."""
     nodes = [helper.make_node("Neg", [f"v{i}" if i else "x"], [f"v{i + 1}"]) for i in range(2000)]
