@@ -585,7 +585,7 @@ def checksum(text: str, tensors: dict[str, NDArray[Any]]) -> str:
 def write(path: str, data: bytes) -> None:
     """Make or replace a file: anybody who reads it finds the old one or the new one, even after a crash."""
     if os.path.lexists(path) and not os.path.isfile(path):
-        raise ValueError(f"save: {path} is there already, and no regular file")
+        raise ValueError(f"{path} is there already, and no regular file")
     folder = os.path.dirname(path)
     temporary = os.path.join(folder, f".fastfc-{secrets.token_hex(8)}.tmp")
     try:

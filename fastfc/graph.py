@@ -84,7 +84,7 @@ class Input(Node):
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If width is not a positive integer.
 
     Examples

@@ -398,6 +398,11 @@ def evaluate(
     -------
     float, or with metrics a dict of floats: the loss as "loss" and each metric by its name
 
+    Raises
+    ------
+    TypeError, ValueError
+        For bad input.
+
     Examples
     --------
     >>> import fastfc as fc

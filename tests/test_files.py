@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import inspect
 import json
@@ -10,7 +11,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from examples import ACTIVATIONS, LAYERS, OPTIMIZERS, WIDTH, ids, inputs, numbers
+from examples import ACTIVATIONS, LAYERS, OPTIMIZERS, WIDTH, N, ids, inputs, numbers
 from numpy.testing import assert_array_equal
 from processes import run
 from safetensors import safe_open
@@ -675,6 +676,36 @@ def test_random_damage(good, tmp_path):
             assert_same(found.optimizer, expected.optimizer)
             assert found.metadata == expected.metadata
     assert same < 90
+
+
+def spots(value, keys=()):
+    """The keys of everything in a header."""
+    yield from [keys] * bool(keys)
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield from spots(value[key], (*keys, key))
+
+
+STRANGE = [None, -1, 0, 2, 1e308, float("nan"), float("inf"), "", "x", "0", [], {}, [1], True, 1 << 70, -1.5, 1 << 31]
+
+
+def test_random_changes_of_the_header(good, tmp_path):
+    """With the right checksum: a ValueError, or a network that predicts and an optimizer that trains."""
+    rng, loaded = random.Random(0), 0
+    before = contents(good)
+    for i in range(600):
+        header, tensors = copy.deepcopy(before)
+        keys = rng.choice(list(spots(header)))
+        (without(*keys) if i % 5 == 0 else changed(*keys, to=rng.choice(STRANGE)))(header, tensors)
+        try:
+            found = fc.load_checkpoint(put(tmp_path / "bad", header, tensors))
+        except ValueError as error:
+            assert str(tmp_path / "bad") in str(error)
+            continue
+        loaded += 1
+        assert found.network.predict(numbers(0)).shape == (N, WIDTH)
+        if found.optimizer is not None:
+            found.network.train_step(numbers(0), numbers(1), fc.MSELoss(), found.optimizer)
+    assert 30 < loaded < 300
 
 
 # Writing.
