@@ -452,6 +452,7 @@ def test_extras_are_asked_for_before_the_work(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     err = fails(capsys, "train", data, "--target", "wine", "--out", tmp_path / "m.safetensors")
     assert "needs safetensors: pip install 'fastfc[safetensors]'" in err
+    (tmp_path / "d.parquet").touch()
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     err = fails(capsys, "train", tmp_path / "d.parquet", "--target", "wine")
     assert "needs pyarrow: pip install 'fastfc[parquet]'" in err
