@@ -1,6 +1,6 @@
 import dataclasses
-import inspect
 import importlib
+import inspect
 import json
 import os
 import random
