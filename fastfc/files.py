@@ -218,6 +218,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with safetensors.safe_open(path, framework="numpy") as file:
             header = read_header(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+            for name, values in tensors.items():
+                if values.dtype.kind not in "biuf":  # bfloat16, where some package makes it known to NumPy
+                    raise ValueError(f"{name!r} is {values.dtype}, which no network holds")
             if checksum(file.metadata()["fastfc"], tensors) != file.metadata()["checksum"]:
                 raise ValueError("its checksum is wrong")
         return build(header, tensors)
