@@ -460,8 +460,6 @@ class BaseMLP(BaseEstimator):
         net, optimizer, loss, total = self.network_, self._optimizer, self._loss, 0.0
         n, prepared = samples.target.shape[0], 0.0
         optimizer.prepare(net)
-        if net._step_ready is None:  # a callback has changed the network
-            ready.clear()
         penalised = optimizer.segments[:, optimizer_table.L2] > 0
         weights = [layer.weight.ravel() for layer in self._linears()] if penalised.any() else []
         adam = optimizer if type(optimizer) is Adam else None
