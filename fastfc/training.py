@@ -19,6 +19,7 @@ from .history import History
 from .kernels import losses
 from .kernels import program as table
 from .kernels import training as native
+from .kernels.cache import uninterrupted
 from .losses import Loss, MultiLoss, as_numbers, as_weights
 from .metrics import F1, Accuracy, TopK, get_metric
 from .optimizers import Optimizer
@@ -511,8 +512,9 @@ class Epoch:
         return self.network._call(native.steps, self.program.largest * self.batch_size, *self.given, *rest)
 
     def restore(self) -> None:
-        for copy, array in zip(self.saved, self.changing, strict=True):
-            array[...] = copy
+        with uninterrupted():
+            for copy, array in zip(self.saved, self.changing, strict=True):
+                array[...] = copy
 
     def diverged(self, order: NDArray[np.int64]) -> Exception:
         """Restore what the epoch began with, having seen which update went wrong and which layer was the largest."""
