@@ -187,7 +187,7 @@ class Layer:
         """
         try:
             rows, into = x[None], out[None]
-        except TypeError:
+        except (TypeError, LookupError):
             raise TypeError(f"{self}: predict_one takes NumPy arrays of dtype {self.dtype}; or use predict") from None
         native.predict.call(self.params, self._program_for(rows).table, rows, into, 1, 1)
 
@@ -662,6 +662,9 @@ class Tied(Layer):
 def aligned_zeros(size: int, dtype: Any) -> NDArray[Any]:
     """A flat vector of zeros that starts at a multiple of 64 bytes."""
     n_bytes = size * np.dtype(dtype).itemsize
-    memory = np.zeros(n_bytes + ALIGNMENT, np.uint8)
+    try:
+        memory = np.zeros(n_bytes + ALIGNMENT, np.uint8)
+    except (OverflowError, ValueError):  # more than there are addresses
+        raise MemoryError(f"fastfc: no memory holds {size:,} numbers of {np.dtype(dtype)}") from None
     start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + n_bytes].view(dtype)
