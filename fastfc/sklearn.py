@@ -178,7 +178,7 @@ class BaseMLP(BaseEstimator):
         """Fit one network; whether it is a new one."""
         first = not hasattr(self, "network_") or not (self.warm_start or incremental)
         widths = self._hidden_widths()
-        self._check_options(incremental)
+        self._check_options()
         X, y = validate_data(
             self,
             X,
@@ -248,7 +248,7 @@ class BaseMLP(BaseEstimator):
             raise ValueError(f"{what} has {len(values)} items for {n} hidden layers; give one for each, or one for all")
         return values
 
-    def _check_options(self, incremental: bool) -> None:
+    def _check_options(self) -> None:
         name = type(self).__name__
         if isinstance(self.loss, str):
             if self.loss not in self._loss_names:
