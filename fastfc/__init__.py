@@ -1,6 +1,8 @@
 """Fully connected networks as fast as the processor allows, in Python, on Numba and NumPy alone."""
 
+import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 # An editable install leaves kernels/ at the top of the repository: look for fastfc.kernels there.
 if not (Path(__file__).parent / "kernels").is_dir():
@@ -36,7 +38,6 @@ from .callbacks import Callback, EarlyStopping
 from .datasets import load_breast_cancer, load_diabetes, load_digits, load_fashion_mnist, load_wine
 from .dropout import Dropout
 from .embedding import Embedding
-from .files import load, load_checkpoint
 from .full_batch import LBFGS, LevenbergMarquardt
 from .gradcheck import check_gradients, numerical_gradient
 from .graph import Graph, Input, concatenate
@@ -78,7 +79,6 @@ from .losses import (
 from .metrics import F1, Accuracy, TopK
 from .network import MLP, Sequential
 from .norms import BatchNorm1d, LayerNorm, RMSNorm
-from .onnx import from_onnx
 from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
 from .schedules import (
     CosineAnnealingLR,
@@ -90,10 +90,14 @@ from .schedules import (
     ReduceLROnPlateau,
     StepLR,
 )
-from .sklearn_networks import from_sklearn
 from .standardize import Standardize
-from .torch import from_torch, load_state_dict
 from .training import DivergenceWarning
+
+if TYPE_CHECKING:
+    from .files import load, load_checkpoint
+    from .onnx import from_onnx
+    from .sklearn_networks import from_sklearn
+    from .torch import from_torch, load_state_dict
 
 __all__ = [
     "CELU",
@@ -201,3 +205,19 @@ __all__ = [
     "numerical_gradient",
     "reference",
 ]
+
+# Imported when first used, as few programs use them.
+LATER = {
+    "load": "files",
+    "load_checkpoint": "files",
+    "from_onnx": "onnx",
+    "from_sklearn": "sklearn_networks",
+    "from_torch": "torch",
+    "load_state_dict": "torch",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{LATER[name]}", __name__), name)

@@ -7,9 +7,11 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+from numpy.ma import MaskedArray
 from numpy.typing import ArrayLike, NDArray
 
 from . import tables
+from .kernels import edge
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -32,12 +34,11 @@ def as_real(a: ArrayLike, owner: object, what: str) -> NDArray[Any]:
     """`a` as an array of real numbers of whatever dtype."""
     if type(a) is np.ndarray and a.dtype.kind in "biuf":
         return a
+    if isinstance(a, MaskedArray):
+        raise TypeError(f"{owner}: {what} is a masked array; fill it first, for example with {what}.filled(0)")
     if tables.is_table(a):
         a = tables.as_array(a, owner, what)
-    try:
-        a = np.asarray(a)
-    except ValueError as error:
-        raise ValueError(f"{owner}: {what} has rows of different lengths; make it rectangular") from error
+    a = edge.as_array(a, f"{owner}: {what}")
     if a.dtype.kind not in "biuf":
         raise TypeError(f"{owner}: {what} has dtype {a.dtype}; give real numbers, e.g. as np.float32")
     return a
@@ -61,21 +62,29 @@ def positive_int(value: Any, owner: object, what: str, *, or_zero: bool = False)
         raise TypeError(f"{owner}: {what} must be an integer, got {value!r}") from None
     if value < 1 - or_zero:
         raise ValueError(f"{owner}: {what} must be at least {1 - or_zero}, got {value}")
+    if value >= 1 << 63:
+        raise ValueError(f"{owner}: {what} must be less than 2**63")
     return value
 
 
-def finite_number(value: Any, owner: object, what: str) -> float:
+def real_number(value: Any, owner: object, what: str) -> float:
     if not isinstance(value, Real):
         raise TypeError(f"{owner}: {what} must be a number, got {value!r}")
-    if not math.isfinite(value):
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{owner}: {what} must be finite and fit in a float") from None
+
+
+def finite_number(value: Any, owner: object, what: str) -> float:
+    number = real_number(value, owner, what)
+    if not math.isfinite(number):
         raise ValueError(f"{owner}: {what} must be finite, got {value}")
-    return float(value)
+    return number
 
 
 def positive_number(value: Any, owner: object, what: str, *, or_zero: bool = False) -> float:
-    if not isinstance(value, Real):
-        raise TypeError(f"{owner}: {what} must be a number, got {value!r}")
-    number = float(value)
+    number = real_number(value, owner, what)
     if not (math.isfinite(number) and (number > 0 or (or_zero and number == 0))):
         rule = "not negative" if or_zero else "positive"
         raise ValueError(f"{owner}: {what} must be finite and {rule}, got {value}")
@@ -84,11 +93,10 @@ def positive_number(value: Any, owner: object, what: str, *, or_zero: bool = Fal
 
 def fraction(value: Any, owner: object, what: str) -> float:
     """A number from 0 to 1."""
-    if not isinstance(value, Real):
-        raise TypeError(f"{owner}: {what} must be a number, got {value!r}")
-    if not 0 <= float(value) <= 1:
+    number = real_number(value, owner, what)
+    if not 0 <= number <= 1:
         raise ValueError(f"{owner}: {what} must lie in [0, 1], got {value}")
-    return float(value)
+    return number
 
 
 def flag(value: Any, owner: object, what: str) -> bool:
@@ -99,7 +107,7 @@ def flag(value: Any, owner: object, what: str) -> bool:
 
 def choice(value: Any, owner: object, what: str, allowed: Iterable[str | None]) -> Any:
     allowed = tuple(allowed)
-    if value not in allowed:
+    if isinstance(value, np.ndarray) or value not in allowed:  # an array compares its elements
         raise ValueError(f"{owner}: {what} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
     return value
 

@@ -172,7 +172,7 @@ def load_fashion_mnist(part: str = "train", folder: str | Path = FASHION_MNIST) 
     >>> import fastfc as fc
     >>> images, labels = fc.load_fashion_mnist("test")  # doctest: +SKIP
     """
-    if part not in ("train", "test"):
+    if not isinstance(part, str) or part not in ("train", "test"):
         raise ValueError(f"load_fashion_mnist: part must be 'train' or 'test', got {part!r}")
     prefix = Path(folder) / ("train" if part == "train" else "t10k")
     images = read_idx(Path(f"{prefix}-images-idx3-ubyte.gz"))

@@ -81,7 +81,7 @@ def find_target(sheet: Sheet, name: str, task: str | None) -> Target:
     elif task is None:
         kind = "true and false" if {c.strip().lower() for c in sheet.columns[name] if c} <= TRUE_OR_FALSE else "text"
         why = f'"{name}" holds {kind}'
-    texts = class_names(sheet, name, fix)
+    texts = sheet.texts(name, fix)
     counts = Counter(texts)
     check_different(sheet, name, texts)
     if 2 * len(counts) > len(texts) and len(counts) > 2:
@@ -99,18 +99,6 @@ def check_different(sheet: Sheet, name: str, values: Sequence[Any] | NDArray[Any
         )
 
 
-def class_names(sheet: Sheet, name: str, fix: str) -> list[str]:
-    """The class of each row; 1 and 1.0 are one."""
-
-    def named(cell: str) -> str:
-        if not sheet.is_number(cell):
-            return cell
-        value = sheet.number(cell)
-        return str(int(value)) if value == int(value) else str(value)
-
-    return [named(cell) for cell in sheet.texts(name, fix)]
-
-
 def in_order(sheet: Sheet, names: list[str]) -> list[str]:
     """Sorted by the numbers in them, as people do: 2 before 10."""
     if all(map(sheet.is_number, names)):
@@ -121,7 +109,7 @@ def in_order(sheet: Sheet, names: list[str]) -> list[str]:
 def classes_of(sheet: Sheet, target: Target) -> NDArray[np.int64]:
     assert target.classes is not None
     number = {name: i for i, name in enumerate(target.classes)}
-    return np.array([number[name] for name in class_names(sheet, target.name, "")], np.int64)
+    return np.array([number[name] for name in sheet.texts(target.name, "")], np.int64)
 
 
 def inputs_of(sheet: Sheet, features: Sequence[Feature]) -> tuple[NDArray[np.float64], list[str]]:

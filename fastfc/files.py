@@ -218,6 +218,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with safetensors.safe_open(path, framework="numpy") as file:
             header = read_header(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+            for name, values in tensors.items():
+                if values.dtype.kind not in "biuf":  # bfloat16, where some package makes it known to NumPy
+                    raise ValueError(f"{name!r} is {values.dtype}, which no network holds")
             if checksum(file.metadata()["fastfc"], tensors) != file.metadata()["checksum"]:
                 raise ValueError("its checksum is wrong")
         return build(header, tensors)
@@ -585,7 +588,7 @@ def checksum(text: str, tensors: dict[str, NDArray[Any]]) -> str:
 def write(path: str, data: bytes) -> None:
     """Make or replace a file: anybody who reads it finds the old one or the new one, even after a crash."""
     if os.path.lexists(path) and not os.path.isfile(path):
-        raise ValueError(f"save: {path} is there already, and no regular file")
+        raise ValueError(f"{path} is there already, and no regular file")
     folder = os.path.dirname(path)
     temporary = os.path.join(folder, f".fastfc-{secrets.token_hex(8)}.tmp")
     try:

@@ -37,7 +37,7 @@ class FullBatch(Optimizer):
     full_batch = True
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in UNUSED and value:
+        if name in UNUSED and (isinstance(value, np.ndarray) or value):
             raise ValueError(f"{type(self).__name__}: it has no {name}; its own search decides about each step")
         super().__setattr__(name, value)
 

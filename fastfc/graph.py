@@ -84,7 +84,7 @@ class Input(Node):
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If width is not a positive integer.
 
     Examples
@@ -135,7 +135,7 @@ def concatenate(nodes: Iterable[Node]) -> Node:
     >>> fc.Graph([a, b], fc.concatenate([a, b, a])).predict(([1, 2], [3]))
     array([1., 2., 3., 1., 2.], dtype=float32)
     """
-    nodes = list(nodes)
+    nodes = listed(nodes, "concatenate", "nodes", "[a, b]")
     for node in nodes:
         if not isinstance(node, Node):
             raise TypeError(f"concatenate takes nodes of a graph, such as Input(3), got {node!r}")

@@ -74,6 +74,10 @@ class History:
     def plot(self, title: str = "Training") -> Any:
         """A picture: a panel for the loss, and for each metric, over the epochs, training and validation.
 
+        Parameters
+        ----------
+        title : str
+
         Returns
         -------
         matplotlib.figure.Figure

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -209,7 +210,7 @@ class Scaled(Drawn):
     uniform: ClassVar[bool] = False
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        squared_gain, fan = self._gain_and_fan(*as_weight(self, shape))
+        squared_gain, fan = self._gain_and_fan(*(max(size, 1) for size in as_weight(self, shape)))
         if self.uniform:
             limit = math.sqrt(3 * squared_gain / fan)
             return rng.uniform(-limit, limit, shape)
@@ -262,6 +263,8 @@ class KaimingNormal(Scaled):
     def __post_init__(self) -> None:
         self._check_finite("a")
         choice(self.mode, type(self).__name__, "mode", ("fan_in", "fan_out"))
+        if not isinstance(self.nonlinearity, str):
+            raise TypeError(f"{type(self).__name__}: nonlinearity must be a name, got {self.nonlinearity!r}")
         squared_gain(self.nonlinearity, self.a, type(self).__name__)
 
     def _gain_and_fan(self, fan_in: int, fan_out: int) -> tuple[float, float]:
@@ -457,11 +460,13 @@ class Orthogonal(Drawn):
 
 def squared_gain(gain: float | str, negative_slope: float, owner: object) -> float:
     """The square of a gain that is a number or the name of an activation."""
-    if not isinstance(gain, str):
-        return gain**2
-    if gain == "leaky_relu":
-        return 2 / (1 + negative_slope**2)
-    if gain not in SQUARED_GAINS:
+    if isinstance(gain, Real):
+        if not math.isfinite(float(gain) * float(gain)):
+            raise ValueError(f"{owner}: gain must have a finite square, got {gain}")
+        return gain * gain
+    if isinstance(gain, str) and gain == "leaky_relu":
+        return 2 / (1 + float(negative_slope) * float(negative_slope))
+    if not isinstance(gain, str) or gain not in SQUARED_GAINS:
         known = ", ".join(map(repr, [*SQUARED_GAINS, "leaky_relu"]))
         raise ValueError(f"{owner}: no gain is known for {gain!r}; known are {known}")
     return SQUARED_GAINS[gain]

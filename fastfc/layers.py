@@ -127,6 +127,18 @@ class Layer:
         Returns
         -------
         (n, out_features) array, or (out_features,) for a single sample
+
+        Raises
+        ------
+        TypeError, ValueError
+            For x, out or params of another shape or kind.
+
+        Examples
+        --------
+        >>> import fastfc as fc
+        >>> fc.Linear(2, 1, init="zeros", bias_init=fc.Constant(0.5)).predict([[1, 2], [3, 4]])
+        array([[0.5],
+               [0.5]], dtype=float32)
         """
         if type(x) is np.ndarray and self._ready and out is None and params is None:
             program, params = self._ready, self.params
@@ -152,10 +164,30 @@ class Layer:
         return out
 
     def predict_one(self, x: NDArray[Any], out: NDArray[Any]) -> None:
-        """Output for one sample `x`, (in_features,), into `out`, (out_features,), both of the layer's dtype."""
+        """Output for one sample; for inner loops of `@njit` functions, where small networks then allocate nothing.
+
+        Parameters
+        ----------
+        x : (in_features,) array of the layer's dtype
+        out : (out_features,) array of the layer's dtype
+            Overwritten.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arrays of another dtype or shape; nothing is converted.
+
+        Examples
+        --------
+        >>> import numpy as np, fastfc as fc
+        >>> out = np.empty(1, np.float32)
+        >>> fc.Linear(2, 1, init="zeros", bias_init=fc.Constant(0.5)).predict_one(np.ones(2, np.float32), out)
+        >>> out
+        array([0.5], dtype=float32)
+        """
         try:
             rows, into = x[None], out[None]
-        except TypeError:
+        except (TypeError, LookupError):
             raise TypeError(f"{self}: predict_one takes NumPy arrays of dtype {self.dtype}; or use predict") from None
         native.predict.call(self.params, self._program_for(rows).table, rows, into, 1, 1)
 
@@ -175,6 +207,17 @@ class Layer:
         Returns
         -------
         (n, out_features) array
+
+        Raises
+        ------
+        TypeError, ValueError
+            For x of another shape or kind.
+
+        Examples
+        --------
+        >>> import fastfc as fc
+        >>> fc.ReLU().forward([[-1, 2]])
+        array([[0., 2.]], dtype=float32)
         """
         x = as_floats(x, self.dtype, self, "x")
         program = self._program_for(x)
@@ -200,6 +243,19 @@ class Layer:
         ------
         RuntimeError
             Before the first `forward`.
+        TypeError, ValueError
+            For a gradient of another shape or kind.
+
+        Examples
+        --------
+        >>> import fastfc as fc
+        >>> layer = fc.Linear(2, 1, init="zeros")
+        >>> y = layer.forward([[1, 2]])
+        >>> layer.backward([[1]])
+        array([[0., 0.]], dtype=float32)
+        >>> layer.weight_grad
+        array([[1.],
+               [2.]], dtype=float32)
         """
         used_by_nopython = self._tape is not None and self._tape[0] != -1
         if self._saved is None or used_by_nopython:
@@ -217,7 +273,27 @@ class Layer:
         return grad_input
 
     def update_parameters(self, lr: float) -> None:
-        """One step of gradient descent, params −= lr · grads, of all not frozen. `lr` must be positive and finite."""
+        """One step of gradient descent, params −= lr · grads, of all that is not frozen.
+
+        Parameters
+        ----------
+        lr : float
+            Positive and finite.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For another lr.
+
+        Examples
+        --------
+        >>> import fastfc as fc
+        >>> layer = fc.Linear(1, 1, init="zeros")
+        >>> layer.weight_grad[:] = 2
+        >>> layer.update_parameters(lr=0.5)
+        >>> layer.weight
+        array([[-1.]], dtype=float32)
+        """
         lr = positive_number(lr, self, "lr")
         if self._n_trained == self.params.size:
             parts = [slice(None)]
@@ -586,6 +662,9 @@ class Tied(Layer):
 def aligned_zeros(size: int, dtype: Any) -> NDArray[Any]:
     """A flat vector of zeros that starts at a multiple of 64 bytes."""
     n_bytes = size * np.dtype(dtype).itemsize
-    memory = np.zeros(n_bytes + ALIGNMENT, np.uint8)
+    try:
+        memory = np.zeros(n_bytes + ALIGNMENT, np.uint8)
+    except (OverflowError, ValueError):  # more than there are addresses
+        raise MemoryError(f"fastfc: no memory holds {size:,} numbers of {np.dtype(dtype)}") from None
     start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + n_bytes].view(dtype)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .checks import FLOATS, as_floats, as_real, choice, finite_number, flag, fraction, listed, positive_number
-from .kernels import custom
+from .kernels import custom, edge
 from .kernels import losses as native
 
 NO_LABELS = np.zeros(0, np.int64)
@@ -208,6 +208,10 @@ def as_numbers(values: ArrayLike | None, owner: str, what: str) -> NDArray[np.fl
     if numbers.ndim != 1 or not numbers.size or not (numbers.min() >= 0 and numbers.max() < np.inf):
         raise ValueError(f"{owner}: {what} must be a vector of finite numbers, not negative; got {numbers.tolist()}")
     return numbers.copy()
+
+
+def rank(values: Any, owner: str, what: str) -> int:
+    return edge.as_array(values, f"{owner}: {what}").ndim
 
 
 def check_probabilities(loss: Loss, target: NDArray[Any], fix: str) -> None:
@@ -588,7 +592,7 @@ class BCEWithLogitsLoss(Loss):
     code = native.BCE_WITH_LOGITS
 
     def __init__(self, pos_weight: ArrayLike | None = None, *, reduction: str = "mean") -> None:
-        if pos_weight is not None and np.ndim(pos_weight) == 0:
+        if pos_weight is not None and rank(pos_weight, "BCEWithLogitsLoss", "pos_weight") == 0:
             self.pos_weight: Any = positive_number(pos_weight, "BCEWithLogitsLoss", "pos_weight", or_zero=True)
             super().__init__(reduction, c=self.pos_weight)
         else:
@@ -777,7 +781,7 @@ class MultiMarginLoss(ClassLoss):
     def __init__(
         self, p: int = 1, margin: float = 1.0, weight: ArrayLike | None = None, *, reduction: str = "mean"
     ) -> None:
-        if p not in (1, 2):
+        if isinstance(p, np.ndarray) or p not in (1, 2):
             raise ValueError(f"MultiMarginLoss: p must be 1 or 2, got {p!r}")
         self.p, self.margin = int(p), finite_number(margin, "MultiMarginLoss", "margin")
         super().__init__(reduction, self.margin, p, native.NO_CLASS, self._set_weight(weight))
@@ -818,10 +822,11 @@ class QuantileLoss(Loss):
     code = native.QUANTILE
 
     def __init__(self, quantile: ArrayLike = 0.5, *, reduction: str = "mean") -> None:
-        numbers = as_numbers(np.atleast_1d(quantile), "QuantileLoss", "quantile")
+        single = rank(quantile, "QuantileLoss", "quantile") == 0
+        numbers = as_numbers([quantile] if single else quantile, "QuantileLoss", "quantile")
         if numbers is None or not (numbers.min() > 0 and numbers.max() < 1):
             raise ValueError(f"QuantileLoss: quantile must lie between 0 and 1, got {quantile!r}")
-        if np.ndim(quantile) == 0:
+        if single:
             self.quantile: Any = float(numbers[0])
             super().__init__(reduction, c=self.quantile)
         else:
@@ -874,6 +879,8 @@ class CustomLoss(Loss):
             raise ValueError("CustomLoss: a function of matrices returns a mean; reduction must be 'mean'")
         self.code = native.CUSTOM_ARRAY if gradient is None else native.CUSTOM
         functions = [("value", value)] if gradient is None else [("value", value), ("gradient", gradient)]
+        for what, function in functions:
+            custom.parameters(function, "CustomLoss", what)  # before it is looked up, as it may have no hash
         make = native.custom_array if gradient is None else native.custom_pass
         super().__init__(reduction, custom.place("CustomLoss", make, *functions))
 

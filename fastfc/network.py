@@ -68,6 +68,7 @@ class Network(Layer):
         return parameters
 
     def summary(self) -> str:
+        """A table of the parts, the width of what they give and their numbers of parameters."""
         raise NotImplementedError
 
     def plot(self, path: Any = None) -> Any:

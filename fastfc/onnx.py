@@ -17,6 +17,7 @@ from .checks import FLOATS, listed
 from .dropout import Dropout
 from .embedding import Embedding
 from .extras import extra
+from .files import regular
 from .graph import Graph, Input, Node, concatenate
 from .layers import Layer, Linear, Tied
 from .network import Network, Sequential
@@ -26,7 +27,8 @@ from .onnx_values import WHOLE, Value, inverse, shape_text, width_of
 from .standardize import Standardize
 
 OLDEST = 7  # opset: before it, operators broadcast in other ways
-MOST_FEATURES = 1 << 24  # of one value, so that a few bytes of file cannot claim all memory
+# Numbers per sample of one value, and of all: a few bytes of a file cannot claim all memory.
+MOST_FEATURES, MOST_NUMBERS = 1 << 24, 1 << 27
 
 
 def from_onnx(model: Any, *, outputs: Iterable[str] | None = None) -> Network:
@@ -81,8 +83,8 @@ def load(onnx: Any, model: Any) -> Any:
     """The model with all its data, checked."""
     folder = None
     if not isinstance(model, onnx.ModelProto):
-        folder = Path(os.fspath(model)).parent
-        data = Path(model).read_bytes()
+        path = Path(regular(model))
+        folder, data = path.parent, path.read_bytes()
         try:
             model = onnx.load_model_from_string(data)
         except Exception as error:  # protobuf's own
@@ -275,9 +277,13 @@ class Reader:
         dtypes = {value.dtype for value in needed if value.kind not in ("input", "cast")}
         if len(dtypes) > 1:
             raise ValueError(f"it computes in {' and '.join(sorted(map(str, dtypes)))}; a network has one dtype")
-        inputs = [value for value in self.inputs if value in needed]
+        numbers = sum(value.width or 0 for value in needed)
+        if numbers > MOST_NUMBERS:
+            raise ValueError(f"all values together have {numbers:,} numbers per sample; {MOST_NUMBERS:,} are supported")
+        reached = set(needed)
+        inputs = [value for value in self.inputs if value in reached]
         for value in self.inputs:
-            if value not in inputs and len(ends) == len(self.graph.output):
+            if value not in reached and len(ends) == len(self.graph.output):
                 raise ValueError(f"no output needs the input {value['name']!r}; it cannot be an input of a network")
         if len({value["batch"] for value in inputs}) > 1:
             batches = ", ".join(f"{value['name']!r}: {value['batch'] or 'any'}" for value in inputs)

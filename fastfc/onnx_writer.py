@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +11,7 @@ from . import activations as act
 from .dropout import Dropout
 from .embedding import Embedding
 from .extras import extra
+from .files import write
 from .graph import Graph
 from .kernels import program as native
 from .layers import Layer, Linear, Tied
@@ -43,17 +42,7 @@ def to_onnx(network: Network, path: str | os.PathLike[str]) -> None:
         raise ValueError(f"to_onnx: an ONNX file holds 2 GB, but the network has {network.params.nbytes:,} bytes")
     model = Writer(onnx, network).model()
     onnx.checker.check_model(model, full_check=True)
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(model.SerializeToString())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write(os.path.realpath(os.fsdecode(path)), model.SerializeToString())
 
 
 def own_name(layer: Layer, i: int) -> str:

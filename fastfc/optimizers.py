@@ -309,7 +309,7 @@ class Optimizer:
 
     @state.setter
     def state(self, state: NDArray[Any]) -> None:
-        self._state = np.ascontiguousarray(state)
+        self._state = np.ascontiguousarray(edge.as_array(state, f"{type(self).__name__}: state"))
         self._forget_segments()
 
     @property
@@ -401,7 +401,7 @@ class Optimizer:
 
     def generator(self, seed: int | np.random.Generator | None) -> np.random.Generator:
         """The generator of a fit's orders of samples: with the same number as in the fit before, that fit's."""
-        if self._generator is None or seed is None or isinstance(seed, np.random.Generator) or self._seed != seed:
+        if self._generator is None or not isinstance(seed, int | np.integer) or self._seed != seed:
             self._seed, self._generator = seed, as_generator(seed, "fit")
         return self._generator
 
@@ -515,8 +515,6 @@ class SGD(Optimizer):
         nesterov: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        if nesterov and (momentum == 0 or dampening != 0):
-            raise ValueError("SGD: nesterov needs a momentum and no dampening")
         super().__init__(
             ("lr", lr),
             ("momentum", momentum),
@@ -525,6 +523,8 @@ class SGD(Optimizer):
             ("nesterov", nesterov),
             **options,
         )
+        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
+            raise ValueError("SGD: nesterov needs a momentum and no dampening")
 
     @property
     def _rule_rows(self) -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from .extras import extra
 
 DELIMITERS = ",;\t|"
+CHUNK = 10_000  # rows that are text at a time
+LARGEST_WHOLE = 2.0**53  # from which on not each whole number is a float
 PROBED = 50  # lines by which the delimiter is found
 MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}  # among numbers; elsewhere only the empty cell is
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
@@ -27,12 +29,29 @@ class BadSheet(ValueError):
     """What is wrong with a file, and where."""
 
 
+class Numbers(Sequence[str]):
+    """Cells that are all numbers, of which only the values are kept; as text each number has one form."""
+
+    def __init__(self, values: NDArray[np.float64]) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, i: Any) -> Any:
+        return text_of(float(self.values[i]))
+
+
+def text_of(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(value)
+
+
 @dataclass(frozen=True)
 class Sheet:
     """The columns of a file: their cells as text, None where a file says so itself, and the place of each row."""
 
     path: str
-    columns: dict[str, list[str | None]]
+    columns: dict[str, Sequence[str | None]]
     places: list[int]
     unit: str  # of the places: line or row
     notes: list[str]
@@ -67,21 +86,15 @@ class Sheet:
 
     def as_numbers(self, name: str) -> NDArray[np.float64] | None:
         """A column in which all cells are numbers."""
+        cells = self.columns[name]
+        if isinstance(cells, Numbers):
+            return cells.values
         if name not in self.parsed:
-            cells = self.columns[name]
             try:
-                if any(map(self.is_odd, cells)):
-                    values = np.array([self.number(cell) for cell in cells])
-                else:
-                    values = np.array(list(map(float, cells)))  # type: ignore[arg-type]
-                self.parsed[name] = values if np.isfinite(values).all() else None
+                self.parsed[name] = np.array([self.number(cell) for cell in cells])
             except ValueError:
                 self.parsed[name] = None
         return self.parsed[name]
-
-    def is_odd(self, cell: str | None) -> bool:
-        """Whether Python reads this otherwise than we do."""
-        return cell is None or "_" in cell or "," in cell
 
     def numbers(self, name: str, fix: str) -> NDArray[np.float64]:
         """A column of numbers; BadSheet names the first cell that is none."""
@@ -94,12 +107,14 @@ class Sheet:
         raise BadSheet(f'{self.where(i, name)}: "{cells[i]}" is not a {"finite " * is_infinite(cells[i])}number; {fix}')
 
     def texts(self, name: str, fix: str) -> list[str]:
-        """A column of texts; BadSheet names the first cell that is empty."""
+        """A column of texts, numbers in one form; BadSheet names the first cell that is empty."""
         cells = self.columns[name]
         for i, cell in enumerate(cells):
             if self.is_missing(cell, number=False):
                 raise self.missing(name, i, False, fix)
-        return [cell.strip() for cell in cells if cell is not None]
+        if isinstance(cells, Numbers):
+            return list(cells)
+        return [text_of(self.number(cell)) if self.is_number(cell) else cell.strip() for cell in cells if cell]
 
     def missing(self, name: str, i: int, number: bool, fix: str) -> BadSheet:
         count = sum(self.is_missing(cell, number) for cell in self.columns[name])
@@ -115,49 +130,68 @@ def is_infinite(cell: str | None) -> bool:
 
 def read_sheet(path: Path, known: Collection[str] = (), target: str = "") -> Sheet:
     """Read a file by its ending: .parquet, anything else as CSV. Names that are known to be there tell a header."""
+    if not path.is_file():  # a pipe would wait for ever
+        raise BadSheet(f"{path}: this is not a file" if path.exists() else f"{path}: there is no such file")
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             return read_parquet(path)
         return read_csv(path, known, target)
-    except FileNotFoundError:
-        raise BadSheet(f"{path}: there is no such file") from None
     except OSError as error:
         raise BadSheet(f"{path}: {error.strerror or error}") from None
 
 
 def read_csv(path: Path, known: Collection[str], target: str) -> Sheet:
-    text = decoded(path, path.read_bytes())
-    lines = list(io.StringIO(text, newline=""))
-    delimiter = sniffed(lines)
-    reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
+    encoding = encoding_of(path)
+    try:
+        with open(path, encoding=encoding, newline="") as file:
+            delimiter = sniffed(list(islice(file, PROBED)))
+        with open(path, encoding=encoding, newline="") as file:
+            return read_rows(path, file, delimiter, known, target)
+    except UnicodeDecodeError:
+        pass
+    try:
+        path.read_bytes().decode(encoding)
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise BadSheet(f"{path}, line {line}: this is not UTF-8 text; save the file as UTF-8") from None
+    raise BadSheet(f"{path}: the file changed while it was read")
+
+
+def read_rows(path: Path, file: TextIO, delimiter: str, known: Collection[str], target: str) -> Sheet:
+    reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=True)
+    names: list[str] = []
+    chunks: list[list[Sequence[str]]] = []
     rows: list[list[str]] = []
     places: list[int] = []
-    begin = 0
+    notes, begin = [], 0
     try:
         for row in reader:
-            if any(cell.strip() for cell in row):
-                rows.append(row)
-                places.append(begin + 1)
-            begin = reader.line_num
+            place, begin = begin + 1, reader.line_num
+            if not any(cell.strip() for cell in row):
+                continue
+            if not names:
+                chunks, header = [[] for _ in row], is_header(row, known, target)
+                names = [cell.strip() if header else "" for cell in row]
+                if header:
+                    continue
+                notes.append(f"no header: the columns are called column1 to column{len(row)}")
+            if len(row) != len(names):
+                raise BadSheet(f"{path}, line {place}: there are {len(row)} cells, but the first line has {len(names)}")
+            rows.append(row)
+            places.append(place)
+            if len(rows) == CHUNK:
+                add_rows(rows, chunks)
     except csv.Error as error:
         what = "a quote is not closed" if "end of data" in str(error) else str(error)
         raise BadSheet(f"{path}, line {begin + 1}: {what}") from None
-    if not rows:
+    if not names:
         raise BadSheet(f"{path}: the file is empty")
-    notes = []
-    if is_header(rows[0], known, target):
-        names, rows, places = [cell.strip() for cell in rows[0]], rows[1:], places[1:]
-    else:
-        names = [f"column{i}" for i in range(1, len(rows[0]) + 1)]
-        notes.append(f"no header: the columns are called {names[0]} to {names[-1]}")
-    for row, place in zip(rows, places, strict=True):
-        if len(row) != len(names):
-            raise BadSheet(f"{path}, line {place}: there are {len(row)} cells, but the first line has {len(names)}")
-    if not rows:
+    if not places:
         raise BadSheet(f"{path}: there is a header and nothing below it")
-    columns = [list(column) for column in zip(*rows, strict=True)]
+    add_rows(rows, chunks)
+    columns = [joined(column) for column in chunks]
     for i, name in reversed(list(enumerate(names))):
-        if not name and is_index(columns[i]):
+        if not name and not notes and is_index(columns[i]):
             notes.append(f"column {i + 1} has no name and counts the lines; left out")
             del names[i], columns[i]
     names = [name or f"column{i}" for i, name in enumerate(names, 1)]
@@ -165,16 +199,38 @@ def read_csv(path: Path, known: Collection[str], target: str) -> Sheet:
     return Sheet(str(path), dict(zip(names, columns, strict=True)), places, "line", notes, delimiter)
 
 
-def decoded(path: Path, content: bytes) -> str:
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+def add_rows(rows: list[list[str]], chunks: list[list[Sequence[str]]]) -> None:
+    """Move these rows to the columns."""
+    for column, cells in zip(chunks, zip(*rows, strict=True), strict=False):
+        column.append(compact(cells))
+    rows.clear()
+
+
+def compact(cells: Sequence[str]) -> Sequence[str]:
+    """The same cells; numbers without their text, which takes more memory."""
     try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise BadSheet(f"{path}, line {line}: this is not UTF-8 text; save the file as UTF-8") from None
-    if "\0" in text:
+        if any("_" in cell for cell in cells):  # Python allows it
+            return cells
+        values = np.array(list(map(float, cells)))
+    except ValueError:
+        return cells
+    return Numbers(values) if np.abs(values).max(initial=0) < LARGEST_WHOLE else cells  # not if NaN or infinite
+
+
+def joined(chunks: list[Sequence[str]]) -> Sequence[str]:
+    if all(isinstance(chunk, Numbers) for chunk in chunks):
+        return Numbers(np.concatenate([chunk.values for chunk in chunks if isinstance(chunk, Numbers)]))
+    return [cell for chunk in chunks for cell in chunk]
+
+
+def encoding_of(path: Path) -> str:
+    with open(path, "rb") as file:
+        head = file.read(2**16)
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    if b"\0" in head:
         raise BadSheet(f"{path}: this is not a text file, but has zero bytes; give CSV, or Parquet named .parquet")
-    return text
+    return "utf-8-sig"
 
 
 def sniffed(lines: list[str]) -> str:
@@ -207,8 +263,10 @@ def is_header(row: list[str], known: Collection[str], target: str) -> bool:
     return False
 
 
-def is_index(cells: list[str | None]) -> bool:
-    return any(cells == [str(i) for i in range(first, first + len(cells))] for first in (0, 1))
+def is_index(cells: Sequence[str | None]) -> bool:
+    if not isinstance(cells, Numbers):
+        return False
+    return any(np.array_equal(cells.values, np.arange(first, first + len(cells))) for first in (0, 1))
 
 
 def check_names(path: Path, names: list[str]) -> None:
@@ -227,11 +285,17 @@ def read_parquet(path: Path) -> Sheet:
     if not table.num_rows:
         raise BadSheet(f"{path}: there are no rows")
     check_names(path, table.column_names)
-    columns = {
-        name: [text(value) for value in column.to_pylist()]
-        for name, column in zip(table.column_names, table.columns, strict=True)
-    }
+    columns = {name: cells_of(column) for name, column in zip(table.column_names, table.columns, strict=True)}
     return Sheet(str(path), columns, list(range(1, table.num_rows + 1)), "row", [])
+
+
+def cells_of(column: Any) -> Sequence[str | None]:
+    """The cells of a column of Arrow."""
+    if not column.null_count and str(column.type).startswith(("int", "uint", "float", "double", "halffloat")):
+        values = column.to_numpy().astype(np.float64)
+        if np.abs(values).max(initial=0) < LARGEST_WHOLE:
+            return Numbers(values)
+    return [text(value) for value in column.to_pylist()]
 
 
 def text(value: Any) -> str | None:

@@ -85,6 +85,7 @@ class Samples(NamedTuple):
 
     @property
     def mass(self) -> float:
+        """The sum of the weights."""
         return self.target.shape[0] if self.weights is None else float(self.weights.sum(dtype=np.float64))
 
 
@@ -177,7 +178,7 @@ class BaseMLP(BaseEstimator):
         """Fit one network; whether it is a new one."""
         first = not hasattr(self, "network_") or not (self.warm_start or incremental)
         widths = self._hidden_widths()
-        self._check_options(incremental)
+        self._check_options()
         X, y = validate_data(
             self,
             X,
@@ -247,7 +248,7 @@ class BaseMLP(BaseEstimator):
             raise ValueError(f"{what} has {len(values)} items for {n} hidden layers; give one for each, or one for all")
         return values
 
-    def _check_options(self, incremental: bool) -> None:
+    def _check_options(self) -> None:
         name = type(self).__name__
         if isinstance(self.loss, str):
             if self.loss not in self._loss_names:
@@ -425,7 +426,7 @@ class BaseMLP(BaseEstimator):
         self, samples: Samples, held: Held | None, batch_size: int, rng: np.random.RandomState, run: Run
     ) -> Iterator[None]:
         """Train epoch by epoch, and after each keep what was seen."""
-        n, optimizer, order = samples.target.shape[0], self._optimizer, None
+        n, optimizer, order, ready = samples.target.shape[0], self._optimizer, None, dict[int, Any]()
         if self.shuffle:
             order = np.arange(n)
         while self.n_iter_ < self.max_iter:
@@ -434,7 +435,7 @@ class BaseMLP(BaseEstimator):
                 drawn = np.arange(n)
                 rng.shuffle(drawn)
                 order = order[drawn]
-            self.loss_ = self._epoch(samples, order, batch_size)
+            self.loss_ = self._epoch(samples, order, batch_size, ready)
             self.n_iter_ += 1
             self.t_ += n
             self.loss_curve_.append(self.loss_)
@@ -451,8 +452,11 @@ class BaseMLP(BaseEstimator):
                 self._set_lr(self.learning_rate_init / (self.t_ + 1) ** self.power_t)
             yield
 
-    def _epoch(self, samples: Samples, order: NDArray[Any] | None, batch_size: int) -> float:
-        """Steps on all batches; the mean of their losses, each before its step."""
+    def _epoch(self, samples: Samples, order: NDArray[Any] | None, batch_size: int, ready: dict[int, Any]) -> float:
+        """Steps on all batches; the mean of their losses, each before its step.
+
+        train_step's shortest way is for batches of one length: `ready` has it for each, the last of an epoch too.
+        """
         net, optimizer, loss, total = self.network_, self._optimizer, self._loss, 0.0
         n, prepared = samples.target.shape[0], 0.0
         optimizer.prepare(net)
@@ -476,7 +480,9 @@ class BaseMLP(BaseEstimator):
                 t += 1
                 # scikit-learn adds epsilon to √v, Adam here to √(v / (1 − β₂ᵗ))
                 adam.eps = self.epsilon / math.sqrt(1 - adam.beta2**t)
+            net._step_ready = ready.get(stop - start)
             value = net.train_step(x, target, loss, optimizer, sample_weight)
+            ready[stop - start] = net._step_ready
             total += (value * self._loss_scale + self._constant(target, sample_weight)) * (stop - start)
         return total / n
 

@@ -53,8 +53,6 @@ def train(
     """Train a network that predicts a column of a file by the others, print how good it is; the metrics."""
     if out is not None:
         extra("safetensors", "safetensors", "fastfc train --out")
-    if plot is not None:
-        extra("matplotlib", "plot", "fastfc train --plot")
     sheet = read_sheet(data, [target, *exclude, *categories], target)
     for option, names in (("--target", [target]), ("--exclude", exclude), ("--categories", categories)):
         for name in names:

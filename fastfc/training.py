@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -166,9 +165,9 @@ def train_step(
     ready = network._step_ready
     if ready is not None and sample_weight is None and type(x) is np.ndarray and type(y) is np.ndarray:
         # the shortest way, for arrays of the same kind with the same loss and optimizer as in the latest step
-        same, kind, table, tape, rest = ready
-        now = loss, optimizer, optimizer.segments, network._space
-        if all(map(operator.is_, now, same)) and (x.shape, x.dtype, y.shape, y.dtype) == kind:
+        known_loss, known_optimizer, segments, space, kind, table, tape, rest = ready
+        same = loss is known_loss and optimizer is known_optimizer and optimizer.segments is segments
+        if same and network._space is space and (x.shape, x.dtype, y.shape, y.dtype) == kind:
             targets = (x[:0], y) if y.dtype == np.int64 else (y, NOTHING)
             network._saved, tape[0] = None, -1
             try:
@@ -187,9 +186,17 @@ def train_step(
         raise
     target = data.labels if data.labels.size else data.target
     if data.y is y and not data.weights.size and network._one_input and network._is_serial(work):
-        same = loss, optimizer, optimizer.segments, network._space
-        kind = data.x.shape, data.x.dtype, target.shape, target.dtype
-        network._step_ready = same, kind, program.table, network._tape, (*given[4:], optimizer.code, 1, 1)
+        kind, rest = (data.x.shape, data.x.dtype, target.shape, target.dtype), (*given[4:], optimizer.code, 1, 1)
+        network._step_ready = (
+            loss,
+            optimizer,
+            optimizer.segments,
+            network._space,
+            kind,
+            program.table,
+            network._tape,
+            rest,
+        )
     return value
 
 
@@ -399,6 +406,11 @@ def evaluate(
     -------
     float, or with metrics a dict of floats: the loss as "loss" and each metric by its name
 
+    Raises
+    ------
+    TypeError, ValueError
+        For bad input.
+
     Examples
     --------
     >>> import fastfc as fc
@@ -458,6 +470,7 @@ class Epoch:
         n = self.n
         batch_size = n if optimizer.full_batch else min(batch_size, n)
         check_last_batch(network, data, n, batch_size)
+        accumulate = min(accumulate, -(-n // batch_size))
         optimizer.steps_per_epoch = -(-n // (batch_size * accumulate))
         self.begin(network, data.shared(), optimizer, batch_size, accumulate)
 
@@ -465,7 +478,7 @@ class Epoch:
         self.network, self.data, self.optimizer = network, data, optimizer
         self.batch_size, self.accumulate = batch_size, accumulate
         self._look_again()
-        seconds = 6e-9 * self.batch_size * accumulate * (self.program.multiplications + 1)
+        seconds = 6e-9 * self.batch_size * self.accumulate * (self.program.multiplications + 1)
         self.updates = max(1, int(CALL_SECONDS / seconds))  # in the next call
 
     def _look_again(self) -> None:

@@ -28,6 +28,7 @@ and along rows, with the gradient g = dL/dy of the loss:
     log_softmax   yᵢ = zᵢ − log Σ e^zⱼ                  dL/dzᵢ = gᵢ − e^yᵢ Σ gⱼ
 """
 
+import contextlib
 from collections import namedtuple
 
 import numpy as np
@@ -674,6 +675,8 @@ def _activation_forward(x, out, code, a, b):
         return BAD_SHAPE
     if overlaps(x, out) and not same(x, out):
         return OVERLAP
+    if out.size == 0:  # of which there may be more rows than a loop could pass
+        return OK
     f, elementwise, size = Activation(code, a, b), code != SOFTMAX and code != LOG_SOFTMAX, out.itemsize
     along = 0 if elementwise and neighbours(x, 0) and neighbours(out, 0) else 1
     count, lines = out.shape[along], out.shape[1 - along]
@@ -701,6 +704,8 @@ def _activation_backward(output, grad_output, out, code, a, b):
         return BAD_SHAPE
     if overlaps(output, out) or (overlaps(grad_output, out) and not same(grad_output, out)):
         return OVERLAP
+    if out.size == 0:  # of which there may be more rows than a loop could pass
+        return OK
     f, elementwise, size = Activation(code, a, b), code != SOFTMAX and code != LOG_SOFTMAX, out.itemsize
     columns = neighbours(output, 0) and neighbours(grad_output, 0) and neighbours(out, 0)
     along = 0 if elementwise and columns else 1
@@ -730,7 +735,9 @@ def as_rows(x):
     """A vector as a matrix of one row, anything else as it is."""
     if isinstance(x, np.ndarray):
         return x[np.newaxis] if x.ndim == 1 else x
-    return [x] if np.ndim(x) == 1 else x
+    with contextlib.suppress(TypeError, ValueError):  # the kernel says what is wrong
+        return [x] if np.ndim(x) == 1 else x
+    return x
 
 
 def named(name):

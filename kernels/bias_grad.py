@@ -22,7 +22,7 @@ from fastfc.kernels.simd import (
     sum_of_lanes,
     width,
 )
-from fastfc.kernels.threads import launch, part, small
+from fastfc.kernels.threads import launch, part, single, size
 
 
 @njit
@@ -144,6 +144,8 @@ def column_sums(g, out, accumulate):
 def sum_in_chunks(grad_output, out, accumulate):
     """out (+)= the column sums, by chunks of CHUNK rows, in order."""
     n, o = grad_output.shape
+    if o == 0:  # of which there may be more rows than a loop could pass
+        return OK
     # the sum grows beside out, which stays as it is if memory runs out on the way
     total, partial = (np.empty(o, out.dtype), np.empty(o, out.dtype)) if n > CHUNK else (out, out)
     if accumulate and n > CHUNK:
@@ -216,10 +218,11 @@ def _dense_bias_grad(grad_output, out, accumulate, parts):
 
 def run(grad_output, out, accumulate, n_threads):
     # reading an element takes as long as two multiplications (asv: threads.LaunchBiasGrad)
-    if n_threads == 1 or small(n_threads, 2 * np.size(grad_output)):
+    name = _dense_bias_grad.name
+    if (type(n_threads) is int and n_threads == 1) or single(n_threads, name, 2 * size(grad_output)):
         _dense_bias_grad.call(grad_output, out, accumulate, 1)
         return
-    with launch(n_threads, 2 * np.size(grad_output), out) as parts:
+    with launch(n_threads, 2 * size(grad_output), out) as parts:
         _dense_bias_grad.call(grad_output, out, accumulate, parts)
 
 

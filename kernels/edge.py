@@ -272,6 +272,17 @@ def loaded(*kernels):
     return load
 
 
+def as_array(x, where):
+    """np.asarray whose errors say where."""
+    try:
+        return np.asarray(x)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        if "inhomogeneous" in str(error):
+            raise kind(f"{where} has rows of different lengths; make it rectangular") from error
+        raise kind(f"{where} can't be made an array: {error}") from error
+
+
 class Argument:
     """One array argument as a specification says it: "x[n, i]", "target:int64[n]"."""
 
@@ -345,7 +356,7 @@ class Kernel(Native):
                     self.call = builtin(self.name, self.cell_name, signatures, self.explain)
         try:
             status, value = self.run(arrays, scalars)
-        except TypeError:
+        except (TypeError, ValueError, OverflowError):  # of Numba, which can't tell the type of a scalar
             raise TypeError(f"{self.name}: {', '.join(map(repr, scalars))} should be real numbers") from None
         if status == OVERLAP:
             self.check_overlap(arrays)
@@ -417,7 +428,7 @@ class Kernel(Native):
         if isinstance(x, MaskedArray):
             raise TypeError(f"{where} is a masked array; fill it first, for example with x.filled(0)")
         python = not isinstance(x, np.ndarray)  # numbers in lists have no precision of their own
-        x = np.asarray(x)
+        x = as_array(x, where)
         if x.dtype == dtype:
             return x
         if dtype.kind == "i":

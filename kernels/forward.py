@@ -7,7 +7,7 @@ from fastfc.kernels.activations import NUMBERS, Activation, fused, literal, load
 from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
 from fastfc.kernels.gemm import Matrix, forward_product, matrix
 from fastfc.kernels.simd import pointer
-from fastfc.kernels.threads import launch, multiplications, small
+from fastfc.kernels.threads import launch, multiplications, single
 
 
 @njit(inline="always")
@@ -53,7 +53,9 @@ def dense_forward(x, weight, bias, out, activation="identity", n_threads=1):
     [[4.0, -0.75]]
     """
     numbers = fused(activation)
-    if n_threads == 1 or small(n_threads, multiplications(x, weight, out)):
+    if (type(n_threads) is int and n_threads == 1) or single(
+        n_threads, "dense_forward", multiplications(x, weight, out)
+    ):
         _dense_forward.call(x, weight, bias, out, *numbers, 1)
         return
     with launch(n_threads, multiplications(x, weight, out), out) as parts:

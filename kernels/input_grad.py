@@ -6,7 +6,7 @@ from numba.extending import overload
 from fastfc.kernels.activations import NONE
 from fastfc.kernels.edge import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
 from fastfc.kernels.gemm import input_product, matrix, transposed, zeros
-from fastfc.kernels.threads import launch, multiplications, small
+from fastfc.kernels.threads import launch, multiplications, single
 
 
 @njit(inline="always")
@@ -39,7 +39,9 @@ def dense_input_grad(grad_output, weight, out, n_threads=1):
     Each element is one chain of fused multiply-adds in the order of o; long sums of a layer with few inputs are dot
     products, see gemm.dot.
     """
-    if n_threads == 1 or small(n_threads, multiplications(grad_output, weight, out)):
+    if (type(n_threads) is int and n_threads == 1) or single(
+        n_threads, "dense_input_grad", multiplications(grad_output, weight, out)
+    ):
         _dense_input_grad.call(grad_output, weight, out, 1)
         return
     with launch(n_threads, multiplications(grad_output, weight, out), out) as parts:

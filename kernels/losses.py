@@ -29,6 +29,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload, register_jitable
 
+from fastfc.kernels import edge
 from fastfc.kernels.activations import as_rows, softmax_row, sum_lanes
 from fastfc.kernels.edge import (
     BAD_LABEL,
@@ -444,6 +445,8 @@ def evaluate_rowwise(row, z, y, labels, stride, weights, values, o, n, c, scale)
     first, ignored = int(row[FIRST_TARGET]), np.int64(row[C])
     soft = code == CROSS_ENTROPY and not (of_classes and a == 0.0)
     mixed = soft and (of_classes or a != 0.0 or row[HAS_VECTOR])
+    if c == 0:  # of which there may be more rows than a loop could pass
+        return OK, 0.0
     in_place = are_neighbours(z, c) and are_neighbours(o, c) and (of_classes or are_neighbours(y, c))
     wanted = 0 if in_place and not mixed else 4 * c * size
     z_room, memory = allocate(z.data, wanted)
@@ -523,7 +526,7 @@ def inspect(row, output, target, labels, stride, weights, values):
         wrong = 0
         for i in range(n):
             label = labels[i * stride + first]
-            wrong += (label < 0 or label >= columns) and label != np.int64(row[C])
+            wrong += (label < 0 or label >= columns) and (label != np.int64(row[C]) or row[C] == NO_CLASS)
         return BAD_LABEL if wrong else OK
     if target.shape[0] != n or (n and first + k > target.shape[1]) or (n and code in (NLL, MULTI_MARGIN)):
         return BAD_SHAPE
@@ -855,7 +858,7 @@ def cross_entropy_loss(prediction, target, out):
     >>> round(value, 6), g.tolist()
     (0.693147, [[-0.5, 0.5]])
     """
-    if np.ndim(target) == 1:
+    if edge.as_array(target, "cross_entropy_loss: target").ndim == 1:
         return of_classes("cross_entropy_loss", prediction, target, out, CROSS_ENTROPY, 0.0, 0.0, -100.0)
     return of_numbers("cross_entropy_loss", prediction, target, out, CROSS_ENTROPY, 0.0, 0.0, -100.0)
 

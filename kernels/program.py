@@ -26,6 +26,7 @@ from fastfc.kernels.activations import DERIVATIVE, IDENTITY, NONE, Activation, _
 from fastfc.kernels.bias_grad import _dense_bias_grad
 from fastfc.kernels.dropout import drop, key
 from fastfc.kernels.edge import (
+    BAD_INDEX,
     BAD_SHAPE,
     NO_MEMORY,
     OK,
@@ -394,7 +395,7 @@ def run_backward(
             if b_wanted and op in (MULTIPLY, ADD):
                 gate(n, o, grad_y, a if op == MULTIPLY else ones, 1.0, grad_b, add_b)
         if found != OK:
-            return NO_MEMORY
+            return BAD_INDEX if op == EMBEDDING else NO_MEMORY
     return OK
 
 
@@ -440,6 +441,8 @@ def predict(params, program, x, out, parts, least):
     found = fits(params, program, x, out)
     if found != OK:
         return found
+    if out.size == 0:  # of which there may be more rows than a loop could pass
+        return OK
     n, numbers, size = x.shape[0], program[0, PREDICT_SPACE], out.itemsize
     if parts > 1 and n >= parts * MANY_ROWS:
         return predict_threads(params, program, x, out, parts)
@@ -478,7 +481,7 @@ def settle(params, program, space, n, tape):
 )
 def forward(x, program, params, out, space, tape, parts, least):
     """out = the network's output; space keeps what `backward` needs."""
-    found, n = fits(params, program, x, out), x.shape[0]
+    found, n = fits(params, program, x, out), x.shape[0] if out.size else 0
     if found != OK or space.size < reserve(program, n) or tape.size != 2:
         return max(found, BAD_SHAPE)
     y, data, draw = matrix(out), pointer(space), tape[1] + 1
@@ -492,10 +495,11 @@ def forward(x, program, params, out, space, tape, parts, least):
     "params[p], program:int64[t, c], x[n, i], output[n, o], grad_output[n, o], tape:int64[two] "
     "-> grads[p], grad_input[m, i], space[s]",
     *[types.int64] * 2,
+    wrong_index=lambda params, program, x, *rest: computed_index(program, x),
 )
 def backward(params, program, x, output, grad_output, tape, grads, grad_input, space, parts, least):
     """grads, and grad_input if it has rows, from what `forward` left in space."""
-    found, n = fits(params, program, x, output), x.shape[0]
+    found, n = fits(params, program, x, output), x.shape[0] if output.size else 0
     if found != OK or space.size < reserve(program, n) or tape.size != 2:
         return max(found, BAD_SHAPE)
     data = pointer(space)

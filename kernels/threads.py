@@ -116,6 +116,18 @@ def launch(n_threads, work, out):
     yield 1 if layer() == "workqueue" and len(sys._current_frames()) > 1 else parts
 
 
+def single(n_threads, name, work):
+    """Whether a kernel of this name runs on one thread, as it is asked to or as so little work does not pay."""
+    if type(n_threads) is not int:
+        try:
+            n_threads = operator.index(n_threads)
+        except TypeError:
+            raise TypeError(f"{name}: n_threads must be an integer, got {n_threads!r}") from None
+    if n_threads < 1:
+        raise ValueError(f"{name}: n_threads must be at least 1, got {n_threads}")
+    return n_threads == 1 or small(n_threads, work)
+
+
 def small(n_threads, work):
     """Whether so few multiplications are not worth the microsecond in which `launch` finds that threads don't pay."""
     return n_threads > 1 and work < 2 * LEAST_WORK
@@ -126,7 +138,15 @@ def multiplications(a, b, c):
     try:
         return math.isqrt(a.size * b.size * c.size)
     except (AttributeError, TypeError):
-        return math.isqrt(np.size(a) * np.size(b) * np.size(c))
+        return math.isqrt(size(a) * size(b) * size(c))
+
+
+def size(a):
+    """How many elements, 0 of what is no array."""
+    try:
+        return np.asarray(a).size
+    except (TypeError, ValueError):
+        return 0
 
 
 def layer():

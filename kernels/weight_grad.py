@@ -18,7 +18,7 @@ from fastfc.kernels.gemm import (
     zeros,
 )
 from fastfc.kernels.simd import allocate, at, is_null, release
-from fastfc.kernels.threads import launch, multiplications, small
+from fastfc.kernels.threads import launch, multiplications, single
 
 # Elements of a gradient that is small enough to be kept once for each chunk of the batch.
 SMALL = 1 << 14
@@ -102,7 +102,8 @@ def sums_of_chunks(x, grad_output, out, accumulate, parts):
 
 
 def run(x, grad_output, out, accumulate, n_threads):
-    if n_threads == 1 or small(n_threads, multiplications(x, grad_output, out)):
+    name = _dense_weight_grad.name
+    if (type(n_threads) is int and n_threads == 1) or single(n_threads, name, multiplications(x, grad_output, out)):
         _dense_weight_grad.call(x, grad_output, out, accumulate, 1)
         return
     with launch(n_threads, multiplications(x, grad_output, out), out) as parts:

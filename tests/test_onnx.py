@@ -648,7 +648,7 @@ def test_embedding():
     whole = model_of([node("Gather", "w,x", "rows"), node("Flatten", "rows")], {"w": np.ones((4, 2), np.int64)})
     for end in (*whole.graph.input, *whole.graph.output):
         end.type.tensor_type.elem_type = TensorProto.INT64
-    with pytest.raises(ValueError, match="Gather.*supported is an embedding"):
+    with pytest.raises(ValueError, match=r"Gather.*supported is an embedding"):
         fc.from_onnx(whole)
 
 
@@ -814,11 +814,15 @@ def test_external_data_in_the_folder(tmp_path):
     assert (tmp_path / "weights").stat().st_size >= w.nbytes
 
 
-def test_missing_files_and_wrong_types():
+def test_missing_files_and_wrong_types(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         fc.from_onnx("nowhere.onnx")
     with pytest.raises(TypeError):
         fc.from_onnx(3)
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(ValueError, match="no regular file"):
+            fc.from_onnx(path)
 
 
 def test_concatenations_cannot_claim_all_memory():
@@ -828,6 +832,13 @@ def test_concatenations_cannot_claim_all_memory():
     ]
     with pytest.raises(ValueError, match="at most"):
         fc.from_onnx(model_of(nodes, y=("c60",)))
+
+
+def test_many_constants_cannot_claim_all_memory():
+    x = (("x", ("n", 1 << 24)),)
+    nodes = [helper.make_node("Add", [f"v{i}" if i else "x", "c"], [f"v{i + 1}"]) for i in range(900)]
+    with pytest.raises(ValueError, match="all values together have"):
+        fc.from_onnx(model_of(nodes, {"c": 1.0}, x=x, y=("v900",)))
 
 
 def test_long_chains_and_many_scales():

@@ -1,6 +1,8 @@
 """The estimators of fastfc.sklearn, against scikit-learn's own."""
 
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from test_extras import WITHOUT
 
 import fastfc as fc
 from fastfc.sklearn import MLPClassifier, MLPRegressor
@@ -499,6 +502,19 @@ def test_callbacks():
     assert ours.score(x[300:], y[300:]) == stopping.best
 
 
+def test_a_callback_may_freeze_a_layer():
+    kind, x, y = diabetes()
+    kept = []
+
+    def freeze(run):
+        run.network.layers[0].frozen = True
+        kept.append(run.network.layers[0].weight.copy())
+
+    ours = kind(max_iter=4, callbacks=[freeze], random_state=0).fit(x, y)
+    assert_array_equal(kept[0], ours.coefs_[0])
+    assert not np.allclose(ours.coefs_[1], kind(max_iter=1, random_state=0).fit(x, y).coefs_[1])
+
+
 def test_ensemble():
     kind, x, y = diabetes()
     settings = {"hidden_layer_sizes": (10,), "max_iter": 20, "random_state": 0, "learning_rate_init": 0.01}
@@ -609,3 +625,9 @@ def test_same_accuracy_as_scikit_learns():
         for k in (MLPClassifier, THEIRS[MLPClassifier])
     ]
     assert abs(np.mean(scores[0]) - np.mean(scores[1])) < 0.02
+
+
+def test_without_scikit_learn_the_import_names_the_extra(tmp_path):
+    code = WITHOUT.format(module="sklearn", use="import fastfc.sklearn")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert "fastfc.sklearn needs sklearn: pip install 'fastfc[sklearn]'" in done.stdout, done.stderr

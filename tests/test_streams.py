@@ -436,6 +436,15 @@ BAD_FIT = [
 ]
 
 
+def test_arrays_on_disk_of_different_lengths(small, tmp_path):
+    with pytest.raises(ValueError, match=r"fit: arrays have shapes \[\(1003, 5\), \(1000, 1\)\]; give as many rows"):
+        fit(net_for(), memmap(tmp_path, X), Y[:1000])
+    with pytest.raises(ValueError, match=r"x has shape \(1, 5\), expected \(n, 3\)"):
+        fc.MLP([3, 1]).predict(memmap(tmp_path, X[:1]))
+    with pytest.raises(ValueError, match="at least one sample"):
+        fit(net_for(), memmap(tmp_path, X[:0]), Y[:0])
+
+
 @pytest.mark.parametrize("data, options, error, message", BAD_FIT)
 def test_bad_streams_change_nothing(data, options, error, message):
     net = net_for()

@@ -127,6 +127,16 @@ def test_docstring_tells_parameters_and_errors(name):
         assert re.search("^Returns\n-------\n", text, re.MULTILINE)
 
 
+LAYER = ["predict", "predict_one", "forward", "backward", "update_parameters"]
+
+
+@pytest.mark.parametrize("name", [*LAYER, "train_step", "fit", "evaluate", "find_lr", "plot"])
+def test_docstring_of_a_method(name):
+    text = inspect.getdoc(getattr(fc.Sequential, name))
+    for section in ("Parameters", "Raises", "Examples"):
+        assert re.search(f"^{section}\n---", text, re.MULTILINE), section
+
+
 REQUIRED = {
     **dict.fromkeys(["LayerNorm", "RMSNorm", "BatchNorm1d", "Standardize", "Input", "StepLR", "LinearWarmup"], (2,)),
     **dict.fromkeys(["CosineAnnealingLR", "CosineAnnealingWarmRestarts", "Constant", "TopK"], (2,)),

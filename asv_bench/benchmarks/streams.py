@@ -14,7 +14,7 @@ N, SIZES, BATCH = 2**17, [128, 64, 10], 256
 class Fit:
     """67 MB in windows of 4 MB; reading alone is time_read."""
 
-    params = ["memory", "memmap", "zarr", "batches"]
+    params = ("memory", "memmap", "zarr", "batches")
     param_names = ("source",)
 
     def setup(self, source):
