@@ -1,6 +1,8 @@
 """Fully connected networks as fast as the processor allows, in Python, on Numba and NumPy alone."""
 
+import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 # An editable install leaves kernels/ at the top of the repository: look for fastfc.kernels there.
 if not (Path(__file__).parent / "kernels").is_dir():
@@ -89,6 +91,13 @@ from .schedules import (
     StepLR,
 )
 from .standardize import Standardize
+from .training import DivergenceWarning
+
+if TYPE_CHECKING:
+    from .files import load, load_checkpoint
+    from .onnx import from_onnx
+    from .sklearn_networks import from_sklearn
+    from .torch import from_torch, load_state_dict
 
 __all__ = [
     "CELU",
@@ -112,6 +121,7 @@ __all__ = [
     "CosineAnnealingWarmRestarts",
     "CrossEntropyLoss",
     "CustomLoss",
+    "DivergenceWarning",
     "Dropout",
     "EarlyStopping",
     "Elementwise",
@@ -178,14 +188,36 @@ __all__ = [
     "Zeros",
     "check_gradients",
     "concatenate",
+    "from_onnx",
+    "from_sklearn",
+    "from_torch",
     "kernels",
+    "load",
     "load_breast_cancer",
+    "load_checkpoint",
     "load_diabetes",
     "load_digits",
     "load_fashion_mnist",
+    "load_state_dict",
     "load_wine",
     "metrics",
     "nopython",
     "numerical_gradient",
     "reference",
 ]
+
+# Imported when first used, as few programs use them.
+LATER = {
+    "load": "files",
+    "load_checkpoint": "files",
+    "from_onnx": "onnx",
+    "from_sklearn": "sklearn_networks",
+    "from_torch": "torch",
+    "load_state_dict": "torch",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{LATER[name]}", __name__), name)

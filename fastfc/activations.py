@@ -74,6 +74,11 @@ class LeakyReLU(Activation):
     negative_slope : float, finite
         Kept as an attribute, as the parameters of all activations are.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
+
     References
     ----------
     A. Maas, A. Hannun, A. Ng, "Rectifier nonlinearities improve neural network acoustic models", ICML 2013.
@@ -162,6 +167,11 @@ class Hardtanh(Activation):
     min_val, max_val : float
         min_val < max_val.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
+
     References
     ----------
     torch.nn.Hardtanh
@@ -212,6 +222,11 @@ class ELU(Activation):
     Parameters
     ----------
     alpha : float, finite
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
 
     References
     ----------
@@ -264,6 +279,11 @@ class CELU(Activation):
     ----------
     alpha : float, finite, not 0
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
+
     References
     ----------
     J. Barron, "Continuously differentiable exponential linear units", 2017, arXiv:1704.07483.
@@ -297,6 +317,11 @@ class Softplus(Activation):
     beta : float, positive
     threshold : float
         Where beta x is above it, y = x and f′ = 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
 
     References
     ----------
@@ -399,6 +424,11 @@ class GELU(Activation):
     ----------
     approximate : {"none", "tanh"}
         With "tanh", Φ(x) is approximated by (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2, to 5e-4.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
 
     References
     ----------
@@ -526,7 +556,7 @@ class Elementwise(Activation):
         return f"Elementwise({self.function.__name__}, {self.derivative.__name__})"
 
 
-LAYERS = (
+LAYERS: tuple[type[Activation], ...] = (
     Identity,
     ReLU,
     LeakyReLU,

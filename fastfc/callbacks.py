@@ -86,6 +86,11 @@ class EarlyStopping(Callback):
     best_epoch : int
         The value and the number of the best epoch.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number out of its range; when training starts, for a column that the history will not have.
+
     References
     ----------
     L. Prechelt, "Early stopping - but when?", in "Neural Networks: Tricks of the Trade", 1998.

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.ma import MaskedArray
 from numpy.typing import ArrayLike, NDArray
 
+from . import tables
 from .kernels import edge
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -35,6 +36,8 @@ def as_real(a: ArrayLike, owner: object, what: str) -> NDArray[Any]:
         return a
     if isinstance(a, MaskedArray):
         raise TypeError(f"{owner}: {what} is a masked array; fill it first, for example with {what}.filled(0)")
+    if tables.is_table(a):
+        a = tables.as_array(a, owner, what)
     a = edge.as_array(a, f"{owner}: {what}")
     if a.dtype.kind not in "biuf":
         raise TypeError(f"{owner}: {what} has dtype {a.dtype}; give real numbers, e.g. as np.float32")

@@ -1,4 +1,4 @@
-"""The command `fastfc`: demo, compare, warmup, doctor."""
+"""The command `fastfc`: demo, train, predict, compare, warmup, doctor."""
 
 import argparse
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 from fastfc import __version__
 from fastfc.compare import ODD, SHAPES, TARGETS, TASKS, compare, compare_networks
 from fastfc.doctor import cores
+from fastfc.extras import extra
 from fastfc.peers import LAYOUTS, NETWORK_PACKAGES, PACKAGES, Shape, environment, installed
 from fastfc.runs import RUNS, real_run
 
@@ -48,6 +49,26 @@ def peer(text):
     return text
 
 
+def sizes(text):
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        found = [0]
+    if min(found) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of widths such as 64,64")
+    return found
+
+
+def positive(text):
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
+
+
 def output_file(*suffixes):
     def parse(text):
         path = Path(text)
@@ -58,6 +79,14 @@ def output_file(*suffixes):
         return path
 
     return parse
+
+
+def picture(text):
+    try:
+        extra("matplotlib", "plot", "a picture")
+    except ImportError as error:
+        raise argparse.ArgumentTypeError(error) from None
+    return output_file(".png", ".svg", ".pdf")(text)
 
 
 def parser():
@@ -71,8 +100,30 @@ def parser():
     )
     demo.add_argument("--epochs", type=whole_number(1), help="passes over the data (30; with --data what suits them)")
     demo.add_argument("--seed", type=whole_number(0), default=0, help="start and order of the samples (0)")
-    picture = output_file(".png", ".svg", ".pdf")
     demo.add_argument("--plot", type=picture, metavar="FILE", help="write a picture: .png, .svg or .pdf")
+
+    train = commands.add_parser("train", help="train a network that predicts a column of a CSV or Parquet file")
+    train.add_argument("data", type=Path, help="CSV, or Parquet named .parquet, with a row for each sample")
+    train.add_argument("--target", required=True, metavar="NAME", help="the column to predict")
+    train.add_argument(
+        "--out", type=output_file(".safetensors"), metavar="FILE", help="write the network: .safetensors"
+    )
+    train.add_argument("--plot", type=picture, metavar="FILE", help="write a report: .png, .svg or .pdf")
+    train.add_argument("--task", choices=["classification", "regression"], help="what to do (told by the target)")
+    train.add_argument("--exclude", nargs="+", default=[], metavar="NAME", help="columns not to predict by")
+    train.add_argument(
+        "--categories", nargs="+", default=[], metavar="NAME", help="columns of numbers that stand for categories"
+    )
+    train.add_argument("--hidden", type=sizes, default=[64, 64], metavar="64,64", help="widths of the hidden layers")
+    train.add_argument("--epochs", type=whole_number(1), default=300, help="at most so many passes over the data (300)")
+    train.add_argument("--batch-size", type=whole_number(1), default=32, help="samples for an update (32)")
+    train.add_argument("--lr", type=positive, default=2e-3, help="learning rate of AdamW (0.002)")
+    train.add_argument("--seed", type=whole_number(0), default=0, help="what is held out, start and order (0)")
+
+    predict = commands.add_parser("predict", help="what a network of fastfc train says of a CSV or Parquet file")
+    predict.add_argument("model", type=Path, help="what fastfc train --out wrote")
+    predict.add_argument("data", type=Path, help="CSV or Parquet, with the columns of the training in any order")
+    predict.add_argument("--out", type=output_file(".csv"), metavar="FILE", help="write a CSV file (to the terminal)")
 
     compare = commands.add_parser("compare", help="time kernels and networks against other libraries")
     compare.add_argument(
@@ -96,6 +147,8 @@ def parser():
     compare.add_argument("--threads", type=thread_count, default=1, help="threads and cores (1)")
     compare.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="of all arrays")
     compare.add_argument("--json", type=output_file(), metavar="FILE", help="write the measurements as JSON")
+    about = "write a picture, .png, .svg or .pdf: bars of the ratios, and a roofline"
+    compare.add_argument("--plot", type=picture, metavar="FILE", help=about)
 
     warmup = commands.add_parser("warmup", help="compile all kernels ahead, into the cache, for this processor")
     warmup.add_argument(
@@ -115,21 +168,36 @@ def parse(arguments):
     return args
 
 
+def table_command(command, **options):
+    from fastfc import train
+
+    try:
+        getattr(train, command)(**options)
+    except BrokenPipeError:
+        raise
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        print(f"fastfc {command}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
 def run(args):
     if args.command == "doctor":
         from fastfc.doctor import doctor
 
         return doctor()
+    if args.command in ("train", "predict"):
+        return table_command(**{name: value for name, value in vars(args).items() if name != "arguments"})
     if args.command == "warmup":
         from fastfc.warmup import warmup
 
         return warmup(args.dtype)
     if args.command == "compare" and args.networks:
         peers = args.peers or installed(NETWORK_PACKAGES)
-        return compare_networks(TASKS, peers, args.threads, args.dtype, args.json)
+        return compare_networks(TASKS, peers, args.threads, args.dtype, args.json, args.plot)
     if args.command == "compare":
         chosen = [shape for some in args.shapes or [SHAPES if args.peers is None else TARGETS] for shape in some]
-        return compare(chosen, args.peers or installed(), args.threads, args.dtype, args.json)
+        return compare(chosen, args.peers or installed(), args.threads, args.dtype, args.json, args.plot)
     if environment(None) != os.environ:
         # NumPy has read these variables already: start over in a process of its own.
         wanted = environment(None) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

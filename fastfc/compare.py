@@ -220,8 +220,8 @@ def summarize(found):
         print(f"  {line.kernel:<11} {line.shape!s:<14} {', '.join(misses)}")
 
 
-def compare(shapes, peers, threads, dtype, json_file):
-    """Print the table, a line at a time; write every record to `json_file` at the end."""
+def compare(shapes, peers, threads, dtype, json_file=None, plot_file=None):
+    """Print the table, a line at a time; write every record to `json_file` at the end, and a picture to `plot_file`."""
     print(
         f"{where(threads, dtype)}. Each library in a process of its own, called from\n"
         f"Python; all in turn, median of {ROUNDS} rounds. Rates are GFLOP/s, for bias_grad GB/s. err: largest error\n"
@@ -250,6 +250,7 @@ def compare(shapes, peers, threads, dtype, json_file):
                 found.append(line)
     summarize(found)
     write(json_file, [record for line in found for record in line.records.values()])
+    draw(plot_file, "of_kernels", found, dtype)
 
 
 def where(threads, dtype):
@@ -263,6 +264,16 @@ def write(json_file, records):
     if json_file:
         json_file.write_text(json.dumps(records, indent=1) + "\n")
         print(f"Wrote {json_file}")
+
+
+def draw(plot_file, what, found, dtype):
+    if plot_file:
+        from fastfc import comparison
+        from fastfc.kernels import machine
+
+        figure = getattr(comparison, what)(found, machine.fma_peak(dtype), machine.read_bandwidth())
+        figure.savefig(plot_file, dpi=100)
+        print(f"Wrote {plot_file}")
 
 
 def measure_network(task, dtype, threads, workers, rounds=None):
@@ -323,8 +334,8 @@ def rows(records):
     return [Row(group) for _, group in groupby(records, lambda r: [r[name] for name in [*r][:5]])]
 
 
-def compare_networks(tasks, peers, threads, dtype, json_file):
-    """Print the tables, a row at a time; write every record to `json_file` at the end."""
+def compare_networks(tasks, peers, threads, dtype, json_file=None, plot_file=None):
+    """Print the tables, a row at a time; write every record to `json_file` at the end, and a picture to `plot_file`."""
     print(
         f"{where(threads, dtype)}. Each library in a process of its own; all in turn,\n"
         f"median of {ROUNDS} rounds, {SLOW_ROUNDS} of an epoch and below. JAX loop: {LOOP_STEPS} steps in a compiled\n"
@@ -347,3 +358,4 @@ def compare_networks(tasks, peers, threads, dtype, json_file):
     for row, misses in missed:
         print(f"  {row.task.kind:<11} {row!s:<25} {', '.join(misses)}")
     write(json_file, [record for row in found for record in row.records.values()])
+    draw(plot_file, "of_networks", found, dtype)

@@ -25,6 +25,11 @@ class Dropout(Layer):
         From 0 to 1, the part of the elements that is dropped.
     seed : int, numpy.random.Generator or None
 
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of the wrong kind or out of its range; in use, for x of another width.
+
     References
     ----------
     N. Srivastava, G. Hinton, A. Krizhevsky, I. Sutskever, R. Salakhutdinov, "Dropout: a simple way to prevent neural

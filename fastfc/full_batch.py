@@ -74,6 +74,11 @@ class LBFGS(FullBatch):
     groups : dict of dicts, optional
         As for other optimizers, with the options "weight_decay" and "frozen".
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
+
     References
     ----------
     J. Nocedal, S. Wright, "Numerical Optimization", 2nd edition, 2006, algorithms 3.5, 3.6 and 7.4.
@@ -147,6 +152,11 @@ class LevenbergMarquardt(FullBatch):
     groups : dict of dicts, optional
         As for other optimizers, with the option "frozen".
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
+
     References
     ----------
     M. Hagan, M. Menhaj, "Training feedforward networks with the Marquardt algorithm", IEEE Transactions on Neural
@@ -183,8 +193,11 @@ class LevenbergMarquardt(FullBatch):
             raise TypeError(f"{self} is for least squares: it takes MSELoss(), not {loss}")
 
     def prepare(self, network: Layer) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        self._outputs, self._parameters = sum(network._output_widths()), network.params.size
+        self._measure(network)
         return super().prepare(network)
+
+    def _measure(self, network: Layer) -> None:
+        self._outputs, self._parameters = sum(network._output_widths()), network.params.size
 
     @property
     def _rule_rows(self) -> int:

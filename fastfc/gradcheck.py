@@ -35,6 +35,11 @@ def numerical_gradient(
     -------
     float64 array of w's shape
 
+    Raises
+    ------
+    TypeError
+        If w is not a writable array of floating-point numbers.
+
     Examples
     --------
     >>> import numpy as np, fastfc as fc
@@ -131,6 +136,11 @@ def check_gradients(
     -------
     GradientReport
         True if all is ok; print it for a table. Its rows have name, shape, absolute, relative, ok.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For something that is no network or layer, or x and target that do not fit it.
 
     Examples
     --------

@@ -82,6 +82,11 @@ class Input(Node):
     name : str, optional
         Shown in errors and summaries.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If width is not a positive integer.
+
     Examples
     --------
     >>> import fastfc as fc
@@ -107,6 +112,21 @@ def gate(op: int, sign: str, a: Node, b: Any) -> Node:
 
 def concatenate(nodes: Iterable[Node]) -> Node:
     """The columns of several nodes side by side.
+
+    Parameters
+    ----------
+    nodes : iterable of Node
+        The same node may be there several times.
+
+    Returns
+    -------
+    Node
+        As wide as all of them together.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If something is not a node, or there is none.
 
     Examples
     --------

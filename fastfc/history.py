@@ -71,11 +71,40 @@ class History:
         pandas = extra("pandas", "pandas", "History.to_dataframe")
         return pandas.DataFrame(self.arrays()).set_index("epoch") if self.rows else pandas.DataFrame()
 
-    def save_plot(self, path: Any) -> None:
-        """Write a picture of the columns; its kind is told by the file's ending. Needs the extra `fastfc[plot]`."""
+    def plot(self, title: str = "Training") -> Any:
+        """A picture: a panel for the loss, and for each metric, over the epochs, training and validation.
+
+        Parameters
+        ----------
+        title : str
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A notebook shows it; `.savefig(path)` writes it, and `.axes` are there to change.
+
+        Raises
+        ------
+        ImportError
+            Without Matplotlib, the extra `fastfc[plot]`.
+        ValueError
+            If there is no finished epoch.
+
+        Examples
+        --------
+        >>> import fastfc as fc
+        >>> history = fc.MLP([1, 1]).fit([[2]], [[1]], loss=fc.MSELoss(), optimizer=fc.SGD(0.05), epochs=3)
+        >>> figure = history.plot()
+        >>> figure.axes[0].get_ylabel()
+        'loss'
+        """
         from . import plots
 
-        plots.history(self).savefig(path, dpi=120)
+        return plots.history(self, title)
+
+    def save_plot(self, path: Any) -> None:
+        """Write the picture; its kind is told by the file's ending: .png, .svg, .pdf."""
+        self.plot().savefig(path, dpi=120)
 
     def _list(self, name: str) -> list[float]:
         return [row[name] for row in self.rows if name in row]

@@ -47,6 +47,11 @@ class Constant(Drawn):
     value : float
         Finite.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
+
     Examples
     --------
     >>> import fastfc as fc
@@ -87,6 +92,11 @@ class Normal(Drawn):
     mean, std : float
         Finite; std positive.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
+
     Examples
     --------
     >>> import numpy as np, fastfc as fc
@@ -114,6 +124,11 @@ class Uniform(Drawn):
     ----------
     low, high : float
         Finite, low < high.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
 
     Examples
     --------
@@ -145,6 +160,11 @@ class TruncatedNormal(Normal):
         Finite; std positive.
     low, high : float
         Finite, low < high; absolute, not multiples of std. The mean need not lie between them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
 
     References
     ----------
@@ -218,6 +238,11 @@ class KaimingNormal(Scaled):
         What follows the layer: "linear", "identity" or "sigmoid" (gain 1), "tanh" (5/3), "relu" (√2),
         "leaky_relu" (√(2 / (1 + a²))) or "selu" (3/4).
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range. When called, for a shape that is not (fan_in, fan_out).
+
     References
     ----------
     K. He, X. Zhang, S. Ren, J. Sun, "Delving deep into rectifiers", ICCV 2015, equations 10, 14 and 15; gains:
@@ -258,6 +283,11 @@ class KaimingUniform(KaimingNormal):
     a, mode, nonlinearity
         As for `KaimingNormal`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range. When called, for a shape that is not (fan_in, fan_out).
+
     References
     ----------
     As for `KaimingNormal`.
@@ -283,6 +313,11 @@ class XavierNormal(Scaled):
     ----------
     gain : float or str
         Positive, or the activation whose gain to take: one of `KaimingNormal`'s, "leaky_relu" with slope 0.01.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range. When called, for a shape that is not (fan_in, fan_out).
 
     References
     ----------
@@ -318,6 +353,11 @@ class XavierUniform(XavierNormal):
     ----------
     gain : float or str
         As for `XavierNormal`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range. When called, for a shape that is not (fan_in, fan_out).
 
     References
     ----------
@@ -386,6 +426,11 @@ class Orthogonal(Drawn):
     ----------
     gain : float
         Positive.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range. When called, for a shape that is not (fan_in, fan_out).
 
     References
     ----------

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import kernels
+from . import kernels, streams
 from .checks import as_floats, as_generator, flag, float_dtype, positive_int, positive_number
 from .initializers import Initializer, get_initializer
 from .kernels import edge, threads
@@ -117,14 +117,28 @@ class Layer:
         Parameters
         ----------
         x : (n, in_features) or (in_features,) array of real numbers
+            Or a data frame; or, read in parts, an array on disk that is larger than memory (np.memmap, Zarr), or an
+            iterable of batches, each x or (x, y), or a function that returns one.
         out : array of the result's shape and of the layer's dtype, optional
-            Overwritten and returned.
+            Overwritten and returned. With x in parts, also an array on disk.
         params : (p,) array of the layer's dtype, optional
             Used instead of the layer's own.
 
         Returns
         -------
         (n, out_features) array, or (out_features,) for a single sample
+
+        Raises
+        ------
+        TypeError, ValueError
+            For x, out or params of another shape or kind.
+
+        Examples
+        --------
+        >>> import fastfc as fc
+        >>> fc.Linear(2, 1, init="zeros", bias_init=fc.Constant(0.5)).predict([[1, 2], [3, 4]])
+        array([[0.5],
+               [0.5]], dtype=float32)
         """
         if type(x) is np.ndarray and self._ready and out is None and params is None:
             program, params = self._ready, self.params
@@ -133,6 +147,8 @@ class Layer:
                 out = np.empty((len(x), program.outputs), x.dtype)
                 native.predict.call(params, program.table, x, out, 1, 1)
                 return out
+        if type(x) is not np.ndarray and (streams.gives_batches(x) or streams.too_large(x)):
+            return streams.predict(self, x, out, params)
         x = self._join(x)
         if x.ndim == 1:
             return self._output(self._check_rows(x[None]), None if out is None else out[None], params)[0]
@@ -148,7 +164,27 @@ class Layer:
         return out
 
     def predict_one(self, x: NDArray[Any], out: NDArray[Any]) -> None:
-        """Output for one sample `x`, (in_features,), into `out`, (out_features,), both of the layer's dtype."""
+        """Output for one sample; for inner loops of `@njit` functions, where small networks then allocate nothing.
+
+        Parameters
+        ----------
+        x : (in_features,) array of the layer's dtype
+        out : (out_features,) array of the layer's dtype
+            Overwritten.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arrays of another dtype or shape; nothing is converted.
+
+        Examples
+        --------
+        >>> import numpy as np, fastfc as fc
+        >>> out = np.empty(1, np.float32)
+        >>> fc.Linear(2, 1, init="zeros", bias_init=fc.Constant(0.5)).predict_one(np.ones(2, np.float32), out)
+        >>> out
+        array([0.5], dtype=float32)
+        """
         try:
             rows, into = x[None], out[None]
         except (TypeError, LookupError):
@@ -171,6 +207,17 @@ class Layer:
         Returns
         -------
         (n, out_features) array
+
+        Raises
+        ------
+        TypeError, ValueError
+            For x of another shape or kind.
+
+        Examples
+        --------
+        >>> import fastfc as fc
+        >>> fc.ReLU().forward([[-1, 2]])
+        array([[0., 2.]], dtype=float32)
         """
         x = as_floats(x, self.dtype, self, "x")
         program = self._program_for(x)
@@ -196,6 +243,19 @@ class Layer:
         ------
         RuntimeError
             Before the first `forward`.
+        TypeError, ValueError
+            For a gradient of another shape or kind.
+
+        Examples
+        --------
+        >>> import fastfc as fc
+        >>> layer = fc.Linear(2, 1, init="zeros")
+        >>> y = layer.forward([[1, 2]])
+        >>> layer.backward([[1]])
+        array([[0., 0.]], dtype=float32)
+        >>> layer.weight_grad
+        array([[1.],
+               [2.]], dtype=float32)
         """
         used_by_nopython = self._tape is not None and self._tape[0] != -1
         if self._saved is None or used_by_nopython:
@@ -213,7 +273,27 @@ class Layer:
         return grad_input
 
     def update_parameters(self, lr: float) -> None:
-        """One step of gradient descent, params −= lr · grads, of all not frozen. `lr` must be positive and finite."""
+        """One step of gradient descent, params −= lr · grads, of all that is not frozen.
+
+        Parameters
+        ----------
+        lr : float
+            Positive and finite.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For another lr.
+
+        Examples
+        --------
+        >>> import fastfc as fc
+        >>> layer = fc.Linear(1, 1, init="zeros")
+        >>> layer.weight_grad[:] = 2
+        >>> layer.update_parameters(lr=0.5)
+        >>> layer.weight
+        array([[-1.]], dtype=float32)
+        """
         lr = positive_number(lr, self, "lr")
         if self._n_trained == self.params.size:
             parts = [slice(None)]
@@ -425,6 +505,11 @@ class Linear(Layer):
     bias, bias_grad : (out_features,) arrays, or None
         Views of `params` and `grads`. Assigning to one copies the values into place.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of the wrong kind or out of its range; in use, for x of another width.
+
     References
     ----------
     I. Goodfellow, Y. Bengio, A. Courville, "Deep Learning", 2016, section 6.5.
@@ -515,6 +600,11 @@ class Tied(Layer):
         Comes before this layer in the same network.
     bias : bool
     name : str, optional
+
+    Raises
+    ------
+    TypeError
+        If layer is not a Linear.
 
     References
     ----------

@@ -225,6 +225,16 @@ class MSELoss(Loss):
 
     The target has the prediction's shape, (n, features) or (n,).
 
+    Parameters
+    ----------
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the elements. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
+
     References
     ----------
     C. Bishop, "Pattern Recognition and Machine Learning", 2006, section 3.1.1.
@@ -249,6 +259,16 @@ class L1Loss(Loss):
     """Mean absolute error over all elements, L = mean(|ŷ − y|), dL/dŷ = sign(ŷ − y) / size.
 
     The target has the prediction's shape, (n, features) or (n,). The gradient is 0 where ŷ = y.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the elements. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
 
     References
     ----------
@@ -279,6 +299,13 @@ class HuberLoss(Loss):
     ----------
     delta : float
         δ, positive.
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the elements. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
 
     References
     ----------
@@ -310,6 +337,13 @@ class SmoothL1Loss(Loss):
     ----------
     beta : float
         β, at least 0; 0 is L1Loss.
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the elements. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
 
     References
     ----------
@@ -395,6 +429,13 @@ class CrossEntropyLoss(ClassLoss):
         A class index whose samples count nothing. A mean of nothing is 0 (PyTorch: NaN).
     label_smoothing : float
         ε in [0, 1]: y is replaced by (1 − ε) y + ε / classes.
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the samples. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
 
     References
     ----------
@@ -451,6 +492,13 @@ class NLLLoss(ClassLoss):
         Factors of the classes' losses, not negative; the mean divides by the sum of the samples' factors.
     ignore_index : int
         A class index whose samples count nothing. A mean of nothing is 0 (PyTorch: NaN).
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the samples. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
 
     References
     ----------
@@ -477,6 +525,16 @@ class BCELoss(Loss):
     Predictions p, (n, features) or (n,), lie in [0, 1], as Sigmoid gives them; BCEWithLogitsLoss without
     Sigmoid is faster and more accurate. Logarithms are at least −100, as in PyTorch, and
     dL/dp = (p − y) / max(p (1 − p), 10⁻¹²) / size. The target y, in [0, 1], has the same shape.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the elements. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
 
     References
     ----------
@@ -510,6 +568,13 @@ class BCEWithLogitsLoss(Loss):
     ----------
     pos_weight : float or (features,) array, optional
         v, the weight of positive targets, of each column if it is an array; not negative.
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the elements. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
 
     References
     ----------
@@ -552,6 +617,13 @@ class PoissonNLLLoss(Loss):
         Whether to add Stirling's approximation of log y!, y log y − y + log(2 π y) / 2, where y > 1.
     eps : float
         ε, positive; for log_input=False.
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the elements. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
 
     References
     ----------
@@ -589,6 +661,13 @@ class GaussianNLLLoss(Loss):
         Whether to add the constant log(2 π) / 2.
     eps : float
         ε, positive.
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the elements. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
 
     References
     ----------
@@ -636,6 +715,11 @@ class KLDivLoss(Loss):
     reduction : "mean", "batchmean", "sum" or "none"
         "mean" divides the sum by the number of elements, "batchmean", the divergence as it is defined, by n.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
+
     References
     ----------
     S. Kullback, R. Leibler, "On information and sufficiency", Annals of Mathematical Statistics 22, 1951.
@@ -668,6 +752,13 @@ class MultiMarginLoss(ClassLoss):
         Finite.
     weight : (classes,) array, optional
         Factors v of the classes' losses, not negative; the mean divides by n nevertheless, as in PyTorch.
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the samples. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
 
     References
     ----------
@@ -708,6 +799,13 @@ class QuantileLoss(Loss):
     ----------
     quantile : float or (features,) array
         q in (0, 1), of each column if it is an array.
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the elements. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
 
     References
     ----------
@@ -754,6 +852,13 @@ class CustomLoss(Loss):
         value(p, t), or f(prediction, target, out) if no gradient is given.
     gradient : function, optional
         gradient(p, t).
+    reduction : {"mean", "sum", "none"}
+        What becomes of the losses of the elements. With sample weights the mean divides by their sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter out of its range; when called, for shapes that do not fit, or targets it cannot have.
 
     Examples
     --------
@@ -811,6 +916,11 @@ class MultiLoss(Loss):
         One for each output.
     weights : sequence of float, optional
         Factors of the losses, not negative; 1 unless given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no loss, or not one weight for each; when called, for other numbers of outputs.
 
     References
     ----------

@@ -36,11 +36,15 @@ class LearningRates(NamedTuple):
     losses: NDArray[np.float64]
     suggestion: float
 
-    def save_plot(self, path: Any) -> None:
-        """Write the picture of loss against rate; its kind is told by the file's ending. Needs `fastfc[plot]`."""
+    def plot(self, title: str = "Learning rates") -> Any:
+        """A picture of loss against rate, a matplotlib.figure.Figure; needs the extra `fastfc[plot]`."""
         from . import plots
 
-        plots.learning_rates(self.rates, self.losses, self.suggestion).savefig(path, dpi=120)
+        return plots.learning_rates(self.rates, self.losses, self.suggestion, title)
+
+    def save_plot(self, path: Any) -> None:
+        """Write the picture; its kind is told by the file's ending: .png, .svg, .pdf."""
+        self.plot().savefig(path, dpi=120)
 
 
 def find_lr(

@@ -334,6 +334,11 @@ class Accuracy:
     threshold : float
         0.5 for a network whose one output is a probability.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a threshold that is no number; when called, for targets that do not fit the outputs.
+
     References
     ----------
     sklearn.metrics.accuracy_score.
@@ -363,6 +368,11 @@ class TopK:
     ----------
     k : int
         At least 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If k is not a positive integer; when called, for targets that are neither classes nor their probabilities.
 
     References
     ----------
@@ -397,6 +407,11 @@ class F1:
     average : {"binary", "macro", "micro", "weighted"}
     threshold : float
         As for `Accuracy`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For another average, or a threshold that is no number; when called, for targets that do not fit the outputs.
 
     References
     ----------

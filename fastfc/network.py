@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from .history import History
 from .initializers import Initializer
 from .layers import Layer, Linear, Parameter
 from .program import Recorder
+
+if TYPE_CHECKING:
+    from .optimizers import Optimizer
 
 
 class Network(Layer):
@@ -64,7 +68,123 @@ class Network(Layer):
         return parameters
 
     def summary(self) -> str:
+        """A table of the parts, the width of what they give and their numbers of parameters."""
         raise NotImplementedError
+
+    def plot(self, path: Any = None) -> Any:
+        """A diagram of the network: layers, shapes, parameters, and for a Graph its nodes and gates.
+
+        What flows along an edge is (n, width) for n samples. After `backward`, `train_step` or `fit`, the edge into a
+        layer also tells the Euclidean norm of the gradient of each of its parameters, |dL/d weight|, from `grads`:
+        that of the latest batch, and for a layer with several uses the sum over them.
+
+        Parameters
+        ----------
+        path : str or path-like, optional
+            A file to write, ending in .svg, .png or .pdf; this needs Graphviz's program `dot`.
+
+        Returns
+        -------
+        graphviz.Digraph
+            A notebook shows it, if there is `dot`; its text is `.source`.
+
+        Raises
+        ------
+        ImportError
+            Without the package graphviz, the extra `fastfc[graphviz]`.
+        ValueError
+            If path has another ending.
+        RuntimeError
+            If a file is wanted and there is no `dot`.
+
+        Examples
+        --------
+        >>> import fastfc as fc
+        >>> diagram = fc.MLP([64, 128, 10]).plot()
+        >>> "Linear(64, 128)" in diagram.source
+        True
+        """
+        from . import diagram
+
+        return diagram.draw(self, path)
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        optimizer: Optimizer | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write everything to a safetensors file, for `load` and `load_checkpoint`. Needs `fastfc[safetensors]`.
+
+        That is layers, parameters, buffers and history, and of the optimizer all that `fit` needs to go on as if it
+        had never stopped: hyperparameters, state, schedule, and the order of samples of a `seed` that is a number.
+        The file is there whole or not at all: a file of that name is replaced at the end. Gradients and `n_threads`
+        are not part of it.
+
+        Parameters
+        ----------
+        path : str or path-like
+        optimizer : Optimizer, optional
+        metadata : dict, optional
+            Notes of your own: None, strings, numbers, and lists and dicts of them.
+
+        Raises
+        ------
+        TypeError
+            If a layer, the optimizer or the metadata can't be stored, as an Elementwise, which is code.
+        """
+        from . import files
+
+        files.save(self, path, optimizer, metadata)
+
+    def to_torch(self) -> Any:
+        """A torch.nn.Sequential of the same layers, with copies of the parameters. Needs `fastfc[torch]`.
+
+        It is in eval mode, in which its output is that of `predict`. Linear layers, activations, Dropout, LayerNorm,
+        RMSNorm, BatchNorm1d and Sequential can be converted.
+
+        Raises
+        ------
+        TypeError
+            Naming the layers that PyTorch has no counterpart for.
+        """
+        from . import torch
+
+        return torch.to_torch(self)
+
+    def to_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the network as an ONNX model, which any runtime can run: what `predict` computes.
+
+        Inputs are (batch, width), named as the `Input` nodes are, or "input" and "input_1", …; outputs are "output" or
+        "output_0", …. Dropout is left out; BatchNorm1d takes its running statistics. ONNX Runtime runs all of it in
+        float32; in float64 all but GELU("none"), as it has no such erf.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Replaced if it exists, once the new file is complete.
+
+        Raises
+        ------
+        ValueError
+            Naming it, if a layer cannot be written: an Elementwise of your own function, a layer class of your own;
+            or if there are more than 2 GB of parameters. Nothing is written then.
+
+        References
+        ----------
+        Operators of opset 20 of https://onnx.ai/onnx/operators/
+
+        Examples
+        --------
+        >>> import fastfc as fc
+        >>> fc.MLP([4, 8, 3], output_activation="softmax").to_onnx("classifier.onnx")
+        >>> fc.from_onnx("classifier.onnx")
+        Sequential([Linear(4, 8), ReLU(), Linear(8, 3), Softmax()])
+        """
+        from .onnx_writer import to_onnx
+
+        to_onnx(self, path)
 
     def _parts(self) -> Sequence[Layer]:
         return self.layers
@@ -193,6 +313,11 @@ def MLP(
     Returns
     -------
     Sequential
+
+    Raises
+    ------
+    TypeError, ValueError
+        For sizes that are not at least two positive integers, or a name that there is not.
 
     Examples
     --------

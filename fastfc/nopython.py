@@ -1,12 +1,14 @@
 """Layers, networks, losses and optimizers as arguments of `@njit` functions.
 
 A layer is there what the kernels take: its program, its flat vectors and its memory for training. The types
-hold the dtype and a hash of the kernels, no sizes: a function is compiled once for all networks of a dtype,
+hold the dtype and a hash of the sources, no sizes: a function is compiled once for all networks of a dtype,
 and anew after an upgrade of fastfc.
 """
 
 import functools
+import hashlib
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 from numba import njit, types
@@ -36,12 +38,18 @@ from .optimizers import Optimizer
 USED = -2  # or nothing that a backward could use
 
 
+@functools.cache
+def sources():
+    """Hash of all that is compiled into a function with such arguments: the kernels, and what is here."""
+    return hashlib.sha256(source_hash().encode() + Path(__file__).read_bytes()).hexdigest()[:16]
+
+
 class FromHandle(types.Type):
     """Type of an object whose `_handle` is a tuple of its parts, with names and types of the parts."""
 
     def __init__(self, kind, parts):
         self.parts = parts
-        super().__init__(f"fastfc.{kind}({', '.join(map(str, parts.values()))}, kernels {source_hash()[:16]})")
+        super().__init__(f"fastfc.{kind}({', '.join(map(str, parts.values()))}, {sources()})")
 
 
 class LayerType(FromHandle):

@@ -105,6 +105,11 @@ class LayerNorm(PerFeature):
     weight, bias, weight_grad, bias_grad : (features,) arrays, or None
         Views of `params` and `grads`. Assigning to one copies the values into place.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of the wrong kind or out of its range; in use, for x of another width.
+
     References
     ----------
     J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer normalization", arXiv:1607.06450, 2016.
@@ -166,6 +171,11 @@ class RMSNorm(PerFeature):
     Attributes
     ----------
     weight, weight_grad : (features,) arrays, or None
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of the wrong kind or out of its range; in use, for x of another width.
 
     References
     ----------

@@ -393,6 +393,9 @@ class Optimizer:
         if isinstance(self._schedule, ReduceLROnPlateau):
             self.lr, self._plateau = self._schedule.reduced(self.lr, float(loss), self._plateau)
 
+    def _measure(self, network: Layer) -> None:
+        """Note of the network what decides how many vectors are remembered."""
+
     def check_loss(self, loss: Any) -> None:
         """Raise if this optimizer can't minimise such a loss."""
 
@@ -473,6 +476,11 @@ class SGD(Optimizer):
         Whether to look ahead, w ← w − lr (g + μ v).
     **options
         See Optimizer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
 
     References
     ----------
@@ -570,6 +578,11 @@ class Adam(WithBetas):
     **options
         See Optimizer.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
+
     References
     ----------
     D. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015.
@@ -608,7 +621,15 @@ class Adam(WithBetas):
 class AdamW(Adam):
     """Adam with decoupled weight decay: w ← w − lr λ w first, and then the step of Adam for g = ∇L.
 
-    Parameters as for Adam; weight_decay is 0.01 unless given.
+    Parameters
+    ----------
+    lr, betas, eps, weight_decay, amsgrad, **options
+        As for Adam; weight_decay, λ, is 0.01 unless given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
 
     References
     ----------
@@ -662,6 +683,11 @@ class NAdam(WithBetas):
         Whether w ← w − lr λ w comes first, and g = ∇L, as in AdamW.
     **options
         See Optimizer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
 
     References
     ----------
@@ -726,6 +752,11 @@ class RMSprop(Optimizer):
     **options
         See Optimizer.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
+
     References
     ----------
     T. Tieleman, G. Hinton, "Lecture 6.5: rmsprop", Coursera, 2012. A. Graves, "Generating sequences with
@@ -787,6 +818,11 @@ class Adagrad(Optimizer):
     **options
         See Optimizer.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
+
     References
     ----------
     J. Duchi, E. Hazan, Y. Singer, "Adaptive subgradient methods for online learning and stochastic
@@ -833,6 +869,11 @@ class Lion(WithBetas):
         λ, at least 0.
     **options
         See Optimizer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range, or groups that name no parameter.
 
     References
     ----------

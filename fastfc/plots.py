@@ -1,10 +1,16 @@
 """Pictures: of a training, of a search for the learning rate, and the one that `fastfc demo --plot` writes."""
 
+import io
+import math
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
+from .extras import extra
+
 BLUE, ORANGE = "#0072b2", "#d55e00"  # apart for every kind of colour vision (Okabe & Ito)
+ABREAST = 3  # panels at most
 
 
 def plot_losses(axes, losses):
@@ -60,9 +66,8 @@ def save_plot(path, title, losses, images, labels, predictions):
     figure.savefig(path, dpi=120)
 
 
-def curves(history):
+def curves(columns):
     """Name -> value of each epoch, of what there is to draw; a learning rate that never changes is not."""
-    columns = history if isinstance(history, Mapping) else history.arrays()
     found = {name: np.asarray(values, float) for name, values in columns.items() if len(values)}
     constant = {"lr"} if "lr" in found and np.ptp(found["lr"]) == 0 else set()
     return {name: values for name, values in found.items() if name not in {"epoch", "seconds", *constant}}
@@ -95,20 +100,26 @@ def history(history, title="Training"):
     >>> from fastfc import plots
     >>> figure = plots.history({"loss": [2.0, 1.0, 0.6], "val_loss": [1.8, 1.1, 0.9]})  # doctest: +SKIP
     """
-    found = curves(history)
+    columns = history if isinstance(history, Mapping) else history.arrays()
+    found = curves(columns)
     if not found:
         raise ValueError("history: there is no finished epoch to draw")
+    first = int(columns["epoch"][0]) if "epoch" in columns else 1
     panels = list(dict.fromkeys(name.removeprefix("val_") for name in found))
-    figure = new_figure(title, (5.5 * len(panels), 4.2))
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    rows = math.ceil(len(panels) / ABREAST)
+    abreast = math.ceil(len(panels) / rows)
+    figure = new_figure(title, (5.5 * abreast, 0.4 + 3.8 * rows))
+    places = [figure.add_subplot(rows, abreast, i + 1) for i in range(len(panels))]
+    for axes, panel in zip(places, panels, strict=True):
         styles = {panel: dict(label="training", color=BLUE), f"val_{panel}": dict(label="validation", color=ORANGE)}
         names = [name for name in styles if name in found]
         for name in names:
-            epochs = np.arange(1, len(found[name]) + 1)
+            epochs = first + np.arange(len(found[name]))
             axes.plot(epochs, found[name], linewidth=1.5, marker="." if len(epochs) <= 60 else "", **styles[name])
-        mark_best(axes, panel, found.get(f"val_{panel}"))
+        mark_best(axes, panel, found.get(f"val_{panel}"), first)
         positive = not any((found[name] <= 0).any() for name in names)
-        axes.set(xlabel="epoch", ylabel=panel, yscale="log" if positive and panel in ("loss", "lr") else "linear")
+        scale = "log" if positive and panel in ("loss", "lr") else "linear"
+        axes.set(xlabel="epoch", ylabel="learning rate" if panel == "lr" else panel, yscale=scale)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         if names != [panel]:
@@ -116,13 +127,13 @@ def history(history, title="Training"):
     return figure
 
 
-def mark_best(axes, name, values):
+def mark_best(axes, name, values, first=1):
     """A ring about the best validation, which is the least loss."""
     if name != "loss" or values is None or not np.isfinite(values).any():
         return
     best = int(np.nanargmin(values))
-    axes.plot(best + 1, values[best], "o", color=ORANGE, markersize=9, fillstyle="none")
-    axes.set_title(f"least validation loss {values[best]:.3g}, epoch {best + 1}")
+    axes.plot(first + best, values[best], "o", color=ORANGE, markersize=9, fillstyle="none")
+    axes.set_title(f"least validation loss {values[best]:.3g}, epoch {first + best}")
 
 
 def learning_rates(rates, losses, suggestion=None, title="Learning rates"):
@@ -175,11 +186,15 @@ def learning_rates(rates, losses, suggestion=None, title="Learning rates"):
 
 
 def new_figure(title, size):
-    try:
-        from matplotlib.figure import Figure  # not pyplot: no display and no state are needed
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError as error:
-        raise ImportError('pictures need matplotlib: pip install "fastfc[plot]"') from error
-    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+    """An empty one. Not pyplot's: no display and no state are needed."""
+    module, engine = (extra(f"matplotlib.{name}", "plot", "a picture") for name in ("figure", "layout_engine"))
+    figure = module.Figure(figsize=size, layout=engine.ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
     figure.suptitle(title, fontsize=14, weight="bold")
+    figure._repr_png_ = partial(as_png, figure)  # without pyplot a notebook does not know figures
     return figure
+
+
+def as_png(figure):
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=100)
+    return data.getvalue()

@@ -11,6 +11,7 @@ from fastfc.initializers import Initializer, Normal
 from fastfc.losses import CrossEntropyLoss, MSELoss
 from fastfc.network import MLP, Sequential
 from fastfc.optimizers import AdamW
+from fastfc.progress import can_show
 from fastfc.schedules import MultiStepLR
 from fastfc.standardize import Standardize
 
@@ -137,7 +138,7 @@ def real_run(name, epochs=None, seed=0, plot_file=None):
         target, target_test = (a if classes else ((a - mean) / std)[:, None] for a in (y, y_test))
         options = {"validation_data": (x_test, target_test)} if plot_file else {}
         start = time.perf_counter()
-        net, history = train(run, x, target, epochs, seed, progress=True, **options)
+        net, history = train(run, x, target, epochs, seed, progress=can_show(), **options)
         seconds += time.perf_counter() - start
         histories.append(history)
         outputs.append(net.predict(x_test) * std + mean)

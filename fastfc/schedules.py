@@ -76,6 +76,11 @@ class StepLR(Schedule):
     unit : {"update", "epoch"}
         What t and step_size count.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
+
     References
     ----------
     torch.optim.lr_scheduler.StepLR
@@ -112,6 +117,11 @@ class MultiStepLR(Schedule):
         γ, positive.
     unit : {"update", "epoch"}
         What t and the milestones count.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
 
     References
     ----------
@@ -154,6 +164,11 @@ class ExponentialLR(Schedule):
     unit : {"update", "epoch"}
         What t counts.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
+
     References
     ----------
     torch.optim.lr_scheduler.ExponentialLR
@@ -187,6 +202,11 @@ class CosineAnnealingLR(Schedule):
         The lowest rate, at least 0.
     unit : {"update", "epoch"}
         What t and T_max count.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
 
     References
     ----------
@@ -227,6 +247,11 @@ class CosineAnnealingWarmRestarts(Schedule):
         The lowest rate, at least 0.
     unit : {"update", "epoch"}
         What t and T_0 count.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
 
     References
     ----------
@@ -276,6 +301,11 @@ class OneCycleLR(Schedule):
     three_phase : bool
     unit : {"update", "epoch"}
         What t and total_steps count.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
 
     References
     ----------
@@ -335,6 +365,11 @@ class LinearWarmup(Schedule):
         What follows; None for lr. Its unit must be ours.
     unit : {"update", "epoch"}
         What t and total_iters count.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
 
     References
     ----------
@@ -398,6 +433,11 @@ class ReduceLROnPlateau:
     min_lr : float
         The lowest rate, at least 0.
     mode : {"min", "max"}
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
 
     References
     ----------

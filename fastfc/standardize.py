@@ -31,6 +31,11 @@ class Standardize(PerFeature):
         Part of `params`, with gradients of 0, and not changed by optimizers. First 0 and 1. Assigning to one copies
         the values into place.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of the wrong kind or out of its range; in use, for x of another width.
+
     References
     ----------
     Y. LeCun, L. Bottou, G. Orr, K.-R. Müller, "Efficient BackProp", 1998, section 4.3; `adapt` computes what

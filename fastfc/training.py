@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,18 +18,42 @@ from .history import History
 from .kernels import losses
 from .kernels import program as table
 from .kernels import training as native
+from .kernels.cache import uninterrupted
 from .losses import Loss, MultiLoss, as_numbers, as_weights
 from .metrics import F1, Accuracy, TopK, get_metric
 from .optimizers import Optimizer
 from .program import Program
+from .progress import Progress
+from .streams import gives_batches, source_of
 
 if TYPE_CHECKING:
     from .network import Network
+    from .stream_training import Streamed
 
 # What a native call may take while Ctrl-C waits for it, at the speed of the latest one.
 CALL_SECONDS = 0.05
 NOTHING = np.zeros(0, np.int64)
 OURS = str, Accuracy, F1, TopK  # metrics
+ADVICE = "Use a smaller lr, clip_norm=1.0 in the optimizer, or features of mean 0 and spread 1"
+
+
+class DivergenceWarning(RuntimeWarning):
+    """A training whose loss or parameters became infinite or not a number, see `fit`.
+
+    Examples
+    --------
+    >>> import warnings, fastfc as fc
+    >>> net, data = fc.MLP([1, 1], init="zeros"), ([[1.0]], [[2.0]])
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", fc.DivergenceWarning)
+    ...     try:
+    ...         net.fit(*data, loss=fc.MSELoss(), optimizer=fc.SGD(lr=1e30), epochs=9)
+    ...     except fc.DivergenceWarning as warning:
+    ...         print(str(warning).partition(";")[0])
+    fit stopped: in update 1 of epoch 2 the loss became inf
+    >>> net.params
+    array([4.e+30, 4.e+30], dtype=float32)
+    """
 
 
 class Data(NamedTuple):
@@ -51,21 +75,47 @@ class Data(NamedTuple):
         """With what the means over classes divide by, as SHARE of the mass in the table of losses."""
         if not self.labels.size or not self.mass:
             return self
-        table, labels = self.losses.copy(), self.labels.reshape(len(self.x), -1)
-        weights = self.weights.astype(np.float64) if self.weights.size else np.ones(len(self.x))
+        table = self.losses.copy()
         for row in table:
             if row[losses.CLASSES]:
-                classes = labels[:, int(row[losses.FIRST_TARGET])]
-                chosen = classes != row[losses.C]
-                factors = row[losses.VECTOR + classes[chosen]] if row[losses.HAS_VECTOR] else 1.0
-                row[losses.SHARE] = (weights[chosen] * factors).sum() / self.mass or 1.0
+                row[losses.SHARE] = chosen(self, row) / self.mass or 1.0
         return self._replace(losses=table)
+
+    @property
+    def n(self) -> int:
+        return len(self.x)
+
+    @property
+    def first(self) -> Data:
+        """Samples to see whether metrics take them."""
+        return self
+
+    def check_epochs(self, epochs: int, why: str) -> None:
+        """Arrays can be read as often as one likes."""
+
+    def epochs(self, network: Network, optimizer: Optimizer, batch_size: int, accumulate: int) -> Epoch:
+        return Epoch(network, self, optimizer, batch_size, accumulate)
+
+    def split(self, fraction: float) -> tuple[Data, Data]:
+        """The first samples for training, the last ones, this fraction of them, for validation."""
+        n = len(self.x)
+        middle = split_at(n, fraction)
+        return self.rows(slice(0, middle)), self.rows(slice(middle, n))
 
     def rows(self, rows: slice) -> Data:
         n = len(self.x)
         labels = self.labels.reshape(n, -1)[rows].ravel() if self.labels.size else self.labels
         target = self.target[rows] if self.target.size else self.target
         return Data(self.x[rows], target, labels, self.losses, self.weights[rows], samples(self.y, rows))
+
+
+def chosen(data: Data, row: NDArray[np.float64], rows: Any = slice(None)) -> float:
+    """What the mean of a loss over classes divides by: the samples' weights times the factors of their classes."""
+    classes = data.labels.reshape(len(data.x), -1)[rows, int(row[losses.FIRST_TARGET])]
+    weights = data.weights[rows].astype(np.float64) if data.weights.size else np.ones(len(classes))
+    counted = classes != row[losses.C]
+    factors = row[losses.VECTOR + classes[counted]] if row[losses.HAS_VECTOR] else 1.0
+    return float((weights[counted] * factors).sum())
 
 
 def samples(data: Any, rows: Any) -> Any:
@@ -152,8 +202,8 @@ def train_step(
 
 def fit(
     network: Network,
-    x: ArrayLike,
-    y: ArrayLike,
+    x: Any,
+    y: Any = None,
     *,
     loss: Loss,
     optimizer: Optimizer,
@@ -178,7 +228,8 @@ def fit(
     Parameters
     ----------
     x : (n, in_features) array of real numbers
-        A tuple of arrays for a graph of several inputs.
+        A tuple of arrays for a graph of several inputs. Also a data frame of pandas or polars whose columns are
+        numbers, an array on disk (np.memmap, Zarr), or, without y, an iterable of batches; see Notes.
     y : the loss's target for these n samples
         A tuple of arrays for a graph of several outputs.
     loss : Loss
@@ -206,7 +257,8 @@ def fit(
     accumulate : int
         So many batches give one update, by the mean of their gradients.
     progress : bool
-        Whether to show a line of progress on stderr, if that is a terminal.
+        Whether to show a bar on stderr, if that is a terminal or a notebook's: epoch, samples a second, loss, and of
+        the validation its loss and first metric. Needs the extra `fastfc[progress]`.
 
     Returns
     -------
@@ -218,9 +270,32 @@ def fit(
     ------
     TypeError, ValueError
         For bad input, all of it checked before the first step.
-    FloatingPointError
-        If the loss or a parameter becomes infinite or not a number. The message tells the epoch and the layer;
-        network and optimizer are then those of the end of the epoch before.
+    ValueError
+        If samples are infinite or not a number, as soon as that shows; network and optimizer are then those of the end
+        of the epoch before.
+    ImportError
+        For progress without tqdm, where a bar would be seen; before the first step too.
+
+    Warns
+    -----
+    DivergenceWarning
+        If the loss or a parameter becomes infinite or not a number: training then stops, and network and optimizer are
+        those of the end of the epoch before. The text tells the epoch and the layer.
+        `warnings.simplefilter("error", fastfc.DivergenceWarning)` makes it an exception.
+
+    Notes
+    -----
+    **Arrays on disk** of more than 256 MiB (as float32 and the like), x or y or both, are never in memory as a whole.
+    Each epoch reads blocks of about 1 MiB, or whole chunks of Zarr, in a new random order; the rows of as many such
+    blocks as make 32 MiB are shuffled together. Smaller arrays, and np.asarray(memmap), train like arrays in memory.
+
+    **Batches** are an iterable of (x, y) or (x, y, sample_weight), or a function that returns one for each epoch: a
+    list, a generator function, a DataLoader of PyTorch, a tf.data.Dataset. Each is one batch, in the order in which
+    they come; `batch_size`, `shuffle` and `validation_split` are for arrays. A generator gives its batches once,
+    which is one epoch. validation_data may be such an iterable as well, if it is neither a tuple nor a list.
+
+    Both are read by a thread of its own, ahead of the training. What it raises, and bad input that it meets, ends
+    `fit`; network and optimizer are then those of the end of the epoch before.
 
     Examples
     --------
@@ -241,33 +316,37 @@ def fit(
         raise ValueError(f"fit: {optimizer} takes all samples at once; accumulate is for batches")
     metrics, scores = as_scores(metrics, "fit")
     called = [as_callback(callback) for callback in listed(callbacks, "fit", "callbacks", "[EarlyStopping()]")]
-    data = as_data(network, x, y, loss, by_class(class_weight, y, sample_weight, loss))
-    check_values(network, data, loss)
-    validation = None
+    data = intake(network, x, y, loss, sample_weight, class_weight)
+    validation: Data | Streamed | None = None
     if validation_data is not None:
         if validation_split:
             raise ValueError("fit: give validation_data or validation_split, not both")
-        if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
+        if gives_batches(validation_data):
+            validation_data = validation_data, None
+        elif not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
             kind = type(validation_data).__name__
             got = f"{len(validation_data)} items" if isinstance(validation_data, tuple | list) else f"a {kind}"
             raise ValueError(f"fit: validation_data must be (x, y) or (x, y, sample_weight), got {got}")
         x_val, y_val, *weights = validation_data
-        validation = as_data(network, x_val, y_val, loss, weights[0] if weights else None)
-        check_values(network, validation, loss)
+        validation = intake(network, x_val, y_val, loss, weights[0] if weights else None)
     elif validation_split:
-        data, validation = split(data, validation_split)
+        data, validation = data.split(validation_split)
     for part, what in ((data, "training"), (validation, "validation")):
-        if part is not None and not part.mass:
+        if isinstance(part, Data) and not part.mass:
             raise ValueError(f"fit: the weights of all samples for {what} are 0; give at least one a positive weight")
     # our own metrics say what does not fit before anything has changed; others may count their calls
     ours = [score for given, score in zip(metrics, scores, strict=True) if isinstance(given, OURS)]
     if ours:
-        evaluation(network, data if validation is None else validation, ours)
-    epoch_of = Epoch(network, data, optimizer, batch_size, accumulate)
+        evaluation(network, (data if validation is None else validation).first, ours)
+    passes = epochs * (2 if scores and validation is None else 1)
+    data.check_epochs(passes, "epochs" if passes == epochs else "epochs with metrics but no validation_data")
+    if validation is not None:
+        validation.check_epochs(epochs, "epochs with validation")
+    line = Progress(progress, epochs, data.n)
+    epoch_of = data.epochs(network, optimizer, batch_size, accumulate)
     rng = optimizer.generator(seed)
 
     history = History()
-    line = Progress(progress, epochs, len(data.x))
     prefix = "" if validation is None else "val_"
     monitored = ["loss"] + ["val_loss"] * (validation is not None) + [prefix + name for name, _ in scores]
     run = Run(network, optimizer, history, epochs, monitored)
@@ -280,9 +359,12 @@ def fit(
         for epoch in range(epochs):
             start = time.perf_counter()
             row = {"epoch": optimizer.epochs + 1, "loss": np.nan, "lr": optimizer.current_lr}
-            order = rng.permutation(len(data.x)) if shuffle else NOTHING
-            for done, row["loss"] in epoch_of.run(order):
-                line.show(epoch, done, row["loss"], history)
+            try:
+                for done, row["loss"] in epoch_of.run(epoch_of.order(rng) if shuffle else NOTHING):
+                    line.show(epoch, done, row["loss"], history)
+            except DivergenceWarning as warning:
+                warnings.warn(warning, stacklevel=2)
+                break
             optimizer.epochs += 1
             if validation is not None:
                 row |= {f"val_{name}": value for name, value in evaluation(network, validation, scores).items()}
@@ -290,7 +372,7 @@ def fit(
                 row |= evaluation(network, data, scores) | {"loss": row["loss"]}
             history.rows.append(row | {"seconds": time.perf_counter() - start})
             optimizer.epoch_end(row.get("val_loss", row["loss"]))
-            line.show(epoch, len(data.x), row["loss"], history)
+            line.show(epoch, epoch_of.n, row["loss"], history)
             for callback in called:
                 callback.on_epoch(run)
             if run.stopped:
@@ -305,9 +387,9 @@ def fit(
 
 def evaluate(
     network: Network,
-    x: ArrayLike,
-    y: ArrayLike,
-    loss: Loss,
+    x: Any,
+    y: Any = None,
+    loss: Any = None,
     *,
     sample_weight: ArrayLike | None = None,
     metrics: Sequence[Any] = (),
@@ -317,11 +399,17 @@ def evaluate(
     Parameters
     ----------
     x, y, loss, sample_weight, metrics
-        As for `fit`.
+        As for `fit`; with an iterable of batches, evaluate(batches, loss=loss). Metrics need the outputs of all samples
+        in memory.
 
     Returns
     -------
     float, or with metrics a dict of floats: the loss as "loss" and each metric by its name
+
+    Raises
+    ------
+    TypeError, ValueError
+        For bad input.
 
     Examples
     --------
@@ -334,8 +422,7 @@ def evaluate(
     """
     check_loss(loss)
     _, scores = as_scores(metrics, "evaluate")
-    data = as_data(network, x, y, loss, sample_weight)
-    check_values(network, data, loss)
+    data = intake(network, x, y, loss, sample_weight, owner="evaluate")
     found = evaluation(network, data, scores)
     return found if scores else found["loss"]
 
@@ -351,8 +438,10 @@ def as_scores(metrics: Any, owner: str) -> tuple[list[Any], list[tuple[str, Any]
     return metrics, scores
 
 
-def evaluation(network: Network, data: Data, scores: Sequence[tuple[str, Any]]) -> dict[str, float]:
+def evaluation(network: Network, data: Data | Streamed, scores: Sequence[tuple[str, Any]]) -> dict[str, float]:
     """The loss and the metrics of a prediction."""
+    if not isinstance(data, Data):
+        return data.evaluation(scores)
     output = network._output(data.x)
     values, gradient = output[:0, 0], np.empty_like(output)
     arrays = output, data.target, data.labels, data.weights, data.losses, values, gradient
@@ -377,18 +466,17 @@ class Epoch:
     """Epochs on some data, each in as few native calls as Ctrl-C allows, which Python answers between calls."""
 
     def __init__(self, network: Network, data: Data, optimizer: Optimizer, batch_size: int, accumulate: int) -> None:
-        self.network, self.data, self.optimizer = network, data.shared(), optimizer
-        self.mass = data.mass
-        self.program = network._program_for(data.x)
-        self.batch_size = len(data.x) if optimizer.full_batch else min(batch_size, len(data.x))
-        self.accumulate = min(accumulate, -(-len(data.x) // self.batch_size))
-        last = len(data.x) % self.batch_size or self.batch_size
-        if last == 1 and self.program.has(table.BATCH_NORM):
-            raise ValueError(
-                f"{network}: {len(data.x)} samples in batches of {self.batch_size} leave one alone, and BatchNorm1d "
-                f"needs two for their variance; choose another batch_size"
-            )
-        optimizer.steps_per_epoch = -(-len(data.x) // (self.batch_size * self.accumulate))
+        self.n, self.mass = data.n, data.mass
+        n = self.n
+        batch_size = n if optimizer.full_batch else min(batch_size, n)
+        check_last_batch(network, data, n, batch_size)
+        accumulate = min(accumulate, -(-n // batch_size))
+        optimizer.steps_per_epoch = -(-n // (batch_size * accumulate))
+        self.begin(network, data.shared(), optimizer, batch_size, accumulate)
+
+    def begin(self, network: Network, data: Data, optimizer: Optimizer, batch_size: int, accumulate: int) -> None:
+        self.network, self.data, self.optimizer = network, data, optimizer
+        self.batch_size, self.accumulate = batch_size, accumulate
         self._look_again()
         seconds = 6e-9 * self.batch_size * self.accumulate * (self.program.multiplications + 1)
         self.updates = max(1, int(CALL_SECONDS / seconds))  # in the next call
@@ -400,38 +488,49 @@ class Epoch:
         self.given = arguments(network, self.program, self.data, optimizer, self.batch_size)
         self.changing: list[Any] = [network.params, optimizer.state, optimizer.count, network._tape]
 
+    def order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        return rng.permutation(self.n)
+
     def run(self, order: NDArray[np.int64]) -> Iterator[tuple[int, float]]:
         """One epoch; after each call the number of samples done and their mean loss."""
         self._look_again()
         self.saved = [array.copy() for array in self.changing]
-        n, update, done, total = len(self.data.x), self.batch_size * self.accumulate, 0, 0.0
-        while done < n:
-            last, start = min(n, done + self.updates * update), time.perf_counter()
-            total += self.call(order, done, last)
+        total = 0.0
+        for done, value in self.calls(order, self.n):
+            total += value
             if not math.isfinite(total):
                 raise self.diverged(order)
+            yield done, total / (self.mass * done / self.n)
+        if not np.isfinite(self.network.params).all() and np.isfinite(self.saved[0]).all():
+            raise self.diverged(order)  # in the last update, which no loss has shown
+
+    def calls(self, order: NDArray[np.int64], n: int) -> Iterator[tuple[int, float]]:
+        """Train on n samples; after each call how many are done and the sum of its losses."""
+        update, done = self.batch_size * self.accumulate, 0
+        while done < n:
+            last, start = min(n, done + self.updates * update), time.perf_counter()
+            value = self.call(order, done, last)
             seconds = (time.perf_counter() - start) * update / (last - done)
             self.updates = max(1, int(CALL_SECONDS / seconds))
             done = last
-            yield done, total / (self.mass * done / n)
-        if not np.isfinite(self.network.params).all() and np.isfinite(self.saved[0]).all():
-            raise self.diverged(order)  # in the last update, which no loss has shown
+            yield done, value
 
     def call(self, order: NDArray[np.int64], first: int, last: int) -> float:
         rest = order, first, last, self.batch_size, self.accumulate, self.optimizer.code
         return self.network._call(native.steps, self.program.largest * self.batch_size, *self.given, *rest)
 
     def restore(self) -> None:
-        for copy, array in zip(self.saved, self.changing, strict=True):
-            array[...] = copy
+        with uninterrupted():
+            for copy, array in zip(self.saved, self.changing, strict=True):
+                array[...] = copy
 
-    def diverged(self, order: NDArray[np.int64]) -> FloatingPointError:
+    def diverged(self, order: NDArray[np.int64]) -> Exception:
         """Restore what the epoch began with, having seen which update went wrong and which layer was the largest."""
         self.restore()
         for what, values in (("x", self.data.x), ("y", self.data.target)):
             wrong = ~np.isfinite(values).all(axis=1)
             if wrong.any():
-                return FloatingPointError(f"fit: {what} is not finite in row {wrong.argmax()}; remove such samples")
+                return ValueError(f"fit: {what} is not finite in row {wrong.argmax()}; remove such samples")
         update, value = self.batch_size * self.accumulate, 0.0
         for first in range(0, len(self.data.x), update):
             layers = [(float(np.abs(p).max()), name) for name, p, _ in self.network.named_parameters() if p.size]
@@ -441,16 +540,23 @@ class Epoch:
         seen = f"the loss became {value}" if not math.isfinite(value) else "parameters became infinite or NaN"
         self.restore()
         epoch, (largest, name) = self.optimizer.epochs + 1, max(layers, default=(0.0, "none"))
-        return FloatingPointError(
-            f"fit: in update {first // update + 1} of epoch {epoch} {seen}; the largest parameter was {largest:.2g}, "
-            f"in {name}. The network is that of the end of epoch {epoch - 1}. Use a smaller lr, "
-            "clip_norm=1.0 in the optimizer, or features of mean 0 and spread 1"
+        return DivergenceWarning(
+            f"fit stopped: in update {first // update + 1} of epoch {epoch} {seen}; the largest parameter was "
+            f"{largest:.2g}, in {name}. The network is that of the end of epoch {epoch - 1}. {ADVICE}"
         )
 
 
-def split(data: Data, fraction: float) -> tuple[Data, Data]:
-    """The first samples for training, the last ones, this fraction of them, for validation."""
-    n = len(data.x)
+def check_last_batch(network: Network, data: Data, n: int, batch_size: int) -> None:
+    """Raise if a batch would be too small."""
+    if (n % batch_size or batch_size) == 1 and network._program_for(data.x).has(table.BATCH_NORM):
+        raise ValueError(
+            f"{network}: {n} samples in batches of {batch_size} leave one alone, and BatchNorm1d "
+            f"needs two for their variance; choose another batch_size"
+        )
+
+
+def split_at(n: int, fraction: float) -> int:
+    """How many samples are for training, if this fraction of all is for validation."""
     fraction = positive_number(fraction, "fit", "validation_split")
     n_validation = round(n * fraction)
     if not 0 < n_validation < n:
@@ -458,7 +564,7 @@ def split(data: Data, fraction: float) -> tuple[Data, Data]:
             f"fit: validation_split={fraction} leaves {n_validation} of {n} samples for validation; both "
             "parts need at least one"
         )
-    return data.rows(slice(0, n - n_validation)), data.rows(slice(n - n_validation, n))
+    return n - n_validation
 
 
 def by_class(class_weight: Any, y: Any, sample_weight: ArrayLike | None, loss: Loss) -> ArrayLike | None:
@@ -491,6 +597,26 @@ def by_class(class_weight: Any, y: Any, sample_weight: ArrayLike | None, loss: L
     result = np.ones(len(classes))
     result[counted] = weights[place]
     return result if sample_weight is None else result * as_weights(sample_weight, len(result), result.dtype, loss)
+
+
+def intake(
+    network: Network,
+    x: Any,
+    y: Any,
+    loss: Loss,
+    sample_weight: ArrayLike | None = None,
+    class_weight: Any = None,
+    owner: str = "fit",
+) -> Data | Streamed:
+    """What x and y give, in memory or in parts, checked; of parts the first."""
+    source = source_of(x, y, sample_weight, owner)
+    if source is not None:
+        from .stream_training import Streamed
+
+        return Streamed(network, source, loss, class_weight)
+    data = as_data(network, x, y, loss, by_class(class_weight, y, sample_weight, loss))
+    check_values(network, data, loss)
+    return data
 
 
 def as_data(network: Network, x: Any, y: Any, loss: Loss, sample_weight: ArrayLike | None = None) -> Data:
@@ -538,27 +664,3 @@ def check_loss(loss: Any) -> None:
         several = "MultiLoss([...]), for several outputs" if isinstance(loss, tuple | list) else "MSELoss()"
         raise TypeError(f"loss must be an object such as {several}, got {loss!r}")
     loss.check_scalar()
-
-
-class Progress:
-    """One line on stderr that tells how far `fit` is; silent unless stderr is a terminal."""
-
-    def __init__(self, wanted: bool, epochs: int, n: int) -> None:
-        self.on = wanted and sys.stderr.isatty()
-        self.epochs, self.n = epochs, n
-        self.start, self.next, self.text = time.perf_counter(), 0.0, ""
-
-    def show(self, epoch: int, done: int, loss: float, history: History) -> None:
-        now = time.perf_counter() if self.on else 0.0
-        finished = (epoch * self.n + done) / (self.epochs * self.n)
-        if self.on and (now >= self.next or finished == 1):
-            val_loss = f"  val {history.val_loss[-1]:.4f}" if history.val_loss else ""
-            speed = (epoch * self.n + done) / (now - self.start)
-            bar = f"{'█' * int(20 * finished):░<20}"
-            text = f"epoch {epoch + 1}/{self.epochs} {bar} loss {loss:.4f}{val_loss}  {speed:,.0f} samples/s"
-            sys.stderr.write("\r" + text.ljust(len(self.text)))
-            self.next, self.text = now + 0.1, text
-
-    def close(self) -> None:
-        if self.text:
-            sys.stderr.write("\n")

@@ -3,6 +3,8 @@
 Numba's own cache looks at the time stamp of one source file: it serves stale code when a helper in another
 file changes, and its index file can be overwritten by a concurrent process. Here the key of a kernel is
 in its file's name, a hash of all kernel sources among it, and a file is written once and complete.
+
+What is loaded is run: only files are that nobody but the user and root could have written.
 """
 
 import contextlib
@@ -12,6 +14,8 @@ import logging
 import os
 import pickle
 import platform
+import signal
+import stat
 import sys
 import tempfile
 import threading
@@ -23,6 +27,7 @@ import numpy as np
 from numba.core import config
 from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
+from numba.core.compiler_lock import global_compiler_lock
 
 from fastfc.kernels.simd import l2_bytes
 
@@ -32,26 +37,42 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
+def distrusted(status):
+    """Why nothing of a file or folder with this `os.stat` may be run; empty if it may."""
+    if not hasattr(os, "geteuid"):  # Windows keeps a user's folders from others
+        return ""
+    if status.st_uid not in (os.geteuid(), 0):
+        return "belongs to another user"
+    return "can be written by others" if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else ""
+
+
 @functools.cache
 def cache_folder():
     """Folder of the compiled kernels, or None where there is none.
 
     FASTFC_CACHE names it, and 0 turns the cache off; else `fastfc` in NUMBA_CACHE_DIR, XDG_CACHE_HOME or
-    the user's own cache folder. If it can't be written, kernels are compiled anew in each process, and a
-    warning says so once.
+    the user's own cache folder. If it can't be written, or if others can write there, kernels are compiled anew in
+    each process, and a warning says so once.
     """
     wanted = os.environ.get("FASTFC_CACHE", "")
     if wanted == "0":
         return None
-    home = config.CACHE_DIR or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = Path(wanted or Path(home, "fastfc"))
+    home = config.CACHE_DIR or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = Path(os.path.expanduser(wanted or Path(home, "fastfc")))
     try:
+        if str(folder).startswith("~"):
+            raise OSError("there is no such home folder")
+        folder = folder.absolute()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        why = distrusted(folder.stat())
+        if why:
+            raise OSError(why)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         warnings.warn(
-            f"fastfc compiles its kernels anew in every process: the cache folder {folder} can't be written "
-            f"({error.strerror}). Set FASTFC_CACHE to a folder that can, or to 0 to silence this.",
+            f"fastfc compiles its kernels anew in every process: the cache folder {folder} can't be used "
+            f"({error.strerror or error}). Set FASTFC_CACHE to a folder that only you can write, or to 0 to silence "
+            "this.",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -77,27 +98,80 @@ def tell():
     )
 
 
-compiling = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    # A child of a process that is compiling would wait forever for the lock of a thread that it does not have, and
+    # LLVM would be half way: fork between two compilations.
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
+
+
+class Later:
+    """A handler of Ctrl-C that lets it wait, once."""
+
+    def __init__(self, handler):
+        self.handler, self.waiting = handler, False
+
+    def __call__(self, number, frame):
+        self.waiting = True
+        signal.signal(number, self.handler)
+
+
+@contextlib.contextmanager
+def uninterrupted():
+    """Let Ctrl-C wait until this is over: Numba does not survive it everywhere. A second one acts at once."""
+    handler = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or not callable(handler) or isinstance(handler, Later):
+        yield
+        return
+    later = Later(handler)
+    signal.signal(signal.SIGINT, later)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if later.waiting:
+            signal.raise_signal(signal.SIGINT)
+
+
+inside: list[bool] = []  # whether somebody is in compile_lock; changed by who holds Numba's lock
 
 
 @contextlib.contextmanager
 def compile_lock():
     """Held while a kernel is looked up or compiled, by one thread of one process.
 
-    Processes that start together then compile once. Compiling a kernel may need another one: re-entrant.
+    Processes that start together then compile once. Compiling a kernel may need another one: re-entrant. Among the
+    threads it is Numba's own lock, for whoever compiles code that calls a kernel holds that and comes here.
     """
-    nested = compiling._is_owned()  # type: ignore[attr-defined]
     folder = cache_folder()
-    with compiling, contextlib.ExitStack() as stack:
-        if folder is not None and fcntl is not None and not nested:
-            with contextlib.suppress(OSError):  # a file system without locks: compile twice rather than fail
-                file = stack.enter_context(open(folder / "lock", "ab"))
-                fcntl.flock(file, fcntl.LOCK_EX)
+    with uninterrupted(), global_compiler_lock, contextlib.ExitStack() as stack:
+        if not inside:
+            stack.callback(inside.clear)
+            inside.append(True)
+            if folder is not None and fcntl is not None:
+                with contextlib.suppress(OSError):  # a file system without locks: compile twice rather than fail
+                    file = stack.enter_context(open(folder / "lock", "ab"))
+                    fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
+def seal(key, content):
+    """What a file begins with, so that neither a damaged nor a renamed one is taken for what its name says."""
+    return hashlib.sha256(key.digest() + content).digest()
+
+
+def read_trusted(path):
+    """Content of a file, nothing if others could have written it."""
+    with open(path, "rb") as file:
+        return b"" if distrusted(os.fstat(file.fileno())) else file.read()
+
+
 class KernelCache(_Cache):
-    """The cache of one dispatcher. A file holds the SHA-256 of the rest, and the pickled compile result."""
+    """The cache of one dispatcher. A file holds a seal and the pickled compile result."""
 
     def __init__(self, function):
         self.name = function.__name__
@@ -106,10 +180,10 @@ class KernelCache(_Cache):
     def cache_path(self):
         return cache_folder()
 
-    def path(self, sig, target_context):
-        if cache_folder() is None:
-            return None
-        key = (
+    def key(self, sig, target_context):
+        """Hash of all that the machine code depends on."""
+        parts = (
+            self.name,
             source_hash(),
             str(sig),
             target_context.codegen().magic_tuple(),
@@ -117,33 +191,37 @@ class KernelCache(_Cache):
             config.BOUNDSCHECK,
             config.OPT,
         )
-        return cache_folder() / f"{self.name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}"
+        return hashlib.sha256(repr(parts).encode())
+
+    def path(self, key):
+        return cache_folder() / f"{self.name}-{key.hexdigest()[:32]}"
 
     def load_overload(self, sig, target_context):
         target_context.refresh()
-        path = self.path(sig, target_context)
+        key = self.key(sig, target_context)
         try:
-            content = path.read_bytes() if path else b""
-            if hashlib.sha256(content[32:]).digest() == content[:32]:
+            content = read_trusted(self.path(key)) if cache_folder() else b""
+            if seal(key, content[32:]) == content[:32]:
                 return CompileResult._rebuild(target_context, *pickle.loads(content[32:]))
-        except (OSError, pickle.UnpicklingError):
+        except Exception:  # whatever is wrong with the file, compiling helps
             pass
         tell()  # Numba now compiles
         return None
 
     def save_overload(self, sig, data):
-        path = self.path(sig, data.target_context)
-        if path is None or data.library.has_dynamic_globals:
+        if cache_folder() is None or data.library.has_dynamic_globals:
             return
-        content = pickle.dumps(data._reduce(), protocol=-1)
+        key = self.key(sig, data.target_context)
+        path, content = self.path(key), pickle.dumps(data._reduce(), protocol=-1)
         with contextlib.suppress(OSError):  # a full disk costs a compile next time, nothing more
             handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name)
             try:
                 with open(handle, "wb") as file:
-                    file.write(hashlib.sha256(content).digest() + content)
+                    file.write(seal(key, content) + content)
                 os.replace(part, path)
-            except OSError:
+            except BaseException:
                 os.unlink(part)
+                raise
 
     def enable(self):
         pass

@@ -2,7 +2,7 @@
 
 A kernel is compiled once per dtype, for arrays of any strides. Its machine code is reached through a cell
 that holds its address: nopython code that calls it, the user's own included, knows only the name of the
-cell. So it compiles in milliseconds, and never runs a stale kernel after an upgrade.
+cell. So it compiles in milliseconds, and is compiled anew after an upgrade, see Load.
 """
 
 import re
@@ -14,7 +14,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, overload
 from numpy.ma import MaskedArray
 
-from fastfc.kernels.cache import KernelCache, compile_lock
+from fastfc.kernels.cache import KernelCache, compile_lock, source_hash
 from fastfc.kernels.entry import builtin
 from fastfc.kernels.simd import address, call_through_cell, define_symbol
 
@@ -182,9 +182,15 @@ class NotLoaded(RuntimeError):
 
 
 class Load:
-    """Kept with compiled code that calls a kernel: the kernel is loaded when the code is loaded from a cache."""
+    """Kept with compiled code that calls a kernel: the kernel is loaded when the code is loaded from a cache.
 
-    def __init__(self, name, dtype):
+    If the kernels have changed since, the code may call them with what they no longer take: Numba, which then gets an
+    OSError, compiles it anew.
+    """
+
+    def __init__(self, name, dtype, sources=None):
+        if sources not in (None, source_hash()):
+            raise OSError(f"compiled for another version of {name}")
         self.name, self.dtype = name, dtype
         self()
 
@@ -192,7 +198,7 @@ class Load:
         natives[self.name].ensure(self.dtype)
 
     def __reduce__(self):
-        return Load, (self.name, self.dtype)
+        return Load, (self.name, self.dtype, source_hash())
 
 
 def element_type(argument):
@@ -344,8 +350,10 @@ class Kernel(Native):
         self.check_shapes(arrays)
         self.ensure(DTYPES[dtype])
         if self.call == self.explain:
-            signatures = {kind: self.signature(kind) for kind in DTYPES.values()}
-            self.call = builtin(self.name, self.cell_name, signatures, self.explain)
+            with compile_lock():
+                if self.call == self.explain:
+                    signatures = {kind: self.signature(kind) for kind in DTYPES.values()}
+                    self.call = builtin(self.name, self.cell_name, signatures, self.explain)
         try:
             status, value = self.run(arrays, scalars)
         except (TypeError, ValueError, OverflowError):  # of Numba, which can't tell the type of a scalar

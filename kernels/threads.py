@@ -4,9 +4,13 @@ The bits of an element do not depend on the block that it is in, so they do not 
 """
 
 import contextlib
+import ctypes
+import importlib
 import math
+import multiprocessing
 import operator
 import os
+import sys
 import threading
 from functools import cache
 from pathlib import Path
@@ -23,7 +27,6 @@ CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 LEAST_WORK = 1 << 20
 
 serial = threading.Event()  # set in a forked child, where GNU OpenMP would wait for its lost threads forever
-launching = threading.Lock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=serial.set)
 
@@ -64,35 +67,53 @@ def quota(root=CGROUPS, membership=MEMBERSHIP):
     return min(limits, default=None)
 
 
+@cache
+def start():
+    """Have Numba start its threads, and leave the settings of others as they were.
+
+    Numba sets how many threads OpenMP uses, also for others that use the same library, and settles how
+    multiprocessing starts processes, which a program may settle only once.
+    """
+    method: str | None = multiprocessing.get_start_method(allow_none=True)
+    get, put = openmp_threads()
+    before = get()
+    numba.get_num_threads()
+    put(before)
+    if method is None:
+        multiprocessing.set_start_method(None, force=True)
+
+
+def openmp_threads():
+    """Functions that get and set the number of threads in the OpenMP that Numba uses, if it uses one."""
+    try:
+        library = ctypes.CDLL(importlib.import_module("numba.np.ufunc.omppool").__file__)
+        return library.omp_get_max_threads, library.omp_set_num_threads
+    except (ImportError, OSError, AttributeError):
+        return int, int
+
+
 @contextlib.contextmanager
 def launch(n_threads, work, out):
     """How many parts to make of so many multiplications, 1 where threads would not pay or would not be safe.
 
     If there are several, what computes parts for the dtype of the array `out` is loaded.
 
-    Numba's own layer "workqueue" aborts the process when two threads launch at once: there, whoever comes
-    second works alone.
+    Numba's own layer "workqueue" aborts the process when two threads launch at once, and the other launch may be
+    the user's: there, only a process with a single thread launches.
     """
     if operator.index(n_threads) < 1:
         raise ValueError(f"n_threads must be at least 1, got {n_threads}")
-    parts = min(n_threads, numba.get_num_threads(), work // LEAST_WORK)
-    if parts > 1:
+    parts = min(n_threads, work // LEAST_WORK)
+    if parts > 1 and not serial.is_set():
+        start()
         # Numba counted the cores once, when it was imported, and knows of no quota
-        parts = min(parts, cores(), math.ceil(quota() or parts))
+        parts = min(parts, numba.get_num_threads(), cores(), math.ceil(quota() or parts))
     dtype = getattr(out, "dtype", None)
     if parts < 2 or serial.is_set() or dtype not in DTYPES:
         yield 1
         return
     load_parallel(DTYPES[dtype])
-    if layer() != "workqueue":
-        yield parts
-    elif launching.acquire(blocking=False):
-        try:
-            yield parts
-        finally:
-            launching.release()
-    else:
-        yield 1
+    yield 1 if layer() == "workqueue" and len(sys._current_frames()) > 1 else parts
 
 
 def single(n_threads, name, work):

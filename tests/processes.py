@@ -1,8 +1,12 @@
 """Python in another process, with the fastfc of this one."""
 
+import fcntl
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import fastfc
@@ -11,14 +15,14 @@ HERE = str(Path(__file__).parent)
 ROOT = str(Path(fastfc.__file__).parents[1])
 
 
-def start(code, path=ROOT, **environment):
+def start(code, path=ROOT, stderr=subprocess.PIPE, **environment):
     """Run code with the fastfc in `path`, and environment variables on top of those of this process."""
     paths = os.pathsep.join([path, HERE])
     return subprocess.Popen(
         [sys.executable, "-P", "-c", code],
         env=os.environ | {"PYTHONPATH": paths} | {name: str(value) for name, value in environment.items()},
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     )
 
@@ -32,3 +36,20 @@ def finish(process, timeout=300):
 
 def run(code, path=ROOT, **environment):
     return finish(start(code, path, **environment))
+
+
+def run_in_terminal(code, columns=120, **environment):
+    """What a process printed, and what a terminal of this width got as its stderr."""
+    mine, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+    process = start(code, stderr=its, **environment)
+    os.close(its)
+    errors = b""
+    with os.fdopen(mine, "rb", buffering=0) as terminal:
+        try:
+            while chunk := terminal.read(4096):
+                errors += chunk
+        except OSError:  # the other end is closed
+            pass
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output, errors.decode()

@@ -5,7 +5,8 @@ import os
 
 
 def report(test, **figures):
-    print(f"\n{test}: " + ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in figures.items()))
+    shown = (f"{name.replace('_', ' ')} {value}" for name, value in figures.items())
+    print(f"\n{test}: " + ", ".join(shown))
     path = os.environ.get("FASTFC_SOAK_REPORT")
     if path:
         with open(path, "a") as file:

@@ -1,7 +1,15 @@
+import errno
 import hashlib
 import importlib
+import os
+import pickle
 import pkgutil
 import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
 import warnings
 from pathlib import Path
 
@@ -9,13 +17,21 @@ import numpy as np
 import pytest
 from numba import njit
 from numba.core import config
+from numba.core.codegen import CPUCodegen
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
 from processes import finish, run, start
+from soak import report
 
 import fastfc
 from fastfc import kernels
 from fastfc.kernels import cache
-from fastfc.kernels.cache import KernelCache, cache_folder
+from fastfc.kernels.cache import KernelCache, cache_folder, compile_lock, source_hash
+
+# Files damaged at random, and processes that start together: here, and in the long run
+DAMAGED, LONG_DAMAGED = 20, 2000
+TOGETHER, LONG_TOGETHER = 6, 30
+long = pytest.mark.soak
 
 # One kernel, which prints what it computed: relu(−1) + 5
 RELU = """
@@ -95,9 +111,20 @@ def test_a_second_process_loads(folder):
         lambda content: content[:-1],
         lambda content: content[: len(content) // 2] + b"\0" + content[len(content) // 2 + 1 :],
         lambda content: bytes(len(content)),
-        lambda content: hashlib.sha256(content[32:-100]).digest() + content[32:-100],
+        lambda content: hashlib.sha256(content[32:]).digest() + content[32:],
+        lambda content: pickle.dumps("foreign"),
+        lambda content: content + b"more",
     ],
-    ids=["empty", "only a part of the hash", "one byte short", "one byte changed", "zeros", "another pickle"],
+    ids=[
+        "empty",
+        "part of the seal",
+        "one byte short",
+        "one byte changed",
+        "zeros",
+        "another seal",
+        "foreign",
+        "longer",
+    ],
 )
 def test_a_broken_file_is_compiled_anew(folder, damage):
     dispatcher()(1.5)
@@ -107,6 +134,197 @@ def test_a_broken_file_is_compiled_anew(folder, damage):
     second, third = dispatcher(), dispatcher()
     assert (second(1.5), hits(second)) == (3, 0)
     assert (third(1.5), hits(third)) == (3, 1)
+
+
+@pytest.mark.parametrize("count", [DAMAGED, pytest.param(LONG_DAMAGED, marks=long)])
+def test_files_damaged_at_random(folder, count):
+    dispatcher()(1.5)
+    [file] = folder.iterdir()
+    content, rng = np.frombuffer(file.read_bytes(), np.uint8), np.random.default_rng(0)
+    for _ in range(count):
+        damaged = content[: rng.integers(1, len(content) + 1)].copy()
+        damaged[rng.integers(0, len(damaged), 8)] ^= rng.integers(1, 256, 8, np.uint8)
+        file.write_bytes(damaged.tobytes())
+        again = dispatcher()
+        assert (again(1.5), hits(again)) == (3, 0)
+    assert file.read_bytes()[32:] != b"" and hits(dispatcher()) == 0
+    report("damaged cache files", files=count)
+
+
+def test_what_cannot_be_unpickled_is_compiled_anew(folder, monkeypatch):
+    """Whatever Numba raises."""
+    dispatcher()(1.5)
+
+    def fail(*args):
+        raise AttributeError("no such class any more")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache.CompileResult, "_rebuild", fail)
+        assert dispatcher()(1.5) == 3
+    assert hits(third := dispatcher()) == 0 and third(1.5) == 3 and hits(third) == 1
+
+
+@pytest.mark.parametrize("when", ["opened", "written", "renamed"])
+def test_a_full_disk_costs_nothing_but_time(folder, monkeypatch, when):
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    class Full:
+        def __init__(self, handle, mode):
+            self.file = os.fdopen(handle, mode)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *args):
+            self.file.close()
+
+        write = full
+
+    cache_folder()
+    with monkeypatch.context() as patch:
+        if when == "opened":
+            patch.setattr(tempfile, "mkstemp", full)
+        elif when == "written":
+            patch.setattr(cache, "open", lambda f, mode: (Full if mode == "wb" else open)(f, mode), raising=False)
+        else:
+            patch.setattr(os, "replace", full)
+        assert dispatcher()(1.5) == 3
+        assert list(folder.iterdir()) == []
+    assert dispatcher()(1.5) == 3
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_files_that_may_not_grow(tmp_path):
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+    assert run(limit + RELU, FASTFC_CACHE=tmp_path)[0] == "5.0\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+def test_a_file_system_that_is_full(tmp_path):
+    """A real one, as large as the first of the files."""
+    command = f"mount -t tmpfs -o size=64k none {tmp_path}"
+    if subprocess.run(["unshare", "-m", "sh", "-c", command], capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    command += f" && {sys.executable} -c '{RELU}' && ls {tmp_path}"
+    environment = os.environ | {"FASTFC_CACHE": str(tmp_path)}
+    shell = ["unshare", "-m", "sh", "-c", command]
+    done = subprocess.run(shell, env=environment, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout.split()[0]) == (0, "5.0"), done.stderr
+    assert all(name == "lock" or name.startswith(("apply-", "_activation")) for name in done.stdout.split()[1:])
+
+
+def test_an_interrupted_save_leaves_nothing(folder, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        dispatcher()(1.5)
+    assert list(folder.iterdir()) == []
+
+
+# Whom the folder belongs to, and who can write there
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no owners of files here")
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770, 0o702], ids=oct)
+def test_a_folder_that_others_can_write_is_not_used(folder, mode):
+    folder.mkdir()
+    folder.chmod(mode)
+    with pytest.warns(RuntimeWarning, match=r"can't be used \(can be written by others\)"):
+        assert dispatcher()(1.5) == 3
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
+def test_what_belongs_to_another_user_is_not_used(folder):
+    dispatcher()(1.5)
+    [file] = folder.iterdir()
+    os.chown(file, 65534, 65534)
+    assert hits(second := dispatcher()) == 0 and second(1.5) == 3 and hits(second) == 0
+    assert file.stat().st_uid == 0
+    os.chown(folder, 65534, 65534)
+    cache_folder.cache_clear()
+    with pytest.warns(RuntimeWarning, match=r"can't be used \(belongs to another user\)"):
+        assert dispatcher()(1.5) == 3
+
+
+class Payload:
+    def __init__(self, proof):
+        self.proof = proof
+
+    def __reduce__(self):
+        return Path.touch, (self.proof,)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no owners of files here")
+def test_what_others_could_have_written_is_not_run(folder, tmp_path, monkeypatch):
+    """A file with a valid seal, for that is no secret."""
+    proof, (file, key) = tmp_path / "proof", planted(folder, monkeypatch)
+    content = pickle.dumps(Payload(proof))
+    file.write_bytes(cache.seal(key, content) + content)
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "distrusted", lambda status: "")
+        assert dispatcher()(1.5) == 3
+    assert proof.exists()  # so it would run
+    proof.unlink()
+    file.write_bytes(cache.seal(key, content) + content)
+    file.chmod(0o666)
+    second = dispatcher()
+    assert (second(1.5), hits(second), proof.exists()) == (3, 0, False)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def planted(folder, monkeypatch):
+    """The file of `twice` for a float, and its key."""
+    keys = []
+    with monkeypatch.context() as patch:
+        patch.setattr(KernelCache, "path", lambda self, key, path=KernelCache.path: keys.append(key) or path(self, key))
+        dispatcher()(1.5)
+    [file] = folder.iterdir()
+    return file, keys[0]
+
+
+def test_only_the_user_can_read_or_write_what_is_kept(folder):
+    dispatcher()(1.5)
+    [file] = folder.iterdir()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700 and stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_user_without_rights_or_home(tmp_path):
+    """An install that is read-only, and a home that can't be written or does not exist."""
+    (tmp_path / "home").mkdir(mode=0o555)
+    # Python itself may be where only root can read: what Numba imports late is imported first
+    others = "import os, fastfc, numba\nnumba.njit(lambda: 0)()\nif os.geteuid() == 0: os.setuid(65534)\n"
+    environment = {"FASTFC_CACHE": "", "NUMBA_CACHE_DIR": "", "XDG_CACHE_HOME": ""}
+    for home in (tmp_path / "home", "/nonexistent"):
+        output, errors = run(others + RELU, HOME=home, **environment)
+        assert output == "5.0\n" and errors.count("RuntimeWarning: fastfc compiles its kernels anew") == 1
+    assert list((tmp_path / "home").iterdir()) == []
+
+
+def test_no_home_at_all(tmp_path, monkeypatch):
+    """As for a user of a container whom no list of users names."""
+    for name in ("FASTFC_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(config, "CACHE_DIR", "")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.chdir(tmp_path)
+    cache_folder.cache_clear()
+    with pytest.warns(RuntimeWarning, match="there is no such home folder"):
+        assert cache_folder() is None
+    assert list(tmp_path.iterdir()) == []
+    cache_folder.cache_clear()
+
+
+@pytest.mark.parametrize("name", [".", "below/it"])
+def test_a_relative_folder_stays_where_it_was(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FASTFC_CACHE", name)
+    cache_folder.cache_clear()
+    assert cache_folder() == tmp_path / name
+    cache_folder.cache_clear()
 
 
 def test_a_folder_that_vanishes_costs_nothing_but_time(folder):
@@ -121,10 +339,53 @@ def test_the_key_holds_all_that_code_depends_on(folder, monkeypatch):
         lambda: monkeypatch.setattr(config, "BOUNDSCHECK", int(not config.BOUNDSCHECK)),
         lambda: monkeypatch.setattr(config, "OPT", type(config.OPT)(1)),
         lambda: monkeypatch.setattr(cache, "source_hash", lambda: "another"),
+        lambda: monkeypatch.setattr(CPUCodegen, "magic_tuple", lambda self: ("x86_64", "another", "")),
     ):
         change()
         other = dispatcher()
         assert (other(1.5), hits(other)) == (3, 0)
+
+
+def test_a_file_under_another_name_is_refused(folder, monkeypatch):
+    """Code for another processor would be as good as damaged."""
+    with monkeypatch.context() as patch:
+        patch.setattr(CPUCodegen, "magic_tuple", lambda self: ("x86_64", "another", ""))
+        dispatcher()(1.5)
+        [foreign] = folder.iterdir()
+    dispatcher()(1.5)
+    [file] = set(folder.iterdir()) - {foreign}
+    foreign.rename(file)
+    assert hits(second := dispatcher()) == 0 and second(1.5) == 3 and hits(second) == 0
+
+
+@long
+def test_a_cache_made_on_another_processor(tmp_path):
+    """Two kinds of processors share a folder, and somebody mixes up the files."""
+    ours, other = {}, {"NUMBA_CPU_NAME": "nehalem", "NUMBA_CPU_FEATURES": ""}
+    assert run(RELU, FASTFC_CACHE=tmp_path, **ours)[0] == "5.0\n"
+    first = sorted(tmp_path.glob("*-*"))
+    assert run(RELU, FASTFC_CACHE=tmp_path, **other)[0] == "5.0\n"
+    second = sorted(set(tmp_path.glob("*-*")) - set(first))
+    assert len(first) == 2
+    pairs = list(zip(first, second, strict=True))
+    for one, two in pairs:
+        one.rename(tmp_path / "some")
+        two.rename(one)
+        (tmp_path / "some").rename(two)
+    before = {path: path.read_bytes() for pair in pairs for path in pair}
+    for environment in (ours, other):
+        assert run(RELU, FASTFC_CACHE=tmp_path, **environment)[0] == "5.0\n"
+    assert all(path.read_bytes() != content for path, content in before.items())
+
+
+def test_every_source_of_the_kernels_is_in_the_key(tmp_path, monkeypatch):
+    shutil.copytree(Path(kernels.__file__).parent, tmp_path / "kernels")
+    monkeypatch.setattr(cache, "__file__", str(tmp_path / "kernels/cache.py"))
+    seen = [source_hash.__wrapped__()]
+    for path in sorted((tmp_path / "kernels").glob("*.py")):
+        path.write_text(path.read_text() + "\n")
+        seen.append(source_hash.__wrapped__())
+    assert len(seen) > 20 and len(set(seen)) == len(seen)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +418,7 @@ def test_a_folder_that_cannot_be_written_warns_once(tmp_path, monkeypatch):
         assert dispatcher()(1.5) == 3
         assert dispatcher()(np.float32(1.5)) == 3
     assert [w.category for w in caught] == [RuntimeWarning]
-    assert "file/below can't be written" in str(caught[0].message)
+    assert "file/below can't be used (Not a directory)" in str(caught[0].message)
     cache_folder.cache_clear()
 
 
@@ -180,12 +441,40 @@ def test_compiled_functions_have_names_of_their_own():
     assert len(names) > 100 and {name for name in names if names.count(name) > 1} == set()
 
 
-def test_processes_that_start_together(tmp_path):
-    processes = [start(RELU, FASTFC_CACHE=tmp_path) for _ in range(3)]
-    for process in processes:
-        assert finish(process)[0].split() == ["5.0"]
+@pytest.mark.parametrize("count", [TOGETHER, pytest.param(LONG_TOGETHER, marks=long)])
+def test_processes_that_start_together(tmp_path, count):
+    processes = [start(RELU, FASTFC_CACHE=tmp_path) for _ in range(count)]
+    notices = [finish(process)[1] for process in processes if finish(process)[0] == "5.0\n"]
+    assert len(notices) == count and sum(NOTICE in notice for notice in notices) == 1  # one has compiled
     names = [path.name.partition("-")[0] for path in tmp_path.iterdir() if path.name != "lock"]
     assert sorted(names) == ["_activation_forward", "apply"]
+    report("cold start together", processes=count)
+
+
+def test_compiling_in_two_ways_at_once(folder):
+    """Code that calls a kernel is compiled under Numba's lock, and the kernel then too: one order of all locks."""
+    first, second = threading.Event(), threading.Event()
+
+    def kernel():
+        with compile_lock():
+            first.set()
+            second.wait(0.2)
+            with global_compiler_lock:
+                pass
+
+    def user():
+        first.wait()
+        with global_compiler_lock:
+            second.set()
+            with compile_lock():
+                pass
+
+    workers = [threading.Thread(target=work, daemon=True) for work in (kernel, user)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(20)
+    assert not any(worker.is_alive() for worker in workers)
 
 
 USER = """
@@ -197,7 +486,7 @@ def relu(x):
 
 
 def test_an_edit_of_a_helper_is_seen(tmp_path):
-    """By calls from Python, and by a cached function of the user that is not compiled again."""
+    """By calls from Python and by a cached function of the user, which may hold numbers with another meaning now."""
     package = Path(fastfc.__file__).parent
     without = shutil.ignore_patterns("__pycache__", "kernels")
     shutil.copytree(package, tmp_path / "fastfc", ignore=without)
@@ -212,12 +501,20 @@ user.relu(x)
 print(x.sum(), sum(user.relu.stats.cache_hits.values()), fastfc.__file__)
 """
     )
+
+    def results():
+        return run(code, path=str(tmp_path), **environment)[0].split()
+
     environment = {"FASTFC_CACHE": tmp_path / "cache", "NUMBA_CACHE_DIR": tmp_path / "numba"}
     file = str(tmp_path / "fastfc" / "__init__.py")
-    assert run(code, path=str(tmp_path), **environment)[0].split() == ["5.0", "5.0", "0", file]
+    assert results() == ["5.0", "5.0", "0", file]
+    assert results() == ["5.0", "5.0", "1", file]
     helper = tmp_path / "fastfc/kernels/activations.py"
     before = helper.read_text()
     after = before.replace("return maximum(x, 0.0)", "return where_less(x, 0.0, 7.0, x)")
     assert after != before
-    helper.write_text(after)
-    assert run(code, path=str(tmp_path), **environment)[0].split() == ["12.0", "12.0", "1", file]
+    codes = ["    RELU,\n", "    LEAKY_RELU,\n", "    SIGMOID,\n"]
+    assert "".join(codes) in after
+    helper.write_text(after.replace("".join(codes), "".join(reversed(codes)), 1))
+    assert results() == ["12.0", "12.0", "0", file]
+    assert results() == ["12.0", "12.0", "1", file]

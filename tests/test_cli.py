@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,10 +32,23 @@ BAD = [
     ["compare", "--threads", "100000"],
     ["compare", "--dtype", "float16"],
     ["compare", "--json", "."],
+    ["compare", "--plot", "plot.txt"],
     ["compare", "--networks", "--shapes", "3x4x5"],
     ["warmup", "--dtype", "float16"],
     ["warmup", "--dtype"],
     ["doctor", "--verbose"],
+    ["train"],
+    ["train", "data.csv"],
+    ["train", "data.csv", "--target", "y", "--out", "model.pickle"],
+    ["train", "data.csv", "--target", "y", "--plot", "report.txt"],
+    ["train", "data.csv", "--target", "y", "--task", "clustering"],
+    ["train", "data.csv", "--target", "y", "--hidden", "64,0"],
+    ["train", "data.csv", "--target", "y", "--hidden", "64;64"],
+    ["train", "data.csv", "--target", "y", "--lr", "0"],
+    ["train", "data.csv", "--target", "y", "--lr", "nan"],
+    ["train", "data.csv", "--target", "y", "--batch-size", "0"],
+    ["predict", "model.safetensors"],
+    ["predict", "model.safetensors", "data.csv", "--out", "predictions.txt"],
 ]
 
 
@@ -63,7 +77,7 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"fastfc {fastfc.__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["demo", "compare", "warmup", "doctor"])
+@pytest.mark.parametrize("command", ["demo", "train", "predict", "compare", "warmup", "doctor"])
 def test_help_names_every_option(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
@@ -71,11 +85,23 @@ def test_help_names_every_option(command, capsys):
     out = capsys.readouterr().out
     options = {
         "demo": "--data --epochs --seed --plot",
-        "compare": "--peers --networks --shapes --threads --dtype --json",
+        "compare": "--peers --networks --shapes --threads --dtype --json --plot",
         "warmup": "--dtype",
         "doctor": "",
+        "train": "--target --out --plot --task --exclude --categories --hidden --epochs --batch-size --lr --seed",
+        "predict": "--out",
     }
     assert all(option in out for option in options[command].split())
+
+
+@pytest.mark.parametrize("command", ["demo", "compare"])
+def test_without_matplotlib_one_line_says_what_to_install(command, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--plot", "plot.png"])
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2 and out == "" and err.count("\n") == 1
+    assert "--plot: a picture needs matplotlib: pip install 'fastfc[plot]'" in err
 
 
 def test_interrupt_ends_without_traceback(monkeypatch, capsys):
@@ -104,14 +130,15 @@ def test_what_compare_is_asked_for(arguments, expected, monkeypatch):
     calls = []
     monkeypatch.setattr(cli, "compare", lambda *args: calls.append(args))
     assert main(["compare", *arguments]) == 0
-    assert calls == [(*expected, None)]
+    assert calls == [(*expected, None, None)]
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], (TASKS, installed(NETWORK_PACKAGES), 1, "float32", None)),
-        (["--peers", "NumPy", "--dtype", "float64"], (TASKS, ["NumPy"], 1, "float64", None)),
+        ([], (TASKS, installed(NETWORK_PACKAGES), 1, "float32", None, None)),
+        (["--peers", "NumPy", "--dtype", "float64"], (TASKS, ["NumPy"], 1, "float64", None, None)),
+        (["--peers", "NumPy", "--plot", "a.svg"], (TASKS, ["NumPy"], 1, "float32", None, Path("a.svg"))),
     ],
 )
 def test_what_compare_of_networks_is_asked_for(arguments, expected, monkeypatch):

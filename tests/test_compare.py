@@ -4,9 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from fastfc import compare
+from fastfc import compare, comparison
 from fastfc.cli import main
 from fastfc.compare import ODD, TARGETS, TASKS, Line, Row, Target, interleaved, lines, readable, rows
 from fastfc.peer_networks import Task
@@ -69,7 +70,7 @@ def records(shape=LARGE, kernel="forward", threads=1, share=0.95, **seconds):
 def test_table_and_json(quick, dtype, threads, tmp_path, capsys):
     file = tmp_path / "out.json"
     shapes = [Shape(5, 7, 3), Shape(1, 1, 1, "sliced")]
-    compare.compare(shapes, ["NumPy"], threads, dtype, file)
+    compare.compare(shapes, ["NumPy"], threads, dtype, file, tmp_path / "out.svg")
     out = capsys.readouterr().out
     written = json.loads(file.read_text())
     libraries = ["NumPy", "fastfc", *["fastfc, 1 thread"] * (threads == 2), "limit"]
@@ -83,6 +84,8 @@ def test_table_and_json(quick, dtype, threads, tmp_path, capsys):
     for word in ["5x7x3", "1x1x1:sliced", *KERNELS, "geometric mean", "Multiply-add peak", "Below 1.0: ", "limit"]:
         assert word in out
     assert ("scaling" in out) == (threads == 2)
+    picture = (tmp_path / "out.svg").read_text(encoding="utf-8")
+    assert f"fastfc's kernels, {dtype}, {threads} thread" in picture and f"Wrote {tmp_path / 'out.svg'}" in out
     found = lines(written)
     assert [(line.shape, line.kernel) for line in found] == [(s, k) for s in shapes for k in KERNELS]
     assert f"first in {sum(line.ratio >= 1 for line in found)} of 8 lines" in out
@@ -238,7 +241,7 @@ def test_tables_of_networks_and_json(quick, dtype, tmp_path, capsys, monkeypatch
         Task("update", (3, 5), 1): Target(0.0, "memory"),
     }
     monkeypatch.setattr(compare, "TASKS", tasks)
-    compare.compare_networks(tasks, ["NumPy"], 1, dtype, file)
+    compare.compare_networks(tasks, ["NumPy"], 1, dtype, file, tmp_path / "out.svg")
     out = capsys.readouterr().out
     written = json.loads(file.read_text())
     libraries = [*["NumPy", "fastfc"] * 3, "fastfc", "fastfc", "memory"]
@@ -247,6 +250,7 @@ def test_tables_of_networks_and_json(quick, dtype, tmp_path, capsys, monkeypatch
         assert {name: type(value) for name, value in record.items()} == TASK_FIELDS
         assert record["error"] <= 1e3 * {"float32": 1e-7, "float64": 2e-16}[dtype]
     assert [row.task for row in rows(written)] == [*tasks]
+    assert f"fastfc's networks, {dtype}, 1 thread" in (tmp_path / "out.svg").read_text(encoding="utf-8")
     assert all(out.count(compare.TASK_TITLES[task.kind]) == 1 for task in tasks)
     assert f"{rows(written)[0].ratio:5.2f} NumPy (1e+09)" in out
     assert "rows:\n  step        3-5-2, 4 " in out and "× NumPy, not 1000000000.00" in out
@@ -270,6 +274,93 @@ def test_a_row(target, given, ratio, misses, monkeypatch):
     monkeypatch.setattr(compare, "TASKS", {task: target})
     row = Row(task_records(task, fastfc=1.0, **given))
     assert (row.ratio, row.misses()) == (ratio, misses)
+
+
+def bars(axes):
+    """{row: its bars' lengths, as ratios} and the texts beside them."""
+    rows, last = [], -9.0
+    for bar in axes.patches:
+        if bar.get_y() - last > 1.5:
+            rows.append([])
+        assert bar.get_x() == 1
+        rows[-1].append(bar.get_x() + bar.get_width())
+        last = bar.get_y()
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    return dict(zip(names, rows, strict=True)), [text.get_text() for text in axes.texts]
+
+
+def scattered(axes):
+    """{name in the legend: its points}"""
+    return {each.get_label(): np.asarray(each.get_offsets()) for each in axes.collections}
+
+
+def test_picture_of_kernels():
+    given = [
+        Line(records(shape, kernel, fastfc=1e-3, NumPy=3e-3, PyTorch=5e-4 * (i + 1), threads=2, alone=2e-3))
+        for i, shape in enumerate([LARGE, OTHER])
+        for kernel in KERNELS
+    ]
+    figure = comparison.of_kernels(given, peak=100.0, bandwidth=20.0)
+    *panels, roof = figure.axes
+    assert figure.get_suptitle() == "fastfc's kernels, float32, 2 threads"
+    assert [axes.get_title() for axes in panels] == list(KERNELS)
+    (names, legend) = figure.subfigs[0].get_supxlabel(), figure.subfigs[0].legends[0]
+    assert "right of the line fastfc is faster" in names
+    assert [text.get_text() for text in legend.get_texts()] == ["NumPy", "PyTorch"]
+    for axes in panels:
+        assert axes.get_xscale() == "log" and axes.get_shared_x_axes().joined(axes, panels[0])
+        (one,) = axes.lines
+        assert list(one.get_xdata()) == [1, 1]
+        assert len({bar.get_facecolor() for bar in axes.patches}) == 2
+    found, texts = bars(panels[0])
+    assert found == {"512x1024x1024": [3.0, 0.5], "2x3x5": [3.0, 1.0]} and texts == ["3.0", "0.50", "3.0", "1.00"]
+    assert [label.get_text() for label in panels[1].get_yticklabels()] == ["", ""]  # the same rows
+
+    assert roof.get_xscale() == roof.get_yscale() == "log"
+    assert roof.get_ylabel() == "GFLOP/s" and "FLOP / byte" in roof.get_xlabel()
+    (line,) = roof.lines
+    np.testing.assert_allclose(line.get_ydata(), np.minimum(200.0, 20.0 * line.get_xdata()))  # of two cores
+    assert 10.0 in line.get_xdata()
+    points = scattered(roof)
+    n, i, o = LARGE[:3]
+    intensity = 2 * n * i * o / (4 * (n * i + i * o + o + n * o))
+    np.testing.assert_allclose(points["fastfc, forward"][0], [intensity, 2 * n * i * o / 1e-3 / 1e9])
+    np.testing.assert_allclose(points["fastfc, bias_grad"][0], [n * o / (4 * (n * o + o)), n * o / 1e-3 / 1e9])
+    assert {"fastfc, weight_grad", "fastfc, input_grad", "the best other library"} < set(points)
+    texts = [text.get_text() for text in roof.texts]
+    assert texts[:2] == ["multiply-add peak, 200 GFLOP/s", "one core reads 20 GB/s"]
+    assert {"512x1024x1024", "2x3x5"} <= set(texts[2:])
+
+
+def test_picture_of_networks():
+    step, one, update = Task("step", (4, 64, 64, 2), 32), Task("predict_one", (4, 64, 64, 2), 1), [*TASKS][-1]
+    many = {f"library {i}": 2.0 + i for i in range(8)}
+    given = [Row(task_records(step, fastfc=1.0, **many)), Row(task_records(one, fastfc=1.0))]
+    given.append(Row(task_records(update, fastfc=2.0, memory=1.0)))
+    figure = comparison.of_networks(given, 100.0, 20.0)
+    panel, roof = figure.axes
+    assert figure.get_suptitle() == "fastfc's networks, float32, 1 thread"
+    found, _ = bars(panel)
+    assert found == {"step 4-64-64-2, 32": [2.0 + i for i in range(8)], f"update {given[2]}": [0.5]}
+    assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in panel.patches}) == 9  # all different
+    points = scattered(roof)
+    assert {name for name in points if name[0] != "_"} == {
+        "fastfc, step",
+        "fastfc, predict_one",
+        "the best other library",
+    }
+    products, params = 4 * 64 + 64 * 64 + 64 * 2, 4 * 64 + 64 * 64 + 64 * 2 + 130
+    assert comparison.network_work(one, "float64") == (2 * products, 8 * (4 + 2 + params))
+    operations = 32 * (6 * products - 2 * 4 * 64)
+    assert comparison.network_work(step, "float32") == (operations, 4 * (32 * 6 + 2 * params))
+    assert comparison.network_work(Task("epoch", step.sizes, 32), "float32").operations == 1875 * operations
+    np.testing.assert_allclose(points["fastfc, step"][0, 1], operations / 1e9)
+
+
+def test_many_shapes_are_not_named():
+    given = [Line(records(shape, kernel, fastfc=1e-3, NumPy=2e-3)) for shape in ODD for kernel in KERNELS]
+    figure = comparison.of_kernels(given, 100.0, 20.0)
+    assert len(figure.axes[-1].texts) == 2 and len(figure.axes[0].get_yticks()) == len(ODD)
 
 
 SCRIPT = Path(__file__).parent.parent / "asv_bench" / "table.py"

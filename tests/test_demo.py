@@ -10,7 +10,7 @@ from fastfc.datasets import load_digits
 
 
 def test_demo_trains_both_to_the_same_end(capsys):
-    assert demo.demo(epochs=30, seed=0, plot_file=None) == 0
+    demo.demo(epochs=30, seed=0, plot_file=None)
     out = capsys.readouterr().out
     rows = re.findall(r"^ +(\d+) +([\d.]+) +([\d.]+)$", out, re.MULTILINE)
     assert [int(row[0]) for row in rows] == list(range(1, 31))
@@ -41,13 +41,6 @@ def test_the_seed_decides_the_start(capsys):
         demo.demo(epochs=1, seed=seed, plot_file=None)
         outs.append(re.findall(r"^ +1 .*$", capsys.readouterr().out, re.MULTILINE))
     assert outs[0] == outs[1] != outs[2]
-
-
-def test_without_matplotlib_one_line_says_what_to_install(monkeypatch, capsys):
-    monkeypatch.setattr(demo, "find_spec", lambda name: None)
-    assert demo.demo(epochs=1, seed=0, plot_file="plot.png") == 2
-    out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and 'pip install "fastfc[plot]"' in err
 
 
 def test_command(tmp_path, monkeypatch, capfd):

@@ -7,7 +7,17 @@ import pytest
 
 # what each extra brings -> a use of it
 USES = {
+    ("onnx", "onnx"): "net.to_onnx('net.onnx')",
     ("pandas", "pandas"): "fc.History().to_dataframe()",
+    ("matplotlib", "plot"): "net.history.plot()",
+    ("graphviz", "graphviz"): "net.plot()",
+    ("tqdm", "progress"): "sys.stderr.isatty = lambda: True; "
+    "net.fit([[1, 2]], [[1]], loss=fc.MSELoss(), optimizer=fc.SGD(), progress=True)",
+    ("pyarrow", "parquet"): "from pathlib import Path; from fastfc.sheets import read_parquet; "
+    "read_parquet(Path('data.parquet'))",
+    ("safetensors", "safetensors"): "net.save('net.safetensors')",
+    ("torch", "torch"): "net.to_torch()",
+    ("sklearn", "sklearn"): "fc.from_sklearn(net)",
 }
 
 WITHOUT = """

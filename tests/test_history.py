@@ -46,6 +46,5 @@ def test_without_pandas_the_error_names_the_extra(monkeypatch):
 
 
 def test_picture(tmp_path):
-    pytest.importorskip("matplotlib")
     history(validation_data=(X, Y), metrics=["mae"]).save_plot(tmp_path / "training.png")
     assert (tmp_path / "training.png").stat().st_size > 10_000

@@ -106,13 +106,20 @@ print(*{m.split(".")[0] for m in set(sys.modules) - before} - set(sys.stdlib_mod
     assert set(run_python(code, folder).split()) <= {"fastfc", "numba", "llvmlite", "numpy"}
 
 
-# Files that are tested with others; .ci/run knows the same ones.
+# Files that are tested with others; .ci/run knows those of kernels/ too.
 TESTED_WITH = {
+    "comparison": "compare",
     "custom": "activations",
+    "features": "train",
     "functions": "kernel_activations",
     "gradient": "kernel_training",
     "lbfgs": "full_batch",
     "levenberg_marquardt": "full_batch",
+    "onnx_operators": "onnx",
+    "onnx_values": "onnx",
+    "onnx_writer": "onnx",
+    "sheets": "train",
+    "stream_training": "streams",
 }
 
 

@@ -1,13 +1,13 @@
+import pickle
 import sys
 
+import matplotlib.figure as figure
 import numpy as np
 import pytest
 
 import fastfc as fc
+from fastfc import plots
 from fastfc.datasets import load_digits
-
-figure = pytest.importorskip("matplotlib.figure")
-from fastfc import plots  # noqa: E402
 
 
 @pytest.mark.parametrize("ending", [".png", ".svg"])
@@ -67,6 +67,31 @@ def test_history_of_a_fit():
         plots.history(fc.History())
 
 
+def test_plot_of_a_continued_training_with_many_panels():
+    net, optimizer = fc.MLP([3, 4, 1], seed=0), fc.SGD(0.01, schedule=fc.ExponentialLR(0.9, unit="epoch"))
+    x = np.random.default_rng(0).standard_normal((20, 3))
+    options = {"loss": fc.MSELoss(), "optimizer": optimizer, "metrics": ["mae", "rmse", "r2"], "seed": 0}
+    net.fit(x, x[:, :1], epochs=2, **options)
+    history = net.fit(x, x[:, :1], epochs=4, validation_data=(x, x[:, :1]), **options)
+    sheet = history.plot(title="second part")
+    assert sheet.get_suptitle() == "second part"
+    assert [axes.get_ylabel() for axes in sheet.axes] == ["loss", "learning rate", "mae", "rmse", "r2"]
+    assert {axes.get_xlabel() for axes in sheet.axes} == {"epoch"}
+    assert all(list(line.get_xdata())[:4] == [3, 4, 5, 6] for axes in sheet.axes for line in lines(axes).values())
+    assert sheet.axes[0].get_title() == f"least validation loss {history.val_loss[-1]:.3g}, epoch 6"
+    ring = sheet.axes[0].lines[-1]
+    assert (ring.get_xdata(), ring.get_ydata()) == (6, history.val_loss[-1])
+    rows = {tuple(axes.get_subplotspec().get_geometry()[:2]) for axes in sheet.axes}
+    assert rows == {(2, 3)}  # not five side by side
+    np.testing.assert_array_equal(sheet.axes[1].lines[0].get_ydata(), history["lr"])
+
+
+def test_a_notebook_shows_figures():
+    sheet = plots.history({"loss": [2.0, 1.0]})
+    assert sheet._repr_png_().startswith(b"\x89PNG")
+    assert pickle.loads(pickle.dumps(sheet))._repr_png_().startswith(b"\x89PNG")
+
+
 def test_learning_rates(tmp_path):
     rates = np.geomspace(1e-5, 1, 6)
     sheet = plots.learning_rates(rates, [2.0, 1.9, 1.0, 3.0, 1e9, np.nan], suggestion=1e-3)
@@ -85,5 +110,5 @@ def test_learning_rates(tmp_path):
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r'pip install "fastfc\[plot\]"'):
+    with pytest.raises(ImportError, match=r"needs matplotlib: pip install 'fastfc\[plot\]'"):
         plots.history({"loss": [1.0]})

@@ -69,15 +69,16 @@ for name in of_kind(Activation):
 YOURS = {"Elementwise", "CustomLoss"}
 COMPOSED = {"Graph", "Input", "concatenate", "MultiLoss"}
 PLAIN = {"ReduceLROnPlateau", "EarlyStopping"}
-TOOLS = {"Callback", "History", "check_gradients", "numerical_gradient"}
-DATA = {name for name in fc.__all__ if name.startswith("load_")}
+TOOLS = {"Callback", "DivergenceWarning", "History", "check_gradients", "numerical_gradient"}
+FILES = {"load", "load_checkpoint", "load_state_dict", "from_onnx", "from_sklearn", "from_torch"}
+DATA = {name for name in fc.__all__ if name.startswith("load_")} - FILES
 for name in YOURS | COMPOSED:
     FORMULAS.pop(name, None)
 PUBLIC = [name for name in fc.__all__ if not inspect.ismodule(getattr(fc, name))]
 
 
 def test_all_public_names_are_classified():
-    groups = [set(FORMULAS), YOURS, COMPOSED, PLAIN, TOOLS, DATA]
+    groups = [set(FORMULAS), YOURS, COMPOSED, PLAIN, TOOLS, FILES, DATA]
     assert set(PUBLIC) == set().union(*groups)
     assert len(PUBLIC) == sum(map(len, groups))
 
@@ -99,13 +100,66 @@ def test_formula_of_a_metric(name):
 def test_docstring(name):
     text = inspect.getdoc(getattr(fc, name))
     assert re.search("^Examples\n--------\n(.*\n)*>>> ", text, re.MULTILINE)
-    if name in TOOLS | DATA:
+    if name in TOOLS | FILES | DATA:
         return
     definition = re.split(r"^(?:Parameters|References|Examples)\n---", text, flags=re.MULTILINE)[0]
     if name in set(FORMULAS) - {"Sequential", "MLP"}:
         assert re.search(r"[=←∝≤−±√·]", definition)
     if name not in YOURS | COMPOSED | {"Sequential", "MLP"}:
         assert "References\n" in text or re.search(r"torch\.(nn|optim)\.", text)
+
+
+def parameters(name):
+    thing = getattr(fc, name)
+    is_warning = inspect.isclass(thing) and issubclass(thing, Warning)
+    return [] if is_warning else list(inspect.signature(thing).parameters)
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if parameters(name) and name not in DATA])
+def test_docstring_tells_parameters_and_errors(name):
+    text = inspect.getdoc(getattr(fc, name))
+    section = re.search(r"^Parameters\n-+\n(.*?)(?=\n\n\w[\w ]*\n-|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert section, "there is no section Parameters"
+    missing = [word for word in parameters(name) if not re.search(rf"\b{word}\b", section[1])]
+    assert missing == []
+    assert re.search("^Raises\n------\n", text, re.MULTILINE)
+    if inspect.isfunction(getattr(fc, name)) and inspect.signature(getattr(fc, name)).return_annotation != "None":
+        assert re.search("^Returns\n-------\n", text, re.MULTILINE)
+
+
+LAYER = ["predict", "predict_one", "forward", "backward", "update_parameters"]
+
+
+@pytest.mark.parametrize("name", [*LAYER, "train_step", "fit", "evaluate", "find_lr", "plot"])
+def test_docstring_of_a_method(name):
+    text = inspect.getdoc(getattr(fc.Sequential, name))
+    for section in ("Parameters", "Raises", "Examples"):
+        assert re.search(f"^{section}\n---", text, re.MULTILINE), section
+
+
+REQUIRED = {
+    **dict.fromkeys(["LayerNorm", "RMSNorm", "BatchNorm1d", "Standardize", "Input", "StepLR", "LinearWarmup"], (2,)),
+    **dict.fromkeys(["CosineAnnealingLR", "CosineAnnealingWarmRestarts", "Constant", "TopK"], (2,)),
+    **dict.fromkeys(["MultiStepLR", "MLP"], ([2, 3],)),
+    **dict.fromkeys(["Linear", "Embedding"], (3, 2)),
+    "ExponentialLR": (0.5,),
+    "OneCycleLR": (0.1, 10),
+    "Tied": (fc.Linear(2, 2),),
+    "MultiLoss": ([fc.MSELoss()],),
+}
+COMPUTING = {"Sequential", "Graph", "concatenate", "check_gradients", "numerical_gradient"}
+
+
+@pytest.mark.parametrize(
+    "name", sorted({name for name in PUBLIC if parameters(name)} - YOURS - DATA - FILES - COMPUTING)
+)
+def test_wrong_parameters_are_refused(name):
+    thing, words = getattr(fc, name), inspect.signature(getattr(fc, name)).parameters.values()
+    thing(*REQUIRED.get(name, ()))
+    for word in words:
+        if word.default is not word.empty and word.name != "name":
+            with pytest.raises((TypeError, ValueError)):
+                thing(*REQUIRED.get(name, ()), **{word.name: object()})
 
 
 def names_in_tests():

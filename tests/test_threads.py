@@ -1,5 +1,6 @@
 """The dense kernels on several threads: the same bits, and nobody else's settings changed."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,11 +9,19 @@ import threading
 import numba
 import numpy as np
 import pytest
+from processes import run
+from soak import report
 
+import fastfc as fc
 from fastfc import kernels
+from fastfc.doctor import threading_layers
 from fastfc.kernels import threads
+from fastfc.kernels.cache import cache_folder
 from fastfc.kernels.threads import LEAST_WORK, launch, layer, part
 
+# Seconds that many threads call everything: here, and in the long run
+SECONDS, LONG_SECONDS, MANY = 1, 60, 64
+long = pytest.mark.soak
 needs_cores = pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="Numba has one thread here")
 # in the second row, few columns or one more than a whole number of cache lines
 SHAPES = [(257, 300, 129), (33, 300, 1025), (4096, 64, 64), (700, 1100, 31)]
@@ -88,12 +97,19 @@ def test_what_cannot_be_an_output_is_refused_as_on_one_thread(out):
 
 
 @needs_cores
-def test_under_workqueue_the_second_launch_works_alone(monkeypatch):
+def test_under_workqueue_only_the_only_thread_launches(monkeypatch):
     monkeypatch.setattr(threads, "layer", lambda: "workqueue")
-    with launch(2, 1 << 30, OUT) as first, launch(2, 1 << 30, OUT) as second:
-        assert (first, second) == (2, 1)
-    with launch(2, 1 << 30, OUT) as again:
-        assert again == 2
+    with launch(2, 1 << 30, OUT) as parts:
+        assert parts == 2
+    done = threading.Event()
+    other = threading.Thread(target=done.wait)
+    other.start()
+    with launch(2, 1 << 30, OUT) as parts:
+        assert parts == 1
+    done.set()
+    other.join()
+    with launch(2, 1 << 30, OUT) as parts:
+        assert parts == 2
 
 
 @needs_cores
@@ -131,6 +147,59 @@ def test_calls_from_many_python_threads():
         worker.join()
     assert all((out == 128).all() for out in outs)
     assert layer() in ("omp", "tbb", "workqueue")
+
+
+@pytest.fixture(scope="module")
+def users_cache(tmp_path_factory):
+    """Where Numba keeps the compiled functions of tests/many_threads.py."""
+    return tmp_path_factory.mktemp("numba")
+
+
+@needs_cores
+@pytest.mark.parametrize("seconds", [SECONDS, pytest.param(LONG_SECONDS, marks=long)])
+@pytest.mark.parametrize("parallel", [False, True], ids=["serial", "parallel"])
+@pytest.mark.parametrize("wanted", ["omp", "tbb", "workqueue"])
+def test_many_threads_call_everything(wanted, parallel, seconds, users_cache):
+    """Networks that all share, kernels, training, nopython code, and the user's own parallel functions."""
+    if wanted not in threading_layers():
+        pytest.skip(f"no {wanted} here")
+    environment = {"NUMBA_THREADING_LAYER": wanted, "NUMBA_CACHE_DIR": users_cache}
+    environment["FASTFC_CACHE"] = cache_folder() or "0"
+    figures = json.loads(run(f"import many_threads; many_threads.run({seconds}, {MANY}, {parallel})", **environment)[0])
+    assert figures["layer"] == wanted and figures["fewest_of_a_thread"] > 0
+    report("threads, " + ("parallel" if parallel else "serial"), **figures)
+
+
+def test_settings_of_others_stay():
+    """Numba's start tells OpenMP how many threads to use, and multiprocessing how to start processes."""
+    code = """
+import multiprocessing
+import numpy as np
+from fastfc import kernels
+from fastfc.kernels import threads
+get, put = threads.openmp_threads()
+put(5)
+before = get()
+threads.LEAST_WORK = 1
+x, out = np.ones((64, 64), np.float32), np.empty((64, 64), np.float32)
+for _ in range(2):
+    kernels.dense_forward(x, x, x[0], out, n_threads=2)
+    assert get() == before, (get(), before)
+multiprocessing.set_start_method("spawn")
+print(threads.layer(), before)
+"""
+    layer, before = run(code, FASTFC_CACHE=cache_folder() or "0")[0].split()
+    assert layer in ("omp", "tbb", "workqueue") and before == ("5" if layer == "omp" else before)
+
+
+def test_in_threads_of_joblib():
+    joblib = pytest.importorskip("joblib")
+    net, x = fc.MLP([6, 16, 2], seed=0), np.random.default_rng(0).standard_normal((200, 6)).astype(np.float32)
+    net.n_threads = 2
+    expected = net.predict(x)
+    jobs = (joblib.delayed(net.predict)(x[first:]) for first in range(100))
+    for first, found in enumerate(joblib.Parallel(n_jobs=8, prefer="threads")(jobs)):
+        np.testing.assert_array_equal(found, expected[first:])
 
 
 @needs_cores
