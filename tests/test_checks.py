@@ -48,7 +48,7 @@ class Lying:
 
 
 def test_what_numpy_can_not_read_is_named():
-    with pytest.raises(ValueError, match="Layer: x can't be made an array: .*__array__"):
+    with pytest.raises(ValueError, match=r"Layer: x can't be made an array: .*__array__"):
         as_real(Lying(), "Layer", "x")
 
 
