@@ -208,8 +208,8 @@ class StreamEpoch(Epoch):
                 for ready in parts:
                     self.data, self.batch_size = ready.data, ready.batch
                     self._look_again()
-                    for done, value in self.calls(ready.order, ready.n):
-                        total += value
+                    for done, so_far in self.calls(ready.order, ready.n, total):
+                        total = so_far
                         if not math.isfinite(total):
                             raise self.gone_wrong(ready)
                         below = counted + ready.counted * done / ready.n

@@ -84,7 +84,8 @@ def arrays_on_disk(tree: Any) -> list[Any]:
 
 def several(tree: Any) -> bool:
     """Whether this is a tuple or a list of arrays, and not of numbers or rows of them."""
-    return isinstance(tree, tuple | list) and len(tree) > 0 and len(getattr(tree[0], "shape", ())) > 0
+    shape = getattr(tree[0], "shape", ()) if isinstance(tree, tuple | list) and len(tree) > 0 else ()
+    return isinstance(shape, tuple) and len(shape) > 0  # a class has a shape too, which is none
 
 
 def gives_batches(x: Any) -> bool:

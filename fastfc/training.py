@@ -495,28 +495,29 @@ class Epoch:
         """One epoch; after each call the number of samples done and their mean loss."""
         self._look_again()
         self.saved = [array.copy() for array in self.changing]
-        total = 0.0
-        for done, value in self.calls(order, self.n):
-            total += value
+        for done, total in self.calls(order, self.n):
             if not math.isfinite(total):
                 raise self.diverged(order)
             yield done, total / (self.mass * done / self.n)
         if not np.isfinite(self.network.params).all() and np.isfinite(self.saved[0]).all():
             raise self.diverged(order)  # in the last update, which no loss has shown
 
-    def calls(self, order: NDArray[np.int64], n: int) -> Iterator[tuple[int, float]]:
-        """Train on n samples; after each call how many are done and the sum of its losses."""
+    def calls(self, order: NDArray[np.int64], n: int, total: float = 0.0) -> Iterator[tuple[int, float]]:
+        """Train on n samples; after each call how many are done, and the total with their losses.
+
+        It is one sum, whose bits do not depend on how many calls there are, which is a matter of time.
+        """
         update, done = self.batch_size * self.accumulate, 0
         while done < n:
             last, start = min(n, done + self.updates * update), time.perf_counter()
-            value = self.call(order, done, last)
+            total = self.call(order, done, last, total)
             seconds = (time.perf_counter() - start) * update / (last - done)
             self.updates = max(1, int(CALL_SECONDS / seconds))
             done = last
-            yield done, value
+            yield done, total
 
-    def call(self, order: NDArray[np.int64], first: int, last: int) -> float:
-        rest = order, first, last, self.batch_size, self.accumulate, self.optimizer.code
+    def call(self, order: NDArray[np.int64], first: int, last: int, so_far: float = 0.0) -> float:
+        rest = order, first, last, self.batch_size, self.accumulate, self.optimizer.code, so_far
         return self.network._call(native.steps, self.program.largest * self.batch_size, *self.given, *rest)
 
     def restore(self) -> None:

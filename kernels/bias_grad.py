@@ -141,6 +141,23 @@ def column_sums(g, out, accumulate):
 
 
 @njit
+def add_chunk(total, rest, chunk):
+    """total + rest += chunk; what rounding takes from the total is added to the rest (Neumaier 1974)."""
+    for j in range(len(total)):
+        old, new = total[j], chunk[j]
+        total[j] = old + new
+        known = total[j] - old
+        rest[j] += (old - (total[j] - known)) + (new - known)
+
+
+@njit
+def add_rest(total, rest, out):
+    """out = total + rest; where the total is not finite, the rest is NaN."""
+    for j in range(len(total)):
+        out[j] = total[j] + rest[j] if np.isfinite(total[j]) else total[j]
+
+
+@njit
 def sum_in_chunks(grad_output, out, accumulate):
     """out (+)= the column sums, by chunks of CHUNK rows, in order."""
     n, o = grad_output.shape
@@ -148,17 +165,18 @@ def sum_in_chunks(grad_output, out, accumulate):
         return OK
     # the sum grows beside out, which stays as it is if memory runs out on the way
     total, partial = (np.empty(o, out.dtype), np.empty(o, out.dtype)) if n > CHUNK else (out, out)
+    rest = np.zeros(o, out.dtype) if n > CHUNK else out
     if accumulate and n > CHUNK:
         total[:] = out
     found = OK
     for r in range(0, max(n, 1), CHUNK):
         found += column_sums(grad_output[r : r + CHUNK], partial if r else total, accumulate and not r)
         if r:
-            total += partial
+            add_chunk(total, rest, partial)
     if found != OK:
         return NO_MEMORY
     if n > CHUNK:
-        out[:] = total
+        add_rest(total, rest, out)
     return OK
 
 
@@ -200,9 +218,10 @@ def first_or_not(grad_output, start, out, begin):
 
 @njit
 def add_in_order(partials, out):
-    out[:] = partials[0]
+    rest = np.zeros(out.size, out.dtype)
     for q in range(1, len(partials)):
-        out += partials[q]
+        add_chunk(partials[0], rest, partials[q])
+    add_rest(partials[0], rest, out)
 
 
 @kernel("grad_output[n, o] -> out[o]", types.int64, types.int64)
@@ -235,8 +254,8 @@ def dense_bias_grad(grad_output, out, n_threads=1):
     out : (o,), same dtype, any stride, overwritten and never read; must not overlap grad_output
     n_threads : int, at most this many threads; the bits are the same for any number
 
-    The rows are added in order; of more than gemm.CHUNK rows, each CHUNK for itself, and the sums in order. A
-    single column is summed in lanes, see vector_sum.
+    The rows are added in order; of more than gemm.CHUNK rows, each CHUNK for itself, and the sums in order, without
+    loss. A single column is summed in lanes, see vector_sum.
     """
     run(grad_output, out, 0, n_threads)
 

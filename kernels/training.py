@@ -134,19 +134,21 @@ def step(
     "x[n, i], program:int64[t, c], target[m, k], labels:int64[l], weights[w], losses:float64[e, d], hyper:float64[h], "
     "segments:float64[s, f] -> params[p], grads[p], state[r, q], count:int64[two], space[z], tape:int64[two], "
     "order:int64[y]",
-    *[types.int64] * 7,
+    *[types.int64] * 5,
+    types.float64,
+    *[types.int64] * 2,
     result=RESULT,
     wrong_index=lambda x, program, *rest: computed_index(program, x),
 )
 def steps(
     x, program, target, labels, weights, losses, hyper, segments, params, grads, state, count, space, tape, order,
-    first, last, batch, accumulate, optimizer, parts, least,
+    first, last, batch, accumulate, optimizer, so_far, parts, least,
 ):  # fmt: skip
-    """Steps on batches of the samples first, ..., last - 1 in an order; the sum of all samples' losses.
+    """Steps on batches of the samples first, ..., last - 1 in an order; all their losses added to those so far.
 
     Without an order the samples are taken as they lie in x. So many batches as in accumulate make one update.
     """
-    sum_of_losses = 0.0
+    sum_of_losses = so_far
     found = training_fits(program, x, target, labels, weights, losses, segments, params, grads, space, tape, batch)
     if found != OK:
         return found, sum_of_losses

@@ -109,9 +109,22 @@ def test_any_shape_and_strides(dtype, n, o, row, column):
 @pytest.mark.parametrize("o", [1, 7, 300])
 def test_a_long_batch_has_the_bits_of_its_chunks_added_in_order(dtype, o):
     g = normal((2 * CHUNK + 100, o), dtype)
-    out, total, part = nan(o, dtype), np.zeros(o, dtype), nan(o, dtype)
+    out, total, rest, part = nan(o, dtype), np.zeros(o, dtype), np.zeros(o, dtype), nan(o, dtype)
     dense_bias_grad(g, out)
     for r in range(0, len(g), CHUNK):
         dense_bias_grad(g[r : r + CHUNK], part)
-        total += part
-    np.testing.assert_array_equal(out, total)
+        larger, smaller = np.where(abs(total) > abs(part), (total, part), (part, total))
+        total = total + part
+        rest += (larger - total) + smaller  # what rounding has taken
+    np.testing.assert_array_equal(out, total + rest)
+
+
+@dtypes
+def test_what_is_not_finite_survives_the_sum_of_chunks(dtype):
+    for value, huge in ((np.inf, np.inf), (-np.inf, -np.inf), (np.nan, np.nan), (np.finfo(dtype).max, np.inf)):
+        g, out = np.ones((3 * CHUNK, 2), dtype), nan(2, dtype)
+        g[[0, CHUNK + 5, 2 * CHUNK + 7], 1] = value
+        dense_bias_grad(g, out)
+        np.testing.assert_array_equal(out, np.array([3 * CHUNK, huge], dtype))
+        dense_bias_grad(g, out, n_threads=2)
+        np.testing.assert_array_equal(out, np.array([3 * CHUNK, huge], dtype))

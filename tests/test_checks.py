@@ -33,6 +33,25 @@ def test_what_is_not_a_real_number_is_refused(given):
         as_real(given, "Layer", "x")
 
 
+@pytest.mark.parametrize("mask", [False, True])
+def test_masked_arrays_are_refused(mask):
+    """Whether or not something is masked: what is taken does not depend on the values."""
+    x = np.ma.array(np.ones((3, 2)), mask=mask)
+    for call in (fc.Linear(2, 1).predict, fc.Linear(2, 1).forward, fc.Standardize(2).adapt):
+        with pytest.raises(TypeError, match="x is a masked array; fill it first"):
+            call(x)
+
+
+class Lying:
+    def __array__(self, dtype=None, copy=None):
+        return [1.0]
+
+
+def test_what_numpy_can_not_read_is_named():
+    with pytest.raises(ValueError, match=r"Layer: x can't be made an array: .*__array__"):
+        as_real(Lying(), "Layer", "x")
+
+
 def test_ragged_rows_are_refused():
     with pytest.raises(ValueError, match="Layer: x has rows of different lengths"):
         as_real([[1], [1, 2]], "Layer", "x")
@@ -122,6 +141,23 @@ def test_what_is_no_float_dtype(dtype):
         ),
         (lambda: setattr(fc.Embedding(2, 3), "weight_grad", [1]), ValueError, r"weight_grad has shape \(2, 3\)"),
         (lambda: setattr(fc.Tied(fc.Linear(2, 3)), "bias", [1]), ValueError, r"bias has shape \(2,\)"),
+        (lambda: fc.SGD(lr=10**400), ValueError, "SGD: lr must be finite and fit in a float"),
+        (lambda: fc.Normal(mean=-(10**400)), ValueError, "Normal: mean must be finite"),
+        (lambda: fc.Dropout(10**400), ValueError, "Dropout: p must be finite"),
+        (lambda: fc.Linear(2**70, 1), ValueError, r"Linear: in_features must be less than 2\*\*63"),
+        (lambda: fc.Linear(2**40, 2**40), MemoryError, "no memory holds"),
+        (lambda: fc.MSELoss(reduction=np.array(["mean", "sum"])), ValueError, "MSELoss: reduction must be one of"),
+        (lambda: fc.MultiMarginLoss(np.array([1, 2])), ValueError, "MultiMarginLoss: p must be 1 or 2"),
+        (lambda: fc.BCEWithLogitsLoss(Lying()), ValueError, "BCEWithLogitsLoss: pos_weight can't be made an array"),
+        (lambda: fc.QuantileLoss(Lying()), ValueError, "QuantileLoss: quantile can't be made an array"),
+        (lambda: fc.CustomLoss({}), TypeError, "CustomLoss: value must be decorated with numba.njit"),
+        (lambda: fc.SGD(nesterov=np.ones(2)), TypeError, "SGD: nesterov must be True or False"),
+        (lambda: setattr(fc.LBFGS(), "l1", np.ones(2)), ValueError, "LBFGS: it has no l1"),
+        (lambda: setattr(fc.Adam(), "state", Lying()), ValueError, "Adam: state can't be made an array"),
+        (lambda: fc.He(nonlinearity=int), TypeError, "KaimingNormal: nonlinearity must be a name"),
+        (lambda: fc.Xavier(1e300), ValueError, "gain must have a finite square"),
+        (lambda: fc.concatenate(3), TypeError, "concatenate: nodes must be a sequence"),
+        (lambda: fc.Linear(2, 1).predict_one({}, np.zeros(1)), TypeError, "predict_one takes NumPy arrays"),
     ],
 )
 def test_what_constructors_and_options_refuse(make, error, message):

@@ -14,7 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from examples import LAYERS, LOSSES, OPTIMIZERS, WIDTH, N
+from test_kernel_losses import LOSSES as LOSS_KERNELS
 
+import fastfc as fc
 from fastfc import kernels
 from fastfc.kernels.activations import of_input
 from fastfc.kernels.gemm import CHUNK, DEPTH, LONG
@@ -73,6 +76,66 @@ def results(dtype):
     for _ in range(3):
         kernels.sgd(params, grads, velocity, 0.1, 0.9, 0.01)
     yield "sgd", [params, velocity]
+    yield from loss_results(dtype)
+    yield from network_results(dtype)
+
+
+def loss_results(dtype):
+    """Every loss kernel, with its numbers."""
+    for name, (loss, targets, numbers) in LOSS_KERNELS.items():
+        n, c = 29, 2 * 17
+        prediction, out = 4 * values((n, c), dtype, 20), values((n, c), dtype, 21)
+        target = np.abs(values((n, c), dtype, 22))
+        if targets == "classes":
+            target = np.arange(n) * 7 % c
+        if targets in ("counts", "means"):
+            target = np.floor(5 * target)
+        if targets in ("means", "variances", "predicted probabilities"):
+            prediction = np.abs(prediction) / (4 if "prob" in targets else 1)
+        if targets == "variances":
+            target = target[:, : c // 2]
+        yield f"{name} with {numbers}", [getattr(kernels, loss)(prediction, target, out, **numbers), out]
+
+
+def filled(net, dtype):
+    """The network with parameters and statistics that every machine and version makes alike, all positive."""
+    net.params[...] = np.abs(values(net.params.shape, dtype, 30)) + dtype(0.0625)
+    return net
+
+
+def network_results(dtype):
+    """Every kind of layer: a prediction, forward, backward and two steps; every optimizer and every loss: three."""
+    x, y = values((N, WIDTH), dtype, 31), values((N, WIDTH), dtype, 32)
+    for name, build in LAYERS.items():
+        net, given = filled(build(dtype), dtype), np.floor(2 * x + 2) if name == "Embedding" else x
+        yield f"predict {name}", [net.predict(given)]
+        yield f"forward and backward {name}", [net.forward(given), net.backward(y), net.grads]
+        optimizer = fc.SGD(0.05, momentum=0.9)
+        steps = [net.train_step(given, y, fc.MSELoss(), optimizer) for _ in range(2)]
+        yield f"steps {name}", [*steps, net.params]
+    for name, options in OPTIMIZERS:
+        net, optimizer = (
+            filled(fc.MLP([WIDTH, 6, WIDTH], "tanh", seed=0, dtype=dtype), dtype),
+            getattr(fc, name)(**options),
+        )
+        steps = [net.train_step(x, y, fc.MSELoss(), optimizer) for _ in range(3)]
+        yield f"{name} {options}", [*steps, net.params, optimizer.state]
+    for i, (name, options, last, targets) in enumerate(LOSSES):
+        net = filled(fc.Sequential([fc.Linear(WIDTH, WIDTH, seed=0, dtype=dtype), last()]), dtype)
+        target = np.abs(y)
+        if targets.__name__ == "classes":
+            target = np.arange(N) % WIDTH
+        elif targets.__name__ == "counts":
+            target = np.floor(6 * target)
+        elif targets.__name__ == "half":
+            target = target[:, : WIDTH // 2]
+        loss, optimizer = getattr(fc, name)(**options), fc.SGD(0.01)
+        steps = [net.train_step(x, target, loss, optimizer) for _ in range(3)]
+        yield f"steps by loss {i} {name}", [*steps, net.params]
+    net = filled(fc.MLP([WIDTH, 9, WIDTH], "gelu", seed=0, dtype=dtype), dtype)
+    schedule = fc.CosineAnnealingLR(5)
+    net.fit(x, y, loss=fc.MSELoss(), optimizer=fc.Adam(0.01, schedule=schedule), epochs=2, batch_size=5, shuffle=False)
+    yield "fit", [net.params]
 
 
 def digests():

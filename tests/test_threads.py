@@ -272,3 +272,20 @@ def test_a_launch_keeps_to_the_affinity_of_now():
         os.sched_setaffinity(0, before)
     with launch(2, 1 << 30, OUT) as parts:
         assert parts == 2
+
+
+@pytest.mark.parametrize(
+    ("n_threads", "error"),
+    [(0, ValueError), (-3, ValueError), (1.5, TypeError), ("2", TypeError), (None, TypeError), (np.ones(2), TypeError)],
+)
+def test_the_kernel_is_named_that_was_given_no_number_of_threads(n_threads, error):
+    x, out, sums = np.ones((2, 2)), np.full((2, 2), 7.0), np.full(2, 7.0)
+    for name, call in {
+        "dense_forward": lambda: kernels.dense_forward(x, x, x[0], out, n_threads=n_threads),
+        "dense_input_grad": lambda: kernels.dense_input_grad(x, x, out, n_threads),
+        "dense_weight_grad": lambda: kernels.dense_add_weight_grad(x, x, out, n_threads),
+        "dense_bias_grad": lambda: kernels.dense_bias_grad(x, sums, n_threads),
+    }.items():
+        with pytest.raises(error, match=f"{name}: n_threads must be"):
+            call()
+    assert (out == 7).all() and (sums == 7).all()

@@ -495,3 +495,28 @@ def test_parameters_that_the_last_update_made_infinite():
     with pytest.warns(fc.DivergenceWarning, match="in update 3 of epoch 1 parameters became infinite"):
         fit(net, optimizer=fc.SGD(1e-3, schedule=fc.MultiStepLR([2], gamma=1e42)), epochs=1, batch_size=10)
     assert_array_equal(net.params, before)
+
+
+@pytest.mark.parametrize("bad", ["sgd", None, [fc.SGD()]])
+def test_what_is_no_optimizer_is_named_on_the_short_way_too(bad):
+    net, optimizer = net_for(), fc.SGD(0.05)
+    net.train_step(X, Y, MSE, optimizer)
+    before = net.params.copy()
+    with pytest.raises(TypeError, match="optimizer must be an object"):
+        net.train_step(X, Y, MSE, bad)
+    assert_array_equal(net.params, before)
+
+
+def test_more_batches_than_there_are_make_one_update():
+    net, twin = net_for(), net_for()
+    fit(net, accumulate=2**62)
+    fit(twin, accumulate=3)
+    assert_array_equal(net.params, twin.params)
+
+
+def test_a_seed_may_be_an_array():
+    net, twin, optimizer, other = net_for(), net_for(), fc.SGD(0.05), fc.SGD(0.05)
+    for _ in range(2):
+        fit(net, optimizer=optimizer, seed=np.array([1, 2]))
+        fit(twin, optimizer=other, seed=[1, 2])
+    assert_array_equal(net.params, twin.params)
