@@ -330,7 +330,11 @@ def read(path: Path) -> tuple[dict[str, Any], bool]:
         with safetensors.safe_open(path, framework="numpy") as file:
             if "fastfc" in (file.metadata() or {}):
                 raise ValueError(f"load_state_dict: {path} is a network of fastfc's; read it with fc.load")
-            return {name: file.get_tensor(name) for name in file.keys()}, False  # noqa: SIM118, it is no dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+        for values in tensors.values():
+            if values.dtype.kind not in "biuf":  # bfloat16, where some package makes it known to NumPy
+                raise TypeError(values.dtype)
+        return tensors, False
     except safetensors.SafetensorError as error:
         raise ValueError(f"load_state_dict: {path} is damaged, or no safetensors file: {error}") from error
     except TypeError as error:  # such as bfloat16

@@ -7,7 +7,6 @@ import contextlib
 import ctypes
 import importlib
 import math
-import multiprocessing
 import operator
 import os
 import sys
@@ -74,6 +73,8 @@ def start():
     Numba sets how many threads OpenMP uses, also for others that use the same library, and settles how
     multiprocessing starts processes, which a program may settle only once.
     """
+    import multiprocessing  # no other part needs it
+
     method: str | None = multiprocessing.get_start_method(allow_none=True)
     get, put = openmp_threads()
     before = get()
