@@ -169,10 +169,10 @@ def server(count):
     expected, net = parent(), network()
     wanted = net.predict(X).tobytes()
     listener = socket.create_server(("127.0.0.1", 0))
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # for the workers, from their first moment on
 
     def worker():
         signal.alarm(0)
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
         while True:
             connection, _ = listener.accept()
             with connection:
