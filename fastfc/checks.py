@@ -36,12 +36,11 @@ def as_real(a: ArrayLike, owner: object, what: str) -> NDArray[Any]:
         return a
     if isinstance(a, MaskedArray):
         raise TypeError(f"{owner}: {what} is a masked array; fill it first, for example with {what}.filled(0)")
-    if tables.is_table(a):
-        a = tables.as_array(a, owner, what)
-    a = edge.as_array(a, f"{owner}: {what}")
-    if a.dtype.kind not in "biuf":
-        raise TypeError(f"{owner}: {what} has dtype {a.dtype}; give real numbers, e.g. as np.float32")
-    return a
+    given = tables.as_array(a, owner, what) if tables.is_table(a) else a
+    array: NDArray[Any] = edge.as_array(given, f"{owner}: {what}")
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{owner}: {what} has dtype {array.dtype}; give real numbers, e.g. as np.float32")
+    return array
 
 
 def float_dtype(dtype: Any, owner: object) -> np.dtype[Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -460,13 +459,14 @@ class Orthogonal(Drawn):
 
 def squared_gain(gain: float | str, negative_slope: float, owner: object) -> float:
     """The square of a gain that is a number or the name of an activation."""
-    if isinstance(gain, Real):
-        if not math.isfinite(float(gain) * float(gain)):
+    if not isinstance(gain, str):
+        square = float(gain) * float(gain)  # where ** raises for infinity
+        if square == math.inf:
             raise ValueError(f"{owner}: gain must have a finite square, got {gain}")
-        return gain * gain
-    if isinstance(gain, str) and gain == "leaky_relu":
+        return square
+    if gain == "leaky_relu":
         return 2 / (1 + float(negative_slope) * float(negative_slope))
-    if not isinstance(gain, str) or gain not in SQUARED_GAINS:
+    if gain not in SQUARED_GAINS:
         known = ", ".join(map(repr, [*SQUARED_GAINS, "leaky_relu"]))
         raise ValueError(f"{owner}: no gain is known for {gain!r}; known are {known}")
     return SQUARED_GAINS[gain]

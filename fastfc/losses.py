@@ -781,7 +781,7 @@ class MultiMarginLoss(ClassLoss):
     def __init__(
         self, p: int = 1, margin: float = 1.0, weight: ArrayLike | None = None, *, reduction: str = "mean"
     ) -> None:
-        if isinstance(p, np.ndarray) or p not in (1, 2):
+        if rank(p, "MultiMarginLoss", "p") or p not in (1, 2):
             raise ValueError(f"MultiMarginLoss: p must be 1 or 2, got {p!r}")
         self.p, self.margin = int(p), finite_number(margin, "MultiMarginLoss", "margin")
         super().__init__(reduction, self.margin, p, native.NO_CLASS, self._set_weight(weight))
@@ -823,7 +823,8 @@ class QuantileLoss(Loss):
 
     def __init__(self, quantile: ArrayLike = 0.5, *, reduction: str = "mean") -> None:
         single = rank(quantile, "QuantileLoss", "quantile") == 0
-        numbers = as_numbers([quantile] if single else quantile, "QuantileLoss", "quantile")
+        given: Any = [quantile] if single else quantile
+        numbers = as_numbers(given, "QuantileLoss", "quantile")
         if numbers is None or not (numbers.min() > 0 and numbers.max() < 1):
             raise ValueError(f"QuantileLoss: quantile must lie between 0 and 1, got {quantile!r}")
         if single:
