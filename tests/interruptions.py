@@ -87,7 +87,8 @@ def interrupted(run, delay):
         timer.start()
         run()
         done = True
-        while True:  # in short naps, for the signal may come to the other thread
+        timer.join()
+        for _ in range(1000):  # it may be on its way; or lost, for Python ignores it in what frees an object
             time.sleep(0.001)
     except KeyboardInterrupt:
         pass
