@@ -81,6 +81,7 @@ def check(net, optimizer, states, accumulate=1):
 
 def interrupted(run, delay):
     """Whether Ctrl-C after so many seconds came before the end."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background ignores it
     timer = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT))
     done = False
     try:

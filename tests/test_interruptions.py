@@ -111,7 +111,7 @@ def test_a_diverging_fit_interrupted_at_each_of_its_lines(step_by_step):
 
 def test_ctrl_c_waits_once():
     """Where nothing may be half done."""
-    done = []
+    done, before = [], signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt), uninterrupted():
         signal.raise_signal(signal.SIGINT)
         with uninterrupted():
@@ -123,6 +123,7 @@ def test_ctrl_c_waits_once():
         done.append("never")
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
     assert done == ["inner", "outer"]
 
 
