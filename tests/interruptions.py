@@ -81,13 +81,15 @@ def check(net, optimizer, states, accumulate=1):
 
 def interrupted(run, delay):
     """Whether Ctrl-C after so many seconds came before the end."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background ignores it
     timer = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT))
     done = False
     try:
         timer.start()
         run()
         done = True
-        while True:  # in short naps, for the signal may come to the other thread
+        timer.join()
+        for _ in range(1000):  # it may be on its way; or lost, for Python ignores it in what frees an object
             time.sleep(0.001)
     except KeyboardInterrupt:
         pass

@@ -446,8 +446,9 @@ def test_compiled_functions_have_names_of_their_own():
 @pytest.mark.parametrize("count", [TOGETHER, pytest.param(LONG_TOGETHER, marks=long)])
 def test_processes_that_start_together(tmp_path, count):
     processes = [start(RELU, FASTFC_CACHE=tmp_path) for _ in range(count)]
-    notices = [finish(process)[1] for process in processes if finish(process)[0] == "5.0\n"]
-    assert len(notices) == count and sum(NOTICE in notice for notice in notices) == 1  # one has compiled
+    outputs, notices = zip(*map(finish, processes), strict=True)
+    assert outputs == ("5.0\n",) * count
+    assert sum(NOTICE in notice for notice in notices) == 1  # one has compiled
     names = [path.name.partition("-")[0] for path in tmp_path.iterdir() if path.name != "lock"]
     assert sorted(names) == ["_activation_forward", "apply"]
     report("cold start together", processes=count)

@@ -111,7 +111,7 @@ def test_a_diverging_fit_interrupted_at_each_of_its_lines(step_by_step):
 
 def test_ctrl_c_waits_once():
     """Where nothing may be half done."""
-    done = []
+    done, before = [], signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt), uninterrupted():
         signal.raise_signal(signal.SIGINT)
         with uninterrupted():
@@ -123,13 +123,14 @@ def test_ctrl_c_waits_once():
         done.append("never")
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
     assert done == ["inner", "outer"]
 
 
 @pytest.mark.parametrize("count", [FITS, pytest.param(LONG_FITS, marks=long)])
 def test_fits_interrupted_at_random(count):
     figures = json.loads(run(f"import interruptions; interruptions.random_fits({count})")[0])
-    assert figures["interrupted"] > count // 4
+    assert figures["interrupted"] > count // 10
     report("interrupted fits", **figures)
 
 
@@ -137,7 +138,7 @@ def test_fits_interrupted_at_random(count):
 def test_compiles_interrupted_at_random(count, tmp_path):
     code = f"import interruptions; interruptions.random_compiles({count})"
     figures = json.loads(run(code, FASTFC_CACHE=tmp_path)[0])
-    assert figures["interrupted"] > count // 4
+    assert figures["interrupted"] > count // 10
     names = [path.name for path in tmp_path.iterdir() if path.name.startswith("copy_")]
     assert len(names) == len({name.partition("-")[0] for name in names}) == count  # all there, and no parts of files
     report("interrupted compiles", **figures)
@@ -161,7 +162,7 @@ def test_a_save_interrupted_at_each_of_its_lines(tmp_path, every):
 def test_saves_interrupted_at_random(tmp_path, count):
     pytest.importorskip("safetensors")
     figures = json.loads(run(f"import interruptions; interruptions.random_saves({str(tmp_path)!r}, {count})")[0])
-    assert figures["interrupted"] > count // 4
+    assert figures["interrupted"] > count // 10
     report("interrupted saves", **figures)
 
 
