@@ -826,7 +826,7 @@ REQUIRED = {
     for name in MADE
 }
 # what values come from elsewhere: their errors name what they are for
-ELSEWHERE = ["initializer", "activation", "gain", "scale", "__init__", "MLP", "Linear", "fastfc"]
+ELSEWHERE = ["initializer", "is for weights", "activation", "gain", "scale", "__init__", "MLP", "Linear", "fastfc"]
 
 
 def constructor_case(r):
