@@ -404,7 +404,8 @@ def kernel_case(r):
             if isinstance(odd, tuple):
                 view, x, odd = odd
                 arrays = [view if y is x else y for y in arrays]
-            if n_none and found == "refused" and isinstance(odd, np.ndarray):
+            # rows of vectors, and a velocity without momentum, may be of another shape
+            if (n_none or what == "velocity") and found == "refused" and isinstance(odd, np.ndarray):
                 found = "either"
             arrays[place], verdict = odd, worst(verdict, found)
         elif what == "labels":
