@@ -18,6 +18,7 @@ from .checks import choice, finite_number, positive_number
 
 Initializer = Callable[[np.random.Generator, tuple[int, ...], Any], NDArray[Any]]
 
+FARTHEST = 1e100  # of TruncatedNormal's interval from its mean, in units of std: squares must be finite
 # The squares of the gains: exact, unlike √2.
 SQUARED_GAINS = {"linear": 1.0, "identity": 1.0, "sigmoid": 1.0, "tanh": 25 / 9, "relu": 2.0, "selu": 9 / 16}
 
@@ -184,10 +185,17 @@ class TruncatedNormal(Normal):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_interval(self, self.low, self.high)
+        if abs(self._likeliest()) > FARTHEST:
+            raise ValueError(f"{type(self).__name__}: low and high are too many times std away from the mean")
+
+    def _likeliest(self) -> float:
+        """Between low and high, in units of std from the mean."""
+        low, high = ((float(end) - float(self.mean)) / float(self.std) for end in (self.low, self.high))
+        return min(max(0.0, low), high)
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         low, high = (self.low - self.mean) / self.std, (self.high - self.mean) / self.std
-        likeliest = min(max(0.0, low), high)
+        likeliest = self._likeliest()
         # Beyond this the density is less than 2⁻⁵³ of the greatest: no proposals there, so that at least
         # one in 40 is accepted however wide or far the interval is.
         edge = math.sqrt(likeliest**2 + 74)
@@ -453,7 +461,7 @@ class Orthogonal(Drawn):
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         rows, columns = as_weight(self, shape)
         q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
-        q *= self.gain * np.sign(np.diag(r))
+        q *= float(self.gain) * np.sign(np.diag(r))
         return q if rows >= columns else q.T
 
 

@@ -404,7 +404,8 @@ def kernel_case(r):
             if isinstance(odd, tuple):
                 view, x, odd = odd
                 arrays = [view if y is x else y for y in arrays]
-            if n_none and found == "refused" and isinstance(odd, np.ndarray):
+            # rows of vectors, and a velocity without momentum, may be of another shape
+            if (n_none or what == "velocity") and found == "refused" and isinstance(odd, np.ndarray):
                 found = "either"
             arrays[place], verdict = odd, worst(verdict, found)
         elif what == "labels":
@@ -826,7 +827,7 @@ REQUIRED = {
     for name in MADE
 }
 # what values come from elsewhere: their errors name what they are for
-ELSEWHERE = ["initializer", "activation", "gain", "scale", "__init__", "MLP", "Linear", "fastfc"]
+ELSEWHERE = ["initializer", "is for weights", "activation", "gain", "scale", "__init__", "MLP", "Linear", "fastfc"]
 
 
 def constructor_case(r):

@@ -42,12 +42,13 @@ def run_cases(first, last, tmp_path):
 
 
 def run_in_shares(last, tmp_path):
-    total = {}
+    total, defects = {}, []
     for first in range(0, last, SHARE):
-        found, defects = run_cases(first, min(last, first + SHARE), tmp_path)
-        assert defects == [], "\n".join(f"case {number}: {text}" for number, text in defects)
+        found, wrong = run_cases(first, min(last, first + SHARE), tmp_path)
+        defects += wrong
         for what, count in found.items():
             total[what] = total.get(what, 0) + count
+    assert defects == [], "\n".join(f"case {number}: {text}" for number, text in defects)
     assert sum(total.values()) == last
     return total
 

@@ -1,4 +1,5 @@
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -243,3 +244,8 @@ def test_spread_is_pytorchs(ours, theirs, arguments):
     assert abs(values.std() - expected.std()) <= 7 * expected.std() / np.sqrt(values.size)
     if "uniform" in theirs or "trunc" in theirs:
         assert abs(values).max() == pytest.approx(abs(expected).max(), rel=1e-3)
+
+
+def test_gains_may_be_fractions():
+    weights = [fc.Orthogonal(gain)(np.random.default_rng(0), (4, 3), np.float64) for gain in (0.5, Fraction(1, 2))]
+    np.testing.assert_array_equal(*weights)

@@ -135,12 +135,18 @@ def column_sums(n, columns, value):
     return [float(np.max(np.abs(sums - exact) / exact)) for sums in (out, g.sum(axis=0))]
 
 
+def of_a_chunk():
+    """What a chunk of equal numbers in a single column may err, which NumPy sums by halves and we in lanes."""
+    lanes = host_isa().vector_bytes // 4
+    return 8 * np.finfo(np.float32).eps * max(1, 16 // lanes)
+
+
 @pytest.mark.parametrize(
     ("columns", "value"), [(1, None), (1, 0.1), (3, 0.1), (17, None), (17, 0.1), (300, 0.3)], ids=str
 )
 def test_column_sums_of_many_rows(columns, value):
     ours, numpys = column_sums(QUICK_ROWS // (10 if columns > 100 else 1), columns, value)
-    assert ours <= max(numpys, 8 * np.finfo(np.float32).eps)  # NumPy sums a single column by halves
+    assert ours <= (max(numpys, of_a_chunk()) if columns == 1 else numpys / 10)
 
 
 @pytest.mark.soak
@@ -150,7 +156,7 @@ def test_column_sums_of_a_hundred_million_rows(columns, value):
     report(
         f"column sums of {columns} columns of {value or 'random numbers'}", rows=FULL_ROWS, error=ours, numpys=numpys
     )
-    assert ours <= max(numpys, 8 * np.finfo(np.float32).eps)  # NumPy sums a single column by halves
+    assert ours <= (max(numpys, of_a_chunk()) if columns == 1 else numpys / 10)
 
 
 # --- NaN and infinity
@@ -350,7 +356,7 @@ def test_softmax_of_large_logits(dtype):
         for name in ("softmax", "log_softmax"):
             y, dz, g = nan(z.shape, dtype), nan(z.shape, dtype), normal(z.shape, dtype)
             kernels.activation_forward(z, y, name)
-            np.testing.assert_allclose(y, reference.ACTIVATIONS[name](wide).astype(float), rtol=8 * eps, atol=eps)
+            np.testing.assert_allclose(y, reference.ACTIVATIONS[name](wide).astype(float), rtol=8 * eps, atol=4 * eps)
             kernels.activation_backward(y, g, dz, name)
             exact = reference.DERIVATIVES[name](y.astype(np.longdouble), g.astype(np.longdouble)).astype(float)
             np.testing.assert_allclose(dz, exact, atol=8 * width * eps)
