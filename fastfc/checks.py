@@ -47,7 +47,7 @@ def float_dtype(dtype: Any, owner: object) -> np.dtype[Any]:
     """float32 or float64 in the machine's byte order, else TypeError."""
     try:
         found = None if dtype is None else np.dtype(dtype)  # NumPy's None is float64
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, SyntaxError):  # the last for ",f4"
         found = None
     if found is None or found not in FLOATS:  # NumPy's dtypes equal None
         raise TypeError(f"{owner}: dtype must be np.float32 or np.float64, got {found or repr(dtype)}")

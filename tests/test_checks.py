@@ -89,7 +89,7 @@ def test_finite_number():
         finite_number("0", "Normal", "mean")
 
 
-@pytest.mark.parametrize("dtype", [None, "foo", int])
+@pytest.mark.parametrize("dtype", [None, "foo", int, ",f4"])
 def test_what_is_no_float_dtype(dtype):
     with pytest.raises(TypeError, match=r"Linear: dtype must be np\.float32 or np\.float64, got"):
         float_dtype(dtype, "Linear")
