@@ -16,7 +16,7 @@ from soak import report
 import fastfc as fc
 from fastfc import kernels
 
-QUICK, FULL, SECONDS = 2_000, 1_000_000, 3  # calls of each function, and what they may take
+QUICK, FULL, SECONDS = 1_000, 1_000_000, 3  # calls of each function, and what they may take
 FLAT = 2 << 20  # bytes by which a process of constant memory may seem to grow
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
