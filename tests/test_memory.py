@@ -138,6 +138,16 @@ FUNCTIONS = {name: lambda name=name: kernel_calls(name) for name in fuzz.KERNELS
 FUNCTIONS |= {kind: lambda kind=kind: network_calls(kind) for kind in ("mlp", "layers")}
 
 
+@pytest.fixture
+def frozen():
+    """What was there before is not looked at by the collector, which takes it long."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("frozen")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_calls_keep_nothing(name):
     """References to arguments, blocks of Python and bytes of native code are as many after many calls."""
