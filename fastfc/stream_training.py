@@ -91,7 +91,7 @@ class Streamed:
         masses: Any = 0.0
         kept = []
         parts = (self.data(samples, i, None) for i, samples in enumerate(self.source.in_order()))
-        with closing(ahead(parts)) as reading:
+        with closing(ahead(parts, self.source.together)) as reading:
             for data in reading:
                 output = self.network._output(data.x)
                 mass = masses_of(data)
@@ -204,7 +204,7 @@ class StreamEpoch(Epoch):
         self.saved = [array.copy() for array in self.changing]
         seen, total, mass, counted = 0, 0.0, 0.0, 0.0
         try:
-            with closing(ahead(self.ready(order))) as parts:
+            with closing(ahead(self.ready(order), self.source.together)) as parts:
                 for ready in parts:
                     self.data, self.batch_size = ready.data, ready.batch
                     self._look_again()

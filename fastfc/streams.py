@@ -23,7 +23,7 @@ IN_MEMORY = 2**28
 # Of larger ones, blocks of about BLOCK bytes are read in a random order, and so many as fit into WINDOW are shuffled.
 BLOCK, WINDOW = 2**20, 2**25
 AHEAD = 1  # parts that wait, besides the one in use and the one that is being read
-GROUP, GROUP_SECONDS = 64, 0.002  # small parts are handed over together: each time costs both threads
+GROUP, GROUP_SECONDS = 64, 0.002  # batches are handed over together: each time costs both threads
 PATIENCE = 0.1  # seconds between looks at whether the other thread is still there
 FAREWELL = 2.0  # seconds that a thread has to end
 
@@ -122,6 +122,8 @@ class Blocks:
     window of memory are shuffled together; what their last batch lacks, the next window adds.
     """
 
+    together = 1  # see ahead: no more blocks are in memory than must be
+
     def __init__(self, trees: tuple[Any, Any, Any], owner: str, first: int = 0, last: int | None = None) -> None:
         self.trees = tuple(map(arrays_of, trees))
         arrays = leaves(self.trees)
@@ -196,6 +198,8 @@ class Blocks:
 
 class Batches:
     """An iterable of batches (x, y) or (x, y, sample_weight), or a function that returns one for each epoch."""
+
+    together = GROUP
 
     def __init__(self, batches: Any, owner: str, *, of_x: bool = False) -> None:
         self.batches, self.owner, self.of_x = batches, owner, of_x
@@ -286,10 +290,11 @@ def arrays_of(given: Any) -> Any:
     return as_real(given, "streams", "an array")
 
 
-def ahead(items: Iterable[Any]) -> Generator[Any, None, None]:
+def ahead(items: Iterable[Any], together: int = 1) -> Generator[Any, None, None]:
     """The same items, got by a thread while the caller is busy with the ones before; its exceptions come here.
 
-    Close this generator, as contextlib.closing does, and the thread ends with what it is at.
+    So many are handed over together, if they come fast. Close this generator, as contextlib.closing does, and the
+    thread ends with what it is at.
     """
     waiting: queue.Queue[tuple[list[Any], BaseException | None, bool]] = queue.Queue(AHEAD)
     closed = threading.Event()
@@ -310,7 +315,7 @@ def ahead(items: Iterable[Any]) -> Generator[Any, None, None]:
             iterator, begin = iter(items), time.perf_counter()
             for item in iterator:
                 group.append(item)
-                if len(group) == GROUP or time.perf_counter() - begin > GROUP_SECONDS:
+                if len(group) == together or time.perf_counter() - begin > GROUP_SECONDS:
                     if not put(group, None, False):
                         return
                     group, begin = [], time.perf_counter()
@@ -343,13 +348,15 @@ def ahead(items: Iterable[Any]) -> Generator[Any, None, None]:
 def predict(network: Any, x: Any, out: Any, params: Any) -> Any:
     """The outputs for x, that is read in parts; see Layer.predict."""
     n = None
+    source: Batches | Blocks
     if gives_batches(x):
-        parts = inputs(network, Batches(x, str(network), of_x=True))
+        source = Batches(x, str(network), of_x=True)
+        parts = inputs(network, source)
     else:
-        blocks = Blocks((x, None, None), str(network))
-        n, parts = blocks.n, (network._join(samples[0]) for samples in blocks.in_order())
+        source = Blocks((x, None, None), str(network))
+        n, parts = source.n, (network._join(samples[0]) for samples in source.in_order())
     found, place = [], 0
-    with closing(ahead(parts)) as reading:
+    with closing(ahead(parts, source.together)) as reading:
         for part in reading:
             result = network._output(part, None, params)
             if out is None and n is not None:
