@@ -220,7 +220,7 @@ def loky(count):
 
     net = network()
     value = net.train_step(X, Y, fc.MSELoss(), fc.SGD())
-    expected, jobs = net.predict(X), [(network(), X, Y)] * count
+    expected, jobs = net.predict(X), [(network(), X, Y) for _ in range(count)]  # some are pickled together
     found = Parallel(n_jobs=2, max_nbytes=1, mmap_mode="r", timeout=SECONDS)(
         delayed(memory_mapped)(job) for job in jobs
     )
