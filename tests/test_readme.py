@@ -82,7 +82,7 @@ def test_every_formula_of_a_step_is_on_the_page():
 @pytest.mark.parametrize("file", [README, KERNELS], ids=["README", "kernels"])
 def test_files_that_are_named_exist(file):
     named = set(re.findall(r"(?<![\w/*<.])((?:\w+/)*\w+\.(?:py|svg))\b", file.read_text(encoding="utf-8")))
-    folders = [ROOT, file.parent, ROOT / "fastfc", ROOT / "asv_bench"]
+    folders = [ROOT, file.parent, ROOT / "fastfc", ROOT / "asv_bench", ROOT / "tests"]
     assert len(named) >= 3
     assert [name for name in sorted(named) if not any((folder / name).exists() for folder in folders)] == []
 
