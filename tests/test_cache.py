@@ -296,8 +296,9 @@ def test_only_the_user_can_read_or_write_what_is_kept(folder):
 def test_a_user_without_rights_or_home(tmp_path):
     """An install that is read-only, and a home that can't be written or does not exist."""
     (tmp_path / "home").mkdir(mode=0o555)
-    # Python itself may be where only root can read: what Numba imports late is imported first
-    others = "import os, fastfc, numba\nnumba.njit(lambda: 0)()\nif os.geteuid() == 0: os.setuid(65534)\n"
+    # Python and we may be where only root can read: what is imported or read late is so first
+    late = "numba.njit(lambda: 0)()\nfastfc.kernels.cache.source_hash()\n"
+    others = f"import os, fastfc, numba\n{late}if os.geteuid() == 0: os.setuid(65534)\n"
     environment = {"FASTFC_CACHE": "", "NUMBA_CACHE_DIR": "", "XDG_CACHE_HOME": ""}
     for home, code in ((tmp_path / "home", RELU), ("/nonexistent", "print(fastfc.kernels.cache.cache_folder())")):
         output, errors = run(others + code, HOME=home, **environment)
