@@ -419,7 +419,9 @@ class Reader:
             counts = [positive_int(count, optimizer, "counts of epochs", or_zero=True) for count in (bad, cooldown)]
             optimizer._plateau = float(best), counts[0], counts[1]
         if "seed" in row:
-            optimizer.generator(positive_int(row["seed"], optimizer, "seed", or_zero=True))
+            if type(row["seed"]) is not int:
+                raise ValueError(f"damaged: {optimizer}: its seed is {row['seed']!r}")
+            optimizer.generator(row["seed"])
             optimizer._generator.bit_generator.state = row["generator"]  # type: ignore[union-attr]
         optimizer.count[:] = counts_of(optimizer, *row["count"])
         if optimizer.count[0]:
