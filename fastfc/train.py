@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from . import metrics
+from . import metrics, reference
 from .callbacks import EarlyStopping
 from .extras import extra
 from .features import Feature, Target, classes_of, described, find_features, find_target, inputs_of
@@ -192,9 +192,7 @@ def in_units(net: Sequential, mean: float, spread: float) -> None:
 
 
 def probabilities(output: NDArray[Any]) -> NDArray[np.float64]:
-    """softmax(z) of each row."""
-    e = np.exp(output.astype(np.float64) - output.max(axis=1, keepdims=True))
-    return e / e.sum(axis=1, keepdims=True)
+    return reference.softmax(output.astype(np.float64))
 
 
 def scored(

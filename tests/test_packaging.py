@@ -140,3 +140,7 @@ def test_only_two_files_know_llvm(path):
 def test_kernels_do_not_import_the_layer_above(path):
     above = {m for m in imports(path) if m.split(".")[0] == "fastfc" and m.split(".")[:2] != ["fastfc", "kernels"]}
     assert not above
+
+
+def test_dir_has_what_is_imported_later():
+    assert set(fastfc.__all__) <= set(dir(fastfc))
