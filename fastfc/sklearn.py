@@ -394,15 +394,6 @@ class BaseMLP(BaseEstimator):
         "intercepts_", "bias", "The biases, views of the network's; what is assigned is copied into them."
     )
 
-    def _adopt(self) -> None:
-        """Make a network of the coefs_ and intercepts_ that were assigned before fit, if there is none."""
-        if not hasattr(self, "network_"):
-            given = self._given()
-            self._check_outputs(given.sizes[-1])
-            dtype = np.result_type(np.float32, *given.coefs, *given.intercepts)
-            self._begin(given.sizes, dtype, check_random_state(self.random_state), given)
-            self.n_features_in_, self._others = given.sizes[0], []
-
     def _check_outputs(self, width: int) -> None:
         """Raise unless a network of this many outputs can be ours."""
 
@@ -696,7 +687,7 @@ class BaseMLP(BaseEstimator):
     def _outputs(self, X: Any) -> NDArray[Any]:
         """Those of all members of the ensemble, (n_estimators, n_samples, n_outputs)."""
         check_is_fitted(self)
-        self._adopt()
+        adopt(self)
         X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
         return np.stack([member._output(member.network_, X) for member in (self, *self._others)])
 
@@ -721,6 +712,16 @@ class BaseMLP(BaseEstimator):
     @staticmethod
     def _score(y: Any, predicted: Any, weights: Any) -> float:
         raise NotImplementedError
+
+
+def adopt(estimator: BaseMLP) -> None:
+    """Make a network of the coefs_ and intercepts_ that were assigned before fit, if there is none."""
+    if not hasattr(estimator, "network_"):
+        given = estimator._given()
+        estimator._check_outputs(given.sizes[-1])
+        dtype = np.result_type(np.float32, *given.coefs, *given.intercepts)
+        estimator._begin(given.sizes, dtype, check_random_state(estimator.random_state), given)
+        estimator.n_features_in_, estimator._others = given.sizes[0], []
 
 
 def hidden_activation(activation: Any) -> Activation:
