@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .activations import ACTIVATIONS, Activation, Identity, LogSoftmax, Sigmoid, Softmax, get_activation
 from .callbacks import Run, as_callback
-from .checks import as_floats, as_real
+from .checks import as_floats, as_real, listed
 from .dropout import Dropout
 from .extras import extra
 from .history import History
@@ -137,6 +137,7 @@ class Arrays(list[NDArray[Any]]):
     def __setitem__(self, index: Any, values: Any) -> None:
         places = range(len(self))[index]
         if isinstance(index, slice):
+            values = listed(values, self._owner, "what is assigned", "[weight, other_weight]")
             if len(values) != len(places):
                 raise ValueError(
                     f"{self._owner} are {len(self)} arrays; {len(places)} were to be assigned, not {len(values)}"
@@ -404,7 +405,10 @@ class BaseMLP(BaseEstimator):
             if what not in self._assigned:
                 raise AttributeError(f"{name}: of coefs_ and intercepts_ both must be assigned; {what} is missing")
         coefs, intercepts = (
-            [as_real(array, name, f"{what}[{i}]") for i, array in enumerate(self._assigned[what])]
+            [
+                as_real(array, name, f"{what}[{i}]")
+                for i, array in enumerate(listed(self._assigned[what], name, what, "[weight, other_weight]"))
+            ]
             for what in ("coefs_", "intercepts_")
         )
         shapes = [array.shape for array in coefs], [array.shape for array in intercepts]

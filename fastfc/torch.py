@@ -134,7 +134,8 @@ def held(torch: Any, module: Any) -> Any:
 def is_all_it_does(torch: Any, module: Any, inner: Any, width: int) -> bool:
     """Whether a module's output is that of the Sequential in it, to the last bit, on samples near 0 and far from it."""
     like = next(iter(inner.parameters()), torch.zeros(0))
-    x = torch.randn(40, width, generator=torch.Generator().manual_seed(0)) * 10.0 ** (torch.arange(40)[:, None] % 8 - 4)
+    x = torch.randn(48, width, generator=torch.Generator().manual_seed(0))
+    x *= 10.0 ** (torch.arange(48)[:, None] % 16 - 6)
     x = x.to(like.device, like.dtype)
     try:
         output, expected = module(x), inner(x)

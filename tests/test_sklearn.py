@@ -471,6 +471,7 @@ def test_what_coefs_refuse():
         (lambda: ours.coefs_.__setitem__(0, w + 1j), TypeError, "complex128"),
         (lambda: setattr(ours, "coefs_", [w]), ValueError, "MLPRegressor: coefs_ are 2 arrays; 2 .* not 1"),
         (lambda: setattr(ours, "coefs_", [w, w]), ValueError, "item 1 has shape"),  # and not the first one either
+        (lambda: setattr(ours, "coefs_", 3), TypeError, "coefs_: what is assigned must be a sequence"),
         (lambda: ours.coefs_.append(w), TypeError, "coefs_ are 2 arrays, for 2 layers"),
         (lambda: ours.coefs_.__delitem__(0), TypeError, "assign to an item"),
         (lambda: ours.coefs_.__iadd__([w]), TypeError, "assign to an item"),
@@ -524,6 +525,9 @@ def test_assigned_coefs_that_make_no_network():
         ours.predict(x)
     with pytest.raises(AttributeError, match="both must be assigned; intercepts_ is missing"):
         ours.partial_fit(x, y)
+    ours.intercepts_ = 3
+    with pytest.raises(TypeError, match="MLPRegressor: intercepts_ must be a sequence"):
+        ours.predict(x)
     for intercepts in ([np.ones(4)], [np.ones(4), np.ones(2)], [np.ones(4), 3.0], [4, [1.0]]):
         ours.intercepts_ = intercepts
         with pytest.raises(

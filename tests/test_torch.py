@@ -286,7 +286,7 @@ REFUSED = {
         r"0 \(Holder, which does more",
     ),
     "before its chain": (lambda: Holder(nn.Sequential(nn.Linear(5, 3)), first=lambda x: 2 * x), "which does more"),
-    "cut": (lambda: Holder(nn.Sequential(nn.Linear(5, 3)), then=lambda y: y.clamp(-100, 100)), "which does more"),
+    "cut": (lambda: Holder(nn.Sequential(nn.Linear(5, 3)), then=lambda y: y.clamp(-1e6, 1e6)), "which does more"),
     "cut below": (
         lambda: Holder(nn.Sequential(nn.Linear(5, 3)), first=lambda x: x.clamp_min(-1e-3)),
         "which does more",
@@ -749,28 +749,6 @@ def test_a_module_is_left_as_it_was():
     assert [part.training for part in module.modules()] == modes
     assert torch.equal(seed, torch.random.get_rng_state())
     assert all(torch.equal(values, state[name]) for name, values in module.state_dict().items())
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_standardize_there_and_back(dtype, tmp_path):
-    """Networks of `fastfc train` begin with Standardize, which to_torch did not know."""
-    x = normal((9, 5), dtype, 0) * np.array([1, 1e3, 1e-3, 5, 1], dtype) + np.array([0, 1e4, 0, -7, 1], dtype)
-    layers = [fc.Linear(5, 3, seed=0, dtype=dtype), fc.ReLU(), fc.Linear(3, 5, seed=1, dtype=dtype)]
-    net = fc.Sequential([fc.Standardize.of(x, dtype=dtype), *layers, fc.Standardize.of(x, dtype=dtype)])
-    module = net.to_torch()
-    assert_allclose(module(torch.from_numpy(x)).detach().numpy(), net.predict(x), rtol=1e-5, atol=1e-5)
-    module.train()
-    assert_allclose(module(torch.from_numpy(x)).detach().numpy(), net.predict(x), rtol=1e-5, atol=1e-5)
-    assert len(list(module.parameters())) == 4 and str(module[0]) == "Standardize(5)"
-    torch.save(module, tmp_path / "whole.pt")
-    twin = fc.from_torch(torch.load(tmp_path / "whole.pt", weights_only=False))
-    assert repr(twin) == repr(net)
-    assert_array_equal(twin.predict(x), net.predict(x))
-    other = fc.Sequential(
-        [fc.Standardize(5, dtype=dtype), *fc.MLP([5, 3, 5], dtype=dtype), fc.Standardize(5, dtype=dtype)]
-    )
-    fc.load_state_dict(other, dict(reversed(module.state_dict().items())))
-    assert_array_equal(other.predict(x), net.predict(x))
 
 
 def test_tied_weights():
