@@ -572,7 +572,7 @@ def fitting_orders(groups: list[list[str]], fits: Callable[[str, int], bool], n_
 
 def as_array(values: Any, what: str) -> NDArray[Any]:
     if hasattr(values, "detach"):
-        values = values.detach().cpu()
+        values = values.detach().to_dense().cpu()
         values = (values.float() if values.itemsize < 4 and values.is_floating_point() else values).numpy()
     if not isinstance(values, np.ndarray):
         raise TypeError(f"{what} is {type(values).__name__}, no tensor; give the dict of tensors alone")

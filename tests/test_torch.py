@@ -456,6 +456,8 @@ def test_other_networks_and_dtypes():
     fc.load_state_dict(net, {"weight": np.float32([[1, 2], [3, 4]]), "bias": np.int64([5, 6])})
     assert_array_equal(net[0].weight, [[1, 3], [2, 4]])
     assert net.dtype == np.float64
+    fc.load_state_dict(net, {"weight": torch.eye(2).to_sparse(), "bias": torch.zeros(2)})
+    assert_array_equal(net[0].weight, np.eye(2))
 
 
 def test_mismatches_are_all_named_and_nothing_is_changed():
