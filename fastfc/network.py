@@ -142,7 +142,7 @@ class Network(Layer):
         """A torch.nn.Sequential of the same layers, with copies of the parameters. Needs `fastfc[torch]`.
 
         It is in eval mode, in which its output is that of `predict`. Linear layers, activations, Dropout, LayerNorm,
-        RMSNorm, BatchNorm1d and Sequential can be converted.
+        RMSNorm, BatchNorm1d, Standardize (a module of fastfc.torch_modules) and Sequential can be converted.
 
         Raises
         ------

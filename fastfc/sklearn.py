@@ -10,9 +10,10 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from numbers import Integral, Real
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .activations import ACTIVATIONS, Activation, Identity, LogSoftmax, Sigmoid, Softmax, get_activation
 from .callbacks import Run, as_callback
+from .checks import as_floats, as_real, listed
 from .dropout import Dropout
 from .extras import extra
 from .history import History
@@ -48,7 +50,7 @@ try:
     from scipy.sparse import issparse
     from scipy.special import xlogy
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
-    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.exceptions import ConvergenceWarning, NotFittedError
     from sklearn.metrics import accuracy_score, r2_score
     from sklearn.model_selection import train_test_split
     from sklearn.neural_network import MLPClassifier as ScikitLearns
@@ -114,12 +116,81 @@ def per_sample(loss: Loss, factor: float = 1.0) -> Loss:
     return loss
 
 
+class Given(NamedTuple):
+    """The widths of a network, its weights and its biases."""
+
+    sizes: list[int]
+    coefs: list[NDArray[Any]]
+    intercepts: list[NDArray[Any]]
+
+
+class Arrays(list[NDArray[Any]]):
+    """The weights or the biases of a fitted estimator: views of its network, whose number is fixed.
+
+    What is assigned to an item, or to a slice, is copied into the network.
+    """
+
+    def __init__(self, owner: str, arrays: list[NDArray[Any]]) -> None:
+        super().__init__(arrays)
+        self._owner = owner
+
+    def __setitem__(self, index: Any, values: Any) -> None:
+        places = range(len(self))[index]
+        if isinstance(index, slice):
+            values = listed(values, self._owner, "what is assigned", "[weight, other_weight]")
+            if len(values) != len(places):
+                raise ValueError(
+                    f"{self._owner} are {len(self)} arrays; {len(places)} were to be assigned, not {len(values)}"
+                )
+        else:
+            places, values = [places], [values]
+        arrays = []
+        for i, value in zip(places, values, strict=True):
+            array = as_floats(value, self[i].dtype, self._owner, f"item {i}")
+            if array.shape != self[i].shape:
+                raise ValueError(
+                    f"{self._owner}: item {i} has shape {self[i].shape}, got an array of shape {array.shape}"
+                )
+            arrays.append(array)
+        for i, array in zip(places, arrays, strict=True):
+            self[i][...] = array
+
+    def _fixed(self, *_: Any, **__: Any) -> Any:
+        raise TypeError(f"{self._owner} are {len(self)} arrays, for {len(self)} layers; assign to an item")
+
+    append = extend = insert = remove = pop = clear = sort = reverse = _fixed
+    __delitem__ = __iadd__ = __imul__ = _fixed
+
+    def __reduce__(self) -> Any:
+        return list, (list(self),)
+
+
+def arrays_of(name: str, what: str, doc: str) -> Any:
+    """Property of BaseMLP: a parameter of all Linear layers, or until there is a network what was assigned."""
+
+    def get(self: BaseMLP) -> Any:
+        if hasattr(self, "network_"):
+            return Arrays(f"{type(self).__name__}: {name}", [getattr(layer, what) for layer in self._linears()])
+        if name not in self._assigned:
+            raise AttributeError(f"{type(self).__name__} has no {name} before it is fitted")
+        return self._assigned[name]
+
+    def put(self: BaseMLP, values: Any) -> None:
+        if hasattr(self, "network_"):
+            get(self)[:] = values
+        else:
+            self._assigned = {**self._assigned, name: values}
+
+    return property(get, put, doc=doc)
+
+
 class BaseMLP(BaseEstimator):
     """What both estimators share."""
 
     _score_name: str
     _loss_names: set[str]
     _others: list[Any]
+    _assigned: Mapping[str, Any] = MappingProxyType({})  # coefs_ and intercepts_ that wait for a network
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012, scikit-learn's name and kind
         **ScikitLearns._parameter_constraints,
@@ -176,6 +247,10 @@ class BaseMLP(BaseEstimator):
         self, X: Any, y: Any, sample_weight: Any, validation_data: Any, incremental: bool = False, classes: Any = None
     ) -> bool:
         """Fit one network; whether it is a new one."""
+        if incremental and self.early_stopping and validation_data is None:
+            raise ValueError(
+                "partial_fit does not support early_stopping=True without validation_data, which each call is scored on"
+            )
         first = not hasattr(self, "network_") or not (self.warm_start or incremental)
         widths = self._hidden_widths()
         self._check_options()
@@ -191,24 +266,25 @@ class BaseMLP(BaseEstimator):
         )
         y = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
         X = X.tocsr() if issparse(X) else X
-        self._check_y(y, incremental, classes)
+        self._check_y(y, incremental, classes, first)
         target = self._encode(y, X.dtype)
         self._loss, self._loss_scale = self._training_loss(target)
         samples = Samples(X, target, self._weights(sample_weight, X, y))
         if not samples.mass:
             raise ValueError("Sample weights must contain at least one non-zero number.")
         rng = check_random_state(self.random_state)
+        sizes, given = [X.shape[1], *widths, self._width(target)], None
+        if not first:
+            self._check_sizes(sizes, [X.shape[1], *(layer.out_features for layer in self._linears())])
+        elif self._assigned and (self.warm_start or incremental):
+            given = self._given()
+            self._check_sizes(sizes, given.sizes)
         if first:
-            self._begin([X.shape[1], *widths, self._width(target)], X.dtype, rng)
-        elif [layer.in_features for layer in self._linears()] != [X.shape[1], *widths]:
-            raise ValueError(
-                f"hidden_layer_sizes={self.hidden_layer_sizes}, but the network that is to go on has "
-                f"{[layer.in_features for layer in self._linears()][1:]}; fit with warm_start=False"
-            )
+            self._begin(sizes, X.dtype, rng, given)
         before = self.network_.params.copy()
         if self.solver == "lbfgs":
             self._minimise(samples)
-        elif not (incremental and self.stopped_):
+        elif not (incremental and self.early_stopping and self.stopped_):
             samples, held = self._hold_out(samples, y, sample_weight, validation_data, rng)
             self._train(samples, held, rng, incremental)
         if not np.isfinite(self.network_.params).all():
@@ -218,6 +294,13 @@ class BaseMLP(BaseEstimator):
                 "be preprocessed."
             )
         return first
+
+    def _check_sizes(self, wanted: list[int], sizes: list[int]) -> None:
+        if sizes != wanted:
+            raise ValueError(
+                f"hidden_layer_sizes={self.hidden_layer_sizes}, but the network that is to go on has {sizes[1:-1]}; "
+                f"fit with warm_start=False. X, hidden_layer_sizes and y ask for the widths {wanted}, it has {sizes}"
+            )
 
     def _recover(self, first: bool, before: NDArray[Any]) -> None:
         """Have the parameters from before; a new network is none, and an optimizer forgets."""
@@ -229,7 +312,7 @@ class BaseMLP(BaseEstimator):
             del self._optimizer
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "network_")
+        return hasattr(self, "network_") or len(self._assigned) == 2
 
     def _hidden_widths(self) -> list[int]:
         sizes = self.hidden_layer_sizes
@@ -267,24 +350,27 @@ class BaseMLP(BaseEstimator):
                 "train a fastfc network with it"
             )
 
-    def _begin(self, sizes: list[int], dtype: Any, rng: np.random.RandomState) -> None:
-        """A new network, and nothing seen."""
+    def _begin(self, sizes: list[int], dtype: Any, rng: np.random.RandomState, given: Given | None = None) -> None:
+        """A new network, of drawn or given weights, and nothing seen."""
         self.n_iter_ = self.t_ = 0
         self.n_layers_, self.n_outputs_, self.out_activation_ = len(sizes), sizes[-1], self._out_activation()
         n_hidden, layers = len(sizes) - 2, list[Layer]()
         activations, rates = self._each("activation", n_hidden), self._each("dropout", n_hidden)
         for i, (n_in, n_out) in enumerate(pairwise(sizes)):
             linear = Linear(n_in, n_out, init="zeros", dtype=dtype)
-            name = activations[min(i, n_hidden - 1)] if n_hidden else self.activation
-            bound = np.sqrt((2.0 if name in ("logistic", "sigmoid") else 6.0) / (n_in + n_out))
-            linear.weight = rng.uniform(-bound, bound, (n_in, n_out))
-            linear.bias = rng.uniform(-bound, bound, n_out)
+            if given is None:
+                name = activations[min(i, n_hidden - 1)] if n_hidden else self.activation
+                bound = np.sqrt((2.0 if name in ("logistic", "sigmoid") else 6.0) / (n_in + n_out))
+                linear.weight = rng.uniform(-bound, bound, (n_in, n_out))
+                linear.bias = rng.uniform(-bound, bound, n_out)
+            else:
+                linear.weight, linear.bias = given.coefs[i], given.intercepts[i]
             layers.append(linear)
             if i < n_hidden:
                 layers.append(hidden_activation(activations[i]))
             if i < n_hidden and rates[i]:
                 layers.append(Dropout(rates[i], seed=int(rng.randint(np.iinfo(np.int32).max))))
-        self.network_ = Sequential(layers + self._last_layers())
+        self.network_, self._assigned = Sequential(layers + self._last_layers()), {}
         self._best_params = self.network_.params.copy()
         self.history_, self.stopped_ = History(), False
         if hasattr(self, "loss_curve_"):
@@ -304,25 +390,34 @@ class BaseMLP(BaseEstimator):
     def _linears(self) -> list[Linear]:
         return [layer for layer in self.network_.layers if isinstance(layer, Linear)]
 
-    @property
-    def coefs_(self) -> list[NDArray[Any]]:
-        """The weights, views of the network's; assigning copies into them."""
-        return [layer.weight for layer in self._linears()]
+    coefs_ = arrays_of("coefs_", "weight", "The weights, views of the network's; what is assigned is copied into them.")
+    intercepts_ = arrays_of(
+        "intercepts_", "bias", "The biases, views of the network's; what is assigned is copied into them."
+    )
 
-    @coefs_.setter
-    def coefs_(self, coefs: list[ArrayLike]) -> None:
-        for layer, coef in zip(self._linears(), coefs, strict=True):
-            layer.weight = coef
+    def _check_outputs(self, width: int) -> None:
+        """Raise unless a network of this many outputs can be ours."""
 
-    @property
-    def intercepts_(self) -> list[NDArray[Any]]:
-        """The biases, views of the network's; assigning copies into them."""
-        return [layer.bias for layer in self._linears()]
-
-    @intercepts_.setter
-    def intercepts_(self, intercepts: list[ArrayLike]) -> None:
-        for layer, intercept in zip(self._linears(), intercepts, strict=True):
-            layer.bias = intercept
+    def _given(self) -> Given:
+        """What was assigned."""
+        name = type(self).__name__
+        for what in ("coefs_", "intercepts_"):
+            if what not in self._assigned:
+                raise AttributeError(f"{name}: of coefs_ and intercepts_ both must be assigned; {what} is missing")
+        coefs, intercepts = (
+            [
+                as_real(array, name, f"{what}[{i}]")
+                for i, array in enumerate(listed(self._assigned[what], name, what, "[weight, other_weight]"))
+            ]
+            for what in ("coefs_", "intercepts_")
+        )
+        shapes = [array.shape for array in coefs], [array.shape for array in intercepts]
+        sizes = [*(n for shape in shapes[0][:1] for n in shape[:1]), *(n for shape in shapes[1] for n in shape[:1])]
+        if not coefs or shapes != (list(pairwise(sizes)), [(n,) for n in sizes[1:]]):
+            raise ValueError(
+                f"{name}: coefs_ of shapes {shapes[0]} and intercepts_ of shapes {shapes[1]} make no network"
+            )
+        return Given(sizes, coefs, intercepts)
 
     def _weights(self, sample_weight: Any, X: Any, y: Any) -> NDArray[Any] | None:
         return None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=X.dtype)
@@ -386,7 +481,7 @@ class BaseMLP(BaseEstimator):
             optimizer.l2 = self.alpha
         if not hasattr(self, "loss_curve_"):
             self.loss_curve_: list[float] = []
-            self._no_improvement = 0
+            self._no_improvement_count = 0
             self.best_loss_: float | None = None if self.early_stopping else np.inf
             self.validation_scores_: list[float] | None = None
             self.best_validation_score_: float | None = None
@@ -418,7 +513,7 @@ class BaseMLP(BaseEstimator):
         finally:
             for callback in reversed(callbacks):
                 callback.on_end(run)
-        self.stopped_ = incremental and self.stopped_
+        self.stopped_ = incremental and self.early_stopping and self.stopped_
         if self.early_stopping and (self.stopped_ or not incremental):
             net.params[:] = self._best_params
 
@@ -518,7 +613,7 @@ class BaseMLP(BaseEstimator):
             least = np.inf if self.best_loss_ is None else self.best_loss_
             worse = self.loss_ > least - self.tol
             self.best_loss_ = min(least, self.loss_)
-        self._no_improvement = self._no_improvement + 1 if worse else 0
+        self._no_improvement_count = self._no_improvement_count + 1 if worse else 0
         if score > best:
             self.best_validation_score_ = score
             if self.early_stopping:
@@ -526,7 +621,7 @@ class BaseMLP(BaseEstimator):
 
     def _is_over(self) -> bool:
         """Whether there was no improvement for too long; or then, at first, a lower learning rate."""
-        if self._no_improvement <= self.n_iter_no_change:
+        if self._no_improvement_count <= self.n_iter_no_change:
             return False
         what = "Validation score" if self.early_stopping else "Training loss"
         reason = f"{what} did not improve more than tol={self.tol:f} for {self.n_iter_no_change} consecutive epochs."
@@ -536,7 +631,7 @@ class BaseMLP(BaseEstimator):
             then = "Learning rate too small. Stopping." if adaptive else "Stopping."
         else:
             self._set_lr(self._optimizer.lr / 5)
-            self._no_improvement = 0
+            self._no_improvement_count = 0
             then = f"Setting learning rate to {self._optimizer.lr:f}"
         if self.verbose:
             print(reason, then)
@@ -596,6 +691,7 @@ class BaseMLP(BaseEstimator):
     def _outputs(self, X: Any) -> NDArray[Any]:
         """Those of all members of the ensemble, (n_estimators, n_samples, n_outputs)."""
         check_is_fitted(self)
+        adopt(self)
         X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
         return np.stack([member._output(member.network_, X) for member in (self, *self._others)])
 
@@ -603,7 +699,7 @@ class BaseMLP(BaseEstimator):
         if not self._others:
             raise ValueError("return_std needs an ensemble: fit with n_estimators of at least 2")
 
-    def _check_y(self, y: Any, incremental: bool, classes: Any) -> None:
+    def _check_y(self, y: Any, incremental: bool, classes: Any, first: bool) -> None:
         raise NotImplementedError
 
     def _encode(self, y: Any, dtype: Any) -> NDArray[Any]:
@@ -620,6 +716,16 @@ class BaseMLP(BaseEstimator):
     @staticmethod
     def _score(y: Any, predicted: Any, weights: Any) -> float:
         raise NotImplementedError
+
+
+def adopt(estimator: BaseMLP) -> None:
+    """Make a network of the coefs_ and intercepts_ that were assigned before fit, if there is none."""
+    if not hasattr(estimator, "network_"):
+        given = estimator._given()
+        estimator._check_outputs(given.sizes[-1])
+        dtype = np.result_type(np.float32, *given.coefs, *given.intercepts)
+        estimator._begin(given.sizes, dtype, check_random_state(estimator.random_state), given)
+        estimator.n_features_in_, estimator._others = given.sizes[0], []
 
 
 def hidden_activation(activation: Any) -> Activation:
@@ -643,9 +749,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     learning_rate : {"constant", "invscaling", "adaptive"} or a schedule
         A schedule of fastfc, such as CosineAnnealingLR(1000), is followed by all solvers but "lbfgs".
     early_stopping : bool
-        Works with `partial_fit` too: each call is then scored on its validation_data, or on a part of its samples
-        that it holds out. After n_iter_no_change calls without a better score the best weights come back,
-        `stopped_` is True, and further calls change nothing.
+        Works with `partial_fit` too, if each call has validation_data to be scored on: after n_iter_no_change calls
+        without a better score the best weights come back, `stopped_` is True, and further calls change nothing.
+        Without early_stopping, and as in scikit-learn, every call of `partial_fit` trains.
     loss : "log_loss" or Loss
         A loss of fastfc. Those of logits or scores (CrossEntropyLoss, MultiMarginLoss, BCEWithLogitsLoss) see what the
         last layer gives, NLLLoss and KLDivLoss log-probabilities, all others probabilities.
@@ -661,11 +767,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     Attributes
     ----------
     network_ : Sequential
-        The trained network, which gives logits. `coefs_` and `intercepts_` are views of its parameters.
+        The trained network, which gives logits. `coefs_` and `intercepts_` are views of its parameters: what is
+        assigned to them, or to one of their items, is copied into the network. Assigned before `fit`, `partial_fit`
+        and `fit` with warm_start go on from them, and so does `predict`, which needs `classes_` too.
     history_ : History
         Of the latest `fit`, and of the calls of `partial_fit` since.
     stopped_ : bool
-        Whether `partial_fit` has stopped.
+        Whether `partial_fit` with early_stopping has stopped.
 
     References
     ----------
@@ -779,18 +887,19 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba(X))
 
-    def _check_y(self, y: Any, incremental: bool, classes: Any) -> None:
+    def _check_y(self, y: Any, incremental: bool, classes: Any, first: bool) -> None:
         if incremental:
             named = None if classes is None else unique_labels(classes)
-            if not hasattr(self, "classes_"):
-                if named is None:
-                    raise ValueError("classes must be passed on the first call to partial_fit.")
+            if first and named is None and not hasattr(self, "classes_"):
+                raise ValueError("classes must be passed on the first call to partial_fit.")
+            if first:
+                named = self.classes_ if named is None else named
                 self._learn_classes(y if type_of_target(y).startswith("multilabel") else named)
             elif named is not None and not np.array_equal(named, self.classes_):
                 raise ValueError(
                     f"`classes={classes}` is not the same as on last call to partial_fit, was: {self.classes_}"
                 )
-        elif not (hasattr(self, "classes_") and self.warm_start):
+        elif first:
             return self._learn_classes(y)
         seen = unique_labels(y)
         if not incremental and set(seen) != set(self.classes_):
@@ -803,13 +912,26 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return None
 
     def _learn_classes(self, y: Any) -> None:
-        self._binarizer = LabelBinarizer().fit(y)
-        self.classes_ = self._binarizer.classes_
+        self._label_binarizer = LabelBinarizer().fit(y)
+        self.classes_ = self._label_binarizer.classes_
+
+    def _check_outputs(self, width: int) -> None:
+        if not hasattr(self, "_label_binarizer"):
+            if not hasattr(self, "classes_"):
+                raise NotFittedError(
+                    f"{type(self).__name__}: coefs_ are assigned; assign classes_ too, the sorted labels"
+                )
+            self._learn_classes(np.asarray(self.classes_))
+        wanted = self._width(self._encode(self.classes_, np.float64)) if self._kind != "multilabel-indicator" else width
+        if width != wanted:
+            raise ValueError(
+                f"{type(self).__name__}: coefs_ have {width} outputs, {len(self.classes_)} classes {wanted}"
+            )
 
     @property
     def _kind(self) -> str:
         """Of targets: binary, multiclass or multilabel-indicator."""
-        return self._binarizer.y_type_
+        return self._label_binarizer.y_type_
 
     def _out_activation(self) -> str:
         return "softmax" if self._kind == "multiclass" or isinstance(self.loss, ClassLoss) else "logistic"
@@ -842,7 +964,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def _encode(self, y: Any, dtype: Any) -> NDArray[Any]:
         if self._indices and self._kind != "multilabel-indicator":
             return np.searchsorted(self.classes_, y)
-        return self._binarizer.transform(y).astype(dtype)
+        return self._label_binarizer.transform(y).astype(dtype)
 
     def _width(self, target: NDArray[Any]) -> int:
         return len(self.classes_) if target.ndim == 1 else target.shape[1]
@@ -855,12 +977,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return (of_classes if weights is None else of_classes * weights).astype(X.dtype)
 
     def _strata(self, samples: Samples) -> Any:
-        return samples.target if self._kind == "binary" else None
+        return samples.target.astype(bool) if self._kind == "binary" else None
 
     def _decode(self, output: NDArray[Any]) -> Any:
         if self._kind == "binary":
             output = output[:, -1]
-        return self._binarizer.inverse_transform(output)
+        return self._label_binarizer.inverse_transform(output)
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):
@@ -968,7 +1090,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         self._check_spread()
         return self._decode(outputs.mean(axis=0)), self._decode(outputs.std(axis=0))
 
-    def _check_y(self, y: Any, incremental: bool, classes: Any) -> None:
+    def _check_y(self, y: Any, incremental: bool, classes: Any, first: bool) -> None:
         if self.loss == "poisson" and np.min(y) < 0:
             raise ValueError(f"MLPRegressor: loss='poisson' is for counts, but y has {np.min(y):g}")
 

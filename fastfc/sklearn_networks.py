@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .activations import Activation, Sigmoid, Softmax, get_activation
+from .activations import Activation, Hardtanh, Sigmoid, Softmax, get_activation
 from .dropout import Dropout
 from .extras import extra
 from .layers import Layer, Linear
 from .network import Network, Sequential
+from .standardize import Standardize
 
 # scikit-learn's names of activations, and ours
 NAMES = {"identity": "identity", "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
@@ -24,6 +26,9 @@ def from_sklearn(estimator: Any) -> Sequential:
     Parameters
     ----------
     estimator : sklearn.neural_network.MLPClassifier or MLPRegressor, or those of fastfc.sklearn
+        Or a Pipeline of scalers and one of these: of StandardScaler, MinMaxScaler, MaxAbsScaler and RobustScaler, with
+        any options, which become Standardize layers, and Hardtanh where they clip. Or a TransformedTargetRegressor of
+        either, whose transformer is such a scaler; its scale becomes part of the last layer.
 
     Returns
     -------
@@ -35,7 +40,7 @@ def from_sklearn(estimator: Any) -> Sequential:
     Raises
     ------
     TypeError
-        If it is no such estimator.
+        If it is no such estimator, naming the steps of a Pipeline that can't be converted.
     ValueError
         If it is not fitted, or its last function is no layer of fastfc (the exponential of loss="poisson").
 
@@ -58,11 +63,113 @@ def from_sklearn(estimator: Any) -> Sequential:
     theirs = extra("sklearn.neural_network", "sklearn", "from_sklearn")
     from .sklearn import BaseMLP
 
+    given, before, behind = estimator, list[Step](), list[Step]()
+    while is_one_of(estimator, "pipeline.Pipeline", "compose.TransformedTargetRegressor"):
+        if hasattr(estimator, "steps"):
+            *others, last = estimator.steps
+            before += steps(others)
+            estimator = last[1]
+        else:
+            check_fitted(estimator, "regressor_")
+            behind += steps([("transformer", estimator.transformer_)])
+            estimator = estimator.regressor_
     if not isinstance(estimator, (theirs.MLPClassifier, theirs.MLPRegressor, BaseMLP)):
-        raise TypeError(f"from_sklearn: give a fitted MLPClassifier or MLPRegressor, got {estimator!r}")
-    if not hasattr(estimator, "coefs_"):
+        hint = "; give its best_estimator_" if hasattr(given, "best_estimator_") else ""
+        raise TypeError(
+            f"from_sklearn: give a fitted MLPClassifier or MLPRegressor, or a Pipeline that ends in one, got {given!r}"
+            + hint
+        )
+    wrong = [f"{name} ({step!r})" for name, step in before + behind if not is_scaler(step)]
+    if wrong:
+        raise TypeError(
+            f"from_sklearn can't convert {', '.join(wrong)}; before a perceptron it takes {', '.join(SCALERS)}"
+        )
+    check_fitted(estimator, "coefs_")
+    layers = layers_of(estimator)
+    dtype = next(layer.dtype for layer in layers if layer.dtype is not None)
+    scale_outputs(layers, [scaling(step) for _, step in behind], given)
+    return Sequential([layer for _, step in before for layer in scaling(step).layers(dtype)] + layers)
+
+
+# A step of a Pipeline: its name and what it is.
+Step = tuple[str, Any]
+SCALERS = "StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler"
+
+
+def is_one_of(thing: Any, *kinds: str) -> bool:
+    """Whether something is of one of these classes of scikit-learn's, such as "pipeline.Pipeline"."""
+    places = [kind.rpartition(".") for kind in kinds]
+    return isinstance(
+        thing, tuple(getattr(extra(f"sklearn.{place}", "sklearn", "from_sklearn"), name) for place, _, name in places)
+    )
+
+
+def steps(named: Iterable[Step], place: str = "") -> Iterator[Step]:
+    """The steps that transform something, those of a Pipeline among them too."""
+    for name, step in named:
+        if is_one_of(step, "pipeline.Pipeline"):
+            yield from steps(step.steps, f"{place}{name}.")
+        elif step is not None and step != "passthrough" and not is_identity(step):
+            yield f"{place}{name}", step
+
+
+def is_identity(step: Any) -> bool:
+    return is_one_of(step, "preprocessing.FunctionTransformer") and step.func is None and step.inverse_func is None
+
+
+def is_scaler(step: Any) -> bool:
+    kind = type(step).__name__  # a subclass may do anything
+    return kind in SCALERS and type(step) is getattr(extra("sklearn.preprocessing", "sklearn", "from_sklearn"), kind)
+
+
+def check_fitted(estimator: Any, attribute: str) -> None:
+    if not hasattr(estimator, attribute):
         raise ValueError(f"from_sklearn: {estimator} is not fitted; call its fit first")
+
+
+class Scaling(NamedTuple):
+    """(x − mean) / scale of each feature, then perhaps cut to a range."""
+
+    mean: NDArray[Any]
+    scale: NDArray[Any]
+    range: tuple[float, float] | None
+
+    def layers(self, dtype: Any) -> list[Layer]:
+        layer = Standardize(len(self.mean), dtype=dtype)
+        layer.mean, layer.scale = self.mean, self.scale
+        return [layer] if self.range is None else [layer, Hardtanh(*self.range)]
+
+
+def scaling(scaler: Any) -> Scaling:
+    check_fitted(scaler, "n_features_in_")
+    kind, (zeros, ones) = type(scaler).__name__, (f(scaler.n_features_in_) for f in (np.zeros, np.ones))
+    if kind == "StandardScaler":
+        return Scaling(scaler.mean_ if scaler.with_mean else zeros, scaler.scale_ if scaler.with_std else ones, None)
+    if kind == "RobustScaler":
+        return Scaling(
+            scaler.center_ if scaler.with_centering else zeros, scaler.scale_ if scaler.with_scaling else ones, None
+        )
+    if kind == "MaxAbsScaler":
+        return Scaling(zeros, scaler.scale_, (-1.0, 1.0) if getattr(scaler, "clip", False) else None)
+    low, high = scaler.feature_range
+    return Scaling(scaler.data_min_ - low / scaler.scale_, 1 / scaler.scale_, (low, high) if scaler.clip else None)
+
+
+def scale_outputs(layers: list[Layer], scalings: list[Scaling], given: Any) -> None:
+    """Undo the scaling of targets in the last layer."""
+    for mean, scale, _ in reversed(scalings):
+        last = layers[-1]
+        if not isinstance(last, Linear):
+            raise ValueError(f"from_sklearn: {given} scales the outputs of {last}; it can those of a Linear layer")
+        last.weight, last.bias = last.weight * scale, last.bias * scale + mean
+
+
+def layers_of(estimator: Any) -> list[Layer]:
+    """The layers of a perceptron."""
+    from .sklearn import BaseMLP, adopt
+
     if isinstance(estimator, BaseMLP):
+        adopt(estimator)
         if estimator.n_estimators > 1:
             raise ValueError(f"from_sklearn: {estimator} is an ensemble of {estimator.n_estimators} networks")
         layers = list(copy.deepcopy(estimator.network_).layers)
@@ -75,7 +182,7 @@ def from_sklearn(estimator: Any) -> Sequential:
         for coef, intercept in zip(estimator.coefs_, estimator.intercepts_, strict=True):
             layers += [linear(coef, intercept, dtype), get_activation(NAMES[estimator.activation])]
         layers.pop()
-    return Sequential(layers + last_layers(estimator, layers))
+    return layers + last_layers(estimator, layers)
 
 
 def last_layers(estimator: Any, layers: list[Layer]) -> list[Layer]:

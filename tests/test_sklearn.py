@@ -140,6 +140,75 @@ def test_partial_fit_is_scikit_learns(data):
     assert_same(ours, theirs, x)
 
 
+def assert_same_lr(ours, theirs):
+    if ours.solver == "sgd":  # their Adam's rate has its corrections in it
+        assert_allclose(ours._optimizer.lr, theirs._optimizer.learning_rate, rtol=1e-12)
+
+
+@pytest.mark.parametrize("settings", ["adam", "sgd", "sgd without momentum", "invscaling", "adaptive", "logistic"])
+@pytest.mark.parametrize("data", ["digits", "cancer", "several_labels", "diabetes", "counts"])
+def test_every_call_of_partial_fit_trains(data, settings, capsys):
+    """After n_iter_no_change calls without a better loss all others did nothing, without a word."""
+    kind, x, y = DATA[data]()
+    options = SETTINGS[settings] | {"n_iter_no_change": 1, "tol": 1.0, "random_state": 0, "verbose": True}
+    options |= {"hidden_layer_sizes": (5,)} | ({"loss": "poisson"} if data == "counts" else {})
+    pair = [k(**options) for k in (kind, THEIRS[kind])]
+    classes = {"classes": np.arange(3) if y.ndim > 1 else np.unique(y)} if kind is MLPClassifier else {}
+    for i in range(24):
+        rows, printed = slice(16 * i, 16 * i + 16), []
+        for estimator in pair:
+            estimator.partial_fit(x[rows], y[rows], **classes)
+            printed.append(capsys.readouterr().out)
+        assert printed[0] == printed[1]
+        assert pair[0]._no_improvement_count == pair[1]._no_improvement_count and not pair[0].stopped_
+        assert_same_lr(*pair)
+    assert_same(*pair, x, rtol=1e-7)
+    assert "Stopping" in printed[0] or settings == "adaptive"
+
+
+@pytest.mark.parametrize("warm_start", [False, True])
+@pytest.mark.parametrize("settings", ["adam", "sgd", "invscaling", "adaptive"])
+def test_fit_and_partial_fit_take_turns(settings, warm_start):
+    """The counters of either go on in the other, or start anew, as scikit-learn's do."""
+    kind, x, y = diabetes()
+    options = SETTINGS[settings] | {"n_iter_no_change": 2, "tol": 1e-3, "max_iter": 12, "random_state": 0}
+    pair = [k(**options, warm_start=warm_start, hidden_layer_sizes=(5,)) for k in (kind, THEIRS[kind])]
+    for what in (
+        "partial_fit",
+        "fit",
+        "partial_fit",
+        "partial_fit",
+        "partial_fit",
+        "partial_fit",
+        "fit",
+        "partial_fit",
+    ):
+        for estimator in pair:
+            getattr(estimator, what)(x, y)
+        assert_same(*pair, x, rtol=1e-7)
+        assert_same_lr(*pair)
+        assert pair[0]._no_improvement_count == pair[1]._no_improvement_count
+
+
+def test_one_sample_at_a_time_is_learned():
+    ours, theirs = (k(random_state=0, learning_rate_init=0.01) for k in (MLPRegressor, THEIRS[MLPRegressor]))
+    for _ in range(300):
+        for estimator in (ours, theirs):
+            estimator.partial_fit([[2.0, 1.0]], [1.0])
+    assert_allclose(ours.predict([[2.0, 1.0]]), theirs.predict([[2.0, 1.0]]), rtol=1e-9)
+    assert_allclose(ours.predict([[2.0, 1.0]]), 1, atol=1e-3)
+
+
+def test_a_refused_first_call_of_partial_fit_leaves_nothing():
+    """Classes of a call that had failed were those of all others."""
+    _, x, y = digits()
+    ours = MLPClassifier((5,), random_state=0)
+    with pytest.raises(ValueError, match="classes not in"):
+        ours.partial_fit(x, y, classes=range(5))
+    ours.partial_fit(x, y, classes=range(10))
+    assert_array_equal(ours.classes_, range(10))
+
+
 @pytest.mark.parametrize("settings", ["adam", "sgd", "lbfgs", "adaptive"])
 @pytest.mark.parametrize("data", ["cancer", "diabetes"])
 def test_warm_start_is_scikit_learns(data, settings):
@@ -337,6 +406,147 @@ def test_coefs_are_the_networks():
     ours.intercepts_[1][0] = 4
     assert_array_equal(ours.predict(x), np.full(len(x), 4.0))
     assert not hasattr(kind(), "coefs_")
+
+
+# ways to give an estimator the parameters of another one
+ASSIGNED = {
+    "item": lambda m, w, b: [
+        m.coefs_.__setitem__(0, w[0]),
+        m.coefs_.__setitem__(-1, w[1]),
+        m.intercepts_.__setitem__(0, b[0]),
+        m.intercepts_.__setitem__(-1, b[1]),
+    ],
+    "lists": lambda m, w, b: [
+        m.coefs_.__setitem__(i, w[i].tolist()) or m.intercepts_.__setitem__(i, b[i].tolist()) for i in (0, 1)
+    ],
+    "slice": lambda m, w, b: [
+        m.coefs_.__setitem__(slice(None), w),
+        m.intercepts_.__setitem__(slice(None, None, -1), b[::-1]),
+    ],
+    "whole": lambda m, w, b: [setattr(m, "coefs_", w), setattr(m, "intercepts_", tuple(b))],
+    "in place": lambda m, w, b: [np.copyto(a, c) for a, c in zip(m.coefs_ + m.intercepts_, w + b, strict=True)],
+    "float32": lambda m, w, b: [setattr(m, "coefs_", w), setattr(m, "intercepts_", b)],
+}
+
+
+@pytest.mark.parametrize("way", ASSIGNED)
+@pytest.mark.parametrize("data", ["digits", "diabetes"])
+def test_what_is_assigned_to_coefs_acts(data, way):
+    """Assigned items were those of a list that nobody read."""
+    kind, x, y = DATA[data]()
+    ours, theirs, other = (
+        k(hidden_layer_sizes=(4,), random_state=seed, max_iter=2).fit(x, y)
+        for k, seed in ((kind, 0), (THEIRS[kind], 0), (THEIRS[kind], 1))
+    )
+    w, b = other.coefs_, other.intercepts_
+    if way == "float32":
+        w, b = [a.astype(np.float32) for a in w], [a.astype(np.float32) for a in b]
+    ASSIGNED[way](ours, w, b)
+    theirs.coefs_[:], theirs.intercepts_[:] = w, b
+    for estimator in (ours, theirs, pickle.loads(pickle.dumps(ours))):
+        assert_allclose(estimator.predict(x), other.predict(x), rtol=1e-5)
+    assert_allclose(fc.from_sklearn(ours).layers[0].weight, w[0])
+    for estimator in (ours, theirs):  # training goes on from it
+        estimator.partial_fit(x, y)
+    assert_allclose(ours.predict(x), theirs.predict(x), rtol=1e-5)
+
+
+def test_what_coefs_refuse():
+    kind, x, y = diabetes()
+    ours = kind(hidden_layer_sizes=(4,), random_state=0, max_iter=2).fit(x, y)
+    before = ours.network_.params.copy()
+    n, w = x.shape[1], ours.coefs_[0] + 1
+    for act, error, message in [
+        (
+            lambda: ours.coefs_.__setitem__(0, w.T),
+            ValueError,
+            rf"coefs_: item 0 has shape \({n}, 4\), got .* \(4, {n}\)",
+        ),
+        (
+            lambda: ours.intercepts_.__setitem__(-1, 3.0),
+            ValueError,
+            r"intercepts_: item 1 has shape \(1,\), got .* \(\)",
+        ),
+        (lambda: ours.coefs_.__setitem__(2, w), IndexError, "out of range"),
+        (lambda: ours.coefs_.__setitem__(0, w + 1j), TypeError, "complex128"),
+        (lambda: setattr(ours, "coefs_", [w]), ValueError, "MLPRegressor: coefs_ are 2 arrays; 2 .* not 1"),
+        (lambda: setattr(ours, "coefs_", [w, w]), ValueError, "item 1 has shape"),  # and not the first one either
+        (lambda: setattr(ours, "coefs_", 3), TypeError, "coefs_: what is assigned must be a sequence"),
+        (lambda: ours.coefs_.append(w), TypeError, "coefs_ are 2 arrays, for 2 layers"),
+        (lambda: ours.coefs_.__delitem__(0), TypeError, "assign to an item"),
+        (lambda: ours.coefs_.__iadd__([w]), TypeError, "assign to an item"),
+    ]:
+        with pytest.raises(error, match=message):
+            act()
+        assert_array_equal(ours.network_.params, before)
+
+
+@pytest.mark.parametrize("train", ["predict", "partial_fit", "warm_start"])
+@pytest.mark.parametrize("data", ["digits", "cancer", "diabetes", "several_outputs"])
+def test_coefs_that_are_assigned_before_fit(data, train):
+    """Where scikit-learn goes on from them there was an AttributeError."""
+    kind, x, y = DATA[data]()
+    fitted = THEIRS[kind](hidden_layer_sizes=(4, 3), max_iter=2, random_state=0).fit(x, y)
+    ours, theirs = (k(hidden_layer_sizes=(4, 3), max_iter=2, random_state=0) for k in (kind, THEIRS[kind]))
+    for estimator in (ours, theirs):
+        estimator.coefs_, estimator.intercepts_ = [0] * 3, [0] * 3
+        for i in range(3):
+            estimator.coefs_[i], estimator.intercepts_[i] = fitted.coefs_[i].copy(), fitted.intercepts_[i].copy()
+        estimator.n_layers_, estimator.n_outputs_, estimator.out_activation_ = (
+            4,
+            fitted.n_outputs_,
+            fitted.out_activation_,
+        )
+        estimator.t_, estimator.loss_curve_, estimator.best_loss_, estimator._no_improvement_count = 0, [], np.inf, 0
+        if kind is MLPClassifier and train != "partial_fit":
+            estimator.classes_, estimator._label_binarizer = fitted.classes_, fitted._label_binarizer
+        if train == "partial_fit":
+            estimator.partial_fit(x, y, **({"classes": np.unique(y)} if kind is MLPClassifier else {}))
+        elif train == "warm_start":
+            estimator.set_params(warm_start=True).fit(x, y)
+    same = assert_array_equal if kind is MLPClassifier else assert_allclose
+    same(ours.predict(x), theirs.predict(x))
+    if train == "predict":
+        same(ours.predict(x), fitted.predict(x))
+        assert ours.network_.dtype == np.float64 and ours.n_features_in_ == x.shape[1]
+    else:
+        for a, b in zip(ours.coefs_ + ours.intercepts_, theirs.coefs_ + theirs.intercepts_, strict=True):
+            assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+    fresh = kind(hidden_layer_sizes=(4, 3), max_iter=2, random_state=0)
+    fresh.coefs_ = fresh.intercepts_ = [0] * 3
+    assert_array_equal(fresh.fit(x, y).coefs_[0], kind(**fresh.get_params()).fit(x, y).coefs_[0])  # fit starts anew
+
+
+def test_assigned_coefs_that_make_no_network():
+    kind, x, y = diabetes()
+    ours, n = kind(hidden_layer_sizes=(4,)), x.shape[1]
+    ours.coefs_ = [np.ones((n, 4)), np.ones((4, 1))]
+    with pytest.raises(NotFittedError):
+        ours.predict(x)
+    with pytest.raises(AttributeError, match="both must be assigned; intercepts_ is missing"):
+        ours.partial_fit(x, y)
+    ours.intercepts_ = 3
+    with pytest.raises(TypeError, match="MLPRegressor: intercepts_ must be a sequence"):
+        ours.predict(x)
+    for intercepts in ([np.ones(4)], [np.ones(4), np.ones(2)], [np.ones(4), 3.0], [4, [1.0]]):
+        ours.intercepts_ = intercepts
+        with pytest.raises(
+            ValueError, match=rf"coefs_ of shapes \[\({n}, 4\), \(4, 1\)\] and intercepts_ .* make no network"
+        ):
+            ours.predict(x)
+    ours.intercepts_ = [np.ones(4), [1.0]]
+    with pytest.raises(ValueError, match=r"hidden_layer_sizes=\(5,\), but the network that is to go on has \[4\]"):
+        ours.set_params(hidden_layer_sizes=(5,)).partial_fit(x, y)
+    assert_allclose(ours.predict(np.zeros((1, n))), 5)
+    with pytest.raises(ValueError, match="features"):
+        ours.predict(x[:, 1:])
+    classifier = MLPClassifier((4,))
+    classifier.coefs_, classifier.intercepts_ = ours.coefs_, ours.intercepts_
+    with pytest.raises(NotFittedError, match="assign classes_ too"):
+        classifier.predict(x)
+    classifier.classes_ = ["a", "b", "c"]
+    with pytest.raises(ValueError, match="coefs_ have 1 outputs, 3 classes 3"):
+        classifier.predict(x)
 
 
 def test_class_weight():
@@ -556,10 +766,16 @@ def test_partial_fit_with_early_stopping():
     before = ours.network_.params.copy()
     ours.partial_fit(x[:300], y[:300], validation_data=(x[300:], y[300:]))
     assert_array_equal(ours.network_.params, before)  # it has stopped
-    held_out = MLPClassifier((20,), early_stopping=True, random_state=0)
-    held_out.partial_fit(x, y, classes=range(10))
-    assert held_out.t_ == 450 and len(held_out.validation_scores_) == 1 and not held_out.stopped_
-    assert not ours.set_params(max_iter=2).fit(x, y).stopped_
+    ours.set_params(early_stopping=False).partial_fit(x[:300], y[:300])
+    assert not np.array_equal(ours.network_.params, before) and not ours.stopped_
+    assert not ours.set_params(max_iter=2, early_stopping=True).fit(x, y).stopped_
+    for estimator in (ours, MLPClassifier((20,), early_stopping=True)):
+        known = dict(vars(estimator))
+        with pytest.raises(
+            ValueError, match="partial_fit does not support early_stopping=True without validation_data"
+        ):
+            estimator.partial_fit(x, y, classes=range(10))
+        assert vars(estimator) == known
 
 
 @pytest.mark.parametrize("data", DATA)

@@ -1,14 +1,26 @@
 """Networks from scikit-learn's estimators, and back."""
 
 import pickle
+from itertools import permutations
 
 import numpy as np
 import pytest
 import sklearn.neural_network
-from estimator_data import DATA, THEIRS, counts, digits
+from estimator_data import DATA, THEIRS, counts, diabetes, digits
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
-from sklearn.preprocessing import StandardScaler
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.decomposition import PCA
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    PolynomialFeatures,
+    RobustScaler,
+    StandardScaler,
+)
 
 import fastfc as fc
 from fastfc.sklearn import MLPClassifier, MLPRegressor, to_sklearn
@@ -116,3 +128,100 @@ def test_wrong_classes_and_estimators():
         fc.from_sklearn(MLPRegressor("poisson", max_iter=2).fit(*counts()[1:]))
     with pytest.raises(ValueError, match="an ensemble of 2 networks"):
         fc.from_sklearn(MLPRegressor(max_iter=2, n_estimators=2).fit(*counts()[1:]))
+
+
+SCALERS = {
+    "StandardScaler": lambda: StandardScaler(),
+    "without mean": lambda: StandardScaler(with_mean=False),
+    "without std": lambda: StandardScaler(with_std=False),
+    "without both": lambda: StandardScaler(with_mean=False, with_std=False),
+    "MinMaxScaler": lambda: MinMaxScaler(),
+    "range": lambda: MinMaxScaler((-3, 0.5)),
+    "clip": lambda: MinMaxScaler((-1, 2), clip=True),
+    "MaxAbsScaler": lambda: MaxAbsScaler(),
+    "RobustScaler": lambda: RobustScaler(),
+    "without centering": lambda: RobustScaler(with_centering=False),
+    "without scaling": lambda: RobustScaler(with_scaling=False),
+    "quantiles": lambda: RobustScaler(quantile_range=(10, 80), unit_variance=True),
+    "passthrough": lambda: "passthrough",
+    "nothing": lambda: None,
+    "identity": lambda: FunctionTransformer(),
+    "pipeline": lambda: make_pipeline(RobustScaler(), "passthrough", make_pipeline(MinMaxScaler(clip=True))),
+}
+SEVERAL = [*((name,) for name in SCALERS), *permutations(["without mean", "clip", "quantiles"])]
+
+
+def far(x):
+    """Inputs in units of their own, one of which never changes; and others, in part out of their range."""
+    x = np.column_stack([1000 + 50 * x[:, :5], 1e-3 * x[:, 5:], np.full(len(x), 7.0)])
+    return x[: len(x) // 2], np.concatenate([x, 2 * x - x.mean(axis=0)])
+
+
+def assert_pipeline(pipeline, net, x, tolerance=1e-9):
+    predicted = pipeline.predict_proba(x) if hasattr(pipeline, "classes_") else pipeline.predict(x)
+    assert_allclose(np.squeeze(net.predict(x)), predicted, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("names", SEVERAL, ids=", ".join)
+@pytest.mark.parametrize("theirs", [True, False])
+def test_pipelines_of_scalers(names, theirs):
+    kind, x, y = DATA["diabetes" if theirs else "cancer"]()
+    learned, others = far(x)
+    mlp = (THEIRS[kind] if theirs else kind)(hidden_layer_sizes=(6,), activation="tanh", max_iter=3, random_state=0)
+    pipeline = Pipeline([*((name, SCALERS[name]()) for name in names), ("mlp", mlp)]).fit(learned, y[: len(learned)])
+    net = fc.from_sklearn(pipeline)
+    assert net.dtype == np.float64
+    assert_pipeline(pipeline, net, others)
+    if names == ("StandardScaler",) and theirs:
+        assert str(net) == f"Sequential([Standardize(11, dtype=float64), {str(fc.from_sklearn(mlp))[12:]}"
+
+
+def test_pipelines_in_float32():
+    kind, x, y = digits()
+    x = x.astype(np.float32)
+    pipeline = make_pipeline(RobustScaler(), MinMaxScaler(), THEIRS[kind]((6,), max_iter=3, random_state=0)).fit(x, y)
+    net = fc.from_sklearn(pipeline)
+    assert net.dtype == np.float32
+    assert_pipeline(pipeline, net, x, 1e-4)
+
+
+@pytest.mark.parametrize("transformer", [*[*SCALERS][:-5], "identity", "pipeline", None])
+def test_scaled_targets(transformer):
+    for data in ("diabetes", "several_outputs"):
+        kind, x, y = DATA[data]()
+        mlp = THEIRS[kind](hidden_layer_sizes=(6,), max_iter=30, random_state=0)
+        scaler = SCALERS[transformer]() if transformer else None
+        target = TransformedTargetRegressor(make_pipeline(MinMaxScaler(), mlp), transformer=scaler)
+        pipeline = make_pipeline(StandardScaler(), target).fit(x, 300 + 50 * y)
+        assert_pipeline(pipeline, fc.from_sklearn(pipeline), x)
+
+
+class Doubled(StandardScaler):
+    def transform(self, X, copy=None):
+        return 2 * super().transform(X, copy)
+
+
+def test_pipelines_that_are_refused():
+    kind, x, y = diabetes()
+    mlp = THEIRS[kind](hidden_layer_sizes=(3,), max_iter=2)
+    refused = [("poly", PolynomialFeatures(1)), ("own", Doubled()), ("log", FunctionTransformer(np.arcsinh))]
+    pipeline = Pipeline([("scale", StandardScaler()), *refused, ("in", make_pipeline(PCA(2))), ("mlp", mlp)]).fit(x, y)
+    with pytest.raises(
+        TypeError, match=r"can't convert poly .*, own .*, log .*, in\.pca .*; before a perceptron it takes"
+    ):
+        fc.from_sklearn(pipeline)
+    with pytest.raises(TypeError, match=r"can't convert transformer \(FunctionTransformer"):
+        fc.from_sklearn(TransformedTargetRegressor(mlp, func=np.cbrt, inverse_func=lambda z: z**3).fit(x, y))
+    with pytest.raises(ValueError, match="is not fitted"):
+        fc.from_sklearn(make_pipeline(StandardScaler(), mlp))
+    with pytest.raises(ValueError, match="is not fitted"):
+        fc.from_sklearn(TransformedTargetRegressor(mlp))
+    with pytest.raises(ValueError, match="is not fitted"):
+        fc.from_sklearn(make_pipeline(StandardScaler(), clone(mlp).fit(x, y)))
+    with pytest.raises(TypeError, match="a Pipeline that ends in one, got Pipeline"):
+        fc.from_sklearn(make_pipeline(StandardScaler(), PCA()).fit(x))
+    with pytest.raises(TypeError, match="give its best_estimator_"):
+        fc.from_sklearn(GridSearchCV(pipeline, {}, cv=2).fit(x, y))
+    shares = MLPRegressor(fc.BCEWithLogitsLoss(), max_iter=2)
+    with pytest.raises(ValueError, match=r"scales the outputs of Sigmoid\(\)"):
+        fc.from_sklearn(TransformedTargetRegressor(shares, transformer=MinMaxScaler()).fit(x, y))

@@ -1,7 +1,9 @@
 import os
 import pathlib
 import pickle
+import warnings
 from collections import OrderedDict
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
@@ -87,6 +89,14 @@ MODULES = {
         nn.LogSoftmax(dim=1),
     ),
     "a layer alone": lambda d: nn.Linear(5, 3, dtype=d),
+    "a class of one's own": lambda d: Holder(nn.Sequential(nn.Linear(5, 3, dtype=d), nn.ReLU())),
+    "classes in classes": lambda d: nn.Sequential(
+        nn.Linear(5, 4, dtype=d), Holder(Holder(nn.Sequential(nn.BatchNorm1d(4, dtype=d))), lambda x: x.flatten(1))
+    ),
+    "compiled": lambda d: torch.compile(
+        nn.Sequential(nn.Linear(5, 3, dtype=d), torch.compile(nn.Sequential(nn.Tanh()), backend="eager")),
+        backend="eager",
+    ),
 }
 
 
@@ -133,15 +143,15 @@ def test_every_layer_is_known_or_refused_by_name():
     layers = {
         name for name in fc.__all__ if isinstance(getattr(fc, name), type) and issubclass(getattr(fc, name), Layer)
     }
-    refused = {"Tied", "Embedding", "Standardize", "Elementwise", "Graph"}
+    refused = {"Tied", "Embedding", "Elementwise", "Graph"}
     assert layers == set(KINDS) | refused | {"Sequential"}
     assert {name for name in layers if issubclass(getattr(fc, name), Activation)} - {"Elementwise"} <= set(KINDS)
     x, encoder = fc.Input(4), fc.Linear(4, 2)
     for layers, message in [
         ([encoder, fc.Tied(encoder)], r"1 \(Tied\(Linear\(4, 2\)\)\)"),
         (
-            [fc.Embedding(3, 4), fc.Sequential([fc.Standardize(4)])],
-            r"0 \(Embedding\(3, 4\)\), 1.0 \(Standardize\(4\)\)",
+            [fc.Embedding(3, 4), fc.Sequential([fc.Linear(4, 1), fc.Embedding(2, 1)])],
+            r"0 \(Embedding\(3, 4\)\), 1.1 \(Embedding\(2, 1\)\)",
         ),
         ([fc.ReLU(), fc.Graph(x, x + x)], r"1 \(Graph"),
         ([fc.Elementwise(**dict(ACTIVATIONS)["Elementwise"])], r"0 \(Elementwise\(square, twice\)\)"),
@@ -207,6 +217,19 @@ class Block(nn.Module):
         return x + self.inner(x)
 
 
+class Holder(nn.Module):
+    """Runs a chain that it holds, and what else it is told to."""
+
+    def __init__(self, net, first=lambda x: x, then=lambda y: y, **more):
+        super().__init__()
+        self.net, self.first, self.then, self.drop = net, first, then, nn.Dropout()
+        for name, part in more.items():
+            setattr(self, name, part)
+
+    def forward(self, *x):
+        return self.then(self.net(self.first(*x)))
+
+
 class Chain(nn.Sequential):
     pass
 
@@ -237,8 +260,8 @@ class Sub(nn.Linear):
 REFUSED = {
     "others": (lambda: nn.Sequential(nn.Conv2d(1, 1, 3), nn.Linear(2, 2)), r"0 \(Conv2d, which has no counterpart\)"),
     "all of them": (
-        lambda: nn.Sequential(nn.PReLU(), nn.Sequential(nn.ReLU(), nn.Softmin(1))),
-        r"0 \(PReLU, which has no counterpart\), 1.1 \(Softmin, which has no counterpart\)",
+        lambda: nn.Sequential(nn.GLU(), nn.Sequential(nn.ReLU(), nn.Softmin(1))),
+        r"0 \(GLU, which has no counterpart\), 1.1 \(Softmin, which has no counterpart\)",
     ),
     "unknown order": (lambda: nn.Sequential(nn.Linear(3, 3), Block()), r"1 \(Block, which has no counterpart\)"),
     "alone": (Block, r"0 \(Block, which has no counterpart\)"),
@@ -255,7 +278,31 @@ REFUSED = {
     "flatten everything": (lambda: nn.Flatten(0), r"0 \(Flatten, from axis 0 to -1\)"),
     "hook": (hooked, r"0 \(Linear, whose hooks are code\)"),
     "hook of a chain": (lambda: hook_of_chain(), r"the module \(Sequential, whose hooks are code\)"),
-    "weight norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)), r"0 \(ParametrizedLinear"),
+    "slopes": (lambda: draw(nn.PReLU(3)), r"0 \(PReLU, with 3 different slopes\)"),
+    "parametrized others": (lambda: nn.utils.parametrizations.weight_norm(nn.Conv1d(1, 1, 3)), "ParametrizedConv1d"),
+    "parametrized by a hook": (lambda: hooked_norm(), r"0 \(Linear, whose hooks are code\)"),
+    "more than its chain": (
+        lambda: Holder(nn.Sequential(nn.Linear(5, 3)), then=torch.tanh),
+        r"0 \(Holder, which does more",
+    ),
+    "before its chain": (lambda: Holder(nn.Sequential(nn.Linear(5, 3)), first=lambda x: 2 * x), "which does more"),
+    "cut": (lambda: Holder(nn.Sequential(nn.Linear(5, 3)), then=lambda y: y.clamp(-1e6, 1e6)), "which does more"),
+    "cut below": (
+        lambda: Holder(nn.Sequential(nn.Linear(5, 3)), first=lambda x: x.clamp_min(-1e-3)),
+        "which does more",
+    ),
+    "several outputs": (lambda: Holder(nn.Sequential(nn.Linear(5, 3)), then=lambda y: (y, y)), "which does more"),
+    "several inputs": (lambda: Holder(nn.Sequential(nn.Linear(5, 3)), first=lambda x, z: x), "which does more"),
+    "an output in double": (lambda: Holder(nn.Sequential(nn.Linear(5, 3)), then=lambda y: y.double()), "does more"),
+    "held and not converted": (
+        lambda: nn.Sequential(nn.ReLU(), Holder(nn.Sequential(nn.Linear(5, 3), nn.GLU()))),
+        r"1.1 \(GLU, which has no counterpart\)",
+    ),
+    "held and hooked": (lambda: hook_of(Holder(nn.Sequential(nn.Linear(5, 3)))), r"0 \(Holder, whose hooks are code"),
+    "two chains": (
+        lambda: Holder(nn.Sequential(nn.ReLU()), more=nn.Sequential(nn.ReLU())),
+        r"0 \(Holder, which has no",
+    ),
     "another forward": (patched, r"0 \(Linear, whose hooks are code\)"),
     "half": (lambda: nn.Linear(3, 3).half(), r"0 \(Linear, of torch.float16: module.float\(\) is of float32\)"),
     "bfloat16": (lambda: nn.BatchNorm1d(3, dtype=torch.bfloat16), "of torch.bfloat16"),
@@ -264,10 +311,28 @@ REFUSED = {
 }
 
 
-def hook_of_chain():
-    module = nn.Sequential(nn.Linear(2, 2))
+def hook_of(module):
     module.register_forward_pre_hook(lambda *_: None)
     return module
+
+
+def hook_of_chain():
+    return hook_of(nn.Sequential(nn.Linear(2, 2)))
+
+
+def hooked_norm():
+    return hook_of(old_norm(nn.utils.weight_norm)(nn.Linear(3, 3)))
+
+
+def old_norm(norm):
+    """A way to normalise weights that PyTorch advises against."""
+
+    def act(module, **options):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            return norm(module, **options)
+
+    return act
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -391,6 +456,8 @@ def test_other_networks_and_dtypes():
     fc.load_state_dict(net, {"weight": np.float32([[1, 2], [3, 4]]), "bias": np.int64([5, 6])})
     assert_array_equal(net[0].weight, [[1, 3], [2, 4]])
     assert net.dtype == np.float64
+    fc.load_state_dict(net, {"weight": torch.eye(2).to_sparse(), "bias": torch.zeros(2)})
+    assert_array_equal(net[0].weight, np.eye(2))
 
 
 def test_mismatches_are_all_named_and_nothing_is_changed():
@@ -414,7 +481,9 @@ def test_mismatches_are_all_named_and_nothing_is_changed():
             ["the dict has parameters for 1 modules (0), the network 5 (0, 1, 3.0, 4, 5)"],
         ),
         ({}, ValueError, ["for 0 modules"]),
-        ({"state_dict": good, "epoch": 3}, TypeError, ["state_dict is OrderedDict, no tensor"]),
+        ({"state_dict": {}, "epoch": 3}, TypeError, ["state_dict is dict, no tensor"]),
+        ({"a": good, "b": good, "epoch": 3}, ValueError, ["has several dicts of tensors; give one of 'a', 'b' alone"]),
+        (good | {"more": good}, TypeError, ["more is OrderedDict, no tensor"]),
         (good | {"0.weight": torch.zeros(4, 5, dtype=torch.complex64)}, TypeError, ["0.weight has dtype complex64"]),
         (good | {"0.weight": [1, 2]}, TypeError, ["0.weight is list, no tensor"]),
         (module, TypeError, ["give module.state_dict() or a path, got Sequential"]),
@@ -427,6 +496,280 @@ def test_mismatches_are_all_named_and_nothing_is_changed():
         assert_array_equal(net.params, before)
     with pytest.raises(TypeError, match="give a network such as"):
         fc.load_state_dict(fc.Linear(2, 2), {})
+
+
+# Names of modules that differ only in numbers, of which 10 is sorted before 2.
+NUMBERED = ["{}", "net.{}", "module.net.{}", "fc{}", "encoder.layers.{}.0", "_orig_mod.layers.{}.linear", "block_{}.fc"]
+
+
+def orders_of(items):
+    items = list(items)
+    yield items
+    yield sorted(items)
+    yield items[::-1]
+    for seed in range(3):
+        yield np.random.default_rng(seed).permutation(np.array(items, object)).tolist()
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+@pytest.mark.parametrize("pattern", NUMBERED)
+def test_numbers_in_names_are_the_order(pattern, as_file, tmp_path):
+    """safetensors.torch.load_file sorts names: layer 10 was the second one, without a word."""
+    torch.manual_seed(0)
+    chain = nn.Sequential(*(nn.Linear(5, 5) for _ in range(12))).eval()
+    x = samples(torch.float32)
+    expected = chain(x).detach().numpy()
+    state = chain.state_dict()
+    state = {f"{pattern.format(name.partition('.')[0])}.{name.partition('.')[2]}": v for name, v in state.items()}
+    for own_names in ["", "same"]:
+        net = fc.Sequential([fc.Linear(5, 5, name=own_names or None) for _ in range(12)])
+        for order in orders_of(state):
+            net.params[:] = 0
+            source = {name: state[name] for name in order}
+            if as_file:
+                source = write(source, tmp_path / "weights.safetensors")
+            fc.load_state_dict(net, source)
+            assert_allclose(net.predict(x.numpy()), expected, **tolerance(torch.float32))
+
+
+def test_numbers_that_are_no_order():
+    """Widths in names are none where they do not fit."""
+    module = nn.Sequential(OrderedDict(fc256=nn.Linear(5, 4), fc64=nn.Linear(4, 3), fc128=nn.Linear(3, 2))).eval()
+    net, x = fc.MLP([5, 4, 3, 2], "identity"), samples(torch.float32)
+    for order in permutations(["fc256", "fc64", "fc128"]):
+        source = {
+            f"{name}.{own}": getattr(module, name).state_dict()[own] for name in order for own in ("bias", "weight")
+        }
+        fc.load_state_dict(net, source)
+        assert_allclose(net.predict(x.numpy()), module(x).detach().numpy(), **tolerance(torch.float32))
+
+
+@pytest.mark.parametrize("sizes", [(5, 4, 3, 5, 2), (5, 5, 5, 5, 5), (5, 4, 4, 4, 3), (5, 4, 5, 4, 2)], ids=str)
+@pytest.mark.parametrize("names", [("enc", "mid.a", "mid.b", "head"), ("fc1", "fc2", "fc10", "out")], ids=str)
+def test_orders_are_right_or_refused(names, sizes):
+    """All orders of the modules of a dict: what might go into several layers went into those in its order."""
+    torch.manual_seed(0)
+    parts = [nn.Linear(*pair) for pair in pairwise(sizes)]
+    x, refused = samples(torch.float32), []
+    expected = nn.Sequential(*parts)(x).detach().numpy()
+    net = fc.MLP(sizes, "identity")
+    for order in permutations(range(4)):
+        source = {f"{names[i]}.{own}": values for i in order for own, values in parts[i].state_dict().items()}
+        net.params[:] = 7
+        try:
+            fc.load_state_dict(net, source)
+        except ValueError as error:
+            assert "need not have" in str(error) and "give module.state_dict() itself" in str(error)
+            assert (net.params == 7).all()
+            refused.append(order)
+        else:
+            assert_allclose(net.predict(x.numpy()), expected, **tolerance(torch.float32))
+    numbers_tell = names[0] == "fc1" and sizes in [(5, 4, 4, 4, 3), (5, 4, 5, 4, 2)]
+    unique = len(set(pairwise(sizes))) == 4
+    assert len(refused) == (0 if unique or numbers_tell else 24)
+
+
+def test_the_modules_own_order_is_known(tmp_path):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.start, self.middle, self.end = nn.Linear(5, 5), nn.Sequential(nn.Linear(5, 5)), nn.Linear(5, 5)
+
+    module, net, x = Net().eval(), fc.MLP([5, 5, 5, 5], "identity"), samples(torch.float32)
+    expected = module.end(module.middle(module.start(x))).detach().numpy()
+    state = module.state_dict()
+    torch.save(state, tmp_path / "net.pt")
+    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "run.ckpt")
+    again = module.state_dict()
+    again.move_to_end("start.weight")  # the module's own order is kept elsewhere
+    for source in (state, again, nn.DataParallel(module).state_dict(), tmp_path / "net.pt", tmp_path / "run.ckpt"):
+        net.params[:] = 0
+        fc.load_state_dict(net, source)
+        assert_allclose(net.predict(x.numpy()), expected, **tolerance(torch.float32))
+    with pytest.raises(ValueError, match=r"need not have start, middle\.0, end in the order of the layers"):
+        fc.load_state_dict(net, dict(state))
+    x = fc.Input(5)  # of two heads either may be the first
+    trunk = fc.Linear(5, 5)(x)
+    graph = fc.Graph(x, [fc.Linear(5, 5)(trunk), fc.Linear(5, 5)(trunk)])
+    with pytest.raises(ValueError, match=r"both .* and .* fit Linear\(5, 5\)"):
+        fc.load_state_dict(graph, state)
+
+
+def test_many_modules_that_fit_nowhere_are_refused_at_once():
+    net = fc.Sequential([*(fc.Linear(5, 5) for _ in range(40)), fc.Linear(5, 3)])
+    words = ["".join(pair) for pair in permutations("abcdefg", 2)][:41]
+    with pytest.raises(ValueError, match="does not match the network: "):
+        fc.load_state_dict(
+            net, {f"{word}.{own}": v for word in words for own, v in nn.Linear(5, 5).state_dict().items()}
+        )
+
+
+def test_names_after_a_path():
+    """Names that are the network's own after a path were matched in order."""
+    net = fc.Sequential(
+        [
+            fc.Linear(5, 5, name="first"),
+            fc.Sequential(
+                [fc.Linear(5, 5, name="second")],
+            ),
+        ]
+    )
+    net[1].name = "inner"
+    for path in ("", "module.", "_orig_mod.", "a.b.", "a._orig_mod.b."):
+        state = {
+            f"{path}{name}": torch.full((5, 5) if "weight" in name else (5,), float(i))
+            for i, name in enumerate(["inner.second.bias", "first.bias", "inner.second.weight", "first.weight"])
+        }
+        net.params[:] = 7
+        fc.load_state_dict(net, state)
+        assert [values.ravel()[0] for _, values, _ in net.named_parameters()] == [3, 1, 2, 0]
+
+
+@pytest.mark.parametrize("key", ["model_state_dict", "state_dict", "model", "anything"])
+@pytest.mark.parametrize("ending", [None, ".pt", ".pth", ".ckpt"])
+def test_checkpoints(key, ending, tmp_path):
+    """What a training loop saves was refused: torch.save({"model_state_dict": …, "epoch": 3}, path)."""
+    module, net = source_and_target()
+    optimizer = torch.optim.Adam(module.parameters())
+    more = {"epoch": 3, "optimizer_state_dict": optimizer.state_dict(), "loss": torch.tensor(0.5), "none": None}
+    checkpoint = {"rng": torch.get_rng_state(), key: module.state_dict(), **more}
+    if ending:
+        torch.save(checkpoint, tmp_path / f"run{ending}")
+        checkpoint = tmp_path / f"run{ending}"
+    fc.load_state_dict(net, checkpoint)
+    x = samples(torch.float32)
+    assert_allclose(net.predict(x.numpy()), module(x).detach().numpy(), **tolerance(torch.float32))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_halves(dtype, tmp_path):
+    """bfloat16 in a file was refused."""
+    import safetensors.torch
+
+    module, net = source_and_target()
+    module.to(dtype)
+    with torch.no_grad():
+        module[0].weight[:2, 0] = torch.tensor([-0.0, 1e-3])  # signs and small numbers
+    expected = {name: values.double().numpy() for name, values in module.state_dict().items()}
+    safetensors.torch.save_file(
+        module.state_dict() | {"1.num_batches_tracked": torch.tensor(3)}, tmp_path / "a.safetensors"
+    )
+    arrays = {name: torch.as_tensor(values).to(torch.float64).numpy() for name, values in module.state_dict().items()}
+    for source in (module.state_dict(), write_pt(module, tmp_path), tmp_path / "a.safetensors", arrays):
+        net.params[:] = 7
+        fc.load_state_dict(net, source)
+        assert_array_equal(net[0].weight.T, np.float32(expected["0.weight"]))
+        assert np.signbit(net[0].weight[0, 0])
+        assert_array_equal(net[1].running_var, np.float32(expected["1.running_var"]))
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    if dtype == torch.bfloat16:
+        fc.load_state_dict(net, {name: values.astype(ml_dtypes.bfloat16) for name, values in arrays.items()})
+        assert_array_equal(net[0].weight.T, np.float32(expected["0.weight"]))
+
+
+def write_pt(module, folder):
+    torch.save(module.state_dict(), folder / "a.pt")
+    return folder / "a.pt"
+
+
+WEIGHT_NORMS = {
+    "each row": nn.utils.parametrizations.weight_norm,
+    "each column": lambda m: nn.utils.parametrizations.weight_norm(m, dim=1),
+    "all": lambda m: nn.utils.parametrizations.weight_norm(m, dim=None),
+    "each row by a hook": lambda m: old_norm(nn.utils.weight_norm)(m),
+    "each column by a hook": lambda m: old_norm(nn.utils.weight_norm)(m, dim=1),
+    "all by a hook": lambda m: old_norm(nn.utils.weight_norm)(m, dim=None),
+}
+OTHER_NORMS = {
+    "spectral": nn.utils.parametrizations.spectral_norm,
+    "spectral by a hook": nn.utils.spectral_norm,
+    "orthogonal": nn.utils.parametrizations.orthogonal,
+}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("name", [*WEIGHT_NORMS, *OTHER_NORMS])
+def test_normed_weights_are_computed(name, bias, tmp_path):
+    """Weights with weight_norm were refused."""
+    norm = (WEIGHT_NORMS | OTHER_NORMS)[name]
+    module = nn.Sequential(
+        norm(nn.Linear(5, 4, bias)), nn.Tanh(), nn.Sequential(norm(nn.Linear(4, 4, bias)), nn.Linear(4, 1))
+    )
+    x = samples(torch.float32)
+    module(x).sum().backward()  # hooks have left a weight
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.3
+    state = {key: values.clone() for key, values in module.state_dict().items()}
+    module.train()
+    net = fc.from_torch(module)
+    assert all(part.training for part in module.modules())
+    assert all(torch.equal(values, state[key]) for key, values in module.state_dict().items())
+    expected = module.eval()(x).detach().numpy()
+    assert_allclose(net.predict(x.numpy()), expected, **tolerance(torch.float32))
+    module[0].requires_grad_(False)
+    assert fc.from_torch(module)[0].frozen
+    net.params[:] = 0
+    torch.save(module.state_dict(), tmp_path / "a.pt")
+    if name in WEIGHT_NORMS:
+        for source in (module.state_dict(), tmp_path / "a.pt", dict(reversed(module.state_dict().items()))):
+            net.params[:] = 0
+            fc.load_state_dict(net, source)
+            assert_allclose(net.predict(x.numpy()), expected, **tolerance(torch.float32))
+    else:
+        with pytest.raises(
+            ValueError, match=r"0 has .* of spectral_norm or another parametrization; give the module to"
+        ):
+            fc.load_state_dict(net, module.state_dict())
+
+
+def test_weight_norm_of_a_wrong_shape():
+    state = {"0.weight_v": torch.ones(3, 2), "0.weight_g": torch.ones(3), "0.bias": torch.ones(3)}
+    with pytest.raises(ValueError, match=r"0: weight_norm has lengths of shape \(3,\) for a weight of \(3, 2\)"):
+        fc.load_state_dict(fc.MLP([2, 3]), state)
+
+
+def test_prelu():
+    module = nn.Sequential(nn.Linear(5, 3), nn.PReLU(), nn.Linear(3, 3), nn.PReLU(3, init=-0.5)).double()
+    with torch.no_grad():
+        module[1].weight[0] = 1.5
+    net, x = fc.from_torch(module), samples(torch.float64)
+    assert [layer.negative_slope for layer in net if isinstance(layer, fc.LeakyReLU)] == [1.5, -0.5]
+    assert_allclose(net.predict(x.numpy()), module(x).detach().numpy(), rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match=r"modules .* the slope of a PReLU, as 1, is an argument of LeakyReLU"):
+        fc.load_state_dict(fc.MLP([5, 3, 3], "leaky_relu"), nn.Sequential(*module[:3]).state_dict())
+
+
+def test_a_module_is_left_as_it_was():
+    """from_torch calls modules of other classes to see whether they do more than run their Sequential."""
+    module = Holder(nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3), nn.Dropout(0.5)))
+    module.log_std = nn.Parameter(torch.zeros(3))  # as in the policies of reinforcement learning
+    module.net[0].eval()
+    state = {name: values.clone() for name, values in module.state_dict().items()}
+    modes, seed = [part.training for part in module.modules()], torch.random.get_rng_state()
+    assert repr(fc.from_torch(module)) == "Sequential([Linear(5, 3), BatchNorm1d(3), Dropout(0.5)])"
+    assert [part.training for part in module.modules()] == modes
+    assert torch.equal(seed, torch.random.get_rng_state())
+    assert all(torch.equal(values, state[name]) for name, values in module.state_dict().items())
+
+
+def test_tied_weights():
+    """A decoder with the transposed weight of the encoder: what it stores again is no other weight."""
+    encoder = fc.Linear(4, 4)
+    net = fc.Sequential([encoder, fc.Tanh(), fc.Tied(encoder)])
+    module = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+    module[2].weight = nn.Parameter(module[0].weight.t())
+    x = samples(torch.float32, width=4)
+    expected = module(x).detach().numpy()
+    for source in (module.state_dict(), dict(reversed(module.state_dict().items()))):
+        net.params[:] = 0
+        fc.load_state_dict(net, source)
+        assert_allclose(net.predict(x.numpy()), expected, **tolerance(torch.float32))
+    state = module.state_dict()
+    named = {name.replace("0.", "enc.").replace("2.", "dec."): values for name, values in state.items()}
+    for source in (named, state | {"2.weight": state["0.weight"]}):
+        with pytest.raises(ValueError, match=r"(dec|2).weight is there, Tied\(Linear\(4, 4\)\) has none"):
+            fc.load_state_dict(net, source)
 
 
 class Evil:
@@ -452,7 +795,7 @@ def test_files_that_are_refused(tmp_path, monkeypatch):
     net.save("ours.safetensors")
     import safetensors.torch
 
-    safetensors.torch.save_file({"0.weight": torch.zeros(3).bfloat16()}, "bfloat16.safetensors")
+    safetensors.torch.save_file({"0.weight": torch.zeros(3).to(torch.float8_e4m3fn)}, "float8.safetensors")
     (tmp_path / "weights.bin").write_bytes(whole)
     os.mkdir("folder.pt")
     for path, error, message in [
@@ -465,7 +808,7 @@ def test_files_that_are_refused(tmp_path, monkeypatch):
         ("empty.pt", ValueError, "empty.pt is damaged"),
         ("cut.safetensors", ValueError, "cut.safetensors is damaged, or no safetensors file"),
         ("ours.safetensors", ValueError, "ours.safetensors is a network of fastfc's; read it with fc.load"),
-        ("bfloat16.safetensors", ValueError, "bfloat16.safetensors is of a dtype that NumPy has not"),
+        ("float8.safetensors", ValueError, "float8.safetensors is of a dtype that NumPy has not: F8_E4M3"),
         ("weights.bin", ValueError, r"weights.bin must end in .pt, .pth or .safetensors"),
         ("folder.pt", ValueError, "folder.pt is no regular file"),
         ("missing.pt", FileNotFoundError, "missing.pt"),

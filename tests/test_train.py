@@ -456,3 +456,25 @@ def test_extras_are_asked_for_before_the_work(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     err = fails(capsys, "train", tmp_path / "d.parquet", "--target", "wine")
     assert "needs pyarrow: pip install 'fastfc[parquet]'" in err
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e9])
+@pytest.mark.parametrize("target", ["wine", "measure 3"])
+def test_the_network_goes_to_others(target, scale, tmp_path):
+    """What is written begins with Standardize, which PyTorch has not; numbers that are large make it float64."""
+    torch, onnxruntime = pytest.importorskip("torch"), pytest.importorskip("onnxruntime")
+    x, _ = fc.load_wine()
+    data, _ = wine(tmp_path, **{"measure 1": scale + x[:, 1].astype(np.float64)})
+    model = tmp_path / "wine.safetensors"
+    train.train(data, target, epochs=3, out=model)
+    net = fc.load(model)
+    assert net.dtype == (np.float32 if scale == 1 else np.float64)
+    x = np.random.default_rng(0).normal(size=(20, net.in_features)).astype(net.dtype) + net[0].mean
+    module = net.to_torch()
+    with torch.no_grad():
+        assert_allclose(module(torch.from_numpy(x)).numpy(), net.predict(x), rtol=1e-5, atol=1e-5)
+    assert_array_equal(fc.from_torch(module).predict(x), net.predict(x))
+    net.to_onnx(tmp_path / "wine.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "wine.onnx")
+    assert_allclose(session.run(None, {"input": x})[0], net.predict(x), rtol=1e-5, atol=1e-5)
+    assert_array_equal(fc.from_onnx(tmp_path / "wine.onnx").predict(x), net.predict(x))
