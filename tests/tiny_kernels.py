@@ -5,7 +5,6 @@ from numba.extending import overload
 
 from fastfc.kernels.edge import kernel
 
-
 compiled: list[str] = []  # in this process, as one:float64
 
 
