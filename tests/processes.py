@@ -38,7 +38,7 @@ def run(code, path=ROOT, **environment):
 
 
 def run_in_terminal(code, columns=120, **environment):
-    """What a process printed, and what a terminal of this width got as its stderr; skips the test where there is none."""
+    """What a process printed, and what a terminal of this width got as its stderr. Skips where there is none."""
     fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))
     mine, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
