@@ -61,17 +61,16 @@ def compiled():
     return {name: njit(call.run) for name, call in CALLS.items()}
 
 
-@calls
-@pytest.mark.parametrize(
-    ("dtype", "layout"),
-    [
-        (np.float32, "C"),
-        (np.float64, "C"),
-        (np.float32, "F"),
-        (np.float64, "sliced"),
-        (np.float32, "read-only"),
-    ],
-)
+# Each is code to compile: both dtypes of every kernel, and one of the other layouts in turn
+OTHER_LAYOUTS = [(np.float32, "F"), (np.float64, "sliced"), (np.float32, "read-only")]
+FROM_NOPYTHON_CODE = [
+    (name, dtype, layout)
+    for i, name in enumerate(CALLS)
+    for dtype, layout in [(np.float32, "C"), (np.float64, "C"), OTHER_LAYOUTS[i % len(OTHER_LAYOUTS)]]
+]
+
+
+@pytest.mark.parametrize(("name", "dtype", "layout"), FROM_NOPYTHON_CODE)
 def test_from_nopython_code(compiled, name, dtype, layout):
     call = CALLS[name]
     expected = call.arguments(dtype)
