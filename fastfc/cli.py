@@ -1,6 +1,7 @@
 """The command `fastfc`: demo, train, predict, compare, warmup, doctor."""
 
 import argparse
+import codecs
 import os
 import subprocess
 import sys
@@ -214,8 +215,27 @@ def run(args):
     return demo(args.epochs or 30, args.seed, args.plot)
 
 
+PLAIN = {"²": "2", "×": "x", "·": "*", "µ": "u"}  # what the commands write for themselves
+
+
+def degraded(error):
+    """The handler "fastfc" of encoding errors: similar text in ASCII, bytes of a file's name as they are, an escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character, end = error.object[error.start], error.start + 1
+    if "\udc80" <= character <= "\udcff":  # what surrogateescape makes of a byte
+        return bytes([ord(character) - 0xDC00]), end
+    return PLAIN.get(character) or character.encode("ascii", "backslashreplace").decode(), end
+
+
+codecs.register_error("fastfc", degraded)
+
+
 def main(arguments=None):
-    """Run one command; the exit status."""
+    """Run one command; the exit status. From then on stdout and stderr take any text, see `degraded`."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # it may also be None, or what a program puts there
+            stream.reconfigure(errors="fastfc")
     arguments = sys.argv[1:] if arguments is None else arguments
     args = parse(arguments)
     args.arguments = arguments

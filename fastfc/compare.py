@@ -248,9 +248,10 @@ def compare(shapes, peers, threads, dtype, json_file=None, plot_file=None):
                 ratio = f"{'<' if line.misses() else ' '} {line.ratio:5.2f} {line.best}"
                 print(f"{line.kernel:<11}{''.join(cells)} | {line.share:5.0%}{scaling} |{ratio}", flush=True)
                 found.append(line)
-    summarize(found)
     write(json_file, [record for line in found for record in line.records.values()])
     draw(plot_file, "of_kernels", found, dtype)
+    summarize(found)
+    say_written(json_file, plot_file)
 
 
 def where(threads, dtype):
@@ -263,7 +264,6 @@ def where(threads, dtype):
 def write(json_file, records):
     if json_file:
         json_file.write_text(json.dumps(records, indent=1) + "\n")
-        print(f"Wrote {json_file}")
 
 
 def draw(plot_file, what, found, dtype):
@@ -273,7 +273,11 @@ def draw(plot_file, what, found, dtype):
 
         figure = getattr(comparison, what)(found, machine.fma_peak(dtype), machine.read_bandwidth())
         figure.savefig(plot_file, dpi=100)
-        print(f"Wrote {plot_file}")
+
+
+def say_written(*files):
+    for path in filter(None, files):
+        print(f"Wrote {path}")
 
 
 def measure_network(task, dtype, threads, workers, rounds=None):
@@ -353,9 +357,10 @@ def compare_networks(tasks, peers, threads, dtype, json_file=None, plot_file=Non
             ratio = "" if row.ratio is None else f"{row.ratio:5.2f} {row.other} ({row.target.ratio:g})"
             print(f"{row!s:<25}{''.join(cells)} |{'<' if row.misses() else ' '} {ratio}", flush=True)
             found.append(row)
+    write(json_file, [record for row in found for record in row.records.values()])
+    draw(plot_file, "of_networks", found, dtype)
     missed = [(row, row.misses()) for row in found if row.misses()]
     print(f"\nBelow a target: {len(missed)} of {len(found)} rows{':' * bool(missed)}")
     for row, misses in missed:
         print(f"  {row.task.kind:<11} {row!s:<25} {', '.join(misses)}")
-    write(json_file, [record for row in found for record in row.records.values()])
-    draw(plot_file, "of_networks", found, dtype)
+    say_written(json_file, plot_file)

@@ -108,12 +108,18 @@ def demo(epochs, seed, plot_file):
         progress=can_show(),
     )
 
+    predictions = net.predict(x_test).argmax(axis=1)
+    accuracy = np.mean(predictions == y_test)
+    if plot_file:
+        from fastfc.plots import save_plot
+
+        title = f"fastfc demo: {name} network, {accuracy:.1%} of {len(x_test)} held-out digits right"
+        losses = {"NumPy reference": theirs.loss, "fastfc": ours.loss}
+        save_plot(plot_file, title, losses, x_test, y_test, predictions)
     print("\nepoch  loss NumPy  loss fastfc")
     for epoch, (a, b) in enumerate(zip(theirs.loss, ours.loss, strict=True), 1):
         print(f"{epoch:5}  {a:10.6f}  {b:11.6f}")
     difference = max(abs(a - b) for a, b in zip(theirs.loss, ours.loss, strict=True))
-    predictions = net.predict(x_test).argmax(axis=1)
-    accuracy = np.mean(predictions == y_test)
     accuracy_numpy = np.mean(reference_forward(x_test, layers)[-1].argmax(axis=1) == y_test)
     seconds_numpy, seconds = sum(theirs.seconds), sum(ours.seconds)
     print(f"\nlargest difference of the losses: {difference:.1e}")
@@ -123,9 +129,4 @@ def demo(epochs, seed, plot_file):
         f"{seconds_numpy / seconds:.1f} times as fast"
     )
     if plot_file:
-        from fastfc.plots import save_plot
-
-        title = f"fastfc demo: {name} network, {accuracy:.1%} of {len(x_test)} held-out digits right"
-        losses = {"NumPy reference": theirs.loss, "fastfc": ours.loss}
-        save_plot(plot_file, title, losses, x_test, y_test, predictions)
         print(f"wrote {plot_file}")

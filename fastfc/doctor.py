@@ -12,17 +12,24 @@ from fastfc import __version__
 from fastfc.kernels.threads import cores, quota
 
 
+def linux_processor():
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    return next((line.partition(":")[2] for line in text.splitlines() if line.startswith("model name")), "")
+
+
+def mac_processor():
+    command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace").stdout
+
+
 def processor():
+    """Its name."""
+    ask = {"Linux": linux_processor, "Darwin": mac_processor}.get(platform.system(), platform.processor)
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-        if platform.system() == "Darwin":
-            command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-            return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        name = ask().strip()
+    except OSError:  # no /proc, no sysctl
+        name = ""
+    return name or platform.processor() or platform.machine()
 
 
 def threading_layers():

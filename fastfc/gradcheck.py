@@ -91,7 +91,7 @@ class GradientReport(list[GradientCheck]):
     def __str__(self) -> str:
         table = [("gradient of", "shape", "max error", "relative", "")]
         for row in self:
-            shape, verdict = "×".join(map(str, row.shape)), "ok" if row.ok else "WRONG"
+            shape, verdict = "x".join(map(str, row.shape)), "ok" if row.ok else "WRONG"
             table.append((row.name, shape, f"{row.absolute:.1e}", f"{row.relative:.1e}", verdict))
         first, second = (max(len(line[i]) for line in table) for i in (0, 1))
         lines = (f"{a:<{first}}  {b:>{second}}  {c:>9}  {d:>8}  {e}" for a, b, c, d, e in table)

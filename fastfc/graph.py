@@ -68,7 +68,7 @@ class Node:
     def text(self, most: int) -> str:
         """Itself, what it reads, and so on, `most` nodes: a node that is read twice would be there twice."""
         share = (most - 1) // max(len(self.inputs), 1)
-        inputs = ", ".join(node.text(share) for node in self.inputs) if share else "…"
+        inputs = ", ".join(node.text(share) for node in self.inputs) if share else "..."
         return f"{self.what if isinstance(self.what, Layer) else GATES[self.what or 0]}({inputs})"
 
 

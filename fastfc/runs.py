@@ -145,6 +145,11 @@ def real_run(name, epochs=None, seed=0, plot_file=None):
         if not classes:
             linear.append(linear_regression(x, y, x_test))
     true, predicted = np.concatenate([piece[3] for piece in pieces]), np.concatenate(outputs)
+    if plot_file:
+        from fastfc.plots import history as picture
+
+        which = f", training 1 of {len(pieces)}" if len(pieces) > 1 else ""
+        picture(histories[0], title=f"{name}: {network}{which}").savefig(plot_file, dpi=120)
 
     if classes:
         values = {"accuracy": metrics.accuracy(true, predicted)}
@@ -156,9 +161,5 @@ def real_run(name, epochs=None, seed=0, plot_file=None):
         print("R2 {linear_r2:.3f}, RMSE {linear_rmse:.1f})".format(**values))
     print(f"time of training: {seconds:.2f} s")
     if plot_file:
-        from fastfc.plots import history as picture
-
-        which = f", training 1 of {len(pieces)}" if len(pieces) > 1 else ""
-        picture(histories[0], title=f"{name}: {network}{which}").savefig(plot_file, dpi=120)
         print(f"wrote {plot_file}")
     return values

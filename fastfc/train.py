@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -98,11 +99,9 @@ def train(
     except DivergenceWarning as warning:
         raise BadSheet(f"{data}: {str(warning).partition(';')[0]}. Use a smaller --lr than {lr:g}") from None
     in_units(net, mean, spread)
-    print(f"{len(history)} epochs, the best was epoch {stopping.best_epoch}; the network is that of this epoch")
-
     output = net.predict(x[test])
     values, trivial, name = scored(goal, y[learn], y[test], output)
-    print_scores(f"held out, {test.sum():,} {sheet.unit}s", values, trivial, name)
+    # files first: whatever may go wrong with the terminal, the training is not lost
     if out is not None:
         about = {
             "version": VERSION,
@@ -113,7 +112,6 @@ def train(
             "held_out": values,
         }
         net.save(out, metadata={KEY: about})
-        print(f"wrote {out}")
     if plot is not None:
         from .report import save_report
 
@@ -122,7 +120,10 @@ def train(
         summary = f"{TITLES[key]} {one} on {test.sum():,} {sheet.unit}s held out ({name}: {other})"
         said = probabilities(output) if goal.classes else output
         save_report(plot, f"{data.name}: {target}", goal, history, y[test], said, summary)
-        print(f"wrote {plot}")
+    print(f"{len(history)} epochs, the best was epoch {stopping.best_epoch}; the network is that of this epoch")
+    print_scores(f"held out, {test.sum():,} {sheet.unit}s", values, trivial, name)
+    for path in filter(None, (out, plot)):
+        print(f"wrote {path}")
     return values
 
 
@@ -254,10 +255,19 @@ def predict(model: Path, data: Path, out: Path | None = None) -> None:
         raise BadSheet(f"{data}: the network needs {listing(missing)}{there}; give each column the name it had")
     notes = [*sheet.notes, *([f"left out, for the network does not know them: {listing(others)}"] if others else [])]
     x, unseen = inputs_of(sheet, features)
+    if out is None:
+        unseen += unprintable([about["target"], *(about["classes"] or [])])
     for note in [*notes, *unseen]:
         print(f"fastfc predict: {note}", file=sys.stderr)
     with opened(out) as file:
         write(csv.writer(file, lineterminator="\n"), checkpoint.network, x, about["target"], about["classes"])
+
+
+def unprintable(names: Sequence[str]) -> list[str]:
+    """A note about names that stdout has no characters for."""
+    encoding = sys.stdout.encoding or "utf-8"
+    lost = [name for name in names if name.encode(encoding, "ignore").decode(encoding) != name]
+    return [f"{encoding} has no characters for {listing(lost)}: escaped here; --out writes UTF-8"] if lost else []
 
 
 def write(rows: Any, net: Network, x: NDArray[np.float64], target: str, classes: list[str] | None) -> None:
@@ -274,6 +284,8 @@ def write(rows: Any, net: Network, x: NDArray[np.float64], target: str, classes:
 @contextmanager
 def opened(path: Path | None) -> Iterator[TextIO]:
     if path is None:
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # names of classes stay different
         yield sys.stdout
         return
     with open(path, "w", encoding="utf-8", newline="") as file:

@@ -145,25 +145,14 @@ def uninterrupted():
             signal.raise_signal(signal.SIGINT)
 
 
-inside: list[bool] = []  # whether somebody is in compile_lock; changed by who holds Numba's lock
-
-
 @contextlib.contextmanager
 def compile_lock():
-    """Held while a kernel is looked up or compiled, by one thread of one process.
+    """Held while a thread loads or compiles a kernel.
 
-    Processes that start together then compile once. Compiling a kernel may need another one: re-entrant. Among the
-    threads it is Numba's own lock, for whoever compiles code that calls a kernel holds that and comes here.
+    It is Numba's own lock, for whoever compiles code that calls a kernel holds that and comes here; compiling a kernel
+    may need another one: re-entrant. Processes exclude one another by KernelCache.claim, which never waits.
     """
-    folder = cache_folder()
-    with uninterrupted(), global_compiler_lock, contextlib.ExitStack() as stack:
-        if not inside:
-            stack.callback(inside.clear)
-            inside.append(True)
-            if folder is not None and fcntl is not None:
-                with contextlib.suppress(OSError):  # a file system without locks: compile twice rather than fail
-                    file = stack.enter_context(open(folder / "lock", "ab"))
-                    fcntl.flock(file, fcntl.LOCK_EX)
+    with uninterrupted(), global_compiler_lock:
         yield
 
 
@@ -176,6 +165,16 @@ def read_trusted(path):
     """Content of a file, nothing if others could have written it."""
     with open(path, "rb") as file:
         return b"" if distrusted(os.fstat(file.fileno())) else file.read()
+
+
+def private(path, flags):
+    """For open: a new file that only the user can read or write."""
+    return os.open(path, flags, 0o600)
+
+
+def remove(path):
+    with contextlib.suppress(OSError):
+        os.unlink(path)
 
 
 class KernelCache(_Cache):
@@ -204,7 +203,29 @@ class KernelCache(_Cache):
     def path(self, key):
         return cache_folder() / f"{self.name}-{key.hexdigest()[:32]}"
 
-    def load_overload(self, sig, target_context):
+    @contextlib.contextmanager
+    def claim(self, sig, target_context):
+        """Whether this process may compile the kernel: not while another one does.
+
+        The claim is a lock on a file of the kernel's own, which the system drops when the process ends. The file is
+        deleted before it is unlocked: who then gets the lock of the deleted file finds the compiled kernel.
+        """
+        folder, mine = cache_folder(), True
+        with contextlib.ExitStack() as stack:
+            if folder is not None and fcntl is not None:
+                path = f"{self.path(self.key(sig, target_context))}.lock"
+                try:
+                    file = stack.enter_context(open(path, "ab", opener=private))
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    stack.callback(remove, path)
+                except BlockingIOError:
+                    mine = False
+                except OSError:  # a full disk or a file system without locks: compile twice rather than fail
+                    remove(path)
+            yield mine
+
+    def load(self, sig, target_context):
+        """The compiled kernel, or None. It needs no claim, for files are whole or absent."""
         target_context.refresh()
         key = self.key(sig, target_context)
         try:
@@ -213,8 +234,13 @@ class KernelCache(_Cache):
                 return CompileResult._rebuild(target_context, *pickle.loads(content[32:]))
         except Exception:  # whatever is wrong with the file, compiling helps
             pass
-        tell()  # Numba now compiles
         return None
+
+    def load_overload(self, sig, target_context):
+        found = self.load(sig, target_context)
+        if found is None:
+            tell()  # Numba now compiles
+        return found
 
     def save_overload(self, sig, data):
         if cache_folder() is None or data.library.has_dynamic_globals:

@@ -6,6 +6,7 @@ cell. So it compiles in milliseconds, and is compiled anew after an upgrade, see
 """
 
 import re
+import time
 
 import numpy as np
 from numba import njit, types
@@ -28,6 +29,7 @@ WRONG_RESIDUALS = (
     "LevenbergMarquardt is for least squares of samples one by one: it takes MSELoss() and a network without "
     "BatchNorm1d and Dropout"
 )
+POLL_SECONDS = 0.05  # between two looks for what another process compiles
 DTYPES = {np.dtype("f4"): types.float32, np.dtype("f8"): types.float64}
 
 
@@ -155,15 +157,26 @@ class Native:
         return f"fastfc.{self.name}.{dtype}"
 
     def ensure(self, dtype):
-        """Compile for `dtype`, or load from the cache, unless that is done."""
-        if self.cells[dtype][0]:
-            return
-        with compile_lock():
+        """Load for `dtype` from the cache, or compile, unless that is done."""
+        while not self.cells[dtype][0]:
+            with compile_lock():
+                result = None if self.cells[dtype][0] else self.load_or_compile(self.signature(dtype))
+                if result is not None:
+                    self.dispatcher.add_overload(result)
+                    self.cells[dtype][0] = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
             if not self.cells[dtype][0]:
-                self.compiler.compile(self.signature(dtype))
-                result = self.compiler.overloads[self.signature(dtype).args]
-                self.dispatcher.add_overload(result)
-                self.cells[dtype][0] = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
+                time.sleep(POLL_SECONDS)  # without the lock, for other threads may have what they need
+
+    def load_or_compile(self, signature):
+        """The compiled function, or None while another process compiles it."""
+        cache, context = self.compiler._cache, self.compiler.targetctx
+        result = cache.load(signature, context)
+        if result is None:
+            with cache.claim(signature, context) as mine:
+                if mine:
+                    self.compiler.compile(signature)  # it looks into the cache once more
+                    result = self.compiler.overloads[signature.args]
+        return result
 
 
 def native(signature, parallel=False, optional=False):

@@ -51,7 +51,7 @@ def quota(root=CGROUPS, membership=MEMBERSHIP):
     if not membership.exists():
         return None
     limits = []
-    for line in membership.read_text().splitlines():
+    for line in os.fsdecode(membership.read_bytes()).splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue

@@ -1,5 +1,6 @@
 import signal
 
+import sample
 from hypothesis import settings
 
 # The first example may compile a kernel, which takes seconds.
@@ -7,3 +8,14 @@ settings.register_profile("fastfc", deadline=None)
 settings.load_profile("fastfc")
 # A shell starts processes in the background with Ctrl-C ignored, which tests send to themselves.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--sample", action="store_true", help="of many cases of a test those in sample.py")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--sample"):
+        kept = sample.of(items)
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = [item for item in items if item in kept]

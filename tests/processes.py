@@ -1,13 +1,12 @@
 """Python in another process, with the fastfc of this one."""
 
-import fcntl
 import os
-import pty
 import struct
 import subprocess
 import sys
-import termios
 from pathlib import Path
+
+import pytest
 
 import fastfc
 
@@ -39,7 +38,8 @@ def run(code, path=ROOT, **environment):
 
 
 def run_in_terminal(code, columns=120, **environment):
-    """What a process printed, and what a terminal of this width got as its stderr."""
+    """What a process printed, and what a terminal of this width got as its stderr. Skips where there is none."""
+    fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))
     mine, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
     process = start(code, stderr=its, **environment)

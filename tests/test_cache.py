@@ -1,31 +1,35 @@
 import errno
 import hashlib
 import importlib
+import itertools
 import os
 import pickle
 import pkgutil
 import shutil
+import signal
 import stat
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numba import njit
+from numba import njit, types
 from numba.core import config
 from numba.core.codegen import CPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
+from numba.core.registry import cpu_target
 from processes import finish, run, start
 from soak import report
 
 import fastfc
 from fastfc import kernels
-from fastfc.kernels import cache
+from fastfc.kernels import cache, edge
 from fastfc.kernels.cache import KernelCache, cache_folder, compile_lock, source_hash
 
 # Files damaged at random, and processes that start together: here, and in the long run
@@ -33,7 +37,15 @@ DAMAGED, LONG_DAMAGED = 20, 2000
 TOGETHER, LONG_TOGETHER = 6, 30
 long = pytest.mark.soak
 
-# One kernel, which prints what it computed: relu(−1) + 5
+# A kernel that compiles in no time: prints (−2 + 1) + (5 + 1)
+TINY = """
+import numpy as np
+from tiny_kernels import one
+out = np.zeros(2)
+one.call(np.array([-2.0, 5.0]), out)
+print(out.sum())
+"""
+# One of ours, which prints relu(−1) + 5
 RELU = """
 import numpy as np
 from fastfc import kernels
@@ -80,13 +92,13 @@ def test_compiling_is_announced_once_and_only_then(folder, caplog):
 
 
 def test_the_notice_is_a_line_on_stderr_that_logging_can_silence(tmp_path):
-    output, errors = run(RELU + RELU, FASTFC_CACHE=tmp_path / "one")
+    output, errors = run(TINY + TINY, FASTFC_CACHE=tmp_path / "one")
     assert output.split() == ["5.0", "5.0"]
     assert errors.startswith(NOTICE + "once: ") and errors.count("\n") == 1
-    assert run(RELU, FASTFC_CACHE=tmp_path / "one") == ("5.0\n", "")
+    assert run(TINY, FASTFC_CACHE=tmp_path / "one") == ("5.0\n", "")
     silent = "import logging; logging.getLogger('fastfc').setLevel(logging.ERROR)\n"
-    assert run(silent + RELU, FASTFC_CACHE=tmp_path / "two") == ("5.0\n", "")
-    _, errors = run(RELU, FASTFC_CACHE=0)
+    assert run(silent + TINY, FASTFC_CACHE=tmp_path / "two") == ("5.0\n", "")
+    _, errors = run(TINY, FASTFC_CACHE=0)
     assert errors.startswith(NOTICE + "in every process: ") and errors.count("\n") == 1
 
 
@@ -197,8 +209,8 @@ def test_a_full_disk_costs_nothing_but_time(folder, monkeypatch, when):
 
 def test_files_that_may_not_grow(tmp_path):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-    assert run(limit + RELU, FASTFC_CACHE=tmp_path)[0] == "5.0\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+    assert run(limit + TINY, FASTFC_CACHE=tmp_path)[0] == "5.0\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 @long
@@ -212,7 +224,7 @@ def test_a_file_system_that_is_full(tmp_path):
     shell = ["unshare", "-m", "sh", "-c", command]
     done = subprocess.run(shell, env=environment, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout.split()[0]) == (0, "5.0"), done.stderr
-    assert all(name == "lock" or name.startswith(("apply-", "_activation")) for name in done.stdout.split()[1:])
+    assert all(name.startswith(("apply-", "_activation")) for name in done.stdout.split()[1:])
 
 
 def test_an_interrupted_save_leaves_nothing(folder, monkeypatch):
@@ -298,9 +310,9 @@ def test_a_user_without_rights_or_home(tmp_path):
     (tmp_path / "home").mkdir(mode=0o555)
     # Python and we may be where only root can read: what is imported or read late is so first
     late = "numba.njit(lambda: 0)()\nfastfc.kernels.cache.source_hash()\n"
-    others = f"import os, fastfc, numba\n{late}if os.geteuid() == 0: os.setuid(65534)\n"
+    others = f"import os, fastfc, numba, tiny_kernels\n{late}if os.geteuid() == 0: os.setuid(65534)\n"
     environment = {"FASTFC_CACHE": "", "NUMBA_CACHE_DIR": "", "XDG_CACHE_HOME": ""}
-    for home, code in ((tmp_path / "home", RELU), ("/nonexistent", "print(fastfc.kernels.cache.cache_folder())")):
+    for home, code in ((tmp_path / "home", TINY), ("/nonexistent", "print(fastfc.kernels.cache.cache_folder())")):
         output, errors = run(others + code, HOME=home, **environment)
         assert output in ("5.0\n", "None\n")
         assert errors.count("RuntimeWarning: fastfc compiles its kernels anew") == 1
@@ -427,10 +439,10 @@ def test_a_folder_that_cannot_be_written_warns_once(tmp_path, monkeypatch):
 
 def test_kernels_work_without_a_cache_folder(tmp_path):
     (tmp_path / "file").write_text("")
-    output, errors = run(RELU + RELU, FASTFC_CACHE=tmp_path / "file" / "below")
+    output, errors = run(TINY + TINY, FASTFC_CACHE=tmp_path / "file" / "below")
     assert output.split() == ["5.0", "5.0"]
     assert errors.count("RuntimeWarning") == 1
-    output, errors = run(RELU, FASTFC_CACHE=0, HOME=tmp_path, XDG_CACHE_HOME=tmp_path)
+    output, errors = run(TINY, FASTFC_CACHE=0, HOME=tmp_path, XDG_CACHE_HOME=tmp_path)
     assert output.split() == ["5.0"]
     assert "Warning" not in errors
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -446,13 +458,126 @@ def test_compiled_functions_have_names_of_their_own():
 
 @pytest.mark.parametrize("count", [TOGETHER, pytest.param(LONG_TOGETHER, marks=long)])
 def test_processes_that_start_together(tmp_path, count):
-    processes = [start(RELU, FASTFC_CACHE=tmp_path) for _ in range(count)]
+    """In whatever order they need kernels: each is compiled once, and two never wait for one another."""
+    orders = list(itertools.permutations(["one", "two", "three"]))
+    use = "from tiny_kernels import *; [use(kernel) for kernel in ({})]; print(*compiled)"
+    codes = [use.format(", ".join(orders[i % len(orders)])) for i in range(count)]
+    processes = [start(code, FASTFC_CACHE=tmp_path) for code in codes]
     outputs, notices = zip(*map(finish, processes), strict=True)
-    assert outputs == ("5.0\n",) * count
-    assert sum(NOTICE in notice for notice in notices) == 1  # one has compiled
-    names = [path.name.partition("-")[0] for path in tmp_path.iterdir() if path.name != "lock"]
-    assert sorted(names) == ["_activation_forward", "apply"]
+    assert sorted(" ".join(outputs).split()) == ["one:float64", "three:float64", "two:float64"]
+    assert [bool(notice) for notice in notices] == [output != "\n" for output in outputs]  # who compiles says so
+    assert sorted(path.name.partition("-")[0] for path in tmp_path.iterdir()) == ["one", "three", "two"]
     report("cold start together", processes=count)
+
+
+@pytest.fixture
+def new_process(folder, monkeypatch):
+    """Imports the tiny kernels as a new process does; the cache folder is empty."""
+    monkeypatch.setattr(edge, "natives", dict(edge.natives))
+
+    def imported():
+        sys.modules.pop("tiny_kernels", None)
+        return importlib.import_module("tiny_kernels")
+
+    yield imported
+    sys.modules.pop("tiny_kernels", None)
+
+
+def claimed(kernel, dtype=types.float64):
+    """Like another process that compiles the kernel: a lock belongs to an open file."""
+    return kernel.compiler._cache.claim(kernel.signature(dtype), kernel.compiler.targetctx)
+
+
+def started(function, *args):
+    thread = threading.Thread(target=function, args=args, daemon=True)
+    thread.start()
+    return thread
+
+
+needs_locks = pytest.mark.skipif(cache.fcntl is None, reason="no locks between processes here")
+
+
+@needs_locks
+def test_what_is_compiled_elsewhere_holds_up_nothing_else(new_process):
+    """There was one lock: a job of 5 s, with all that it needs cached, took 37 s as a stranger compiled float64."""
+    tiny = new_process()
+    tiny.use(tiny.two)
+    assert tiny.compiled == ["two:float64", "one:float64"]
+    with claimed(tiny.one), claimed(tiny.two), claimed(tiny.three), claimed(tiny.one, types.float32):
+        tiny = new_process()
+        tiny.use(tiny.two)
+        waiting = [started(tiny.use, tiny.three), started(tiny.use, tiny.one, "f4")]
+        time.sleep(3 * edge.POLL_SECONDS)
+        # nor do the threads of one that waits
+        tiny.use(tiny.one)
+        assert dispatcher()(1.5) == 3
+        assert all(thread.is_alive() for thread in waiting) and tiny.compiled == []
+    for thread in waiting:
+        thread.join(60)
+    assert sorted(tiny.compiled) == ["one:float32", "three:float64"]
+
+
+@needs_locks
+def test_who_waits_for_a_kernel_takes_what_the_other_has_compiled(new_process):
+    first, second = new_process(), new_process()
+    with claimed(second.one):
+        waiting = started(second.use, second.one)
+        time.sleep(2 * edge.POLL_SECONDS)
+        first.one.compiler.compile(first.one.signature(types.float64))
+    waiting.join(60)
+    assert (first.compiled, second.compiled) == (["one:float64"], [])
+
+
+@needs_locks
+def test_who_is_killed_leaves_its_work_to_others(new_process, folder):
+    code = """
+import time, tiny_kernels as tiny
+from numba import types
+with tiny.one.compiler._cache.claim(tiny.one.signature(types.float64), tiny.one.compiler.targetctx) as mine:
+    print(mine, flush=True)
+    time.sleep(300)
+"""
+    tiny, killed = new_process(), start(code, FASTFC_CACHE=folder)
+    assert killed.stdout.readline() == "True\n"
+    waiting = started(tiny.use, tiny.one)
+    waiting.join(2 * edge.POLL_SECONDS)
+    assert waiting.is_alive()
+    killed.kill()
+    killed.communicate()
+    waiting.join(60)
+    assert [path.name.partition("-")[0] for path in folder.iterdir()] == ["one"]  # and no lock file
+
+
+@needs_locks
+def test_waiting_can_be_interrupted(new_process):
+    """Ctrl-C waits for what this process compiles, not for others."""
+    tiny = new_process()
+    with claimed(tiny.one):
+        threading.Timer(2 * edge.POLL_SECONDS, signal.raise_signal, [signal.SIGINT]).start()
+        with pytest.raises(KeyboardInterrupt):
+            tiny.use(tiny.one)
+    tiny.use(tiny.one)
+
+
+@needs_locks
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EIO])
+def test_a_file_system_without_locks(folder, monkeypatch, number):
+    def fail(*args):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(cache.fcntl, "flock", fail)
+    with dispatcher()._cache.claim((types.float64,), cpu_target.target_context) as mine:
+        assert mine
+    assert not list(folder.iterdir())
+
+
+def test_a_compile_that_fails_leaves_no_lock(folder):
+    claim = dispatcher()._cache.claim
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), claim((types.float64,), cpu_target.target_context) as mine:
+            assert mine
+            raise ZeroDivisionError
+    assert not list(folder.iterdir())
 
 
 def test_compiling_in_two_ways_at_once(folder):
@@ -482,7 +607,7 @@ def test_compiling_in_two_ways_at_once(folder):
 
 
 USER = """
-from numba import njit
+from numba import njit, types
 @njit(cache=True)
 def relu(x):
     kernels.activation_forward(x, x, "relu")

@@ -1,4 +1,9 @@
+import platform
 import re
+import subprocess
+from pathlib import Path
+
+import pytest
 
 from fastfc import doctor
 from fastfc.cli import main
@@ -32,3 +37,35 @@ def test_doctor_tells_every_fact(capsys):
 
 def test_processor_is_told():
     assert doctor.processor()
+
+
+MISSING = FileNotFoundError()
+
+
+@pytest.mark.parametrize(
+    ("system", "cpuinfo", "sysctl", "told"),
+    [
+        ("Linux", "processor: 0\nmodel name\t: Some Core\n", MISSING, "Some Core"),
+        ("Linux", "Processor: 0\nFeatures: neon\n", MISSING, "arm"),
+        ("Linux", MISSING, MISSING, "arm"),
+        ("Darwin", MISSING, "Apple M9\n", "Apple M9"),
+        ("Darwin", MISSING, "", "arm"),
+        ("Darwin", MISSING, MISSING, "arm"),
+        ("Windows", MISSING, MISSING, "arm"),
+        ("FreeBSD", MISSING, "Other\n", "arm"),
+    ],
+)
+def test_processor_of_other_systems(system, cpuinfo, sysctl, told, monkeypatch):
+    """That /proc was missing ended the search, so that sysctl was never asked."""
+
+    def answer(value):
+        if value is MISSING:
+            raise MISSING
+        return value
+
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "processor", lambda: "arm")
+    monkeypatch.setattr(Path, "read_text", lambda path, **options: answer(cpuinfo))
+    done = subprocess.CompletedProcess
+    monkeypatch.setattr(subprocess, "run", lambda command, **options: done(command, 0, answer(sysctl)))
+    assert doctor.processor() == told

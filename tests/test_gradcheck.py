@@ -76,7 +76,7 @@ def test_report():
     assert all(row.absolute < 1e-8 and row.relative < 1e-8 for row in report)
     lines = str(report).splitlines()
     assert lines[0].split() == ["gradient", "of", "shape", "max", "error", "relative"]
-    assert lines[1].split()[:2] == ["0.weight", "3×4"] and lines[1].endswith("ok")
+    assert lines[1].split()[:2] == ["0.weight", "3x4"] and lines[1].endswith("ok")
 
 
 class WrongTanh(fc.Tanh):

@@ -733,4 +733,4 @@ def test_repr_of_long_chains_and_many_readers_is_short():
     for _ in range(3000):
         chain, tower = -chain, tower + tower
     for node in (chain, tower, concatenate([x] * 100)):
-        assert len(repr(node)) < 400 and "…" in repr(node)
+        assert len(repr(node)) < 400 and "..." in repr(node)

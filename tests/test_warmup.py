@@ -1,13 +1,20 @@
 import re
+import shutil
 
 import pytest
 from processes import run
 
 from fastfc import warmup
 from fastfc.cli import main
+from fastfc.kernels.cache import cache_folder
 from fastfc.kernels.edge import natives
 
 WARMUP = "import sys; from fastfc.cli import main; sys.exit(main(['warmup', '--dtype', 'float32']))"
+TINY = """
+import tiny_kernels
+from fastfc import warmup
+warmup.natives = {name: warmup.natives[name] for name in ("one", "two", "three")}
+"""
 STEP = """
 import numpy as np, fastfc as fc
 x = np.ones((2, 3), np.float32)
@@ -23,16 +30,24 @@ def listed(output):
     return [LINE.fullmatch(line).groups() for line in lines]
 
 
-def test_everything_is_compiled_once(tmp_path):
-    output, errors = run(WARMUP, FASTFC_CACHE=tmp_path)
-    assert errors == ""
-    assert listed(output) == [(name, None) for name in natives]
-    files = sorted(path.name for path in tmp_path.iterdir())
-    output, errors = run(WARMUP, FASTFC_CACHE=tmp_path)
-    assert errors == ""
-    assert listed(output) == [(name, ", from the cache") for name in natives]
-    assert run(STEP, FASTFC_CACHE=tmp_path) == ("", "")
-    assert sorted(path.name for path in tmp_path.iterdir()) == files
+def test_what_is_compiled_is_compiled_once(tmp_path):
+    for found in (None, ", from the cache"):
+        output, errors = run(TINY + WARMUP, FASTFC_CACHE=tmp_path)
+        assert errors == "" and listed(output) == [(name, found) for name in ("one", "two", "three")]
+        assert sorted(path.name.partition("-")[0] for path in tmp_path.iterdir()) == ["one", "three", "two"]
+
+
+def test_nothing_is_left_to_compile(tmp_path):
+    if cache_folder() is None:
+        pytest.skip("no folder for compiled kernels")
+    output, errors = run(WARMUP)  # what other tests have not compiled yet
+    assert errors == "" and [name for name, _ in listed(output)] == [*natives]
+    folder = shutil.copytree(cache_folder(), tmp_path / "cache")
+    files = sorted(path.name for path in folder.iterdir())
+    output, errors = run(WARMUP, FASTFC_CACHE=folder)
+    assert errors == "" and listed(output) == [(name, ", from the cache") for name in natives]
+    assert run(STEP, FASTFC_CACHE=folder) == ("", "")
+    assert sorted(path.name for path in folder.iterdir()) == files
 
 
 @pytest.mark.parametrize(
