@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .checks import as_generator, positive_int, positive_number
-from .training import as_data, check_loss_and_optimizer, check_values, samples
+from .training import as_data, check_loss_and_optimizer, check_values, refuse_not_finite, samples
 
 if TYPE_CHECKING:
     from .losses import Loss
@@ -69,7 +69,8 @@ def find_lr(
     x, y, loss, optimizer, batch_size, seed
         As for `fit`.
     lowest, highest : float
-        The first and the last rate. The run ends before if the loss has grown to four times its least value.
+        The first and the last rate. The run ends before if the loss has grown to four times its least value, or is
+        infinite or not a number, which is no part of the result.
     steps : int
         So many rates, each the same multiple of the one before.
 
@@ -80,9 +81,9 @@ def find_lr(
     Raises
     ------
     TypeError, ValueError
-        For bad input.
+        For bad input, such as samples that are infinite or not a number, as soon as that shows.
     FloatingPointError
-        If the first loss is infinite or not a number.
+        If the first loss is infinite or not a number, though the samples are finite.
 
     References
     ----------
@@ -119,8 +120,13 @@ def find_lr(
         value = network.train_step(samples(inputs, chosen), samples(data.y, chosen), loss, optimizer)
         mean = SMOOTHING * mean + (1 - SMOOTHING) * value
         losses[i] = mean / (1 - SMOOTHING ** (i + 1))
+        if not np.isfinite(value):
+            refuse_not_finite(data, "find_lr: {}")
         if not np.isfinite(losses[0]):
-            raise FloatingPointError(f"find_lr: the loss is {value} before the first step; look for x or y not finite")
+            raise FloatingPointError(
+                f"find_lr: the loss is {value} before the first step, of finite samples; make a new network, or bring "
+                "x and y to mean 0 and spread 1"
+            )
         if not losses[i] <= DIVERGED * losses[: i + 1].min():  # NaN is not
             used = max(i, 1)
             break
