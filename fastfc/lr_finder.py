@@ -21,6 +21,10 @@ FIRST = 10  # steps, in which the mean only sets in
 DIVERGED = 4  # times the least loss: larger rates are of no interest
 
 
+class NotFinite(ValueError, FloatingPointError):
+    """Samples that are not finite, as `fit` refuses them; it has been the other one."""
+
+
 class LearningRates(NamedTuple):
     """Result of `find_lr`.
 
@@ -121,11 +125,15 @@ def find_lr(
         mean = SMOOTHING * mean + (1 - SMOOTHING) * value
         losses[i] = mean / (1 - SMOOTHING ** (i + 1))
         if not np.isfinite(value):
-            refuse_not_finite(data, "find_lr: {}")
+            when = "before the first step" if i == 0 else f"in step {i + 1}"
+            try:
+                refuse_not_finite(data, f"find_lr: the loss is {value} {when}: {{}}")
+            except ValueError as error:
+                raise NotFinite(str(error)) from None
         if not np.isfinite(losses[0]):
             raise FloatingPointError(
-                f"find_lr: the loss is {value} before the first step, of finite samples; make a new network, or bring "
-                "x and y to mean 0 and spread 1"
+                f"find_lr: the loss is {value} before the first step, though x and y are finite; bring them to mean 0 "
+                "and spread 1, or make a new network"
             )
         if not losses[i] <= DIVERGED * losses[: i + 1].min():  # NaN is not
             used = max(i, 1)

@@ -271,14 +271,14 @@ def table_for(program, losses, widths):
     if len(losses) == 1:
         return losses
     if len(losses) != outputs or len(widths) != outputs:
-        raise ValueError("fastfc: a MultiLoss needs as many losses as the network has outputs, and a target for each")
+        raise ValueError("fastfc: a MultiLoss takes a network of as many outputs as it has losses, and targets for each")
     table, column, number, place = losses.copy(), 0, 0, 0
     for r in range(outputs):
         row, width, classes = table[r], program[len(program) - outputs + r, native.WIDTH], widths[r] == CLASSES
         if classes and row[of_losses.CLASSES] == 0.0:
-            raise ValueError("fastfc: a target of integers (n,) is classes, and its loss in MultiLoss takes numbers")
+            raise ValueError("fastfc: the shapes do not fit: integers (n,) are classes, and this loss takes numbers")
         if not classes and widths[r] != (width // 2 if row[of_losses.CODE] == of_losses.GAUSSIAN else width):
-            raise ValueError("fastfc: a target for MultiLoss has not as many columns as its output needs")
+            raise ValueError("fastfc: the shapes do not fit: a target of MultiLoss has other columns than its output")
         row[of_losses.FIRST], row[of_losses.WIDTH], row[of_losses.CLASSES] = column, width, classes
         row[of_losses.FIRST_TARGET] = place if classes else number
         column, number, place = column + width, number + max(widths[r], 0), place + classes

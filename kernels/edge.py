@@ -55,9 +55,12 @@ STATUSES = {
         "a class index is negative, or not below the number of columns",
         lambda kernel, arrays: kernel.wrong_label(arrays),
     ),
-    BAD_PROBABILITY: Meaning(ValueError, "target must lie in [0, 1], all of it"),
+    BAD_PROBABILITY: Meaning(
+        ValueError, "a target is not in [0, 1]", lambda kernel, arrays: "target must lie in [0, 1], all of it"
+    ),
     NO_STATE: Meaning(
-        ValueError, "the optimizer is not prepared for this network; call optimizer.prepare(net) before, in Python"
+        ValueError,
+        "the optimizer remembers nothing of this network as it is now; call optimizer.prepare(net) first, in Python",
     ),
     NO_MEMORY: Meaning(MemoryError, "no memory left for copies of blocks of the matrices"),
     BAD_PREDICTION: Meaning(
