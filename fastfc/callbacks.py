@@ -128,13 +128,14 @@ class EarlyStopping(Callback):
                 f"EarlyStopping: monitor={self.monitor!r} is none of {known}; "
                 "give fit validation_data or metrics for it"
             )
-        self._params, self.best, self.best_epoch, self.waited = None, math.nan, 0, -1  # nothing is before the first epoch
+        # the first epoch cannot be worse than one before
+        self._params, self.best, self.best_epoch, self.waited = None, math.nan, 0, -1
 
     def on_epoch(self, run: Run) -> None:
-        value = run.history[self.monitor][-1]
+        value = float(run.history[self.monitor][-1])
         best = self.best if self.best_epoch else -self.sign * math.inf
         if self.sign * (value - best) > self.min_delta:
-            self.best, self.best_epoch, self.waited = float(value), int(run.history["epoch"][-1]), 0
+            self.best, self.best_epoch, self.waited = value, int(run.history["epoch"][-1]), 0
             self._params = run.network.params.copy()
             return
         self.waited += 1

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .checks import as_generator, positive_int, positive_number
-from .training import as_data, check_loss_and_optimizer, check_values, refuse_not_finite, samples
+from .training import as_data, check_finite, check_loss_and_optimizer, check_values, refuse_not_finite, samples
 
 if TYPE_CHECKING:
     from .losses import Loss
@@ -73,8 +73,8 @@ def find_lr(
     x, y, loss, optimizer, batch_size, seed
         As for `fit`.
     lowest, highest : float
-        The first and the last rate. The run ends before if the loss has grown to four times its least value, or is
-        infinite or not a number, which is no part of the result.
+        The first and the last rate. The run ends before if the loss has grown to four times its least value, is
+        infinite or not a number, or not defined, which is no part of the result.
     steps : int
         So many rates, each the same multiple of the one before.
 
@@ -85,7 +85,7 @@ def find_lr(
     Raises
     ------
     TypeError, ValueError
-        For bad input, such as samples that are infinite or not a number, as soon as that shows.
+        For bad input, such as samples that are infinite or not a number.
     FloatingPointError
         If the first loss is infinite or not a number, though the samples are finite.
 
@@ -121,7 +121,13 @@ def find_lr(
     for i, rate in enumerate(rates):
         chosen = rows[i * batch_size : (i + 1) * batch_size]
         optimizer.lr = rate
-        value = network.train_step(samples(inputs, chosen), samples(data.y, chosen), loss, optimizer)
+        try:
+            value = network.train_step(samples(inputs, chosen), samples(data.y, chosen), loss, optimizer)
+        except ValueError:  # so high a rate has led to where the loss is not defined
+            if i == 0:
+                raise
+            used = i
+            break
         mean = SMOOTHING * mean + (1 - SMOOTHING) * value
         losses[i] = mean / (1 - SMOOTHING ** (i + 1))
         if not np.isfinite(value):
@@ -138,6 +144,7 @@ def find_lr(
         if not losses[i] <= DIVERGED * losses[: i + 1].min():  # NaN is not
             used = max(i, 1)
             break
+    check_finite(network, data, "find_lr: {}")  # what has not shown
     rates, losses = rates[:used], losses[:used]
     first = min(FIRST, used - 1)
     return LearningRates(rates, losses, float(rates[first + np.argmin(losses[first:])] / 10))

@@ -271,7 +271,9 @@ def table_for(program, losses, widths):
     if len(losses) == 1:
         return losses
     if len(losses) != outputs or len(widths) != outputs:
-        raise ValueError("fastfc: a MultiLoss takes a network of as many outputs as it has losses, and targets for each")
+        raise ValueError(
+            "fastfc: a MultiLoss takes a network with an output for each of its losses, and as many targets"
+        )
     table, column, number, place = losses.copy(), 0, 0, 0
     for r in range(outputs):
         row, width, classes = table[r], program[len(program) - outputs + r, native.WIDTH], widths[r] == CLASSES

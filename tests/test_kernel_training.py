@@ -231,7 +231,7 @@ def layers(dtype):
     rest = [fc.BatchNorm1d(8, dtype=dtype), fc.Linear(8, 8, seed=1, dtype=dtype), fc.GELU(),
             fc.LayerNorm(8, dtype=dtype), fc.Dropout(0.3, seed=2), fc.RMSNorm(8, dtype=dtype),
             fc.Standardize(8, dtype=dtype), fc.Linear(8, 3, seed=3, dtype=dtype)]
-    return fc.Sequential([fc.Embedding(5, 4, seed=0, dtype=dtype), *rest])
+    return fc.Sequential([fc.Embedding(5, 4, 2, seed=0, dtype=dtype), *rest])
 
 def small(dtype):
     return fc.MLP([2, 3, 3], "elu", seed=0, dtype=dtype)
