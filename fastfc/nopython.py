@@ -303,17 +303,10 @@ def is_classes(part):
 def nopython_measure(parts, widths, r):
     if len(parts) == 0:
         return lambda parts, widths, r: None
-    if parts[0].ndim == 2:
-
-        def one(parts, widths, r):
-            widths[r] = parts[0].shape[1]
-            measure(parts[1:], widths, r + 1)
-
-        return one
-    alone = CLASSES if is_classes(parts[0]) else 1
+    wide, alone = parts[0].ndim == 2, CLASSES if is_classes(parts[0]) else 1
 
     def one(parts, widths, r):
-        widths[r] = alone
+        widths[r] = parts[0].shape[1] if wide else alone
         measure(parts[1:], widths, r + 1)
 
     return one

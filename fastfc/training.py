@@ -176,6 +176,7 @@ def train_step(
             try:
                 return native.step.call(x, table, *targets, *rest)
             except ValueError:
+                network._step_ready = None
                 check_values(network, as_data(network, x, y, loss), loss)  # says more than the kernel can
                 raise
     check_loss_and_optimizer(loss, optimizer)
@@ -430,7 +431,7 @@ def evaluate(
     Raises
     ------
     TypeError, ValueError
-        For bad input, such as samples that are infinite or not a number.
+        For bad input, such as samples that are infinite or not a number, and make the loss so.
 
     Examples
     --------
@@ -444,8 +445,6 @@ def evaluate(
     check_loss(loss)
     _, scores = as_scores(metrics, "evaluate")
     data = intake(network, x, y, loss, sample_weight, owner="evaluate")
-    if isinstance(data, Data):
-        check_finite(network, data, "evaluate: {}")
     found = evaluation(network, data, scores, "evaluate: {}")
     return found if scores else found["loss"]
 
@@ -471,7 +470,7 @@ def evaluation(
     values, gradient = output[:0, 0], np.empty_like(output)
     arrays = output, data.target, data.labels, data.weights, data.losses, values, gradient
     found = {"loss": losses.loss.call(*arrays)}
-    if not math.isfinite(found["loss"]):
+    if not math.isfinite(found["loss"]) or (scores and not np.isfinite(output).all()):
         refuse_not_finite(data, told)
     if scores:
         predicted, weights = network._split_output(output), data.weights if data.weights.size else None
@@ -553,7 +552,7 @@ class Epoch:
         """Keep what an epoch changes, as it is before it, with the generator of its order."""
         self._look_again()
         network, optimizer = self.network, self.optimizer
-        arrays = network.params, optimizer.state, optimizer.count, network._tape
+        arrays: tuple[Any, ...] = network.params, optimizer.state, optimizer.count, network._tape
         self.saved = [(array, array.copy()) for array in arrays]
         self.rng, self.rng_state = rng, rng.bit_generator.state
 

@@ -6,8 +6,8 @@ cell. So it compiles in milliseconds, and is compiled anew after an upgrade, see
 """
 
 import re
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, types
@@ -39,11 +39,11 @@ class Meaning(NamedTuple):
 
     error: type[Exception]
     text: str
-    details: Callable[["Kernel", Sequence[np.ndarray]], str | None] | None = None
+    details: Callable[[Any, Any], str | None] | None = None
 
 
 # A kernel that returns OVERLAP has written nothing yet: see Kernel.answer, which relies on that.
-STATUSES = {
+STATUSES: dict[int, Meaning] = {
     BAD_SHAPE: Meaning(
         ValueError,
         "the shapes of the arrays do not fit; call the kernel from Python for details",
@@ -61,6 +61,9 @@ STATUSES = {
     NO_STATE: Meaning(
         ValueError,
         "the optimizer remembers nothing of this network as it is now; call optimizer.prepare(net) first, in Python",
+        lambda kernel, arrays: (
+            "the optimizer remembers nothing of this network; prepare it first: optimizer.prepare(net)"
+        ),
     ),
     NO_MEMORY: Meaning(MemoryError, "no memory left for copies of blocks of the matrices"),
     BAD_PREDICTION: Meaning(
@@ -407,10 +410,10 @@ class Kernel(Native):
                     signatures = {kind: self.signature(kind) for kind in DTYPES.values()}
                     self.call = builtin(self.name, self.cell_name, signatures, self.explain, self.failed)
         try:
-            result = self.run(arrays, scalars)
+            status, value = self.run(arrays, scalars)
         except (TypeError, ValueError, OverflowError):  # of Numba, which can't tell the type of a scalar
             raise TypeError(f"{self.name}: {', '.join(map(repr, scalars))} should be real numbers") from None
-        return self.answer(*result, arrays, scalars)
+        return self.answer(status, value, arrays, scalars)
 
     def failed(self, status, *args):
         """What a call with these arguments, which returned this status, gives: it is not run again."""
@@ -432,8 +435,9 @@ class Kernel(Native):
                         target[...] = copy
         if status == OK:
             return value
-        error, text, details = STATUSES.get(status, UNKNOWN)
-        raise error(f"{self.name}: {(details and details(self, arrays)) or text}")
+        meaning = STATUSES.get(status, UNKNOWN)
+        details = meaning.details and meaning.details(self, arrays)
+        raise meaning.error(f"{self.name}: {details or meaning.text}")
 
     def run(self, arrays, scalars):
         """Status and value of a native call."""
