@@ -689,8 +689,9 @@ def check_values(network: Network, data: Data, loss: Loss) -> None:
 
 def check_finite(network: Network, data: Data, told: str, where: Callable[[int], str] = "row {}".format) -> None:
     """Raise if samples are infinite or not a number; functions of the user's own may have a use for such."""
-    codes = network._program_for(data.x).table[:, table.CODE]
-    if CUSTOM not in codes and not np.isin(data.losses[:, losses.CODE], (losses.CUSTOM, losses.CUSTOM_ARRAY)).any():
+    program = network._program_for(data.x).table
+    steps = program[1 : 1 + program[0, table.STEPS], table.CODE]
+    if CUSTOM not in steps and not np.isin(data.losses[:, losses.CODE], (losses.CUSTOM, losses.CUSTOM_ARRAY)).any():
         refuse_not_finite(data, told, where)
 
 

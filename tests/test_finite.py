@@ -9,6 +9,7 @@ from numpy.testing import assert_array_equal
 
 import fastfc as fc
 from fastfc import streams
+from fastfc.kernels.activations import CUSTOM
 
 X = np.random.default_rng(0).standard_normal((24, 3))
 Y = X @ [[1.0], [2.0], [3.0]] + 1
@@ -145,6 +146,19 @@ def test_a_loss_of_the_users_own_may_have_a_use_for_them(tmp_path):
         assert np.isfinite(history.val_loss).all() and len(history) == 2
     with pytest.raises(ValueError, match=f"fit: x of validation_data is not finite in row {ROW}"):
         net_for().fit(*data, loss=loss, optimizer=fc.SGD(0.01), validation_data=spoiled("x", np.nan))
+
+
+def test_a_layer_of_the_users_own_may_have_a_use_for_them():
+    layer = fc.Elementwise(njit(lambda x: 0.0 if np.isnan(x) else x), njit(lambda x: 1.0))
+    data = spoiled("x", np.nan)
+    validate = lambda net, x: net.fit(x, Y, loss=MSE, optimizer=fc.SGD(0.01), seed=0, validation_data=(x, Y))
+    net = fc.Sequential([layer, fc.Linear(3, 1, seed=0, dtype=np.float64)])
+    assert np.isfinite(validate(net, data[0]).val_loss).all()
+    wide = np.zeros((24, CUSTOM))  # a number that is not a layer's code
+    net = fc.MLP([CUSTOM, 2, 1], "tanh", seed=0, dtype=np.float64)
+    wide[ROW] = np.inf
+    with pytest.raises(ValueError, match=f"x of validation_data is not finite in row {ROW}"):
+        net.fit(np.zeros_like(wide), Y, loss=MSE, optimizer=fc.SGD(0.01), seed=0, validation_data=(wide, Y))
 
 
 def values_of(values):
