@@ -84,7 +84,8 @@ class EarlyStopping(Callback):
     ----------
     best : float
     best_epoch : int
-        The value and the number of the best epoch.
+        The value and the number of the best epoch; NaN and 0 if there is none. NaN is no improvement, nor is infinity
+        in the wrong direction: a network that gives nothing else keeps the weights of its last epoch.
 
     Raises
     ------
@@ -127,13 +128,14 @@ class EarlyStopping(Callback):
                 f"EarlyStopping: monitor={self.monitor!r} is none of {known}; "
                 "give fit validation_data or metrics for it"
             )
-        self._params, self.best, self.best_epoch, self.waited = None, math.nan, 0, 0
+        # the first epoch cannot be worse than one before
+        self._params, self.best, self.best_epoch, self.waited = None, math.nan, 0, -1
 
     def on_epoch(self, run: Run) -> None:
-        value = run.history[self.monitor][-1]
-        better = self.sign * (value - self.best) > self.min_delta or math.isnan(self.best) > math.isnan(value)
-        if self.best_epoch == 0 or better:
-            self.best, self.best_epoch, self.waited = float(value), int(run.history["epoch"][-1]), 0
+        value = float(run.history[self.monitor][-1])
+        best = self.best if self.best_epoch else -self.sign * math.inf
+        if self.sign * (value - best) > self.min_delta:
+            self.best, self.best_epoch, self.waited = value, int(run.history["epoch"][-1]), 0
             self._params = run.network.params.copy()
             return
         self.waited += 1

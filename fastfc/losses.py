@@ -56,11 +56,11 @@ class Loss:
         row[native.CODE], row[native.REDUCTION] = self.code, reductions[reduction]
         row[native.CLASSES], row[native.WEIGHT], row[native.SHARE] = self.of_classes, 1, 1
         row[native.A], row[native.B], row[native.C] = a, b, c
-        row[native.HAS_VECTOR], row[native.VECTOR :] = vector is not None, numbers
+        row[native.HAS_VECTOR], row[native.VECTOR :] = len(numbers), numbers
         self._table = table
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if self.__dict__.keys() & {"_table", "_tables"}:
+        if "_table" in self.__dict__:
             raise AttributeError(f"{self}: a loss can't be changed; make a new one")
         self.__dict__[name] = value
 
@@ -951,16 +951,15 @@ class MultiLoss(Loss):
             raise ValueError(f"MultiLoss: give one weight for each of {len(losses)} losses, got {len(weights)}")
         self.weights = tuple(positive_number(weight, "MultiLoss", "each weight", or_zero=True) for weight in weights)
         self.losses, self.reduction = losses, "mean"
-        self._tables: dict[Any, NDArray[np.float64]] = {}
+        self._tables: dict[Any, NDArray[np.float64]] = {}  # for the widths of outputs and targets
+        table = np.zeros((len(losses), max(loss._table.shape[1] for loss in losses)))
+        for row, loss, weight in zip(table, losses, self.weights, strict=True):
+            row[: loss._table.shape[1]] = loss._table[0]
+            row[native.WEIGHT] = weight
+        self._table = table  # without widths
 
     def __reduce__(self) -> Any:
         return MultiLoss, (self.losses, self.weights)  # tables hold addresses, which are those of this process
-
-    @property
-    def _handle(self) -> tuple[NDArray[np.float64]]:
-        if not self._tables:
-            raise ValueError(f"{self}: train a step in Python first, which tells it the widths of the outputs")
-        return (list(self._tables.values())[-1],)
 
     def __call__(self, prediction: Any, target: Any, sample_weight: ArrayLike | None = None) -> tuple[Any, Any]:
         """Value and gradient of the loss: as for other losses, with tuples of arrays, one for each output."""
@@ -998,7 +997,6 @@ class MultiLoss(Loss):
         key = tuple(widths), tuple(0 if t.dtype == np.int64 else t.shape[1] for t in given)
         if key not in self._tables:
             self._tables[key] = self._table_for(*key)
-        self._tables[key] = self._tables.pop(key)  # the latest is the last
         return (
             np.concatenate(numbers, axis=1) if numbers else NO_TARGETS[np.dtype(dtype)],
             np.stack(labels, axis=1).ravel() if labels else NO_LABELS,
@@ -1006,14 +1004,10 @@ class MultiLoss(Loss):
         )
 
     def _table_for(self, widths: Sequence[int], target_widths: Sequence[int]) -> NDArray[np.float64]:
-        """The losses' rows; a target without columns is classes."""
-        table = np.zeros((len(widths), max(loss._table.shape[1] for loss in self.losses)))
-        column = number = place = 0
-        for row, loss, weight, width, columns in zip(
-            table, self.losses, self.weights, widths, target_widths, strict=True
-        ):
-            row[: loss._table.shape[1]] = loss._table[0]
-            row[native.FIRST], row[native.WIDTH], row[native.WEIGHT] = column, width, weight
+        """The losses' rows; a target without columns is classes. As nopython.table_for."""
+        table, column, number, place = self._table.copy(), 0, 0, 0
+        for row, width, columns in zip(table, widths, target_widths, strict=True):
+            row[native.FIRST], row[native.WIDTH] = column, width
             row[native.CLASSES], row[native.FIRST_TARGET] = columns == 0, number if columns else place
             column, number, place = column + width, number + columns, place + (columns == 0)
         return table

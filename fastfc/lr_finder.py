@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .checks import as_generator, positive_int, positive_number
-from .training import as_data, check_loss_and_optimizer, check_values, samples
+from .training import as_data, check_finite, check_loss_and_optimizer, check_values, refuse_not_finite, samples
 
 if TYPE_CHECKING:
     from .losses import Loss
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 SMOOTHING = 0.9  # of the losses, each a mean of the ones before it with weights that fall by this factor
 FIRST = 10  # steps, in which the mean only sets in
 DIVERGED = 4  # times the least loss: larger rates are of no interest
+
+
+class NotFinite(ValueError, FloatingPointError):
+    """Samples that are not finite, as `fit` refuses them; it has been the other one."""
 
 
 class LearningRates(NamedTuple):
@@ -69,7 +73,8 @@ def find_lr(
     x, y, loss, optimizer, batch_size, seed
         As for `fit`.
     lowest, highest : float
-        The first and the last rate. The run ends before if the loss has grown to four times its least value.
+        The first and the last rate. The run ends before if the loss has grown to four times its least value, is
+        infinite or not a number, or not defined, which is no part of the result.
     steps : int
         So many rates, each the same multiple of the one before.
 
@@ -80,9 +85,9 @@ def find_lr(
     Raises
     ------
     TypeError, ValueError
-        For bad input.
+        For bad input, such as samples that are infinite or not a number.
     FloatingPointError
-        If the first loss is infinite or not a number.
+        If the first loss is infinite or not a number, though the samples are finite.
 
     References
     ----------
@@ -116,14 +121,30 @@ def find_lr(
     for i, rate in enumerate(rates):
         chosen = rows[i * batch_size : (i + 1) * batch_size]
         optimizer.lr = rate
-        value = network.train_step(samples(inputs, chosen), samples(data.y, chosen), loss, optimizer)
+        try:
+            value = network.train_step(samples(inputs, chosen), samples(data.y, chosen), loss, optimizer)
+        except ValueError:  # so high a rate has led to where the loss is not defined
+            if i == 0:
+                raise
+            used = i
+            break
         mean = SMOOTHING * mean + (1 - SMOOTHING) * value
         losses[i] = mean / (1 - SMOOTHING ** (i + 1))
+        if not np.isfinite(value):
+            when = "before the first step" if i == 0 else f"in step {i + 1}"
+            try:
+                refuse_not_finite(data, f"find_lr: the loss is {value} {when}: {{}}")
+            except ValueError as error:
+                raise NotFinite(str(error)) from None
         if not np.isfinite(losses[0]):
-            raise FloatingPointError(f"find_lr: the loss is {value} before the first step; look for x or y not finite")
+            raise FloatingPointError(
+                f"find_lr: the loss is {value} before the first step, though x and y are finite; bring them to mean 0 "
+                "and spread 1, or make a new network"
+            )
         if not losses[i] <= DIVERGED * losses[: i + 1].min():  # NaN is not
             used = max(i, 1)
             break
+    check_finite(network, data, "find_lr: {}")  # what has not shown
     rates, losses = rates[:used], losses[:used]
     first = min(FIRST, used - 1)
     return LearningRates(rates, losses, float(rates[first + np.argmin(losses[first:])] / 10))

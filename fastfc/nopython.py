@@ -25,6 +25,7 @@ from numba.extending import (
 )
 
 from .kernels import edge, training
+from .kernels import losses as of_losses
 from .kernels import program as native
 from .kernels.activations import as_rows
 from .kernels.cache import source_hash
@@ -36,6 +37,7 @@ from .optimizers import Optimizer
 
 # The tape of a layer says what its space holds: values for `backward`, of so many samples; -1, of Python's forward;
 USED = -2  # or nothing that a backward could use
+CLASSES = -1  # instead of the columns of a target
 
 
 @functools.cache
@@ -226,20 +228,20 @@ def train_step(net, x, y, loss, optimizer, sample_weight=None):
     unweighted, parts = is_none(sample_weight), isinstance(y, types.BaseTuple)
     if parts:
         split = split_parts
-    elif y.ndim == 1 and isinstance(y.dtype, types.Integer):
-        split = njit(lambda x, y: (x[:0], y.astype(np.int64)))
+    elif is_classes(y):
+        split = njit(lambda x, y, program, losses: (x[:0], y.astype(np.int64), losses))
     else:
-        split = njit(lambda x, y: (y, np.empty(0, np.int64)))
+        split = njit(lambda x, y, program, losses: (y, np.empty(0, np.int64), losses))
     weigh = njit((lambda x, w: np.empty(0, x.dtype)) if unweighted else (lambda x, w: w))
 
     def run(net, x, y, loss, optimizer, sample_weight=None):
         load_any(net.params)
         begin(net, x)
-        target, labels = split(x, y)
+        target, labels, losses = split(x, y, net.program, loss.table)
         weights = weigh(x, sample_weight)
         state = optimizer.state if same_dtype else np.empty((0, 0), net.params.dtype)
         status, value = training.step(
-            x, net.program, target, labels, weights, loss.table, optimizer.hyper, optimizer.segments,
+            x, net.program, target, labels, weights, losses, optimizer.hyper, optimizer.segments,
             net.params, net.grads, state, optimizer.count, net.space, net.tape, optimizer.code, 1, 1,
         )  # fmt: skip
         edge.check(status)
@@ -249,16 +251,44 @@ def train_step(net, x, y, loss, optimizer, sample_weight=None):
 
 
 @njit
-def split_parts(x, parts):
-    """The targets of several outputs: numbers side by side, classes sample by sample."""
-    numbers, classes = columns(parts)
+def split_parts(x, parts, program, losses):
+    """The targets of several outputs: numbers side by side, classes sample by sample; and the table of their losses."""
+    widths = np.empty(len(parts), np.int64)
+    measure(parts, widths, 0)
+    numbers, classes = np.maximum(widths, 0).sum(), (widths == CLASSES).sum()
     target, labels = np.empty((len(x), numbers), x.dtype), np.empty((len(x), classes), np.int64)
     fill(parts, target, labels, 0, 0)
-    return target, labels.ravel()
+    return target, labels.ravel(), table_for(program, losses, widths)
 
 
-def columns(parts):
-    """Columns that the numeric targets and the classes of several outputs take."""
+@njit
+def table_for(program, losses, widths):
+    """The table of losses for the outputs of this network and targets of these widths, as MultiLoss._table_for.
+
+    A single loss is for all columns.
+    """
+    outputs = program[0, native.PARTS]
+    if len(losses) == 1:
+        return losses
+    if len(losses) != outputs or len(widths) != outputs:
+        raise ValueError(
+            "fastfc: a MultiLoss takes a network with an output for each of its losses, and as many targets"
+        )
+    table, column, number, place = losses.copy(), 0, 0, 0
+    for r in range(outputs):
+        row, width, classes = table[r], program[len(program) - outputs + r, native.WIDTH], widths[r] == CLASSES
+        if classes and row[of_losses.CLASSES] == 0.0:
+            raise ValueError("fastfc: the shapes do not fit: integers (n,) are classes, and this loss takes numbers")
+        if not classes and widths[r] != (width // 2 if row[of_losses.CODE] == of_losses.GAUSSIAN else width):
+            raise ValueError("fastfc: the shapes do not fit: a target of MultiLoss has other columns than its output")
+        row[of_losses.FIRST], row[of_losses.WIDTH], row[of_losses.CLASSES] = column, width, classes
+        row[of_losses.FIRST_TARGET] = place if classes else number
+        column, number, place = column + width, number + max(widths[r], 0), place + classes
+    return table
+
+
+def measure(parts, widths, r):
+    """Write how many columns each target has, from number r on, or CLASSES."""
 
 
 def fill(parts, target, labels, first, place):
@@ -269,17 +299,17 @@ def is_classes(part):
     return part.ndim == 1 and isinstance(part.dtype, types.Integer)
 
 
-@overload(columns)
-def nopython_columns(parts):
+@overload(measure)
+def nopython_measure(parts, widths, r):
     if len(parts) == 0:
-        return lambda parts: (0, 0)
-    classes, wide = is_classes(parts[0]), parts[0].ndim == 2
+        return lambda parts, widths, r: None
+    wide, alone = parts[0].ndim == 2, CLASSES if is_classes(parts[0]) else 1
 
-    def count(parts):
-        numbers, places = columns(parts[1:])
-        return (numbers, places + 1) if classes else (numbers + (parts[0].shape[1] if wide else 1), places)
+    def one(parts, widths, r):
+        widths[r] = parts[0].shape[1] if wide else alone
+        measure(parts[1:], widths, r + 1)
 
-    return count
+    return one
 
 
 @overload(fill)

@@ -162,7 +162,8 @@ class Recorder:
         predict_places, predict_numbers = pack(predicting, lambda v: widths[v])
         train_places, train_numbers = pack(training, lambda key: widths[key[0]])
 
-        rows = np.zeros((1 + n_steps + len(widths), table.COLUMNS), np.int64)
+        rows = np.zeros((1 + n_steps + len(widths) + len(outputs), table.COLUMNS), np.int64)
+        rows[0, table.PARTS], rows[len(rows) - len(outputs) :, table.WIDTH] = len(outputs), [widths[v] for v in outputs]
         rows[0, [table.STEPS, table.INPUTS, table.OUTPUTS]] = n_steps, sum_of(widths, inputs), sum_of(widths, outputs)
         rows[0, [table.PARAMETERS, table.TRAINED]] = parameters, to_train
         rows[0, [table.PREDICT_SPACE, table.TRAIN_SPACE]] = predict_numbers, train_numbers
@@ -174,7 +175,7 @@ class Recorder:
             row[[table.OF_INPUT, table.IN_PRODUCT]] = step.of_input, step.in_product
             row[[table.FACTOR, table.FACTOR_2]] = np.array([step.factor, step.factor_2]).view(np.int64)
             row[table.TRANSPOSED] = step.transposed
-        for v, row in enumerate(rows[of_value:]):
+        for v, row in enumerate(rows[of_value : of_value + len(widths)]):
             row[table.WIDTH] = widths[v]
             w = outer.get(v, v)
             for purpose, value, place in [

@@ -419,7 +419,8 @@ class ReduceLROnPlateau:
     """A factor on the optimizer's `lr` whenever the loss has not become better for more than `patience` epochs.
 
     `fit` tells it the loss of each epoch, that of the validation data if there are any; elsewhere call
-    `optimizer.epoch_end(loss)`. Changes of lr by less than 1e-8 are not made.
+    `optimizer.epoch_end(loss)`. A loss that is NaN, as of a network that diverges, is not better than any. Changes of
+    lr by less than 1e-8 are not made.
 
     Parameters
     ----------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,9 +22,11 @@ from .training import (
     Epoch,
     as_data,
     by_class,
+    check_finite,
     check_last_batch,
     check_values,
     chosen,
+    refuse_not_finite,
     split_at,
 )
 
@@ -85,17 +88,32 @@ class Streamed:
         middle = split_at(self.source.n, fraction)
         return self.part(0, middle), self.part(middle, self.source.n)
 
-    def evaluation(self, scores: Sequence[tuple[str, Any]]) -> dict[str, float]:
+    def place_of(self, i: int, row: int) -> str:
+        """Where a row of part i, read in order, is in what was given."""
+        if isinstance(self.source, Batches):
+            return f"row {row} of batch {i}"
+        return f"row {self.source.first + i * self.source.block + row}"
+
+    def checked(self, told: str) -> Iterator[Data]:
+        """All parts in order; for `fit`, of finite numbers, where `evaluate` takes infinity if the loss is finite."""
+        for i, samples in enumerate(self.source.in_order()):
+            data = self.data(samples, i, None)
+            if self.source.owner == "fit":
+                check_finite(self.network, data, told, partial(self.place_of, i))
+            yield data
+
+    def evaluation(self, scores: Sequence[tuple[str, Any]], told: str) -> dict[str, float]:
         """The loss and the metrics of a prediction, of which metrics need all outputs and targets in memory."""
         totals: Any = 0.0
         masses: Any = 0.0
         kept = []
-        parts = (self.data(samples, i, None) for i, samples in enumerate(self.source.in_order()))
-        with closing(ahead(parts, self.source.together)) as reading:
-            for data in reading:
+        with closing(ahead(self.checked(told), self.source.together)) as reading:
+            for i, data in enumerate(reading):
                 output = self.network._output(data.x)
-                mass = masses_of(data)
-                totals, masses = totals + means(data, output) * mass, masses + mass
+                mass, values = masses_of(data), means(data, output)
+                if not np.isfinite(values).all() or (scores and not np.isfinite(output).all()):
+                    refuse_not_finite(data, told, partial(self.place_of, i))
+                totals, masses = totals + values * mass, masses + mass
                 if scores:
                     kept.append((self.network._split_output(output), data.y, weights_of(data)))
         summed = data.losses[:, losses.REDUCTION] == losses.SUM
@@ -199,39 +217,31 @@ class StreamEpoch(Epoch):
             yield Ready(data, NOTHING if part.order is None else part.order, n, batch, mass, divisor, part.rows, number)
 
     def run(self, order: Any) -> Iterator[tuple[int, float]]:
-        """One epoch; after each call the number of samples done and their mean loss. An error undoes it."""
-        self._look_again()
-        self.saved = [array.copy() for array in self.changing]
+        """One epoch; after each call the number of samples done and their mean loss."""
         seen, total, mass, counted = 0, 0.0, 0.0, 0.0
-        try:
-            with closing(ahead(self.ready(order), self.source.together)) as parts:
-                for ready in parts:
-                    self.data, self.batch_size = ready.data, ready.batch
-                    self._look_again()
-                    for done, so_far in self.calls(ready.order, ready.n, total):
-                        total = so_far
-                        if not math.isfinite(total):
-                            raise self.gone_wrong(ready)
-                        below = counted + ready.counted * done / ready.n
-                        yield seen + done, total / below if below else 0.0
-                    seen, mass, counted = seen + ready.n, mass + ready.mass, counted + ready.counted
-                    if not np.isfinite(self.network.params).all() and np.isfinite(self.saved[0]).all():
+        with closing(ahead(self.ready(order), self.source.together)) as parts:
+            for ready in parts:
+                self.data, self.batch_size = ready.data, ready.batch
+                self._look_again()
+                for done, so_far in self.calls(ready.order, ready.n, total):
+                    total = so_far
+                    if not math.isfinite(total):
                         raise self.gone_wrong(ready)
-            if not mass:
-                raise ValueError("fit: the weights of all samples for training are 0; give at least one a positive one")
-            self.n = seen
-        except Exception:
-            self.restore()
-            raise
+                    below = counted + ready.counted * done / ready.n
+                    yield seen + done, total / below if below else 0.0
+                seen, mass, counted = seen + ready.n, mass + ready.mass, counted + ready.counted
+                if self.went_out():
+                    raise self.gone_wrong(ready)
+        if not mass:
+            raise ValueError("fit: the weights of all samples for training are 0; give at least one a positive one")
+        self.n = seen
 
     def gone_wrong(self, ready: Ready) -> Exception:
         """What is told where a loss or a parameter is not finite."""
-        for what, values in (("x", ready.data.x), ("y", ready.data.target)):
-            wrong = ~np.isfinite(values).all(axis=1)
-            if wrong.any():
-                row = int(wrong.argmax())
-                where = f"row {row} of batch {ready.number}" if ready.rows is None else f"row {ready.rows[row]}"
-                return ValueError(f"fit: {what} is not finite in {where}; remove such samples")
+        rows, number = ready.rows, ready.number
+        refuse_not_finite(
+            ready.data, "fit: {}", lambda row: f"row {row} of batch {number}" if rows is None else f"row {rows[row]}"
+        )
         wrong_layers = [name for name, p, _ in self.network.named_parameters() if not np.isfinite(p).all()]
         sizes = [(float(np.abs(p).max()), name) for name, p, _ in self.network.named_parameters() if p.size]
         seen = f"{wrong_layers[0]} became infinite or NaN" if wrong_layers else "the loss became infinite or NaN"

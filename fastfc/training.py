@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +18,7 @@ from .history import History
 from .kernels import losses
 from .kernels import program as table
 from .kernels import training as native
+from .kernels.activations import CUSTOM
 from .kernels.cache import uninterrupted
 from .losses import Loss, MultiLoss, as_numbers, as_weights
 from .metrics import F1, Accuracy, TopK, get_metric
@@ -65,6 +66,7 @@ class Data(NamedTuple):
     losses: NDArray[np.float64]  # the table of losses
     weights: NDArray[Any]  # of the samples; none are all 1
     y: Any
+    start: int = 0  # the row of the first sample in what was given
 
     @property
     def mass(self) -> float:
@@ -106,7 +108,7 @@ class Data(NamedTuple):
         n = len(self.x)
         labels = self.labels.reshape(n, -1)[rows].ravel() if self.labels.size else self.labels
         target = self.target[rows] if self.target.size else self.target
-        return Data(self.x[rows], target, labels, self.losses, self.weights[rows], samples(self.y, rows))
+        return Data(self.x[rows], target, labels, self.losses, self.weights[rows], samples(self.y, rows), rows.start)
 
 
 def chosen(data: Data, row: NDArray[np.float64], rows: Any = slice(None)) -> float:
@@ -151,7 +153,8 @@ def train_step(
     Raises
     ------
     TypeError, ValueError
-        For bad input; the network is then unchanged.
+        For bad input, such as a prediction that the loss is not defined for. Whatever is raised, parameters, buffers
+        and the optimizer's memory are then unchanged; `grads` may not be.
 
     Examples
     --------
@@ -173,7 +176,9 @@ def train_step(
             try:
                 return native.step.call(x, table, *targets, *rest)
             except ValueError:
-                network._step_ready = None  # the long way can say why
+                network._step_ready = None
+                check_values(network, as_data(network, x, y, loss), loss)  # says more than the kernel can
+                raise
     check_loss_and_optimizer(loss, optimizer)
     data = as_data(network, x, y, loss, sample_weight)
     program = network._program_for(data.x)
@@ -182,7 +187,7 @@ def train_step(
     try:
         value = network._call(native.step, work, *given, optimizer.code)
     except ValueError:
-        check_values(network, data, loss)  # says more than the kernel can
+        check_values(network, data, loss)
         raise
     target = data.labels if data.labels.size else data.target
     if data.y is y and not data.weights.size and network._one_input and network._is_serial(work):
@@ -271,8 +276,10 @@ def fit(
     TypeError, ValueError
         For bad input, all of it checked before the first step.
     ValueError
-        If samples are infinite or not a number, as soon as that shows; network and optimizer are then those of the end
-        of the epoch before.
+        If samples for training or validation are infinite or not a number, as soon as that shows; if a prediction is
+        out of the range that the loss is defined for.
+    Exception
+        What an iterable of batches, a metric or a callback raises.
     ImportError
         For progress without tqdm, where a bar would be seen; before the first step too.
 
@@ -285,6 +292,11 @@ def fit(
 
     Notes
     -----
+    **An epoch that fails is undone**, whatever it raises and wherever the data are: network, optimizer, history and the
+    order of samples are then those of the end of the epoch before, and another `fit` goes on from there. An epoch ends
+    when its validation and its metrics are done; what a callback raises comes after it. Only Ctrl-C leaves the network
+    as it is in the middle of an epoch.
+
     **Arrays on disk** of more than 256 MiB (as float32 and the like), x or y or both, are never in memory as a whole.
     Each epoch reads blocks of about 1 MiB, or whole chunks of Zarr, in a new random order; the rows of as many such
     blocks as make 32 MiB are shuffled together. Smaller arrays, and np.asarray(memmap), train like arrays in memory.
@@ -295,7 +307,7 @@ def fit(
     which is one epoch. validation_data may be such an iterable as well, if it is neither a tuple nor a list.
 
     Both are read by a thread of its own, ahead of the training. What it raises, and bad input that it meets, ends
-    `fit`; network and optimizer are then those of the end of the epoch before.
+    `fit`, as above.
 
     Examples
     --------
@@ -318,6 +330,7 @@ def fit(
     called = [as_callback(callback) for callback in listed(callbacks, "fit", "callbacks", "[EarlyStopping()]")]
     data = intake(network, x, y, loss, sample_weight, class_weight)
     validation: Data | Streamed | None = None
+    told = "fit: {} of validation_data"
     if validation_data is not None:
         if validation_split:
             raise ValueError("fit: give validation_data or validation_split, not both")
@@ -331,13 +344,16 @@ def fit(
         validation = intake(network, x_val, y_val, loss, weights[0] if weights else None)
     elif validation_split:
         data, validation = data.split(validation_split)
+        told = "fit: {}"
     for part, what in ((data, "training"), (validation, "validation")):
         if isinstance(part, Data) and not part.mass:
             raise ValueError(f"fit: the weights of all samples for {what} are 0; give at least one a positive weight")
+    if isinstance(validation, Data):
+        check_finite(network, validation, told)
     # our own metrics say what does not fit before anything has changed; others may count their calls
     ours = [score for given, score in zip(metrics, scores, strict=True) if isinstance(given, OURS)]
     if ours:
-        evaluation(network, (data if validation is None else validation).first, ours)
+        evaluation(network, (data if validation is None else validation).first, ours, told)
     passes = epochs * (2 if scores and validation is None else 1)
     data.check_epochs(passes, "epochs" if passes == epochs else "epochs with metrics but no validation_data")
     if validation is not None:
@@ -359,17 +375,23 @@ def fit(
         for epoch in range(epochs):
             start = time.perf_counter()
             row = {"epoch": optimizer.epochs + 1, "loss": np.nan, "lr": optimizer.current_lr}
+            epoch_of.save(rng)
             try:
                 for done, row["loss"] in epoch_of.run(epoch_of.order(rng) if shuffle else NOTHING):
                     line.show(epoch, done, row["loss"], history)
+                if validation is not None:
+                    found = evaluation(network, validation, scores, told)
+                    row |= {f"val_{name}": value for name, value in found.items()}
+                elif scores:
+                    row |= evaluation(network, data, scores, "fit: {}") | {"loss": row["loss"]}
             except DivergenceWarning as warning:
+                epoch_of.restore()
                 warnings.warn(warning, stacklevel=2)
                 break
+            except Exception:
+                epoch_of.restore()
+                raise
             optimizer.epochs += 1
-            if validation is not None:
-                row |= {f"val_{name}": value for name, value in evaluation(network, validation, scores).items()}
-            elif scores:
-                row |= evaluation(network, data, scores) | {"loss": row["loss"]}
             history.rows.append(row | {"seconds": time.perf_counter() - start})
             optimizer.epoch_end(row.get("val_loss", row["loss"]))
             line.show(epoch, epoch_of.n, row["loss"], history)
@@ -409,7 +431,7 @@ def evaluate(
     Raises
     ------
     TypeError, ValueError
-        For bad input.
+        For bad input, such as samples that are infinite or not a number, and make the loss so.
 
     Examples
     --------
@@ -423,7 +445,7 @@ def evaluate(
     check_loss(loss)
     _, scores = as_scores(metrics, "evaluate")
     data = intake(network, x, y, loss, sample_weight, owner="evaluate")
-    found = evaluation(network, data, scores)
+    found = evaluation(network, data, scores, "evaluate: {}")
     return found if scores else found["loss"]
 
 
@@ -438,14 +460,18 @@ def as_scores(metrics: Any, owner: str) -> tuple[list[Any], list[tuple[str, Any]
     return metrics, scores
 
 
-def evaluation(network: Network, data: Data | Streamed, scores: Sequence[tuple[str, Any]]) -> dict[str, float]:
-    """The loss and the metrics of a prediction."""
+def evaluation(
+    network: Network, data: Data | Streamed, scores: Sequence[tuple[str, Any]], told: str
+) -> dict[str, float]:
+    """The loss and the metrics of a prediction. `told` is how an error names x or y, "fit: {}" for instance."""
     if not isinstance(data, Data):
-        return data.evaluation(scores)
+        return data.evaluation(scores, told)
     output = network._output(data.x)
     values, gradient = output[:0, 0], np.empty_like(output)
     arrays = output, data.target, data.labels, data.weights, data.losses, values, gradient
     found = {"loss": losses.loss.call(*arrays)}
+    if not math.isfinite(found["loss"]) or (scores and not np.isfinite(output).all()):
+        refuse_not_finite(data, told)
     if scores:
         predicted, weights = network._split_output(output), data.weights if data.weights.size else None
         found |= {name: score(data.y, predicted, weights) for name, score in scores}
@@ -486,21 +512,23 @@ class Epoch:
         network, optimizer = self.network, self.optimizer
         self.program = network._program_for(self.data.x)
         self.given = arguments(network, self.program, self.data, optimizer, self.batch_size)
-        self.changing: list[Any] = [network.params, optimizer.state, optimizer.count, network._tape]
 
     def order(self, rng: np.random.Generator) -> NDArray[np.int64]:
         return rng.permutation(self.n)
 
     def run(self, order: NDArray[np.int64]) -> Iterator[tuple[int, float]]:
         """One epoch; after each call the number of samples done and their mean loss."""
-        self._look_again()
-        self.saved = [array.copy() for array in self.changing]
         for done, total in self.calls(order, self.n):
             if not math.isfinite(total):
                 raise self.diverged(order)
             yield done, total / (self.mass * done / self.n)
-        if not np.isfinite(self.network.params).all() and np.isfinite(self.saved[0]).all():
+        if self.went_out():
             raise self.diverged(order)  # in the last update, which no loss has shown
+
+    def went_out(self) -> bool:
+        """Whether parameters became infinite or NaN."""
+        params, before = self.saved[0]
+        return bool(not np.isfinite(params).all() and np.isfinite(before).all())
 
     def calls(self, order: NDArray[np.int64], n: int, total: float = 0.0) -> Iterator[tuple[int, float]]:
         """Train on n samples; after each call how many are done, and the total with their losses.
@@ -520,18 +548,25 @@ class Epoch:
         rest = order, first, last, self.batch_size, self.accumulate, self.optimizer.code, so_far
         return self.network._call(native.steps, self.program.largest * self.batch_size, *self.given, *rest)
 
+    def save(self, rng: np.random.Generator) -> None:
+        """Keep what an epoch changes, as it is before it, with the generator of its order."""
+        self._look_again()
+        network, optimizer = self.network, self.optimizer
+        arrays: tuple[Any, ...] = network.params, optimizer.state, optimizer.count, network._tape
+        self.saved = [(array, array.copy()) for array in arrays]
+        self.rng, self.rng_state = rng, rng.bit_generator.state
+
     def restore(self) -> None:
+        """Undo the epoch."""
         with uninterrupted():
-            for copy, array in zip(self.saved, self.changing, strict=True):
+            for array, copy in self.saved:
                 array[...] = copy
+            self.rng.bit_generator.state = self.rng_state
 
     def diverged(self, order: NDArray[np.int64]) -> Exception:
-        """Restore what the epoch began with, having seen which update went wrong and which layer was the largest."""
+        """What went wrong in which update, and which layer was the largest: the epoch once more until there."""
+        refuse_not_finite(self.data, "fit: {}")
         self.restore()
-        for what, values in (("x", self.data.x), ("y", self.data.target)):
-            wrong = ~np.isfinite(values).all(axis=1)
-            if wrong.any():
-                return ValueError(f"fit: {what} is not finite in row {wrong.argmax()}; remove such samples")
         update, value = self.batch_size * self.accumulate, 0.0
         for first in range(0, len(self.data.x), update):
             layers = [(float(np.abs(p).max()), name) for name, p, _ in self.network.named_parameters() if p.size]
@@ -539,7 +574,6 @@ class Epoch:
             if not (math.isfinite(value) and np.isfinite(self.network.params).all()):
                 break
         seen = f"the loss became {value}" if not math.isfinite(value) else "parameters became infinite or NaN"
-        self.restore()
         epoch, (largest, name) = self.optimizer.epochs + 1, max(layers, default=(0.0, "none"))
         return DivergenceWarning(
             f"fit stopped: in update {first // update + 1} of epoch {epoch} {seen}; the largest parameter was "
@@ -651,6 +685,23 @@ def check_values(network: Network, data: Data, loss: Loss) -> None:
     if wrong:
         raise ValueError(f"{network}: {wrong}")
     loss.check_targets((data.target, data.labels, data.losses), widths(network, program, loss))
+
+
+def check_finite(network: Network, data: Data, told: str, where: Callable[[int], str] = "row {}".format) -> None:
+    """Raise if samples are infinite or not a number; functions of the user's own may have a use for such."""
+    program = network._program_for(data.x).table
+    steps = program[1 : 1 + program[0, table.STEPS], table.CODE]
+    if CUSTOM not in steps and not np.isin(data.losses[:, losses.CODE], (losses.CUSTOM, losses.CUSTOM_ARRAY)).any():
+        refuse_not_finite(data, told, where)
+
+
+def refuse_not_finite(data: Data, told: str, where: Callable[[int], str] = "row {}".format) -> None:
+    """Raise, naming the first one, if samples are infinite or not a number."""
+    for what, values in (("x", data.x), ("y", data.target)):
+        wrong = ~np.isfinite(values).all(axis=1)
+        if wrong.any():
+            row = where(data.start + int(wrong.argmax()))
+            raise ValueError(f"{told.format(what)} is not finite in {row}; remove such samples")
 
 
 def check_loss_and_optimizer(loss: Loss, optimizer: Optimizer) -> None:

@@ -7,6 +7,8 @@ cell. So it compiles in milliseconds, and is compiled anew after an upgrade, see
 
 import re
 import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, types
@@ -16,20 +18,75 @@ from numba.extending import intrinsic, lower_builtin, overload
 from numpy.ma import MaskedArray
 
 from fastfc.kernels.cache import KernelCache, compile_lock, source_hash
-from fastfc.kernels.entry import builtin
+from fastfc.kernels.entry import NotLoaded, builtin
 from fastfc.kernels.simd import address, call_through_cell, define_symbol
 
 OK, BAD_SHAPE, OVERLAP, BAD_LABEL, BAD_PROBABILITY, NO_STATE, NO_MEMORY = range(7)
 BAD_PREDICTION, BAD_INDEX, ONE_SAMPLE, NO_RESIDUALS, BAD_WEIGHT = range(7, 12)
-WRONG_PREDICTION = (
-    "BCELoss takes probabilities in [0, 1] (put Sigmoid() last, or use BCEWithLogitsLoss), "
-    "GaussianNLLLoss variances that are not negative (make them with Softplus())"
-)
-WRONG_RESIDUALS = (
-    "LevenbergMarquardt is for least squares of samples one by one: it takes MSELoss() and a network without "
-    "BatchNorm1d and Dropout"
-)
 POLL_SECONDS = 0.05  # between two looks for what another process compiles
+
+
+class Meaning(NamedTuple):
+    """What a status means.
+
+    Attributes
+    ----------
+    error : type
+        The exception that it becomes.
+    text : str
+        Its text in nopython code, behind "fastfc: ", and from Python behind the kernel's name.
+    details : callable, optional
+        (kernel, arrays) -> a text that says more, for Python, or nothing.
+    """
+
+    error: type[Exception]
+    text: str
+    details: Callable[[Any, Any], str | None] | None = None
+
+
+# A kernel that returns OVERLAP has written nothing yet: see Kernel.answer, which relies on that.
+STATUSES: dict[int, Meaning] = {
+    BAD_SHAPE: Meaning(
+        ValueError,
+        "the shapes of the arrays do not fit; call the kernel from Python for details",
+        lambda kernel, arrays: kernel.wrong_shape(arrays),
+    ),
+    OVERLAP: Meaning(ValueError, "an output overlaps an input in memory; give it an array of its own"),
+    BAD_LABEL: Meaning(
+        ValueError,
+        "a class index is negative, or not below the number of columns",
+        lambda kernel, arrays: kernel.wrong_label(arrays),
+    ),
+    BAD_PROBABILITY: Meaning(
+        ValueError, "a target is not in [0, 1]", lambda kernel, arrays: "target must lie in [0, 1], all of it"
+    ),
+    NO_STATE: Meaning(
+        ValueError,
+        "the optimizer remembers nothing of this network as it is now; call optimizer.prepare(net) first, in Python",
+        lambda kernel, arrays: (
+            "the optimizer remembers nothing of this network; prepare it first: optimizer.prepare(net)"
+        ),
+    ),
+    NO_MEMORY: Meaning(MemoryError, "no memory left for copies of blocks of the matrices"),
+    BAD_PREDICTION: Meaning(
+        ValueError,
+        "a prediction is out of range: BCELoss takes probabilities in [0, 1] (put Sigmoid() last, or use "
+        "BCEWithLogitsLoss), GaussianNLLLoss variances that are not negative (make them with Softplus())",
+    ),
+    BAD_INDEX: Meaning(
+        ValueError,
+        "an Embedding was given what is not a whole number, or not the number of a row of its table",
+        lambda kernel, arrays: kernel.wrong_index and kernel.wrong_index(*arrays),
+    ),
+    ONE_SAMPLE: Meaning(ValueError, "BatchNorm1d needs at least two samples to train, for their variance"),
+    NO_RESIDUALS: Meaning(
+        ValueError,
+        "LevenbergMarquardt is for least squares of samples one by one: it takes MSELoss() and a network without "
+        "BatchNorm1d and Dropout",
+    ),
+    BAD_WEIGHT: Meaning(ValueError, "a sample's weight is negative or not a number"),
+}
+UNKNOWN = Meaning(RuntimeError, "a kernel returned a status that has no meaning, which is a fault of fastfc")
 DTYPES = {np.dtype("f4"): types.float32, np.dtype("f8"): types.float64}
 
 
@@ -79,31 +136,31 @@ def keep_alive(array):
     return array.size
 
 
+@intrinsic
+def raise_meaning(typingctx, status):
+    """Raise what the table says of a status other than OK."""
+
+    def codegen(context, builder, signature, args):
+        [given] = args
+
+        def give_up(meaning):
+            context.call_conv.return_user_exc(builder, meaning.error, (f"fastfc: {meaning.text}",))
+
+        for code, meaning in STATUSES.items():
+            with builder.if_then(builder.icmp_signed("==", given, given.type(code))):
+                give_up(meaning)
+        with builder.if_then(builder.icmp_signed("!=", given, given.type(OK))):
+            give_up(UNKNOWN)
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
 @njit
 def check(status):
-    """In nopython code: raise what a status says."""
-    if status == BAD_SHAPE:
-        raise ValueError("fastfc: the shapes of the arrays do not fit; call the kernel from Python for details")
-    if status == OVERLAP:
-        raise ValueError("fastfc: the output overlaps an input in memory; give it an array of its own")
-    if status == BAD_LABEL:
-        raise ValueError("fastfc: a class index is negative, or not below the number of columns")
-    if status == BAD_PROBABILITY:
-        raise ValueError("fastfc: a target is not in [0, 1]")
-    if status == BAD_PREDICTION:
-        raise ValueError("fastfc: a prediction is out of range: " + WRONG_PREDICTION)
-    if status == NO_STATE:
-        raise ValueError("fastfc: the optimizer remembers nothing of this network; call optimizer.prepare(net) first")
-    if status == NO_MEMORY:
-        raise MemoryError("fastfc: no memory for copies of blocks of the matrices")
-    if status == BAD_INDEX:
-        raise ValueError("fastfc: an Embedding was given what is no whole number, or not one of a row of its table")
-    if status == ONE_SAMPLE:
-        raise ValueError("fastfc: BatchNorm1d needs at least two samples to train, for their variance")
-    if status == NO_RESIDUALS:
-        raise ValueError("fastfc: " + WRONG_RESIDUALS)
-    if status == BAD_WEIGHT:
-        raise ValueError("fastfc: a sample's weight is negative or not a number")
+    """In nopython code: raise what a status means."""
+    if status != OK:
+        raise_meaning(status)
 
 
 def named_after(made, *parts):
@@ -188,10 +245,6 @@ def load_parallel(dtype):
     """Compile or load everything that runs on several threads, see Native."""
     for function in parallel_natives:
         function.ensure(dtype)
-
-
-class NotLoaded(RuntimeError):
-    """An optional native is called that is not loaded; its name is the second argument."""
 
 
 class Load:
@@ -360,48 +413,44 @@ class Kernel(Native):
             x if a.written else self.convert(x, a, np.dtype(str(a.kind)) if a.kind else dtype)
             for x, a in zip(given, self.arguments, strict=True)
         ]
-        self.check_shapes(arrays)
+        misfit = self.misfit(arrays)
+        if misfit is not None:
+            raise ValueError(f"{self.name}: {self.wrong_shape(arrays, misfit)}")
         self.ensure(DTYPES[dtype])
         if self.call == self.explain:
             with compile_lock():
                 if self.call == self.explain:
                     signatures = {kind: self.signature(kind) for kind in DTYPES.values()}
-                    self.call = builtin(self.name, self.cell_name, signatures, self.explain)
+                    self.call = builtin(self.name, self.cell_name, signatures, self.explain, self.failed)
         try:
             status, value = self.run(arrays, scalars)
         except (TypeError, ValueError, OverflowError):  # of Numba, which can't tell the type of a scalar
             raise TypeError(f"{self.name}: {', '.join(map(repr, scalars))} should be real numbers") from None
+        return self.answer(status, value, arrays, scalars)
+
+    def failed(self, status, *args):
+        """What a call with these arguments, which returned this status, gives: it is not run again."""
+        return self.answer(status, None, args[: len(self.arguments)], args[len(self.arguments) :])
+
+    def answer(self, status, value, arrays, scalars):
+        """The value of a call, or the exception that its status means.
+
+        Where extents overlap and elements don't, as those of interleaved arrays, copies are computed with: a kernel
+        that returns OVERLAP has written nothing.
+        """
         if status == OVERLAP:
             self.check_overlap(arrays)
-            # interleaved: the extents overlap, the elements don't
             copies = [np.array(x) if a.written else x for x, a in zip(arrays, self.arguments, strict=True)]
             status, value = self.run(copies, scalars)
-            for target, copy, a in zip(arrays, copies, self.arguments, strict=True):
-                if a.written:
-                    target[...] = copy
-        if status == BAD_SHAPE:
-            raise self.shape_error(arrays, self.arguments[-1])
-        if status == BAD_LABEL:
-            raise ValueError(f"{self.name}: {self.wrong_label(arrays)}")
-        if status == BAD_PROBABILITY:
-            raise ValueError(f"{self.name}: target must lie in [0, 1], all of it")
-        if status == BAD_PREDICTION:
-            raise ValueError(f"{self.name}: a prediction is out of range: {WRONG_PREDICTION}")
-        if status == OVERLAP:
-            raise ValueError(f"{self.name}: an output overlaps an input in memory; give it an array of its own")
-        if status == NO_STATE:
-            raise ValueError(f"{self.name}: the optimizer remembers nothing of this network; prepare it first")
-        if status == NO_MEMORY:
-            raise MemoryError(f"{self.name}: no memory left for copies of blocks of the matrices")
-        if status == BAD_INDEX:
-            raise ValueError(f"{self.name}: {self.wrong_index(*arrays)}")
-        if status == ONE_SAMPLE:
-            raise ValueError(f"{self.name}: BatchNorm1d needs at least two samples to train, for their variance")
-        if status == NO_RESIDUALS:
-            raise ValueError(f"{self.name}: {WRONG_RESIDUALS}")
-        if status == BAD_WEIGHT:
-            raise ValueError(f"{self.name}: a sample's weight is negative or not a number")
-        return value
+            if status == OK:
+                for target, copy, a in zip(arrays, copies, self.arguments, strict=True):
+                    if a.written:
+                        target[...] = copy
+        if status == OK:
+            return value
+        meaning = STATUSES.get(status, UNKNOWN)
+        details = meaning.details and meaning.details(self, arrays)
+        raise meaning.error(f"{self.name}: {details or meaning.text}")
 
     def run(self, arrays, scalars):
         """Status and value of a native call."""
@@ -459,14 +508,16 @@ class Kernel(Native):
             )
         raise TypeError(f"{where} has dtype {x.dtype}; give real numbers: float32, float64 or integers")
 
-    def check_shapes(self, arrays):
-        sizes: dict[str, tuple[int, str]] = {}
+    def misfit(self, arrays):
+        """The first argument whose shape does not fit the ones before it; None if all do."""
+        sizes: dict[str, int] = {}
         for x, a in zip(arrays, self.arguments, strict=True):
             fits = x.ndim == len(a.dims)
             for dim, size in zip(a.dims, x.shape, strict=False):
-                fits = fits and sizes.setdefault(dim, (size, a.name))[0] == size
+                fits = fits and sizes.setdefault(dim, size) == size
             if not fits:
-                raise self.shape_error(arrays, a)
+                return a
+        return None
 
     def wrong_label(self, arrays):
         named = {a.name: x for x, a in zip(arrays, self.arguments, strict=True)}
@@ -476,11 +527,13 @@ class Kernel(Native):
         wrong = labels[(labels < 0) | (labels >= classes)][0]
         return f"class {wrong} in target, but prediction has {classes} columns: 0 to {classes - 1}"
 
-    def shape_error(self, arrays, misfit):
+    def wrong_shape(self, arrays, misfit=None):
+        """What does not fit, as text: of a call that returned BAD_SHAPE the last argument, if nothing else tells."""
+        misfit = misfit or self.misfit(arrays) or self.arguments[-1]
         shapes = {a.name: x.shape for x, a in zip(arrays, self.arguments, strict=True)}
         got = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         needed = ", ".join(f"{a.name} {a.shape()}" for a in self.arguments)
-        return ValueError(f"{self.name}: {misfit.name} {shapes[misfit.name]} does not fit; got {got}; needed {needed}")
+        return f"{misfit.name} {shapes[misfit.name]} does not fit; got {got}; needed {needed}"
 
 
 def kernel(specification, *scalars, **options):

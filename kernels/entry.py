@@ -2,8 +2,9 @@
 
 A call of a Numba function spends most of a microsecond on its arguments, more than a small layer computes.
 Here the arguments' fields are read from where NumPy's and Python's C interfaces promise them, which takes
-some ten nanoseconds. Anything unusual (another type, dtype or rank, a keyword, a status that is not OK) is
-handed to the kernel's `explain`, which converts it or says what is wrong.
+some ten nanoseconds. Anything unusual (another type, dtype or rank, a keyword) is handed to the kernel's `explain`,
+which converts it or says what is wrong. A status that is not OK is handed to its `failed`, with the arguments:
+what has run does not run again.
 """
 
 import ctypes
@@ -27,6 +28,10 @@ WRITEABLE = 0x0400
 BYTE_ORDER, TYPE_NUMBER = HEAD + 10, HEAD + 12
 # With fewer numbers in all arrays together the call is so short that nobody waits for Python's lock.
 KEEP_LOCK = 1 << 14
+
+
+class NotLoaded(RuntimeError):
+    """An optional native is called that is not loaded; its name is the second argument."""
 
 
 def c_function(builder, name, result, *arguments):
@@ -70,14 +75,14 @@ def array_value(context, builder, array, kind):
     return array_at(context, builder, kind, field(builder, array, DATA, OBJECT), shape, strides)
 
 
-def emit(context, builder, cell_name, signatures):
+def emit(context, builder, cell_name, signatures, failed):
     """The body of the builtin function: (explain, args, count, keywords) -> object."""
     explain, args, count, keywords = builder.function.args
     slow = builder.append_basic_block("slow")
 
-    def go_on_if(condition):
+    def go_on_if(condition, otherwise=slow):
         following = builder.append_basic_block()
-        builder.cbranch(condition, following, slow)
+        builder.cbranch(condition, following, otherwise)
         builder.position_at_end(following)
 
     kinds = next(iter(signatures.values())).args
@@ -130,18 +135,52 @@ def emit(context, builder, cell_name, signatures):
         code, value = result, None
         if isinstance(signature.return_type, types.BaseTuple):
             code, value = cgutils.unpack_tuple(builder, result, 2)
-        go_on_if(builder.and_(status.is_ok, equal(builder, code, 0)))
+        raised, bad = builder.append_basic_block("raised"), builder.append_basic_block("bad")
+        go_on_if(status.is_ok, raised)
+        go_on_if(equal(builder, code, 0), bad)
         if value is None:
             none = builder.inttoptr(identity(None), OBJECT)
             builder.call(c_function(builder, "Py_IncRef", ir.VoidType(), OBJECT), [none])
             builder.ret(none)
         else:
             builder.ret(builder.call(c_function(builder, "PyFloat_FromDouble", OBJECT, ir.DoubleType()), [value]))
+        builder.position_at_end(raised)
+        emit_raised(context, builder, status, slow)
+        builder.position_at_end(bad)
+        emit_failed(builder, failed, code, objects)
         builder.position_at_end(otherwise)
     builder.branch(slow)
     builder.position_at_end(slow)
+    builder.ret(call_object(builder, explain, args, count, keywords))
+
+
+def call_object(builder, function, args, count, keywords):
+    """The result of calling a Python object."""
     vectorcall = c_function(builder, "PyObject_Vectorcall", OBJECT, OBJECT, OBJECT.as_pointer(), I64, OBJECT)
-    builder.ret(builder.call(vectorcall, [explain, args, count, keywords]))
+    return builder.call(vectorcall, [function, args, count, keywords])
+
+
+def emit_raised(context, builder, status, slow):
+    """Raise the exception of a native call; NotLoaded comes before anything is written, and the slow way loads it."""
+    context.call_conv.raise_error(builder, context.get_python_api(builder), status)
+    matches = c_function(builder, "PyErr_ExceptionMatches", I32, OBJECT)
+    missing = equal(builder, builder.call(matches, [builder.inttoptr(identity(NotLoaded), OBJECT)]), 1)
+    with builder.if_then(missing):
+        builder.call(c_function(builder, "PyErr_Clear", ir.VoidType()), [])
+        builder.branch(slow)
+    builder.ret(OBJECT(None))
+
+
+def emit_failed(builder, failed, code, objects):
+    """Return what `failed` returns for a status and the arguments of the call."""
+    number = builder.call(c_function(builder, "PyLong_FromLongLong", OBJECT, I64), [code])
+    args = cgutils.alloca_once(builder, OBJECT, size=len(objects) + 1)
+    for i, given in enumerate([number, *objects]):
+        builder.store(given, builder.gep(args, [ir.Constant(I64, i)]))
+    function = builder.inttoptr(identity(failed), OBJECT)
+    result = call_object(builder, function, args, ir.Constant(I64, len(objects) + 1), OBJECT(None))
+    builder.call(c_function(builder, "Py_DecRef", ir.VoidType(), OBJECT), [number])
+    builder.ret(result)
 
 
 class MethodDefinition(ctypes.Structure):
@@ -158,8 +197,10 @@ class MethodDefinition(ctypes.Structure):
 FASTCALL_WITH_KEYWORDS = 0x0080 | 0x0002
 
 
-def builtin(name, cell_name, signatures, explain):
+def builtin(name, cell_name, signatures, explain, failed):
     """A builtin function that runs a kernel on plain arguments, and calls `explain` with any other.
+
+    If the kernel returns a status that is not OK, it calls `failed` with that and the arguments.
 
     Parameters
     ----------
@@ -168,7 +209,7 @@ def builtin(name, cell_name, signatures, explain):
         dtype (a Numba float type) -> name of the cell with the address of the kernel for it, or 0
     signatures : dict
         dtype -> Numba signature: arrays, int64 and float64; returns a status, or a status and a float
-    explain : callable
+    explain, failed : callable
 
     It is kept for as long as the process lives.
     """
@@ -179,7 +220,7 @@ def builtin(name, cell_name, signatures, explain):
     module = library.create_ir_module(symbol)
     kind = ir.FunctionType(OBJECT, [OBJECT, OBJECT.as_pointer(), I64, OBJECT])
     function = ir.Function(module, kind, symbol)
-    emit(context, ir.IRBuilder(function.append_basic_block("entry")), cell_name, signatures)
+    emit(context, ir.IRBuilder(function.append_basic_block("entry")), cell_name, signatures, failed)
     with global_compiler_lock:
         library.add_ir_module(module)
         library.finalize()
@@ -187,8 +228,8 @@ def builtin(name, cell_name, signatures, explain):
     definition = MethodDefinition(name.encode(), address, FASTCALL_WITH_KEYWORDS, None)
     make = ctypes.pythonapi.PyCFunction_NewEx
     make.restype, make.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
-    kept.append((library, definition))
+    kept.append((library, definition, failed))
     return make(ctypes.addressof(definition), explain, None)
 
 
-kept: list[tuple[object, MethodDefinition]] = []
+kept: list[tuple[object, MethodDefinition, object]] = []

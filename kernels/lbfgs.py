@@ -12,7 +12,7 @@ from collections import namedtuple
 import numpy as np
 from numba import njit, types
 
-from fastfc.kernels.edge import BAD_PREDICTION, OK, native
+from fastfc.kernels.edge import BAD_INDEX, BAD_PREDICTION, OK, native
 from fastfc.kernels.gemm import dot
 from fastfc.kernels.gradient import objective_type, readonly, run_gradient
 from fastfc.kernels.losses import RESULTS
@@ -99,7 +99,7 @@ def probe(t, p, params, grads, state, row, hyper, segments, objective):
     """The point at step t, to where the parameters and gradients go."""
     combine(p, at(state, DIRECTION * row), t, at(state, START * row), params)
     found, f, _, _ = evaluate(params, grads, hyper, segments, objective)
-    if found == BAD_PREDICTION:  # so long a step leaves where the loss is defined
+    if found in (BAD_PREDICTION, BAD_INDEX):  # so long a step leaves where the loss is defined
         return OK, Point(t, np.inf, 0.0)
     return found, Point(t, f, np.float64(dot(p, grads, at(state, DIRECTION * row))))
 
@@ -147,12 +147,11 @@ def search(t, begin, p, params, grads, state, row, hyper, segments, objective, m
 
 
 @njit
-def direct(p, pairs, memory, grads, state, row):
-    """The direction d = −H g from the pairs, the latest of which is number pairs − 1."""
+def direct(p, pairs, memory, grads, state, row, alphas):
+    """The direction d = −H g from the pairs, the latest of which is number pairs − 1; alphas is to work with."""
     d = at(state, DIRECTION * row)
     combine(p, grads, -2.0, grads, d)  # −g
     oldest = max(0, pairs - memory)
-    alphas = np.empty(pairs - oldest)
     for k in range(pairs - 1, oldest - 1, -1):
         s, y = at(state, (PAIRS + k % memory) * row), at(state, (PAIRS + memory + k % memory) * row)
         alphas[k - oldest] = dot(p, s, d) / dot(p, s, y)
@@ -183,7 +182,11 @@ def direct(p, pairs, memory, grads, state, row):
     optional=True,
 )
 def lbfgs(params, grads, objective, hyper, segments, state, memory, row, count):
-    """Up to MAX_ITER iterations; count has how many there were, and how many pairs. The loss before them."""
+    """Up to MAX_ITER iterations; count has how many there were, and how many pairs. The loss before them.
+
+    One that fails changes nothing, and ends the step: with its status if it is the first.
+    """
+    alphas, before = np.empty(memory), count[0]  # first of all, as there may be no memory
     p = objective.program[0, PARAMETERS]
     found, f, value, total = evaluate(params, grads, hyper, segments, objective)
     used = 1
@@ -192,7 +195,7 @@ def lbfgs(params, grads, objective, hyper, segments, state, memory, row, count):
     for _ in range(np.int64(hyper[MAX_ITER])):
         if found != OK or not largest(p, grads) > hyper[TOLERANCE_GRAD] or used >= hyper[MAX_EVAL]:
             break
-        direct(p, count[1], memory, grads, state, row)
+        direct(p, count[1], memory, grads, state, row, alphas)
         d, g0, start = at(state, DIRECTION * row), at(state, GRADIENT * row), at(state, START * row)
         slope = np.float64(dot(p, grads, d))
         if not slope < -hyper[TOLERANCE_CHANGE]:
@@ -211,7 +214,7 @@ def lbfgs(params, grads, objective, hyper, segments, state, memory, row, count):
         )
         if found != OK:
             combine(p, start, 0.0, start, params)
-            break
+            return found if count[0] == before else OK, value, total
         used += some
         count[0] += 1
         if now.t * (now.slope - slope) > NEGLIGIBLE:  # sᵀy

@@ -13,7 +13,7 @@ from numba import njit, types
 from numba.extending import register_jitable
 
 from fastfc.kernels.activations import NONE
-from fastfc.kernels.edge import NO_MEMORY, OK, native
+from fastfc.kernels.edge import BAD_INDEX, OK, native
 from fastfc.kernels.gemm import dot, element, product, transposed, zeros
 from fastfc.kernels.gradient import objective_type, readonly, run_gradient
 from fastfc.kernels.lbfgs import clear_untrained, combine
@@ -65,15 +65,14 @@ def add_rows(params, objective, segments, jacobian, residuals, first, some):
     grad_output, output, _, _ = kept(program, 1, space)
     for i in range(some):
         x, target = row(objective.x, first + i), row(objective.target, first + i)
-        found += run_forward(params, program, x, output, space, 1, TRAINING, objective.draw, 1, 1)
+        found = max(found, run_forward(params, program, x, output, space, 1, TRAINING, objective.draw, 1, 1))
         scale = np.sqrt(np.float64(objective.weights[first + i])) if objective.weights.size else 1.0
         for j in range(o):
             here = at(jacobian, (i * o + j) * p * size)
             for k in range(o):
                 write(element(grad_output, 0, k), scale if k == j else 0.0)
-            found += run_backward(
-                params, here, program, x, output, x, grad_output, space, 1, 0, objective.draw, 0, 1, 1
-            )
+            one = run_backward(params, here, program, x, output, x, grad_output, space, 1, 0, objective.draw, 0, 1, 1)
+            found = max(found, one)
             clear_untrained(p, here, segments)
             difference = np.float64(read(element(output, 0, j))) - np.float64(read(element(target, 0, j)))
             write(at(residuals, (i * o + j) * size), scale * difference)
@@ -142,13 +141,13 @@ def levenberg_marquardt(params, grads, objective, hyper, segments, state, count)
     start, begin = zeros(whole), zeros(column)
     for first in range(0, n, ROWS):
         some = min(ROWS, n - first)
-        found += add_rows(params, objective, segments, block, residuals, first, some)
+        found = max(found, add_rows(params, objective, segments, block, residuals, first, some))
         j, r = dense(some * o, p, block), dense(some * o, 1, residuals)
-        found += product(whole, transposed(j), j, start, p, p, some * o, NONE, whole)
-        found += product(column, transposed(j), r, begin, p, 1, some * o, NONE, column)
+        found = max(found, product(whole, transposed(j), j, start, p, p, some * o, NONE, whole))
+        found = max(found, product(column, transposed(j), r, begin, p, 1, some * o, NONE, column))
         start, begin = whole, column
     if found != OK:
-        return NO_MEMORY, value, total
+        return found, value, total
     damping = np.int64(count[1]).view(np.float64) if count[0] else hyper[DAMPING]
     combine(p, params, 0.0, params, before)
     better = False
@@ -158,10 +157,13 @@ def levenberg_marquardt(params, grads, objective, hyper, segments, state, count)
             solve(p, factor, grads)
             combine(p, grads, -1.0, before, params)
             found, now, _ = run_gradient(params, grads, objective, 0)
+            if found not in (OK, BAD_INDEX):  # so long a step may leave where the network is defined
+                combine(p, before, 0.0, before, params)
+                return found, value, total
             better = found == OK and now < value
         damping *= 1.0 / hyper[GROWTH] if better else hyper[GROWTH]
     if not better:
         combine(p, before, 0.0, before, params)
     count[0] += 1
     count[1] = np.float64(max(damping, LEAST)).view(np.int64)
-    return found, value, total
+    return OK, value, total

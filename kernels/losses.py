@@ -75,8 +75,8 @@ from fastfc.kernels.simd import (
 )
 
 # columns of the table. CLASSES: its targets are classes, in labels, if there are any. VECTOR: from there on a number
-# for each column, if HAS_VECTOR. A width of 0 is all columns. SHARE: of the epoch's weights, those that a mean over
-# classes divides by.
+# for each column, as many as HAS_VECTOR says, if any. A width of 0 is all columns. SHARE: of the epoch's weights, those
+# that a mean over classes divides by.
 CODE, FIRST, WIDTH, FIRST_TARGET, CLASSES, WEIGHT, REDUCTION, A, B, C, HAS_VECTOR, SHARE, VECTOR = range(13)
 MEAN, SUM, NONE, BATCH_MEAN = range(4)
 MSE, L1, HUBER, BCE, BCE_WITH_LOGITS, POISSON, POISSON_LOG, GAUSSIAN, KL, KL_LOG, QUANTILE, CUSTOM = range(12)
@@ -514,7 +514,8 @@ def inspect(row, output, target, labels, stride, weights, values):
     n, columns, code = output.shape[0], width_of(row, output), row[CODE]
     first, k = int(row[FIRST_TARGET]), target_width(row, output)
     of_classes = row[CLASSES] and stride
-    if int(row[FIRST]) + columns > output.shape[1] or (row[HAS_VECTOR] and row.size < VECTOR + columns):
+    numbers = row[HAS_VECTOR]
+    if int(row[FIRST]) + columns > output.shape[1] or (numbers and (numbers != columns or row.size < VECTOR + columns)):
         return BAD_SHAPE
     if code == GAUSSIAN and columns != 2 * k:
         return BAD_SHAPE

@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit, types
 
 from fastfc.kernels.bias_grad import vector_sum
-from fastfc.kernels.edge import NO_MEMORY, OK, ONE_SAMPLE, native
+from fastfc.kernels.edge import NO_MEMORY, OK, ONE_SAMPLE, loaded, native
 from fastfc.kernels.gemm import Matrix, copy_matrix, element, matrix_type
 from fastfc.kernels.simd import (
     allocate,
@@ -295,6 +295,24 @@ def normalise_columns(params, mean, factor, x, y, n, o, weight, bias, divide):
     return OK
 
 
+@native(lambda dtype: types.int64(*[types.CPointer(dtype)] * 2, *[types.int64] * 3, types.float64), optional=True)
+def update_running(params, kept, running, n, o, momentum):
+    """running = (1 − momentum) running + momentum · (mean, unbiased variance) of the batch."""
+    size = itemsize(params)
+    for which in range(2):
+        unbiased = n / (n - 1.0) if which else 1.0
+        new, old = kept_row(kept, MEAN + which, o), at(params, (running + which * o) * size)
+        for j in range(0, o, width(params)):
+            some, here = o - j, j * size
+            value = get(at(old, here), some) * (1.0 - momentum)
+            put(at(old, here), fma(get(at(new, here), some), momentum * unbiased, value), some)
+    return OK
+
+
+# It is called when a step is done: so late, nothing may be missing.
+load_running = loaded(update_running)
+
+
 @native(
     lambda dtype: types.int64(
         *[types.CPointer(dtype)] * 2, *[matrix_type(dtype)] * 2, *[types.int64] * 6, types.float64
@@ -305,6 +323,7 @@ def normalise_batch(params, kept, x, y, n, o, weight, bias, running, training, e
     """Batch norm, by the batch's statistics in training, by the running ones, a place in params, in prediction."""
     mean, inverse = kept_row(kept, MEAN, o), kept_row(kept, INVERSE, o)
     if training:
+        load_running(params)
         if n < 2:
             return ONE_SAMPLE if n else OK
         column_moments(kept, x, n, o)
@@ -400,18 +419,4 @@ def batch_norm_backward(
             value = get(element(grad_y, r, j), some) - get(at(first, here), some)
             value = fma(splat(params, 0.0) - normal, get(at(second, here), some), value) * get(at(scale, here), some)
             put(to, get(to, some) + value if add else value, some)
-    return OK
-
-
-@native(lambda dtype: types.int64(*[types.CPointer(dtype)] * 2, *[types.int64] * 3, types.float64), optional=True)
-def update_running(params, kept, running, n, o, momentum):
-    """running = (1 − momentum) running + momentum · (mean, unbiased variance) of the batch."""
-    size = itemsize(params)
-    for which in range(2):
-        unbiased = n / (n - 1.0) if which else 1.0
-        new, old = kept_row(kept, MEAN + which, o), at(params, (running + which * o) * size)
-        for j in range(0, o, width(params)):
-            some, here = o - j, j * size
-            value = get(at(old, here), some) * (1.0 - momentum)
-            put(at(old, here), fma(get(at(new, here), some), momentum * unbiased, value), some)
     return OK

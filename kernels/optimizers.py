@@ -339,6 +339,24 @@ def are_segments(segments, n):
     return wrong == 0
 
 
+@njit
+def rows_of(optimizer, hyper):
+    """Rows of the state that a rule needs."""
+    return 0 if optimizer == SGD and hyper[RULE] == 0.0 else ROWS[optimizer]
+
+
+@njit
+def update_fits(grads, hyper, segments, params, state, count, optimizer):
+    """Whether `update` can run: the only statuses that it returns are these, before it writes anything."""
+    n = params.size
+    if grads.size != n or count.size != 2 or hyper.size < N_HYPER or segments.shape[1] != N_SEGMENT:
+        return BAD_SHAPE
+    if optimizer < 0 or optimizer >= len(ROWS) or segments.shape[0] == 0 or not are_segments(segments, n):
+        return NO_STATE
+    rows = rows_of(optimizer, hyper) + (hyper[AVERAGE] > 0.0)
+    return NO_STATE if state.shape[0] < rows or (rows > 0 and state.shape[1] != n) else OK
+
+
 @kernel(
     "grads[p], hyper:float64[h], segments:float64[s, k] -> params[p], state[r, q], count:int64[two]",
     types.int64,
@@ -350,15 +368,10 @@ def update(grads, hyper, segments, params, state, count, optimizer, scale):
     count is the number of steps so far, and for NAdam the bits of μ₁ … μₜ. Parameters in no segment
     are left alone. Without any segment the optimizer was not prepared.
     """
-    n = params.size
-    if grads.size != n or count.size != 2 or hyper.size < N_HYPER or segments.shape[1] != N_SEGMENT:
-        return BAD_SHAPE
-    if optimizer < 0 or optimizer >= len(ROWS) or segments.shape[0] == 0 or not are_segments(segments, n):
-        return NO_STATE
-    average = hyper[AVERAGE] > 0.0
-    rows = 0 if optimizer == SGD and hyper[RULE] == 0.0 else ROWS[optimizer]
-    if state.shape[0] < rows + average or (rows + average > 0 and state.shape[1] != n):
-        return NO_STATE
+    found = update_fits(grads, hyper, segments, params, state, count, optimizer)
+    if found != OK:
+        return found
+    n, average, rows = params.size, hyper[AVERAGE] > 0.0, rows_of(optimizer, hyper)
     grads_data, params_data, state_data = pointer(grads), pointer(params), pointer(state)
     size, row, t = itemsize(params_data), state.strides[0], float(count[0])
     share, numbers = numbers_of(optimizer, hyper, count)

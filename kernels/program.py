@@ -26,7 +26,6 @@ from fastfc.kernels.activations import DERIVATIVE, IDENTITY, NONE, Activation, _
 from fastfc.kernels.bias_grad import _dense_bias_grad
 from fastfc.kernels.dropout import drop, key
 from fastfc.kernels.edge import (
-    BAD_INDEX,
     BAD_SHAPE,
     NO_MEMORY,
     OK,
@@ -78,8 +77,9 @@ from fastfc.kernels.threads import part
 from fastfc.kernels.weight_grad import _dense_weight_grad
 
 COLUMNS = 19
-# columns of the header; TRAINED is how many of the parameters are to be
-STEPS, INPUTS, OUTPUTS, PARAMETERS, PREDICT_SPACE, TRAIN_SPACE, TRAINED = range(7)
+# columns of the header; TRAINED is how many of the parameters are to be. PARTS is how many outputs stand side by side:
+# as many rows at the end of the table have their WIDTH
+STEPS, INPUTS, OUTPUTS, PARAMETERS, PREDICT_SPACE, TRAIN_SPACE, TRAINED, PARTS = range(8)
 # columns of a step; WEIGHT and BIAS are places in the vector of parameters, NOWHERE for none; TRANSPOSED tells that the
 # weight lies there as its transpose; FACTOR and FACTOR_2 are the bits of a step's numbers; ADD_ tells to add to a
 # gradient. NUMBER is the first column of `place`, the seed of dropout, the rows of an embedding's table, the place of
@@ -346,10 +346,12 @@ def run_backward(
                 found = _activation_backward(view(y, n, o), dz, dz, f.code, f.a, f.b)
             weight_grad = view(weight_of(program, s, grads, i, o), i, o)
             some = pay(parts, least, n * i * o)
-            found += _dense_weight_grad(view(a, n, i), dz, weight_grad, add or program[s, ADD_WEIGHT], some)
+            more = add or program[s, ADD_WEIGHT]
+            found = max(found, _dense_weight_grad(view(a, n, i), dz, weight_grad, more, some))
             if program[s, BIAS] != NOWHERE:
                 bias_grad = vector(at(grads, program[s, BIAS] * size), o)
-                found += _dense_bias_grad(dz, bias_grad, add or program[s, ADD_BIAS], pay(parts, least, 2 * n * o))
+                more, some_more = add or program[s, ADD_BIAS], pay(parts, least, 2 * n * o)
+                found = max(found, _dense_bias_grad(dz, bias_grad, more, some_more))
             if a_wanted:
                 weight = weight_of(program, s, params, i, o)
                 start, derive, maker, kept = grad_a if add_a else zeros(grad_a), NONE, program[s, DERIVE_A], a
@@ -357,7 +359,9 @@ def run_backward(
                     derive = derivative(activation_of(program, maker))
                 if maker and program[maker, OF_INPUT]:
                     kept = locate(program, program[maker, A], TRAINING, n, x, output, space)
-                found += input_product(grad_a, grad_y, transposed(weight), start, n, i, o, derive, kept, some)
+                found = max(
+                    found, input_product(grad_a, grad_y, transposed(weight), start, n, i, o, derive, kept, some)
+                )
         elif op == ACTIVATION:
             target = grad_y if add_a else grad_a
             if a_wanted and not program[s, DERIVED]:
@@ -395,7 +399,7 @@ def run_backward(
             if b_wanted and op in (MULTIPLY, ADD):
                 gate(n, o, grad_y, a if op == MULTIPLY else ones, 1.0, grad_b, add_b)
         if found != OK:
-            return BAD_INDEX if op == EMBEDDING else NO_MEMORY
+            return found
     return OK
 
 

@@ -14,7 +14,7 @@ from fastfc.kernels.gradient import Objective, run_gradient
 from fastfc.kernels.lbfgs import PAIRS, lbfgs
 from fastfc.kernels.levenberg_marquardt import are_residuals, levenberg_marquardt, rows
 from fastfc.kernels.losses import CLASSES, RESULT
-from fastfc.kernels.optimizers import LBFGS, N_SEGMENT, are_segments, bounds, update
+from fastfc.kernels.optimizers import LBFGS, N_SEGMENT, are_segments, bounds, update, update_fits
 from fastfc.kernels.program import (
     INPUTS,
     OUTPUTS,
@@ -59,8 +59,13 @@ def columns_of(target):
 
 
 @njit
-def training_fits(program, x, target, labels, weights, losses, segments, params, grads, space, tape, n):
-    """Whether arrays are of the shapes that training in batches of n needs, and segments know what is not trained."""
+def training_fits(
+    program, x, target, labels, weights, losses, hyper, segments, params, grads, state, count, space, tape, optimizer, n
+):  # fmt: skip
+    """Whether arrays are of the shapes that training in batches of n needs, and segments know what is not trained.
+
+    What is wrong with an optimizer, and all that overlaps, shows here, before anything is written.
+    """
     samples, classes = x.shape[0], 0
     for i in range(losses.shape[0]):
         classes += losses[i, CLASSES] != 0.0
@@ -72,13 +77,18 @@ def training_fits(program, x, target, labels, weights, losses, segments, params,
         return BAD_SHAPE
     if space.size < reserve(program, n) or tape.size != 2 or segments.shape[1] != N_SEGMENT:
         return BAD_SHAPE
-    if overlaps(params, x) or overlaps(params, grads) or overlaps(params, target) or overlaps(grads, x):
+    for out in (params, grads, space):
+        if overlaps(out, x) or overlaps(out, target) or overlaps(out, weights):
+            return OVERLAP
+    if overlaps(params, grads) or overlaps(params, space) or overlaps(grads, space):
         return OVERLAP
     changed = 0
     for s in range(segments.shape[0]):
         first, last = bounds(segments, s, params.size)
         changed += last - first
-    return NO_STATE if changed > program[0, TRAINED] else OK
+    if changed > program[0, TRAINED]:
+        return NO_STATE
+    return OK if optimizer >= LBFGS else update_fits(grads, hyper, segments, params, state, count, optimizer)
 
 
 @njit
@@ -110,10 +120,14 @@ def step(
 ):  # fmt: skip
     """One step on one batch: forward, loss, backward, update. The loss before the update.
 
-    Numeric targets are in target, classes in labels; count[0] is how many updates there were.
+    Numeric targets are in target, classes in labels; count[0] is how many updates there were. Only with status OK have
+    params, state, count and tape changed; but the state of LBFGS and LevenbergMarquardt has rows that are used anew.
     """
     n, value = x.shape[0], 0.0
-    found = training_fits(program, x, target, labels, weights, losses, segments, params, grads, space, tape, n)
+    found = training_fits(
+        program, x, target, labels, weights, losses, hyper, segments, params, grads, state, count, space, tape,
+        optimizer, n,
+    )  # fmt: skip
     if found == OK:
         objective = Objective(
             program, matrix(x), matrix(target), columns_of(target), labels, weights, losses, pointer(space), n,
@@ -146,10 +160,14 @@ def steps(
 ):  # fmt: skip
     """Steps on batches of the samples first, ..., last - 1 in an order; all their losses added to those so far.
 
-    Without an order the samples are taken as they lie in x. So many batches as in accumulate make one update.
+    Without an order the samples are taken as they lie in x. So many batches as in accumulate make one update. With
+    another status than OK the updates before stay: whoever calls undoes them.
     """
     sum_of_losses = so_far
-    found = training_fits(program, x, target, labels, weights, losses, segments, params, grads, space, tape, batch)
+    found = training_fits(
+        program, x, target, labels, weights, losses, hyper, segments, params, grads, state, count, space, tape,
+        optimizer, batch,
+    )  # fmt: skip
     if found != OK:
         return found, sum_of_losses
     i, columns, classes = program[0, INPUTS], columns_of(target), labels.size // max(x.shape[0], 1)

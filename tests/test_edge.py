@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 from arrays import CALLS, DTYPES, LAYOUTS, SIZES, read_only
-from numba import njit
+from numba import njit, types
+from numba.core.caching import NullCache
 from numba.core.errors import TypingError
 from processes import run
 
@@ -461,3 +462,65 @@ def test_an_optimizer_without_its_state_is_an_error():
     with pytest.raises(ValueError, match="prepare"):
         update.call(*arrays, optimizer.code, 1.0)
     assert (params == 1).all() and optimizer.count[0] == 0
+
+
+# --- statuses
+
+
+def answering(x, out, status):
+    """Count the call, and return the status."""
+    out[0] += 1
+    return status
+
+
+@pytest.fixture(scope="module")
+def answer():
+    kernel = edge.Kernel(answering, "x[n] -> out[k]", types.int64)
+    kernel.compiler._cache = NullCache()  # whose key does not hold the source of a test
+    yield kernel
+    del edge.natives[kernel.name]
+
+
+NAMES = {value: name for name, value in vars(edge).items() if name.isupper() and type(value) is int and name != "OK"}
+ANSWERS = [*edge.STATUSES, 12, 99, -1, 1 << 40]
+
+
+def test_every_status_has_a_meaning():
+    """Two chains of `if` were kept by hand; what neither knew was success."""
+    assert NAMES.keys() == edge.STATUSES.keys() and edge.OK not in edge.STATUSES
+    for error, text, _ in [*edge.STATUSES.values(), edge.UNKNOWN]:
+        assert issubclass(error, Exception) and len(text) > 20
+    assert len({text for _, text, _ in edge.STATUSES.values()}) == len(edge.STATUSES)
+
+
+@pytest.mark.parametrize("way", ["fast", "slow"])
+@pytest.mark.parametrize("status", ANSWERS)
+def test_a_status_is_raised_and_nothing_runs_twice(answer, status, way):
+    """The way of plain arrays ran every kernel once more that gave a status."""
+    x, out = np.zeros(3), np.zeros(1)
+    assert answer.call(x, out, 0) is None and out[0] == 1
+    meaning = edge.STATUSES.get(status, edge.UNKNOWN)
+    with pytest.raises(meaning.error, match=f"^{answer.name}: ") as info:
+        answer.call(x if way == "fast" else x.tolist(), out, status)
+    assert type(info.value) is meaning.error
+    assert out[0] == 2  # an overlap is computed with copies, which an error leaves behind
+
+
+@pytest.fixture(scope="module")
+def checked(answer):
+    @njit
+    def call(x, out, status):
+        edge.check(answer(x, out, status))
+
+    return call
+
+
+@pytest.mark.parametrize("status", ANSWERS)
+def test_a_status_in_nopython_code(checked, status):
+    x, out = np.zeros(3), np.zeros(1)
+    checked(x, out, 0)
+    meaning = edge.STATUSES.get(status, edge.UNKNOWN)
+    with pytest.raises(meaning.error) as info:
+        checked(x, out, status)
+    assert type(info.value) is meaning.error and str(info.value) == f"fastfc: {meaning.text}"
+    assert out[0] == 2

@@ -10,6 +10,7 @@ import pytest
 import fastfc as fc
 from fastfc import kernels
 from fastfc.kernels.bias_grad import _dense_bias_grad
+from fastfc.kernels.edge import BAD_SHAPE, OVERLAP
 from fastfc.kernels.entry import builtin
 from fastfc.kernels.losses import loss
 from fastfc.kernels.optimizers import _sgd
@@ -22,7 +23,15 @@ def watched():
     for dtype in kernel.cells:
         kernel.ensure(dtype)
     signatures = {dtype: kernel.signature(dtype) for dtype in kernel.cells}
-    return builtin("watched", kernel.cell_name, signatures, lambda *args, **names: calls.append((args, names))), calls
+    failures = []
+    call = builtin(
+        "watched",
+        kernel.cell_name,
+        signatures,
+        lambda *args, **names: calls.append((args, names)),
+        lambda *args: failures.append(args),
+    )
+    return call, calls, failures
 
 
 def sums(dtype):
@@ -46,11 +55,11 @@ class Subclass(np.ndarray):
     ids=["plain", "reversed", "fortran", "unpickled", "broadcast"],
 )
 def test_arrays_are_read_in_place(watched, dtype, view):
-    call, calls = watched
+    call, calls, failures = watched
     g, out = sums(dtype)
     assert call(view(g), out, 0, 1) is None
     np.testing.assert_array_equal(out, view(g).sum(0))
-    assert not calls
+    assert not calls and not failures
 
 
 def read_only(x):
@@ -77,19 +86,33 @@ def read_only(x):
         lambda g, out: ((g, out), {}),
         lambda g, out: ((g, out, 0, 1, 0), {}),
         lambda g, out: ((g, out), {"accumulate": 0}),
-        lambda g, out: ((g, out[:2], 0, 1), {}),
-        lambda g, out: ((out[None], out, 0, 1), {}),
     ],
 )
 def test_what_is_unusual_is_handed_on(watched, change):
-    call, calls = watched
+    call, calls, failures = watched
     g, out = sums(np.float32)
     args, keywords = change(g, out)
     call(*args, **keywords)
     [(handed, names)] = calls
+    assert not failures
     assert len(handed) == len(args) and all(a is b for a, b in zip(handed, args, strict=True))
     assert names == keywords
     assert np.isnan(out).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [(lambda g, out: (g, out[:2], 0, 1), BAD_SHAPE), (lambda g, out: (out[None], out, 0, 1), OVERLAP)],
+)
+def test_a_status_is_handed_on_with_the_arguments(watched, change, status, dtype):
+    """The status was dropped, and the kernel run a second time to learn it."""
+    call, calls, failures = watched
+    args = change(*sums(dtype))
+    call(*args)
+    [(handed, *rest)] = failures
+    assert handed == status and not calls
+    assert len(rest) == len(args) and all(a is b for a, b in zip(rest, args, strict=True))
 
 
 def test_errors_of_the_slow_way_pass_through():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from arrays import DTYPES, LAYOUTS, normal
 from numpy.testing import assert_array_equal
+from processes import run as run_elsewhere
 from test_kernel_program import ONE_THREAD, Arguments
 
 import fastfc as fc
@@ -184,3 +185,84 @@ def test_bad_tables_change_nothing(wrong):
     with pytest.raises(ValueError, match="does not fit"):
         run.step(x, target, labels, run.optimizer(), loss, weights)
     assert_array_equal(run.params, net.params)
+
+
+@pytest.mark.parametrize("what", ["target", "weights", "x"])
+@pytest.mark.parametrize("where", ["space", "params", "grads"])
+def test_memory_that_is_shared_is_found_before_the_first_step(where, what):
+    """The last samples' targets lie in the workspace: that showed in the last batch, after updates by all others."""
+    net, (x, target, _, loss) = fc.MLP([5, 9, 3], seed=0), case_of("numbers", np.float32)
+    run, weights = Training(net, 5), np.ones(23, np.float32)
+    optimizer, given = run.optimizer(), {"x": x, "target": target, "weights": weights}
+    array, written = given[what], getattr(run, where)
+    memory = np.zeros(array.size + written.size, np.float32)
+    given[what], shared = memory[: array.size].reshape(array.shape), memory[array.size - 3 :][: written.size]
+    given[what][...], shared[...] = array, written
+    setattr(run, where, shared)
+    before = run.params.copy()
+    with pytest.raises(ValueError, match=f"{where} overlaps {what} in memory|{what} overlaps {where} in memory"):
+        run.steps(given["x"], given["target"], NO_LABELS, NO_LABELS, optimizer, loss, 5, weights=given["weights"])
+    assert_array_equal(run.params, before)
+    assert optimizer[3][0] == 0 and not optimizer[2].any()
+
+
+def test_an_optimizer_that_is_not_prepared_is_found_before_anything_is_computed():
+    net, (x, target, labels, loss) = fc.MLP([5, 9, 3], seed=0), case_of("numbers", np.float32)
+    run = Training(net, 23)
+    hyper, segments, state, count = run.optimizer()
+    run.grads[:] = 7
+    for optimizer in ((hyper, segments, state[:0], count), (hyper, segments[:0], state, count)):
+        for train in (run.step, lambda x, y, labels, *rest: run.steps(x, y, labels, NO_LABELS, *rest, 5)):
+            with pytest.raises(ValueError, match=r"optimizer.prepare\(net\)"):
+                train(x, target, labels, optimizer, loss)
+    assert (run.grads == 7).all() and count[0] == 0
+    assert_array_equal(run.params, net.params)
+
+
+NOT_LOADED = """
+import numpy as np, fastfc as fc
+from fastfc import full_batch, optimizers, program
+from fastfc.kernels import edge
+
+program.Program.load = lambda self, dtypes: None  # nothing is loaded ahead
+optimizers.Optimizer._native = full_batch.LBFGS._native = full_batch.LevenbergMarquardt._native = None
+
+def layers(dtype):
+    rest = [fc.BatchNorm1d(8, dtype=dtype), fc.Linear(8, 8, seed=1, dtype=dtype), fc.GELU(),
+            fc.LayerNorm(8, dtype=dtype), fc.Dropout(0.3, seed=2), fc.RMSNorm(8, dtype=dtype),
+            fc.Standardize(8, dtype=dtype), fc.Linear(8, 3, seed=3, dtype=dtype)]
+    return fc.Sequential([fc.Embedding(5, 4, 2, seed=0, dtype=dtype), *rest])
+
+def small(dtype):
+    return fc.MLP([2, 3, 3], "elu", seed=0, dtype=dtype)
+
+rng = np.random.default_rng(0)
+for dtype in (np.float32, np.float64):
+    x, y = rng.integers(0, 5, (12, 2)).astype(dtype), rng.random((12, 3)).astype(dtype)
+    for build, make, loss in (
+        (layers, fc.Adagrad, fc.L1Loss()),
+        (small, fc.LBFGS, fc.L1Loss()),
+        (small, fc.LevenbergMarquardt, fc.MSELoss()),
+    ):
+        ends = []
+        for _ in range(2):
+            net, optimizer = build(dtype), make()
+            if dtype == np.float32:
+                net.train_step(x, y, loss, optimizer)
+            net.fit(x, y, loss=loss, optimizer=optimizer, epochs=2, batch_size=5, seed=0)
+            ends.append([a.copy() for a in (net.params, optimizer.state, optimizer.count, net._tape)])
+        for one, other in zip(*ends):
+            np.testing.assert_array_equal(one, other)
+    kind = edge.DTYPES[np.dtype(dtype)]
+    for name, function in edge.natives.items():
+        if function.optional and function not in edge.parallel_natives and not function.cells[kind][0]:
+            print(name, "was not needed")
+"""
+
+
+def test_what_is_not_loaded_is_missed_before_anything_is_written():
+    """A kernel that calls one that is not loaded runs again once it is: it must not have done a part before.
+
+    The running statistics of BatchNorm1d were that late: after the update.
+    """
+    assert run_elsewhere(NOT_LOADED)[0] == ""

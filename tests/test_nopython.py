@@ -5,6 +5,7 @@ import gc
 import shutil
 import sys
 import tracemalloc
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -251,15 +252,48 @@ def test_targets_of_several_outputs():
     assert net.evaluate(x, (numbers, column), loss) == train_two(net, x, numbers, column[:, 0], loss, fc.SGD())
 
 
-def test_a_loss_of_several_outputs_knows_the_latest_network():
-    x, first, second = normal((20, 5), np.float32), normal((20, 2), np.float32, 1), normal((20, 3), np.float32, 2)
-    loss, nets = fc.MultiLoss([MSE, HUBER]), (heads(2, 3), heads(3, 2))
-    targets = (first, second), (second, first)
-    for _ in range(2):
-        for net, both in zip(nets, targets, strict=True):
-            net.reserve(20)
-            expected = net.evaluate(x, both, loss)
-            assert train_two(net, x, *both, loss, fc.SGD(0.1)) == expected
+GAUSSIAN = fc.GaussianNLLLoss()
+
+
+def target_of(loss, width, kind, seed):
+    """A target for an output of this width, of classes or of numbers."""
+    rng = np.random.default_rng(seed)
+    if kind == "classes":
+        return rng.integers(0, width, 20)
+    if loss is CE:
+        return np.eye(width, dtype=np.float32)[rng.integers(0, width, 20)]
+    return rng.standard_normal((20, width // 2 if loss is GAUSSIAN else width)).astype(np.float32)
+
+
+def two_outputs(first, second):
+    """A graph whose outputs may be variances too."""
+    x = fc.Input(5)
+    h = fc.Tanh()(fc.Linear(5, 6, seed=0)(x))
+    net = fc.Graph(x, [fc.Softplus()(fc.Linear(6, width, seed=width)(h)) for width in (first, second)])
+    net.reserve(20)
+    return net
+
+
+@pytest.mark.parametrize("losses", list(product([CE, HUBER, GAUSSIAN], [CE, MSE])), ids=str)
+@pytest.mark.parametrize("first", ["Python", "nopython"])
+def test_a_loss_of_several_outputs_is_for_whatever_network_it_is_given(losses, first):
+    """It took the widths and the kinds of targets of what Python had trained last.
+
+    Here all networks have as many columns in all, so that only the numbers tell.
+    """
+    loss, x = fc.MultiLoss(losses, weights=[0.5, 2]), normal((20, 5), np.float32)
+    kinds = [("classes", "numbers") if part is CE else ("numbers",) for part in losses]
+    nets, expected = {widths: two_outputs(*widths) for widths in ((2, 4), (4, 2))}, {}
+    for (widths, net), both in product(nets.items(), product(*kinds)):
+        targets = [target_of(part, *rest) for part, *rest in zip(losses, widths, both, (0, 1), strict=True)]
+        values = [part(y, t)[0] for part, y, t in zip(losses, net.predict(x), targets, strict=True)]
+        expected[widths, both] = targets, 0.5 * values[0] + 2 * values[1]
+    for case, other in product(expected, expected):
+        targets, value = expected[case]
+        if first == "Python":
+            nets[other[0]].train_step(x, tuple(expected[other][0]), loss, fc.SGD(1e-30))
+        ours = train_two(nets[case[0]], x, *targets, loss, fc.SGD(1e-30))
+        assert_allclose(ours, value, rtol=1e-5)
 
 
 def noisy(seed=0):
@@ -357,10 +391,18 @@ def reserved(n=20):
 W = WEIGHTS.astype(np.float32)
 
 
+WEIGHTED = fc.CrossEntropyLoss(weight=[1, 2, 3, 4])
+
+
+def prepared_heads(*widths):
+    net = heads(*widths)
+    net.reserve(20)
+    return net
+
+
 def two_heads(*targets, before=()):
     """A step of a network with outputs of 3 and 2 after the loss has seen the widths of others."""
-    net, loss = heads(3, 2), fc.MultiLoss([CE, MSE])
-    net.reserve(20)
+    net, loss = prepared_heads(3, 2), fc.MultiLoss([CE, MSE])
     for shape in before:
         heads(*shape).train_step(X, (CLASSES, np.zeros((20, shape[1]))), loss, fc.SGD())
     return train_two(net, X, *targets, loss, fc.SGD())
@@ -438,13 +480,42 @@ ERRORS = {
         errors.TypingError,
         "float64",
     ),
-    "losses that saw no network": (lambda: two_heads(CLASSES, NUMBERS), ValueError, "train a step in Python first"),
-    "losses of a narrower network": (
-        lambda: two_heads(CLASSES, NUMBERS, before=[(3, 2), (3, 1)]),
+    "fewer losses than outputs": (
+        lambda: train_two(prepared_heads(3, 2, 2), X, CLASSES, NUMBERS, fc.MultiLoss([CE, MSE]), fc.SGD()),
+        ValueError,
+        "an output for each of its losses",
+    ),
+    "more losses than targets": (
+        lambda: train_two(prepared_heads(3, 2, 2), X, CLASSES, NUMBERS, fc.MultiLoss([CE, MSE, MSE]), fc.SGD()),
+        ValueError,
+        "as many targets",
+    ),
+    "several losses of one target": (
+        lambda: train(prepared_heads(3, 2), X, G, fc.MultiLoss([CE, MSE]), fc.SGD(), 1),
         ValueError,
         "shapes",
     ),
-    "losses of a wider network": (lambda: two_heads(CLASSES, NUMBERS, before=[(3, 3)]), ValueError, "shapes"),
+    "more losses than outputs": (
+        lambda: train_two(reserved(), X, CLASSES, NUMBERS, fc.MultiLoss([CE, MSE]), fc.SGD()),
+        ValueError,
+        "an output for each of its losses",
+    ),
+    "classes for a loss of numbers": (lambda: two_heads(CLASSES, np.arange(20) % 2), ValueError, "integers"),
+    "numbers of another output": (
+        lambda: train_two(prepared_heads(2, 3), X, G, NUMBERS, fc.MultiLoss([MSE, HUBER]), fc.SGD()),
+        ValueError,
+        "shapes",
+    ),
+    "weights for another number of classes": (
+        lambda: train(reserved(), X, CLASSES, fc.CrossEntropyLoss(weight=[1, 2, 3, 4]), fc.SGD(), 1),
+        ValueError,
+        "shapes",
+    ),
+    "weights for more classes than an output has": (
+        lambda: train_two(prepared_heads(3, 2), X, CLASSES, NUMBERS, fc.MultiLoss([WEIGHTED, MSE]), fc.SGD()),
+        ValueError,
+        "shapes",
+    ),
     "one target of too few samples": (
         lambda: two_heads(CLASSES[1:], NUMBERS, before=[(3, 2)]),
         ValueError,
@@ -456,11 +527,6 @@ ERRORS = {
         "one target for each sample",
     ),
     "one target too narrow": (lambda: two_heads(CLASSES, NUMBERS[:, :1], before=[(3, 2)]), ValueError, "shapes"),
-    "probabilities, after classes": (
-        lambda: two_heads(np.full((20, 3), 1 / 3, np.float32), NUMBERS, before=[(3, 2)]),
-        ValueError,
-        "shapes",
-    ),
     "numbers for classes": (lambda: two_heads(NUMBERS, NUMBERS, before=[(3, 2)]), ValueError, "shapes"),
     "a class too many of an output": (
         lambda: two_heads(CLASSES + 1, NUMBERS, before=[(3, 2)]),
@@ -614,13 +680,39 @@ def test_python_backward_knows_that_nopython_code_used_the_memory(use):
         net.backward(G)
 
 
-def test_a_step_that_fails_changes_nothing():
-    net, optimizer = reserved(), prepared(chain())
-    before = net.params.copy()
-    with pytest.raises(ValueError, match="class index"):
-        train(net, X, np.full(20, -1), fc.CrossEntropyLoss(), optimizer, 1)
+def outside():
+    """Probabilities of more than 1."""
+    net = reserved()
+    net.params[:] = 1
+    return net, X, np.ones((20, 3), np.float32), fc.BCELoss()
+
+
+def no_row():
+    """An index that the network computes, of no row."""
+    net = fc.Sequential([fc.Linear(5, 1, init="zeros", bias_init=fc.Constant(7)), fc.Embedding(3, 2, seed=0)])
+    net.reserve(20)
+    return net, X, np.ones((20, 2), np.float32), fc.MSELoss()
+
+
+FAILING = {
+    "class": (lambda: (reserved(), X, np.full(20, -1), fc.CrossEntropyLoss()), "class index"),
+    "prediction": (outside, "a prediction is out of range"),
+    "index": (no_row, "row of its table"),
+    "one sample": (lambda: (noisy_reserved(), X[:1], G[:1], fc.MSELoss()), "at least two samples"),
+}
+
+
+@pytest.mark.parametrize("make", [lambda: fc.SGD(0.1, momentum=0.9), fc.NAdam, fc.LBFGS])
+@pytest.mark.parametrize("case", FAILING)
+def test_a_step_that_fails_changes_nothing(case, make):
+    build, message = FAILING[case]
+    (net, x, y, loss), optimizer = build(), make()
+    optimizer.prepare(net)
+    before, tape = net.params.copy(), net._tape.copy()
+    with pytest.raises(ValueError, match=message):
+        train(net, x, y, loss, optimizer, 1)
     assert_array_equal(net.params, before)
-    assert not optimizer.velocity.any() and optimizer.count[0] == 0
+    assert not optimizer.state.any() and not optimizer.count.any() and net._tape[1] == tape[1]
 
 
 def test_lr_can_change_between_calls():
