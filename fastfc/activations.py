@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from .checks import choice, finite_number, positive_number
+from .checks import choice, finite_number, positive_number, unknown
 from .kernels import custom
 from .kernels.activations import CUSTOM, named
 from .kernels.activations import Activation as Numbers
@@ -589,5 +589,5 @@ def get_activation(name: str) -> Activation:
     if not isinstance(name, str):
         raise TypeError(f"an activation's name is a string such as 'relu', got {name!r}")
     if name not in ACTIVATIONS:
-        raise ValueError(f"unknown activation {name!r}; known are {', '.join(map(repr, ACTIVATIONS))}")
+        raise unknown("activation", name, ACTIVATIONS)
     return ACTIVATIONS[name]()

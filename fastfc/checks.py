@@ -1,5 +1,6 @@
 """The edge: what a user passes becomes an array or number the kernels take, or a clear error."""
 
+import difflib
 import math
 import operator
 from collections.abc import Iterable
@@ -107,8 +108,31 @@ def flag(value: Any, owner: object, what: str) -> bool:
 def choice(value: Any, owner: object, what: str, allowed: Iterable[str | None]) -> Any:
     allowed = tuple(allowed)
     if isinstance(value, np.ndarray) or value not in allowed:  # an array compares its elements
-        raise ValueError(f"{owner}: {what} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+        raise ValueError(
+            f"{owner}: {what} must be one of {', '.join(map(repr, allowed))}, got {value!r}"
+            + did_you_mean(value, allowed)
+        )
     return value
+
+
+def did_you_mean(name: Any, known: Iterable[Any]) -> str:
+    """The end of an error about a name that is not known: the nearest of those that are, if one is near."""
+    if not isinstance(name, str):
+        return ""
+    # without what people spell differently: LeakyReLU, leaky-relu, leaky_relu
+    plain = {plainly(other): other for other in known if isinstance(other, str)}
+    near = difflib.get_close_matches(plainly(name), plain, n=1)
+    return f"; did you mean {plain[near[0]]!r}?" if near else ""
+
+
+def plainly(name: str) -> str:
+    return "".join(filter(str.isalnum, name)).lower()
+
+
+def unknown(what: str, name: Any, known: Iterable[str]) -> ValueError:
+    """The error about a name that is not known: all that are, and the nearest."""
+    known = tuple(known)
+    return ValueError(f"unknown {what} {name!r}; known are {', '.join(map(repr, known))}{did_you_mean(name, known)}")
 
 
 def listed(values: Any, owner: object, what: str, example: str) -> list[Any]:

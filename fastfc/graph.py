@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .activations import Identity
 from .checks import as_floats, listed, positive_int, positive_number
+from .dropout import Dropout
 from .kernels import program as native
 from .kernels.activations import NONE
 from .layers import Layer
@@ -244,6 +246,14 @@ class Graph(Network):
 
     def _output_widths(self) -> list[int]:
         return [node.width for node in self.outputs]
+
+    def _last_layers(self) -> list[Layer | None]:
+        def of(node: Node) -> Layer | None:
+            while isinstance(node.what, Identity | Dropout):
+                (node,) = node.inputs
+            return node.what._last_layers()[0] if isinstance(node.what, Layer) else None
+
+        return [of(node) for node in self.outputs]
 
     def _split_output(self, output: NDArray[Any]) -> Any:
         return self._split(output, self.outputs)

@@ -371,6 +371,10 @@ class Layer:
         """The outputs, of one array."""
         return output
 
+    def _last_layers(self) -> list[Layer | None]:
+        """The layer that each output comes from; None where it comes from a gate of a graph or from an input."""
+        return [self]
+
     def _space_for(self, program: Program, n: int, dtype: Any) -> NDArray[Any]:
         """Memory for training in batches of n, the same again if it is large enough."""
         if self._room[0] is not program or n > self._room[1] or self._space.dtype != dtype:

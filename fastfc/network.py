@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import lr_finder, training
-from .activations import get_activation
+from .activations import Identity, get_activation
 from .checks import as_generator, listed, positive_int
+from .dropout import Dropout
 from .history import History
 from .initializers import Initializer
 from .layers import Layer, Linear, Parameter
@@ -269,6 +270,10 @@ class Sequential(Network):
             value = layer._record(recorder, value, first, alone)
             first, alone = first + layer.params.size, True
         return value
+
+    def _last_layers(self) -> list[Layer | None]:
+        changing = [layer for layer in self.layers if not isinstance(layer, Identity | Dropout)]
+        return changing[-1]._last_layers() if changing else [None]
 
     def __len__(self) -> int:
         return len(self.layers)

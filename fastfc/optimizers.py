@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypedDict, Unpack
 
@@ -392,6 +392,11 @@ class Optimizer:
         """An epoch with this loss is over: ReduceLROnPlateau may change `lr`. `fit` calls this."""
         if isinstance(self._schedule, ReduceLROnPlateau):
             self.lr, self._plateau = self._schedule.reduced(self.lr, float(loss), self._plateau)
+
+    def _watched(self, columns: Sequence[str]) -> str:
+        """The one of these columns of a history whose values `epoch_end` takes."""
+        plateau = self._schedule if isinstance(self._schedule, ReduceLROnPlateau) else ReduceLROnPlateau()
+        return plateau.column(columns)
 
     def _measure(self, network: Layer) -> None:
         """Note of the network what decides how many vectors are remembered."""

@@ -395,6 +395,7 @@ class BaseMLP(BaseEstimator):
         if not incremental:
             self.history_ = History()
         monitored = ["loss"] + [f"val_{self._score_name}"] * (held is not None)
+        optimizer._watched(monitored)  # says what is wrong before the first step
         run = Run(net, optimizer, self.history_, 1 if incremental else self.max_iter, monitored)
         callbacks = [as_callback(callback) for callback in self.callbacks or ()]
         self.n_iter_ = 0
@@ -447,7 +448,7 @@ class BaseMLP(BaseEstimator):
                 row[f"val_{self._score_name}"] = self._score_held(held)
             self._compare()
             self.history_.rows.append(row | {"seconds": time.perf_counter() - start})
-            optimizer.epoch_end(self.loss_)
+            optimizer.epoch_end(row[optimizer._watched(run.monitored)])
             if self.solver == "sgd" and self.learning_rate == "invscaling":
                 self._set_lr(self.learning_rate_init / (self.t_ + 1) ** self.power_t)
             yield

@@ -20,8 +20,9 @@ from .kernels import program as table
 from .kernels import training as native
 from .kernels.cache import uninterrupted
 from .losses import Loss, MultiLoss, as_numbers, as_weights
-from .metrics import F1, Accuracy, TopK, get_metric
+from .metrics import get_metric, is_ours
 from .optimizers import Optimizer
+from .outputs import outputs_of
 from .program import Program
 from .progress import Progress
 from .streams import gives_batches, source_of
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 # What a native call may take while Ctrl-C waits for it, at the speed of the latest one.
 CALL_SECONDS = 0.05
 NOTHING = np.zeros(0, np.int64)
-OURS = str, Accuracy, F1, TopK  # metrics
 ADVICE = "Use a smaller lr, clip_norm=1.0 in the optimizer, or features of mean 0 and spread 1"
 
 
@@ -314,7 +314,7 @@ def fit(
     accumulate = positive_int(accumulate, "fit", "accumulate")
     if accumulate > 1 and optimizer.full_batch:
         raise ValueError(f"fit: {optimizer} takes all samples at once; accumulate is for batches")
-    metrics, scores = as_scores(metrics, "fit")
+    metrics, scores = as_scores(metrics, "fit", network, loss)
     called = [as_callback(callback) for callback in listed(callbacks, "fit", "callbacks", "[EarlyStopping()]")]
     data = intake(network, x, y, loss, sample_weight, class_weight)
     validation: Data | Streamed | None = None
@@ -335,7 +335,7 @@ def fit(
         if isinstance(part, Data) and not part.mass:
             raise ValueError(f"fit: the weights of all samples for {what} are 0; give at least one a positive weight")
     # our own metrics say what does not fit before anything has changed; others may count their calls
-    ours = [score for given, score in zip(metrics, scores, strict=True) if isinstance(given, OURS)]
+    ours = [score for given, score in zip(metrics, scores, strict=True) if is_ours(given)]
     if ours:
         evaluation(network, (data if validation is None else validation).first, ours)
     passes = epochs * (2 if scores and validation is None else 1)
@@ -349,6 +349,7 @@ def fit(
     history = History()
     prefix = "" if validation is None else "val_"
     monitored = ["loss"] + ["val_loss"] * (validation is not None) + [prefix + name for name, _ in scores]
+    optimizer._watched(monitored)  # says what is wrong before the first step
     run = Run(network, optimizer, history, epochs, monitored)
     started = []
     try:
@@ -371,7 +372,7 @@ def fit(
             elif scores:
                 row |= evaluation(network, data, scores) | {"loss": row["loss"]}
             history.rows.append(row | {"seconds": time.perf_counter() - start})
-            optimizer.epoch_end(row.get("val_loss", row["loss"]))
+            optimizer.epoch_end(row[optimizer._watched(monitored)])
             line.show(epoch, epoch_of.n, row["loss"], history)
             for callback in called:
                 callback.on_epoch(run)
@@ -421,16 +422,16 @@ def evaluate(
     {'loss': 5.0, 'mae': 2.0}
     """
     check_loss(loss)
-    _, scores = as_scores(metrics, "evaluate")
+    _, scores = as_scores(metrics, "evaluate", network, loss)
     data = intake(network, x, y, loss, sample_weight, owner="evaluate")
     found = evaluation(network, data, scores)
     return found if scores else found["loss"]
 
 
-def as_scores(metrics: Any, owner: str) -> tuple[list[Any], list[tuple[str, Any]]]:
-    """The metrics, and the name and function of each."""
-    metrics = listed(metrics, owner, "metrics", "['accuracy']")
-    scores, taken = [get_metric(metric) for metric in metrics], ["epoch", "loss", "lr", "seconds"]
+def as_scores(metrics: Any, owner: str, network: Network, loss: Loss) -> tuple[list[Any], list[tuple[str, Any]]]:
+    """The metrics, and the name and function of each, which knows what this network's outputs are."""
+    metrics, outputs = listed(metrics, owner, "metrics", "['accuracy']"), outputs_of(network, loss)
+    scores, taken = [get_metric(metric, outputs) for metric in metrics], ["epoch", "loss", "lr", "seconds"]
     for name, _ in scores:
         if name in taken:
             raise ValueError(f"{owner}: there would be two columns {name!r}; give the metric's function another name")
