@@ -668,7 +668,7 @@ CLASSES = {accuracy: "Accuracy", f1: "F1"}
 
 def function_of(metric: Metric) -> Metric:
     """The function that a metric of ours calls."""
-    return {Accuracy: accuracy, F1: f1, TopK: top_k_accuracy}.get(type(metric), metric)  # type: ignore[arg-type]
+    return {Accuracy: accuracy, F1: f1, TopK: top_k_accuracy}.get(type(metric), metric)
 
 
 def mean(values: Array, weight: Array) -> float:

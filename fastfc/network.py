@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import lr_finder, training
-from .activations import Identity, get_activation
+from .activations import Activation, Identity, get_activation
 from .checks import as_generator, listed, positive_int
 from .dropout import Dropout
 from .history import History
@@ -294,8 +294,8 @@ class Sequential(Network):
 
 def MLP(
     sizes: Sequence[int],
-    activation: str = "relu",
-    output_activation: str | None = None,
+    activation: str | Activation | type[Activation] | Sequence[Any] = "relu",
+    output_activation: str | Activation | type[Activation] | None = None,
     init: str | Initializer = "he",
     seed: int | np.random.Generator | None = None,
     dtype: Any = np.float32,
@@ -306,9 +306,10 @@ def MLP(
     ----------
     sizes : sequence of at least two ints
         Width of the input, of each hidden layer, and of the output.
-    activation : str
-        After each hidden layer: "relu", "tanh", "gelu", …, any of fastfc.activations.ACTIVATIONS.
-    output_activation : str or None
+    activation : str, Activation, class of one, or sequence of them
+        After each hidden layer: "relu", "tanh", "gelu", …, any of fastfc.activations.ACTIVATIONS, or a layer such as
+        LeakyReLU(0.1), of which each hidden layer gets a copy. A sequence has one for each hidden layer.
+    output_activation : str, Activation, class of one, or None
         After the last layer. None gives logits, which is what CrossEntropyLoss and BCEWithLogitsLoss take.
     init : str or callable
         First values of the weights, see fastfc.initializers; biases start at zero.
@@ -322,22 +323,34 @@ def MLP(
     Raises
     ------
     TypeError, ValueError
-        For sizes that are not at least two positive integers, or a name that there is not.
+        For sizes that are not at least two positive integers, a name that there is not, or another number of
+        activations than of hidden layers.
 
     Examples
     --------
     >>> import fastfc as fc
     >>> fc.MLP([64, 128, 10])
     Sequential([Linear(64, 128), ReLU(), Linear(128, 10)])
+    >>> fc.MLP([8, 4, 2, 1], activation=[fc.LeakyReLU(0.1), "tanh"])
+    Sequential([Linear(8, 4), LeakyReLU(negative_slope=0.1), Linear(4, 2), Tanh(), Linear(2, 1)])
     """
     sizes = [positive_int(size, "MLP", "each size") for size in listed(sizes, "MLP", "sizes", "[64, 128, 10]")]
     if len(sizes) < 2:
         raise ValueError(f"MLP: sizes must name at least the input's and output's width, got {sizes}")
-    rng = as_generator(seed, "MLP")
+    rng, n_hidden = as_generator(seed, "MLP"), len(sizes) - 2
+    if not np.iterable(activation) or isinstance(activation, str):
+        get_activation(activation)  # says what is wrong with it where there is no hidden layer too
+        activation = [activation] * n_hidden
+    activation = list(activation)
+    if len(activation) != n_hidden:
+        raise ValueError(
+            f"MLP: activation has {len(activation)} items for {n_hidden} hidden layers; give one for each, or one "
+            "for all"
+        )
     layers: list[Layer] = []
-    for n_in, n_out in pairwise(sizes):
-        layers += [Linear(n_in, n_out, init=init, seed=rng, dtype=dtype), get_activation(activation)]
-    layers.pop()
+    for i, (n_in, n_out) in enumerate(pairwise(sizes)):
+        layers.append(Linear(n_in, n_out, init=init, seed=rng, dtype=dtype))
+        layers += [get_activation(one) for one in activation[i : i + 1]]
     if output_activation is not None:
         layers.append(get_activation(output_activation))
     return Sequential(layers)

@@ -6,7 +6,6 @@ and each step is theirs: what comes out differs by rounding only.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 import warnings
@@ -20,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .activations import ACTIVATIONS, Activation, Identity, LogSoftmax, Sigmoid, Softmax, get_activation
 from .callbacks import Run, as_callback
+from .checks import did_you_mean
 from .dropout import Dropout
 from .extras import extra
 from .history import History
@@ -253,7 +253,8 @@ class BaseMLP(BaseEstimator):
         if isinstance(self.loss, str):
             if self.loss not in self._loss_names:
                 known = ", ".join(map(repr, sorted(self._loss_names)))
-                raise ValueError(f"{name}: loss must be one of {known} or a loss of fastfc, got {self.loss!r}")
+                near = did_you_mean(self.loss, self._loss_names)
+                raise ValueError(f"{name}: loss must be one of {known} or a loss of fastfc, got {self.loss!r}{near}")
         else:
             self._check_loss(self.loss)
         if self.solver == "lbfgs" and (np.any(self.dropout) or self.callbacks):
@@ -624,9 +625,7 @@ class BaseMLP(BaseEstimator):
 
 
 def hidden_activation(activation: Any) -> Activation:
-    if isinstance(activation, Activation):
-        return copy.deepcopy(activation)
-    return get_activation("sigmoid" if activation == "logistic" else activation)
+    return get_activation("sigmoid" if isinstance(activation, str) and activation == "logistic" else activation)
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):

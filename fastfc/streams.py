@@ -125,7 +125,9 @@ class Blocks:
     together = 1  # see ahead: no more blocks are in memory than must be
 
     def __init__(self, trees: tuple[Any, Any, Any], owner: str, first: int = 0, last: int | None = None) -> None:
-        self.trees = tuple(map(arrays_of, trees))
+        self.trees = tuple(
+            arrays_of(tree, owner, name) for tree, name in zip(trees, ("x", "y", "sample_weight"), strict=True)
+        )
         arrays = leaves(self.trees)
         shapes = [tuple(a.shape) for a in arrays]
         if any(len(shape) == 0 or shape[0] != shapes[0][0] for shape in shapes):
@@ -251,11 +253,12 @@ class Batches:
 
     def batch(self, given: Any, i: int) -> Any:
         if self.of_x:
-            return arrays_of(given)
+            return arrays_of(given, f"{self.owner}: batch {i}")
         if not isinstance(given, tuple | list) or len(given) not in (2, 3):
             what = f"{kind(given)} of {len(given)}" if isinstance(given, tuple | list) else kind(given)
             raise TypeError(f"{self.owner}: batch {i} must be (x, y) or (x, y, sample_weight), got {what}")
-        return (*map(arrays_of, given), None)[:3]
+        where, names = f"{self.owner}: batch {i}", ("x", "y", "sample_weight")
+        return (*(arrays_of(part, where, name) for part, name in zip(given, names, strict=False)), None)[:3]
 
     def parts(self, rng: np.random.Generator | None, batch: int, accumulate: int) -> Iterator[Part]:
         """An epoch: so many batches in a part as give an update."""
@@ -279,15 +282,15 @@ class Batches:
         return Part(mapped(lambda *arrays: np.concatenate(arrays), *group), None, None, sizes[0])
 
 
-def arrays_of(given: Any) -> Any:
+def arrays_of(given: Any, owner: str, what: str = "x") -> Any:
     """Tensors, tables and lists as arrays, in nested tuples; arrays on disk stay there."""
     if given is None or on_disk(given) or type(given) is np.ndarray:
         return given
     if isinstance(given, tuple) or several(given):
-        return tuple(map(arrays_of, given))
+        return tuple(arrays_of(part, owner, f"{what}[{i}]") for i, part in enumerate(given))
     if hasattr(given, "numpy") and not hasattr(given, "__array__"):
         given = given.numpy()
-    return as_real(given, "streams", "an array")
+    return as_real(given, owner, what)
 
 
 def ahead(items: Iterable[Any], together: int = 1) -> Generator[Any, None, None]:
