@@ -237,7 +237,13 @@ class Graph(Network):
         return "\n".join(f"{v:<{a}}  {w:<{b}}  {x:<{c}}  {y:>{d}}  {z:>{e}}" for v, w, x, y, z in rows)
 
     def _join(self, x: Any) -> NDArray[Any]:
-        return join(x, self.inputs, self.dtype, self, "x") if len(self.inputs) > 1 else super()._join(x)
+        if self._one_input:
+            return super()._join(x)
+        self._look(x)
+        return join(x, self.inputs, self.dtype, self, "x")
+
+    def _input_widths(self) -> list[int | None]:
+        return [node.width for node in self.inputs]
 
     def _join_targets(self, y: Any) -> Any:
         if len(self.outputs) == 1:

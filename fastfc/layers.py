@@ -233,7 +233,7 @@ class Layer:
         >>> fc.ReLU().forward([[-1, 2]])
         array([[0., 2.]], dtype=float32)
         """
-        x = as_floats(x, self.dtype, self, "x")
+        x = as_floats(x, self.dtype, self, "x") if type(x) is np.ndarray else self._join(x)
         program = self._program_for(x)
         out, space = np.empty((x.shape[0], program.outputs), x.dtype), self._space_for(program, len(x), x.dtype)
         params, _ = self._vectors(x.dtype)
@@ -379,6 +379,9 @@ class Layer:
     def _join(self, x: Any) -> NDArray[Any]:
         """The input as one array."""
         return as_floats(x, self.dtype, self, "x")
+
+    def _look(self, x: Any) -> None:
+        """Raise if a frame has not the columns that we know, as networks do."""
 
     def _join_targets(self, y: Any) -> Any:
         """Targets for several outputs as one array, others as they are."""

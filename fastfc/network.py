@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from . import lr_finder, training
+from . import columns, lr_finder, training
 from .activations import Activation, Identity, get_activation
 from .checks import as_generator, listed, positive_int
+from .columns import Names
 from .dropout import Dropout
 from .history import History
 from .initializers import Initializer
@@ -31,6 +32,8 @@ class Network(Layer):
     layers: tuple[Layer, ...]
 
     _not_pickled = (*Layer._not_pickled, "params", "grads")
+    _input_names: tuple[Names | None, ...] | None = None  # of frames that we were fitted on, see columns.py
+    _target_names: tuple[Names | None, ...] | None = None
 
     train_step = training.train_step
     fit = training.fit
@@ -67,6 +70,38 @@ class Network(Layer):
                 parameters.append(Parameter(f"{layer.name or i}.{name}", start + first, shape))
             start += layer.params.size
         return parameters
+
+    @property
+    def feature_names(self) -> Any:
+        """Names of the columns of the data frame that the network was fitted on, a list; None after arrays.
+
+        A frame whose columns have other names or another order is refused. For a graph of several inputs, a list with
+        the names of each. Assign names to have frames checked by them, None to forget them.
+        """
+        known = self._known_names()
+        if known is None:
+            return None
+        lists = [None if names is None else list(names) for names in known]
+        return lists[0] if self._one_input else lists
+
+    @feature_names.setter
+    def feature_names(self, names: Any) -> None:
+        self._input_names, self._target_names = columns.as_names(names, self._input_widths()), None
+
+    def _known_names(self) -> tuple[Names | None, ...] | None:
+        return self._input_names
+
+    def _input_widths(self) -> list[int | None]:
+        return [self.in_features]
+
+    def _look(self, x: Any) -> None:
+        if type(x) is not np.ndarray and self._known_names() is not None:
+            columns.Columns(self).look(x)
+            columns.check_sample(self, x)
+
+    def _join(self, x: Any) -> NDArray[Any]:
+        self._look(x)
+        return super()._join(x)
 
     def summary(self) -> str:
         """A table of the parts, the width of what they give and their numbers of parameters."""
@@ -270,6 +305,10 @@ class Sequential(Network):
             value = layer._record(recorder, value, first, alone)
             first, alone = first + layer.params.size, True
         return value
+
+    def _known_names(self) -> tuple[Names | None, ...] | None:
+        first = self.layers[0]
+        return first._known_names() if self._input_names is None and isinstance(first, Network) else self._input_names
 
     def _last_layers(self) -> list[Layer | None]:
         changing = [layer for layer in self.layers if not isinstance(layer, Identity | Dropout)]

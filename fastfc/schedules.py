@@ -481,11 +481,6 @@ class ReduceLROnPlateau:
 
     def column(self, columns: Sequence[str]) -> str:
         """The one of these columns of the history that we watch; ValueError if it, or its direction, is not known."""
-        if self.monitor is None and self.mode == "max":
-            raise ValueError(
-                "ReduceLROnPlateau: fit tells it the loss, of which less is better; give monitor='val_accuracy', or "
-                "what else is to be watched, with mode='max'"
-            )
         monitor = self.monitor or ("val_loss" if "val_loss" in columns else "loss")
         watched("ReduceLROnPlateau", monitor, self.mode, columns)
         return monitor

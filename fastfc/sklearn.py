@@ -200,6 +200,8 @@ class BaseMLP(BaseEstimator):
         rng = check_random_state(self.random_state)
         if first:
             self._begin([X.shape[1], *widths, self._width(target)], X.dtype, rng)
+            if hasattr(self, "feature_names_in_"):
+                self.network_.feature_names = self.feature_names_in_
         elif [layer.in_features for layer in self._linears()] != [X.shape[1], *widths]:
             raise ValueError(
                 f"hidden_layer_sizes={self.hidden_layer_sizes}, but the network that is to go on has "

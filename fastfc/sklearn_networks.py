@@ -75,7 +75,10 @@ def from_sklearn(estimator: Any) -> Sequential:
         for coef, intercept in zip(estimator.coefs_, estimator.intercepts_, strict=True):
             layers += [linear(coef, intercept, dtype), get_activation(NAMES[estimator.activation])]
         layers.pop()
-    return Sequential(layers + last_layers(estimator, layers))
+    network = Sequential(layers + last_layers(estimator, layers))
+    if hasattr(estimator, "feature_names_in_"):
+        network.feature_names = estimator.feature_names_in_
+    return network
 
 
 def last_layers(estimator: Any, layers: list[Layer]) -> list[Layer]:

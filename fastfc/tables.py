@@ -23,6 +23,15 @@ def is_arrow(a: Any) -> bool:
     return hasattr(a, "null_count" if hasattr(a, "type") else "column_names") and hasattr(a, "to_pylist")
 
 
+def names(table: Any) -> tuple[Any, ...] | None:
+    """The names of a frame's columns; None of what is no frame."""
+    if type(table) is np.ndarray:
+        return None
+    if is_arrow(table):
+        return tuple(table.column_names) if hasattr(table, "column_names") else None
+    return tuple(table.columns) if is_table(table) and hasattr(table, "columns") else None
+
+
 def as_array(table: Any, owner: object, what: str) -> NDArray[Any]:
     """The numbers of a frame, (n, columns), or of a column, (n,), in the order of the rows; an index plays no part.
 

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .callbacks import Run, as_callback
 from .checks import as_real, listed, positive_int, positive_number
+from .columns import Columns
 from .history import History
 from .kernels import losses
 from .kernels import program as table
@@ -175,6 +176,9 @@ def train_step(
             except ValueError:
                 network._step_ready = None  # the long way can say why
     check_loss_and_optimizer(loss, optimizer)
+    columns = None if type(x) is np.ndarray else Columns(network, learning=network._known_names() is None)
+    if columns is not None:
+        columns.look(x, y)
     data = as_data(network, x, y, loss, sample_weight)
     program = network._program_for(data.x)
     given = arguments(network, program, data, optimizer, len(data.x))
@@ -184,6 +188,8 @@ def train_step(
     except ValueError:
         check_values(network, data, loss)  # says more than the kernel can
         raise
+    if columns is not None:
+        columns.teach()
     target = data.labels if data.labels.size else data.target
     if data.y is y and not data.weights.size and network._one_input and network._is_serial(work):
         kind, rest = (data.x.shape, data.x.dtype, target.shape, target.dtype), (*given[4:], optimizer.code, 1, 1)
@@ -228,8 +234,8 @@ def fit(
     Parameters
     ----------
     x : (n, in_features) array of real numbers
-        A tuple of arrays for a graph of several inputs. Also a data frame of pandas or polars whose columns are
-        numbers, an array on disk (np.memmap, Zarr), or, without y, an iterable of batches; see Notes.
+        A tuple of arrays for a graph of several inputs. Also a data frame of pandas, polars or pyarrow whose columns
+        are numbers, an array on disk (np.memmap, Zarr), or, without y, an iterable of batches; see Notes.
     y : the loss's target for these n samples
         A tuple of arrays for a graph of several outputs.
     loss : Loss
@@ -289,6 +295,11 @@ def fit(
     Each epoch reads blocks of about 1 MiB, or whole chunks of Zarr, in a new random order; the rows of as many such
     blocks as make 32 MiB are shuffled together. Smaller arrays, and np.asarray(memmap), train like arrays in memory.
 
+    **Frames.** The network remembers the names of their columns, `network.feature_names`, as scikit-learn does. A frame
+    that has others, or these in another order, is an error wherever it is given later: validation data, predict,
+    forward, evaluate, train_step. A second fit may have other names, but none that has moved. Arrays have no names, and
+    are always taken. Nor may several targets be given in another order.
+
     **Batches** are an iterable of (x, y) or (x, y, sample_weight), or a function that returns one for each epoch: a
     list, a generator function, a DataLoader of PyTorch, a tf.data.Dataset. Each is one batch, in the order in which
     they come; `batch_size`, `shuffle` and `validation_split` are for arrays. A generator gives its batches once,
@@ -316,7 +327,8 @@ def fit(
         raise ValueError(f"fit: {optimizer} takes all samples at once; accumulate is for batches")
     metrics, scores = as_scores(metrics, "fit", network, loss)
     called = [as_callback(callback) for callback in listed(callbacks, "fit", "callbacks", "[EarlyStopping()]")]
-    data = intake(network, x, y, loss, sample_weight, class_weight)
+    columns = Columns(network, learning=True)
+    data = intake(network, x, y, loss, columns, sample_weight, class_weight)
     validation: Data | Streamed | None = None
     if validation_data is not None:
         if validation_split:
@@ -328,7 +340,7 @@ def fit(
             got = f"{len(validation_data)} items" if isinstance(validation_data, tuple | list) else f"a {kind}"
             raise ValueError(f"fit: validation_data must be (x, y) or (x, y, sample_weight), got {got}")
         x_val, y_val, *weights = validation_data
-        validation = intake(network, x_val, y_val, loss, weights[0] if weights else None)
+        validation = intake(network, x_val, y_val, loss, columns, weights[0] if weights else None)
     elif validation_split:
         data, validation = data.split(validation_split)
     for part, what in ((data, "training"), (validation, "validation")):
@@ -357,6 +369,7 @@ def fit(
             started.append(callback)
             callback.on_start(run)
         network.history = history
+        columns.teach()
         for epoch in range(epochs):
             start = time.perf_counter()
             row = {"epoch": optimizer.epochs + 1, "loss": np.nan, "lr": optimizer.current_lr}
@@ -423,7 +436,7 @@ def evaluate(
     """
     check_loss(loss)
     _, scores = as_scores(metrics, "evaluate", network, loss)
-    data = intake(network, x, y, loss, sample_weight, owner="evaluate")
+    data = intake(network, x, y, loss, Columns(network), sample_weight, owner="evaluate")
     found = evaluation(network, data, scores)
     return found if scores else found["loss"]
 
@@ -606,16 +619,18 @@ def intake(
     x: Any,
     y: Any,
     loss: Loss,
+    columns: Columns,
     sample_weight: ArrayLike | None = None,
     class_weight: Any = None,
     owner: str = "fit",
 ) -> Data | Streamed:
     """What x and y give, in memory or in parts, checked; of parts the first."""
-    source = source_of(x, y, sample_weight, owner)
+    source = source_of(x, y, sample_weight, owner, columns.look)
     if source is not None:
         from .stream_training import Streamed
 
         return Streamed(network, source, loss, class_weight)
+    x = columns.take(x, y)
     data = as_data(network, x, y, loss, by_class(class_weight, y, sample_weight, loss))
     check_values(network, data, loss)
     return data
@@ -627,6 +642,8 @@ def as_data(network: Network, x: Any, y: Any, loss: Loss, sample_weight: ArrayLi
     program, n = network._program_for(x), len(x)
     if n == 0:
         raise ValueError(f"{network}: x has shape {x.shape}; give at least one sample")
+    if network._target_names is not None and type(y) is not np.ndarray:
+        Columns(network).look(None, y)
     several = isinstance(loss, MultiLoss) or len(network._output_widths()) > 1
     if several and isinstance(y, tuple | list):
         y = tuple(as_real(part, network, f"y[{i}]") for i, part in enumerate(y))
