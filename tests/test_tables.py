@@ -299,6 +299,14 @@ def test_names_of_pandas_own_are_none_but_may_not_move():
     assert_array_equal(net.predict(pd.DataFrame(X)), net.predict(X))
 
 
+def test_find_lr_takes_nullable_columns():
+    """Their frame became an array of objects."""
+    table = pd.DataFrame({name: pd.array(range(40), dtype="Int64") for name in "abc"})
+    rest = Y, fc.MSELoss(), fc.SGD()
+    found, expected = (net_for().find_lr(x, *rest, steps=3, seed=0) for x in (table, table.to_numpy(int)))
+    assert_array_equal(found.losses, expected.losses)
+
+
 def test_a_row_of_a_frame():
     net, table = fitted(pd.DataFrame), of(pd.DataFrame, "abc")
     assert_array_equal(net.predict(table.iloc[0]), net.predict(X[0]))
