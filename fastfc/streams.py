@@ -98,7 +98,7 @@ def gives_batches(x: Any) -> bool:
 
 
 def source_of(
-    x: Any, y: Any, sample_weight: Any, owner: str, look: Callable[[Any, Any], None]
+    x: Any, y: Any, sample_weight: Any, owner: str, look: Callable[..., None] = lambda *given: None
 ) -> Blocks | Batches | None:
     """What gives the samples in parts, if they do not come as arrays; `look` sees x and y as they come."""
     if y is None:
