@@ -710,9 +710,11 @@ def in_our_terms(error: ValueError, layer: Layer) -> ValueError:
     """What a kernel says, unless it tells shapes of its own arguments: those that are passed to us are checked."""
     if "; needed " not in str(error):
         return error
+    use = str(error).partition(":")[0]
     return ValueError(
-        f"{layer}: an array of the network or of its optimizer was replaced by one that does not fit (params has shape "
-        f"{np.shape(layer.params)}, grads {np.shape(layer.grads)}); change values in place, as with net.params[:] = …"
+        f"{layer}: {use}: an array that it keeps, or one of its optimizer, has another shape now or was replaced "
+        f"(params has shape {np.shape(layer.params)}, grads {np.shape(layer.grads)}); change values in place, as with "
+        "net.params[:] = …"
     )
 
 
