@@ -1,8 +1,9 @@
 """Activations as layers. Their names, numbers and definitions are PyTorch's."""
 
+import copy
 from collections.abc import Callable
 
-from .checks import choice, finite_number, positive_number
+from .checks import choice, finite_number, positive_number, unknown
 from .kernels import custom
 from .kernels.activations import CUSTOM, named
 from .kernels.activations import Activation as Numbers
@@ -584,10 +585,17 @@ ACTIVATIONS: dict[str, Callable[[], Activation]] = {
 }
 
 
-def get_activation(name: str) -> Activation:
-    """A new activation layer of that name."""
-    if not isinstance(name, str):
-        raise TypeError(f"an activation's name is a string such as 'relu', got {name!r}")
-    if name not in ACTIVATIONS:
-        raise ValueError(f"unknown activation {name!r}; known are {', '.join(map(repr, ACTIVATIONS))}")
-    return ACTIVATIONS[name]()
+def get_activation(activation: str | Activation | type[Activation]) -> Activation:
+    """A new activation layer: of that name, of that class, or like that object."""
+    if isinstance(activation, Activation):
+        return copy.deepcopy(activation)
+    if isinstance(activation, type) and issubclass(activation, Activation):
+        return activation()
+    if not isinstance(activation, str):
+        raise TypeError(
+            "an activation's name is a string such as 'relu'; give a name, or a layer such as fc.LeakyReLU(0.1), got "
+            f"{activation!r}"
+        )
+    if activation not in ACTIVATIONS:
+        raise unknown("activation", activation, ACTIVATIONS)
+    return ACTIVATIONS[activation]()

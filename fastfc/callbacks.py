@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .checks import choice, positive_int, positive_number
+from .metrics import watched
 
 if TYPE_CHECKING:
     from .history import History
@@ -78,7 +79,8 @@ class EarlyStopping(Callback):
     min_delta : float
         A smaller change is no improvement.
     mode : {"min", "max", None}
-        Whether less or more is better; None takes "min" for losses and errors, "max" for everything else.
+        Whether less or more is better. None knows it of the loss and of fastfc's metrics; a metric of your own needs
+        to be told.
 
     Attributes
     ----------
@@ -90,7 +92,8 @@ class EarlyStopping(Callback):
     Raises
     ------
     TypeError, ValueError
-        For a number out of its range; when training starts, for a column that the history will not have.
+        For a number out of its range; when training starts, before any step, for a column that the history will not
+        have, or one of a metric of your own without a mode.
 
     References
     ----------
@@ -109,6 +112,7 @@ class EarlyStopping(Callback):
 
     best, best_epoch = math.nan, 0
     _params: Any = None
+    _sign = 1.0
 
     def __init__(
         self, monitor: str = "val_loss", patience: int = 10, min_delta: float = 0.0, mode: str | None = None
@@ -117,24 +121,18 @@ class EarlyStopping(Callback):
             raise TypeError(f"EarlyStopping: monitor must be a column of the history, got {monitor!r}")
         self.monitor, self.patience = monitor, positive_int(patience, "EarlyStopping", "patience")
         self.min_delta = positive_number(min_delta, "EarlyStopping", "min_delta", or_zero=True)
-        choice(mode, "EarlyStopping", "mode", ("min", "max", None))
-        less = monitor.endswith(("loss", "mae", "rmse")) if mode is None else mode == "min"
-        self.sign = -1.0 if less else 1.0
+        self.mode = choice(mode, "EarlyStopping", "mode", ("min", "max", None))
 
     def on_start(self, run: Run) -> None:
-        if self.monitor not in run.monitored:
-            known = ", ".join(run.monitored)
-            raise ValueError(
-                f"EarlyStopping: monitor={self.monitor!r} is none of {known}; "
-                "give fit validation_data or metrics for it"
-            )
+        mode = watched("EarlyStopping", self.monitor, self.mode, run.monitored)
+        self._sign = -1.0 if mode == "min" else 1.0
         # the first epoch cannot be worse than one before
         self._params, self.best, self.best_epoch, self.waited = None, math.nan, 0, -1
 
     def on_epoch(self, run: Run) -> None:
         value = float(run.history[self.monitor][-1])
-        best = self.best if self.best_epoch else -self.sign * math.inf
-        if self.sign * (value - best) > self.min_delta:
+        best = self.best if self.best_epoch else -self._sign * math.inf
+        if self._sign * (value - best) > self.min_delta:
             self.best, self.best_epoch, self.waited = value, int(run.history["epoch"][-1]), 0
             self._params = run.network.params.copy()
             return

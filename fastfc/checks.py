@@ -1,8 +1,9 @@
 """The edge: what a user passes becomes an array or number the kernels take, or a clear error."""
 
+import difflib
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -37,10 +38,57 @@ def as_real(a: ArrayLike, owner: object, what: str) -> NDArray[Any]:
     if isinstance(a, MaskedArray):
         raise TypeError(f"{owner}: {what} is a masked array; fill it first, for example with {what}.filled(0)")
     given = tables.as_array(a, owner, what) if tables.is_table(a) else a
-    array: NDArray[Any] = edge.as_array(given, f"{owner}: {what}")
+    try:
+        array: NDArray[Any] = edge.as_array(given, f"{owner}: {what}")
+    except (TypeError, ValueError, RuntimeError) as error:  # the last of PyTorch
+        reason = unsuitable(a, what) or (
+            f"can't be made an array: {error}" if isinstance(error, RuntimeError) else None
+        )
+        if reason is None:
+            raise
+        raise TypeError(f"{owner}: {what} {reason}") from None
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"{owner}: {what} has dtype {array.dtype}; give real numbers, e.g. as np.float32")
+        reason = unsuitable(a, what) or f"has dtype {array.dtype}{made_of(a)}; give real numbers, e.g. as np.float32"
+        raise TypeError(f"{owner}: {what} {reason}")
     return array
+
+
+def unsuitable(a: Any, what: str) -> str | None:
+    """What is wrong with something that looks like an array, and what to do; None for what nobody can know."""
+    kind = type(a).__name__
+    if hasattr(a, "nnz") and hasattr(a, "toarray"):
+        return f"is a sparse matrix, {kind}; give {what}.toarray(), or if that is too large batches of its rows"
+    if hasattr(a, "collect") and hasattr(a, "lazy"):
+        return f"is a {kind}, which has no rows yet; give {what}.collect()"
+    if hasattr(a, "detach") and hasattr(a, "requires_grad"):
+        return unsuitable_tensor(a, what)
+    if isinstance(a, Mapping):
+        return f"is a {kind}; give an array with a row for each sample, such as np.column_stack(list({what}.values()))"
+    names = getattr(getattr(a, "dtype", None), "names", None)
+    if names:
+        return f"has the fields {', '.join(names)}; use numpy.lib.recfunctions.structured_to_unstructured({what})"
+    return None
+
+
+def unsuitable_tensor(a: Any, what: str) -> str | None:
+    """The same of a tensor of PyTorch."""
+    wrong, fix = [], what
+    for is_so, says, then in (
+        (a.requires_grad, "needs a gradient", ".detach()"),
+        (a.device.type != "cpu", f"is on the device {a.device}", ".cpu()"),
+        (str(a.layout) != "torch.strided", f"has the layout {a.layout}", ".to_dense()"),
+        (str(a.dtype) == "torch.bfloat16", "is bfloat16", ".float()"),
+        (a.is_neg(), "is not negated yet", ".resolve_neg()"),
+    ):
+        if is_so:
+            wrong.append(says)
+            fix += then
+    return f"is a tensor that {' and '.join(wrong)}; give {fix}" if wrong else None
+
+
+def made_of(a: Any) -> str:
+    """What it is, if that is neither an array nor of Python's own."""
+    return "" if type(a).__module__ in ("numpy", "builtins") else f", made of a {type(a).__name__}"
 
 
 def float_dtype(dtype: Any, owner: object) -> np.dtype[Any]:
@@ -107,8 +155,31 @@ def flag(value: Any, owner: object, what: str) -> bool:
 def choice(value: Any, owner: object, what: str, allowed: Iterable[str | None]) -> Any:
     allowed = tuple(allowed)
     if isinstance(value, np.ndarray) or value not in allowed:  # an array compares its elements
-        raise ValueError(f"{owner}: {what} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+        raise ValueError(
+            f"{owner}: {what} must be one of {', '.join(map(repr, allowed))}, got {value!r}"
+            + did_you_mean(value, allowed)
+        )
     return value
+
+
+def did_you_mean(name: Any, known: Iterable[Any]) -> str:
+    """The end of an error about a name that is not known: the nearest of those that are, if one is near."""
+    if not isinstance(name, str):
+        return ""
+    # without what people spell differently: LeakyReLU, leaky-relu, leaky_relu
+    plain = {plainly(other): other for other in known if isinstance(other, str)}
+    near = difflib.get_close_matches(plainly(name), plain, n=1)
+    return f"; did you mean {plain[near[0]]!r}?" if near else ""
+
+
+def plainly(name: str) -> str:
+    return "".join(filter(str.isalnum, name)).lower()
+
+
+def unknown(what: str, name: Any, known: Iterable[str]) -> ValueError:
+    """The error about a name that is not known: all that are, and the nearest."""
+    known = tuple(known)
+    return ValueError(f"unknown {what} {name!r}; known are {', '.join(map(repr, known))}{did_you_mean(name, known)}")
 
 
 def listed(values: Any, owner: object, what: str, example: str) -> list[Any]:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import __version__, activations, full_batch, layers, norms, optimizers, schedules
+from . import __version__, activations, columns, full_batch, layers, norms, optimizers, schedules
 from .activations import Activation, Elementwise
 from .checks import finite_number, float_dtype, positive_int
 from .dropout import Dropout
@@ -140,6 +140,7 @@ def save(network: Network, path: Path, optimizer: Optimizer | None, metadata: Ma
         "history": rows_of_numbers(network.history.rows),
         "optimizer": None if optimizer is None else writer.optimizer(optimizer, network),
     }
+    header |= names_of(network)
     text = json.dumps(as_json(header, "the network") | {"metadata": as_json(metadata or {}, "metadata")})
     if len(json.dumps(text)) > LARGEST_TEXT:
         raise ValueError(f"save: metadata and history take more than {LARGEST_TEXT:,} characters; keep them elsewhere")
@@ -268,7 +269,34 @@ def build(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Checkpoin
     if not isinstance(header["metadata"], dict):
         raise ValueError("damaged: its metadata are no dict")
     network.history.rows[:] = rows_of_numbers(header["history"])
+    read_names(network, header)
     return Checkpoint(network, optimizer, header["metadata"])
+
+
+NAMES = {"feature_names": "_input_names", "target_names": "_target_names"}
+
+
+def names_of(network: Network) -> dict[str, Any]:
+    """The names of columns that a network knows, where there are any; those that are no text or number are not kept."""
+    known = {"feature_names": network._known_names(), "target_names": network._target_names}
+    found: dict[str, Any] = {}
+    for what, rows in known.items():
+        with suppress(TypeError, ValueError):
+            found |= {what: as_json(rows, what)} if rows is not None else {}
+    return found
+
+
+def read_names(network: Network, header: dict[str, Any]) -> None:
+    for what, attribute in NAMES.items():
+        rows = header.get(what)
+        if rows is None:
+            continue
+        of_targets: list[int | None] = [None] * len(network._output_widths())
+        widths = network._input_widths() if what == "feature_names" else of_targets
+        if not isinstance(rows, list) or not all(isinstance(row, list | None) for row in rows):
+            raise ValueError(f"damaged: its {what} are {rows!r}")
+        rows = [row and [tuple(name) if isinstance(name, list) else name for name in row] for row in rows]
+        setattr(network, attribute, columns.as_names(rows[0] if len(widths) == 1 else rows, widths))
 
 
 def rows_of_numbers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

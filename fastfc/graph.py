@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .activations import Identity
 from .checks import as_floats, listed, positive_int, positive_number
+from .dropout import Dropout
 from .kernels import program as native
 from .kernels.activations import NONE
 from .layers import Layer
@@ -235,7 +237,13 @@ class Graph(Network):
         return "\n".join(f"{v:<{a}}  {w:<{b}}  {x:<{c}}  {y:>{d}}  {z:>{e}}" for v, w, x, y, z in rows)
 
     def _join(self, x: Any) -> NDArray[Any]:
-        return join(x, self.inputs, self.dtype, self, "x") if len(self.inputs) > 1 else super()._join(x)
+        if self._one_input:
+            return super()._join(x)
+        self._look(x)
+        return join(x, self.inputs, self.dtype, self, "x")
+
+    def _input_widths(self) -> list[int | None]:
+        return [node.width for node in self.inputs]
 
     def _join_targets(self, y: Any) -> Any:
         if len(self.outputs) == 1:
@@ -244,6 +252,14 @@ class Graph(Network):
 
     def _output_widths(self) -> list[int]:
         return [node.width for node in self.outputs]
+
+    def _last_layers(self) -> list[Layer | None]:
+        def of(node: Node) -> Layer | None:
+            while isinstance(node.what, Identity | Dropout):
+                (node,) = node.inputs
+            return node.what._last_layers()[0] if isinstance(node.what, Layer) else None
+
+        return [of(node) for node in self.outputs]
 
     def _split_output(self, output: NDArray[Any]) -> Any:
         return self._split(output, self.outputs)

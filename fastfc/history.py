@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .checks import did_you_mean
 from .extras import extra
 
 
@@ -51,7 +52,8 @@ class History:
     def __getitem__(self, name: str) -> NDArray[Any]:
         """A column as an array."""
         if name not in self.names():
-            raise KeyError(f"the history has no {name!r}; it has {', '.join(self.names()) or 'no epochs'}")
+            near = did_you_mean(name, self.names())
+            raise KeyError(f"the history has no {name!r}; it has {', '.join(self.names()) or 'no epochs'}{near}")
         return np.array(self._list(name))
 
     def __eq__(self, other: object) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import choice, finite_number, positive_number
+from .checks import choice, did_you_mean, finite_number, positive_number, unknown
 
 Initializer = Callable[[np.random.Generator, tuple[int, ...], Any], NDArray[Any]]
 
@@ -475,8 +475,9 @@ def squared_gain(gain: float | str, negative_slope: float, owner: object) -> flo
     if gain == "leaky_relu":
         return 2 / (1 + float(negative_slope) * float(negative_slope))
     if gain not in SQUARED_GAINS:
-        known = ", ".join(map(repr, [*SQUARED_GAINS, "leaky_relu"]))
-        raise ValueError(f"{owner}: no gain is known for {gain!r}; known are {known}")
+        known = [*SQUARED_GAINS, "leaky_relu"]
+        near = did_you_mean(gain, known)
+        raise ValueError(f"{owner}: no gain is known for {gain!r}; known are {', '.join(map(repr, known))}{near}")
     return SQUARED_GAINS[gain]
 
 
@@ -516,7 +517,7 @@ def get_initializer(init: str | Initializer) -> Initializer:
     if isinstance(init, str) and init in BY_NAME:
         return BY_NAME[init]
     if isinstance(init, str):
-        raise ValueError(f"unknown initializer {init!r}; known are {', '.join(map(repr, BY_NAME))}")
+        raise unknown("initializer", init, BY_NAME)
     if isinstance(init, type) or not callable(init):
         raise TypeError(f"an initializer is a name or an object such as He(), got {init!r}")
     return init

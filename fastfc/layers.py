@@ -150,9 +150,17 @@ class Layer:
         if type(x) is not np.ndarray and (streams.gives_batches(x) or streams.too_large(x)):
             return streams.predict(self, x, out, params)
         x = self._join(x)
-        if x.ndim == 1:
-            return self._output(self._check_rows(x[None]), None if out is None else out[None], params)[0]
-        return self._output(x, out, params)
+        single = x.ndim == 1
+        rows = self._check_rows(x[None]) if single else x
+        if params is not None:
+            dtype = self.dtype or x.dtype
+            params = params if type(params) is np.ndarray else as_floats(params, dtype, self, "params")
+            check_array(params, self.params.shape, dtype, self, "params")
+        if out is not None:
+            n, width = len(rows), self._program_for(rows).outputs
+            check_array(out, (width,) if single else (n, width), x.dtype, self, "out", written=True)
+        result = self._output(rows, out[None] if single and out is not None else out, params)
+        return result[0] if single else result
 
     def _output(self, x: NDArray[Any], out: Any = None, params: Any = None) -> NDArray[Any]:
         program = self._program_for(x)
@@ -189,7 +197,13 @@ class Layer:
             rows, into = x[None], out[None]
         except (TypeError, LookupError):
             raise TypeError(f"{self}: predict_one takes NumPy arrays of dtype {self.dtype}; or use predict") from None
-        native.predict.call(self.params, self._program_for(rows).table, rows, into, 1, 1)
+        program = self._program_for(rows)
+        try:
+            native.predict.call(self.params, program.table, rows, into, 1, 1)
+        except (TypeError, ValueError):
+            check_array(x, (program.inputs,), self.dtype or into.dtype, self, "x")
+            check_array(out, (program.outputs,), self.dtype or into.dtype, self, "out", written=True)
+            raise
 
     def reserve(self, batch_size: int) -> None:
         """Make memory for training in batches of up to `batch_size` samples inside `@njit` functions."""
@@ -219,7 +233,7 @@ class Layer:
         >>> fc.ReLU().forward([[-1, 2]])
         array([[0., 2.]], dtype=float32)
         """
-        x = as_floats(x, self.dtype, self, "x")
+        x = as_floats(x, self.dtype, self, "x") if type(x) is np.ndarray else self._join(x)
         program = self._program_for(x)
         out, space = np.empty((x.shape[0], program.outputs), x.dtype), self._space_for(program, len(x), x.dtype)
         params, _ = self._vectors(x.dtype)
@@ -300,10 +314,17 @@ class Layer:
         else:
             parts = [slice(first, first + math.prod(shape)) for _, first, shape in self._trained_parameters()]
         for part in parts:
-            kernels.sgd(self.params[part], self.grads[part], self.params[:0], lr, 0.0, 0.0)
+            try:
+                kernels.sgd(self.params[part], self.grads[part], self.params[:0], lr, 0.0, 0.0)
+            except ValueError as error:
+                raise in_our_terms(error, self) from None
 
     def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
-        """(name, parameter, gradient) of each parameter: views, in the order of `params`."""
+        """(name, parameter, gradient) of each parameter: views, in the order of `params`.
+
+        PyTorch gives pairs (name, parameter), whose gradient is an attribute; arrays have none, so it is the third
+        here: `for name, weight, grad in net.named_parameters()`.
+        """
         return []
 
     def named_buffers(self) -> list[tuple[str, NDArray[Any]]]:
@@ -359,6 +380,9 @@ class Layer:
         """The input as one array."""
         return as_floats(x, self.dtype, self, "x")
 
+    def _look(self, x: Any) -> None:
+        """Raise if a frame has not the columns that we know, as networks do."""
+
     def _join_targets(self, y: Any) -> Any:
         """Targets for several outputs as one array, others as they are."""
         return y
@@ -370,6 +394,10 @@ class Layer:
     def _split_output(self, output: NDArray[Any]) -> Any:
         """The outputs, of one array."""
         return output
+
+    def _last_layers(self) -> list[Layer | None]:
+        """The layer that each output comes from; None where it comes from a gate of a graph or from an input."""
+        return [self]
 
     def _space_for(self, program: Program, n: int, dtype: Any) -> NDArray[Any]:
         """Memory for training in batches of n, the same again if it is large enough."""
@@ -410,10 +438,13 @@ class Layer:
 
         A prediction is cut into rows, so all its products count; in training each product is cut for itself.
         """
-        if self._is_serial(work):
-            return kernel.call(*args, 1, 1)
-        with threads.launch(self._n_threads, work, args[0]) as parts:
-            return kernel.call(*args, parts, threads.LEAST_WORK)
+        try:
+            if self._is_serial(work):
+                return kernel.call(*args, 1, 1)
+            with threads.launch(self._n_threads, work, args[0]) as parts:
+                return kernel.call(*args, parts, threads.LEAST_WORK)
+        except ValueError as error:
+            raise in_our_terms(error, self) from None
 
     def _check_rows(self, x: NDArray[Any]) -> NDArray[Any]:
         wanted = self.in_features
@@ -657,6 +688,34 @@ class Tied(Layer):
         bias = "" if self.params.size else ", bias=False"
         name = "" if self.name is None else f", name={self.name!r}"
         return f"Tied({self.layer}{bias}{name})"
+
+
+def check_array(
+    array: Any, shape: tuple[int, ...], dtype: Any, owner: object, what: str, *, written: bool = False
+) -> None:
+    """Raise unless this is an array of such a shape and dtype, that can be written into if it has to be."""
+    if not isinstance(array, np.ndarray):
+        kind = type(array).__name__
+        raise TypeError(f"{owner}: {what} must be an array of shape {shape} and dtype {dtype}, not a {kind}")
+    if array.shape != shape:
+        raise ValueError(f"{owner}: {what} {array.shape} does not fit; it must have shape {shape}")
+    if array.dtype != dtype:
+        fix = f"make it np.zeros({shape}, np.{dtype})" if written else f"use {what}.astype(np.{dtype})"
+        raise TypeError(f"{owner}: {what} has dtype {array.dtype}, expected {dtype}; {fix}")
+    if written and not array.flags.writeable:
+        raise ValueError(f"{owner}: {what} is read-only; give a writable array")
+
+
+def in_our_terms(error: ValueError, layer: Layer) -> ValueError:
+    """What a kernel says, unless it tells shapes of its own arguments: those that are passed to us are checked."""
+    if "; needed " not in str(error):
+        return error
+    use = str(error).partition(":")[0]
+    return ValueError(
+        f"{layer}: {use}: an array that it keeps, or one of its optimizer, has another shape now or was replaced "
+        f"(params has shape {np.shape(layer.params)}, grads {np.shape(layer.grads)}); change values in place, as with "
+        "net.params[:] = …"
+    )
 
 
 def aligned_zeros(size: int, dtype: Any) -> NDArray[Any]:

@@ -6,9 +6,9 @@ import copy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from .checks import as_generator, positive_int, positive_number
+from .checks import as_generator, as_real, positive_int, positive_number
 from .training import as_data, check_finite, check_loss_and_optimizer, check_values, refuse_not_finite, samples
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class LearningRates(NamedTuple):
 
 def find_lr(
     network: Network,
-    x: ArrayLike,
-    y: ArrayLike,
+    x: Any,
+    y: Any,
     loss: Loss,
     optimizer: Optimizer,
     *,
@@ -110,7 +110,8 @@ def find_lr(
     check_loss_and_optimizer(loss, optimizer)
     if optimizer.full_batch:
         raise TypeError(f"find_lr: {optimizer} finds the size of its steps by itself; call fit")
-    data, inputs = as_data(network, x, y, loss), tuple(x) if isinstance(x, list) and not network._one_input else x
+    data = as_data(network, x, y, loss)
+    inputs = data.x if network._one_input else tuple(as_real(part, network, f"x[{i}]") for i, part in enumerate(x))
     check_values(network, data, loss)
     network, optimizer = copy.deepcopy(network), copy.deepcopy(optimizer)
     optimizer.schedule = None

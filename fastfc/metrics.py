@@ -3,6 +3,11 @@
 The definitions are scikit-learn's. Predictions are what `predict` returns, (n, c) or, for one output, (n, 1) or
 (n,); how many classes there are is told by c, so a class that no sample has does no harm. In float64 whatever the
 dtype. A metric is NaN if it is undefined, or if a prediction is NaN.
+
+In `fit` and `evaluate` the loss and the last layer tell what the outputs are: logits, probabilities, logarithms of
+them, labels one by one, or numbers in the unit of the targets; see fastfc.outputs. A metric that you call knows arrays
+only: `threshold`, `multilabel` and `from_logits` tell it, and one output is a logit unless they do. Functions of your
+own get what `predict` returns.
 """
 
 from __future__ import annotations
@@ -10,14 +15,18 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .checks import as_real, choice, finite_number, positive_int
+from .checks import as_real, choice, did_you_mean, finite_number, flag, positive_int, unknown
+
+if TYPE_CHECKING:
+    from .outputs import Outputs
 
 Array = NDArray[Any]
 Metric = Callable[..., float]
@@ -38,20 +47,28 @@ def silent(function: Metric) -> Metric:
 
 @silent
 def accuracy(
-    y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None, *, threshold: float = 0.0
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    threshold: float = 0.0,
+    multilabel: bool = False,
 ) -> float:
-    """Share of the samples whose class is predicted, Σ w [ĉ = c] / Σ w.
+    """Share of the samples whose class is predicted, Σ w [ĉ = c] / Σ w; of several labels, all of them.
 
     Parameters
     ----------
     y_true : (n,) or (n, 1) class indices, or (n, c) probabilities, of which the greatest counts
+        With multilabel (n, c) zeros and ones.
     y_pred : (n, c), (n, 1) or (n,) array
         Of c outputs the greatest, the first of equal ones, decides: logits or probabilities. One output says
         class 1 if it is greater than `threshold`, class 0 otherwise.
     sample_weight : (n,) array, optional
     threshold : float
-        For one output: 0 for logits (networks trained with BCEWithLogitsLoss), 0.5 for probabilities (networks
-        that end in Sigmoid).
+        For one output, and for each of several labels: 0 for logits (networks trained with BCEWithLogitsLoss), 0.5 for
+        probabilities (networks that end in Sigmoid). `fit` and `evaluate` take it from the loss and the last layer.
+    multilabel : bool
+        Whether each column is a label of its own, which is true or not, instead of one of c classes.
 
     Returns
     -------
@@ -74,6 +91,9 @@ def accuracy(
     >>> fc.metrics.accuracy([1, 0], [0.7, 0.2], threshold=0.5)
     1.0
     """
+    if multilabel and is_matrix(y_pred):
+        labels, said, weight = decided_labels("accuracy", y_true, y_pred, sample_weight, threshold)
+        return mean((labels == said).all(axis=1), weight)
     true, predicted, _, weight = decisions("accuracy", y_true, y_pred, sample_weight, threshold)
     return mean(true == predicted, weight)
 
@@ -130,17 +150,18 @@ def f1(
     *,
     average: str = "binary",
     threshold: float = 0.0,
+    multilabel: bool = False,
 ) -> float:
     """F₁ = 2 TP / (2 TP + FP + FN) of a class, the harmonic mean of precision and recall, 0 if all three are 0.
 
     Parameters
     ----------
-    y_true, y_pred, sample_weight, threshold
+    y_true, y_pred, sample_weight, threshold, multilabel
         As for `accuracy`.
     average : {"binary", "macro", "micro", "weighted"}
         "binary": that of class 1 of two; "macro": mean over the classes that are true or predicted for some
-        sample; "weighted": over classes, each with the weight of its true samples; "micro": from TP, FP and FN of
-        all classes, which is the accuracy.
+        sample, or over all labels; "weighted": over classes or labels, each with the weight of its true samples;
+        "micro": from TP, FP and FN of all of them, which for classes is the accuracy.
 
     Returns
     -------
@@ -149,7 +170,7 @@ def f1(
     Raises
     ------
     TypeError, ValueError
-        As for `accuracy`; "binary" with more than two classes.
+        As for `accuracy`; "binary" with more than two classes, or with several labels.
 
     References
     ----------
@@ -162,6 +183,8 @@ def f1(
     0.5
     """
     choice(average, "f1", "average", AVERAGES)
+    if multilabel and is_matrix(y_pred):
+        return f1_of_labels(average, *decided_labels("f1", y_true, y_pred, sample_weight, threshold))
     true, predicted, classes, weight = decisions("f1", y_true, y_pred, sample_weight, threshold)
     if average == "binary" and classes > 2:
         raise ValueError(f"f1: there are {classes} classes; give average='macro', 'micro' or 'weighted'")
@@ -178,20 +201,44 @@ def f1(
     return mean(scores, support)
 
 
+def f1_of_labels(average: str, labels: Array, said: Array, weight: Array) -> float:
+    if average == "binary":
+        raise ValueError(f"f1: there are {labels.shape[1]} labels; give average='macro', 'micro' or 'weighted'")
+    right, support, claimed = weight @ (labels & said), weight @ labels, weight @ said
+    both = support + claimed
+    if average == "micro":
+        return float(2 * right.sum() / both.sum()) if both.any() else 0.0
+    scores = np.divide(2 * right, both, out=np.zeros(len(both)), where=both != 0)
+    return mean(scores, support if average == "weighted" and support.any() else np.ones(len(scores)))
+
+
 @silent
-def roc_auc(y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+def roc_auc(
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    from_logits: bool | None = None,
+    multilabel: bool = False,
+) -> float:
     """Area under the receiver operating characteristic: P(s₊ > s₋) + P(s₊ = s₋) / 2.
 
     s₊ and s₋ are scores of a sample of the class and one of another. With more than two classes the mean of each
-    one's area against the rest. NaN if a class has no sample, or all.
+    one's area against the rest, and of several labels the mean of theirs. NaN if a class or label has no sample, or
+    all.
 
     Parameters
     ----------
     y_true : (n,) or (n, 1) class indices, or (n, c) probabilities, of which the greatest counts
+        With multilabel (n, c) zeros and ones.
     y_pred : (n, c), (n, 1) or (n,) array
-        One output is the score of class 1. Rows of c outputs are probabilities if none is negative and each row's
-        sum is 1; else they are logits, of which softmax is taken.
+        One output is the score of class 1, each of several labels' that of its label.
     sample_weight : (n,) array, optional
+    from_logits : bool, optional
+        Whether rows of c outputs are logits, of which softmax is taken. Unless given, they are probabilities if none
+        is negative and each row's sum is 1, else logits.
+    multilabel : bool
+        As for `accuracy`.
 
     Returns
     -------
@@ -213,10 +260,14 @@ def roc_auc(y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | Non
     >>> fc.metrics.roc_auc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])
     0.75
     """
+    if multilabel and is_matrix(y_pred):
+        labels, scores, weight = labels_of("roc_auc", y_true, y_pred, sample_weight)
+        return float(np.mean([area(*columns, weight) for columns in zip(labels.T, scores.T, strict=True)]))
     true, scores, weight = labelled("roc_auc", y_true, y_pred, sample_weight)
     if scores.shape[1] == 1:
         return area(true == 1, scores[:, 0], weight)
-    scores = probabilities(scores)
+    if from_logits or (from_logits is None and not are_probabilities(scores)):
+        scores = softmax(scores)
     if scores.shape[1] == 2:
         return area(true == 1, scores[:, 1], weight)
     return float(np.mean([area(true == k, column, weight) for k, column in enumerate(scores.T)]))
@@ -327,12 +378,16 @@ def r2(y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = N
 
 @dataclass(frozen=True)
 class Accuracy:
-    """`metrics.accuracy` with another threshold, Σ w [ĉ = c] / Σ w, for `metrics=[...]`.
+    """`metrics.accuracy` with options, Σ w [ĉ = c] / Σ w, for `metrics=[...]`.
 
     Parameters
     ----------
-    threshold : float
-        0.5 for a network whose one output is a probability.
+    threshold : float, optional
+        More than this says class 1. Unless given, `fit` and `evaluate` take it from the loss and the last layer: 0 for
+        logits, 0.5 for probabilities; a call takes 0.
+    multilabel : bool, optional
+        Whether each column is a label of its own. Unless given, `fit` and `evaluate` say so of BCELoss and
+        BCEWithLogitsLoss; a call takes False.
 
     Raises
     ------
@@ -350,14 +405,15 @@ class Accuracy:
     1.0
     """
 
-    threshold: float = 0.0
+    threshold: float | None = None
+    multilabel: bool | None = None
     name = "accuracy"
 
     def __post_init__(self) -> None:
-        finite_number(self.threshold, "Accuracy", "threshold")
+        check_options(self)
 
     def __call__(self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        return accuracy(y_true, y_pred, sample_weight, threshold=self.threshold)
+        return accuracy(y_true, y_pred, sample_weight, **given_options(self))
 
 
 @dataclass(frozen=True)
@@ -405,7 +461,7 @@ class F1:
     Parameters
     ----------
     average : {"binary", "macro", "micro", "weighted"}
-    threshold : float
+    threshold, multilabel : optional
         As for `Accuracy`.
 
     Raises
@@ -425,18 +481,32 @@ class F1:
     """
 
     average: str = "binary"
-    threshold: float = 0.0
+    threshold: float | None = None
+    multilabel: bool | None = None
 
     def __post_init__(self) -> None:
         choice(self.average, "F1", "average", AVERAGES)
-        finite_number(self.threshold, "F1", "threshold")
+        check_options(self)
 
     @property
     def name(self) -> str:
         return "f1" if self.average == "binary" else f"f1_{self.average}"
 
     def __call__(self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        return f1(y_true, y_pred, sample_weight, average=self.average, threshold=self.threshold)
+        return f1(y_true, y_pred, sample_weight, average=self.average, **given_options(self))
+
+
+def check_options(metric: Accuracy | F1) -> None:
+    owner = type(metric).__name__
+    if metric.threshold is not None:
+        finite_number(metric.threshold, owner, "threshold")
+    if metric.multilabel is not None:
+        flag(metric.multilabel, owner, "multilabel")
+
+
+def given_options(metric: Accuracy | F1) -> dict[str, Any]:
+    options = {"threshold": metric.threshold, "multilabel": metric.multilabel}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 BY_NAME: dict[str, Metric] = {
@@ -453,11 +523,60 @@ BY_NAME: dict[str, Metric] = {
 }
 
 
-def get_metric(metric: str | Metric) -> tuple[str, Metric]:
+# Whether less or more of it is better. What is not here only its user knows.
+DIRECTIONS = {
+    "loss": "min",
+    "accuracy": "max",
+    "top_k_accuracy": "max",
+    "f1": "max",
+    "f1_macro": "max",
+    "f1_micro": "max",
+    "f1_weighted": "max",
+    "roc_auc": "max",
+    "mae": "min",
+    "rmse": "min",
+    "r2": "max",
+}
+
+
+def direction(column: str) -> str | None:
+    """Whether less or more is better of a column of the history, "min" or "max"; None if that is not known."""
+    name = column.removeprefix("val_")
+    return "max" if re.fullmatch(r"top_\d+_accuracy", name) else DIRECTIONS.get(name)
+
+
+def watched(owner: str, monitor: str, mode: str | None, columns: Sequence[str]) -> str:
+    """Whether less or more is better, "min" or "max", of the column that something watches.
+
+    Raises
+    ------
+    ValueError
+        If there will be no such column, or the mode is None and nobody but the user can know it.
+    """
+    if monitor not in columns:
+        raise ValueError(
+            f"{owner}: monitor={monitor!r} is none of {', '.join(columns)}; give fit validation_data or metrics for it"
+            + did_you_mean(monitor, columns)
+        )
+    found = mode or direction(monitor)
+    if found is None:
+        raise ValueError(
+            f"{owner}: whether less or more of {monitor!r} is better only you know; give mode='min' or mode='max'"
+        )
+    return found
+
+
+def get_metric(metric: str | Metric, outputs: Sequence[Outputs] | None = None) -> tuple[str, Metric]:
     """Name and function of a metric given by name, or as a callable of (y_true, y_pred).
 
     The function is one of (y_true, y_pred, sample_weight=None) and returns a float. A callable without a parameter
     named `sample_weight` never sees the weights. Compiled functions (`@njit`) will do, and scikit-learn's.
+
+    Parameters
+    ----------
+    metric : str or callable
+    outputs : list of fastfc.outputs.Outputs, optional
+        What the outputs of a network are, for metrics of ours.
 
     Raises
     ------
@@ -475,13 +594,16 @@ def get_metric(metric: str | Metric) -> tuple[str, Metric]:
     """
     if isinstance(metric, str):
         if metric not in BY_NAME:
-            raise ValueError(f"unknown metric {metric!r}; known are {', '.join(map(repr, BY_NAME))}")
-        return metric, BY_NAME[metric]
-    if isinstance(metric, type) or not callable(metric):
+            raise unknown("metric", metric, BY_NAME)
+        name, metric = metric, BY_NAME[metric]
+    elif isinstance(metric, type) or not callable(metric):
         raise TypeError(
             f"a metric is a name, an object such as TopK(5) or a function of (y_true, y_pred), got {metric!r}"
         )
-    name = str(getattr(metric, "name", None) or getattr(metric, "__name__", type(metric).__name__))
+    else:
+        name = str(getattr(metric, "name", None) or getattr(metric, "__name__", type(metric).__name__))
+    if is_ours(metric):
+        return name, metric if outputs is None else told(name, metric, outputs)
     weighted = "sample_weight" in inspect.signature(metric).parameters
 
     def function(y_true: Any, y_pred: Any, sample_weight: Any = None) -> float:
@@ -492,6 +614,61 @@ def get_metric(metric: str | Metric) -> tuple[str, Metric]:
         return float(value)
 
     return name, function
+
+
+def is_ours(metric: Any) -> bool:
+    """Whether a metric, or the name of one, is defined here."""
+    return isinstance(metric, str | Accuracy | F1 | TopK) or any(metric is ours for ours in BY_NAME.values())
+
+
+def told(name: str, metric: Metric, outputs: Sequence[Outputs]) -> Metric:
+    """A metric of ours that knows what the outputs of a network are."""
+    first = outputs[0]
+    options: dict[str, Any] = {}
+    takes = function_of(metric)
+    if takes in (accuracy, f1):
+        options = {"threshold": first.threshold, "multilabel": first.labels}
+        if isinstance(metric, Accuracy | F1):
+            options |= given_options(metric)
+        if isinstance(metric, F1):
+            options["average"] = metric.average
+    elif takes is roc_auc:
+        options = {"from_logits": first.from_logits, "multilabel": first.labels}
+    elif isinstance(metric, TopK):
+        options = {"k": metric.k}
+
+    def function(y_true: Any, y_pred: Any, sample_weight: Any = None) -> float:
+        if isinstance(y_pred, tuple):
+            shown = "".join(f", {key}={value!r}" for key, value in options.items() if value is not None)
+            raise ValueError(
+                f"{name}: the network has {len(y_pred)} outputs; give a function of both tuples, such as "
+                f"lambda y_true, y_pred: fastfc.metrics.{takes.__name__}(y_true[0], y_pred[0]{shown})"
+            )
+        if isinstance(y_true, tuple):  # of a MultiLoss for one output
+            (y_true,) = y_true
+        several = is_matrix(y_pred)
+        if takes is top_k_accuracy and first.labels and several:
+            raise ValueError(f"{name}: {first.loss} trains labels one by one, of which none comes first")
+        if options.get("threshold", 0.0) is None:
+            if options["multilabel"] or not several:
+                raise ValueError(
+                    f"{name}: what the output means {first.loss} does not tell; give {CLASSES[takes]}(threshold=0.0) "
+                    "for logits, threshold=0.5 for probabilities"
+                )
+            return takes(y_true, y_pred, sample_weight, **options | {"threshold": 0.0})
+        if takes in (mae, rmse, r2):
+            return takes(first.targets(y_true), first.numbers(y_pred), sample_weight)
+        return takes(first.targets(y_true), first.scores(y_pred), sample_weight, **options)
+
+    return function
+
+
+CLASSES = {accuracy: "Accuracy", f1: "F1"}
+
+
+def function_of(metric: Metric) -> Metric:
+    """The function that a metric of ours calls."""
+    return {Accuracy: accuracy, F1: f1, TopK: top_k_accuracy}.get(type(metric), metric)
 
 
 def mean(values: Array, weight: Array) -> float:
@@ -507,11 +684,37 @@ def area(positive: Array, scores: Array, weight: Array) -> float:
     return float(above @ (np.cumsum(below) - below / 2) / pairs) if pairs else math.nan
 
 
-def probabilities(scores: Array) -> Array:
-    if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1):
-        return scores
+def are_probabilities(rows: Array) -> bool:
+    return bool((rows >= 0).all() and np.allclose(rows.sum(axis=1), 1))
+
+
+def softmax(scores: Array) -> Array:
     e = np.exp(scores - scores.max(axis=1, keepdims=True))
     return e / e.sum(axis=1, keepdims=True)
+
+
+def is_matrix(y_pred: ArrayLike) -> bool:
+    """Whether there are several columns."""
+    shape = np.shape(y_pred)
+    return len(shape) == 2 and shape[1] > 1
+
+
+def decided_labels(
+    owner: str, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None, threshold: float
+) -> tuple[Array, Array, Array]:
+    """Labels (n, c), those that are predicted, and weights (n,)."""
+    labels, scores, weight = labels_of(owner, y_true, y_pred, sample_weight)
+    return labels, scores > threshold, weight
+
+
+def labels_of(
+    owner: str, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None
+) -> tuple[Array, Array, Array]:
+    """Labels (n, c) of which each is true or not, outputs (n, c) and weights (n,)."""
+    true, scores, weight = numeric(owner, y_true, y_pred, sample_weight)
+    if not np.isin(true, (0, 1)).all():
+        raise ValueError(f"{owner}: labels must be 0 or 1, y_true has {true.min():g} to {true.max():g}")
+    return true == 1, scores, weight
 
 
 def decisions(
@@ -531,8 +734,11 @@ def labelled(
     true, scores, weight = matched(owner, y_true, y_pred, sample_weight)
     classes = max(scores.shape[1], 2)
     if scores.shape[1] > 1 and true.shape == scores.shape:
-        if not (true.min() >= 0 and np.allclose(true.sum(axis=1), 1)):
-            raise ValueError(f"{owner}: rows of y_true must be probabilities of the {classes} classes, with the sum 1")
+        if not are_probabilities(true):
+            fix = f"; for labels one by one {owner} takes multilabel=True" if np.isin(true, (0, 1)).all() else ""
+            raise ValueError(
+                f"{owner}: rows of y_true must be probabilities of the {classes} classes, with the sum 1{fix}"
+            )
         return true.argmax(axis=1), scores, weight
     if true.shape[1] != 1:
         raise ValueError(

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from . import lr_finder, training
-from .activations import get_activation
+from . import columns, lr_finder, training
+from .activations import Activation, Identity, get_activation
 from .checks import as_generator, listed, positive_int
+from .columns import Names
+from .dropout import Dropout
 from .history import History
 from .initializers import Initializer
 from .layers import Layer, Linear, Parameter
@@ -30,6 +32,8 @@ class Network(Layer):
     layers: tuple[Layer, ...]
 
     _not_pickled = (*Layer._not_pickled, "params", "grads")
+    _input_names: tuple[Names | None, ...] | None = None  # of frames that we were fitted on, see columns.py
+    _target_names: tuple[Names | None, ...] | None = None
 
     train_step = training.train_step
     fit = training.fit
@@ -66,6 +70,38 @@ class Network(Layer):
                 parameters.append(Parameter(f"{layer.name or i}.{name}", start + first, shape))
             start += layer.params.size
         return parameters
+
+    @property
+    def feature_names(self) -> Any:
+        """Names of the columns of the data frame that the network was fitted on, a list; None after arrays.
+
+        A frame whose columns have other names or another order is refused. For a graph of several inputs, a list with
+        the names of each. Assign names to have frames checked by them, None to forget them.
+        """
+        known = self._known_names()
+        if known is None:
+            return None
+        lists = [None if names is None else list(names) for names in known]
+        return lists[0] if self._one_input else lists
+
+    @feature_names.setter
+    def feature_names(self, names: Any) -> None:
+        self._input_names, self._target_names = columns.as_names(names, self._input_widths()), None
+
+    def _known_names(self) -> tuple[Names | None, ...] | None:
+        return self._input_names
+
+    def _input_widths(self) -> list[int | None]:
+        return [self.in_features]
+
+    def _look(self, x: Any) -> None:
+        if type(x) is not np.ndarray and self._known_names() is not None:
+            columns.Columns(self).look(x)
+            columns.check_sample(self, x)
+
+    def _join(self, x: Any) -> NDArray[Any]:
+        self._look(x)
+        return super()._join(x)
 
     def summary(self) -> str:
         """A table of the parts, the width of what they give and their numbers of parameters."""
@@ -270,6 +306,14 @@ class Sequential(Network):
             first, alone = first + layer.params.size, True
         return value
 
+    def _known_names(self) -> tuple[Names | None, ...] | None:
+        first = self.layers[0]
+        return first._known_names() if self._input_names is None and isinstance(first, Network) else self._input_names
+
+    def _last_layers(self) -> list[Layer | None]:
+        changing = [layer for layer in self.layers if not isinstance(layer, Identity | Dropout)]
+        return changing[-1]._last_layers() if changing else [None]
+
     def __len__(self) -> int:
         return len(self.layers)
 
@@ -289,8 +333,8 @@ class Sequential(Network):
 
 def MLP(
     sizes: Sequence[int],
-    activation: str = "relu",
-    output_activation: str | None = None,
+    activation: str | Activation | type[Activation] | Sequence[Any] = "relu",
+    output_activation: str | Activation | type[Activation] | None = None,
     init: str | Initializer = "he",
     seed: int | np.random.Generator | None = None,
     dtype: Any = np.float32,
@@ -301,9 +345,10 @@ def MLP(
     ----------
     sizes : sequence of at least two ints
         Width of the input, of each hidden layer, and of the output.
-    activation : str
-        After each hidden layer: "relu", "tanh", "gelu", …, any of fastfc.activations.ACTIVATIONS.
-    output_activation : str or None
+    activation : str, Activation, class of one, or sequence of them
+        After each hidden layer: "relu", "tanh", "gelu", …, any of fastfc.activations.ACTIVATIONS, or a layer such as
+        LeakyReLU(0.1), of which each hidden layer gets a copy. A sequence has one for each hidden layer.
+    output_activation : str, Activation, class of one, or None
         After the last layer. None gives logits, which is what CrossEntropyLoss and BCEWithLogitsLoss take.
     init : str or callable
         First values of the weights, see fastfc.initializers; biases start at zero.
@@ -317,22 +362,34 @@ def MLP(
     Raises
     ------
     TypeError, ValueError
-        For sizes that are not at least two positive integers, or a name that there is not.
+        For sizes that are not at least two positive integers, a name that there is not, or another number of
+        activations than of hidden layers.
 
     Examples
     --------
     >>> import fastfc as fc
     >>> fc.MLP([64, 128, 10])
     Sequential([Linear(64, 128), ReLU(), Linear(128, 10)])
+    >>> fc.MLP([8, 4, 2, 1], activation=[fc.LeakyReLU(0.1), "tanh"])
+    Sequential([Linear(8, 4), LeakyReLU(negative_slope=0.1), Linear(4, 2), Tanh(), Linear(2, 1)])
     """
     sizes = [positive_int(size, "MLP", "each size") for size in listed(sizes, "MLP", "sizes", "[64, 128, 10]")]
     if len(sizes) < 2:
         raise ValueError(f"MLP: sizes must name at least the input's and output's width, got {sizes}")
-    rng = as_generator(seed, "MLP")
+    rng, n_hidden = as_generator(seed, "MLP"), len(sizes) - 2
+    if not np.iterable(activation) or isinstance(activation, str):
+        get_activation(activation)  # says what is wrong with it where there is no hidden layer too
+        activation = [activation] * n_hidden
+    activation = list(activation)
+    if len(activation) != n_hidden:
+        raise ValueError(
+            f"MLP: activation has {len(activation)} items for {n_hidden} hidden layers; give one for each, or one "
+            "for all"
+        )
     layers: list[Layer] = []
-    for n_in, n_out in pairwise(sizes):
-        layers += [Linear(n_in, n_out, init=init, seed=rng, dtype=dtype), get_activation(activation)]
-    layers.pop()
+    for i, (n_in, n_out) in enumerate(pairwise(sizes)):
+        layers.append(Linear(n_in, n_out, init=init, seed=rng, dtype=dtype))
+        layers += [get_activation(one) for one in activation[i : i + 1]]
     if output_activation is not None:
         layers.append(get_activation(output_activation))
     return Sequential(layers)

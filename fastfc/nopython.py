@@ -3,6 +3,9 @@
 A layer is there what the kernels take: its program, its flat vectors and its memory for training. The types
 hold the dtype and a hash of the sources, no sizes: a function is compiled once for all networks of a dtype,
 and anew after an upgrade of fastfc.
+
+What has a wrong type is said in one sentence. Numba wraps an error of typing into twenty lines of its own, so a call
+that can't be is compiled to one that raises.
 """
 
 import functools
@@ -13,6 +16,9 @@ from pathlib import Path
 import numpy as np
 from numba import njit, types
 from numba.core import cgutils, errors
+from numba.core.imputils import lower_constant
+from numba.core.typing.templates import AttributeTemplate, infer_getattr
+from numba.core.typing.typeof import Purpose
 from numba.extending import (
     NativeValue,
     make_attribute_wrapper,
@@ -24,6 +30,7 @@ from numba.extending import (
     unbox,
 )
 
+from .checks import did_you_mean
 from .kernels import edge, training
 from .kernels import losses as of_losses
 from .kernels import program as native
@@ -46,12 +53,36 @@ def sources():
     return hashlib.sha256(source_hash().encode() + Path(__file__).read_bytes()).hexdigest()[:16]
 
 
+class NopythonError(errors.TypingError, TypeError):
+    """An `@njit` function gives a network something of a type that it does not take.
+
+    Examples
+    --------
+    >>> import numpy as np, fastfc as fc
+    >>> from numba import njit
+    >>> predict = njit(lambda net, x: net.predict(x))
+    >>> try:
+    ...     predict(fc.MLP([3, 1]), np.zeros((2, 3)))
+    ... except TypeError as error:
+    ...     print(str(error).partition(";")[0])
+    fastfc: predict: x is an array of float64, the network of float32
+    """
+
+
 class FromHandle(types.Type):
     """Type of an object whose `_handle` is a tuple of its parts, with names and types of the parts."""
 
-    def __init__(self, kind, parts):
+    def __init__(self, kind, dtype, parts):
         self.parts = parts
-        super().__init__(f"fastfc.{kind}({', '.join(map(str, parts.values()))}, {sources()})")
+        super().__init__(f"fastfc.{kind}({dtype}, {sources()})")
+
+
+class Global(types.Opaque):
+    """Type of an object that is no argument of the function: its arrays can't be constants of compiled code."""
+
+    def __init__(self, kind, dtype):
+        self.dtype, self.text = dtype, f"the {kind} is a global of the function; give it to the function as an argument"
+        super().__init__(f"fastfc.Global({self.text})")
 
 
 class LayerType(FromHandle):
@@ -60,12 +91,13 @@ class LayerType(FromHandle):
         flat = types.Array(dtype, 1, "C")
         table = types.Array(types.int64, 2, "C", readonly=True)
         tape = types.Array(types.int64, 1, "C")
-        super().__init__("Layer", {"program": table, "params": flat, "grads": flat, "space": flat, "tape": tape})
+        parts = {"program": table, "params": flat, "grads": flat, "space": flat, "tape": tape}
+        super().__init__("Layer", dtype, parts)
 
 
 class LossType(FromHandle):
     def __init__(self):
-        super().__init__("Loss", {"table": types.Array(types.float64, 2, "C")})
+        super().__init__("Loss", "any", {"table": types.Array(types.float64, 2, "C")})
 
 
 class OptimizerType(FromHandle):
@@ -73,6 +105,7 @@ class OptimizerType(FromHandle):
         self.dtype = dtype
         super().__init__(
             "Optimizer",
+            dtype,
             {
                 "code": types.int64,
                 "hyper": types.Array(types.float64, 1, "C"),
@@ -91,17 +124,27 @@ layer_type, loss_type, optimizer_type = (functools.cache(kind) for kind in (Laye
 def type_of_layer(layer, context):
     if layer.in_features is None or layer.dtype is None:
         raise errors.NumbaTypeError(f"{layer} has no width of its own; put it behind a Linear for @njit functions")
-    return layer_type(edge.DTYPES[layer.dtype])
+    dtype = edge.DTYPES[layer.dtype]
+    return Global("network", dtype) if context.purpose == Purpose.constant else layer_type(dtype)
 
 
 @typeof_impl.register(Loss)
 def type_of_loss(loss, context):
-    return loss_type()
+    return Global("loss", None) if context.purpose == Purpose.constant else loss_type()
 
 
 @typeof_impl.register(Optimizer)
 def type_of_optimizer(optimizer, context):
-    return optimizer_type(edge.DTYPES[optimizer.state.dtype])
+    dtype = edge.DTYPES[optimizer.state.dtype]
+    return Global("optimizer", dtype) if context.purpose == Purpose.constant else optimizer_type(dtype)
+
+
+@lower_constant(Global)
+def lower_global(context, builder, kind, value):
+    return context.get_dummy_value()
+
+
+register_model(Global)(models.OpaqueModel)
 
 
 class FromHandleModel(models.StructModel):
@@ -137,8 +180,146 @@ for kind, names in (
         make_attribute_wrapper(kind, name, name)
 
 
-@overload_method(LayerType, "predict")
+METHODS = ("predict", "predict_one", "forward", "backward", "train_step")
+ATTRIBUTES = {
+    LayerType: (*METHODS, "params", "grads", "program", "space", "tape"),
+    LossType: ("table",),
+    OptimizerType: ("code", "hyper", "segments", "state", "count"),
+    Global: METHODS,
+}
+INSTEAD = {
+    LayerType: "a network has " + ", ".join(ATTRIBUTES[LayerType][:-3]),
+    LossType: "a loss is an argument of net.train_step",
+    OptimizerType: "an optimizer is an argument of net.train_step",
+}
+
+
+def explain_attributes(kind):
+    @infer_getattr
+    class Attributes(AttributeTemplate):
+        key = kind
+
+        def generic_resolve(self, of, attribute):
+            known = ATTRIBUTES[kind]
+            if attribute in known or (attribute.startswith("__") and attribute != "__call__"):
+                return
+            raise AttributeError(
+                f"fastfc: {of.text}"
+                if kind is Global
+                else f"fastfc: there is no {attribute!r} in @njit code, where {INSTEAD[kind]}"
+                + did_you_mean(attribute, known)
+            )
+
+
+for known_type in ATTRIBUTES:
+    explain_attributes(known_type)
+
+
+def method(name):
+    """overload_method of networks, and of those that are globals, where every call raises."""
+
+    def decorate(function):
+        for kind in (LayerType, Global):
+            overload_method(kind, name)(function)
+        return function
+
+    return decorate
+
+
+def array_fault(net, what, kind, ndims, fix, written=False):
+    """What is wrong with the type of an argument that is to be an array of the network's dtype, or None."""
+    if isinstance(kind, types.BaseTuple):
+        axis = "" if all(getattr(part, "ndim", 0) == 1 for part in kind) else ", axis=1"
+        return f"{what} is a tuple; put its arrays side by side, np.concatenate({what}{axis})"
+    if not isinstance(kind, types.Array):
+        return f"{what} is of type {kind}; give an array of {net.dtype}"
+    if kind.dtype != net.dtype:
+        remake = f", or make the network with dtype=np.{kind.dtype}" if kind.dtype in edge.DTYPES.values() else ""
+        fixed = f"make it np.empty(shape, np.{net.dtype})" if written else f"give {what}.astype(np.{net.dtype})"
+        return f"{what} is an array of {kind.dtype}, the network of {net.dtype}; {fixed}{remake}"
+    if kind.ndim not in ndims:
+        return f"{what} has {kind.ndim} {'axis' if kind.ndim == 1 else 'axes'}; {fix}"
+    if written and not kind.mutable:
+        return f"{what} is read-only; give a writable array"
+    return None
+
+
+ROWS = "samples are rows, (n, width), and one sample is x.reshape(1, -1)"
+ROW_OR_ROWS = "give one sample, (width,), or rows of them, (n, width)"
+
+
+def first_fault(name, net, *faults):
+    """The sentence of a call of this method with wrong types; None if all is right."""
+    if isinstance(net, Global):
+        faults = (net.text,)
+    return next((f"fastfc: {name}: {fault}" for fault in faults if fault is not None), None)
+
+
+@njit
+def always():
+    """True, which Numba does not know: what comes after a raise gives the call its type."""
+    return True
+
+
+# What BAD_SHAPE means; all that can be told without the names of the arrays.
+MISFIT = "fastfc: the shapes of the arrays do not fit: "
+WRONG_X = MISFIT + "x has another width than the network takes, net.in_features"
+WRONG_PARAMS = MISFIT + "params has another length than net.params"
+WRONG_OUT = MISFIT + "out must have a row for each row of x, as wide as net.out_features"
+WRONG_GRADIENT = MISFIT + "grad_output must have the shape of what forward returned"
+WRONG_ROWS = MISFIT + "y must have one target for each row of x"
+WRONG_WEIGHTS = MISFIT + "sample_weight must have one number for each row of x"
+WRONG_TARGETS = MISFIT + "y is not what the loss takes, numbers (n, net.out_features) or classes (n,)"
+
+
+@njit
+def check_prediction(status, x_fits, params_fit):
+    if status == edge.BAD_SHAPE:
+        if not x_fits:
+            raise ValueError(WRONG_X)
+        if not params_fit:
+            raise ValueError(WRONG_PARAMS)
+        raise ValueError(WRONG_OUT)
+    edge.check(status)
+
+
+@njit
+def check_step(status, x_fits, rows_fit, weights_fit):
+    if status == edge.BAD_SHAPE:
+        if not x_fits:
+            raise ValueError(WRONG_X)
+        if not rows_fit:
+            raise ValueError(WRONG_ROWS)
+        if not weights_fit:
+            raise ValueError(WRONG_WEIGHTS)
+        raise ValueError(WRONG_TARGETS)
+    edge.check(status)
+
+
+@njit
+def predict_into(params, program, x, out):
+    status = native.predict(params, program, x, out, 1, 1)
+    check_prediction(status, x.shape[1] == program[0, native.INPUTS], params.size == program[0, native.PARAMETERS])
+
+
+@method("predict")
 def predict(net, x, out=None, params=None):
+    fault = first_fault(
+        "predict",
+        net,
+        array_fault(net, "x", x, (1, 2), ROW_OR_ROWS),
+        None if is_none(out) else array_fault(net, "out", out, (1, 2), ROW_OR_ROWS, written=True),
+        None if is_none(params) else array_fault(net, "params", params, (1,), "give a vector like net.params"),
+    )
+    if fault:
+        shape, dtype = (0,) if getattr(x, "ndim", 2) == 1 else (0, 0), getattr(np, str(net.dtype))
+
+        def wrong(net, x, out=None, params=None):
+            if always():
+                raise NopythonError(fault)
+            return np.empty(shape, dtype)
+
+        return wrong
     if is_none(params):
         vector = lambda net, params: net.params
     elif params.layout == "C":
@@ -150,7 +331,7 @@ def predict(net, x, out=None, params=None):
 
         def one(net, x, out=None, params=None):
             y = np.empty(net.program[0, native.OUTPUTS], net.params.dtype)
-            edge.check(native.predict(vector(net, params), net.program, as_rows(x), as_rows(y), 1, 1))
+            predict_into(vector(net, params), net.program, as_rows(x), as_rows(y))
             return y
 
         return one
@@ -158,13 +339,13 @@ def predict(net, x, out=None, params=None):
 
         def rows(net, x, out=None, params=None):
             y = np.empty((x.shape[0], net.program[0, native.OUTPUTS]), net.params.dtype)
-            edge.check(native.predict(vector(net, params), net.program, x, y, 1, 1))
+            predict_into(vector(net, params), net.program, x, y)
             return y
 
         return rows
 
     def into(net, x, out=None, params=None):
-        edge.check(native.predict(vector(net, params), net.program, as_rows(x), as_rows(out), 1, 1))
+        predict_into(vector(net, params), net.program, as_rows(x), as_rows(out))
         return out
 
     return into
@@ -174,40 +355,70 @@ def is_none(kind):
     return kind is None or isinstance(kind, (types.NoneType, types.Omitted))
 
 
-@overload_method(LayerType, "predict_one")
+@method("predict_one")
 def predict_one(net, x, out):
+    fault = first_fault(
+        "predict_one",
+        net,
+        array_fault(net, "x", x, (1, 2), ROW_OR_ROWS),
+        array_fault(net, "out", out, (1, 2), ROW_OR_ROWS, written=True),
+    )
+
+    def wrong(net, x, out):
+        if always():
+            raise NopythonError(fault)
+
     def run(net, x, out):
-        edge.check(native.predict(net.params, net.program, as_rows(x), as_rows(out), 1, 1))
+        predict_into(net.params, net.program, as_rows(x), as_rows(out))
 
-    return run
+    return wrong if fault else run
 
 
-@overload_method(LayerType, "forward")
+@method("forward")
 def forward(net, x):
+    fault = first_fault("forward", net, array_fault(net, "x", x, (2,), ROWS))
+    dtype = getattr(np, str(net.dtype))
+
+    def wrong(net, x):
+        if always():
+            raise NopythonError(fault)
+        return np.empty((0, 0), dtype)
+
     def run(net, x):
         n = x.shape[0]
         out = np.empty((n, net.program[0, native.OUTPUTS]), net.params.dtype)
         net.tape[0] = USED
         enough(native.reserve(net.program, n), net.space)
-        edge.check(native.forward_saving(x, net.program, net.params, out, net.space, net.tape))
+        status = native.forward_saving(x, net.program, net.params, out, net.space, net.tape)
+        check_prediction(status, x.shape[1] == net.program[0, native.INPUTS], True)
         net.tape[0] = n
         return out
 
-    return run
+    return wrong if fault else run
 
 
-@overload_method(LayerType, "backward")
+@method("backward")
 def backward(net, grad_output):
+    fault = first_fault("backward", net, array_fault(net, "grad_output", grad_output, (2,), "give (n, out_features)"))
+    dtype = getattr(np, str(net.dtype))
+
+    def wrong(net, grad_output):
+        if always():
+            raise NopythonError(fault)
+        return np.empty((0, 0), dtype)
+
     def run(net, grad_output):
         n = net.tape[0]
         if n < 0:
             raise ValueError("fastfc: backward needs what forward saves; call forward(x) first")
         grad_input = np.empty((n, net.program[0, native.INPUTS]), net.params.dtype)
         status = native.backward_saved(net.params, net.program, grad_output, net.tape, net.grads, grad_input, net.space)
+        if status == edge.BAD_SHAPE:
+            raise ValueError(WRONG_GRADIENT)
         edge.check(status)
         return grad_input
 
-    return run
+    return wrong if fault else run
 
 
 @njit
@@ -220,10 +431,44 @@ def enough(numbers, space):
 load_any = edge.loaded(other_pointwise, run_other_rule)
 
 
-@overload_method(LayerType, "train_step")
+def target_fault(net, what, kind, several=False):
+    """The same of targets, which may be classes."""
+    if isinstance(kind, types.BaseTuple) and not several:
+        faults = [target_fault(net, f"{what}[{i}]", part, several=True) for i, part in enumerate(kind)]
+        return next((fault for fault in faults if fault is not None), None)
+    if isinstance(kind, types.Array) and (is_classes(kind) or (several and kind.ndim in (1, 2))):
+        return None
+    return array_fault(net, what, kind, (2,), f"numbers are (n, columns), {what}.reshape(-1, 1), and classes integers")
+
+
+def others_fault(loss, optimizer):
+    """What is wrong with a loss and an optimizer, or None."""
+    for kind in (loss, optimizer):
+        if isinstance(kind, Global):
+            return kind.text
+    if isinstance(loss, LossType) and isinstance(optimizer, OptimizerType):
+        return None
+    return f"it takes a loss and an optimizer, such as fc.MSELoss() and fc.SGD(), not {loss} and {optimizer}"
+
+
+@method("train_step")
 def train_step(net, x, y, loss, optimizer, sample_weight=None):
-    if not isinstance(loss, LossType) or not isinstance(optimizer, OptimizerType):
-        raise errors.TypingError("train_step takes a loss and an optimizer, such as fc.MSELoss() and fc.SGD()")
+    fault = first_fault(
+        "train_step",
+        net,
+        array_fault(net, "x", x, (2,), ROWS),
+        target_fault(net, "y", y),
+        others_fault(loss, optimizer),
+        None if is_none(sample_weight) else array_fault(net, "sample_weight", sample_weight, (1,), "give a vector"),
+    )
+    if fault:
+
+        def wrong(net, x, y, loss, optimizer, sample_weight=None):
+            if always():
+                raise NopythonError(fault)
+            return 0.0
+
+        return wrong
     same_dtype = optimizer.dtype == net.dtype
     unweighted, parts = is_none(sample_weight), isinstance(y, types.BaseTuple)
     if parts:
@@ -244,7 +489,9 @@ def train_step(net, x, y, loss, optimizer, sample_weight=None):
             x, net.program, target, labels, weights, losses, optimizer.hyper, optimizer.segments,
             net.params, net.grads, state, optimizer.count, net.space, net.tape, optimizer.code, 1, 1,
         )  # fmt: skip
-        edge.check(status)
+        n, n_targets = len(x), len(target) if target.size else len(labels)
+        rows_fit = n_targets == n or (parts and labels.size > 0)
+        check_step(status, x.shape[1] == net.program[0, native.INPUTS], rows_fit, weights.size in (0, n))
         return value
 
     return run

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import as_generator, flag, listed, positive_int, positive_number
+from .checks import as_generator, did_you_mean, flag, listed, positive_int, positive_number
 from .kernels import edge, schedules
 from .kernels import optimizers as native
-from .layers import Layer, Parameter
+from .layers import Layer, Parameter, in_our_terms
 from .schedules import ReduceLROnPlateau, Schedule, Seen
 
 GROUP_OPTIONS = ("lr", "weight_decay", "l1", "l2", "max_norm", "frozen")
@@ -232,7 +232,10 @@ class Optimizer:
         """
         state, segments = self.prepare(network)
         rest = self.count, self.code, 1.0
-        native.update.call(network.grads, self.hyper, segments, network.params, state, *rest)
+        try:
+            native.update.call(network.grads, self.hyper, segments, network.params, state, *rest)
+        except ValueError as error:
+            raise in_our_terms(error, network) from None
 
     def prepare(self, network: Layer) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """The state for this network's parameters, zeros at first, and their segments."""
@@ -292,7 +295,7 @@ class Optimizer:
             if not fnmatch.filter(names, pattern):
                 raise ValueError(
                     f"{type(self).__name__}: groups has {pattern!r}, which matches none of the parameters "
-                    f"{', '.join(names) or '(there are none)'}"
+                    f"{', '.join(names) or '(there are none)'}{did_you_mean(pattern, names)}"
                 )
 
     def _forget_segments(self) -> None:
@@ -328,7 +331,8 @@ class Optimizer:
             for what in checked_dict(options, owner, f"groups[{pattern!r}]"):
                 if what not in self._group_options:
                     known = ", ".join(self._group_options)
-                    raise ValueError(f"{owner}: groups have the options {known}, not {what!r}")
+                    near = did_you_mean(what, self._group_options)
+                    raise ValueError(f"{owner}: groups have the options {known}, not {what!r}{near}")
             found[pattern] = {what: checked(value, what, owner) for what, value in options.items()}
         self._groups, self._groups_lr = found, self.lr
         self._forget_segments()
@@ -392,6 +396,11 @@ class Optimizer:
         """An epoch with this loss is over: ReduceLROnPlateau may change `lr`. `fit` calls this."""
         if isinstance(self._schedule, ReduceLROnPlateau):
             self.lr, self._plateau = self._schedule.reduced(self.lr, float(loss), self._plateau)
+
+    def _watched(self, columns: Sequence[str]) -> str:
+        """The one of these columns of a history whose values `epoch_end` takes."""
+        plateau = self._schedule if isinstance(self._schedule, ReduceLROnPlateau) else ReduceLROnPlateau()
+        return plateau.column(columns)
 
     def _measure(self, network: Layer) -> None:
         """Note of the network what decides how many vectors are remembered."""

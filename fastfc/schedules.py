@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .checks import choice, flag, fraction, listed, positive_int, positive_number
 from .kernels import schedules as native
+from .metrics import watched
 
 
 @dataclass(frozen=True)
@@ -418,9 +419,9 @@ Seen = tuple[float, int, int]  # by ReduceLROnPlateau: best loss, bad epochs, co
 class ReduceLROnPlateau:
     """A factor on the optimizer's `lr` whenever the loss has not become better for more than `patience` epochs.
 
-    `fit` tells it the loss of each epoch, that of the validation data if there are any; elsewhere call
-    `optimizer.epoch_end(loss)`. A loss that is NaN, as of a network that diverges, is not better than any. Changes of
-    lr by less than 1e-8 are not made.
+    `fit` tells it the loss of each epoch, that of the validation data if there are any, or the column of the history
+    that it monitors; elsewhere call `optimizer.epoch_end(loss)`. A value that is NaN, as of a network that diverges, is
+    not better than any. Changes of lr by less than 1e-8 are not made.
 
     Parameters
     ----------
@@ -433,12 +434,17 @@ class ReduceLROnPlateau:
         (1 + threshold) best.
     min_lr : float
         The lowest rate, at least 0.
-    mode : {"min", "max"}
+    mode : {"min", "max", None}
+        Whether less or more is better. None knows it of the loss and of fastfc's metrics; a metric of your own needs
+        to be told.
+    monitor : str, optional
+        A column of the history, such as "val_accuracy", instead of the loss.
 
     Raises
     ------
     TypeError, ValueError
-        For a number of the wrong kind or out of its range.
+        For a number of the wrong kind or out of its range; when training starts, for a column that the history will
+        not have, or one of a metric of your own without a mode.
 
     References
     ----------
@@ -459,7 +465,8 @@ class ReduceLROnPlateau:
     threshold: float = 1e-4
     cooldown: int = 0
     min_lr: float = 0.0
-    mode: str = "min"
+    mode: str | None = None
+    monitor: str | None = None
 
     def __post_init__(self) -> None:
         owner = type(self).__name__
@@ -469,11 +476,20 @@ class ReduceLROnPlateau:
             positive_int(getattr(self, what), owner, what, or_zero=True)
         positive_number(self.threshold, owner, "threshold", or_zero=True)
         positive_number(self.min_lr, owner, "min_lr", or_zero=True)
-        choice(self.mode, owner, "mode", ("min", "max"))
+        choice(self.mode, owner, "mode", ("min", "max", None))
+        if not isinstance(self.monitor, str | None):
+            raise TypeError(f"{owner}: monitor must be a column of the history, got {self.monitor!r}")
+
+    def column(self, columns: Sequence[str]) -> str:
+        """The one of these columns of the history that we watch; ValueError if it, or its direction, is not known."""
+        monitor = self.monitor or ("val_loss" if "val_loss" in columns else "loss")
+        watched("ReduceLROnPlateau", monitor, self.mode, columns)
+        return monitor
 
     def reduced(self, lr: float, loss: float, seen: Seen | None) -> tuple[float, Seen]:
         """The rate after an epoch with this loss, and what we have seen then: best loss, bad epochs, cooldown left."""
-        sign = 1.0 if self.mode == "min" else -1.0
+        monitor = self.monitor or "loss"
+        sign = 1.0 if watched("ReduceLROnPlateau", monitor, self.mode, [monitor]) == "min" else -1.0
         best, bad, cooldown = seen or (sign * np.inf, 0, 0)
         if sign * loss < sign * best * (1.0 - sign * self.threshold):
             best, bad = loss, 0

@@ -6,7 +6,6 @@ and each step is theirs: what comes out differs by rounding only.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 import warnings
@@ -21,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .activations import ACTIVATIONS, Activation, Identity, LogSoftmax, Sigmoid, Softmax, get_activation
 from .callbacks import Run, as_callback
-from .checks import as_floats, as_real, listed
+from .checks import as_floats, as_real, did_you_mean, listed
 from .dropout import Dropout
 from .extras import extra
 from .history import History
@@ -281,6 +280,8 @@ class BaseMLP(BaseEstimator):
             self._check_sizes(sizes, given.sizes)
         if first:
             self._begin(sizes, X.dtype, rng, given)
+            if hasattr(self, "feature_names_in_"):
+                self.network_.feature_names = self.feature_names_in_
         before = self.network_.params.copy()
         if self.solver == "lbfgs":
             self._minimise(samples)
@@ -336,7 +337,8 @@ class BaseMLP(BaseEstimator):
         if isinstance(self.loss, str):
             if self.loss not in self._loss_names:
                 known = ", ".join(map(repr, sorted(self._loss_names)))
-                raise ValueError(f"{name}: loss must be one of {known} or a loss of fastfc, got {self.loss!r}")
+                near = did_you_mean(self.loss, self._loss_names)
+                raise ValueError(f"{name}: loss must be one of {known} or a loss of fastfc, got {self.loss!r}{near}")
         else:
             self._check_loss(self.loss)
         if self.solver == "lbfgs" and (np.any(self.dropout) or self.callbacks):
@@ -490,6 +492,7 @@ class BaseMLP(BaseEstimator):
         if not incremental:
             self.history_ = History()
         monitored = ["loss"] + [f"val_{self._score_name}"] * (held is not None)
+        optimizer._watched(monitored)  # says what is wrong before the first step
         run = Run(net, optimizer, self.history_, 1 if incremental else self.max_iter, monitored)
         callbacks = [as_callback(callback) for callback in self.callbacks or ()]
         self.n_iter_ = 0
@@ -542,7 +545,7 @@ class BaseMLP(BaseEstimator):
                 row[f"val_{self._score_name}"] = self._score_held(held)
             self._compare()
             self.history_.rows.append(row | {"seconds": time.perf_counter() - start})
-            optimizer.epoch_end(self.loss_)
+            optimizer.epoch_end(row[optimizer._watched(run.monitored)])
             if self.solver == "sgd" and self.learning_rate == "invscaling":
                 self._set_lr(self.learning_rate_init / (self.t_ + 1) ** self.power_t)
             yield
@@ -729,9 +732,7 @@ def adopt(estimator: BaseMLP) -> None:
 
 
 def hidden_activation(activation: Any) -> Activation:
-    if isinstance(activation, Activation):
-        return copy.deepcopy(activation)
-    return get_activation("sigmoid" if activation == "logistic" else activation)
+    return get_activation("sigmoid" if isinstance(activation, str) and activation == "logistic" else activation)
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):

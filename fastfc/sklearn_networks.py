@@ -88,7 +88,10 @@ def from_sklearn(estimator: Any) -> Sequential:
     layers = layers_of(estimator)
     dtype = next(layer.dtype for layer in layers if layer.dtype is not None)
     scale_outputs(layers, [scaling(step) for _, step in behind], given)
-    return Sequential([layer for _, step in before for layer in scaling(step).layers(dtype)] + layers)
+    network = Sequential([layer for _, step in before for layer in scaling(step).layers(dtype)] + layers)
+    if hasattr(given, "feature_names_in_"):
+        network.feature_names = given.feature_names_in_
+    return network
 
 
 # A step of a Pipeline: its name and what it is.

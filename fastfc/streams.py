@@ -97,17 +97,22 @@ def gives_batches(x: Any) -> bool:
     return callable(x) or (hasattr(x, "__iter__") and not (hasattr(x, "__getitem__") and hasattr(x, "__len__")))
 
 
-def source_of(x: Any, y: Any, sample_weight: Any, owner: str) -> Blocks | Batches | None:
-    """What gives the samples in parts, if they do not come as arrays."""
+def source_of(
+    x: Any, y: Any, sample_weight: Any, owner: str, look: Callable[..., None] = lambda *given: None
+) -> Blocks | Batches | None:
+    """What gives the samples in parts, if they do not come as arrays; `look` sees x and y as they come."""
     if y is None:
         if isinstance(x, list | tuple) or gives_batches(x):
             if sample_weight is not None:
                 raise TypeError(f"{owner}: with batches, leave out sample_weight; give batches (x, y, sample_weight)")
-            return Batches(x, owner)
+            return Batches(x, owner, look)
         raise TypeError(f"{owner}: y is missing; give the targets, or as x an iterable of batches (x, y)")
     if gives_batches(x):
         raise TypeError(f"{owner}: x is {kind(x)}, which must give batches (x, y); leave out y")
-    return Blocks((x, y, sample_weight), owner) if too_large(x, y, sample_weight) else None
+    if not too_large(x, y, sample_weight):
+        return None
+    look(x, y)
+    return Blocks((x, y, sample_weight), owner)
 
 
 def kind(x: Any) -> str:
@@ -125,7 +130,9 @@ class Blocks:
     together = 1  # see ahead: no more blocks are in memory than must be
 
     def __init__(self, trees: tuple[Any, Any, Any], owner: str, first: int = 0, last: int | None = None) -> None:
-        self.trees = tuple(map(arrays_of, trees))
+        self.trees = tuple(
+            arrays_of(tree, owner, name) for tree, name in zip(trees, ("x", "y", "sample_weight"), strict=True)
+        )
         arrays = leaves(self.trees)
         shapes = [tuple(a.shape) for a in arrays]
         if any(len(shape) == 0 or shape[0] != shapes[0][0] for shape in shapes):
@@ -201,8 +208,8 @@ class Batches:
 
     together = GROUP
 
-    def __init__(self, batches: Any, owner: str, *, of_x: bool = False) -> None:
-        self.batches, self.owner, self.of_x = batches, owner, of_x
+    def __init__(self, batches: Any, owner: str, look: Callable[..., None], *, of_x: bool = False) -> None:
+        self.batches, self.owner, self.look, self.of_x = batches, owner, look, of_x
         self.begun: Iterator[Any] | None = None
         self.again = callable(batches) or iter(batches) is not batches
         self.n: int | None = None  # how many samples there are is known when all have been seen
@@ -251,11 +258,20 @@ class Batches:
 
     def batch(self, given: Any, i: int) -> Any:
         if self.of_x:
-            return arrays_of(given)
+            self._look(i, given)
+            return arrays_of(given, f"{self.owner}: batch {i}")
         if not isinstance(given, tuple | list) or len(given) not in (2, 3):
             what = f"{kind(given)} of {len(given)}" if isinstance(given, tuple | list) else kind(given)
             raise TypeError(f"{self.owner}: batch {i} must be (x, y) or (x, y, sample_weight), got {what}")
-        return (*map(arrays_of, given), None)[:3]
+        self._look(i, *given[:2])
+        where, names = f"{self.owner}: batch {i}", ("x", "y", "sample_weight")
+        return (*(arrays_of(part, where, name) for part, name in zip(given, names, strict=False)), None)[:3]
+
+    def _look(self, i: int, *given: Any) -> None:
+        try:
+            self.look(*given)
+        except ValueError as error:
+            raise ValueError(f"batch {i}: {error}") from None
 
     def parts(self, rng: np.random.Generator | None, batch: int, accumulate: int) -> Iterator[Part]:
         """An epoch: so many batches in a part as give an update."""
@@ -279,15 +295,15 @@ class Batches:
         return Part(mapped(lambda *arrays: np.concatenate(arrays), *group), None, None, sizes[0])
 
 
-def arrays_of(given: Any) -> Any:
+def arrays_of(given: Any, owner: str, what: str = "x") -> Any:
     """Tensors, tables and lists as arrays, in nested tuples; arrays on disk stay there."""
     if given is None or on_disk(given) or type(given) is np.ndarray:
         return given
     if isinstance(given, tuple) or several(given):
-        return tuple(map(arrays_of, given))
+        return tuple(arrays_of(part, owner, f"{what}[{i}]") for i, part in enumerate(given))
     if hasattr(given, "numpy") and not hasattr(given, "__array__"):
         given = given.numpy()
-    return as_real(given, "streams", "an array")
+    return as_real(given, owner, what)
 
 
 def ahead(items: Iterable[Any], together: int = 1) -> Generator[Any, None, None]:
@@ -350,7 +366,7 @@ def predict(network: Any, x: Any, out: Any, params: Any) -> Any:
     n = None
     source: Batches | Blocks
     if gives_batches(x):
-        source = Batches(x, str(network), of_x=True)
+        source = Batches(x, str(network), lambda batch: network._look(input_of(network, batch)), of_x=True)
         parts = inputs(network, source)
     else:
         source = Blocks((x, None, None), str(network))
@@ -381,12 +397,15 @@ def predict(network: Any, x: Any, out: Any, params: Any) -> Any:
     return np.concatenate(found) if out is None else out
 
 
+def input_of(network: Any, batch: Any) -> Any:
+    """The x of a batch, which may be (x,) or (x, y)."""
+    return batch[0] if isinstance(batch, tuple) and (network._one_input or isinstance(batch[0], tuple)) else batch
+
+
 def inputs(network: Any, batches: Batches) -> Iterator[NDArray[Any]]:
     """The x of batches, which may be (x,) or (x, y) as for `fit`."""
     for i, batch in enumerate(batches.in_order()):
-        if isinstance(batch, tuple) and (network._one_input or isinstance(batch[0], tuple)):
-            batch = batch[0]
         try:
-            yield network._join(batch)
+            yield network._join(input_of(network, batch))
         except (TypeError, ValueError) as error:
             raise type(error)(f"batch {i}: {error}") from None

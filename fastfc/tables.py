@@ -1,6 +1,6 @@
-"""Data frames and their columns, of pandas and polars, as arrays of numbers.
+"""Data frames and their columns, of pandas, polars and pyarrow, as arrays of numbers.
 
-Neither is imported: whoever passes a frame has done that.
+None of them is imported: whoever passes a frame has done that.
 """
 
 from __future__ import annotations
@@ -15,7 +15,21 @@ NUMBERS = "biuf"
 
 def is_table(a: Any) -> bool:
     """Whether this is a data frame or a column of one."""
-    return hasattr(a, "to_numpy") and (hasattr(a, "columns") or hasattr(a, "dtype"))
+    return (hasattr(a, "to_numpy") and (hasattr(a, "columns") or hasattr(a, "dtype"))) or is_arrow(a)
+
+
+def is_arrow(a: Any) -> bool:
+    """Whether this is a table, a batch or a column of pyarrow."""
+    return hasattr(a, "null_count" if hasattr(a, "type") else "column_names") and hasattr(a, "to_pylist")
+
+
+def names(table: Any) -> tuple[Any, ...] | None:
+    """The names of a frame's columns; None of what is no frame."""
+    if type(table) is np.ndarray:
+        return None
+    if is_arrow(table):
+        return tuple(table.column_names) if hasattr(table, "column_names") else None
+    return tuple(table.columns) if is_table(table) and hasattr(table, "columns") else None
 
 
 def as_array(table: Any, owner: object, what: str) -> NDArray[Any]:
@@ -27,6 +41,11 @@ def as_array(table: Any, owner: object, what: str) -> NDArray[Any]:
         Naming the column that holds something else than numbers, or has missing values where its type has no number
         for them, and what to do. NaN is a number here, as it is in arrays.
     """
+    if is_arrow(table):
+        if not hasattr(table, "columns"):
+            return arrow_column(table, None, owner, what)
+        pairs = zip(table.columns, table.column_names, strict=True)
+        return side_by_side([arrow_column(values, name, owner, what) for values, name in pairs], table.num_rows)
     if not hasattr(table, "columns"):
         return column(table, table.name if hasattr(table, "name") else None, owner, what)
     names, dtypes = list(table.columns), list(table.dtypes)
@@ -35,9 +54,14 @@ def as_array(table: Any, owner: object, what: str) -> NDArray[Any]:
         if len(kinds) == 1:
             return table.to_numpy()
     parts = [column(values, name, owner, what) for values, name in zip(columns(table), names, strict=True)]
+    return side_by_side(parts, len(table))
+
+
+def side_by_side(parts: list[NDArray[Any]], n: int) -> NDArray[Any]:
+    """One array of n rows of these columns."""
     if not parts:
-        return np.empty((len(table), 0), np.float32)
-    result = np.empty((len(table), len(parts)), np.result_type(*parts))
+        return np.empty((n, 0), np.float32)
+    result = np.empty((n, len(parts)), np.result_type(*parts))
     for place, part in zip(result.T, parts, strict=True):
         place[:] = part
     return result
@@ -48,6 +72,19 @@ def columns(table: Any) -> list[Any]:
     if hasattr(table, "iloc"):
         return [table.iloc[:, i] for i in range(len(table.columns))]
     return list(table.iter_columns())
+
+
+def arrow_column(values: Any, name: str | None, owner: object, what: str) -> NDArray[Any]:
+    """The numbers of a column of pyarrow."""
+    where, kind = f"{owner}: {what}" + (f", column {name!r}," if name else ""), str(values.type)
+    if not kind.startswith(("int", "uint", "float", "double", "halffloat", "bool", "decimal")):
+        raise TypeError(f"{where} has dtype {kind}, which is not of numbers; leave it out, or cast it to numbers")
+    if values.null_count:
+        raise ValueError(
+            f"{where} has {values.null_count} missing values; drop these rows, or fill them, as with fill_null(0)"
+        )
+    array = np.asarray(values)
+    return array.astype(np.float64) if array.dtype.kind not in NUMBERS else array  # decimals
 
 
 def column(values: Any, name: Any, owner: object, what: str) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .callbacks import Run, as_callback
 from .checks import as_real, listed, positive_int, positive_number
+from .columns import Columns
 from .history import History
 from .kernels import losses
 from .kernels import program as table
@@ -21,8 +22,9 @@ from .kernels import training as native
 from .kernels.activations import CUSTOM
 from .kernels.cache import uninterrupted
 from .losses import Loss, MultiLoss, as_numbers, as_weights
-from .metrics import F1, Accuracy, TopK, get_metric
+from .metrics import get_metric, is_ours
 from .optimizers import Optimizer
+from .outputs import outputs_of
 from .program import Program
 from .progress import Progress
 from .streams import gives_batches, source_of
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 # What a native call may take while Ctrl-C waits for it, at the speed of the latest one.
 CALL_SECONDS = 0.05
 NOTHING = np.zeros(0, np.int64)
-OURS = str, Accuracy, F1, TopK  # metrics
 ADVICE = "Use a smaller lr, clip_norm=1.0 in the optimizer, or features of mean 0 and spread 1"
 
 
@@ -180,6 +181,9 @@ def train_step(
                 check_values(network, as_data(network, x, y, loss), loss)  # says more than the kernel can
                 raise
     check_loss_and_optimizer(loss, optimizer)
+    columns = None if type(x) is np.ndarray else Columns(network, learning=network._known_names() is None)
+    if columns is not None:
+        columns.look(x, y)
     data = as_data(network, x, y, loss, sample_weight)
     program = network._program_for(data.x)
     given = arguments(network, program, data, optimizer, len(data.x))
@@ -189,6 +193,8 @@ def train_step(
     except ValueError:
         check_values(network, data, loss)
         raise
+    if columns is not None:
+        columns.teach()
     target = data.labels if data.labels.size else data.target
     if data.y is y and not data.weights.size and network._one_input and network._is_serial(work):
         kind, rest = (data.x.shape, data.x.dtype, target.shape, target.dtype), (*given[4:], optimizer.code, 1, 1)
@@ -233,8 +239,8 @@ def fit(
     Parameters
     ----------
     x : (n, in_features) array of real numbers
-        A tuple of arrays for a graph of several inputs. Also a data frame of pandas or polars whose columns are
-        numbers, an array on disk (np.memmap, Zarr), or, without y, an iterable of batches; see Notes.
+        A tuple of arrays for a graph of several inputs. Also a data frame of pandas, polars or pyarrow whose columns
+        are numbers, an array on disk (np.memmap, Zarr), or, without y, an iterable of batches; see Notes.
     y : the loss's target for these n samples
         A tuple of arrays for a graph of several outputs.
     loss : Loss
@@ -301,6 +307,11 @@ def fit(
     Each epoch reads blocks of about 1 MiB, or whole chunks of Zarr, in a new random order; the rows of as many such
     blocks as make 32 MiB are shuffled together. Smaller arrays, and np.asarray(memmap), train like arrays in memory.
 
+    **Frames.** The network remembers the names of their columns, `network.feature_names`, as scikit-learn does. A frame
+    that has others, or these in another order, is an error wherever it is given later: validation data, predict,
+    forward, evaluate, train_step. A second fit may have other names, but none that has moved. Arrays have no names, and
+    are always taken. Nor may several targets be given in another order.
+
     **Batches** are an iterable of (x, y) or (x, y, sample_weight), or a function that returns one for each epoch: a
     list, a generator function, a DataLoader of PyTorch, a tf.data.Dataset. Each is one batch, in the order in which
     they come; `batch_size`, `shuffle` and `validation_split` are for arrays. A generator gives its batches once,
@@ -326,9 +337,10 @@ def fit(
     accumulate = positive_int(accumulate, "fit", "accumulate")
     if accumulate > 1 and optimizer.full_batch:
         raise ValueError(f"fit: {optimizer} takes all samples at once; accumulate is for batches")
-    metrics, scores = as_scores(metrics, "fit")
+    metrics, scores = as_scores(metrics, "fit", network, loss)
     called = [as_callback(callback) for callback in listed(callbacks, "fit", "callbacks", "[EarlyStopping()]")]
-    data = intake(network, x, y, loss, sample_weight, class_weight)
+    columns = Columns(network, learning=True)
+    data = intake(network, x, y, loss, columns, sample_weight, class_weight)
     validation: Data | Streamed | None = None
     told = "fit: {} of validation_data"
     if validation_data is not None:
@@ -341,7 +353,7 @@ def fit(
             got = f"{len(validation_data)} items" if isinstance(validation_data, tuple | list) else f"a {kind}"
             raise ValueError(f"fit: validation_data must be (x, y) or (x, y, sample_weight), got {got}")
         x_val, y_val, *weights = validation_data
-        validation = intake(network, x_val, y_val, loss, weights[0] if weights else None)
+        validation = intake(network, x_val, y_val, loss, columns, weights[0] if weights else None)
     elif validation_split:
         data, validation = data.split(validation_split)
         told = "fit: {}"
@@ -351,7 +363,7 @@ def fit(
     if isinstance(validation, Data):
         check_finite(network, validation, told)
     # our own metrics say what does not fit before anything has changed; others may count their calls
-    ours = [score for given, score in zip(metrics, scores, strict=True) if isinstance(given, OURS)]
+    ours = [score for given, score in zip(metrics, scores, strict=True) if is_ours(given)]
     if ours:
         evaluation(network, (data if validation is None else validation).first, ours, told)
     passes = epochs * (2 if scores and validation is None else 1)
@@ -365,6 +377,7 @@ def fit(
     history = History()
     prefix = "" if validation is None else "val_"
     monitored = ["loss"] + ["val_loss"] * (validation is not None) + [prefix + name for name, _ in scores]
+    optimizer._watched(monitored)  # says what is wrong before the first step
     run = Run(network, optimizer, history, epochs, monitored)
     started = []
     try:
@@ -372,6 +385,7 @@ def fit(
             started.append(callback)
             callback.on_start(run)
         network.history = history
+        columns.teach()
         for epoch in range(epochs):
             start = time.perf_counter()
             row = {"epoch": optimizer.epochs + 1, "loss": np.nan, "lr": optimizer.current_lr}
@@ -393,7 +407,7 @@ def fit(
                 raise
             optimizer.epochs += 1
             history.rows.append(row | {"seconds": time.perf_counter() - start})
-            optimizer.epoch_end(row.get("val_loss", row["loss"]))
+            optimizer.epoch_end(row[optimizer._watched(monitored)])
             line.show(epoch, epoch_of.n, row["loss"], history)
             for callback in called:
                 callback.on_epoch(run)
@@ -443,16 +457,16 @@ def evaluate(
     {'loss': 5.0, 'mae': 2.0}
     """
     check_loss(loss)
-    _, scores = as_scores(metrics, "evaluate")
-    data = intake(network, x, y, loss, sample_weight, owner="evaluate")
+    _, scores = as_scores(metrics, "evaluate", network, loss)
+    data = intake(network, x, y, loss, Columns(network), sample_weight, owner="evaluate")
     found = evaluation(network, data, scores, "evaluate: {}")
     return found if scores else found["loss"]
 
 
-def as_scores(metrics: Any, owner: str) -> tuple[list[Any], list[tuple[str, Any]]]:
-    """The metrics, and the name and function of each."""
-    metrics = listed(metrics, owner, "metrics", "['accuracy']")
-    scores, taken = [get_metric(metric) for metric in metrics], ["epoch", "loss", "lr", "seconds"]
+def as_scores(metrics: Any, owner: str, network: Network, loss: Loss) -> tuple[list[Any], list[tuple[str, Any]]]:
+    """The metrics, and the name and function of each, which knows what this network's outputs are."""
+    metrics, outputs = listed(metrics, owner, "metrics", "['accuracy']"), outputs_of(network, loss)
+    scores, taken = [get_metric(metric, outputs) for metric in metrics], ["epoch", "loss", "lr", "seconds"]
     for name, _ in scores:
         if name in taken:
             raise ValueError(f"{owner}: there would be two columns {name!r}; give the metric's function another name")
@@ -639,16 +653,18 @@ def intake(
     x: Any,
     y: Any,
     loss: Loss,
+    columns: Columns,
     sample_weight: ArrayLike | None = None,
     class_weight: Any = None,
     owner: str = "fit",
 ) -> Data | Streamed:
     """What x and y give, in memory or in parts, checked; of parts the first."""
-    source = source_of(x, y, sample_weight, owner)
+    source = source_of(x, y, sample_weight, owner, columns.look)
     if source is not None:
         from .stream_training import Streamed
 
         return Streamed(network, source, loss, class_weight)
+    x = columns.take(x, y)
     data = as_data(network, x, y, loss, by_class(class_weight, y, sample_weight, loss))
     check_values(network, data, loss)
     return data
@@ -660,6 +676,8 @@ def as_data(network: Network, x: Any, y: Any, loss: Loss, sample_weight: ArrayLi
     program, n = network._program_for(x), len(x)
     if n == 0:
         raise ValueError(f"{network}: x has shape {x.shape}; give at least one sample")
+    if network._target_names is not None and type(y) is not np.ndarray:
+        Columns(network).look(None, y)
     several = isinstance(loss, MultiLoss) or len(network._output_widths()) > 1
     if several and isinstance(y, tuple | list):
         y = tuple(as_real(part, network, f"y[{i}]") for i, part in enumerate(y))

@@ -3,6 +3,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import fastfc as fc
+from fastfc.metrics import BY_NAME, DIRECTIONS, direction
 
 X = np.random.default_rng(0).standard_normal((25, 3))
 Y = X @ [[1.0], [2.0], [3.0]]
@@ -115,7 +116,7 @@ def test_early_stopping_after_a_first_value_that_is_nan():
 
 
 def test_early_stopping_when_all_values_are_nan():
-    stopping, metric = fc.EarlyStopping("error", patience=2), values_of([np.nan] * 9)
+    stopping, metric = fc.EarlyStopping("error", patience=2, mode="min"), values_of([np.nan] * 9)
     metric.__name__ = "error"
     assert len(fit(metrics=[metric], callbacks=[stopping], epochs=9)) == 3
 
@@ -144,3 +145,78 @@ def test_what_no_early_stopping_takes():
         fc.EarlyStopping(None)
     with pytest.raises(TypeError, match=r"fit: callbacks must be a sequence such as \[EarlyStopping\(\)\]"):
         fit(callbacks=fc.EarlyStopping("loss"))
+
+
+LESS = {"loss", "mae", "rmse"}
+COLUMNS = ["loss", *BY_NAME, *(fc.TopK(k).name for k in (1, 5, 12))]
+
+
+def test_every_metric_has_its_direction():
+    assert set(DIRECTIONS) == {"loss", *BY_NAME}
+    objects = [fc.Accuracy(), fc.Accuracy(0.5), *map(fc.TopK, (1, 5, 12)), *map(fc.F1, ("binary", "macro", "micro"))]
+    for name in [*COLUMNS, *(metric.name for metric in objects)]:
+        for prefix in ("", "val_"):
+            assert direction(prefix + name) == ("min" if name in LESS else "max"), name
+
+
+@pytest.mark.parametrize("prefix", ["", "val_"])
+@pytest.mark.parametrize("name", COLUMNS[1:])
+def test_the_direction_of_every_known_column(name, prefix):
+    """The direction was guessed from the end of the name, and all but …loss, …mae, …rmse was maximised."""
+    rising, monitor, less = values_of([1, 2, 3, 4, 5]), prefix + name, name in LESS
+    rising.__name__ = name
+    stopping = fc.EarlyStopping(monitor, patience=1)
+    data = {"validation_data": (X, Y)} if prefix else {}
+    history = fit(metrics=[rising], callbacks=[stopping], epochs=4, **data)
+    assert (stopping.best, len(history)) == ((1, 2) if less else (4, 4))
+    optimizer = fc.SGD(1.0, schedule=fc.ReduceLROnPlateau(0.5, patience=1, monitor=monitor))
+    rising = values_of([1, 2, 3, 4, 5])
+    rising.__name__ = name
+    fit(metrics=[rising], optimizer=optimizer, epochs=4, net=fc.MLP([3, 1], init="zeros"), **data)
+    assert optimizer.lr == (0.5 if less else 1.0)
+
+
+UNKNOWN = ["mse", "mean_squared_error", "error", "brier", "my_loss", "log_loss", "hinge_loss", "pinball_rmse", "score"]
+
+
+@pytest.mark.parametrize("watcher", ["stopping", "plateau"])
+@pytest.mark.parametrize("prefix", ["", "val_"])
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_the_direction_of_a_metric_of_your_own_is_asked_for(name, prefix, watcher):
+    """`val_mse` was maximised without a word: the worst weights were kept."""
+
+    def options(mode):
+        metric = values_of([1, 2, 3, 4, 5])
+        metric.__name__ = name
+        given = {"metrics": [metric], "epochs": 4} | ({"validation_data": (X, Y)} if prefix else {})
+        if watcher == "stopping":
+            return given | {"callbacks": [fc.EarlyStopping(prefix + name, patience=1, mode=mode)]}
+        plateau = fc.ReduceLROnPlateau(0.5, patience=1, monitor=prefix + name, mode=mode)
+        return given | {"optimizer": fc.SGD(1.0, schedule=plateau)}
+
+    net = fc.MLP([3, 1], init="zeros")
+    given = options(None)
+    with pytest.raises(ValueError, match=rf"less or more of '{prefix}{name}' is better .*mode='min' or mode='max'"):
+        fit(net, **given)
+    assert not net.params.any() and len(net.history) == 0
+    for mode, better in (("min", 2), ("max", 4)):
+        given = options(mode)
+        history = fit(fc.MLP([3, 1], init="zeros"), **given)
+        if watcher == "stopping":
+            assert len(history) == better
+        else:
+            assert given["optimizer"].lr == (0.5 if mode == "min" else 1.0)
+
+
+def test_the_plateau_of_a_column_that_there_is_not():
+    with pytest.raises(ValueError, match=r"ReduceLROnPlateau: monitor='val_mae' is none of loss; .*metrics for it"):
+        fit(optimizer=fc.SGD(0.1, schedule=fc.ReduceLROnPlateau(monitor="val_mae")))
+    optimizer = fc.SGD(1.0, schedule=fc.ReduceLROnPlateau(0.5, 0, mode="max"))
+    for score in (1, 2, 3, 2):
+        optimizer.epoch_end(score)
+    assert optimizer.lr == 0.5
+
+
+def test_a_column_that_is_nearly_there():
+    with pytest.raises(ValueError, match=r"is none of loss, val_loss, val_mae; .*did you mean 'val_mae'"):
+        fit(validation_data=(X, Y), metrics=["mae"], callbacks=[fc.EarlyStopping("val_mea")])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import fastfc as fc
-from fastfc.checks import as_floats, as_real, finite_number, float_dtype, positive_int, positive_number
+from fastfc.checks import as_floats, as_real, did_you_mean, finite_number, float_dtype, positive_int, positive_number
 
 
 @pytest.mark.parametrize(
@@ -210,3 +210,119 @@ def test_options_that_are_assigned_reach_the_kernel():
 )
 def test_texts(thing, text):
     assert repr(thing) == text
+
+
+X = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
+Y = X[:, :1].copy()
+
+
+class Points:
+    pass
+
+
+def strange():
+    """What people pass, by name: what makes it, and the sentence it gets."""
+    sparse, torch, polars = (pytest.importorskip(name) for name in ("scipy.sparse", "torch", "polars"))
+    pandas, pyarrow = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    tensor, frame = torch.from_numpy(X), pandas.DataFrame(X, columns=list("abc"))
+    kinds = ("csr_matrix", "csc_matrix", "coo_matrix", "dok_matrix", "lil_matrix", "bsr_matrix", "dia_matrix")
+    for kind in (*kinds, "csr_array", "coo_array"):
+        yield kind, getattr(sparse, kind)(X), rf"is a sparse matrix, {kind}; give (x|y)\.toarray\(\)"
+    yield "gradient", tensor.clone().requires_grad_(), r"is a tensor that needs a gradient; give (x|y)\.detach\(\)"
+    yield "parameter", torch.nn.Parameter(tensor.clone()), r"needs a gradient; give (x|y)\.detach\(\)"
+    yield "bfloat16", tensor.bfloat16(), r"is a tensor that is bfloat16; give (x|y)\.float\(\)"
+    yield "device", tensor.to("meta"), r"is on the device meta; give (x|y)\.cpu\(\)"
+    yield "layout", tensor.to_sparse(), r"has the layout torch\.sparse_coo; give (x|y)\.to_dense\(\)"
+    yield "both", tensor.bfloat16().requires_grad_(), r"needs a gradient and is bfloat16; give (x|y)\.detach\(\)\.float"
+    yield "negated", torch._neg_view(tensor), r"give (x|y)\.resolve_neg\(\)"
+    yield "list of gradients", list(tensor.clone().requires_grad_()), r"(requires grad|needs a gradient)"
+    yield "LazyFrame", polars.DataFrame(X).lazy(), r"is a LazyFrame, which has no rows yet; give (x|y)\.collect\(\)"
+    yield "object column", frame.astype({"b": object}), "column 'b', has dtype object, .*to_numeric"
+    yield "category", frame.assign(b=pandas.Categorical(list("uvuv"))), "column 'b', has dtype category"
+    yield "missing", frame.assign(b=pandas.array([1, 2, None, 3], dtype="Int64")), "column 'b', has 1 missing values"
+    yield "texts of Arrow", pyarrow.table({"a": ["u"]}), "column 'a', has dtype string, which is not of numbers"
+    yield "nulls of Arrow", pyarrow.table({"a": [1.0, None]}), r"column 'a', has 1 missing values; .*fill_null\(0\)"
+    yield "dict", {"a": X}, r"is a dict; give an array .*np\.column_stack\(list\((x|y)\.values\(\)\)\)"
+    yield (
+        "fields",
+        np.rec.fromarrays(X.T.copy(), names="a,b,c"),
+        "has the fields a, b, c; use .*to_unstructured",
+    )
+    yield "object of a class", Points(), "has dtype object, made of a Points; give real numbers"
+
+
+USES = {
+    "predict": lambda net, a, _: net.predict(a),
+    "forward": lambda net, a, _: net.forward(a),
+    "train_step": lambda net, a, _: net.train_step(a, Y, fc.MSELoss(), fc.SGD()),
+    "fit": lambda net, a, _: net.fit(a, Y, loss=fc.MSELoss(), optimizer=fc.SGD()),
+    "y of fit": lambda net, a, _: net.fit(X, a, loss=fc.MSELoss(), optimizer=fc.SGD()),
+    "y of train_step": lambda net, a, _: net.train_step(X, a, fc.MSELoss(), fc.SGD()),
+    "validation": lambda net, a, given: net.fit(X, Y, validation_data=(a, Y), **given),
+    "evaluate": lambda net, a, _: net.evaluate(a, Y, fc.MSELoss()),
+    "batches": lambda net, a, given: net.fit([(a, Y)], **given),
+    "y of batches": lambda net, a, given: net.fit([(X, a)], **given),
+    "predict batches": lambda net, a, _: net.predict(iter([a])),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_what_is_no_array_is_said_in_one_sentence(use):
+    """Of a sparse matrix or a LazyFrame it was "dtype object", of a tensor PyTorch's own error, nulls became NaN."""
+    for name, given, sentence in strange():
+        net, optimizer = fc.MLP([3, 4, 1], seed=0), fc.SGD(0.1)
+        before = net.params.copy()
+        with pytest.raises((TypeError, ValueError), match=sentence) as error:
+            USES[use](net, given, {"loss": fc.MSELoss(), "optimizer": optimizer})
+        assert "\n" not in str(error.value), name
+        assert np.array_equal(net.params, before) and not optimizer.count.any(), name
+
+
+def test_what_can_be_an_array_is_one():
+    torch, pyarrow = pytest.importorskip("torch"), pytest.importorskip("pyarrow")
+    tensor, net = torch.from_numpy(X), fc.MLP([3, 4, 1], seed=0)
+    table = pyarrow.table({name: column for name, column in zip("abc", X.T, strict=True)})
+    for given in (tensor, tensor.double(), list(tensor), table, table.to_batches()[0], memoryview(X), X.tolist()):
+        np.testing.assert_array_equal(net.predict(given), net.predict(X))
+    decimals = pyarrow.table({"a": pyarrow.array([1, 2], pyarrow.decimal128(5, 1)), "b": [True, False]})
+    np.testing.assert_array_equal(as_real(decimals, "Layer", "x"), [[1, 1], [2, 0]])
+    np.testing.assert_array_equal(as_real(table["a"], "Layer", "x"), X[:, 0])
+
+
+NAMES = [
+    (lambda: fc.MLP([1, 2, 1], "rleu"), "relu"),
+    (lambda: fc.MLP([1, 2, 1], "LeakyReLU"), "leaky_relu"),
+    (lambda: fc.MLP([1, 2, 1], "gelu-tanh"), "gelu_tanh"),
+    (lambda: fc.MLP([1, 2, 1], output_activation="log-softmax"), "log_softmax"),
+    (lambda: fc.Linear(1, 1, init="xavier_unifrom"), "xavier_uniform"),
+    (lambda: fc.Linear(1, 1, bias_init="zero"), "zeros"),
+    (lambda: fc.KaimingNormal(nonlinearity="leakyrelu")(np.random.default_rng(0), (2, 2), np.float32), "leaky_relu"),
+    (lambda: fc.KaimingNormal(mode="fanin"), "fan_in"),
+    (lambda: fc.metrics.get_metric("acuracy"), "accuracy"),
+    (lambda: fc.metrics.get_metric("ROC-AUC"), "roc_auc"),
+    (lambda: fc.F1("marco"), "macro"),
+    (lambda: fc.MSELoss(reduction="means"), "mean"),
+    (lambda: fc.GELU("Tanh"), "tanh"),
+    (lambda: fc.OneCycleLR(0.1, 10, anneal_strategy="cosine"), "cos"),
+    (lambda: fc.StepLR(2, unit="epochs"), "epoch"),
+    (lambda: fc.EarlyStopping(mode="maximum"), None),
+    (lambda: fc.SGD(groups={"*": {"weightdecay": 0.1}}), "weight_decay"),
+    (lambda: fc.SGD(groups={"0.wieght": {"lr": 0.1}}).prepare(fc.MLP([1, 1])), "0.weight"),
+    (lambda: fc.MLP([1, 1]).evaluate([[1]], [[1]], fc.MSELoss(), metrics=["rsme"]), "rmse"),
+]
+
+
+@pytest.mark.parametrize("row", range(len(NAMES)))
+def test_a_name_that_is_nearly_one(row):
+    """`unknown activation 'rleu'` listed them all and named none."""
+    call, nearest = NAMES[row]
+    with pytest.raises(ValueError) as error:
+        call()
+    assert str(error.value).endswith(f"did you mean {nearest!r}?") == (nearest is not None), error.value
+
+
+def test_columns_of_a_history_that_are_nearly_there():
+    history = fc.MLP([1, 1]).fit([[1]], [[1]], loss=fc.MSELoss(), optimizer=fc.SGD(), validation_data=([[1]], [[1]]))
+    with pytest.raises(KeyError, match=r"no 'val_los'; it has .*did you mean 'val_loss'\?"):
+        history["val_los"]
+    assert did_you_mean("zzz", ["relu"]) == did_you_mean(None, ["relu"]) == ""

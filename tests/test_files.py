@@ -47,7 +47,7 @@ SCHEDULES = [
     fc.OneCycleLR(0.02, 20, 0.4, "linear", 10.0, 100.0, True, unit="epoch"),
     fc.LinearWarmup(2, 0.1, fc.CosineAnnealingLR(5)),
     fc.LinearWarmup(2, 0.1, fc.MultiStepLR([2], unit="epoch"), unit="epoch"),
-    fc.ReduceLROnPlateau(0.5, patience=0, threshold=0.9, cooldown=1, min_lr=1e-5, mode="max"),
+    fc.ReduceLROnPlateau(0.5, patience=0, threshold=0.9, cooldown=1, min_lr=1e-5, mode="max", monitor="loss"),
 ]
 ALL_OPTIONS = {
     "groups": {"*.bias": {"lr": 0.02, "weight_decay": 0.0, "l1": 0.1, "l2": 0.2, "max_norm": None, "frozen": False}},

@@ -197,6 +197,18 @@ BAD = [
     (lambda: metrics.accuracy([0, -1, 2, 2], X), ValueError, r"in 0\.\.2"),
     (lambda: metrics.accuracy([0, 0.5], [0, 1]), ValueError, r"whole numbers in 0\.\.1"),
     (lambda: metrics.f1([0, np.nan], [0, 1]), ValueError, "f1: class indices must be whole numbers"),
+    (
+        lambda: metrics.accuracy(np.ones((4, 3)), X),
+        ValueError,
+        "sum 1; for labels one by one accuracy takes multilabel",
+    ),
+    (
+        lambda: metrics.accuracy(X + 0.5, X, multilabel=True),
+        ValueError,
+        "accuracy: labels must be 0 or 1, .*0.5 to 0.5",
+    ),
+    (lambda: metrics.f1(X, X, multilabel=True), ValueError, "f1: there are 3 labels; give average='macro'"),
+    (lambda: fc.F1(multilabel=1), TypeError, "F1: multilabel must be True or False"),
     (lambda: metrics.accuracy(np.ones((4, 3)), X), ValueError, "rows of y_true must be probabilities of the 3 classes"),
     (lambda: metrics.accuracy([], []), ValueError, r"y_pred has shape \(0,\); give a row for each of at least one"),
     (lambda: metrics.accuracy([0], np.zeros((1, 2, 1))), ValueError, "y_pred has shape"),

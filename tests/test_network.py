@@ -314,3 +314,58 @@ def test_predict_into_an_array_and_with_other_parameters(dtype):
         net.predict(x, params=other.params[:5])
     with pytest.raises(ValueError, match=r"out \(5, 2\)"):
         net.predict(x, out[:5])
+
+
+GIVEN = ["gelu", fc.GELU(), fc.GELU, fc.LeakyReLU(0.3), fc.Softmax(), [fc.GELU("tanh"), "relu"], (fc.ELU(2.0), fc.Tanh)]
+
+
+@pytest.mark.parametrize("given", GIVEN)
+def test_activations_as_the_estimators_take_them(given):
+    """MLP took names only."""
+    net = fc.MLP(
+        [3, 4, 5, 1], activation=given, output_activation=given if not isinstance(given, list | tuple) else None
+    )
+    wanted = list(given) if isinstance(given, list | tuple) else [given] * 3
+    wanted = [fc.MLP([1, 1], output_activation=one)[1] for one in wanted]
+    assert [str(layer) for layer in net if not isinstance(layer, fc.Linear)] == [str(layer) for layer in wanted]
+    layers = [layer for layer in net if not isinstance(layer, fc.Linear)]
+    assert len({id(layer) for layer in layers}) == len(layers) and not any(layer is given for layer in layers)
+    assert net.predict(np.ones((2, 3))).shape == (2, 1)
+
+
+def test_activations_that_do_not_fit():
+    with pytest.raises(ValueError, match="MLP: activation has 1 items for 2 hidden layers"):
+        fc.MLP([3, 4, 5, 1], activation=["relu"])
+    for bad in (3, None, fc.Linear(1, 1), fc.Linear, lambda x: x):
+        with pytest.raises(TypeError, match="an activation's name is a string such as 'relu'; give a name, or a layer"):
+            fc.MLP([3, 4, 1], activation=bad)
+
+
+def test_shapes_are_told_in_the_layers_terms():
+    """`predict: out (8, 1) does not fit; got params (3,), program (6, 19), …` named what users have never seen."""
+    x = np.ones((4, 3), np.float32)
+    wide, read_only = np.zeros((4, 2), np.float32), np.broadcast_to(np.float32(0), (4, 1))
+    calls = [
+        (
+            lambda net: net.predict(x, params=x[0]),
+            ValueError,
+            r"params \(3,\) does not fit; it must have shape \(21,\)",
+        ),
+        (lambda net: net.predict(x, params=net.params[None]), ValueError, r"params \(1, 21\) does not fit"),
+        (lambda net: net.predict(x, params=net.params.astype(float)), TypeError, r"params has dtype float64, .*astype"),
+        (lambda net: net.predict(x, out=wide), ValueError, r"out \(4, 2\) does not fit; it must have shape \(4, 1\)"),
+        (lambda net: net.predict(x, out=wide[:, 0]), ValueError, r"out \(4,\) does not fit"),
+        (lambda net: net.predict(x[0], out=x[0]), ValueError, r"out \(3,\) does not fit; it must have shape \(1,\)"),
+        (lambda net: net.predict(x, out=np.zeros((4, 1))), TypeError, r"out has dtype float64, .*np.zeros\(\(4, 1\)"),
+        (lambda net: net.predict(x, out=[[0.0]] * 4), TypeError, "out must be an array .* not a list"),
+        (lambda net: net.predict(x, out=read_only), ValueError, "out is read-only; give a writable array"),
+        (lambda net: net.predict_one(x[0], x[0]), ValueError, r"out \(3,\) does not fit; it must have shape \(1,\)"),
+        (lambda net: net.predict_one(x[0].astype(float), x[0, :1]), TypeError, "x has dtype float64, expected float32"),
+        (lambda net: net.predict_one(x, x[:, :1]), ValueError, r"x has shape"),
+    ]
+    for call, error, message in calls:
+        net = fc.MLP([3, 4, 1], seed=0)
+        with pytest.raises(error, match=message) as raised:
+            call(net)
+        text = str(raised.value)
+        assert text.startswith("Sequential([") and not any(word in text for word in ("program", "segments", "tape"))

@@ -931,3 +931,151 @@ def test_gradient_descent_on_the_input():
     assert np.abs(net.predict(x) - goal).max() < 1e-3 < np.abs(net.predict(start) - goal).max()
     assert_array_equal(descend(net, start, goal, 0.1, 5), descend.py_func(net, start, goal, 0.1, 5))
     assert_array_equal(net.params, params)
+
+
+GLOBAL, GLOBAL_LOSS = fc.MLP([5, 3], seed=0), fc.MSELoss()
+WIDE, LONG = X.astype(np.float64), np.zeros((4, 5, 1), np.float32)
+READ_ONLY = np.broadcast_to(np.float32(0), (20, 3))
+TWO = (X[:, :2].copy(), X[:, 2:].copy())
+
+
+@njit
+def predict_single(net, x, out):
+    net.predict_one(x, out)
+
+
+@njit
+def rollout(net, state):
+    for _ in range(3):
+        state = state + 0.5 * net.predict(state)
+    return state
+
+
+@njit
+def of_a_global(x):
+    return GLOBAL.predict(x)
+
+
+@njit
+def with_a_global_loss(net, x, y, optimizer):
+    return net.train_step(x, y, GLOBAL_LOSS, optimizer)
+
+
+@njit
+def misspelt(net, x):
+    return net.predct(x)
+
+
+def step(x=X, y=G, loss=MSE, optimizer=None, weights=None):
+    net = reserved()
+    optimizer = optimizer or fc.SGD()
+    return (
+        train(net, x, y, loss, optimizer, 1) if weights is None else train_weighted(net, x, y, loss, optimizer, weights)
+    )
+
+
+FLOAT64 = r"is an array of float64, the network of float32; give \w+\.astype\(np\.float32\), or make the network with"
+SENTENCES = {
+    "predict float64": (lambda: predict(chain(), WIDE), FLOAT64),
+    "predict one sample of float64": (lambda: predict(chain(), WIDE[0]), FLOAT64),
+    "a float64 state in a loop": (lambda: rollout(fc.MLP([5, 5]), WIDE), FLOAT64),
+    "float32 for float64": (lambda: predict(fc.MLP([5, 1], dtype=np.float64), X), "float32, the network of float64"),
+    "predict integers": (lambda: predict(chain(), X.astype(int)), r"array of int64, .*give x\.astype\(np\.float32\)$"),
+    "predict bools": (lambda: predict(chain(), X > 0), r"array of bool, .*give x\.astype"),
+    "predict complex": (lambda: predict(chain(), X.astype(np.complex64)), "array of complex64"),
+    "three axes": (lambda: predict(chain(), LONG), r"x has 3 axes; give one sample, \(width,\), or rows"),
+    "no axis": (lambda: predict(chain(), np.array(1, np.float32)), "x has 0 axes"),
+    "a number": (lambda: predict(chain(), 1.0), "x is of type float64; give an array of float32"),
+    "nothing": (lambda: predict(chain(), None), "x is of type none; give an array"),
+    "a tuple": (lambda: predict(chain(), TWO), r"x is a tuple; put its arrays .*np\.concatenate\(x, axis=1\)"),
+    "a tuple of samples": (lambda: predict(chain(), (X[0, :2], X[0, 2:])), r"np\.concatenate\(x\)$"),
+    "a tuple forward": (lambda: forward(chain(), TWO), "forward: x is a tuple"),
+    "a tuple in a step": (lambda: step(TWO), "train_step: x is a tuple"),
+    "out of float64": (
+        lambda: predict_into(chain(), X, G.astype(float)),
+        r"out is .*make it np\.empty\(shape, np\.float32",
+    ),
+    "out read-only": (lambda: predict_into(chain(), X, READ_ONLY), "out is read-only"),
+    "one of float64": (lambda: predict_single(chain(), WIDE[0], G[0]), "predict_one: x is an array of float64"),
+    "one into float64": (lambda: predict_single(chain(), X[0], WIDE[0]), "predict_one: out is an array of float64"),
+    "params of float64": (lambda: predict_with(chain(), X, WIDE[0]), "params is an array of float64"),
+    "params of two axes": (lambda: predict_with(chain(), X, X), "params has 2 axes; give a vector like net.params"),
+    "forward one": (lambda: forward(chain(), X[0]), r"forward: x has 1 axis; samples are rows, .*x\.reshape\(1, -1\)"),
+    "forward float64": (lambda: forward(chain(), WIDE), "forward: x is an array of float64"),
+    "backward float64": (lambda: backward(chain(), WIDE), "backward: grad_output is an array of float64"),
+    "backward one": (lambda: backward(chain(), X[0]), "grad_output has 1 axis"),
+    "step of float64": (lambda: step(WIDE), "train_step: x is an array of float64"),
+    "targets of float64": (lambda: step(y=G.astype(float)), r"train_step: y is an array of float64, .*y\.astype"),
+    "targets of one axis": (lambda: step(y=G[:, 0]), r"y has 1 axis; numbers are \(n, columns\), y\.reshape\(-1, 1\)"),
+    "weights of float64": (lambda: step(weights=np.ones(20)), "sample_weight is an array of float64"),
+    "weights of integers": (lambda: step(weights=np.ones(20, int)), "sample_weight is an array of int64"),
+    "weights of two axes": (lambda: step(weights=X), "sample_weight has 2 axes"),
+    "a loss by name": (lambda: step(loss="mse"), r"such as fc\.MSELoss\(\) and fc\.SGD\(\), not unicode"),
+    "loss and optimizer": (lambda: step(loss=fc.SGD(), optimizer=MSE), r"such as fc\.MSELoss\(\) and fc\.SGD\(\)"),
+    "a global network": (
+        lambda: of_a_global(X),
+        "predict: the network is a global .*give it to the function as an arg",
+    ),
+    "a closed-over network": (lambda: njit(lambda x: forward_of(GLOBAL, x))(X), "the network is a global"),
+    "a global loss": (lambda: with_a_global_loss(reserved(), X, G, fc.SGD()), "the loss is a global"),
+    "a method of Python": (
+        lambda: njit(lambda net: net.summary())(chain()),
+        "no 'summary' in @njit code, where a network",
+    ),
+    "a misspelt method": (lambda: misspelt(chain(), X), r"there is no 'predct' .*did you mean 'predict'\?"),
+    "step of an optimizer": (
+        lambda: njit(lambda o, net: o.step(net))(fc.SGD(), chain()),
+        "an argument of net.train_step",
+    ),
+    "a called network": (lambda: njit(lambda net, x: net(x))(chain(), X), "no '__call__' in @njit code"),
+}
+
+
+@njit
+def forward_of(net, x):
+    return net.forward(x)
+
+
+@pytest.mark.parametrize("name", SENTENCES)
+def test_wrong_types_are_said_in_one_sentence(name):
+    """They were 12 to 94 lines of Numba, which ended with "During: Pass nopython_type_inference"."""
+    call, sentence = SENTENCES[name]
+    with pytest.raises((errors.TypingError, AttributeError), match=sentence) as raised:
+        call()
+    text = str(raised.value)
+    assert text.startswith("fastfc: ") and "\n" not in text
+    assert isinstance(raised.value, TypeError | AttributeError)
+
+
+def test_other_layouts_are_no_fault():
+    net, read_only = chain(), X.copy()
+    read_only.flags.writeable = False
+    for x in (np.asfortranarray(X), np.repeat(X, 2, axis=1)[:, ::2], X[::-1][::-1], read_only):
+        assert_array_equal(predict(net, x), net.predict(X))
+    a, b = fc.Input(2), fc.Input(3)
+    graph = fc.Graph([a, b], fc.Linear(5, 1, seed=0)(fc.concatenate([a, b])))
+    assert_array_equal(predict(graph, np.concatenate(TWO, axis=1)), graph.predict(TWO))
+
+
+MISFITS = {
+    "x": (lambda: predict(chain(), X[:, :4].copy()), r"x has another width than the network takes, net\.in_features"),
+    "one x": (lambda: predict_single(chain(), X[0, :4].copy(), G[0].copy()), "x has another width"),
+    "x forward": (lambda: forward(reserved(), X[:, :4].copy()), "x has another width"),
+    "x of a step": (lambda: step(X[:, :4].copy()), "x has another width"),
+    "params": (lambda: predict_with(chain(), X, X[0]), r"params has another length than net\.params"),
+    "rows of out": (lambda: predict_into(chain(), X, G[:7].copy()), "out must have a row for each row of x"),
+    "one out": (lambda: predict_single(chain(), X[0], X[0].copy()), "out must have a row for each row"),
+    "gradient": (lambda: forward_backward(reserved(), X, G[:3]), "grad_output must have the shape of what forward"),
+    "rows of y": (lambda: step(y=G[:3]), "y must have one target for each row of x"),
+    "classes": (lambda: step(y=np.zeros(3, int), loss=fc.CrossEntropyLoss()), "y must have one target for each row"),
+    "width of y": (lambda: step(y=X), r"y is not what the loss takes, numbers \(n, net\.out_features\) or classes"),
+    "weights": (lambda: step(weights=np.ones(3, np.float32)), "sample_weight must have one number for each row"),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_shapes_that_do_not_fit_are_named(name):
+    """They were "the shapes of the arrays do not fit; call the kernel from Python for details"."""
+    call, sentence = MISFITS[name]
+    with pytest.raises(ValueError, match="fastfc: the shapes of the arrays do not fit: " + sentence):
+        call()

@@ -158,3 +158,11 @@ def test_frames_are_not_imported():
     code = "import sys, fastfc; print(sorted({'pandas', 'polars', 'zarr', 'torch'} & sys.modules.keys()))"
     output, _ = run(code)
     assert output == "[]\n"
+
+
+def test_find_lr_takes_nullable_columns():
+    """Their frame became an array of objects."""
+    table = pd.DataFrame({name: pd.array(range(40), dtype="Int64") for name in "abc"})
+    rest = Y, fc.MSELoss(), fc.SGD()
+    found, expected = (net_for().find_lr(x, *rest, steps=3, seed=0) for x in (table, table.to_numpy(int)))
+    assert_array_equal(found.losses, expected.losses)
