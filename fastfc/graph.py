@@ -235,7 +235,14 @@ class Graph(Network):
         return "\n".join(f"{v:<{a}}  {w:<{b}}  {x:<{c}}  {y:>{d}}  {z:>{e}}" for v, w, x, y, z in rows)
 
     def _join(self, x: Any) -> NDArray[Any]:
-        return join(x, self.inputs, self.dtype, self, "x") if len(self.inputs) > 1 else super()._join(x)
+        if len(self.inputs) == 1:
+            return super()._join(x)
+        if self._input_shapes is not None and isinstance(x, tuple | list) and len(x) == len(self.inputs):
+            x = tuple(self._as_rows(a, i) for i, a in enumerate(x))
+        return join(x, self.inputs, self.dtype, self, "x")
+
+    def _input_widths(self) -> list[int | None]:
+        return [node.width for node in self.inputs]
 
     def _join_targets(self, y: Any) -> Any:
         if len(self.outputs) == 1:
