@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable
 
-from .checks import choice, finite_number, positive_number, unknown
+from .checks import choice, finite_number, positive_number, real_number, unknown
 from .kernels import custom
 from .kernels.activations import CUSTOM, named
 from .kernels.activations import Activation as Numbers
@@ -166,7 +166,7 @@ class Hardtanh(Activation):
     Parameters
     ----------
     min_val, max_val : float
-        min_val < max_val.
+        min_val < max_val; one of them may be infinite, which is no bound on that side.
 
     Raises
     ------
@@ -187,10 +187,9 @@ class Hardtanh(Activation):
     name = "hardtanh"
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
-        self.min_val, self.max_val = (
-            finite_number(value, "Hardtanh", what) for value, what in ((min_val, "min_val"), (max_val, "max_val"))
-        )
-        if self.min_val >= self.max_val:
+        self.min_val = real_number(min_val, "Hardtanh", "min_val")
+        self.max_val = real_number(max_val, "Hardtanh", "max_val")
+        if not self.min_val < self.max_val:
             raise ValueError(f"Hardtanh: min_val must be less than max_val, got {min_val} and {max_val}")
 
     def _numbers(self) -> Numbers:

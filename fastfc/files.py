@@ -329,6 +329,8 @@ class Writer:
         if layer._draws:
             row["draws"] = layer._draws
         if isinstance(layer, Network):
+            if layer.input_shapes is not None:
+                row["input_shapes"] = layer.input_shapes
             row["layers"] = [self.layer(part, below(place, i)) for i, part in enumerate(layer.layers)]
             return row | graph_rows(layer) if isinstance(layer, Graph) else row
         self.places[layer] = place
@@ -401,7 +403,10 @@ class Reader:
         if issubclass(kind, Network):
             parts = [self.layer(part, below(place, i)) for i, part in enumerate(row.pop("layers"))]
             ends = (row.pop(key) for key in ("nodes", "inputs", "outputs"))
-            layer: Layer = Sequential(parts) if kind is Sequential else graph(parts, *ends)
+            network = Sequential(parts) if kind is Sequential else graph(parts, *ends)
+            if "input_shapes" in row:
+                network.input_shapes = row.pop("input_shapes")
+            layer: Layer = network
         else:
             layer = self.leaf(kind, row.pop("options"), place)
         if isinstance(layer, Dropout):

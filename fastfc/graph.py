@@ -240,6 +240,8 @@ class Graph(Network):
         if self._one_input:
             return super()._join(x)
         self._look(x)
+        if self._input_shapes is not None and isinstance(x, tuple | list) and len(x) == len(self.inputs):
+            x = tuple(self._as_rows(a, i) for i, a in enumerate(x))
         return join(x, self.inputs, self.dtype, self, "x")
 
     def _input_widths(self) -> list[int | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from . import columns, lr_finder, training
 from .activations import Activation, Identity, get_activation
-from .checks import as_generator, listed, positive_int
+from .checks import as_floats, as_generator, listed, positive_int
 from .columns import Names
 from .dropout import Dropout
 from .history import History
@@ -30,6 +31,7 @@ class Network(Layer):
     """Base of the networks: layers whose parameters live in one flat vector, and their training."""
 
     layers: tuple[Layer, ...]
+    _input_shapes: tuple[tuple[int, ...], ...] | None = None
 
     _not_pickled = (*Layer._not_pickled, "params", "grads")
     _input_names: tuple[Names | None, ...] | None = None  # of frames that we were fitted on, see columns.py
@@ -48,6 +50,51 @@ class Network(Layer):
     @property
     def dtype(self) -> np.dtype[Any] | None:
         return self.params.dtype if self.params.size else None
+
+    @property
+    def input_shapes(self) -> tuple[tuple[int, ...], ...] | None:
+        """The shape of a sample of each input, where samples need not be rows; None where they are.
+
+        `predict`, `forward`, `fit` and `evaluate` then take (n, *shape) too, and make it (n, features) in the order of
+        memory. `from_onnx` sets it for models that take images, or one number for each sample: the shape ().
+
+        Raises
+        ------
+        ValueError
+            On assignment, if there is not one shape for each input, of as many numbers as it has features.
+        """
+        return self._input_shapes
+
+    @input_shapes.setter
+    def input_shapes(self, shapes: Iterable[Iterable[int]] | None) -> None:
+        if shapes is not None:
+            found = tuple(
+                tuple(positive_int(size, self, "each size in input_shapes") for size in shape) for shape in shapes
+            )
+            widths = self._input_widths()
+            if len(found) != len(widths) or any(
+                width not in (None, math.prod(shape)) for width, shape in zip(widths, found, strict=True)
+            ):
+                raise ValueError(f"{self}: input_shapes {found} do not fit inputs of {widths} features")
+            shapes = found
+        self._input_shapes = shapes
+
+    def forward(self, x: Any) -> Any:
+        return super().forward(self._as_rows(x))
+
+    def _as_rows(self, x: Any, i: int = 0) -> Any:
+        """What is given for input i, with each sample as a row."""
+        if self._input_shapes is None:
+            return x
+        shape, x = self._input_shapes[i], as_floats(x, self.dtype, self, "x")
+        if x.ndim == 1 + len(shape) and x.shape[1:] == shape:
+            return x.reshape(len(x), math.prod(shape))
+        if x.ndim > 1 and x.shape == shape:
+            return x.reshape(-1)
+        if x.ndim > 2:
+            sizes = "".join(f", {size}" for size in shape)
+            raise ValueError(f"{self}: x has shape {x.shape}, expected (n{sizes}) or (n, {math.prod(shape)})")
+        return x
 
     def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
         return [
@@ -101,7 +148,7 @@ class Network(Layer):
 
     def _join(self, x: Any) -> NDArray[Any]:
         self._look(x)
-        return super()._join(x)
+        return super()._join(self._as_rows(x))
 
     def summary(self) -> str:
         """A table of the parts, the width of what they give and their numbers of parameters."""

@@ -11,8 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 WHOLE: np.dtype[Any] = np.dtype(np.int64)  # of values that are indices
+
+
+class Batch:
+    """The dimension of the samples, in the shapes of values and in what the operator Shape gives."""
+
+    def __repr__(self) -> str:
+        return "batch"
+
+
+BATCH = Batch()
 # Exporters write an activation as a handful of nodes. Looking further would take exponentially long in hostile models.
 DEPTH = 6
+MOST_FEATURES = 1 << 24  # numbers per sample of one value: a few bytes of a file cannot claim all memory
 NORMAL_SLOPE = math.sqrt(2 / math.pi)  # GELU's "tanh" form is x/2 (1 + tanh(slope (x + CUBE x³)))
 CUBE = 0.044715
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
@@ -20,26 +31,45 @@ SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 @dataclass(eq=False)
 class Value:
-    """What a node gives for each sample: an array of this shape, of what `kind` of operation on which other values.
+    """What a node gives: an array of this shape, of what `kind` of operation on which other values.
 
-    Only some kinds are layers or gates of a network; others, such as "erf", are there until they turn out to be a part
-    of one, such as a GELU.
+    In a network each sample's part is a row, in the order of memory: axes of length 1 make no difference. Only some
+    kinds are layers or gates of a network; others, such as "erf", are there until they turn out to be a part of one,
+    such as a GELU.
     """
 
     kind: str
     inputs: tuple[Value, ...]
-    shape: tuple[Any, ...]  # without the batch; a width that is not known is None
+    shape: tuple[Any, ...]  # with BATCH at most once; what is not known is None
     dtype: np.dtype[Any]
     settings: dict[str, Any] = field(default_factory=dict)
     node: Any = None  # which gives it, for errors
     readers: int = 0  # how many nodes and outputs of the model read it
 
     @property
+    def features(self) -> tuple[Any, ...]:
+        return tuple(size for size in self.shape if size is not BATCH)
+
+    @property
     def width(self) -> int | None:
-        return None if None in self.shape else math.prod(self.shape)
+        return None if None in self.shape else math.prod(self.features)
 
     def __getitem__(self, name: str) -> Any:
         return self.settings[name]
+
+    def told(self, width: int) -> None:
+        """The width, which was not known, as another operand tells it."""
+        source = self
+        while source.kind != "input":
+            source = next(other for other in source.inputs if other.width is None)
+        others = math.prod(size for size in source.features if size is not None)
+        if source.features.count(None) == 1 and width % others == 0:
+            raise Told(source["name"], width // others)
+        width_of(self)
+
+
+class Told(Exception):
+    """The name of an input and the length of its axis that was not known."""
 
 
 def width_of(value: Value) -> int:
@@ -48,8 +78,14 @@ def width_of(value: Value) -> int:
     return value.width
 
 
+def check_width(shape: tuple[Any, ...]) -> None:
+    features = [size for size in shape if size is not BATCH]
+    if None not in features and math.prod(features) > MOST_FEATURES:
+        raise ValueError(f"{math.prod(features):,} numbers per sample; at most {MOST_FEATURES:,} are supported")
+
+
 def shape_text(shape: tuple[Any, ...]) -> str:
-    return f"(batch, {', '.join('?' if size is None else str(size) for size in shape)})"
+    return f"({', '.join('?' if size is None else str(size) for size in shape)})"
 
 
 def of(kind: str, *inputs: Value, shape: tuple[Any, ...] | None = None, **settings: Any) -> Value:
@@ -209,18 +245,82 @@ def of_standardize(value: Value) -> Value | None:
     a, mean, divisor = value.inputs[0], value["mean"], value["scale"]
     only_shifts = np.all(divisor == 1)
     if only_shifts and a.kind == "linear" and a["bias"] is None and a.readers == 1:
-        settings = a.settings | {"bias": np.broadcast_to(-mean, a.shape), "bias_key": value["bias_key"]}
+        settings = a.settings | {"bias": np.broadcast_to(-mean, a["weight"].shape[1:]), "bias_key": value["bias_key"]}
         return of("linear", *a.inputs, shape=a.shape, **settings)
     if only_shifts and a.kind == "layer_norm" and a["bias"] is None and a.readers == 1 and mean.size == a.width:
         return of("layer_norm", *a.inputs, **(a.settings | {"bias": -mean}))
-    plain = mean.size == 1 and not mean.any()
-    if plain and divisor.size == 1 and divisor.all():
+    plain = mean.size == 1 and mean.item() == 0
+    if plain and divisor.size == 1 and divisor.item() != 0:
         found = of_scale(Value("scale", value.inputs, value.shape, value.dtype, {"factor": 1 / divisor.item()}))
         if found is not None:
             return found
     if plain and a.kind == "standardize" and a.readers == 1 and np.all(a["scale"] == 1):
         return of("standardize", *a.inputs, mean=a["mean"], scale=divisor, bias_key=None)
     return None
+
+
+def of_hardtanh(value: Value) -> Value | None:
+    """One bound after the other, as max and min give them."""
+    a, low, high = value.inputs[0], value["low"], value["high"]
+    if a.kind in ("hardtanh", "relu") and a.readers == 1:
+        first = (0.0, math.inf) if a.kind == "relu" else (a["low"], a["high"])
+        inner_low, inner_high = (min(max(bound, low), high) for bound in first)
+        if inner_low < inner_high:
+            return of("hardtanh", *a.inputs, low=inner_low, high=inner_high)
+    return of("relu", a) if (low, high) == (0, math.inf) else None
+
+
+# What acts on each feature by itself, by numbers that are the same for all.
+ACTIVATIONS = (
+    "relu sigmoid log_sigmoid tanh selu softsign hardsigmoid hardswish silu gelu gelu_tanh mish leaky_relu elu celu "
+    "softplus hardtanh dropout scale"
+)
+ELEMENTWISE = set(ACTIVATIONS.split())
+# What is only a part of a layer.
+PARTS = "abs erf exp log mean sqrt power reciprocal quotient centered greater where"
+UNFINISHED = set(PARTS.split())
+
+
+def select(a: Value, columns: NDArray[Any], shape: tuple[Any, ...]) -> Value:
+    """These features of a."""
+    return of("select", a, shape=shape, columns=columns)
+
+
+def view(a: Value, shape: tuple[Any, ...]) -> Value:
+    """The same numbers in another shape."""
+    return a if a.shape == shape else of("flatten", a, shape=shape)
+
+
+def of_select(value: Value) -> Value | None:
+    a, columns = value.inputs[0], value["columns"]
+    if np.array_equal(columns, np.arange(a.width or 0)):
+        return view(a, value.shape)
+    if a.kind == "flatten":
+        return select(a.inputs[0], columns, value.shape)
+    if a.kind == "select":
+        return select(a.inputs[0], a["columns"][columns], value.shape)
+    if a.width == 1:
+        return of("repeat", a, shape=value.shape)
+    narrow = narrowed(a, columns) if np.bincount(columns).max() == 1 else None
+    return None if narrow is None else view(narrow, value.shape)
+
+
+def narrowed(a: Value, columns: NDArray[Any], depth: int = DEPTH) -> Value | None:
+    """These features of a, if a comes from a linear layer that then need not compute the others."""
+    if a.readers != 1 or depth == 0:
+        return None
+    shape = (*(size for size in a.shape if size is BATCH), len(columns))
+    if a.kind == "linear":
+        bias = None if a["bias"] is None else a["bias"][columns]
+        settings = {"weight": a["weight"][:, columns], "bias": bias, "key": None, "bias_key": None}
+        result = of("linear", *a.inputs, shape=shape, **settings)
+        result.readers = 1
+        return result
+    inner = narrowed(a.inputs[0], columns, depth - 1) if a.kind in ELEMENTWISE | {"standardize"} else None
+    if inner is None:
+        return None
+    rows = {name: row[columns] for name, row in a.settings.items() if isinstance(row, np.ndarray) and row.size > 1}
+    return of(a.kind, inner, shape=shape, **(a.settings | rows))
 
 
 def pairs(a: Value, b: Value) -> Iterator[tuple[Value, Value]]:
@@ -308,6 +408,8 @@ def of_where(value: Value) -> Value | None:
 
 
 RULES = {
+    "hardtanh": of_hardtanh,
+    "select": of_select,
     "scale": of_scale,
     "standardize": of_standardize,
     "multiply": of_multiply,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,13 @@ class Writer:
         inputs = [self.name(name) for name in wanted]
         many = len(out_widths) > 1
         outputs = [self.name(f"output_{i}" if many else "output") for i in range(len(out_widths))]
-        values = self.graph(network, inputs, "") if isinstance(network, Graph) else [self.layer(network, inputs[0], "")]
+        shapes = [[width] for width in widths]
+        read = inputs
+        if network.input_shapes is not None:
+            shapes = [list(shape) for shape in network.input_shapes]
+            rows = zip(inputs, shapes, strict=True)
+            read = [x if len(s) == 1 else self.op("Reshape", x, np.array([-1, math.prod(s)])) for x, s in rows]
+        values = self.graph(network, read, "") if isinstance(network, Graph) else [self.layer(network, read[0], "")]
         rename: dict[str, str] = {}
         for value, output in zip(values, outputs, strict=True):
             if value in inputs or value in rename:
@@ -85,12 +92,14 @@ class Writer:
             helper.make_node(op, [rename.get(v, v) for v in read], [rename.get(y, y)], **attributes)
             for op, read, y, attributes in self.nodes
         ]
-        describe = lambda names, widths: [
-            helper.make_tensor_value_info(name, kind, ["batch", width])
-            for name, width in zip(names, widths, strict=True)
+        describe = lambda names, shapes: [
+            helper.make_tensor_value_info(name, kind, ["batch", *shape])
+            for name, shape in zip(names, shapes, strict=True)
         ]
         constants = [self.onnx.numpy_helper.from_array(array, name) for name, array in self.constants.items()]
-        graph = helper.make_graph(nodes, "fastfc", describe(inputs, widths), describe(outputs, out_widths), constants)
+        graph = helper.make_graph(
+            nodes, "fastfc", describe(inputs, shapes), describe(outputs, [[w] for w in out_widths]), constants
+        )
         opsets = [helper.make_opsetid("", OPSET)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="fastfc")
 

@@ -199,6 +199,12 @@ def test_bad_input(name):
         (lambda: fc.Softplus(beta=0), ValueError, "Softplus: beta must be finite and positive, got 0"),
         (lambda: fc.Softplus(threshold=None), TypeError, "Softplus: threshold must be a number, got None"),
         (lambda: fc.Hardtanh(1, 1), ValueError, "Hardtanh: min_val must be less than max_val, got 1 and 1"),
+        (lambda: fc.Hardtanh(np.nan, 1), ValueError, "Hardtanh: min_val must be less than max_val, got nan and 1"),
+        (
+            lambda: fc.Hardtanh(np.inf, np.inf),
+            ValueError,
+            "Hardtanh: min_val must be less than max_val, got inf and inf",
+        ),
         (lambda: fc.GELU("erf"), ValueError, "GELU: approximate must be one of 'none', 'tanh', got 'erf'"),
         (lambda: fc.Elementwise(np.sin, cosine), TypeError, "Elementwise: function must be decorated with numba.njit"),
         (lambda: fc.Elementwise(cosine, abs), TypeError, "Elementwise: derivative must be decorated with numba.njit"),
@@ -310,3 +316,15 @@ def test_functions_are_compiled_once():
     layer = fc.Elementwise(sine, cosine)
     assert fc.Elementwise(sine, cosine)._numbers() == layer._numbers() == copy.deepcopy(layer)._numbers()
     assert fc.Elementwise(cosine, sine)._numbers() != layer._numbers()
+
+
+@pytest.mark.parametrize("low, high", [(-0.5, np.inf), (-np.inf, 0.5)])
+def test_a_bound_on_one_side(low, high, tmp_path):
+    """As PyTorch's Hardtanh takes it: an infinite bound was refused."""
+    x = np.array([[-np.inf, -3, -0.5, 0.25, 0.5, 3, np.inf, np.nan]])
+    net = fc.Sequential([fc.Hardtanh(low, high)])
+    assert_array_equal(net.predict(x), np.clip(x, low, high))
+    net.forward(x[:, 1:-2])
+    assert_array_equal(net.backward(np.ones((1, 5))), [[low < a < high for a in x[0, 1:-2]]])
+    net.save(tmp_path / "net")
+    assert repr(fc.load(tmp_path / "net")) == repr(net)

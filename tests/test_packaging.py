@@ -115,6 +115,7 @@ TESTED_WITH = {
     "gradient": "kernel_training",
     "lbfgs": "full_batch",
     "levenberg_marquardt": "full_batch",
+    "onnx_constants": "onnx",
     "onnx_operators": "onnx",
     "onnx_values": "onnx",
     "onnx_writer": "onnx",
