@@ -28,6 +28,7 @@ from numba.core import config
 from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.runtime import rtsys
 
 from fastfc.kernels.simd import LLVM_LOCK, l2_bytes
 
@@ -226,7 +227,8 @@ class KernelCache(_Cache):
 
     def load(self, sig, target_context):
         """The compiled kernel, or None. It needs no claim, for files are whole or absent."""
-        target_context.refresh()
+        # not refresh(), which takes 0.2 s to fill registries: code that is compiled needs none of them
+        rtsys.initialize(target_context)
         key = self.key(sig, target_context)
         try:
             content = read_trusted(self.path(key)) if cache_folder() else b""
