@@ -30,6 +30,7 @@ from .kernels.activations import as_rows
 from .kernels.cache import source_hash
 from .kernels.losses import other_pointwise
 from .kernels.optimizers import run_other_rule
+from .kernels.simd import address
 from .layers import Layer
 from .losses import Loss
 from .optimizers import Optimizer
@@ -77,6 +78,7 @@ class OptimizerType(FromHandle):
                 "segments": types.Array(types.float64, 2, "C"),
                 "state": types.Array(dtype, 2, "C"),
                 "count": types.Array(types.int64, 1, "C"),
+                "home": types.int64,
             },
         )
 
@@ -129,7 +131,7 @@ for kind in (LayerType, LossType, OptimizerType):
 for kind, names in (
     (LayerType, ("program", "params", "grads", "space", "tape")),
     (LossType, ("table",)),
-    (OptimizerType, ("code", "hyper", "segments", "state", "count")),
+    (OptimizerType, ("code", "hyper", "segments", "state", "count", "home")),
 ):
     for name in names:
         make_attribute_wrapper(kind, name, name)
@@ -173,9 +175,13 @@ def is_none(kind):
 
 
 @overload_method(LayerType, "predict_one")
-def predict_one(net, x, out):
-    def run(net, x, out):
+def predict_one(net, x, out=None):
+    if is_none(out):
+        return lambda net, x, out=None: net.predict(x)
+
+    def run(net, x, out=None):
         edge.check(native.predict(net.params, net.program, as_rows(x), as_rows(out), 1, 1))
+        return out
 
     return run
 
@@ -234,6 +240,11 @@ def train_step(net, x, y, loss, optimizer, sample_weight=None):
 
     def run(net, x, y, loss, optimizer, sample_weight=None):
         load_any(net.params)
+        if optimizer.home != 0 and optimizer.home != address(net.params):
+            raise ValueError(
+                "fastfc: the optimizer is for another network; use a new one for each, or optimizer.reset(), and then "
+                "call optimizer.prepare(net), in Python"
+            )
         begin(net, x)
         target, labels = split(x, y)
         weights = weigh(x, sample_weight)
