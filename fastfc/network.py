@@ -17,7 +17,7 @@ from .activations import get_activation
 from .checks import as_generator, listed, positive_int
 from .history import History
 from .initializers import Initializer
-from .layers import Layer, Linear, Parameter
+from .layers import Layer, Linear, Parameter, fixed
 from .program import Recorder
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Network(Layer):
     """Base of the networks: layers whose parameters live in one flat vector, and their training."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[Layer, ...] = fixed()
 
     _not_pickled = (*Layer._not_pickled, "params", "grads")
 
