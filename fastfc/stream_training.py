@@ -24,6 +24,7 @@ from .training import (
     check_last_batch,
     check_values,
     chosen,
+    mass_of,
     split_at,
 )
 
@@ -105,7 +106,7 @@ class Streamed:
         found = {"loss": float(np.where(summed, totals, totals / masses).sum())}
         if scores:
             predicted, y, weights = mapped(lambda *arrays: np.concatenate(arrays), *kept)
-            weights = None if (weights == 1).all() else weights
+            weights = None if (weights == 1).all() or weights.min() < 0 else weights
             found |= {name: score(y, predicted, weights) for name, score in scores}
         return found
 
@@ -190,7 +191,7 @@ class StreamEpoch(Epoch):
             if part.rows is None:
                 check_last_batch(self.network, data, n, batch)
             used = slice(n) if part.order is None else part.order
-            mass = float(data.weights[used].sum(dtype=np.float64)) if data.weights.size else float(n)
+            mass = mass_of(data.weights[used] if data.weights.size else data.weights, n)
             row, divisor = data.losses[0], mass
             if len(data.losses) == 1 and is_mean_over_classes(data, row):
                 divisor = chosen(data, row, used)

@@ -28,6 +28,11 @@ WRONG_RESIDUALS = (
     "LevenbergMarquardt is for least squares of samples one by one: it takes MSELoss() and a network without "
     "BatchNorm1d and Dropout"
 )
+WRONG_WEIGHT = "a sample's weight is negative or not a number; for negative ones use reduction='sum', as means divide"
+UNPREPARED = (
+    "the optimizer has no memory for this network yet; call optimizer.prepare(net) first, in Python, before @njit code "
+    "trains it, and again after a change of its options or of what is frozen"
+)
 DTYPES = {np.dtype("f4"): types.float32, np.dtype("f8"): types.float64}
 
 
@@ -91,17 +96,17 @@ def check(status):
     if status == BAD_PREDICTION:
         raise ValueError("fastfc: a prediction is out of range: " + WRONG_PREDICTION)
     if status == NO_STATE:
-        raise ValueError("fastfc: the optimizer remembers nothing of this network; call optimizer.prepare(net) first")
+        raise ValueError("fastfc: " + UNPREPARED)
     if status == NO_MEMORY:
         raise MemoryError("fastfc: no memory for copies of blocks of the matrices")
     if status == BAD_INDEX:
         raise ValueError("fastfc: an Embedding was given what is no whole number, or not one of a row of its table")
     if status == ONE_SAMPLE:
-        raise ValueError("fastfc: BatchNorm1d needs at least two samples to train, for their variance")
+        raise ValueError("fastfc: BatchNorm1d needs at least two samples for their variance")
     if status == NO_RESIDUALS:
         raise ValueError("fastfc: " + WRONG_RESIDUALS)
     if status == BAD_WEIGHT:
-        raise ValueError("fastfc: a sample's weight is negative or not a number")
+        raise ValueError("fastfc: " + WRONG_WEIGHT)
 
 
 def named_after(made, *parts):
@@ -377,17 +382,17 @@ class Kernel(Native):
         if status == OVERLAP:
             raise ValueError(f"{self.name}: an output overlaps an input in memory; give it an array of its own")
         if status == NO_STATE:
-            raise ValueError(f"{self.name}: the optimizer remembers nothing of this network; prepare it first")
+            raise ValueError(f"{self.name}: {UNPREPARED}")
         if status == NO_MEMORY:
             raise MemoryError(f"{self.name}: no memory left for copies of blocks of the matrices")
         if status == BAD_INDEX:
             raise ValueError(f"{self.name}: {self.wrong_index(*arrays)}")
         if status == ONE_SAMPLE:
-            raise ValueError(f"{self.name}: BatchNorm1d needs at least two samples to train, for their variance")
+            raise ValueError(f"{self.name}: BatchNorm1d needs at least two samples for their variance")
         if status == NO_RESIDUALS:
             raise ValueError(f"{self.name}: {WRONG_RESIDUALS}")
         if status == BAD_WEIGHT:
-            raise ValueError(f"{self.name}: a sample's weight is negative or not a number")
+            raise ValueError(f"{self.name}: {WRONG_WEIGHT}")
         return value
 
     def run(self, arrays, scalars):
