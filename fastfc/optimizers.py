@@ -123,7 +123,7 @@ def without_parameters(init: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(init)
     def checked_init(self: Optimizer, *args: Any, **options: Any) -> None:
         given = args[0] if args else options.get("params")
-        if isinstance(given, np.ndarray | Layer) or np.iterable(given):
+        if isinstance(given, Layer) or (np.iterable(given) and not isinstance(given, str)):
             kind = type(self).__name__
             raise TypeError(
                 f"{kind}: an optimizer is made without parameters; it changes those of the network that it trains: "
