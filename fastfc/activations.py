@@ -554,6 +554,11 @@ class LogSoftmax(Activation):
     dim : {None, 1, -1}
         As for Softmax.
 
+    Raises
+    ------
+    ValueError
+        For another axis.
+
     References
     ----------
     torch.nn.LogSoftmax

@@ -167,7 +167,7 @@ BAD = [
     (lambda: fc.RMSNorm(3, dtype=int), TypeError, "RMSNorm: dtype must be"),
     (lambda: fc.BatchNorm1d(3, momentum=1.5), ValueError, r"BatchNorm1d: momentum must lie in \[0, 1\], got 1.5"),
     (lambda: fc.BatchNorm1d(3, momentum=np.nan), ValueError, "BatchNorm1d: momentum"),
-    (lambda: fc.BatchNorm1d(3, momentum=None), TypeError, "BatchNorm1d: momentum must be a number"),
+    (lambda: fc.BatchNorm1d(3, momentum="0.1"), TypeError, "BatchNorm1d: momentum must be a number"),
     (lambda: setattr(fc.LayerNorm(3), "weight", [1, 2]), ValueError, r"weight has shape \(3,\)"),
     (
         lambda: setattr(fc.LayerNorm(3, bias=False), "bias", [1, 2]),
