@@ -2,19 +2,38 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 from .checks import choice, finite_number, positive_number, real_number, unknown
 from .kernels import custom
 from .kernels.activations import CUSTOM, named
 from .kernels.activations import Activation as Numbers
-from .layers import Layer
+from .layers import Layer, fixed, option
 from .program import Recorder
+
+
+class NameOf:
+    """The name of an activation, of the class and its objects alike."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, layer: Any, owner: type) -> str:
+        return self.name
+
+    def __set__(self, layer: Layer, name: str) -> None:
+        raise AttributeError(f"{layer}: its name says which function it is; make another layer")
 
 
 class Activation(Layer):
     """Base of the activations: any width, no parameters; `name` is what the kernels call it."""
 
-    name: str
+    name: str  # told by the class
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if isinstance(vars(cls).get("name"), str):
+            cls.name = NameOf(vars(cls)["name"])  # type: ignore[assignment]
 
     def _numbers(self) -> Numbers:
         """What the kernels take: the function's code and the numbers in its formula."""
@@ -25,6 +44,12 @@ class Activation(Layer):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+def along_features(dim: Any, owner: str, what: str) -> int:
+    if isinstance(dim, bool | float) or dim not in (None, 1, -1):
+        raise ValueError(f"{owner}: dim must be 1, -1 or None, the features of x, (n, features), got {dim!r}")
+    return -1
 
 
 class Identity(Activation):
@@ -93,8 +118,10 @@ class LeakyReLU(Activation):
 
     name = "leaky_relu"
 
+    negative_slope: float = option(finite_number)
+
     def __init__(self, negative_slope: float = 0.01) -> None:
-        self.negative_slope = finite_number(negative_slope, "LeakyReLU", "negative_slope")
+        self.negative_slope = negative_slope
 
     def _numbers(self) -> Numbers:
         return named(self.name)._replace(a=self.negative_slope)
@@ -186,11 +213,16 @@ class Hardtanh(Activation):
 
     name = "hardtanh"
 
+    min_val: float = option(real_number)
+    max_val: float = option(real_number)
+
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
-        self.min_val = real_number(min_val, "Hardtanh", "min_val")
-        self.max_val = real_number(max_val, "Hardtanh", "max_val")
-        if not self.min_val < self.max_val:
-            raise ValueError(f"Hardtanh: min_val must be less than max_val, got {min_val} and {max_val}")
+        self.min_val, self.max_val = min_val, max_val
+
+    def _check_options(self) -> None:
+        low, high = self.min_val, self.max_val
+        if high is not None and low >= high:  # None while they are first told
+            raise ValueError(f"Hardtanh: min_val must be less than max_val, got {low:g} and {high:g}")
 
     def _numbers(self) -> Numbers:
         return named(self.name)._replace(a=self.min_val, b=self.max_val)
@@ -242,8 +274,10 @@ class ELU(Activation):
 
     name = "elu"
 
+    alpha: float = option(finite_number)
+
     def __init__(self, alpha: float = 1.0) -> None:
-        self.alpha = finite_number(alpha, "ELU", "alpha")
+        self.alpha = alpha
 
     def _numbers(self) -> Numbers:
         return named(self.name)._replace(a=self.alpha)
@@ -297,8 +331,12 @@ class CELU(Activation):
 
     name = "celu"
 
+    alpha: float = option(finite_number)
+
     def __init__(self, alpha: float = 1.0) -> None:
-        self.alpha = finite_number(alpha, "CELU", "alpha")
+        self.alpha = alpha
+
+    def _check_options(self) -> None:
         if self.alpha == 0:
             raise ValueError("CELU: alpha must not be 0")
 
@@ -337,9 +375,12 @@ class Softplus(Activation):
 
     name = "softplus"
 
+    beta: float = option(positive_number)
+    threshold: float = option(finite_number)
+
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
-        self.beta = positive_number(beta, "Softplus", "beta")
-        self.threshold = finite_number(threshold, "Softplus", "threshold")
+        self.beta = beta
+        self.threshold = threshold
 
     def _numbers(self) -> Numbers:
         return named(self.name)._replace(a=self.beta, b=self.threshold)
@@ -441,9 +482,14 @@ class GELU(Activation):
     array([-0.15865526,  0.        ,  0.8413447 ], dtype=float32)
     """
 
+    approximate: str = option(lambda value, owner, what: choice(value, owner, what, ("none", "tanh")))
+
     def __init__(self, approximate: str = "none") -> None:
-        self.approximate = choice(approximate, "GELU", "approximate", ("none", "tanh"))
-        self.name = "gelu" if approximate == "none" else "gelu_tanh"
+        self.approximate = approximate
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return "gelu" if self.approximate == "none" else "gelu_tanh"
 
     def __repr__(self) -> str:
         return f"GELU(approximate={self.approximate!r})"
@@ -472,6 +518,16 @@ class Softmax(Activation):
     Train classifiers on logits with `CrossEntropyLoss`, which holds its own softmax; this layer is
     for networks that must give probabilities.
 
+    Parameters
+    ----------
+    dim : {None, 1, -1}
+        The axis of x, (n, features), as PyTorch calls it: all of these are the features.
+
+    Raises
+    ------
+    ValueError
+        For another axis.
+
     References
     ----------
     J. Bridle, "Probabilistic interpretation of feedforward classification network outputs, with relationships to
@@ -485,10 +541,24 @@ class Softmax(Activation):
     """
 
     name = "softmax"
+    dim: int | None = option(along_features, -1)
+
+    def __init__(self, dim: int | None = None) -> None:
+        self.dim = dim
 
 
 class LogSoftmax(Activation):
     """yᵢ = xᵢ − log Σⱼ e^xⱼ along each row, with dL/dxᵢ = gᵢ − e^yᵢ Σⱼ gⱼ for g = dL/dy.
+
+    Parameters
+    ----------
+    dim : {None, 1, -1}
+        As for Softmax.
+
+    Raises
+    ------
+    ValueError
+        For another axis.
 
     References
     ----------
@@ -502,6 +572,10 @@ class LogSoftmax(Activation):
     """
 
     name = "log_softmax"
+    dim: int | None = option(along_features, -1)
+
+    def __init__(self, dim: int | None = None) -> None:
+        self.dim = dim
 
 
 class Elementwise(Activation):
@@ -544,6 +618,9 @@ class Elementwise(Activation):
     """
 
     name = "elementwise"
+
+    function: Callable[[float], float] = fixed()
+    derivative: Callable[[float], float] = fixed()
 
     def __init__(self, function: Callable[[float], float], derivative: Callable[[float], float]) -> None:
         self.function, self.derivative = function, derivative

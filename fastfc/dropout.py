@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .checks import as_generator, fraction
 from .kernels import program as native
 from .kernels.activations import NONE
-from .layers import Layer
+from .layers import Layer, option
 from .program import Recorder
 
 
@@ -48,9 +50,11 @@ class Dropout(Layer):
     array([1., 2., 3., 4., 5., 6.], dtype=float32)
     """
 
+    p: float = option(fraction)
+    seed: Any = option(lambda seed, owner, what: int(as_generator(seed, owner).integers(1 << 63)))
+
     def __init__(self, p: float = 0.5, seed: int | np.random.Generator | None = None) -> None:
-        self.p = fraction(p, "Dropout", "p")
-        self.seed = int(as_generator(seed, "Dropout").integers(1 << 63))
+        self.p, self.seed = p, seed
 
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         if self.p == 0:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .checks import as_generator, float_dtype, positive_int
 from .initializers import Initializer, get_initializer
 from .kernels import program as native
-from .layers import Layer, aligned_zeros, view
+from .layers import Layer, aligned_zeros, fixed, view
 from .program import Recorder
 
 
@@ -69,6 +69,8 @@ class Embedding(Layer):
 
     in_features: int
     out_features: int
+    num_embeddings: int = fixed()
+    embedding_dim: int = fixed()
     weight, weight_grad = view(0, "weight"), view(1, "weight_grad")
 
     _not_pickled = (*Layer._not_pickled, "_views")

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from . import __version__, activations, columns, full_batch, layers, norms, optimizers, schedules
 from .activations import Activation, Elementwise
-from .checks import finite_number, float_dtype, positive_int
+from .checks import finite_number, float_dtype, positive_int, positive_number
 from .dropout import Dropout
 from .embedding import Embedding
 from .extras import extra
@@ -91,12 +91,14 @@ TOLD_BY: dict[str, Callable[[Any], Any]] = {
     "features": lambda layer: layer.in_features,
     "bias": lambda layer: layer.bias is not None,
     "affine": lambda layer: layer.weight is not None,
+    "track_running_stats": lambda layer: layer.running_mean is not None,
     "elementwise_affine": lambda layer: layer.weight is not None,
     "groups": lambda optimizer: optimizer._groups,
+    "max_eval": lambda optimizer: optimizer._max_eval,
     "lr": lambda optimizer: optimizer._groups_lr,  # rates of groups are in proportion to it
     "schedule": lambda optimizer: optimizer.schedule and schedule_row(optimizer.schedule),
 }
-NOT_STORED = ("init", "bias_init", "seed", "dtype", "name", "options")
+NOT_STORED = ("init", "bias_init", "seed", "dtype", "name", "options", "dim")
 # The shapes of a layer's tensors by its arguments.
 TENSORS: dict[str, Callable[[dict[str, Any]], dict[str, tuple[int, ...]]]] = {
     "Linear": lambda o: {"weight": (o["in_features"], o["out_features"])} | of_width(o["out_features"], bias=o["bias"]),
@@ -107,7 +109,11 @@ TENSORS: dict[str, Callable[[dict[str, Any]], dict[str, tuple[int, ...]]]] = {
     ),
     "RMSNorm": lambda o: of_width(o["features"], weight=o["elementwise_affine"]),
     "BatchNorm1d": lambda o: of_width(
-        o["features"], weight=o["affine"], bias=o["affine"], running_mean=True, running_var=True
+        o["features"],
+        weight=o["affine"],
+        bias=o["affine"] and o.get("bias", True),  # version 0.1 had neither this nor the next
+        running_mean=o.get("track_running_stats", True),
+        running_var=o.get("track_running_stats", True),
     ),
     "Standardize": lambda o: of_width(o["features"], mean=True, scale=True),
 }
@@ -349,12 +355,11 @@ class Writer:
         kind = type(optimizer).__name__
         if OPTIMIZERS.get(kind) is not type(optimizer):
             raise TypeError(f"save: {optimizer} can't be stored: its class is none of fastfc's own")
-        state, params = optimizer.state, network.params
-        if len(state) and (state.shape[1], state.dtype) != (params.size, params.dtype):
-            raise ValueError(
-                f"save: the state of {optimizer} is for {state.shape[1]} {state.dtype} parameters, the network has "
-                f"{params.size} {params.dtype}; give the optimizer that trained it"
-            )
+        try:
+            optimizer.check_network(network)
+        except ValueError as error:
+            raise ValueError(f"save: {error}; give the optimizer that trained the network") from None
+        state = optimizer.state
         if 0 < len(state) < optimizer._rows:  # a momentum where there was none
             optimizer.prepare(network)
         if optimizer.state.size:
@@ -367,6 +372,7 @@ class Writer:
             "epochs": optimizer.epochs,
             "of_epochs": optimizer.hyper[OF_EPOCHS].tolist(),
             "plateau": optimizer._plateau,
+            "first_lr": optimizer._first_lr,
         }
         if isinstance(optimizer._seed, Integral) and optimizer._generator is not None:
             row["seed"], row["generator"] = int(optimizer._seed), optimizer._generator.bit_generator.state
@@ -410,7 +416,7 @@ class Reader:
         else:
             layer = self.leaf(kind, row.pop("options"), place)
         if isinstance(layer, Dropout):
-            layer.seed = below_limit(row.pop("seed"), what, "seed")
+            vars(layer)["seed"] = below_limit(row.pop("seed"), what, "seed")
         if name is not None:
             if isinstance(layer, Activation):
                 raise ValueError(f"damaged: {what} is an activation, and has the name {name!r}")
@@ -451,6 +457,8 @@ class Reader:
             best, bad, cooldown = row["plateau"]
             counts = [positive_int(count, optimizer, "counts of epochs", or_zero=True) for count in (bad, cooldown)]
             optimizer._plateau = float(best), counts[0], counts[1]
+            first_lr = row.get("first_lr")  # which version 0.1 did not keep
+            optimizer._first_lr = None if first_lr is None else positive_number(first_lr, optimizer, "first_lr")
         if "seed" in row:
             if type(row["seed"]) is not int:
                 raise ValueError(f"damaged: {optimizer}: its seed is {row['seed']!r}")

@@ -8,27 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import positive_int
+from .checks import positive_int, positive_number
 from .kernels import edge, lbfgs, levenberg_marquardt
 from .kernels import optimizers as native
 from .layers import Layer
 from .losses import Loss, MSELoss
 from .optimizers import Optimizer, of_rule
 
-UNUSED = {"clip_norm", "clip_value", "l1", "l2", "penalize_bias", "max_norm", "schedule"}  # options of the others
+# options of the others
+UNUSED = {"clip_norm", "clip_value", "l1", "l2", "penalize_bias", "max_norm", "schedule", "average", "maximize"}
 Groups = Mapping[str, Mapping[str, Any]] | None
-
-
-def whole(index: int, what: str) -> Any:
-    """Property of an optimizer: a whole number that its kernel reads."""
-
-    def get(self: Optimizer) -> int:
-        return int(self.hyper[index])
-
-    def assign(self: Optimizer, value: int) -> None:
-        self.hyper[index] = positive_int(value, type(self).__name__, what)
-
-    return property(get, assign)
 
 
 class FullBatch(Optimizer):
@@ -97,7 +86,8 @@ class LBFGS(FullBatch):
     _group_options = ("weight_decay", "frozen")
     _native = lbfgs.lbfgs
 
-    max_iter, max_eval = whole(lbfgs.MAX_ITER, "max_iter"), whole(lbfgs.MAX_EVAL, "max_eval")
+    _max_eval: int | None = None  # as it was given
+    _history_size = 0
     tolerance_grad = of_rule(lbfgs.TOLERANCE_GRAD - native.RULE, "tolerance_grad", or_zero=True)
     tolerance_change = of_rule(lbfgs.TOLERANCE_CHANGE - native.RULE, "tolerance_change", or_zero=True)
 
@@ -119,15 +109,41 @@ class LBFGS(FullBatch):
             ("weight_decay", weight_decay),
             groups=groups,
         )
-        self.max_iter = max_iter
-        self.max_eval = max(self.max_iter * 5 // 4, 2) if max_eval is None else max_eval
-        self._history_size = positive_int(history_size, "LBFGS", "history_size")
+        self.max_iter, self.max_eval, self.history_size = max_iter, max_eval, history_size
         self._names += ["max_iter", "max_eval", "history_size"]
 
     @property
+    def max_iter(self) -> int:
+        return int(self.hyper[lbfgs.MAX_ITER])
+
+    @max_iter.setter
+    def max_iter(self, value: int) -> None:
+        self.hyper[lbfgs.MAX_ITER] = positive_int(value, "LBFGS", "max_iter")
+        self.max_eval = self._max_eval
+
+    @property
+    def max_eval(self) -> Any:
+        """An int; if it was not given, it goes with max_iter."""
+        return int(self.hyper[lbfgs.MAX_EVAL])
+
+    @max_eval.setter
+    def max_eval(self, value: int | None) -> None:
+        self._max_eval = None if value is None else positive_int(value, "LBFGS", "max_eval")
+        self.hyper[lbfgs.MAX_EVAL] = self._max_eval or max(self.max_iter * 5 // 4, 2)
+
+    @property
     def history_size(self) -> int:
-        """Fixed when the optimizer is made."""
+        """It can't be changed after the first step."""
         return self._history_size
+
+    @history_size.setter
+    def history_size(self, value: int) -> None:
+        value = positive_int(value, "LBFGS", "history_size")
+        if value != self._history_size:
+            self._refuse_after_steps("history_size", f"it remembers up to {self._history_size} pairs of steps")
+        self._history_size = value
+        self._state = self._state if self.count[0] else self._state[:0]
+        self._forget_segments()
 
     @property
     def _rule_rows(self) -> int:
@@ -177,7 +193,6 @@ class LevenbergMarquardt(FullBatch):
     _native = levenberg_marquardt.levenberg_marquardt
     _outputs = 0
 
-    damping = of_rule(levenberg_marquardt.DAMPING - native.RULE, "damping")
     factor = of_rule(levenberg_marquardt.GROWTH - native.RULE, "factor", above=1.0)
     max_damping = of_rule(levenberg_marquardt.MOST - native.RULE, "max_damping")
 
@@ -187,6 +202,18 @@ class LevenbergMarquardt(FullBatch):
         numbers = ("damping", damping), ("factor", factor), ("max_damping", max_damping)
         super().__init__(("lr", 1.0), *numbers, groups=groups)
         self._names.remove("lr")
+
+    @property
+    def damping(self) -> float:
+        """λ at first; it can't be changed after the first step."""
+        return float(self.hyper[levenberg_marquardt.DAMPING])
+
+    @damping.setter
+    def damping(self, value: float) -> None:
+        value = positive_number(value, "LevenbergMarquardt", "damping")
+        if value != self.damping:
+            self._refuse_after_steps("damping", "it is λ at first, and each step chooses the next one")
+        self.hyper[levenberg_marquardt.DAMPING] = value
 
     def check_loss(self, loss: Loss) -> None:
         if type(loss) is not MSELoss:

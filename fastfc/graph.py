@@ -15,7 +15,7 @@ from .checks import as_floats, listed, positive_int, positive_number
 from .dropout import Dropout
 from .kernels import program as native
 from .kernels.activations import NONE
-from .layers import Layer
+from .layers import Layer, fixed
 from .network import Network, check_free
 from .program import Program, Recorder
 
@@ -180,6 +180,10 @@ class Graph(Network):
     >>> h = h + fc.ReLU()(fc.Linear(64, 64)(h))
     >>> policy_and_value = fc.Graph(x, [fc.Linear(64, 6)(h), fc.Linear(64, 1)(h)])
     """
+
+    inputs: tuple[Node, ...] = fixed()
+    outputs: tuple[Node, ...] = fixed()
+    nodes: tuple[Node, ...] = fixed()
 
     def __init__(self, inputs: Node | Iterable[Node], outputs: Node | Iterable[Node]) -> None:
         self.inputs, self.outputs = as_nodes(inputs, "inputs"), as_nodes(outputs, "outputs")

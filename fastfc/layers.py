@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -31,6 +31,59 @@ class Parameter(NamedTuple):
     shape: tuple[int, ...]
 
 
+class Option:
+    """Attribute of a layer that may be changed at any time; the next call of whatever kind takes the new value.
+
+    `check(value, owner, what)` returns the value as it is kept, or raises.
+    """
+
+    def __init__(self, check: Callable[[Any, str, str], Any], default: Any = None) -> None:
+        self.check, self.default = check, default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, layer: Layer | None, owner: type | None = None) -> Any:
+        return self if layer is None else vars(layer).get(self.name, self.default)
+
+    def __set__(self, layer: Layer, value: Any) -> None:
+        before = vars(layer).copy()
+        vars(layer)[self.name] = self.check(value, type(layer).__name__, self.name)
+        try:
+            layer._check_options()
+        except ValueError:
+            vars(layer).clear()
+            vars(layer).update(before)
+            raise
+        layer._look_again()
+
+
+class Fixed(Option):
+    """Attribute of a layer that says what it is, and is told once."""
+
+    def __init__(self, default: Any = None) -> None:
+        super().__init__(lambda value, owner, what: value, default)
+
+    def __set__(self, layer: Layer, value: Any) -> None:
+        if self.name in vars(layer):
+            raise AttributeError(f"{layer}: {self.name} can't be changed; make a new one")
+        vars(layer)[self.name] = value
+
+
+def option(check: Callable[[Any, str, str], Any], default: Any = None) -> Any:
+    return Option(check, default)
+
+
+def fixed(default: Any = None) -> Any:
+    return Fixed(default)
+
+
+def text_or_none(value: Any, owner: str, what: str) -> str | None:
+    if not isinstance(value, str | None):
+        raise TypeError(f"{owner}: {what} must be a string or None, got {value!r}")
+    return value
+
+
 class Layer:
     """Base of every layer and network: checks at the edge, then one native call that runs its program.
 
@@ -50,9 +103,9 @@ class Layer:
         `optimizer.prepare(network)` after a change.
     """
 
-    name: str | None = None
-    in_features: int | None = None
-    out_features: int | None = None
+    name: str | None = option(text_or_none)
+    in_features: int | None = fixed()
+    out_features: int | None = fixed()
     params: NDArray[Any] = np.zeros(0, np.float32)
     grads: NDArray[Any] = np.zeros(0, np.float32)
 
@@ -96,10 +149,17 @@ class Layer:
     @frozen.setter
     def frozen(self, value: bool) -> None:
         self._frozen = flag(value, self, "frozen")
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """We have changed: whoever runs us has to look again."""
         layer: Layer | None = self
-        while layer is not None:  # whoever trains us has to look again
+        while layer is not None:
             layer._programs = layer._ready = layer._step_ready = layer._trained_now = None
             layer = None if layer._owner is None else layer._owner()
+
+    def _check_options(self) -> None:
+        """Raise if options contradict each other."""
 
     def __call__(self, node: Node) -> Node:
         """The node of a graph that this layer gives for another node; see Graph."""
@@ -171,14 +231,18 @@ class Layer:
         self._call(native.predict, program.multiplications * len(x), params, program.table, x, out)
         return out
 
-    def predict_one(self, x: NDArray[Any], out: NDArray[Any]) -> None:
+    def predict_one(self, x: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Output for one sample; for inner loops of `@njit` functions, where small networks then allocate nothing.
 
         Parameters
         ----------
         x : (in_features,) array of the layer's dtype
-        out : (out_features,) array of the layer's dtype
-            Overwritten.
+        out : (out_features,) array of the layer's dtype, optional
+            Overwritten and returned. Without one, the output is a new array.
+
+        Returns
+        -------
+        (out_features,) array
 
         Raises
         ------
@@ -190,20 +254,24 @@ class Layer:
         >>> import numpy as np, fastfc as fc
         >>> out = np.empty(1, np.float32)
         >>> fc.Linear(2, 1, init="zeros", bias_init=fc.Constant(0.5)).predict_one(np.ones(2, np.float32), out)
+        array([0.5], dtype=float32)
         >>> out
         array([0.5], dtype=float32)
         """
         try:
-            rows, into = x[None], out[None]
-        except (TypeError, LookupError):
+            rows = x[None]
+            program = self._program_for(rows)
+            out = np.empty(program.outputs, x.dtype) if out is None else out
+            into = out[None]
+        except (AttributeError, TypeError, LookupError):
             raise TypeError(f"{self}: predict_one takes NumPy arrays of dtype {self.dtype}; or use predict") from None
-        program = self._program_for(rows)
         try:
             native.predict.call(self.params, program.table, rows, into, 1, 1)
         except (TypeError, ValueError):
             check_array(x, (program.inputs,), self.dtype or into.dtype, self, "x")
             check_array(out, (program.outputs,), self.dtype or into.dtype, self, "out", written=True)
             raise
+        return out
 
     def reserve(self, batch_size: int) -> None:
         """Make memory for training in batches of up to `batch_size` samples inside `@njit` functions."""
@@ -654,6 +722,7 @@ class Tied(Layer):
 
     in_features: int
     out_features: int
+    layer: Linear = fixed()
 
     def __init__(self, layer: Linear, bias: bool = True, *, name: str | None = None) -> None:
         if not isinstance(layer, Linear):

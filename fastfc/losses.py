@@ -35,6 +35,8 @@ class Loss:
         Numbers that its rule takes, see kernels/losses.py.
     vector : (columns,) array, optional
         The same for each column.
+    column_weights : (columns,) array, optional
+        Factors of the losses of each column.
     """
 
     code: int  # what the kernels call it
@@ -48,26 +50,40 @@ class Loss:
         c: float = 0.0,
         vector: NDArray[np.float64] | None = None,
         reductions: dict[str, int] = REDUCTIONS,
+        column_weights: NDArray[np.float64] | None = None,
     ) -> None:
         self.reduction = choice(reduction, type(self).__name__, "reduction", reductions)
-        numbers = np.zeros(0) if vector is None else vector
+        numbers = np.concatenate([np.zeros(0), *(v for v in (vector, column_weights) if v is not None)])
         table = np.zeros((1, native.VECTOR + len(numbers)))
         row = table[0]
         row[native.CODE], row[native.REDUCTION] = self.code, reductions[reduction]
         row[native.CLASSES], row[native.WEIGHT], row[native.SHARE] = self.of_classes, 1, 1
         row[native.A], row[native.B], row[native.C] = a, b, c
-        row[native.HAS_VECTOR], row[native.VECTOR :] = len(numbers), numbers
+        row[native.VECTORS] = native.HAS_VECTOR * (vector is not None)
+        row[native.VECTORS] += native.HAS_WEIGHTS * (column_weights is not None)
+        row[native.LENGTH], row[native.VECTOR :] = len(numbers) / max(1, int(row[native.VECTORS]).bit_count()), numbers
         self._table = table
 
     def __setattr__(self, name: str, value: Any) -> None:
         if "_table" in self.__dict__:
             raise AttributeError(f"{self}: a loss can't be changed; make a new one")
+        if isinstance(value, np.ndarray) and name != "_table":
+            value.flags.writeable = False  # the kernels have a copy in the table
         self.__dict__[name] = value
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name in sorted(state, key=lambda name: name == "_table"):  # with which the loss is whole
+            setattr(self, name, state[name])
 
     @property
     def _handle(self) -> tuple[NDArray[np.float64]]:
         """What we are in nopython code, see nopython.LossType."""
         return (self._table,)
+
+    @property
+    def takes_negative_weights(self) -> bool:
+        """Whether samples may have negative weights: not where a mean divides by their sum."""
+        return self.reduction in ("sum", "none")
 
     def __call__(
         self, prediction: ArrayLike, target: ArrayLike, sample_weight: ArrayLike | None = None
@@ -78,7 +94,9 @@ class Loss:
         ----------
         prediction : (n, features) array of real numbers
         target : see the class
-        sample_weight : (n,) array of real numbers that are not negative, optional
+        sample_weight : (n,) array of real numbers, optional
+            Not negative where a mean divides by their sum. Losses with reduction="sum" take any, as policy gradients
+            need them: weights advantage / n are the mean over n samples.
 
         Returns
         -------
@@ -116,7 +134,8 @@ class Loss:
         return target
 
     def _check_columns(self, columns: int) -> None:
-        numbers = self._table.shape[1] - native.VECTOR
+        vectors = int(self._table[0, native.VECTORS]).bit_count()
+        numbers = (self._table.shape[1] - native.VECTOR) // max(vectors, 1)
         if numbers not in (0, columns):
             raise ValueError(f"{self}: it has {numbers} numbers, one for each column, but the prediction has {columns}")
 
@@ -188,15 +207,20 @@ def evaluate(owner: Loss, *arguments: Any) -> float:
         raise ValueError(f"{owner}{str(error).removeprefix(native.loss.name)}") from None
 
 
-def as_weights(weights: ArrayLike | None, n: int, dtype: Any, owner: object) -> NDArray[Any]:
+def as_weights(weights: ArrayLike | None, n: int, dtype: Any, owner: Loss) -> NDArray[Any]:
     """The weights of n samples as the kernels take them; empty if there are none."""
     if weights is None:
         return NO_WEIGHTS[np.dtype(dtype)]
     weights = as_floats(weights, dtype, owner, "sample_weight")
     if weights.shape != (n,):
         raise ValueError(f"{owner}: sample_weight has shape {weights.shape}, expected ({n},), one for each sample")
-    if not (weights.min(initial=0) >= 0 and weights.max(initial=0) < np.inf):
+    if not (weights.min(initial=0) > -np.inf and weights.max(initial=0) < np.inf):
         raise ValueError(f"{owner}: sample_weight must be finite and not negative")
+    if weights.min(initial=0) < 0 and not owner.takes_negative_weights:
+        raise ValueError(
+            f"{owner}: sample_weight must be finite and not negative, as the mean divides by its sum; for weights of "
+            "either sign, such as advantages, use reduction='sum' and weights / n"
+        )
     return weights
 
 
@@ -218,6 +242,16 @@ def check_probabilities(loss: Loss, target: NDArray[Any], fix: str) -> None:
     low, high = target.min(), target.max()
     if not (low >= 0 and high <= 1):  # so written that NaN fails
         raise ValueError(f"{loss}: target must lie in [0, 1], it runs from {low:g} to {high:g}; {fix}")
+
+
+def column_weights(weight: ArrayLike | None, owner: str) -> NDArray[np.float64] | None:
+    """The weights of a loss's columns."""
+    if weight is not None and rank(weight, owner, "weight") != 1:
+        raise ValueError(
+            f"{owner}: weight must be a vector, one number for each column; weights of samples are sample_weight, and "
+            "a factor of all losses is one of the learning rate"
+        )
+    return as_numbers(weight, owner, "weight")
 
 
 class MSELoss(Loss):
@@ -528,6 +562,9 @@ class BCELoss(Loss):
 
     Parameters
     ----------
+    weight : (features,) array, optional
+        Factors of the columns' losses, not negative; the mean divides by the number of elements nevertheless, as in
+        PyTorch. Weights of samples are `sample_weight`.
     reduction : {"mean", "sum", "none"}
         What becomes of the losses of the elements. With sample weights the mean divides by their sum.
 
@@ -550,8 +587,9 @@ class BCELoss(Loss):
 
     code = native.BCE
 
-    def __init__(self, *, reduction: str = "mean") -> None:
-        super().__init__(reduction)
+    def __init__(self, weight: ArrayLike | None = None, *, reduction: str = "mean") -> None:
+        self.weight = column_weights(weight, "BCELoss")
+        super().__init__(reduction, column_weights=self.weight)
 
     def check_values(self, target: NDArray[Any], shape: tuple[int, ...]) -> None:
         check_probabilities(self, target, "for labels −1 and 1 use (target + 1) / 2")
@@ -566,6 +604,8 @@ class BCEWithLogitsLoss(Loss):
 
     Parameters
     ----------
+    weight : (features,) array, optional
+        Factors of the columns' losses, as for BCELoss.
     pos_weight : float or (features,) array, optional
         v, the weight of positive targets, of each column if it is an array; not negative.
     reduction : {"mean", "sum", "none"}
@@ -591,13 +631,21 @@ class BCEWithLogitsLoss(Loss):
 
     code = native.BCE_WITH_LOGITS
 
-    def __init__(self, pos_weight: ArrayLike | None = None, *, reduction: str = "mean") -> None:
+    def __init__(
+        self, pos_weight: ArrayLike | None = None, *, weight: ArrayLike | None = None, reduction: str = "mean"
+    ) -> None:
+        self.weight = column_weights(weight, "BCEWithLogitsLoss")
         if pos_weight is not None and rank(pos_weight, "BCEWithLogitsLoss", "pos_weight") == 0:
             self.pos_weight: Any = positive_number(pos_weight, "BCEWithLogitsLoss", "pos_weight", or_zero=True)
-            super().__init__(reduction, c=self.pos_weight)
+            super().__init__(reduction, c=self.pos_weight, column_weights=self.weight)
         else:
             self.pos_weight = as_numbers(pos_weight, "BCEWithLogitsLoss", "pos_weight")
-            super().__init__(reduction, c=1.0, vector=self.pos_weight)
+            super().__init__(reduction, c=1.0, vector=self.pos_weight, column_weights=self.weight)
+            if self.weight is not None and self.pos_weight is not None and len(self.weight) != len(self.pos_weight):
+                raise ValueError(
+                    f"BCEWithLogitsLoss: weight has {len(self.weight)} numbers, pos_weight {len(self.pos_weight)}; "
+                    "give both one for each column"
+                )
 
     def check_values(self, target: NDArray[Any], shape: tuple[int, ...]) -> None:
         check_probabilities(self, target, "for labels −1 and 1 use (target + 1) / 2")
@@ -960,6 +1008,10 @@ class MultiLoss(Loss):
 
     def __reduce__(self) -> Any:
         return MultiLoss, (self.losses, self.weights)  # tables hold addresses, which are those of this process
+
+    @property
+    def takes_negative_weights(self) -> bool:
+        return all(loss.takes_negative_weights for loss in self.losses)
 
     def __call__(self, prediction: Any, target: Any, sample_weight: ArrayLike | None = None) -> tuple[Any, Any]:
         """Value and gradient of the loss: as for other losses, with tuples of arrays, one for each output."""

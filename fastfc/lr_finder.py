@@ -108,6 +108,7 @@ def find_lr(
     steps = positive_int(steps, "find_lr", "steps")
     batch_size = positive_int(batch_size, "find_lr", "batch_size")
     check_loss_and_optimizer(loss, optimizer)
+    optimizer.check_network(network)
     if optimizer.full_batch:
         raise TypeError(f"find_lr: {optimizer} finds the size of its steps by itself; call fit")
     data = as_data(network, x, y, loss)

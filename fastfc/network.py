@@ -20,7 +20,7 @@ from .columns import Names
 from .dropout import Dropout
 from .history import History
 from .initializers import Initializer
-from .layers import Layer, Linear, Parameter
+from .layers import Layer, Linear, Parameter, fixed
 from .program import Recorder
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class Network(Layer):
     """Base of the networks: layers whose parameters live in one flat vector, and their training."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[Layer, ...] = fixed()
     _input_shapes: tuple[tuple[int, ...], ...] | None = None
 
     _not_pickled = (*Layer._not_pickled, "params", "grads")

@@ -38,6 +38,7 @@ from .kernels.activations import as_rows
 from .kernels.cache import source_hash
 from .kernels.losses import other_pointwise
 from .kernels.optimizers import run_other_rule
+from .kernels.simd import address
 from .layers import Layer
 from .losses import Loss
 from .optimizers import Optimizer
@@ -112,6 +113,7 @@ class OptimizerType(FromHandle):
                 "segments": types.Array(types.float64, 2, "C"),
                 "state": types.Array(dtype, 2, "C"),
                 "count": types.Array(types.int64, 1, "C"),
+                "home": types.int64,
             },
         )
 
@@ -174,7 +176,7 @@ for kind in (LayerType, LossType, OptimizerType):
 for kind, names in (
     (LayerType, ("program", "params", "grads", "space", "tape")),
     (LossType, ("table",)),
-    (OptimizerType, ("code", "hyper", "segments", "state", "count")),
+    (OptimizerType, ("code", "hyper", "segments", "state", "count", "home")),
 ):
     for name in names:
         make_attribute_wrapper(kind, name, name)
@@ -356,22 +358,26 @@ def is_none(kind):
 
 
 @method("predict_one")
-def predict_one(net, x, out):
+def predict_one(net, x, out=None):
     fault = first_fault(
         "predict_one",
         net,
         array_fault(net, "x", x, (1, 2), ROW_OR_ROWS),
-        array_fault(net, "out", out, (1, 2), ROW_OR_ROWS, written=True),
+        None if is_none(out) else array_fault(net, "out", out, (1, 2), ROW_OR_ROWS, written=True),
     )
 
-    def wrong(net, x, out):
+    def wrong(net, x, out=None):
         if always():
             raise NopythonError(fault)
 
-    def run(net, x, out):
-        predict_into(net.params, net.program, as_rows(x), as_rows(out))
+    def new(net, x, out=None):
+        return net.predict(x)
 
-    return wrong if fault else run
+    def run(net, x, out=None):
+        predict_into(net.params, net.program, as_rows(x), as_rows(out))
+        return out
+
+    return wrong if fault else new if is_none(out) else run
 
 
 @method("forward")
@@ -481,6 +487,11 @@ def train_step(net, x, y, loss, optimizer, sample_weight=None):
 
     def run(net, x, y, loss, optimizer, sample_weight=None):
         load_any(net.params)
+        if optimizer.home != 0 and optimizer.home != address(net.params):
+            raise ValueError(
+                "fastfc: the optimizer is for another network; use a new one for each, or optimizer.reset(), and then "
+                "call optimizer.prepare(net), in Python"
+            )
         begin(net, x)
         target, labels, losses = split(x, y, net.program, loss.table)
         weights = weigh(x, sample_weight)

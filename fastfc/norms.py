@@ -10,8 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 from .checks import flag, float_dtype, fraction, positive_int, positive_number
 from .kernels import norms
 from .kernels import program as native
-from .layers import Layer, aligned_zeros, assign
+from .layers import Layer, aligned_zeros, assign, option
 from .program import Recorder
+
+
+def not_negative(value: Any, owner: str, what: str) -> float:
+    return positive_number(value, owner, what, or_zero=True)
 
 
 def row(name: str, of: str = "params") -> Any:
@@ -122,6 +126,7 @@ class LayerNorm(PerFeature):
     """
 
     weight, bias, weight_grad, bias_grad = row("weight"), row("bias"), row("weight", "grads"), row("bias", "grads")
+    eps: float = option(not_negative)
 
     def __init__(
         self,
@@ -133,7 +138,7 @@ class LayerNorm(PerFeature):
         dtype: Any = np.float32,
         name: str | None = None,
     ) -> None:
-        self.eps = positive_number(eps, "LayerNorm", "eps", or_zero=True)
+        self.eps = eps
         affine, bias = flag(elementwise_affine, "LayerNorm", "elementwise_affine"), flag(bias, "LayerNorm", "bias")
         trained = (("weight", "bias") if bias else ("weight",)) if affine else ()
         super().__init__(features, trained, (), dtype, name)
@@ -189,6 +194,7 @@ class RMSNorm(PerFeature):
     """
 
     weight, weight_grad = row("weight"), row("weight", "grads")
+    eps: float | None = option(lambda eps, owner, what: None if eps is None else not_negative(eps, owner, what))
 
     def __init__(
         self,
@@ -199,7 +205,7 @@ class RMSNorm(PerFeature):
         dtype: Any = np.float32,
         name: str | None = None,
     ) -> None:
-        self.eps = None if eps is None else positive_number(eps, "RMSNorm", "eps", or_zero=True)
+        self.eps = eps
         affine = flag(elementwise_affine, "RMSNorm", "elementwise_affine")
         super().__init__(features, ("weight",) if affine else (), (), dtype, name)
         if affine:
@@ -228,10 +234,15 @@ class BatchNorm1d(PerFeature):
     features : int
     eps : float
         ε, not negative.
-    momentum : float
-        From 0 to 1.
+    momentum : float or None
+        From 0 to 1. With None the running statistics are the plain mean of those of all batches: the k-th forward in
+        training takes 1 / k.
     affine : bool
         Whether there are a weight γ, first 1, and a bias β, first 0.
+    track_running_stats : bool
+        Without running statistics `predict` takes those of its batch too: a row's output then depends on the others.
+    bias : bool
+        Whether there is a bias, if there is a weight.
     dtype : np.float32 or np.float64
     name : str, optional
         Shown in errors, summaries and reports.
@@ -239,13 +250,14 @@ class BatchNorm1d(PerFeature):
     Attributes
     ----------
     weight, bias, weight_grad, bias_grad : (features,) arrays, or None
-    running_mean, running_var : (features,) arrays
+    running_mean, running_var : (features,) arrays, or None
         Part of `params`, with gradients of 0, and not changed by optimizers. First 0 and 1.
 
     Raises
     ------
     ValueError
-        By training and `forward` with a batch of one sample, which has no variance.
+        By training and `forward` with a batch of one sample, which has no variance; without running statistics by
+        `predict` too.
 
     References
     ----------
@@ -265,28 +277,37 @@ class BatchNorm1d(PerFeature):
 
     weight, bias, weight_grad, bias_grad = row("weight"), row("bias"), row("weight", "grads"), row("bias", "grads")
     running_mean, running_var = row("running_mean"), row("running_var")
+    eps: float = option(not_negative)
+    momentum: float | None = option(lambda value, owner, what: None if value is None else fraction(value, owner, what))
 
     def __init__(
         self,
         features: int,
         eps: float = 1e-5,
-        momentum: float = 0.1,
+        momentum: float | None = 0.1,
         affine: bool = True,
+        track_running_stats: bool = True,
         *,
+        bias: bool = True,
         dtype: Any = np.float32,
         name: str | None = None,
     ) -> None:
-        self.eps = positive_number(eps, "BatchNorm1d", "eps", or_zero=True)
-        self.momentum = fraction(momentum, "BatchNorm1d", "momentum")
-        affine = flag(affine, "BatchNorm1d", "affine")
-        super().__init__(features, ("weight", "bias") if affine else (), ("running_mean", "running_var"), dtype, name)
+        self.eps, self.momentum = eps, momentum
+        affine, bias = flag(affine, "BatchNorm1d", "affine"), flag(bias, "BatchNorm1d", "bias")
+        tracked = flag(track_running_stats, "BatchNorm1d", "track_running_stats")
+        trained = (("weight", "bias") if bias else ("weight",)) if affine else ()
+        super().__init__(features, trained, ("running_mean", "running_var") if tracked else (), dtype, name)
         if affine:
             self.weight = np.ones(self.in_features)
-        self.running_var = np.ones(self.in_features)
+        if tracked:
+            self.running_var = np.ones(self.in_features)
 
     def _settings(self) -> list[str]:
-        numbers = [f"eps={self.eps:g}"] * (self.eps != 1e-5) + [f"momentum={self.momentum:g}"] * (self.momentum != 0.1)
-        return numbers + ["affine=False"] * (self.weight is None)
+        momentum = "momentum=None" if self.momentum is None else f"momentum={self.momentum:g}"
+        settings = [f"eps={self.eps:g}"] * (self.eps != 1e-5) + [momentum] * (self.momentum != 0.1)
+        settings += ["affine=False"] * (self.weight is None)
+        settings += ["track_running_stats=False"] * (self.running_mean is None)
+        return settings + ["bias=False"] * (self.bias is None and self.weight is not None)
 
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         self._check_width(recorder, value)
@@ -298,5 +319,5 @@ class BatchNorm1d(PerFeature):
             bias=self._place("bias", first),
             number=self._place("running_mean", first),
             factor=self.eps,
-            factor_2=self.momentum,
+            factor_2=-1.0 if self.momentum is None else self.momentum,
         )

@@ -295,6 +295,11 @@ def rms_norm(w: Writer, layer: RMSNorm, x: str, place: str) -> str:
 
 def batch_norm(w: Writer, layer: BatchNorm1d, x: str, place: str) -> str:
     size = layer.in_features
+    if layer.running_mean is None:
+        raise ValueError(
+            f"to_onnx: {layer} predicts by the statistics of each batch, which ONNX has for training only; train with "
+            "track_running_stats=True"
+        )
     weight = w.constant(np.ones(size)) if layer.weight is None else w.of(layer, "weight", place)
     bias = w.constant(np.zeros(size)) if layer.bias is None else w.of(layer, "bias", place)
     eps = np.float32(layer.eps)
@@ -302,8 +307,8 @@ def batch_norm(w: Writer, layer: BatchNorm1d, x: str, place: str) -> str:
     if w.double and float(eps) != layer.eps:  # the attribute is float32: what it lacks goes to the variances
         eps = eps if float(eps) < layer.eps else np.nextafter(eps, np.float32(0))
         variance = w.constant(layer.running_var + (layer.eps - float(eps)), f"{place}.running_var")
-    statistics = w.of(layer, "running_mean", place), variance
-    return w.op("BatchNormalization", x, weight, bias, *statistics, epsilon=float(eps), momentum=1 - layer.momentum)
+    statistics, momentum = (w.of(layer, "running_mean", place), variance), 1 - (layer.momentum or 0.0)
+    return w.op("BatchNormalization", x, weight, bias, *statistics, epsilon=float(eps), momentum=momentum)
 
 
 def standardize(w: Writer, layer: Standardize, x: str, place: str) -> str:

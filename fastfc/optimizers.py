@@ -6,8 +6,10 @@ The rules stand in kernels/optimizers.py; here are the hyperparameters, and what
 from __future__ import annotations
 
 import fnmatch
+import functools
 import math
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypedDict, Unpack
 
@@ -43,6 +45,7 @@ class Options(TypedDict, total=False):
     max_norm: float | None
     average: float | None
     schedule: Schedule | ReduceLROnPlateau | None
+    maximize: bool
 
 
 def hyperparameter(
@@ -64,7 +67,7 @@ def hyperparameter(
             raise ValueError(f"{type(self).__name__}: {what} must be more than {above:g}, got {value}")
         if number >= below:
             raise ValueError(f"{type(self).__name__}: {what} must be less than {below:g}, got {value}")
-        self.hyper[index] = number
+        self._put(index, number)
         if decides:
             self._forget_segments()
 
@@ -88,16 +91,48 @@ def limit(index: int, what: str) -> Any:
     return property(get, assign)
 
 
-def switch(index: int, what: str) -> Any:
-    """Property of an optimizer: True or False, which the kernel reads as a number."""
+def switch(index: int, what: str, bit: int = 1) -> Any:
+    """Property of an optimizer: True or False, which the kernel reads as a bit of a number."""
 
     def get(self: Optimizer) -> bool:
-        return bool(self.hyper[index])
+        return bool(int(self.hyper[index]) & bit)
 
     def assign(self: Optimizer, value: bool) -> None:
-        self.hyper[index] = flag(value, type(self).__name__, what)
+        rest = int(self.hyper[index]) & ~bit
+        self._put(index, rest | bit * flag(value, type(self).__name__, what))
 
     return property(get, assign)
+
+
+def variant(what: str) -> Any:
+    """Property of an optimizer: True or False, for a rule of its own that remembers more."""
+
+    def get(self: Optimizer) -> bool:
+        return bool(vars(self)[what])
+
+    def assign(self: Optimizer, value: bool) -> None:
+        vars(self)[what] = flag(value, type(self).__name__, what)
+        self._forget_segments()
+
+    return property(get, assign)
+
+
+def without_parameters(init: Callable[..., None]) -> Callable[..., None]:
+    """The `__init__` of an optimizer, which says what to do where PyTorch's takes parameters."""
+
+    @functools.wraps(init)
+    def checked_init(self: Optimizer, *args: Any, **options: Any) -> None:
+        given = args[0] if args else options.get("params")
+        if isinstance(given, Layer) or (np.iterable(given) and not isinstance(given, str)):
+            kind = type(self).__name__
+            raise TypeError(
+                f"{kind}: an optimizer is made without parameters; it changes those of the network that it trains: "
+                f"net.fit(x, y, loss=loss, optimizer=fc.{kind}()), net.train_step(x, y, loss, optimizer) or, after "
+                "net.backward(grad), optimizer.step(net)"
+            )
+        init(self, *args, **options)
+
+    return checked_init
 
 
 def of_segments(what: str) -> Any:
@@ -114,10 +149,15 @@ def of_segments(what: str) -> Any:
 
 
 class Optimizer:
-    """Base of the optimizers. One of them serves one network: it remembers vectors of the network's size.
+    """Base of the optimizers. One of them serves one network, whose gradients it remembers.
 
-    All of them take these options, by keyword. In each step the gradients first get those of the penalties, and are
-    then clipped, one by one and all together; after the rule follow max_norm and the average.
+    A second network is refused, unless nothing is remembered (SGD without momentum, average and schedule): make an
+    optimizer for each, or call `reset` when you are done with the first. A copy, or one that comes from a file or a
+    pickle, goes on with what it remembers, for the first network that it is given.
+
+    All options may be changed between steps, and count from the next one on; what comes too late is refused. All of
+    them take these options, by keyword. In each step the gradients first get those of the penalties, and are then
+    clipped, one by one and all together; after the rule follow max_norm and the average.
 
     Parameters
     ----------
@@ -143,12 +183,17 @@ class Optimizer:
         The decay d, positive and less than 1, of a moving average of the parameters: a ← d a + (1 − d) w after each
         step, a = w after the first. It is `average_params`, for `net.predict(x, params=optimizer.average_params)`.
     schedule : Schedule or ReduceLROnPlateau, optional
-        How the learning rate changes, such as CosineAnnealingLR(T_max=1000).
+        How the learning rate changes, such as CosineAnnealingLR(T_max=1000); from update to update unless it has
+        unit="epoch".
+    maximize : bool
+        Whether to go up instead: g = −∇L in the rule, and in clipping. Penalties and weight decay make parameters
+        smaller nevertheless.
 
     Attributes
     ----------
     lr : float
-        The base of the learning rate; `current_lr` is what the schedule makes of it.
+        The base of the learning rate, as you gave it: a schedule leaves it alone, but for ReduceLROnPlateau, which
+        changes it. `current_lr` is what the schedule makes of it for the next step; the history shows that.
     hyper : (h,) float64 array
         What the kernel reads; each has a name too, and may be changed between steps.
     segments : (s, 9) float64 array
@@ -156,7 +201,7 @@ class Optimizer:
     state : (r, p) array of the network's dtype
         The vectors that the rule remembers, and at the end the average; zeros before the first step.
     count : (2,) int64 array
-        Number of steps so far, and a number of NAdam's.
+        Number of steps so far, and a number of the rule's own.
 
     References
     ----------
@@ -189,11 +234,19 @@ class Optimizer:
     _plateau: Seen | None = None  # what ReduceLROnPlateau has seen
     _groups: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     _l1, _l2, _max_norm = 0.0, 0.0, None
+    _network: weakref.ref[Layer] | None = None  # that we are for; after a copy or a file, the next one
+    _first_lr: float | None = None  # before ReduceLROnPlateau changed it
 
     lr = hyperparameter(schedules.LR, "lr")
     weight_decay = hyperparameter(native.WEIGHT_DECAY, "weight_decay", or_zero=True)
     clip_value, clip_norm = limit(native.CLIP_VALUE, "clip_value"), limit(native.CLIP_NORM, "clip_norm")
     l1, l2, max_norm = of_segments("l1"), of_segments("l2"), of_segments("max_norm")
+    maximize = switch(native.FLAGS, "maximize", native.MAXIMIZE)
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "__init__" in vars(cls):
+            cls.__init__ = without_parameters(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(
         self,
@@ -207,6 +260,7 @@ class Optimizer:
         max_norm: float | None = None,
         average: float | None = None,
         schedule: Schedule | ReduceLROnPlateau | None = None,
+        maximize: bool = False,
     ) -> None:
         self.hyper = np.zeros(native.N_HYPER)
         self._state = np.zeros((0, 0), np.float32)
@@ -216,10 +270,7 @@ class Optimizer:
         self._names = [name for name, _ in hyper if name not in self._optional]
         self.clip_norm, self.clip_value = clip_norm, clip_value
         self.l1, self.l2, self.max_norm, self.penalize_bias = l1, l2, max_norm, penalize_bias
-        if average is not None:
-            if positive_number(average, type(self).__name__, "average") >= 1:
-                raise ValueError(f"{type(self).__name__}: average must be less than 1, got {average}")
-            self.hyper[native.AVERAGE] = average
+        self.average, self.maximize = average, maximize
         self.groups, self.schedule = groups, schedule
 
     def step(self, network: Layer) -> None:
@@ -228,7 +279,7 @@ class Optimizer:
         Raises
         ------
         ValueError
-            If earlier steps went to a network of another size or dtype, or a group matches no parameter.
+            If earlier steps went to another network, or a group matches no parameter.
         """
         state, segments = self.prepare(network)
         rest = self.count, self.code, 1.0
@@ -242,25 +293,97 @@ class Optimizer:
         if self._native is not None:
             self._native.ensure(edge.DTYPES[network.params.dtype])
         trained = network._trained_parameters()
-        if trained is self._trained:
+        if trained is self._trained and self._is_for(network):
             return self._state, self.segments
+        self.bind(network)
         params, state, rows = network.params, self._state, self._rows
         if self.hyper[schedules.EPOCH] and not self.steps_per_epoch:
             raise ValueError(
                 f"{self}: its schedule counts epochs; train with fit, or assign optimizer.steps_per_epoch before"
             )
-        if len(state) and (state.shape[1], state.dtype) != (params.size, params.dtype):
-            raise ValueError(
-                f"{self}: its state is for {state.shape[1]} {state.dtype} parameters, the network "
-                f"has {params.size} {params.dtype}; use a new optimizer for each network"
-            )
         segments = self._segments_of(network, trained)
         if len(state) < rows or len(state) == 0:
             self._state = np.zeros((rows, params.size), params.dtype)
-            if self.average and len(state):  # a momentum where there was none
-                self._state[-1] = state[-1]
+            known = len(state) - (self.average is not None and len(state) > 0)  # the average is the last one
+            if len(state):
+                self._state[:known] = state[:known]
+                self._state[rows - len(state) + known :] = state[known:]
+            self._begin(known)
         self.segments, self._trained = segments, trained
         return self._state, segments
+
+    def _begin(self, known: int) -> None:
+        """What the rule remembers is there now; of its vectors so many were before, others are 0."""
+
+    def _is_for(self, network: Layer) -> bool:
+        return self._network is not None and self._network() is network
+
+    def bind(self, network: Layer) -> None:
+        """Be the optimizer of this network from now on; `prepare` and `fit` call this."""
+        self.check_network(network)
+        if not self._is_for(network):
+            if self._network is not None:  # another one's, of which nothing is remembered
+                self.reset()
+            self._network = weakref.ref(network)
+
+    def check_network(self, network: Layer) -> None:
+        """Raise if what is remembered is of another network."""
+        state, params = self._state, network.params
+        remembers = self.count[0] > 0 and self._remembers
+        fix = "use a new optimizer for each network, or call optimizer.reset() before the next one"
+        ours = self._network is None or self._is_for(network)
+        if (ours or remembers) and len(state) and (state.shape[1], state.dtype) != (params.size, params.dtype):
+            raise ValueError(
+                f"{self}: its state is for {state.shape[1]} {state.dtype} parameters, the network "
+                f"has {params.size} {params.dtype}; {fix}"
+            )
+        if remembers and not ours:
+            raise ValueError(f"{self}: it remembers {self.count[0]} steps of another network; {fix}")
+
+    def reset(self) -> None:
+        """Forget all steps, as if there had been none: for the next network, as the next fold of a cross-validation.
+
+        Options stay; `lr` is again what it was before ReduceLROnPlateau changed it.
+
+        Examples
+        --------
+        >>> import fastfc as fc
+        >>> x, y, optimizer = [[0.0], [1.0], [2.0]], [[1.0], [3.0], [5.0]], fc.Adam(0.1)
+        >>> nets = [fc.MLP([1, 1], seed=0) for fold in range(2)]
+        >>> for net in nets:
+        ...     history = net.fit(x, y, loss=fc.MSELoss(), optimizer=optimizer, epochs=2, seed=0)
+        ...     optimizer.reset()
+        >>> bool((nets[0].params == nets[1].params).all())
+        True
+        """
+        if self._first_lr is not None:
+            self.lr = self._first_lr
+        self._state = self._state[:0]
+        self.count[:] = 0
+        self.hyper[[schedules.EPOCHS, schedules.SINCE, schedules.STEPS_PER_EPOCH]] = 0.0
+        self.epochs, self._seed, self._generator, self._plateau, self._first_lr = 0, None, None, None, None
+        self._network = None
+        self._forget_segments()
+
+    def _refuse_after_steps(self, what: str, why: str) -> None:
+        """Raise if an option comes too late, after the first step."""
+        if self.count[0]:
+            raise ValueError(
+                f"{type(self).__name__}: {what} can't be changed after the first step: {why}; choose it when you make "
+                "the optimizer, or call optimizer.reset() first"
+            )
+
+    def _put(self, index: int, number: float) -> None:
+        """Assign to one of the kernel's numbers, unless the options then contradict each other."""
+        before, self.hyper[index] = self.hyper[index], number
+        try:
+            self._check_options()
+        except ValueError:
+            self.hyper[index] = before
+            raise
+
+    def _check_options(self) -> None:
+        """Raise if options contradict each other."""
 
     def _segments_of(self, network: Layer, trained: list[Parameter]) -> NDArray[np.float64]:
         """The table of segments: parameters that are neighbours and treated alike are in one."""
@@ -313,16 +436,21 @@ class Optimizer:
     @state.setter
     def state(self, state: NDArray[Any]) -> None:
         self._state = np.ascontiguousarray(edge.as_array(state, f"{type(self).__name__}: state"))
+        self._network = None
         self._forget_segments()
 
     @property
-    def groups(self) -> dict[str, dict[str, Any]]:
-        """Options of some parameters; assign another dict to change them."""
+    def groups(self) -> Mapping[str, Mapping[str, Any]]:
+        """Options of some parameters, to be read; assign another dict to change them."""
         change = self.lr / self._groups_lr
-        return {
-            pattern: {what: value * change if what == "lr" else value for what, value in options.items()}
-            for pattern, options in self._groups.items()
-        }
+        return MappingProxyType(
+            {
+                pattern: MappingProxyType(
+                    {what: value * change if what == "lr" else value for what, value in options.items()}
+                )
+                for pattern, options in self._groups.items()
+            }
+        )
 
     @groups.setter
     def groups(self, groups: Mapping[str, Mapping[str, Any]] | None) -> None:
@@ -348,8 +476,19 @@ class Optimizer:
 
     @property
     def average(self) -> float | None:
-        """The decay of the moving average; fixed when the optimizer is made."""
+        """The decay of the moving average; whether there is one can't be changed after the first step."""
         return float(self.hyper[native.AVERAGE]) or None
+
+    @average.setter
+    def average(self, average: float | None) -> None:
+        owner = type(self).__name__
+        if average is not None and positive_number(average, owner, "average") >= 1:
+            raise ValueError(f"{owner}: average must be less than 1, got {average}")
+        if (average is None) != (self.average is None):
+            self._refuse_after_steps("whether there is an average", "it is one of all steps")
+        self.hyper[native.AVERAGE] = average or 0.0
+        self._state = self._state if self.count[0] else self._state[:0]
+        self._forget_segments()
 
     @property
     def average_params(self) -> NDArray[Any] | None:
@@ -371,12 +510,12 @@ class Optimizer:
         self.hyper[schedules.SCHEDULE : schedules.STEPS_PER_EPOCH] = 0.0
         if isinstance(schedule, Schedule):
             self.hyper = schedule._write(self.hyper)
-        self._schedule, self._plateau = schedule, None
+        self._schedule, self._plateau, self._first_lr = schedule, None, None
         self._forget_segments()
 
     @property
     def current_lr(self) -> float:
-        """The learning rate of the next step."""
+        """The learning rate of the next step: `lr`, as the schedule changes it."""
         return float(schedules.rate.py_func(self.hyper, 1.0, float(self.count[0])))
 
     @property
@@ -395,6 +534,7 @@ class Optimizer:
     def epoch_end(self, loss: float) -> None:
         """An epoch with this loss is over: ReduceLROnPlateau may change `lr`. `fit` calls this."""
         if isinstance(self._schedule, ReduceLROnPlateau):
+            self._first_lr = self.lr if self._plateau is None else self._first_lr
             self.lr, self._plateau = self._schedule.reduced(self.lr, float(loss), self._plateau)
 
     def _watched(self, columns: Sequence[str]) -> str:
@@ -431,11 +571,20 @@ class Optimizer:
     @property
     def _handle(self) -> tuple[Any, ...]:
         """What we are in nopython code, see nopython.OptimizerType."""
-        return self.code, self.hyper, self.segments, self.state, self.count
+        home = 0  # where the parameters of our network are, if it may not be another one
+        if self._network is not None and self._remembers and self.count[0]:
+            network = self._network()
+            home = -1 if network is None else network.params.ctypes.data
+        return self.code, self.hyper, self.segments, self.state, self.count, home
+
+    @property
+    def _remembers(self) -> bool:
+        """Whether later steps depend on earlier ones."""
+        return self._rows > 0 or self._schedule is not None
 
     def __getstate__(self) -> dict[str, Any]:
         # they are those of one network object
-        return {key: value for key, value in vars(self).items() if key not in ("segments", "_trained")}
+        return {key: value for key, value in vars(self).items() if key not in ("segments", "_trained", "_network")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -444,6 +593,7 @@ class Optimizer:
     def __repr__(self) -> str:
         numbers = {name: getattr(self, name) for name in self._names}
         options = {name: getattr(self, name) for name in (*self._optional, *Options.__annotations__)}
+        options["groups"] = {pattern: dict(own) for pattern, own in self.groups.items()}
         shown = numbers | {name: value for name, value in options.items() if value}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
@@ -471,12 +621,12 @@ class SGD(Optimizer):
         g = ∇L + λ w,    v ← μ v + (1 − δ) g,    w ← w − lr v
 
     λ w is the gradient of the L2 penalty λ Ω(w) = λ/2 ‖w‖², so weight decay adds λ ∇Ω to every
-    parameter's gradient, biases included. In the first step v is g.
+    parameter's gradient, biases included. In the first step with momentum v is g.
 
     Parameters
     ----------
     lr : float
-        Learning rate, positive.
+        Learning rate, positive. It is 0.01 unless given, 0.001 in torch.optim.SGD.
     momentum, dampening : float
         μ and δ, at least 0 and less than 1.
     weight_decay : float
@@ -532,8 +682,14 @@ class SGD(Optimizer):
             ("nesterov", nesterov),
             **options,
         )
+
+    def _check_options(self) -> None:
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):
             raise ValueError("SGD: nesterov needs a momentum and no dampening")
+
+    def _begin(self, known: int) -> None:
+        if self._rule_rows and not known:
+            self.count[1] = self.count[0]
 
     @property
     def _rule_rows(self) -> int:
@@ -561,7 +717,13 @@ class WithBetas(Optimizer):
         found = listed(betas, owner, "betas", example)
         if len(found) != 2:
             raise ValueError(f"{owner}: betas must be two numbers such as {example}, got {betas!r}")
-        self.beta1, self.beta2 = found
+        before = self.beta1
+        self.beta1 = found[0]
+        try:
+            self.beta2 = found[1]
+        except (TypeError, ValueError):
+            self.beta1 = before
+            raise
 
 
 class Adam(WithBetas):
@@ -583,7 +745,8 @@ class Adam(WithBetas):
     weight_decay : float
         λ, at least 0.
     amsgrad : bool
-        Whether to divide by the largest v so far (Reddi, Kale, Kumar, ICLR 2018).
+        Whether to divide by the largest v so far (Reddi, Kale, Kumar, ICLR 2018), which is sought from the first
+        step with amsgrad on.
     **options
         See Optimizer.
 
@@ -607,7 +770,7 @@ class Adam(WithBetas):
     """
 
     eps = of_rule(2, "eps")
-
+    amsgrad = variant("amsgrad")
     _optional = ("amsgrad",)
 
     def __init__(
@@ -619,7 +782,7 @@ class Adam(WithBetas):
         amsgrad: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        self.amsgrad = flag(amsgrad, type(self).__name__, "amsgrad")
+        self.amsgrad = amsgrad
         super().__init__(("lr", lr), ("betas", betas), ("eps", eps), ("weight_decay", weight_decay), **options)
 
     @property
@@ -664,7 +827,7 @@ class AdamW(Adam):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(lr, betas, eps, weight_decay, amsgrad, **options)
-        self.hyper[native.DECOUPLED] = 1
+        self._put(native.FLAGS, int(self.hyper[native.FLAGS]) | native.DECOUPLED)
 
 
 class NAdam(WithBetas):
@@ -716,7 +879,7 @@ class NAdam(WithBetas):
 
     eps = of_rule(2, "eps")
     momentum_decay = of_rule(3, "momentum_decay", or_zero=True)
-    decoupled_weight_decay = switch(native.DECOUPLED, "decoupled_weight_decay")
+    decoupled_weight_decay = switch(native.FLAGS, "decoupled_weight_decay", native.DECOUPLED)
     _optional = ("decoupled_weight_decay",)
 
     def __init__(
@@ -747,7 +910,9 @@ class RMSprop(Optimizer):
 
         v ← α v + (1 − α) g²,    b ← μ b + g / (√v + ε),    w ← w − lr b
 
-    and, if centered, a ← α a + (1 − α) g and v − a² under the root.
+    and, if centered, v is the variance of g instead, the mean of g² less that of the mean of g:
+
+        v ← α (v + (1 − α) (g − a)²),    a ← α a + (1 − α) g
 
     Parameters
     ----------
@@ -784,6 +949,7 @@ class RMSprop(Optimizer):
     alpha = of_rule(0, "alpha", or_zero=True, below=1)
     eps = of_rule(2, "eps")
     momentum = of_rule(1, "momentum", or_zero=True, below=1)
+    centered = variant("centered")
     _optional = ("centered",)
 
     def __init__(
@@ -796,7 +962,7 @@ class RMSprop(Optimizer):
         centered: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        self.centered = flag(centered, "RMSprop", "centered")
+        self.centered = centered
         super().__init__(
             ("lr", lr),
             ("alpha", alpha),
@@ -809,6 +975,24 @@ class RMSprop(Optimizer):
     @property
     def code(self) -> int:  # type: ignore[override]
         return native.RMSPROP_CENTERED if self.centered else native.RMSPROP
+
+    def prepare(self, network: Layer) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        prepared = super().prepare(network)
+        self._convert()
+        return prepared
+
+    @property
+    def _handle(self) -> tuple[Any, ...]:
+        self._convert()
+        return super()._handle
+
+    def _convert(self) -> None:
+        """Make v the variance of g, or the mean of g², after a change of `centered`; files of version 0.1 have that."""
+        is_variance = self.count[1] == native.CENTERED
+        if self.count[0] and self.centered != is_variance and len(self._state) > 2:
+            v, _, mean = self._state[:3]
+            v[...] = np.maximum(v - mean**2, 0) if self.centered else v + mean**2
+            self.count[1] = native.CENTERED * self.centered
 
 
 class Adagrad(Optimizer):
@@ -824,6 +1008,8 @@ class Adagrad(Optimizer):
         Positive.
     lr_decay, weight_decay : float
         d and λ, at least 0.
+    initial_accumulator_value : float
+        v before the first step, at least 0. It can't be changed after it.
     **options
         See Optimizer.
 
@@ -851,6 +1037,8 @@ class Adagrad(Optimizer):
 
     lr_decay = of_rule(0, "lr_decay", or_zero=True)
     eps = of_rule(1, "eps")
+    _initial = 0.0
+    _optional = ("initial_accumulator_value",)
 
     def __init__(
         self,
@@ -858,9 +1046,28 @@ class Adagrad(Optimizer):
         lr_decay: float = 0.0,
         weight_decay: float = 0.0,
         eps: float = 1e-10,
+        initial_accumulator_value: float = 0.0,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(("lr", lr), ("lr_decay", lr_decay), ("eps", eps), ("weight_decay", weight_decay), **options)
+        self.initial_accumulator_value = initial_accumulator_value
+
+    @property
+    def initial_accumulator_value(self) -> float:
+        return self._initial
+
+    @initial_accumulator_value.setter
+    def initial_accumulator_value(self, value: float) -> None:
+        value = positive_number(value, "Adagrad", "initial_accumulator_value", or_zero=True)
+        if value != self._initial:
+            self._refuse_after_steps("initial_accumulator_value", "it is what v began with")
+        self._initial = value
+        self._state = self._state if self.count[0] else self._state[:0]
+        self._forget_segments()
+
+    def _begin(self, known: int) -> None:
+        if not known:
+            self._state[0] = self._initial
 
 
 class Lion(WithBetas):
@@ -908,4 +1115,4 @@ class Lion(WithBetas):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(("lr", lr), ("betas", betas), ("weight_decay", weight_decay), **options)
-        self.hyper[native.DECOUPLED] = 1
+        self._put(native.FLAGS, int(self.hyper[native.FLAGS]) | native.DECOUPLED)

@@ -166,6 +166,7 @@ class Recorder:
         rows[0, table.PARTS], rows[len(rows) - len(outputs) :, table.WIDTH] = len(outputs), [widths[v] for v in outputs]
         rows[0, [table.STEPS, table.INPUTS, table.OUTPUTS]] = n_steps, sum_of(widths, inputs), sum_of(widths, outputs)
         rows[0, [table.PARAMETERS, table.TRAINED]] = parameters, to_train
+        rows[0, table.WHOLE] = any(step.op == table.BATCH_NORM and step.number == table.NOWHERE for step in steps)
         rows[0, [table.PREDICT_SPACE, table.TRAIN_SPACE]] = predict_numbers, train_numbers
         of_value = 1 + n_steps
         for row, step in zip(rows[1:of_value], steps, strict=True):

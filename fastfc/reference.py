@@ -354,8 +354,8 @@ def adam(params, grads, m, v, t, lr, beta1, beta2, eps, weight_decay, decoupled=
         params *= 1 - lr * weight_decay
     else:
         grads = grads + weight_decay * params
-    m += (1 - beta1) * (grads - m)
-    v += (1 - beta2) * (grads**2 - v)
+    m[...] = beta1 * m + (1 - beta1) * grads
+    v[...] = beta2 * v + (1 - beta2) * grads**2
     if largest is not None:
         v = np.maximum(largest, v, out=largest)
     params -= lr * m / (1 - beta1**t) / (np.sqrt(v / (1 - beta2**t)) + eps)
@@ -369,20 +369,21 @@ def nadam(params, grads, m, v, t, product, lr, beta1, beta2, eps, weight_decay, 
         grads = grads + weight_decay * params
     now, after = (beta1 * (1 - 0.5 * 0.96 ** (s * momentum_decay)) for s in (t, t + 1))
     product *= now
-    m += (1 - beta1) * (grads - m)
-    v += (1 - beta2) * (grads**2 - v)
+    m[...] = beta1 * m + (1 - beta1) * grads
+    v[...] = beta2 * v + (1 - beta2) * grads**2
     mean = after / (1 - product * after) * m + (1 - now) / (1 - product) * grads
     params -= lr * mean / (np.sqrt(v / (1 - beta2**t)) + eps)
     return product
 
 
 def rmsprop(params, grads, v, b, lr, alpha, eps, weight_decay, momentum, mean=None):
-    """RMSprop's step; the centered form if given the mean of the gradients."""
+    """RMSprop's step; the centered form if given the mean of the gradients: v is then their variance."""
     grads = grads + weight_decay * params
-    v += (1 - alpha) * (grads**2 - v)
-    if mean is not None:
-        mean += (1 - alpha) * (grads - mean)
-        v = v - mean**2
+    if mean is None:
+        v[...] = alpha * v + (1 - alpha) * grads**2
+    else:
+        v[...] = alpha * (v + (1 - alpha) * (grads - mean) ** 2)
+        mean[...] = alpha * mean + (1 - alpha) * grads
     b *= momentum
     b += grads / (np.sqrt(v) + eps)
     params -= lr * b
@@ -397,7 +398,7 @@ def adagrad(params, grads, v, t, lr, lr_decay, weight_decay, eps):
 def lion(params, grads, m, lr, beta1, beta2, weight_decay):
     params *= 1 - lr * weight_decay
     params -= lr * np.sign(beta1 * m + (1 - beta1) * grads)
-    m += (1 - beta2) * (grads - m)
+    m[...] = beta2 * m + (1 - beta2) * grads
 
 
 def lbfgs_direction(grad, steps, changes):

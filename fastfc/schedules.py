@@ -23,6 +23,7 @@ class Schedule:
 
     Their counter t is the number of updates that the optimizer has made, or with unit="epoch" of epochs. How many
     updates an epoch has is told by `fit`, and by you (`optimizer.steps_per_epoch = 100`) if you call `train_step`.
+    So StepLR(2) multiplies the rate every two batches, and StepLR(2, unit="epoch") every two epochs.
     """
 
     code: ClassVar[int]
@@ -75,7 +76,8 @@ class StepLR(Schedule):
     gamma : float
         γ, positive.
     unit : {"update", "epoch"}
-        What t and step_size count.
+        What t and step_size count: updates, one for each batch, unless you say "epoch". Loops in PyTorch mostly call
+        `scheduler.step()` once an epoch, which is unit="epoch" here.
 
     Raises
     ------
@@ -92,6 +94,16 @@ class StepLR(Schedule):
     >>> schedule = fc.StepLR(2, gamma=0.5)
     >>> [schedule.rate(1.0, t) for t in range(5)]
     [1.0, 1.0, 0.5, 0.5, 0.25]
+
+    Every two batches, and every two epochs of four batches each:
+
+    >>> net, x, y = fc.MLP([1, 1], seed=0), [[0], [1], [2], [3]], [[1], [3], [5], [7]]
+    >>> for unit in ("update", "epoch"):
+    ...     optimizer = fc.SGD(0.1, schedule=fc.StepLR(2, gamma=0.5, unit=unit))
+    ...     history = net.fit(x, y, loss=fc.MSELoss(), optimizer=optimizer, epochs=4, batch_size=1, seed=0)
+    ...     print([row["lr"] for row in history.rows], optimizer.lr, optimizer.current_lr)
+    [0.1, 0.025, 0.00625, 0.0015625] 0.1 0.000390625
+    [0.1, 0.1, 0.05, 0.05] 0.1 0.025
     """
 
     code = native.STEP
@@ -117,7 +129,8 @@ class MultiStepLR(Schedule):
     gamma : float
         γ, positive.
     unit : {"update", "epoch"}
-        What t and the milestones count.
+        What t and the milestones count: updates, one for each batch, unless you say "epoch". Loops in PyTorch mostly
+        call `scheduler.step()` once an epoch, which is unit="epoch" here.
 
     Raises
     ------
@@ -163,7 +176,8 @@ class ExponentialLR(Schedule):
     gamma : float
         γ, positive.
     unit : {"update", "epoch"}
-        What t counts.
+        What t counts: updates, one for each batch, unless you say "epoch". Loops in PyTorch mostly call
+        `scheduler.step()` once an epoch, which is unit="epoch" here.
 
     Raises
     ------
@@ -202,7 +216,8 @@ class CosineAnnealingLR(Schedule):
     eta_min : float
         The lowest rate, at least 0.
     unit : {"update", "epoch"}
-        What t and T_max count.
+        What t and T_max count: updates, one for each batch, unless you say "epoch". Loops in PyTorch mostly call
+        `scheduler.step()` once an epoch, which is unit="epoch" here.
 
     Raises
     ------
@@ -247,7 +262,8 @@ class CosineAnnealingWarmRestarts(Schedule):
     eta_min : float
         The lowest rate, at least 0.
     unit : {"update", "epoch"}
-        What t and T_0 count.
+        What t and T_0 count: updates, one for each batch, unless you say "epoch". Loops in PyTorch mostly call
+        `scheduler.step()` once an epoch, which is unit="epoch" here.
 
     Raises
     ------

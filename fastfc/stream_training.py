@@ -26,6 +26,7 @@ from .training import (
     check_last_batch,
     check_values,
     chosen,
+    mass_of,
     refuse_not_finite,
     split_at,
 )
@@ -123,7 +124,7 @@ class Streamed:
         found = {"loss": float(np.where(summed, totals, totals / masses).sum())}
         if scores:
             predicted, y, weights = mapped(lambda *arrays: np.concatenate(arrays), *kept)
-            weights = None if (weights == 1).all() else weights
+            weights = None if (weights == 1).all() or weights.min() < 0 else weights
             found |= {name: score(y, predicted, weights) for name, score in scores}
         return found
 
@@ -208,7 +209,7 @@ class StreamEpoch(Epoch):
             if part.rows is None:
                 check_last_batch(self.network, data, n, batch)
             used = slice(n) if part.order is None else part.order
-            mass = float(data.weights[used].sum(dtype=np.float64)) if data.weights.size else float(n)
+            mass = mass_of(data.weights[used] if data.weights.size else data.weights, n)
             row, divisor = data.losses[0], mass
             if len(data.losses) == 1 and is_mean_over_classes(data, row):
                 divisor = chosen(data, row, used)

@@ -97,7 +97,10 @@ def from_torch(module: Any) -> Sequential:
             f"from_torch can't convert {', '.join(wrong)}; it takes torch.nn.Sequential of {', '.join(KINDS)}, "
             f"{', '.join(OTHERS)}"
         )
-    return layer if isinstance(layer, Sequential) else Sequential([layer])
+    network = layer if isinstance(layer, Sequential) else Sequential([layer])
+    counted = [int(b) for name, b in module.named_buffers() if name.rpartition(".")[2] == "num_batches_tracked"]
+    network._drawn = max(counted, default=0)  # for the running means of BatchNorm1d with momentum=None
+    return network
 
 
 @contextmanager
@@ -174,10 +177,6 @@ def why_not(torch: Any, module: Any, seen: set[int]) -> str:
         return f"along axis {module.dim}"
     if kind in ("LayerNorm", "RMSNorm") and len(module.normalized_shape) != 1:
         return f"over the axes {tuple(module.normalized_shape)}"
-    if kind == "BatchNorm1d" and module.running_mean is None:
-        return "with track_running_stats=False"
-    if kind == "BatchNorm1d" and module.momentum is None:
-        return "with momentum=None"
     tensors = [*module.parameters(), *module.buffers()]
     for tensor in tensors:
         if id(tensor) in seen:
@@ -245,7 +244,7 @@ def alone(torch: Any, module: Any) -> Layer:
         if name == "features":
             given[name] = int(np.prod(getattr(module, FEATURES[kind])))
         elif name == "bias":
-            given[name] = module.bias is not None
+            given[name] = getattr(module, "bias", None) is not None or (kind is BatchNorm1d and not module.affine)
         elif name not in NOT_STORED:
             given[name] = getattr(module, name)
     parameters = list(module.parameters())
@@ -278,7 +277,11 @@ def to_torch(network: Network) -> Any:
             f"{', '.join(KINDS)}"
         )
     with torch.random.fork_rng(devices=[]), torch.no_grad():  # modules draw first values
-        return modules_of(torch, network, network.frozen).eval()
+        module = modules_of(torch, network, network.frozen).eval()
+        for name, buffer in module.named_buffers():
+            if name.rpartition(".")[2] == "num_batches_tracked":
+                buffer.fill_(network._draws)
+        return module
 
 
 def modules_of(torch: Any, network: Sequential, frozen: bool) -> Any:
@@ -299,6 +302,8 @@ def module_of(torch: Any, layer: Layer, frozen: bool) -> Any:
         given[FEATURES[kind]] = given.pop("features")
     if kind in (Softmax, LogSoftmax):
         given["dim"] = -1
+    if kind is BatchNorm1d and (given["bias"] or not given["affine"]):
+        del given["bias"]  # which older versions of PyTorch do not know
     if layer.dtype is not None:
         given["dtype"] = getattr(torch, layer.dtype.name)
     module = counterpart(torch, kind.__name__)(**given)

@@ -72,7 +72,7 @@ class Data(NamedTuple):
     @property
     def mass(self) -> float:
         """The sum of the samples' weights."""
-        return float(self.weights.sum(dtype=np.float64)) if self.weights.size else float(len(self.x))
+        return mass_of(self.weights, len(self.x))
 
     def shared(self) -> Data:
         """With what the means over classes divide by, as SHARE of the mass in the table of losses."""
@@ -112,12 +112,17 @@ class Data(NamedTuple):
         return Data(self.x[rows], target, labels, self.losses, self.weights[rows], samples(self.y, rows), rows.start)
 
 
+def mass_of(weights: NDArray[Any], n: int) -> float:
+    """The sum of the weights of n samples; n if there are none, or negative ones, which say nothing of how many."""
+    return float(weights.sum(dtype=np.float64)) if weights.size and weights.min() >= 0 else float(n)
+
+
 def chosen(data: Data, row: NDArray[np.float64], rows: Any = slice(None)) -> float:
     """What the mean of a loss over classes divides by: the samples' weights times the factors of their classes."""
     classes = data.labels.reshape(len(data.x), -1)[rows, int(row[losses.FIRST_TARGET])]
     weights = data.weights[rows].astype(np.float64) if data.weights.size else np.ones(len(classes))
     counted = classes != row[losses.C]
-    factors = row[losses.VECTOR + classes[counted]] if row[losses.HAS_VECTOR] else 1.0
+    factors = row[losses.VECTOR + classes[counted]] if row[losses.VECTORS] else 1.0
     return float((weights[counted] * factors).sum())
 
 
@@ -144,7 +149,8 @@ def train_step(
     y : the loss's target for these n samples
     loss : Loss
     optimizer : Optimizer
-    sample_weight : (n,) array of numbers, at least 0, optional
+    sample_weight : (n,) array of numbers, optional
+        At least 0 where the loss is a mean, which divides by their sum; of either sign with reduction="sum".
 
     Returns
     -------
@@ -251,8 +257,9 @@ def fit(
         Whether to visit the samples in a new random order each epoch, the next `permutation(n)` of
         `numpy.random.default_rng(seed)`.
     seed : int, numpy.random.Generator or None
-    sample_weight : (n,) array of numbers, at least 0, optional
-        How much each sample counts in the loss, a mean weighted by them.
+    sample_weight : (n,) array of numbers, optional
+        How much each sample counts in the loss, a mean weighted by them. They are at least 0, but for losses with
+        reduction="sum", which take any; metrics are without weights then.
     class_weight : "balanced", or dict or array from class to weight, optional
         The same by a sample's class, for targets that are classes; "balanced" is n / (classes × samples of the class),
         without those that the loss ignores.
@@ -332,6 +339,7 @@ def fit(
     40
     """
     check_loss_and_optimizer(loss, optimizer)
+    optimizer.bind(network)
     epochs = positive_int(epochs, "fit", "epochs")
     batch_size = positive_int(batch_size, "fit", "batch_size")
     accumulate = positive_int(accumulate, "fit", "accumulate")
@@ -487,7 +495,8 @@ def evaluation(
     if not math.isfinite(found["loss"]) or (scores and not np.isfinite(output).all()):
         refuse_not_finite(data, told)
     if scores:
-        predicted, weights = network._split_output(output), data.weights if data.weights.size else None
+        weighted = data.weights.size and data.weights.min() >= 0
+        predicted, weights = network._split_output(output), data.weights if weighted else None
         found |= {name: score(data.y, predicted, weights) for name, score in scores}
     return found
 

@@ -274,7 +274,7 @@ def hardtanh_row(z, a, b):
 @rowwise_pair
 @njit
 def hardtanh_derivative_row(y, g, a, b):
-    return where_less_equal(y, a, 0.0, where_less_equal(b, y, 0.0, g))
+    return where_less(a, y, where_less(y, b, g, 0.0), 0.0)
 
 
 @rowwise
@@ -286,7 +286,7 @@ def elu_row(z, a, b):
 @rowwise_pair
 @njit
 def elu_derivative_row(z, g, a, b):
-    return where_less_equal(z, 0.0, g * (exp_vector(z * b) * (a * b)), g)
+    return where_less(0.0, z, g, g * (exp_vector(z * b) * (a * b)))
 
 
 @rowwise
@@ -299,7 +299,7 @@ def selu_row(z):
 @rowwise_pair
 @njit
 def selu_derivative_row(z, g):
-    return g * where_less_equal(z, 0.0, exp_vector(z) * SELU_BELOW, SELU_SCALE)
+    return g * where_less(0.0, z, SELU_SCALE, exp_vector(z) * SELU_BELOW)
 
 
 @rowwise
@@ -351,7 +351,7 @@ def hardswish_row(z):
 @rowwise_pair
 @njit
 def hardswish_derivative_row(z, g):
-    return where_less_equal(z, -3.0, 0.0, where_less(z, 3.0, g * (z / 3.0 + 0.5), g))
+    return where_less_equal(z, -3.0, 0.0, where_less_equal(3.0, z, g, g * (z / 3.0 + 0.5)))
 
 
 @rowwise

@@ -64,10 +64,8 @@ STATUSES: dict[int, Meaning] = {
     ),
     NO_STATE: Meaning(
         ValueError,
-        "the optimizer remembers nothing of this network as it is now; call optimizer.prepare(net) first, in Python",
-        lambda kernel, arrays: (
-            "the optimizer remembers nothing of this network; prepare it first: optimizer.prepare(net)"
-        ),
+        "the optimizer has no memory for this network yet; call optimizer.prepare(net) first, in Python, before @njit "
+        "code trains it, and again after a change of its options or of what is frozen",
     ),
     NO_MEMORY: Meaning(MemoryError, "no memory left for copies of blocks of the matrices"),
     BAD_PREDICTION: Meaning(
@@ -80,13 +78,16 @@ STATUSES: dict[int, Meaning] = {
         "an Embedding was given what is not a whole number, or not the number of a row of its table",
         lambda kernel, arrays: kernel.wrong_index and kernel.wrong_index(*arrays),
     ),
-    ONE_SAMPLE: Meaning(ValueError, "BatchNorm1d needs at least two samples to train, for their variance"),
+    ONE_SAMPLE: Meaning(ValueError, "BatchNorm1d needs at least two samples for their variance"),
     NO_RESIDUALS: Meaning(
         ValueError,
         "LevenbergMarquardt is for least squares of samples one by one: it takes MSELoss() and a network without "
         "BatchNorm1d and Dropout",
     ),
-    BAD_WEIGHT: Meaning(ValueError, "a sample's weight is negative or not a number"),
+    BAD_WEIGHT: Meaning(
+        ValueError,
+        "a sample's weight is negative or not a number; for negative ones use reduction='sum', as means divide",
+    ),
 }
 UNKNOWN = Meaning(RuntimeError, "a kernel returned a status that has no meaning, which is a fault of fastfc")
 DTYPES = {np.dtype("f4"): types.float32, np.dtype("f8"): types.float64}

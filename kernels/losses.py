@@ -1,6 +1,7 @@
 """Losses: a value L for n samples, and its gradient dL/d(prediction).
 
-Pointwise, for each element p of the prediction and t of the target; w is the weight of its sample, 1 unless given:
+Pointwise, for each element p of the prediction and t of the target; w is the weight of its sample, times
+that of its column, 1 unless given:
 
     mse               (p − t)²                                           2 (p − t)
     l1                |p − t|                                            sign(p − t)
@@ -75,9 +76,10 @@ from fastfc.kernels.simd import (
 )
 
 # columns of the table. CLASSES: its targets are classes, in labels, if there are any. VECTOR: from there on a number
-# for each column, as many as HAS_VECTOR says, if any. A width of 0 is all columns. SHARE: of the epoch's weights, those
-# that a mean over classes divides by.
-CODE, FIRST, WIDTH, FIRST_TARGET, CLASSES, WEIGHT, REDUCTION, A, B, C, HAS_VECTOR, SHARE, VECTOR = range(13)
+# for each of LENGTH columns, if bit 1 of VECTORS is set, and then a weight for each, if bit 2 is. A width of 0 is all
+# columns. SHARE: of the epoch's weights, those that a mean over classes divides by.
+CODE, FIRST, WIDTH, FIRST_TARGET, CLASSES, WEIGHT, REDUCTION, A, B, C, VECTORS, LENGTH, SHARE, VECTOR = range(14)
+HAS_VECTOR, HAS_WEIGHTS = 1, 2  # bits of VECTORS
 MEAN, SUM, NONE, BATCH_MEAN = range(4)
 MSE, L1, HUBER, BCE, BCE_WITH_LOGITS, POISSON, POISSON_LOG, GAUSSIAN, KL, KL_LOG, QUANTILE, CUSTOM = range(12)
 CROSS_ENTROPY, NLL, MULTI_MARGIN, CUSTOM_ARRAY = range(12, 16)
@@ -128,11 +130,11 @@ def bce_rule(total, p, t, w):
 @njit
 def bce_with_logits_rule(total, p, t, v, w):
     e = exp_vector(0.0 - absolute(p))
-    positive = v * t
     m = fma(v - 1.0, t, 1.0)
-    slope = where_less(p, 0.0, positive, 1.0 - t)  # of the loss where |p| is large
+    slope = where_less(p, 0.0, v * t, 1.0 - t)  # of the loss where |p| is large
     value = fma(m, log1p_to_one(e), absolute(p) * slope)
-    return fma(value, w, total), where_less(p, 0.0, e, 1.0) / (e + 1.0) * m - positive
+    rest = e / (e + 1.0) * m  # m σ(p) − v t would lose it next to slope
+    return fma(value, w, total), where_less(p, 0.0, rest - slope, slope - rest)
 
 
 @njit
@@ -339,6 +341,13 @@ def fill_from(numbers, first, count, target):
 
 
 @njit
+def multiply_by(numbers, first, count, target):
+    for j in range(count):
+        here = at(target, j * itemsize(target))
+        write(here, read(here) * numbers[first + j])
+
+
+@njit
 def evaluate_pointwise(row, p, t, weights, values, o, n, k, scale):
     """The sum of w L for n rows and k columns of targets."""
     code, keep, size = int(row[CODE]), np.int64(row[REDUCTION] == NONE), itemsize(p.data)
@@ -348,18 +357,24 @@ def evaluate_pointwise(row, p, t, weights, values, o, n, k, scale):
     for j in range(0, k, BLOCK):
         columns = min(BLOCK, k - j)
         most = min(n, BLOCK // columns)
-        if row[HAS_VECTOR]:
-            for i in range(most):
-                fill_from(row, VECTOR + j, columns, at(v, i * columns * size))
-        else:
-            fill(most * columns, v, row[C])
+        vectors = int(row[VECTORS])
+        of_columns = VECTOR + j + (k if vectors & HAS_VECTOR else 0)
+        fill(most * columns, v, row[C])
         fill(most * columns, w, 1.0)
+        for i in range(most):
+            if vectors & HAS_VECTOR:
+                fill_from(row, VECTOR + j, columns, at(v, i * columns * size))
+            if vectors & HAS_WEIGHTS:
+                fill_from(row, of_columns, columns, at(w, i * columns * size))
         for i in range(0, n, max(most, 1)):
             rows = min(most, n - i)
             there, kept_there = block(o, i, j), block(kept, i, j) if keep else kept
             if weights.size:
                 for r in range(rows):
-                    fill(columns, at(w, r * columns * size), np.float64(weights[i + r]))
+                    here = at(w, r * columns * size)
+                    fill(columns, here, np.float64(weights[i + r]))
+                    if vectors & HAS_WEIGHTS:
+                        multiply_by(row, of_columns, columns, here)
             if code == GAUSSIAN:
                 copy_matrix(rows, columns, block(p, i, k + j), dense(v, columns))
             x, y = solid(block(p, i, j), rows, columns, p_room), solid(block(t, i, j), rows, columns, t_room)
@@ -444,7 +459,7 @@ def evaluate_rowwise(row, z, y, labels, stride, weights, values, o, n, c, scale)
     code, size, a, of_classes, kept = int(row[CODE]), itemsize(z.data), row[A], stride > 0, row[REDUCTION] == NONE
     first, ignored = int(row[FIRST_TARGET]), np.int64(row[C])
     soft = code == CROSS_ENTROPY and not (of_classes and a == 0.0)
-    mixed = soft and (of_classes or a != 0.0 or row[HAS_VECTOR])
+    mixed = soft and (of_classes or a != 0.0 or row[VECTORS])
     if c == 0:  # of which there may be more rows than a loop could pass
         return OK, 0.0
     in_place = are_neighbours(z, c) and are_neighbours(o, c) and (of_classes or are_neighbours(y, c))
@@ -453,7 +468,7 @@ def evaluate_rowwise(row, z, y, labels, stride, weights, values, o, n, c, scale)
     if wanted and is_null(memory):
         return NO_MEMORY, 0.0
     o_room, q_room, v = at(z_room, c * size), at(z_room, 2 * c * size), at(z_room, 3 * c * size)
-    if mixed and row[HAS_VECTOR]:
+    if mixed and row[VECTORS]:
         fill_from(row, np.int64(VECTOR), c, v)
     elif mixed:
         fill(c, v, 1.0)
@@ -478,7 +493,7 @@ def evaluate_rowwise(row, z, y, labels, stride, weights, values, o, n, c, scale)
                 q = q_room
             value = soft_cross_entropy_row(c, x, q, g, scale * weight)
         else:
-            factor = row[VECTOR + label] if row[HAS_VECTOR] else 1.0
+            factor = row[VECTOR + label] if row[VECTORS] else 1.0
             if code == CROSS_ENTROPY:
                 value = factor * cross_entropy_row(c, x, label, g, scale * weight * factor)
             elif code == NLL:
@@ -514,8 +529,10 @@ def inspect(row, output, target, labels, stride, weights, values):
     n, columns, code = output.shape[0], width_of(row, output), row[CODE]
     first, k = int(row[FIRST_TARGET]), target_width(row, output)
     of_classes = row[CLASSES] and stride
-    numbers = row[HAS_VECTOR]
-    if int(row[FIRST]) + columns > output.shape[1] or (numbers and (numbers != columns or row.size < VECTOR + columns)):
+    vectors = (int(row[VECTORS]) & HAS_VECTOR != 0) + (int(row[VECTORS]) & HAS_WEIGHTS != 0)
+    if int(row[FIRST]) + columns > output.shape[1]:
+        return BAD_SHAPE
+    if vectors and (row[LENGTH] != columns or row.size < VECTOR + vectors * columns):
         return BAD_SHAPE
     if code == GAUSSIAN and columns != 2 * k:
         return BAD_SHAPE
@@ -549,7 +566,7 @@ def chosen_mass(row, labels, stride, weights, n):
     for i in range(n):
         label = labels[i * stride + int(row[FIRST_TARGET])]
         if label != ignored:
-            factor = row[VECTOR + label] if row[HAS_VECTOR] else 1.0
+            factor = row[VECTOR + label] if row[VECTORS] else 1.0
             total += factor * (np.float64(weights[i]) if weights.size else 1.0)
     return total
 
@@ -570,7 +587,8 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
     target (n, t) has the numeric targets of all outputs side by side, labels (n k,) the classes of k outputs sample
     by sample, weights the n samples' or none. A loss of reduction NONE puts its values into `values`. The value is the
     sum of the losses times their WEIGHT. In the epoch's sum a mean counts as often as the samples' weights add up to,
-    or what a mean over classes divides by, for its SHARE of them in the epoch.
+    or what a mean over classes divides by, for its SHARE of them in the epoch. Weights of samples may be negative if
+    no loss is a mean.
     """
     n, stride, none, failed = output.shape[0], np.int64(0), np.int64(0), (BAD_SHAPE, 0.0, 0.0)
     if output.shape != out.shape or (weights.size and weights.size != n):
@@ -591,13 +609,15 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
         found = inspect(losses[r], output, target, labels, stride, weights, values)
         if found != OK:
             return found, 0.0, 0.0
-    mass, value, epoch, negative = np.float64(n), 0.0, 0.0, 0
+    mass, value, epoch, bad = np.float64(n), 0.0, 0.0, 0
     if weights.size:
-        mass = np.float64(0.0)
+        mass, least = np.float64(0.0), -np.inf
+        for r in range(losses.shape[0]):
+            least = 0.0 if losses[r, REDUCTION] in (MEAN, BATCH_MEAN) else least
         for i in range(n):
             mass += weights[i]
-            negative += not weights[i] >= 0.0
-        if negative:
+            bad += not weights[i] >= least
+        if bad:
             return BAD_WEIGHT, 0.0, 0.0
     for r in range(losses.shape[0]):
         row = losses[r]

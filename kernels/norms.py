@@ -320,10 +320,14 @@ load_running = loaded(update_running)
     optional=True,
 )
 def normalise_batch(params, kept, x, y, n, o, weight, bias, running, training, eps):
-    """Batch norm, by the batch's statistics in training, by the running ones, a place in params, in prediction."""
+    """Batch norm, by the batch's statistics in training, by the running ones, a place in params, in prediction.
+
+    Without running ones, -1, by the batch's in prediction too.
+    """
     mean, inverse = kept_row(kept, MEAN, o), kept_row(kept, INVERSE, o)
     if training:
         load_running(params)
+    if training or running < 0:
         if n < 2:
             return ONE_SAMPLE if n else OK
         column_moments(kept, x, n, o)
@@ -364,15 +368,17 @@ def add_to_sums(first, second, grad, product, some):
 def batch_norm_backward(
     params, grads, kept, x, grad_y, grad_x, n, o, weight, bias, running, add_parameters, wanted, add
 ):
-    """Gradients of weight and bias, 0 for the two rows of running statistics; and grad_x (+)= dL/dx, if wanted."""
+    """Gradients of weight and bias, 0 for the rows of running statistics, if any; and grad_x (+)= dL/dx, if wanted."""
     size = itemsize(params)
     step = width(params) if x.column == size and grad_y.column == size else 1
     mean, factor, scale = kept_row(kept, MEAN, o), kept_row(kept, INVERSE, o), kept_row(kept, SCALE, o)
     first, second = kept_row(kept, FIRST_SUM, o), kept_row(kept, SECOND_SUM, o)
-    clear(at(grads, running * size), 2 * o)
+    if running >= 0:
+        clear(at(grads, running * size), 2 * o)
     if n == 0:  # and no memory to keep anything in
         if weight >= 0 and not add_parameters:
             clear(at(grads, weight * size), o)
+        if bias >= 0 and not add_parameters:
             clear(at(grads, bias * size), o)
         return OK
     clear(first, 2 * o)

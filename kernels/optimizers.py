@@ -4,14 +4,17 @@ With weight decay λ, g stands for g + λ p below, or if it is decoupled, p is f
 steps from 1 on. All but Lion are PyTorch's rules, to rounding.
 
     SGD       v = μ v + (1 − δ) g, but v = g in the first step     p −= η v, by Nesterov p −= η (g + μ v)
-    Adam      m += (1 − β₁)(g − m)    v = β₂ v + (1 − β₂) g²       p −= η / (1 − β₁ᵗ) m / (√(v / (1 − β₂ᵗ)) + ε)
+    Adam      m = β₁ m + (1 − β₁) g   v = β₂ v + (1 − β₂) g²       p −= η / (1 − β₁ᵗ) m / (√(v / (1 − β₂ᵗ)) + ε)
               amsgrad: with the largest v so far instead of v
     NAdam     the same with μₜ₊₁ / (1 − μ₁ … μₜ₊₁) m + (1 − μₜ) / (1 − μ₁ … μₜ) g instead of m / (1 − β₁ᵗ),
               μₜ = β₁ (1 − 0.96^(t ψ) / 2)
-    RMSprop   v = α v + (1 − α) g²    a += (1 − α)(g − a), if centered, and v − a² instead of v
-              b = μ b + g / (√v + ε)                               p −= η b
+    RMSprop   v = α v + (1 − α) g²    b = μ b + g / (√v + ε)       p −= η b
+              centered: v = α (v + (1 − α) (g − a)²), the variance of g about its mean  a = α a + (1 − α) g
     Adagrad   v += g²                                              p −= η / (1 + (t − 1) d) g / (√v + ε)
     Lion      m = β₂ m + (1 − β₂) g                                p −= η sign(β₁ m + (1 − β₁) g), m from before
+
+No rule subtracts like numbers: m + (1 − β₁)(g − m) would lose a small g after a large one, and the difference of the
+mean of g² and a², the centered RMSprop of the papers, all digits of the variance of a g that hardly changes.
 
 A rule is a function of registers, from g and up to three vectors that the optimizer remembers to the direction of the
 step and their new values; what is the same for all parameters comes as a tuple of numbers, made of the hyperparameters
@@ -48,8 +51,9 @@ from fastfc.kernels.simd import (
 
 # hyper: the learning rate and its schedule, see schedules.py, what is common to all rules, and up to five numbers of
 # the rule; a schedule may have more numbers behind them
-WEIGHT_DECAY, DECOUPLED, CLIP_VALUE, CLIP_NORM, AVERAGE, RULE = range(schedules.N_NUMBERS, schedules.N_NUMBERS + 6)
+WEIGHT_DECAY, FLAGS, CLIP_VALUE, CLIP_NORM, AVERAGE, RULE = range(schedules.N_NUMBERS, schedules.N_NUMBERS + 6)
 N_HYPER = RULE + 5
+DECOUPLED, MAXIMIZE = 1, 2  # bits of FLAGS
 # segments: one row for each run of parameters that are treated alike, in order. RATE is a factor; a negative DECAY is
 # hyper's; COLUMNS are those of the weight, if it has a MAX_NORM; SIZE is that of the whole vector, 0 stands for any,
 # and then the segment is all of it
@@ -71,8 +75,8 @@ def momentum_rule(g, v, s, u, numbers):
 
 @njit
 def adam_moments(g, m, v, numbers):
-    new_m, keep_v, _, _, _, _ = numbers
-    return fma(g - m, new_m, m), fma(v, keep_v, g * g * (1.0 - keep_v))
+    keep_m, keep_v, _, _, _, _ = numbers
+    return fma(m, keep_m, g * (1.0 - keep_m)), fma(v, keep_v, g * g * (1.0 - keep_v))
 
 
 @njit
@@ -94,15 +98,21 @@ def amsgrad_rule(g, m, v, largest, numbers):
     return adam_direction(g, m, largest, numbers), m, v, largest
 
 
-def rmsprop_by(centered):
-    def rule(g, v, b, a, numbers):
-        alpha, momentum, eps, _, _, _ = numbers
-        v = fma(v, alpha, g * g * (1.0 - alpha))
-        a = fma(g - a, 1.0 - alpha, a) if centered else a
-        b = fma(b, momentum, g / (square_root(v - a * a if centered else v) + eps))
-        return b, v, b, a
+@njit
+def rmsprop_rule(g, v, b, s, numbers):
+    alpha, momentum, eps, _, _, _ = numbers
+    v = fma(v, alpha, g * g * (1.0 - alpha))
+    b = fma(b, momentum, g / (square_root(v) + eps))
+    return b, v, b, s
 
-    return njit(named_after(rule, centered))
+
+@njit
+def rmsprop_centered_rule(g, v, b, a, numbers):
+    alpha, momentum, eps, _, _, _ = numbers
+    change = g - a
+    v = fma(v, alpha, change * change * (alpha * (1.0 - alpha)))
+    b = fma(b, momentum, g / (square_root(v) + eps))
+    return b, v, b, fma(a, alpha, g * (1.0 - alpha))
 
 
 @njit
@@ -167,9 +177,10 @@ def one_pass(rule, rows):
 SGD, ADAM, AMSGRAD, NADAM, RMSPROP, RMSPROP_CENTERED, ADAGRAD, LION = range(8)
 LBFGS, LEVENBERG_MARQUARDT = 8, 9  # have files of their own, and no rule
 ROWS = (1, 2, 3, 2, 2, 3, 1, 1)  # of state; SGD without momentum needs none
+CENTERED = 1  # in count[1], if the v of RMSprop is a variance
 sgd_pass, momentum_pass = one_pass(plain_rule, 0), one_pass(momentum_rule, 1)
 adam_pass, amsgrad_pass = one_pass(adam_rule, 2), one_pass(amsgrad_rule, 3)
-rmsprop_pass, rmsprop_centered_pass = one_pass(rmsprop_by(centered=False), 2), one_pass(rmsprop_by(centered=True), 3)
+rmsprop_pass, rmsprop_centered_pass = one_pass(rmsprop_rule, 2), one_pass(rmsprop_centered_rule, 3)
 adagrad_pass, lion_pass = one_pass(adagrad_rule, 1), one_pass(lion_rule, 1)
 
 
@@ -179,15 +190,17 @@ def numbers_of(optimizer, hyper, count):
     a, b, c, d, e = hyper[RULE], hyper[RULE + 1], hyper[RULE + 2], hyper[RULE + 3], hyper[RULE + 4]
     t = count[0] + 1.0
     if optimizer == SGD:
-        return 1.0, (a, 1.0 if t == 1.0 else 1.0 - b, c, 0.0, 0.0, 0.0)
+        return 1.0, (a, 1.0 if count[0] == count[1] else 1.0 - b, c, 0.0, 0.0, 0.0)
     if optimizer in (ADAM, AMSGRAD):
-        return 1.0, (1.0 - a, b, 1.0 / (1.0 - a**t), 0.0, 1.0 / np.sqrt(1.0 - b**t), c)
+        return 1.0, (a, b, 1.0 / (1.0 - a**t), 0.0, 1.0 / np.sqrt(1.0 - b**t), c)
     if optimizer == NADAM:
         now, after = a * (1.0 - 0.5 * 0.96 ** (t * d)), a * (1.0 - 0.5 * 0.96 ** ((t + 1.0) * d))
         product = now * (1.0 if t == 1.0 else np.int64(count[1]).view(np.float64))
         count[1] = np.float64(product).view(np.int64)
         of_m, of_g = after / (1.0 - product * after), (1.0 - now) / (1.0 - product)
-        return 1.0, (1.0 - a, b, of_m, of_g, 1.0 / np.sqrt(1.0 - b**t), c)
+        return 1.0, (a, b, of_m, of_g, 1.0 / np.sqrt(1.0 - b**t), c)
+    if optimizer == RMSPROP_CENTERED:
+        count[1] = CENTERED
     if optimizer == ADAGRAD:
         return 1.0 / (1.0 + (t - 1.0) * a), (b, 0.0, 0.0, 0.0, 0.0, 0.0)
     return 1.0, (a, b, c, d, e, 0.0)
@@ -365,8 +378,9 @@ def update_fits(grads, hyper, segments, params, state, count, optimizer):
 def update(grads, hyper, segments, params, state, count, optimizer, scale):
     """One step of an optimizer on contiguous vectors, with gradients multiplied by scale.
 
-    count is the number of steps so far, and for NAdam the bits of μ₁ … μₜ. Parameters in no segment
-    are left alone. Without any segment the optimizer was not prepared.
+    count is the number of steps so far; and for NAdam the bits of μ₁ … μₜ, for SGD the number of steps before its first
+    with momentum, for RMSprop whether it is CENTERED. Parameters in no segment are left alone. Without any segment the
+    optimizer was not prepared.
     """
     found = update_fits(grads, hyper, segments, params, state, count, optimizer)
     if found != OK:
@@ -375,6 +389,8 @@ def update(grads, hyper, segments, params, state, count, optimizer, scale):
     grads_data, params_data, state_data = pointer(grads), pointer(params), pointer(state)
     size, row, t = itemsize(params_data), state.strides[0], float(count[0])
     share, numbers = numbers_of(optimizer, hyper, count)
+    flags = int(hyper[FLAGS])
+    scale = -scale if flags & MAXIMIZE else scale
     limit = hyper[CLIP_VALUE] if hyper[CLIP_VALUE] > 0.0 else np.inf
     buffer, factor = stack(params_data, BLOCK_BYTES), 1.0
     if hyper[CLIP_NORM] > 0.0:
@@ -384,7 +400,7 @@ def update(grads, hyper, segments, params, state, count, optimizer, scale):
         l1, l2, max_norm = segments[i, L1], segments[i, L2], segments[i, MAX_NORM]
         lr = share * rate(hyper, segments[i, RATE], t)
         decay = segments[i, DECAY] if segments[i, DECAY] >= 0.0 else hyper[WEIGHT_DECAY]
-        how = (lr, 1.0 - lr * decay, 0.0) if hyper[DECOUPLED] != 0.0 else (lr, 1.0, decay)
+        how = (lr, 1.0 - lr * decay, 0.0) if flags & DECOUPLED else (lr, 1.0, decay)
         change = l1 != 0.0 or l2 != 0.0 or scale * factor != 1.0 or limit != np.inf
         j = first
         while j < last:  # a range would divide

@@ -77,15 +77,17 @@ from fastfc.kernels.threads import part
 from fastfc.kernels.weight_grad import _dense_weight_grad
 
 COLUMNS = 19
-# columns of the header; TRAINED is how many of the parameters are to be. PARTS is how many outputs stand side by side:
-# as many rows at the end of the table have their WIDTH
-STEPS, INPUTS, OUTPUTS, PARAMETERS, PREDICT_SPACE, TRAIN_SPACE, TRAINED, PARTS = range(8)
+# columns of the header; TRAINED is how many of the parameters are to be; WHOLE tells that a prediction of a row depends
+# on the other rows, so that it can't be cut into blocks of them; PARTS is how many outputs stand side by side: as many
+# rows at the end of the table have their WIDTH
+STEPS, INPUTS, OUTPUTS, PARAMETERS, PREDICT_SPACE, TRAIN_SPACE, TRAINED, WHOLE, PARTS = range(9)
 # columns of a step; WEIGHT and BIAS are places in the vector of parameters, NOWHERE for none; TRANSPOSED tells that the
 # weight lies there as its transpose; FACTOR and FACTOR_2 are the bits of a step's numbers; ADD_ tells to add to a
 # gradient. NUMBER is the first column of `place`, the seed of dropout, the rows of an embedding's table, the place of
-# batch norm's running statistics; B of a norm is where it keeps statistics. DERIVE_A is the step that made a, if the
-# derivative of its activation is done with the gradient of a: that step is DERIVED. If a derivative is OF_INPUT,
-# training keeps what the product gives, and the activation is a step of its own; in a prediction that is IN_PRODUCT
+# batch norm's running statistics, NOWHERE for none; its FACTOR_2 is their momentum, -1 for a plain mean. B of a norm is
+# where it keeps statistics. DERIVE_A is the step that made a, if the derivative of its activation is done with the
+# gradient of a: that step is DERIVED. If a derivative is OF_INPUT, training keeps what the product gives, and the
+# activation is a step of its own; in a prediction that is IN_PRODUCT
 OP, CODE, A, B, Y, WEIGHT, BIAS, TRANSPOSED, NUMBER, FACTOR, FACTOR_2 = range(11)
 ADD_A, ADD_B, ADD_WEIGHT, ADD_BIAS, DERIVE_A, DERIVED, OF_INPUT, IN_PRODUCT = range(11, COLUMNS)
 NOWHERE = -1
@@ -448,10 +450,10 @@ def predict(params, program, x, out, parts, least):
     if out.size == 0:  # of which there may be more rows than a loop could pass
         return OK
     n, numbers, size = x.shape[0], program[0, PREDICT_SPACE], out.itemsize
-    if parts > 1 and n >= parts * MANY_ROWS:
+    if parts > 1 and n >= parts * MANY_ROWS and not program[0, WHOLE]:
         return predict_threads(params, program, x, out, parts)
     rows = max(16, BLOCK_BYTES // (max(numbers, 1) * size) // 16 * 16)
-    rows = min(rows, n)
+    rows = n if program[0, WHOLE] else min(rows, n)
     wanted = room(numbers, rows) * size
     heap, memory = allocate(pointer(out), wanted if wanted > STACK_BYTES else 0)
     if wanted > STACK_BYTES and is_null(memory):
@@ -472,10 +474,11 @@ def settle(params, program, space, n, tape):
     """After a forward, or a step, that went well: count it, and remember what batch norm saw."""
     tape[1] += 1
     for s in range(1, 1 + program[0, STEPS]):
-        if program[s, OP] == BATCH_NORM and n > 1:
+        if program[s, OP] == BATCH_NORM and n > 1 and program[s, NUMBER] != NOWHERE:
             kept = at(space, room(program[program[s, B], TRAINING + 1], n) * itemsize(space))
             momentum, o = number(program, s, FACTOR_2), program[program[s, Y], WIDTH]
-            update_running(params, kept, program[s, NUMBER], n, o, momentum)
+            share = momentum if momentum >= 0.0 else 1.0 / tape[1]
+            update_running(params, kept, program[s, NUMBER], n, o, share)
 
 
 @kernel(

@@ -72,6 +72,8 @@ ACTIVATIONS = [
     ("Mish", {}),
     ("Softmax", {}),
     ("LogSoftmax", {}),
+    ("Softmax", {"dim": 1}),
+    ("LogSoftmax", {"dim": -1}),
     ("Elementwise", {"function": square, "derivative": twice}),
 ]
 
@@ -94,6 +96,9 @@ LOSSES = [
     ("MultiMarginLoss", {"p": 2, "margin": 0.5, "weight": WEIGHTS}, fc.Identity, classes),
     ("QuantileLoss", {"quantile": [0.1, 0.3, 0.5, 0.8]}, fc.Identity, numbers),
     ("CustomLoss", {"value": error, "gradient": error_slope}, fc.Identity, numbers),
+    ("BCELoss", {"weight": WEIGHTS}, fc.Sigmoid, probabilities),
+    ("BCEWithLogitsLoss", {"weight": WEIGHTS}, fc.Identity, probabilities),
+    ("BCEWithLogitsLoss", {"weight": WEIGHTS, "pos_weight": WEIGHTS[::-1]}, fc.Identity, probabilities),
 ]
 
 # name, arguments
@@ -108,6 +113,7 @@ OPTIMIZERS = [
     ("RMSprop", {"lr": 0.01, "momentum": 0.5}),
     ("RMSprop", {"lr": 0.01, "centered": True}),
     ("Adagrad", {"lr": 0.05, "lr_decay": 0.01}),
+    ("Adagrad", {"lr": 0.05, "initial_accumulator_value": 0.1}),
     ("Lion", {"lr": 0.01}),
     ("LBFGS", {"max_iter": 5}),
     ("LevenbergMarquardt", {}),

@@ -328,3 +328,58 @@ def test_a_bound_on_one_side(low, high, tmp_path):
     assert_array_equal(net.backward(np.ones((1, 5))), [[low < a < high for a in x[0, 1:-2]]])
     net.save(tmp_path / "net")
     assert repr(fc.load(tmp_path / "net")) == repr(net)
+
+
+SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 3.0, -3.0, 6.0, 1.0, -1.0, 20.0, -20.0]
+
+
+@njit
+def forward_and_backward(net, x, grad):
+    y = net.forward(x)
+    return y, net.backward(grad)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "name, way",
+    [
+        (name, way)
+        for name in ACTIVATIONS
+        for way in ("layer", "after a product", "between products", "nopython")
+        if way == "layer" or "softmax" not in name  # of several columns a product makes NaN
+    ],
+)
+def test_special_numbers_as_in_pytorch(name, way, dtype):
+    """At NaN ELU, CELU, SELU and Hardswish had the derivative 1 where PyTorch has NaN, Hardtanh and ReLU6 where 0.
+
+    PyTorch's code for fewer numbers than fill its registers has 1 as well; each number is there often enough here.
+    """
+    torch = pytest.importorskip("torch")
+    numbers = torch.nn.GELU(approximate="tanh") if name == "gelu_tanh" else None
+    kind = type(ACTIVATIONS[name]()).__name__
+    theirs = numbers or getattr(torch.nn, kind)(**({"dim": 1} if "Softmax" in kind else {}))
+    x = np.repeat(np.array(SPECIAL, dtype), 64)[:, None]
+    if "Softmax" in kind:
+        x = np.hstack([x, np.ones_like(x)])
+    net = layer = ACTIVATIONS[name]()
+    if way != "layer":
+        ends = [fc.Linear(1, 1, init="zeros", dtype=dtype) for _ in range(2)]
+        for end in ends:
+            end.weight = [[1.0]]
+        net = fc.Sequential([ends[0], layer] if way == "after a product" else [ends[0], layer, ends[1]])
+    grad = np.full_like(x, 0.5)
+    if way == "nopython":
+        net.reserve(len(x))
+        y, dx = forward_and_backward(net, x, grad)
+    else:
+        y, dx = net.forward(x), net.backward(grad)
+    z = torch.tensor(x, requires_grad=True)
+    out = theirs(z)
+    out.backward(torch.tensor(grad))
+    tolerance = {"rtol": 16 * np.finfo(dtype).eps, "atol": 16 * np.finfo(dtype).eps}
+    if name == "hardsigmoid":  # a sixth, its slope, is of float32 there
+        tolerance["rtol"] = 1e-6
+    assert_allclose(y, out.detach().numpy(), **tolerance)
+    assert_allclose(dx, z.grad.numpy(), **tolerance)
+    with np.errstate(invalid="ignore"):
+        assert_allclose(net.predict(x), y, **tolerance)

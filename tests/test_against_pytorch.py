@@ -65,7 +65,7 @@ def layer_of(name, settings):
     """PyTorch's activation."""
     if name == "Elementwise":
         return lambda z: z * z
-    return getattr(torch.nn, name)(**settings, **({"dim": -1} if name.endswith("Softmax") else {}))
+    return getattr(torch.nn, name)(**({"dim": -1} if name.endswith("Softmax") else {}) | settings)
 
 
 @pytest.mark.parametrize("name, settings", ACTIVATIONS, ids=ids(ACTIVATIONS))

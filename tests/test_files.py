@@ -34,6 +34,8 @@ MORE_LAYERS = [
     ("RMSNorm", {"features": 3, "eps": 1e-3, "name": "b"}),
     ("RMSNorm", {"features": 3, "elementwise_affine": False}),
     ("BatchNorm1d", {"features": 3, "eps": 1e-3, "momentum": 0.3, "affine": False, "name": "c"}),
+    ("BatchNorm1d", {"features": 3, "momentum": None, "bias": False}),
+    ("BatchNorm1d", {"features": 3, "track_running_stats": False}),
     ("Dropout", {"p": 0.25, "seed": 7}),
     ("Embedding", {"num_embeddings": 5, "embedding_dim": 2, "in_features": 3, "name": "d"}),
     ("Standardize", {"features": 3, "name": "e"}),
@@ -59,6 +61,7 @@ ALL_OPTIONS = {
     "max_norm": 2.0,
     "average": 0.9,
     "schedule": fc.StepLR(3),
+    "maximize": True,
 }
 MORE_OPTIMIZERS = [
     ("SGD", {"lr": 0.05, "momentum": 0.5, **ALL_OPTIONS}),
@@ -66,7 +69,7 @@ MORE_OPTIMIZERS = [
     ("AdamW", {"eps": 1e-6, "betas": (0.5, 0.75), "amsgrad": True, **ALL_OPTIONS}),
     ("NAdam", {"eps": 1e-6, "betas": (0.5, 0.9), "weight_decay": 0.1, "decoupled_weight_decay": True, **ALL_OPTIONS}),
     ("RMSprop", {"lr": 0.02, "alpha": 0.9, "eps": 1e-6, "weight_decay": 0.1, **ALL_OPTIONS}),
-    ("Adagrad", {"eps": 1e-6, "weight_decay": 0.1, **ALL_OPTIONS}),
+    ("Adagrad", {"eps": 1e-6, "weight_decay": 0.1, "initial_accumulator_value": 0.2, **ALL_OPTIONS}),
     ("Lion", {"betas": (0.5, 0.9), "weight_decay": 0.1, **ALL_OPTIONS}),
     (
         "LBFGS",
@@ -749,7 +752,6 @@ def test_what_cannot_be_stored(tmp_path):
         (net, {"metadata": {"a": np.zeros(3)}}, TypeError, r"metadata\['a'\] is ndarray"),
         (net, {"metadata": {"a": circle}}, ValueError, "metadata is nested more than 100 deep"),
         (net, {"metadata": {"a": "x" * files.LARGEST_TEXT}}, ValueError, "keep them elsewhere"),
-        (fc.Sequential([fc.Linear(2, 2, name=3)]), {}, ValueError, "has the name 3, which is no text"),
         (strange, {}, ValueError, "the history has the row {'loss': 'much'}"),
         (fc.Sequential([fc.Tied(other)]), {}, ValueError, "must come before it in the same network"),
     ]:

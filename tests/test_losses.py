@@ -536,3 +536,135 @@ def test_pickles_of_several_losses_hold_no_addresses():
     twin = pickle.loads(pickle.dumps(several))
     assert not twin._tables
     assert twin((Z, Z), (0 * Z, 0 * Z))[0] == expected
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("columns", [1, 3, 17, 1500])
+@pytest.mark.parametrize("pos_weight", [None, 2.5, "of columns"])
+def test_weights_of_columns_are_pytorch_s(columns, reduction, pos_weight):
+    """`weight=` of BCELoss and BCEWithLogitsLoss was refused."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(columns)
+    z, y, weight = rng.standard_normal((7, columns)), rng.random((7, columns)), rng.random(columns)
+    v = rng.random(columns) if isinstance(pos_weight, str) else pos_weight
+    w, given = torch.tensor(weight), {} if v is None else {"pos_weight": torch.tensor(v)}
+    pairs = [
+        (
+            fc.BCEWithLogitsLoss(v, weight=weight, reduction=reduction),
+            torch.nn.BCEWithLogitsLoss(w, reduction=reduction, **given),
+            z,
+        )
+    ]
+    if v is None:
+        p = 1 / (1 + np.exp(-z))
+        pairs.append((fc.BCELoss(weight, reduction=reduction), torch.nn.BCELoss(w, reduction=reduction), p))
+    for loss, theirs, prediction in pairs:
+        assert repr(eval(repr(loss), vars(fc))) == repr(loss)
+        for ours in (loss, pickle.loads(pickle.dumps(loss))):
+            value, grad = ours(prediction, y)
+            x = torch.tensor(prediction, requires_grad=True)
+            expected = theirs(x, torch.tensor(y))
+            expected.sum().backward()
+            assert_allclose(value, expected.detach().numpy(), rtol=1e-12)
+            assert_allclose(grad, x.grad.numpy(), rtol=1e-11, atol=1e-15)
+            of_samples = rng.random(7)
+            value, grad = ours(prediction, y, of_samples)
+            each = theirs.__class__(w, reduction="none", **given)(x, torch.tensor(y)).detach().numpy()
+            each = each * of_samples[:, None]
+            expected = {"mean": each.sum() / of_samples.sum() / columns, "sum": each.sum(), "none": each}[reduction]
+            assert_allclose(value, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [fc.BCELoss, fc.BCEWithLogitsLoss])
+def test_bad_weights_of_columns(kind):
+    for weight, message in [
+        (2.0, "weight must be a vector, one number for each column; weights of samples are sample_weight"),
+        (np.ones((4, 1)), "weight must be a vector"),
+        ([1.0, -1.0], "weight must be a vector of finite numbers, not negative"),
+        ([], "weight must be a vector of finite numbers"),
+    ]:
+        with pytest.raises(ValueError, match=f"{kind.__name__}: {message}"):
+            kind(weight=weight)
+    with pytest.raises(ValueError, match="it has 2 numbers, one for each column, but the prediction has 3"):
+        kind(weight=[1, 2])(np.full((4, 3), 0.5), np.zeros((4, 3)))
+    with pytest.raises(ValueError, match="weight has 2 numbers, pos_weight 3"):
+        fc.BCEWithLogitsLoss([1, 2, 3], weight=[1, 2])
+
+
+SUMS = {
+    "mse": (fc.MSELoss(reduction="sum"), lambda f, p, y: f.mse_loss(p, y, reduction="none").sum(1), "numbers"),
+    "cross entropy": (
+        fc.CrossEntropyLoss(reduction="sum", label_smoothing=0.1, weight=[1.0, 2.0, 0.5]),
+        lambda f, p, y: f.cross_entropy(p, y, p.new_tensor([1.0, 2.0, 0.5]), reduction="none", label_smoothing=0.1),
+        "classes",
+    ),
+    "nll": (fc.NLLLoss(reduction="sum"), lambda f, p, y: f.nll_loss(p, y, reduction="none"), "classes"),
+    "huber": (fc.HuberLoss(reduction="sum"), lambda f, p, y: f.huber_loss(p, y, reduction="none").sum(1), "numbers"),
+}
+
+
+@njit
+def weighted_step(net, x, y, loss, optimizer, weights):
+    return net.train_step(x, y, loss, optimizer, weights)
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_weights_of_either_sign(name):
+    """Policy gradients weigh the log-likelihoods of actions with advantages, which were refused for every loss."""
+    torch = pytest.importorskip("torch")
+    loss, formula, targets = SUMS[name]
+    rng = np.random.default_rng(0)
+    x, weights = rng.standard_normal((8, 4)), rng.standard_normal(8) / 8
+    y = rng.integers(0, 3, 8) if targets == "classes" else rng.standard_normal((8, 3))
+    net = lambda: fc.MLP([4, 3], seed=0, dtype=np.float64)
+    first = net().params.copy()
+    expected = [torch.tensor(p.copy(), requires_grad=True) for _, p, _ in net().named_parameters()]
+    output = torch.tensor(x) @ expected[0] + expected[1]
+    value = (torch.tensor(weights) * formula(torch.nn.functional, output, torch.tensor(y))).sum()
+    value.backward()
+    step = first - 0.1 * np.concatenate([p.grad.numpy().ravel() for p in expected])
+    nets = [net() for _ in range(4)]
+    optimizers = [fc.SGD(0.1) for _ in nets]
+    nets[1].reserve(8)
+    values = [
+        nets[0].train_step(x, y, loss, optimizers[0], weights),
+        weighted_step(nets[1], x, y, loss, optimizers[1], weights),
+        loss(net().predict(x), y, weights)[0],
+        net().evaluate(x, y, loss, sample_weight=weights),
+    ]
+    assert_allclose(values, value.item(), rtol=1e-12)
+    history = nets[2].fit(x, y, loss=loss, optimizer=optimizers[2], batch_size=8, shuffle=False, sample_weight=weights)
+    assert_allclose(history.loss, value.item() / 8)  # of one sample
+    nets[3].fit([(x, y, weights)], loss=loss, optimizer=optimizers[3])
+    for trained in nets:
+        assert_allclose(trained.params, step, rtol=1e-12)
+
+
+def test_negative_weights_of_a_mean_are_refused_with_the_fix():
+    x, y, weights = np.ones((2, 1)), np.zeros((2, 1)), [1.0, -1.0]
+    fix = "not negative, as the mean divides by its sum; .* use reduction='sum' and weights / n"
+    for loss in (fc.MSELoss(), fc.KLDivLoss(reduction="batchmean"), fc.BCEWithLogitsLoss()):
+        with pytest.raises(ValueError, match=fix):
+            loss(x, y, weights)
+        with pytest.raises(ValueError, match=fix):
+            fc.MLP([1, 1]).fit(x, y, loss=loss, optimizer=fc.SGD(), sample_weight=weights)
+    both = fc.MultiLoss([fc.MSELoss(reduction="sum"), fc.MSELoss()])
+    with pytest.raises(ValueError, match=fix):
+        both((x, x), (y, y), weights)
+    sums = fc.MultiLoss([fc.MSELoss(reduction="sum"), fc.L1Loss(reduction="sum")])
+    assert sums((2 * x, x), (y, y), [1.0, -3.0])[0] == -2 * 4 - 2 * 1
+    for bad in (np.nan, np.inf, -np.inf):
+        with pytest.raises(ValueError, match="sample_weight must be finite"):
+            fc.MSELoss(reduction="sum")(x, y, [1.0, bad])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_logits_that_are_right_have_small_gradients(dtype):
+    """σ(z) - 1 was 0 in float32 from z = 17 on, where the gradient of a positive target is -4e-8."""
+    z = np.linspace(-60, 60, 241, dtype=dtype)[:, None]
+    for target in (0, 1):
+        for v in (1.0, 3.0):
+            _, grad = fc.BCEWithLogitsLoss(v, reduction="sum")(z, np.full_like(z, target))
+            wide = z.astype(np.longdouble)
+            exact = 1 / (1 + np.exp(-wide)) if target == 0 else -v / (1 + np.exp(wide))
+            assert_allclose(grad, exact.astype(float), rtol=8 * np.finfo(dtype).eps)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numba import njit
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
@@ -369,3 +370,26 @@ def test_shapes_are_told_in_the_layers_terms():
             call(net)
         text = str(raised.value)
         assert text.startswith("Sequential([") and not any(word in text for word in ("program", "segments", "tape"))
+
+
+@njit
+def one(net, x):
+    return net.predict_one(x)
+
+
+@njit
+def one_into(net, x, out):
+    return net.predict_one(x, out)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_predict_one_returns_the_output(dtype):
+    """Without `out` it was a TypeError in Python, and it returned nothing."""
+    net, x, out = fc.MLP([3, 4, 2], seed=0, dtype=dtype), np.arange(3, dtype=dtype), np.empty(2, dtype)
+    expected = net.predict(x)
+    for found in (net.predict_one(x), one(net, x), net.predict_one(x, out), one_into(net, x, out), out):
+        assert_array_equal(found, expected)
+    assert net.predict_one(x, out) is out
+    for bad, error in (([1, 2, 3], TypeError), (np.arange(3), TypeError), (np.zeros(2, dtype), ValueError)):
+        with pytest.raises(error):
+            net.predict_one(bad)

@@ -167,7 +167,7 @@ BAD = [
     (lambda: fc.RMSNorm(3, dtype=int), TypeError, "RMSNorm: dtype must be"),
     (lambda: fc.BatchNorm1d(3, momentum=1.5), ValueError, r"BatchNorm1d: momentum must lie in \[0, 1\], got 1.5"),
     (lambda: fc.BatchNorm1d(3, momentum=np.nan), ValueError, "BatchNorm1d: momentum"),
-    (lambda: fc.BatchNorm1d(3, momentum=None), TypeError, "BatchNorm1d: momentum must be a number"),
+    (lambda: fc.BatchNorm1d(3, momentum="0.1"), TypeError, "BatchNorm1d: momentum must be a number"),
     (lambda: setattr(fc.LayerNorm(3), "weight", [1, 2]), ValueError, r"weight has shape \(3,\)"),
     (
         lambda: setattr(fc.LayerNorm(3, bias=False), "bias", [1, 2]),
@@ -246,3 +246,70 @@ def test_outputs_are_overwritten_and_never_read():
     layer, x, out = fc.LayerNorm(5), normal((3, 5), np.float32), nan((3, 5), np.float32)
     assert layer.predict(x, out=out) is out
     assert_array_equal(out, layer.predict(x))
+
+
+VARIANTS = {
+    "plain mean": {"momentum": None},
+    "no statistics": {"track_running_stats": False},
+    "no bias": {"bias": False},
+    "not affine": {"affine": False},
+    "nothing": {"affine": False, "track_running_stats": False},
+    "all": {"momentum": None, "bias": False, "eps": 0.1},
+}
+
+
+@njit
+def predict_and_train(net, x, y, loss, optimizer):
+    net.train_step(x, y, loss, optimizer)
+    return net.predict(x)
+
+
+@pytest.mark.parametrize("way", ["train_step", "fit", "nopython", "loaded between"])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_of_batch_norm_are_pytorch_s(name, way, tmp_path):
+    """momentum=None, track_running_stats=False and bias=False were refused."""
+    torch = pytest.importorskip("torch")
+    given, rng, loss, optimizer = VARIANTS[name], np.random.default_rng(0), fc.MSELoss(), fc.SGD(0.1, momentum=0.9)
+    net = fc.Sequential([fc.Linear(3, 5, seed=0, dtype=np.float64), fc.BatchNorm1d(5, dtype=np.float64, **given)])
+    assert repr(eval(repr(net[1]), {"BatchNorm1d": fc.BatchNorm1d, "float64": np.float64})) == repr(net[1])
+    module = net.to_torch().train()
+    theirs = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+    for step in range(4):
+        x, y = rng.standard_normal((9, 3)), rng.standard_normal((9, 5))
+        if way == "fit":
+            net.fit(x, y, loss=loss, optimizer=optimizer, batch_size=9, shuffle=False)
+        elif way == "nopython":
+            optimizer.prepare(net)
+            net.reserve(9)
+            assert_array_equal(predict_and_train(net, x, y, loss, optimizer), net.predict(x))
+        else:
+            net.train_step(x, y, loss, optimizer)
+        theirs.zero_grad()
+        torch.nn.functional.mse_loss(module(torch.tensor(x)), torch.tensor(y)).backward()
+        theirs.step()
+        if way == "loaded between" and step == 1:
+            net.save(tmp_path / "net.safetensors", optimizer=optimizer)
+            net, optimizer, _ = fc.load_checkpoint(tmp_path / "net.safetensors")
+            net = fc.from_torch(net.to_torch())  # with its count of batches
+            optimizer = pickle.loads(pickle.dumps(optimizer))
+    module.eval()
+    assert_allclose(net.predict(x), module(torch.tensor(x)).detach().numpy(), atol=1e-12)
+    for (name, values), buffer in zip(net.named_buffers(), list(module.buffers()), strict=False):
+        assert_allclose(values, buffer.numpy(), rtol=1e-12, err_msg=name)
+    for (name, values, _), parameter in zip(net[1].named_parameters(), module[1].parameters(), strict=True):
+        assert_allclose(values, parameter.detach().numpy(), rtol=1e-11, atol=1e-13, err_msg=name)
+
+
+def test_a_prediction_by_the_batch_is_of_the_whole_batch():
+    """Rows are predicted in blocks, and on several threads; statistics are those of all of them."""
+    net = fc.Sequential([fc.Linear(30, 400, seed=0), fc.BatchNorm1d(400, track_running_stats=False)])
+    x = normal((3000, 30), np.float32, 0) + np.linspace(0, 5, 3000, dtype=np.float32)[:, None]
+    y = net.predict(x)
+    assert np.abs(y.mean(axis=0)).max() < 1e-4 and np.abs(y.var(axis=0) - 1).max() < 1e-3
+    net.n_threads = 2
+    assert_array_equal(net.predict(x), y)
+    for call in (lambda: net.predict(x[:1]), lambda: net.predict(x[0]), lambda: net.forward(x[:1])):
+        with pytest.raises(ValueError, match="BatchNorm1d needs at least two samples"):
+            call()
+    with pytest.raises(ValueError, match=r"track_running_stats=False\): predicts|predicts by the statistics"):
+        net.to_onnx("never.onnx")

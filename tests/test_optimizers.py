@@ -670,7 +670,7 @@ def test_bad_segments_change_nothing(name):
     layer, optimizer = layer_with_gradient(), fc.SGD(groups={"*": {"lr": 1.0}})
     state, segments = optimizer.prepare(layer)
     before, rest = layer.params.copy(), (optimizer.count, optimizer.code, 1.0)
-    with pytest.raises(ValueError, match="prepare it first"):
+    with pytest.raises(ValueError, match=r"call optimizer.prepare\(net\) first"):
         native.update.call(layer.grads, optimizer.hyper, BAD_SEGMENTS[name](segments), layer.params, state, *rest)
     assert_array_equal(layer.params, before)
     assert optimizer.count[0] == 0
@@ -682,3 +682,140 @@ def test_options_reprs_rebuild():
     assert repr(eval(repr(optimizer), names)) == repr(optimizer)
     assert "clip_norm=2.0, clip_value=0.9, l1=0.01" in repr(optimizer)
     assert repr(fc.Adam()) == "Adam(lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0)"
+
+
+# decays that forget everything at once, nearly so, and slowly
+DECAYS = [0.0, 0.01, 0.5, 0.9]
+SMALL_AFTER_LARGE = {
+    "Adam": (
+        lambda b: fc.Adam(1.0, (b, b), 1e-30),
+        lambda w, g, s, t, b: reference.adam(w, g, s[0], s[1], t, 1.0, b, b, 1e-30, 0.0),
+    ),
+    "amsgrad": (
+        lambda b: fc.Adam(1.0, (b, b), 1e-30, amsgrad=True),
+        lambda w, g, s, t, b: reference.adam(w, g, s[0], s[1], t, 1.0, b, b, 1e-30, 0.0, largest=s[2]),
+    ),
+    "AdamW": (
+        lambda b: fc.AdamW(1.0, (b, b), 1e-30),
+        lambda w, g, s, t, b: reference.adam(w, g, s[0], s[1], t, 1.0, b, b, 1e-30, 0.01, decoupled=True),
+    ),
+    "NAdam": (
+        lambda b: fc.NAdam(1.0, (b, b), 1e-30),
+        lambda w, g, s, t, b: nadam_twin(
+            w, g, s, t, lr=1.0, beta1=b, beta2=b, eps=1e-30, weight_decay=0.0, momentum_decay=0.004
+        ),
+    ),
+    "RMSprop": (
+        lambda b: fc.RMSprop(1.0, b, 1e-30, momentum=b),
+        lambda w, g, s, t, b: reference.rmsprop(w, g, s[0], s[1], 1.0, b, 1e-30, 0.0, b),
+    ),
+    "centered": (
+        lambda b: fc.RMSprop(1.0, max(b, 0.01), 1e-30, momentum=b, centered=True),
+        lambda w, g, s, t, b: reference.rmsprop(w, g, s[0], s[1], 1.0, max(b, 0.01), 1e-30, 0.0, b, mean=s[2]),
+    ),
+    "Lion": (
+        lambda b: fc.Lion(1.0, (b, b)),
+        lambda w, g, s, t, b: reference.lion(w, g, s[0], 1.0, b, b, 0.0),
+    ),
+    "SGD": (lambda b: fc.SGD(1.0, b, dampening=b), lambda w, g, s, t, b: sgd_twin(w, g, s, t, 1.0, b, b, False, 0.0)),
+    "average": (lambda b: fc.SGD(1.0, average=b or 1e-30), None),
+}
+
+
+@pytest.mark.parametrize("decay", DECAYS)
+@pytest.mark.parametrize("name", SMALL_AFTER_LARGE)
+def test_small_gradients_after_large_ones(name, decay):
+    """m + (1 - β₁)(g - m) with β₁ = 0 was 0 in float32 after the gradients 10 and 3e-7: the difference forgot g.
+
+    All gradients have one sign, so that no sum of them cancels: each number has the error of its few roundings.
+    """
+    make, formula = SMALL_AFTER_LARGE[name]
+    layer, optimizer = fc.Linear(20, 1, bias=False, dtype=np.float32), make(decay)
+    s, mean, eps = np.zeros((3, 20)), np.zeros(20), float(np.finfo(np.float32).eps)
+    exponents = np.random.default_rng(1).integers(-7, 3, (8, 20)).astype(float)
+    exponents[:2] = [[1.0], [-6.5]]
+    for t, gradient in enumerate(np.float32(3 * 10**exponents), 1):
+        layer.params[:], w = 0, np.zeros(20)
+        layer.grads[:] = gradient
+        optimizer.step(layer)
+        if formula is None:
+            share = decay if t > 1 else 0.0
+            mean = share * mean - (1 - share) * gradient
+            assert_allclose(optimizer.average_params, mean, rtol=4 * t * eps)
+            continue
+        formula(w, gradient.astype(float), s, t, decay)
+        assert_allclose(layer.params, w, rtol=16 * t * eps)
+        rows = [row for row in range(len(optimizer.state)) if name != "Lion" or row == 0]
+        assert_allclose(optimizer.state[rows], s[rows], rtol=16 * t * eps)
+
+
+def test_variance_of_gradients_that_hardly_change():
+    """v - a² of a gradient that stays the same was of either sign after 150 steps, and its root NaN."""
+    for dtype, steps, tolerance in ((np.float32, 400, 1e-3), (np.float64, 400, 1e-9)):
+        layer, optimizer = fc.Linear(4, 1, bias=False, dtype=dtype), fc.RMSprop(1e-3, 0.9, centered=True)
+        layer.grads[:] = [1.0, 1e-3, 1e3, 3.7]
+        for t in range(1, steps + 1):
+            optimizer.step(layer)
+            exact = layer.grads.astype(float) ** 2 * 0.9**t * (1 - 0.9**t)
+            if t < 130:
+                assert_allclose(optimizer.state[0], exact, rtol=tolerance)
+            assert np.isfinite(layer.params).all() and (optimizer.state[0] >= 0).all()
+
+
+def test_states_of_version_0_1_become_variances():
+    """What it kept for RMSprop, centered, was the mean of the squares."""
+    layer, optimizer, old = layer_with_gradient(), *(fc.RMSprop(0.1, centered=True) for _ in range(2))
+    for _ in range(3):
+        optimizer.step(layer)
+    old.state, old.count[0] = optimizer.state.copy(), 3
+    old.state[0] += old.state[2] ** 2
+    other = copy.deepcopy(layer)
+    optimizer.step(layer)
+    pickle.loads(pickle.dumps(old)).step(other)
+    assert_allclose(other.params, layer.params, rtol=1e-12)
+
+
+TORCH_KINDS = ["SGD", "Adam", "AdamW", "NAdam", "RMSprop", "Adagrad"]
+
+
+@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1}])
+@pytest.mark.parametrize("name", [*TORCH_KINDS, "Lion"])
+def test_maximize(name, options):
+    torch = pytest.importorskip("torch")
+    layer = layer_with_gradient()
+    optimizer = getattr(fc, name)(lr=0.1, maximize=True, **options)
+    assert optimizer.maximize and repr(eval(repr(optimizer), {name: getattr(fc, name)})) == repr(optimizer)
+    weight, opposite = torch.tensor(layer.params.copy(), requires_grad=True), copy.deepcopy(layer)
+    theirs = getattr(torch.optim, name)([weight], lr=0.1, maximize=True, **options) if name != "Lion" else None
+    down = getattr(fc, name)(lr=0.1, **options)
+    for step in range(20):
+        gradient = np.random.default_rng(step).standard_normal(8)
+        layer.grads[:], opposite.grads[:] = gradient, -gradient
+        optimizer.step(layer)
+        down.step(opposite)
+        if theirs is not None:
+            weight.grad = torch.tensor(gradient)
+            theirs.step()
+            assert_allclose(layer.params, weight.detach().numpy(), rtol=1e-10, atol=1e-6 if name == "NAdam" else 0)
+    assert_array_equal(layer.params, opposite.params)
+
+
+def test_maximize_leaves_penalties_and_clipping():
+    layer, optimizer = layer_with_gradient(), fc.SGD(1.0, l2=0.5, clip_value=2.0, maximize=True)
+    before = layer.params.copy()
+    optimizer.step(layer)
+    penalty = np.where(np.arange(8) < 6, 0.5 * before, 0)
+    assert_allclose(layer.params, before - np.clip(-layer.grads + penalty, -2, 2))
+    with pytest.raises(ValueError, match="LBFGS: it has no maximize"):
+        fc.LBFGS().maximize = True
+
+
+def test_initial_accumulator_value():
+    with pytest.raises(ValueError, match="Adagrad: initial_accumulator_value must be finite and not negative"):
+        fc.Adagrad(initial_accumulator_value=-1)
+    layer, optimizer = layer_with_gradient(), fc.Adagrad(initial_accumulator_value=4.0, average=0.9)
+    before, gradient = layer.params.copy(), layer.grads
+    optimizer.step(layer)
+    assert_allclose(layer.params, before - 0.01 * gradient / (np.sqrt(4 + gradient**2) + 1e-10))
+    assert_array_equal(optimizer.state[0], 4 + gradient**2)
+    assert repr(optimizer).endswith("initial_accumulator_value=4.0, average=0.9)")

@@ -273,8 +273,6 @@ REFUSED = {
     "softmax of the batch": (lambda: nn.Softmax(dim=0), r"0 \(Softmax, along axis 0\)"),
     "log-softmax of the batch": (lambda: nn.LogSoftmax(dim=-2), r"0 \(LogSoftmax, along axis -2\)"),
     "norm of two axes": (lambda: nn.LayerNorm([2, 3]), r"0 \(LayerNorm, over the axes \(2, 3\)\)"),
-    "no statistics": (lambda: nn.BatchNorm1d(3, track_running_stats=False), r"with track_running_stats=False"),
-    "mean of all": (lambda: nn.BatchNorm1d(3, momentum=None), r"with momentum=None"),
     "flatten everything": (lambda: nn.Flatten(0), r"0 \(Flatten, from axis 0 to -1\)"),
     "hook": (hooked, r"0 \(Linear, whose hooks are code\)"),
     "hook of a chain": (lambda: hook_of_chain(), r"the module \(Sequential, whose hooks are code\)"),
