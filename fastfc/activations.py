@@ -1,12 +1,13 @@
 """Activations as layers. Their names, numbers and definitions are PyTorch's."""
 
 from collections.abc import Callable
+from typing import Any
 
 from .checks import choice, finite_number, positive_number
 from .kernels import custom
 from .kernels.activations import CUSTOM, named
 from .kernels.activations import Activation as Numbers
-from .layers import Layer
+from .layers import Layer, option
 from .program import Recorder
 
 
@@ -14,6 +15,10 @@ class Activation(Layer):
     """Base of the activations: any width, no parameters; `name` is what the kernels call it."""
 
     name: str
+
+    _fixed = Layer._fixed | dict.fromkeys(
+        ("name", "min_val", "max_val", "approximate", "function", "derivative"), "make another activation"
+    )
 
     def _numbers(self) -> Numbers:
         """What the kernels take: the function's code and the numbers in its formula."""
@@ -91,9 +96,10 @@ class LeakyReLU(Activation):
     """
 
     name = "leaky_relu"
+    negative_slope = option("negative_slope", finite_number)
 
     def __init__(self, negative_slope: float = 0.01) -> None:
-        self.negative_slope = finite_number(negative_slope, "LeakyReLU", "negative_slope")
+        self.negative_slope = negative_slope
 
     def _numbers(self) -> Numbers:
         return named(self.name)._replace(a=self.negative_slope)
@@ -184,10 +190,12 @@ class Hardtanh(Activation):
     """
 
     name = "hardtanh"
+    min_val: float
+    max_val: float
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
-        self.min_val, self.max_val = (
-            finite_number(value, "Hardtanh", what) for value, what in ((min_val, "min_val"), (max_val, "max_val"))
+        self._fix(
+            min_val=finite_number(min_val, "Hardtanh", "min_val"), max_val=finite_number(max_val, "Hardtanh", "max_val")
         )
         if self.min_val >= self.max_val:
             raise ValueError(f"Hardtanh: min_val must be less than max_val, got {min_val} and {max_val}")
@@ -241,9 +249,10 @@ class ELU(Activation):
     """
 
     name = "elu"
+    alpha = option("alpha", finite_number)
 
     def __init__(self, alpha: float = 1.0) -> None:
-        self.alpha = finite_number(alpha, "ELU", "alpha")
+        self.alpha = alpha
 
     def _numbers(self) -> Numbers:
         return named(self.name)._replace(a=self.alpha)
@@ -272,6 +281,13 @@ class SELU(Activation):
     name = "selu"
 
 
+def not_zero(value: Any, owner: object, what: str) -> float:
+    number = finite_number(value, owner, what)
+    if number == 0:
+        raise ValueError(f"{owner}: {what} must not be 0")
+    return number
+
+
 class CELU(Activation):
     """y = x where x > 0, else alpha (e^(x / alpha) − 1); f′ = 1 where x > 0, else e^(x / alpha).
 
@@ -296,11 +312,10 @@ class CELU(Activation):
     """
 
     name = "celu"
+    alpha = option("alpha", not_zero)
 
     def __init__(self, alpha: float = 1.0) -> None:
-        self.alpha = finite_number(alpha, "CELU", "alpha")
-        if self.alpha == 0:
-            raise ValueError("CELU: alpha must not be 0")
+        self.alpha = alpha
 
     def _numbers(self) -> Numbers:
         return named(self.name)._replace(a=self.alpha, b=1 / self.alpha)
@@ -336,10 +351,10 @@ class Softplus(Activation):
     """
 
     name = "softplus"
+    beta, threshold = option("beta", positive_number), option("threshold", finite_number)
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
-        self.beta = positive_number(beta, "Softplus", "beta")
-        self.threshold = finite_number(threshold, "Softplus", "threshold")
+        self.beta, self.threshold = beta, threshold
 
     def _numbers(self) -> Numbers:
         return named(self.name)._replace(a=self.beta, b=self.threshold)
@@ -441,9 +456,11 @@ class GELU(Activation):
     array([-0.15865526,  0.        ,  0.8413447 ], dtype=float32)
     """
 
+    approximate: str
+
     def __init__(self, approximate: str = "none") -> None:
-        self.approximate = choice(approximate, "GELU", "approximate", ("none", "tanh"))
-        self.name = "gelu" if approximate == "none" else "gelu_tanh"
+        self._fix(approximate=choice(approximate, "GELU", "approximate", ("none", "tanh")))
+        self._fix(name="gelu" if approximate == "none" else "gelu_tanh")
 
     def __repr__(self) -> str:
         return f"GELU(approximate={self.approximate!r})"
@@ -544,9 +561,11 @@ class Elementwise(Activation):
     """
 
     name = "elementwise"
+    function: Callable[[float], float]
+    derivative: Callable[[float], float]
 
     def __init__(self, function: Callable[[float], float], derivative: Callable[[float], float]) -> None:
-        self.function, self.derivative = function, derivative
+        self._fix(function=function, derivative=derivative)
         self._numbers()
 
     def _numbers(self) -> Numbers:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .attributes import Guarded
 from .checks import choice, positive_int, positive_number
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from .optimizers import Optimizer
 
 
-class Run:
+class Run(Guarded):
     """A run of `fit`, as callbacks see it.
 
     Attributes
@@ -30,19 +31,29 @@ class Run:
         Columns of the history that a callback may watch.
     """
 
+    network: Network
+    optimizer: Optimizer
+    history: History
+    epochs: int
+    monitored: list[str]
+    stopped: bool
+
+    _fixed = dict.fromkeys(
+        ("network", "optimizer", "history", "epochs", "monitored"), "it is that of the run; change what it holds"
+    ) | {"stopped": "call stop()"}
+
     def __init__(
         self, network: Network, optimizer: Optimizer, history: History, epochs: int, monitored: list[str]
     ) -> None:
-        self.network, self.optimizer, self.history = network, optimizer, history
-        self.epochs, self.monitored = epochs, monitored
-        self.stopped = False
+        self._fix(network=network, optimizer=optimizer, history=history, epochs=epochs, monitored=monitored)
+        self._fix(stopped=False)
 
     def stop(self) -> None:
         """Let no further epoch begin."""
-        self.stopped = True
+        self._fix(stopped=True)
 
 
-class Callback:
+class Callback(Guarded):
     """Base of the callbacks. A plain function of a Run will do too: it is called after each epoch.
 
     Examples
@@ -106,8 +117,12 @@ class EarlyStopping(Callback):
     1
     """
 
-    best, best_epoch = math.nan, 0
-    _params: Any = None
+    monitor: str
+    patience: int
+    min_delta: float
+    sign: float
+    best, best_epoch, waited = math.nan, 0, 0
+    _best_values: Any = None
 
     def __init__(
         self, monitor: str = "val_loss", patience: int = 10, min_delta: float = 0.0, mode: str | None = None
@@ -127,29 +142,31 @@ class EarlyStopping(Callback):
                 f"EarlyStopping: monitor={self.monitor!r} is none of {known}; "
                 "give fit validation_data or metrics for it"
             )
-        self._params, self.best, self.best_epoch, self.waited = None, math.nan, 0, 0
+        self._best_values, self.best, self.best_epoch, self.waited = None, math.nan, 0, 0
 
     def on_epoch(self, run: Run) -> None:
         value = run.history[self.monitor][-1]
         better = self.sign * (value - self.best) > self.min_delta or math.isnan(self.best) > math.isnan(value)
         if self.best_epoch == 0 or better:
             self.best, self.best_epoch, self.waited = float(value), int(run.history["epoch"][-1]), 0
-            self._params = run.network.params.copy()
+            self._best_values = run.network.params.copy(), run.network.buffers.copy()
             return
         self.waited += 1
         if self.waited >= self.patience:
             run.stop()
 
     def on_end(self, run: Run) -> None:
-        if self._params is not None:
-            run.network.params[:] = self._params
-            self._params = None
+        if self._best_values is not None:
+            run.network.params, run.network.buffers = self._best_values
+            self._best_values = None
 
     def __repr__(self) -> str:
         return f"EarlyStopping({self.monitor!r}, patience={self.patience})"
 
 
 class Function(Callback):
+    function: Callable[[Run], Any]
+
     def __init__(self, function: Callable[[Run], Any]) -> None:
         self.function = function
 

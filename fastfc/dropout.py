@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .checks import as_generator, fraction
+from .checks import as_generator, fraction, positive_int
 from .kernels import program as native
 from .kernels.activations import NONE
-from .layers import Layer
+from .layers import Layer, option
 from .program import Recorder
 
 
@@ -48,8 +48,10 @@ class Dropout(Layer):
     array([1., 2., 3., 4., 5., 6.], dtype=float32)
     """
 
+    p, seed = option("p", fraction), option("seed", positive_int, or_zero=True)
+
     def __init__(self, p: float = 0.5, seed: int | np.random.Generator | None = None) -> None:
-        self.p = fraction(p, "Dropout", "p")
+        self.p = p
         self.seed = int(as_generator(seed, "Dropout").integers(1 << 63))
 
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:

@@ -42,7 +42,7 @@ from .standardize import Standardize
 if TYPE_CHECKING:
     Path = str | os.PathLike[str]
 
-VERSION = 1
+VERSION = 2  # in version 1 the optimizer's state has columns for the buffers of each layer, behind its parameters
 LARGEST_TEXT = 90_000_000  # safetensors has headers of up to 100 MB
 DEEPEST = 100
 
@@ -262,6 +262,8 @@ def build(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Checkpoin
     network = reader.layer(header["network"], "")
     if not isinstance(network, Network):
         raise ValueError(f"damaged: it holds {network}, which is no network")
+    if header["version"] == 1 and "optimizer.state" in tensors:
+        tensors["optimizer.state"] = without_buffers(tensors["optimizer.state"], network)
     optimizer = None if header["optimizer"] is None else reader.optimizer(header["optimizer"], network)
     if reader.tensors:
         raise ValueError(f"damaged: nothing has the tensors {', '.join(sorted(reader.tensors))}")
@@ -430,10 +432,23 @@ class Reader:
             state = self.tensors["optimizer.state"]
             if len(state) < optimizer._rows or not state.size:
                 raise ValueError(f"damaged: {optimizer}: its state has {len(state)} vectors, not {optimizer._rows}")
-            optimizer.state = np.array(self.take("optimizer.state", (len(state), network.params.size)))
+            optimizer.state = self.take("optimizer.state", (len(state), network.params.size))
         elif optimizer.count[0] and optimizer._rows and network.params.size:
             raise ValueError(f"damaged: {optimizer}: its state is missing")
         return optimizer
+
+
+def without_buffers(state: NDArray[Any], network: Network) -> NDArray[Any]:
+    """The columns of a state of version 1 that are of parameters."""
+    trained: list[bool] = []
+    waiting: list[Layer] = [network]
+    while waiting:
+        layer = waiting.pop()
+        if isinstance(layer, Network):
+            waiting += layer.layers[::-1]
+        else:
+            trained += [True] * layer.params.size + [False] * layer.buffers.size
+    return state[:, trained] if state.shape[1:] == (len(trained),) else state
 
 
 def counts_of(optimizer: Optimizer, steps: Any, other: Any) -> tuple[int, int]:

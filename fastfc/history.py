@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .attributes import Guarded
 from .extras import extra
 
 
-class History:
+class History(Guarded):
     """What `fit` saw: one row for each finished epoch, a column for each thing seen.
 
     Columns are `epoch` (counted from 1 for each optimizer, on from where an earlier `fit` with it stopped), `loss`
@@ -29,8 +30,12 @@ class History:
     array([1, 2, 3])
     """
 
+    rows: list[dict[str, float]]
+
+    _fixed: ClassVar[Mapping[str, str]] = {"rows": "change the list itself, such as history.rows[:] = other.rows"}
+
     def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
+        self._fix(rows=[])
 
     @property
     def loss(self) -> list[float]:

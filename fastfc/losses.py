@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .attributes import OF_LOSSES, Guarded, is_ours, names_of, suggestion
 from .checks import FLOATS, as_floats, as_real, choice, finite_number, flag, fraction, listed, positive_number
 from .kernels import custom, edge
 from .kernels import losses as native
@@ -21,10 +22,10 @@ REDUCTIONS = {"mean": native.MEAN, "sum": native.SUM, "none": native.NONE}
 Targets = tuple[NDArray[Any], NDArray[np.int64], NDArray[np.float64]]
 
 
-class Loss:
+class Loss(Guarded):
     """Base of the losses: checks at the edge, then one kernel gives value and gradient.
 
-    A loss can't be changed after it is made.
+    A loss can't be changed after it is made. A class of yours, derived from one, may set attributes of its own.
 
     Parameters
     ----------
@@ -59,10 +60,24 @@ class Loss:
         row[native.HAS_VECTOR], row[native.VECTOR :] = vector is not None, numbers
         self._table = table
 
+    _elsewhere = OF_LOSSES
+
     def __setattr__(self, name: str, value: Any) -> None:
         if self.__dict__.keys() & {"_table", "_tables"}:
-            raise AttributeError(f"{self}: a loss can't be changed; make a new one")
+            self._refuse(name)
         self.__dict__[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        self._refuse(name)
+        super().__delattr__(name)
+
+    def _refuse(self, name: str) -> None:
+        ours = next(kind for kind in type(self).__mro__ if is_ours(kind))
+        known = names_of(ours) | set(inspect.signature(ours).parameters)
+        if name in known or name[:1] == "_":
+            raise AttributeError(f"{self}: a loss can't be changed; make a new one")
+        if type(self) is ours:
+            raise AttributeError(suggestion(f"{ours.__name__} has no attribute {name!r}", name, known, OF_LOSSES))
 
     @property
     def _handle(self) -> tuple[NDArray[np.float64]]:
@@ -207,7 +222,9 @@ def as_numbers(values: ArrayLike | None, owner: str, what: str) -> NDArray[np.fl
     numbers = as_floats(values, np.dtype(float), owner, what)
     if numbers.ndim != 1 or not numbers.size or not (numbers.min() >= 0 and numbers.max() < np.inf):
         raise ValueError(f"{owner}: {what} must be a vector of finite numbers, not negative; got {numbers.tolist()}")
-    return numbers.copy()
+    numbers = numbers.copy()
+    numbers.flags.writeable = False  # the loss has its own copy, which changes here would not reach
+    return numbers
 
 
 def rank(values: Any, owner: str, what: str) -> int:

@@ -11,12 +11,12 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .attributes import frozen
 from .checks import as_real, choice, finite_number, positive_int
 
 Array = NDArray[Any]
@@ -325,7 +325,7 @@ def r2(y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = N
     return float(np.mean(1 - ratio))
 
 
-@dataclass(frozen=True)
+@frozen
 class Accuracy:
     """`metrics.accuracy` with another threshold, Σ w [ĉ = c] / Σ w, for `metrics=[...]`.
 
@@ -360,7 +360,7 @@ class Accuracy:
         return accuracy(y_true, y_pred, sample_weight, threshold=self.threshold)
 
 
-@dataclass(frozen=True)
+@frozen
 class TopK:
     """`metrics.top_k_accuracy`, Σ w [rank of c ≤ k] / Σ w, for `metrics=[...]`.
 
@@ -398,7 +398,7 @@ class TopK:
         return top_k_accuracy(y_true, y_pred, sample_weight, k=self.k)
 
 
-@dataclass(frozen=True)
+@frozen
 class F1:
     """`metrics.f1`, F₁ = 2 TP / (2 TP + FP + FN), for `metrics=[...]`.
 

@@ -18,6 +18,7 @@ from numba.extending import (
     make_attribute_wrapper,
     models,
     overload,
+    overload_attribute,
     overload_method,
     register_model,
     typeof_impl,
@@ -58,7 +59,7 @@ class LayerType(FromHandle):
         flat = types.Array(dtype, 1, "C")
         table = types.Array(types.int64, 2, "C", readonly=True)
         tape = types.Array(types.int64, 1, "C")
-        super().__init__("Layer", {"program": table, "params": flat, "grads": flat, "space": flat, "tape": tape})
+        super().__init__("Layer", {"program": table, "vector": flat, "grads": flat, "space": flat, "tape": tape})
 
 
 class LossType(FromHandle):
@@ -127,7 +128,7 @@ for kind in (LayerType, LossType, OptimizerType):
 
 
 for kind, names in (
-    (LayerType, ("program", "params", "grads", "space", "tape")),
+    (LayerType, ("program", "vector", "grads", "space", "tape")),
     (LossType, ("table",)),
     (OptimizerType, ("code", "hyper", "segments", "state", "count")),
 ):
@@ -135,15 +136,21 @@ for kind, names in (
         make_attribute_wrapper(kind, name, name)
 
 
+@overload_attribute(LayerType, "params")
+def params_of(net):
+    return lambda net: net.vector[: net.grads.size]
+
+
+@overload_attribute(LayerType, "buffers")
+def buffers_of(net):
+    return lambda net: net.vector[net.vector.size - net.program[0, native.BUFFERS] :]
+
+
 @overload_method(LayerType, "predict")
 def predict(net, x, out=None, params=None):
-    if is_none(params):
-        vector = lambda net, params: net.params
-    elif params.layout == "C":
-        vector = lambda net, params: params
-    else:
-        vector = lambda net, params: np.ascontiguousarray(params)
-    vector = njit(vector)
+    vector = njit((lambda net, params: net.vector) if is_none(params) else with_buffers)
+    if not is_none(params) and params.dtype != net.dtype:
+        raise errors.TypingError(f"predict: params is {params.dtype}, but the network {net.dtype}")
     if is_none(out) and x.ndim == 1:
 
         def one(net, x, out=None, params=None):
@@ -168,6 +175,17 @@ def predict(net, x, out=None, params=None):
     return into
 
 
+def with_buffers(net, params):
+    """What the kernels take, with these parameters instead of the network's."""
+    if params.size != net.grads.size:
+        raise ValueError("fastfc: predict: params needs one number for each parameter of the network")
+    if net.vector.size == params.size:
+        return np.ascontiguousarray(params)
+    vector = net.vector.copy()
+    vector[: params.size] = params
+    return vector
+
+
 def is_none(kind):
     return kind is None or isinstance(kind, (types.NoneType, types.Omitted))
 
@@ -175,7 +193,7 @@ def is_none(kind):
 @overload_method(LayerType, "predict_one")
 def predict_one(net, x, out):
     def run(net, x, out):
-        edge.check(native.predict(net.params, net.program, as_rows(x), as_rows(out), 1, 1))
+        edge.check(native.predict(net.vector, net.program, as_rows(x), as_rows(out), 1, 1))
 
     return run
 
@@ -187,7 +205,7 @@ def forward(net, x):
         out = np.empty((n, net.program[0, native.OUTPUTS]), net.params.dtype)
         net.tape[0] = USED
         enough(native.reserve(net.program, n), net.space)
-        edge.check(native.forward_saving(x, net.program, net.params, out, net.space, net.tape))
+        edge.check(native.forward_saving(x, net.program, net.vector, out, net.space, net.tape))
         net.tape[0] = n
         return out
 
@@ -201,7 +219,7 @@ def backward(net, grad_output):
         if n < 0:
             raise ValueError("fastfc: backward needs what forward saves; call forward(x) first")
         grad_input = np.empty((n, net.program[0, native.INPUTS]), net.params.dtype)
-        status = native.backward_saved(net.params, net.program, grad_output, net.tape, net.grads, grad_input, net.space)
+        status = native.backward_saved(net.vector, net.program, grad_output, net.tape, net.grads, grad_input, net.space)
         edge.check(status)
         return grad_input
 
@@ -233,14 +251,14 @@ def train_step(net, x, y, loss, optimizer, sample_weight=None):
     weigh = njit((lambda x, w: np.empty(0, x.dtype)) if unweighted else (lambda x, w: w))
 
     def run(net, x, y, loss, optimizer, sample_weight=None):
-        load_any(net.params)
+        load_any(net.vector)
         begin(net, x)
         target, labels = split(x, y)
         weights = weigh(x, sample_weight)
         state = optimizer.state if same_dtype else np.empty((0, 0), net.params.dtype)
         status, value = training.step(
             x, net.program, target, labels, weights, loss.table, optimizer.hyper, optimizer.segments,
-            net.params, net.grads, state, optimizer.count, net.space, net.tape, optimizer.code, 1, 1,
+            net.vector, net.grads, state, optimizer.count, net.space, net.tape, optimizer.code, 1, 1,
         )  # fmt: skip
         edge.check(status)
         return value

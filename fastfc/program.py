@@ -48,6 +48,15 @@ class Step:
         return self.op in (table.PRODUCT, table.MULTIPLY, table.EMBEDDING, *table.NORMS) or self.of_input
 
 
+class Sizes(NamedTuple):
+    """Of a network's vectors, in numbers: see the columns of the header in kernels/program.py."""
+
+    parameters: int
+    trained: int
+    values: int
+    buffers: int
+
+
 class Program(NamedTuple):
     """What a network is to the kernels."""
 
@@ -124,7 +133,7 @@ class Recorder:
             first += self.widths[a]
         return y
 
-    def program(self, inputs: list[int], outputs: list[int], parameters: int, to_train: int) -> Program:
+    def program(self, inputs: list[int], outputs: list[int], sizes: Sizes) -> Program:
         """The table. In x the inputs stand side by side, and so do the outputs in the output."""
         steps, widths = self.steps, self.widths
         for i, v in enumerate(outputs):
@@ -164,7 +173,7 @@ class Recorder:
 
         rows = np.zeros((1 + n_steps + len(widths), table.COLUMNS), np.int64)
         rows[0, [table.STEPS, table.INPUTS, table.OUTPUTS]] = n_steps, sum_of(widths, inputs), sum_of(widths, outputs)
-        rows[0, [table.PARAMETERS, table.TRAINED]] = parameters, to_train
+        rows[0, [table.PARAMETERS, table.TRAINED, table.VALUES, table.BUFFERS]] = sizes
         rows[0, [table.PREDICT_SPACE, table.TRAIN_SPACE]] = predict_numbers, train_numbers
         of_value = 1 + n_steps
         for row, step in zip(rows[1:of_value], steps, strict=True):

@@ -215,7 +215,7 @@ class StreamEpoch(Epoch):
                         below = counted + ready.counted * done / ready.n
                         yield seen + done, total / below if below else 0.0
                     seen, mass, counted = seen + ready.n, mass + ready.mass, counted + ready.counted
-                    if not np.isfinite(self.network.params).all() and np.isfinite(self.saved[0]).all():
+                    if not self.network._is_finite() and self.began_finite():
                         raise self.gone_wrong(ready)
             if not mass:
                 raise ValueError("fit: the weights of all samples for training are 0; give at least one a positive one")

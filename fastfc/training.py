@@ -169,7 +169,9 @@ def train_step(
         same = loss is known_loss and optimizer is known_optimizer and optimizer.segments is segments
         if same and network._space is space and (x.shape, x.dtype, y.shape, y.dtype) == kind:
             targets = (x[:0], y) if y.dtype == np.int64 else (y, NOTHING)
-            network._saved, tape[0] = None, -1
+            if network._saved is not None:
+                network._saved = None
+            tape[0] = -1
             try:
                 return native.step.call(x, table, *targets, *rest)
             except ValueError:
@@ -454,12 +456,12 @@ def evaluation(network: Network, data: Data | Streamed, scores: Sequence[tuple[s
 
 def arguments(network: Network, program: Program, data: Data, optimizer: Optimizer, batch_size: int) -> tuple[Any, ...]:
     """What the native functions take for training on this data in batches of this size."""
-    params, grads = network._vectors(data.x.dtype)
+    vector, grads = network._vectors(data.x.dtype)
     state, segments = optimizer.prepare(network)
     space = network._space_for(program, batch_size, data.x.dtype)
     network._saved = None  # the space is used anew
     given = data.x, program.table, data.target, data.labels, data.weights, data.losses
-    return *given, optimizer.hyper, segments, params, grads, state, optimizer.count, space, network._tape
+    return *given, optimizer.hyper, segments, vector, grads, state, optimizer.count, space, network._tape
 
 
 class Epoch:
@@ -486,7 +488,8 @@ class Epoch:
         network, optimizer = self.network, self.optimizer
         self.program = network._program_for(self.data.x)
         self.given = arguments(network, self.program, self.data, optimizer, self.batch_size)
-        self.changing: list[Any] = [network.params, optimizer.state, optimizer.count, network._tape]
+        values = network.params, network.buffers
+        self.changing: list[Any] = [*values, optimizer.state, optimizer.count, network._tape]
 
     def order(self, rng: np.random.Generator) -> NDArray[np.int64]:
         return rng.permutation(self.n)
@@ -499,7 +502,7 @@ class Epoch:
             if not math.isfinite(total):
                 raise self.diverged(order)
             yield done, total / (self.mass * done / self.n)
-        if not np.isfinite(self.network.params).all() and np.isfinite(self.saved[0]).all():
+        if not self.network._is_finite() and self.began_finite():
             raise self.diverged(order)  # in the last update, which no loss has shown
 
     def calls(self, order: NDArray[np.int64], n: int, total: float = 0.0) -> Iterator[tuple[int, float]]:
@@ -520,6 +523,10 @@ class Epoch:
         rest = order, first, last, self.batch_size, self.accumulate, self.optimizer.code, so_far
         return self.network._call(native.steps, self.program.largest * self.batch_size, *self.given, *rest)
 
+    def began_finite(self) -> bool:
+        """Whether parameters and buffers were finite when the epoch began."""
+        return all(np.isfinite(array).all() for array in self.saved[:2])
+
     def restore(self) -> None:
         with uninterrupted():
             for copy, array in zip(self.saved, self.changing, strict=True):
@@ -536,7 +543,7 @@ class Epoch:
         for first in range(0, len(self.data.x), update):
             layers = [(float(np.abs(p).max()), name) for name, p, _ in self.network.named_parameters() if p.size]
             value = self.call(order, first, min(first + update, len(self.data.x)))
-            if not (math.isfinite(value) and np.isfinite(self.network.params).all()):
+            if not (math.isfinite(value) and self.network._is_finite()):
                 break
         seen = f"the loss became {value}" if not math.isfinite(value) else "parameters became infinite or NaN"
         self.restore()
