@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 Class = TypeVar("Class", bound=type)
 
@@ -40,7 +40,7 @@ OF_LAYERS = {
     "zero_grad": NO_CLEARING,
     "grad": "grads holds all gradients, weight_grad and bias_grad those of a layer",
     "parameters": GIVE_NETWORK,
-    "state_dict": "net.save(path) writes everything to a file, and named_parameters() and named_buffers() give the arrays",
+    "state_dict": "net.save(path) writes everything to a file; named_parameters() and named_buffers() give arrays",
     "load_state_dict": "call fc.load_state_dict(net, state_dict); what net.save wrote is read by fc.load(path)",
     "requires_grad": FREEZE,
     "requires_grad_": FREEZE,
@@ -128,8 +128,8 @@ class Guarded:
     A subclass that is not ours may have attributes of its own. Names that begin with an underscore are free.
     """
 
-    _fixed: Mapping[str, str] = {}  # what is set when an object is made, and why it is not assigned later
-    _elsewhere: Mapping[str, str] = {}  # what users of other packages look for
+    _fixed: ClassVar[Mapping[str, str]] = {}  # what is set when an object is made, and why it is not assigned later
+    _elsewhere: ClassVar[Mapping[str, str]] = {}  # what users of other packages look for
 
     def _fix(self, **values: Any) -> None:
         """Set attributes that are fixed from then on."""
@@ -170,9 +170,7 @@ def check_assignable(owner: Guarded, name: str) -> None:
     if isinstance(there, property) and there.fset is None:
         raise AttributeError(f"{kind.__name__}: {name} can be read but not assigned")
     if callable(there):
-        raise AttributeError(
-            f"{kind.__name__}: {name} is a method; a class of yours, derived from it, may have another"
-        )
+        raise AttributeError(f"{kind.__name__}: {name} is a method; a class derived from it may have another")
     if there is None and name not in vars(owner) and name not in names_of(kind):
         raise AttributeError(missing(owner, name))
 

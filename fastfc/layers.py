@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -67,8 +67,8 @@ class Layer(Guarded):
     _elsewhere = OF_LAYERS
 
     _name: str | None = None
-    # What the kernels take: our parameters first, our buffers last. In a network that is a piece of the network's vector,
-    # and what lies between the two belongs to other layers.
+    # What the kernels take: our parameters first, our buffers last. In a network that is a piece of the network's
+    # vector, and what lies between the two belongs to other layers.
     _vector: NDArray[Any] = np.zeros(0, np.float32)
     _params: NDArray[Any] = _vector
     _grads: NDArray[Any] = _vector

@@ -7,7 +7,7 @@ import os
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ class Network(Layer):
     _fixed: ClassVar[Mapping[str, str]] = {
         "in_features": "it is that of the layers; make a new network",
         "out_features": "it is that of the layers; make a new network",
-        "layers": "the program and the vectors are made of them; make a new network, such as Sequential([*net, Tanh()])",
+        "layers": "the vectors are made of theirs; make a new network, such as Sequential([*net, Tanh()])",
         "dtype": "it is that of the layers; make a new network of layers with dtype=…",
     }
     _not_pickled = (*Layer._not_pickled, "_params", "_grads", "_buffers")

@@ -154,7 +154,7 @@ def predict(net, x, out=None, params=None):
     if is_none(out) and x.ndim == 1:
 
         def one(net, x, out=None, params=None):
-            y = np.empty(net.program[0, native.OUTPUTS], net.params.dtype)
+            y = np.empty(net.program[0, native.OUTPUTS], net.vector.dtype)
             edge.check(native.predict(vector(net, params), net.program, as_rows(x), as_rows(y), 1, 1))
             return y
 
@@ -162,7 +162,7 @@ def predict(net, x, out=None, params=None):
     if is_none(out):
 
         def rows(net, x, out=None, params=None):
-            y = np.empty((x.shape[0], net.program[0, native.OUTPUTS]), net.params.dtype)
+            y = np.empty((x.shape[0], net.program[0, native.OUTPUTS]), net.vector.dtype)
             edge.check(native.predict(vector(net, params), net.program, x, y, 1, 1))
             return y
 
@@ -202,7 +202,7 @@ def predict_one(net, x, out):
 def forward(net, x):
     def run(net, x):
         n = x.shape[0]
-        out = np.empty((n, net.program[0, native.OUTPUTS]), net.params.dtype)
+        out = np.empty((n, net.program[0, native.OUTPUTS]), net.vector.dtype)
         net.tape[0] = USED
         enough(native.reserve(net.program, n), net.space)
         edge.check(native.forward_saving(x, net.program, net.vector, out, net.space, net.tape))
@@ -218,7 +218,7 @@ def backward(net, grad_output):
         n = net.tape[0]
         if n < 0:
             raise ValueError("fastfc: backward needs what forward saves; call forward(x) first")
-        grad_input = np.empty((n, net.program[0, native.INPUTS]), net.params.dtype)
+        grad_input = np.empty((n, net.program[0, native.INPUTS]), net.vector.dtype)
         status = native.backward_saved(net.vector, net.program, grad_output, net.tape, net.grads, grad_input, net.space)
         edge.check(status)
         return grad_input
@@ -255,7 +255,7 @@ def train_step(net, x, y, loss, optimizer, sample_weight=None):
         begin(net, x)
         target, labels = split(x, y)
         weights = weigh(x, sample_weight)
-        state = optimizer.state if same_dtype else np.empty((0, 0), net.params.dtype)
+        state = optimizer.state if same_dtype else np.empty((0, 0), net.vector.dtype)
         status, value = training.step(
             x, net.program, target, labels, weights, loss.table, optimizer.hyper, optimizer.segments,
             net.vector, net.grads, state, optimizer.count, net.space, net.tape, optimizer.code, 1, 1,

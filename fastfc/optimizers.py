@@ -9,7 +9,7 @@ import fnmatch
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, TypedDict, Unpack
+from typing import Any, ClassVar, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray

@@ -77,8 +77,8 @@ from fastfc.kernels.threads import part
 from fastfc.kernels.weight_grad import _dense_weight_grad
 
 COLUMNS = 19
-# columns of the header. The first PARAMETERS numbers of the vector of VALUES are the parameters, of which TRAINED are to
-# be, and each has a gradient; the last BUFFERS numbers are kept but not trained, such as running statistics
+# columns of the header. The first PARAMETERS numbers of the vector of VALUES are the parameters, of which TRAINED are
+# to be, and each has a gradient; the last BUFFERS numbers are kept but not trained, such as running statistics
 STEPS, INPUTS, OUTPUTS, PARAMETERS, PREDICT_SPACE, TRAIN_SPACE, TRAINED, VALUES, BUFFERS = range(9)
 # columns of a step; WEIGHT and BIAS are places in the vector of values, NOWHERE for none; TRANSPOSED tells that the
 # weight lies there as its transpose; FACTOR and FACTOR_2 are the bits of a step's numbers; ADD_ tells to add to a
