@@ -1,7 +1,7 @@
 """Activations as layers. Their names, numbers and definitions are PyTorch's."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 from .checks import choice, finite_number, positive_number
 from .kernels import custom
@@ -16,9 +16,12 @@ class Activation(Layer):
 
     name: str
 
-    _fixed = Layer._fixed | dict.fromkeys(
-        ("name", "min_val", "max_val", "approximate", "function", "derivative"), "make another activation"
-    )
+    _fixed: ClassVar[Mapping[str, str]] = {
+        **Layer._fixed,
+        **dict.fromkeys(
+            ("name", "min_val", "max_val", "approximate", "function", "derivative"), "make another activation"
+        ),
+    }
 
     def _numbers(self) -> Numbers:
         """What the kernels take: the function's code and the numbers in its formula."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,10 @@ class Embedding(Layer):
     num_embeddings: int
     embedding_dim: int
 
-    _fixed = Layer._fixed | dict.fromkeys(("num_embeddings", "embedding_dim"), "weight depends on it; make a new layer")
+    _fixed: ClassVar[Mapping[str, str]] = {
+        **Layer._fixed,
+        **dict.fromkeys(("num_embeddings", "embedding_dim"), "make a new Embedding"),
+    }
     weight, weight_grad = view(0, "weight"), view(1, "weight_grad")
 
     _not_pickled = (*Layer._not_pickled, "_views")
@@ -101,7 +105,7 @@ class Embedding(Layer):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self._vector.dtype
+        return self._params.dtype
 
     def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
         return [("weight", self.weight, self.weight_grad)]

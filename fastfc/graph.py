@@ -42,8 +42,16 @@ class Node(Guarded):
 
     _fixed = dict.fromkeys(("width", "inputs", "what", "factor", "name"), "graphs are made of it; make a new node")
 
+    _in_graph = False
+
     def __init__(self, width: int, inputs: Sequence[Node] = (), what: Layer | int | None = None, factor: float = 1.0):
         self._fix(width=width, inputs=tuple(inputs), what=what, factor=factor)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "inputs" and not self._in_graph:
+            self._fix(inputs=value)
+        else:
+            super().__setattr__(name, value)
 
     def __add__(self, other: Node) -> Node:
         return gate(native.ADD, "+", self, other)
@@ -216,6 +224,8 @@ class Graph(Network):
             for other in self.layers:
                 if layer.dtype and other.dtype and layer.dtype != other.dtype:
                     raise ValueError(f"Graph: {layer} is {layer.dtype}, but {other} is {other.dtype}")
+        for node in self.nodes:
+            node._in_graph = True
         self._one_input = len(self.inputs) == 1
         super().__init__(sum(n.width for n in self.inputs), sum(n.width for n in self.outputs))
 
@@ -275,7 +285,7 @@ class Graph(Network):
         values = {node: recorder.value(node.width) for node in self.inputs}
         self._record_nodes(recorder, values, 0, True)
         inputs, outputs = ([values[node] for node in nodes] for nodes in (self.inputs, self.outputs))
-        return recorder.program(inputs, outputs, self._sizes)
+        return recorder.program(inputs, outputs, *self._sizes)
 
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         self._check_layer()

@@ -16,7 +16,7 @@ from .checks import as_floats, as_generator, flag, float_dtype, positive_int, po
 from .initializers import Initializer, get_initializer
 from .kernels import edge, threads
 from .kernels import program as native
-from .program import Program, Recorder, Sizes
+from .program import Program, Recorder
 
 if TYPE_CHECKING:
     from .graph import Node
@@ -237,15 +237,18 @@ class Layer(Guarded):
         self._call(native.predict, program.multiplications * len(x), vector, program.table, x, out)
         return out
 
-    def _with_buffers(self, params: Any) -> NDArray[Any]:
+    def _with_buffers(self, params: Any) -> Any:
         """The vector that the kernels take, with these parameters instead of ours."""
+        if not self._buffers.size:
+            return params
+        if isinstance(params, np.ndarray) and params.dtype.kind == "f" and params.dtype != self.dtype:
+            raise TypeError(f"{self}: params is {params.dtype}, but the layer {self.dtype}; convert it with astype")
         params = as_floats(params, self.dtype, self, "params")
         if params.shape != self._params.shape:
             raise ValueError(
-                f"{self}: params has shape {params.shape}, expected {self._params.shape}, one number for each parameter"
+                f"{self}: params has shape {params.shape}, expected {self._params.shape}, one number for each "
+                "parameter; buffers are the network's own"
             )
-        if self._vector.size == params.size:
-            return params
         vector = self._vector.copy()
         vector[: params.size] = params
         return vector
@@ -440,11 +443,11 @@ class Layer(Guarded):
     def _lower(self, width: int) -> Program:
         recorder = Recorder()
         x = recorder.value(width)
-        return recorder.program([x], [self._record(recorder, x, 0)], self._sizes)
+        return recorder.program([x], [self._record(recorder, x, 0)], *self._sizes)
 
     @property
-    def _sizes(self) -> Sizes:
-        return Sizes(self._params.size, self._n_trained, self._vector.size, self._buffers.size)
+    def _sizes(self) -> tuple[int, ...]:
+        return self._params.size, self._n_trained, self._vector.size, self._buffers.size
 
     def _join(self, x: Any) -> NDArray[Any]:
         """The input as one array."""
@@ -674,7 +677,7 @@ class Linear(Layer):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self._vector.dtype
+        return self._params.dtype
 
     def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
         bias = [("bias", self.bias, self.bias_grad)]

@@ -54,7 +54,7 @@ class PerFeature(Layer):
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
-        return self._vector.dtype if self._vector.size else None
+        return self._params.dtype if self._params.size or self._buffers.size else None
 
     def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
         return [(name, self._row(name), self._row(name, "grads")) for name in self._trained_rows]

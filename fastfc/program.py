@@ -48,15 +48,6 @@ class Step:
         return self.op in (table.PRODUCT, table.MULTIPLY, table.EMBEDDING, *table.NORMS) or self.of_input
 
 
-class Sizes(NamedTuple):
-    """Of a network's vectors, in numbers: see the columns of the header in kernels/program.py."""
-
-    parameters: int
-    trained: int
-    values: int
-    buffers: int
-
-
 class Program(NamedTuple):
     """What a network is to the kernels."""
 
@@ -133,8 +124,11 @@ class Recorder:
             first += self.widths[a]
         return y
 
-    def program(self, inputs: list[int], outputs: list[int], sizes: Sizes) -> Program:
-        """The table. In x the inputs stand side by side, and so do the outputs in the output."""
+    def program(self, inputs: list[int], outputs: list[int], *sizes: int) -> Program:
+        """The table. In x the inputs stand side by side, and so do the outputs in the output.
+
+        sizes are the numbers of parameters, of those to be trained, of all values, and of buffers.
+        """
         steps, widths = self.steps, self.widths
         for i, v in enumerate(outputs):
             # each needs a place of its own in the output, and an activation can't be from columns of it to others
@@ -173,7 +167,7 @@ class Recorder:
 
         rows = np.zeros((1 + n_steps + len(widths), table.COLUMNS), np.int64)
         rows[0, [table.STEPS, table.INPUTS, table.OUTPUTS]] = n_steps, sum_of(widths, inputs), sum_of(widths, outputs)
-        rows[0, [table.PARAMETERS, table.TRAINED, table.VALUES, table.BUFFERS]] = sizes
+        rows[0, [table.PARAMETERS, table.TRAINED, table.VALUES, table.BUFFERS][: len(sizes)]] = sizes
         rows[0, [table.PREDICT_SPACE, table.TRAIN_SPACE]] = predict_numbers, train_numbers
         of_value = 1 + n_steps
         for row, step in zip(rows[1:of_value], steps, strict=True):
