@@ -69,6 +69,10 @@ OF_LAYERS = {
     "partial_fit": "net.train_step(x, y, loss, optimizer) is one step on a batch; partial_fit is of fastfc.sklearn",
     "score": "net.evaluate(x, y, loss, metrics=['accuracy']) gives scores; score is of fastfc.sklearn",
 }
+OF_NETWORKS = OF_LAYERS | dict.fromkeys(
+    ("weight", "weights", "bias", "biases", "coefs_", "intercepts_"),
+    "it is of layers, as net[0].weight and net[0].bias; net.params holds all parameters",
+)
 OF_OPTIMIZERS = {
     "zero_grad": NO_CLEARING,
     "param_groups": "options of some parameters are groups={'*.bias': {'lr': 0.01}}, all others attributes such as lr",
@@ -186,8 +190,9 @@ def suggestion(text: str, name: str, known: set[str], elsewhere: Mapping[str, st
     """The text, and what the name should have been."""
     if name in elsewhere:
         return f"{text}: {elsewhere[name]}"
-    nearest = difflib.get_close_matches(name, sorted(known), 1)
-    return f"{text}; did you mean {nearest[0]!r}?" if nearest else text
+    plain = {other.lower().replace("_", ""): other for other in sorted(known)}
+    nearest = difflib.get_close_matches(name.lower().replace("_", ""), plain, 1, 0.5)
+    return f"{text}; did you mean {plain[nearest[0]]!r}?" if nearest else text
 
 
 @dataclass_transform(frozen_default=True)

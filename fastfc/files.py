@@ -1,9 +1,9 @@
 """Files: a network, with its history, an optimizer and notes of yours, in one safetensors file.
 
 Its tensors are the parameters and buffers, named by the place of their layer, such as "0.weight" or "2.1.bias", and
-"optimizer.state". Its metadata are two texts: "fastfc", all the rest as JSON, and "checksum", the CRC-32 of that text
-and of the tensors. A file holds no code: what it names is looked up in the tables below. Nothing is allocated that the
-size of the file does not vouch for.
+"optimizer.state", with a column for each parameter and, behind those of their layer, for each buffer. Its metadata are
+two texts: "fastfc", all the rest as JSON, and "checksum", the CRC-32 of that text and of the tensors. A file holds no
+code: what it names is looked up in the tables below. Nothing is allocated that the size of the file does not vouch for.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from .standardize import Standardize
 if TYPE_CHECKING:
     Path = str | os.PathLike[str]
 
-VERSION = 2  # in version 1 the optimizer's state has columns for the buffers of each layer, behind its parameters
+VERSION = 1
 LARGEST_TEXT = 90_000_000  # safetensors has headers of up to 100 MB
 DEEPEST = 100
 
@@ -262,8 +262,6 @@ def build(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Checkpoin
     network = reader.layer(header["network"], "")
     if not isinstance(network, Network):
         raise ValueError(f"damaged: it holds {network}, which is no network")
-    if header["version"] == 1 and "optimizer.state" in tensors:
-        tensors["optimizer.state"] = without_buffers(tensors["optimizer.state"], network)
     optimizer = None if header["optimizer"] is None else reader.optimizer(header["optimizer"], network)
     if reader.tensors:
         raise ValueError(f"damaged: nothing has the tensors {', '.join(sorted(reader.tensors))}")
@@ -330,7 +328,12 @@ class Writer:
         if 0 < len(state) < optimizer._rows:  # a momentum where there was none
             optimizer.prepare(network)
         if optimizer.state.size:
-            self.tensors["optimizer.state"] = optimizer.state
+            of_parameters = columns_of_parameters(network)
+            state = np.zeros((len(optimizer.state), len(of_parameters)), params.dtype)
+            state[:, of_parameters] = optimizer.state
+            if optimizer.average:
+                state[-1, ~of_parameters] = network.buffers
+            self.tensors["optimizer.state"] = state
         row = {
             "kind": kind,
             "options": options(optimizer),
@@ -432,23 +435,18 @@ class Reader:
             state = self.tensors["optimizer.state"]
             if len(state) < optimizer._rows or not state.size:
                 raise ValueError(f"damaged: {optimizer}: its state has {len(state)} vectors, not {optimizer._rows}")
-            optimizer.state = self.take("optimizer.state", (len(state), network.params.size))
+            of_parameters = columns_of_parameters(network)
+            optimizer.state = self.take("optimizer.state", (len(state), len(of_parameters)))[:, of_parameters]
         elif optimizer.count[0] and optimizer._rows and network.params.size:
             raise ValueError(f"damaged: {optimizer}: its state is missing")
         return optimizer
 
 
-def without_buffers(state: NDArray[Any], network: Network) -> NDArray[Any]:
-    """The columns of a state of version 1 that are of parameters."""
-    trained: list[bool] = []
-    waiting: list[Layer] = [network]
-    while waiting:
-        layer = waiting.pop()
-        if isinstance(layer, Network):
-            waiting += layer.layers[::-1]
-        else:
-            trained += [True] * layer.params.size + [False] * layer.buffers.size
-    return state[:, trained] if state.shape[1:] == (len(trained),) else state
+def columns_of_parameters(layer: Layer) -> NDArray[np.bool_]:
+    """Which columns of the state in a file are of parameters; the others are of buffers, behind each layer's own."""
+    if isinstance(layer, Network):
+        return np.concatenate([columns_of_parameters(part) for part in layer.layers])
+    return np.repeat([True, False], [layer.params.size, layer.buffers.size])
 
 
 def counts_of(optimizer: Optimizer, steps: Any, other: Any) -> tuple[int, int]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +30,18 @@ class History(Guarded):
     array([1, 2, 3])
     """
 
-    rows: list[dict[str, float]]
-
-    _fixed: ClassVar[Mapping[str, str]] = {"rows": "change the list itself, such as history.rows[:] = other.rows"}
-
     def __init__(self) -> None:
-        self._fix(rows=[])
+        self.rows = []
+
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        return self._rows
+
+    @rows.setter
+    def rows(self, rows: list[dict[str, float]]) -> None:
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise TypeError(f"History: rows must be a list of dicts, got {rows!r}")
+        self._rows = rows
 
     @property
     def loss(self) -> list[float]:

@@ -66,7 +66,6 @@ class Layer(Guarded):
     }
     _elsewhere = OF_LAYERS
 
-    _name: str | None = None
     # What the kernels take: our parameters first, our buffers last. In a network that is a piece of the network's
     # vector, and what lies between the two belongs to other layers.
     _vector: NDArray[Any] = np.zeros(0, np.float32)
@@ -87,7 +86,8 @@ class Layer(Guarded):
     _owner: weakref.ref[Layer] | None = None  # the network whose vectors hold our parameters
     _one_input = True
     _remade = ("_programs", "_ready", "_step_ready", "_space", "_room", "_saved", "_tape", "_trained_now")
-    _not_pickled: tuple[str, ...] = (*_remade, "_owner", "_vector")
+    _arrays = "params", "grads", "buffers"  # what a pickle holds of the vectors
+    _not_pickled: tuple[str, ...] = (*_remade, "_owner", "_vector", "_params", "_grads", "_buffers")
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
@@ -96,13 +96,13 @@ class Layer(Guarded):
 
     @property
     def name(self) -> str | None:
-        return self._name
+        return vars(self).get("name")
 
     @name.setter
     def name(self, value: str | None) -> None:
         if not isinstance(value, str | None):
             raise TypeError(f"{type(self).__name__}: name must be a text or None, got {value!r}")
-        self._name = value
+        vars(self)["name"] = value
         self._look_again()
 
     @property
@@ -549,10 +549,11 @@ class Layer(Guarded):
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {key: value for key, value in vars(self).items() if key not in self._not_pickled}
+        kept |= {name: getattr(self, name) for name in self._arrays}
         return kept | ({"_drawn": self._draws} if self._draws else {})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+        vars(self).update({f"_{key}" if key in self._arrays else key: value for key, value in state.items()})
         self._rehome()
 
 
@@ -666,7 +667,7 @@ class Linear(Layer):
             in_features=positive_int(in_features, "Linear", "in_features"),
             out_features=positive_int(out_features, "Linear", "out_features"),
         )
-        self.name = name
+        self._fix(name=name)
         dtype = float_dtype(dtype, "Linear")
         size = (self.in_features + flag(bias, "Linear", "bias")) * self.out_features
         self._bind(aligned_zeros(size, dtype), aligned_zeros(size, dtype))
@@ -745,7 +746,7 @@ class Tied(Layer):
         if not isinstance(layer, Linear):
             raise TypeError(f"Tied: give the Linear layer whose weight it shares, got {layer!r}")
         self._fix(layer=layer, in_features=layer.out_features, out_features=layer.in_features)
-        self.name = name
+        self._fix(name=name)
         size = self.out_features * flag(bias, "Tied", "bias")
         self._bind(aligned_zeros(size, layer.dtype), aligned_zeros(size, layer.dtype))
 

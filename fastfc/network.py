@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from . import lr_finder, training
 from .activations import get_activation
+from .attributes import OF_NETWORKS
 from .checks import as_generator, listed, positive_int
 from .history import History
 from .initializers import Initializer
@@ -35,7 +36,8 @@ class Network(Layer):
         "layers": "the vectors are made of theirs; make a new network, such as Sequential([*net, Tanh()])",
         "dtype": "it is that of the layers; make a new network of layers with dtype=…",
     }
-    _not_pickled = (*Layer._not_pickled, "_params", "_grads", "_buffers")
+    _elsewhere = OF_NETWORKS
+    _arrays = ()
 
     train_step = training.train_step
     fit = training.fit

@@ -194,7 +194,6 @@ class Optimizer(Guarded):
     _optional: tuple[str, ...] = ()  # what the text shows only if it is neither 0 nor False
     _group_options: tuple[str, ...] = GROUP_OPTIONS
     full_batch = False  # whether a step needs all samples
-    _epochs = 0
     _seed: Any = None  # of the latest fit
     _generator: np.random.Generator | None = None
     _plateau: Seen | None = None  # what ReduceLROnPlateau has seen
@@ -221,7 +220,7 @@ class Optimizer(Guarded):
     ) -> None:
         self._fix(hyper=np.zeros(native.N_HYPER))
         self._state = np.zeros((0, 0), np.float32)
-        self._count = np.zeros(2, np.int64)
+        self._fix(count=np.zeros(2, np.int64))
         for name, value in hyper:
             setattr(self, name, value)
         self._names = [name for name, _ in hyper if name not in self._optional]
@@ -336,23 +335,23 @@ class Optimizer(Guarded):
 
     @property
     def count(self) -> NDArray[np.int64]:
-        return self._count
+        return vars(self)["count"]
 
     @count.setter
     def count(self, count: NDArray[np.int64]) -> None:
         owner, values = type(self).__name__, as_real(count, type(self).__name__, "count")
         if values.dtype.kind not in "iu" or values.shape != (2,) or values.min() < 0:
             raise ValueError(f"{owner}: count must be two integers, not negative, got {count!r}")
-        self._count[...] = values
+        self.count[...] = values
 
     @property
     def epochs(self) -> int:
         """How many `fit` has finished."""
-        return self._epochs
+        return vars(self).get("epochs", 0)
 
     @epochs.setter
     def epochs(self, value: int) -> None:
-        self._epochs = positive_int(value, type(self).__name__, "epochs", or_zero=True)
+        vars(self)["epochs"] = positive_int(value, type(self).__name__, "epochs", or_zero=True)
 
     @property
     def groups(self) -> dict[str, dict[str, Any]]:
