@@ -35,13 +35,13 @@ class History(Guarded):
 
     @property
     def rows(self) -> list[dict[str, float]]:
-        return self._rows
+        return vars(self)["rows"]
 
     @rows.setter
     def rows(self, rows: list[dict[str, float]]) -> None:
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise TypeError(f"History: rows must be a list of dicts, got {rows!r}")
-        self._rows = rows
+        vars(self)["rows"] = rows
 
     @property
     def loss(self) -> list[float]:

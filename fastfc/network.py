@@ -56,13 +56,13 @@ class Network(Layer):
     @property
     def history(self) -> History:
         """Of the latest `fit`."""
-        return self._history
+        return vars(self)["history"]
 
     @history.setter
     def history(self, value: History) -> None:
         if not isinstance(value, History):
             raise TypeError(f"{self}: history must be a History, got {value!r}")
-        self._history = value
+        vars(self)["history"] = value
 
     def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
         return [

@@ -20,9 +20,8 @@ def test_against_the_reference(n, features, dtype):
     y = reference.standardize(x, layer.mean, layer.scale)
     assert_array_equal(layer.predict(x), y)
     assert_array_equal(layer.forward(x), y)
-    layer.grads[:] = np.nan
     assert_array_equal(layer.backward(g), g / layer.scale)
-    assert_array_equal(layer.grads, np.zeros(2 * features))
+    assert layer.params.size == layer.grads.size == 0
     assert_array_equal(pickle.loads(pickle.dumps(layer)).predict(x), y)
 
 

@@ -1,4 +1,4 @@
-"""Writes the files in this folder; they were written by fastfc 0.1.0, whose params held the buffers too."""
+"""What wrote the files in the folder of this name: fastfc 0.1.0, whose `params` held the buffers too."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 
 import fastfc as fc
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).with_suffix("")
 
 
 def data(n_in, n_out, n=24):
