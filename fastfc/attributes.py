@@ -212,7 +212,7 @@ def frozen(kind: Class) -> Class:
         owner, known = type(self).__name__, names_of(type(self))
         if name in known:
             raise AttributeError(f"{owner}: {name} is fixed; make a new one, with dataclasses.replace(…, {name}=…)")
-        if is_ours(type(self)):
+        if is_ours(type(self)) and not name.startswith("_"):
             raise AttributeError(suggestion(f"{owner} has no attribute {name!r}", name, known, {}))
 
     made.__setattr__, made.__delattr__ = put, remove

@@ -65,16 +65,18 @@ class Loss(Guarded):
     def __setattr__(self, name: str, value: Any) -> None:
         if self.__dict__.keys() & {"_table", "_tables"}:
             self._refuse(name)
-        self.__dict__[name] = value
+        object.__setattr__(self, name, value)
 
     def __delattr__(self, name: str) -> None:
         self._refuse(name)
         super().__delattr__(name)
 
     def _refuse(self, name: str) -> None:
+        if name.startswith("_"):
+            return
         ours = next(kind for kind in type(self).__mro__ if is_ours(kind))
         known = names_of(ours) | set(inspect.signature(ours).parameters)
-        if name in known or name[:1] == "_":
+        if name in known:
             raise AttributeError(f"{self}: a loss can't be changed; make a new one")
         if type(self) is ours:
             raise AttributeError(suggestion(f"{ours.__name__} has no attribute {name!r}", name, known, OF_LOSSES))
