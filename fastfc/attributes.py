@@ -126,6 +126,19 @@ OF_FASTFC = {
 }
 
 
+class Elsewhere:
+    """An attribute that there is not, as a descriptor: `hasattr` is False, and the error says what to do here.
+
+    A `__getattr__` would do the same, but slow down every other attribute.
+    """
+
+    def __init__(self, name: str, advice: str) -> None:
+        self.name, self.advice = name, advice
+
+    def __get__(self, thing: Any, kind: type) -> Any:
+        raise AttributeError(f"{kind.__name__} has no attribute {self.name!r}: {self.advice}")
+
+
 class Guarded:
     """Base of our public classes: what there is not can't be assigned, and what is fixed is not replaced.
 
@@ -133,11 +146,16 @@ class Guarded:
     """
 
     _fixed: ClassVar[Mapping[str, str]] = {}  # what is set when an object is made, and why it is not assigned later
-    _elsewhere: ClassVar[Mapping[str, str]] = {}  # what users of other packages look for
+    _elsewhere: ClassVar[Mapping[str, str]] = {}  # what users of other packages look for, and what to do here
+
+    def __init_subclass__(cls) -> None:
+        for name, advice in vars(cls).get("_elsewhere", {}).items():
+            setattr(cls, name, Elsewhere(name, advice))
 
     def _fix(self, **values: Any) -> None:
         """Set attributes that are fixed from then on."""
-        vars(self).update(values)
+        for name, value in values.items():  # without vars, which makes all later attributes slower
+            object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name[:1] != "_":
@@ -149,8 +167,8 @@ class Guarded:
             raise AttributeError(f"{type(self).__name__}: {name} can't be deleted")
         object.__delattr__(self, name)
 
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(missing(self, name))
+    def __dir__(self) -> list[str]:
+        return [name for name in object.__dir__(self) if name.startswith("_") or hasattr(self, name)]
 
 
 def is_ours(kind: type) -> bool:
@@ -159,7 +177,10 @@ def is_ours(kind: type) -> bool:
 
 def names_of(kind: type) -> set[str]:
     """What a class says that its objects have."""
-    names = {name for base in kind.__mro__ for name in (*vars(base), *vars(base).get("__annotations__", ()))}
+    names: set[str] = set()
+    for base in kind.__mro__:
+        names |= {name for name, value in vars(base).items() if not isinstance(value, Elsewhere)}
+        names |= set(vars(base).get("__annotations__", ()))
     return {name for name in names if not name.startswith("_")}
 
 
@@ -176,14 +197,8 @@ def check_assignable(owner: Guarded, name: str) -> None:
     if callable(there):
         raise AttributeError(f"{kind.__name__}: {name} is a method; a class derived from it may have another")
     if there is None and name not in vars(owner) and name not in names_of(kind):
-        raise AttributeError(missing(owner, name))
-
-
-def missing(owner: Guarded, name: str) -> str:
-    """What to say of an attribute that an object does not have."""
-    kind = type(owner)
-    known = set() if name.startswith("_") else names_of(kind)
-    return suggestion(f"{kind.__name__} has no attribute {name!r}", name, known, kind._elsewhere)
+        text = f"{kind.__name__} has no attribute {name!r}"
+        raise AttributeError(suggestion(text, name, names_of(kind), kind._elsewhere))
 
 
 def suggestion(text: str, name: str, known: set[str], elsewhere: Mapping[str, str]) -> str:

@@ -95,7 +95,7 @@ class Embedding(Layer):
         sizes = (("num_embeddings", num_embeddings), ("embedding_dim", embedding_dim), ("in_features", in_features))
         self._fix(**{what: positive_int(size, "Embedding", what) for what, size in sizes})
         self._fix(out_features=self.in_features * self.embedding_dim)
-        self._fix(name=name)
+        self._name = name
         dtype = float_dtype(dtype, "Embedding")
         if dtype == np.float32 and num_embeddings > 1 << 24:
             raise ValueError(f"Embedding: float32 can number 2**24 rows, not {num_embeddings}; use dtype=np.float64")

@@ -35,13 +35,13 @@ class History(Guarded):
 
     @property
     def rows(self) -> list[dict[str, float]]:
-        return vars(self)["rows"]
+        return self._rows
 
     @rows.setter
     def rows(self, rows: list[dict[str, float]]) -> None:
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise TypeError(f"History: rows must be a list of dicts, got {rows!r}")
-        vars(self)["rows"] = rows
+        self._rows = rows
 
     @property
     def loss(self) -> list[float]:

@@ -66,6 +66,7 @@ class Layer(Guarded):
     }
     _elsewhere = OF_LAYERS
 
+    _name: str | None = None
     # What the kernels take: our parameters first, our buffers last. In a network that is a piece of the network's
     # vector, and what lies between the two belongs to other layers.
     _vector: NDArray[Any] = np.zeros(0, np.float32)
@@ -96,13 +97,13 @@ class Layer(Guarded):
 
     @property
     def name(self) -> str | None:
-        return vars(self).get("name")
+        return self._name
 
     @name.setter
     def name(self, value: str | None) -> None:
         if not isinstance(value, str | None):
             raise TypeError(f"{type(self).__name__}: name must be a text or None, got {value!r}")
-        vars(self)["name"] = value
+        self._name = value
         self._look_again()
 
     @property
@@ -313,9 +314,10 @@ class Layer(Guarded):
         program = self._program_for(x)
         out, space = np.empty((x.shape[0], program.outputs), x.dtype), self._space_for(program, len(x), x.dtype)
         vector, _ = self._vectors(x.dtype)
-        self._saved = None
+        assign_here = object.__setattr__  # ours takes as long as a small layer
+        assign_here(self, "_saved", None)
         self._call(native.forward, program.largest * len(x), x, program.table, vector, out, space, self._tape)
-        self._saved = program, x, out, space
+        assign_here(self, "_saved", (program, x, out, space))
         return out
 
     def backward(self, grad_output: ArrayLike) -> NDArray[Any]:
@@ -553,6 +555,9 @@ class Layer(Guarded):
         return kept | ({"_drawn": self._draws} if self._draws else {})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        if not state.keys() >= set(self._arrays):
+            kind = type(self).__name__
+            raise ValueError(f"{kind}: a pickle of fastfc 0.1.0; write files with net.save, which later versions read")
         vars(self).update({f"_{key}" if key in self._arrays else key: value for key, value in state.items()})
         self._rehome()
 
@@ -571,12 +576,13 @@ def view(index: int, what: str) -> Any:
 
 def option(what: str, check: Callable[..., Any], **limits: Any) -> Any:
     """Property of a layer: an argument that it is made with, which may be assigned later too."""
+    place = f"_{what}"
 
     def get(self: Layer) -> Any:
-        return vars(self)[what]
+        return getattr(self, place)
 
     def put(self: Layer, value: Any) -> None:
-        vars(self)[what] = check(value, type(self).__name__, what, **limits)
+        setattr(self, place, check(value, type(self).__name__, what, **limits))
         self._look_again()
 
     return property(get, put)
@@ -667,7 +673,7 @@ class Linear(Layer):
             in_features=positive_int(in_features, "Linear", "in_features"),
             out_features=positive_int(out_features, "Linear", "out_features"),
         )
-        self._fix(name=name)
+        self._name = name
         dtype = float_dtype(dtype, "Linear")
         size = (self.in_features + flag(bias, "Linear", "bias")) * self.out_features
         self._bind(aligned_zeros(size, dtype), aligned_zeros(size, dtype))
@@ -746,7 +752,7 @@ class Tied(Layer):
         if not isinstance(layer, Linear):
             raise TypeError(f"Tied: give the Linear layer whose weight it shares, got {layer!r}")
         self._fix(layer=layer, in_features=layer.out_features, out_features=layer.in_features)
-        self._fix(name=name)
+        self._name = name
         size = self.out_features * flag(bias, "Tied", "bias")
         self._bind(aligned_zeros(size, layer.dtype), aligned_zeros(size, layer.dtype))
 

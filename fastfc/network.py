@@ -56,13 +56,13 @@ class Network(Layer):
     @property
     def history(self) -> History:
         """Of the latest `fit`."""
-        return vars(self)["history"]
+        return self._history
 
     @history.setter
     def history(self, value: History) -> None:
         if not isinstance(value, History):
             raise TypeError(f"{self}: history must be a History, got {value!r}")
-        vars(self)["history"] = value
+        self._history = value
 
     def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
         return [

@@ -47,7 +47,7 @@ class PerFeature(Layer):
         kind = type(self).__name__
         width = positive_int(features, kind, "features")
         self._fix(in_features=width, out_features=width)
-        self._fix(name=name)
+        self._name = name
         self._trained_rows, self._buffer_rows = trained, buffers
         dtype, p, b = float_dtype(dtype, kind), len(trained) * width, len(buffers) * width
         self._bind(aligned_zeros(p + b, dtype), aligned_zeros(p, dtype), b)
@@ -61,12 +61,6 @@ class PerFeature(Layer):
 
     def named_buffers(self) -> list[tuple[str, NDArray[Any]]]:
         return [(name, self._row(name)) for name in self._buffer_rows]
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        if "buffers" not in state:  # a pickle of version 0.1.0, where they were in params, behind the parameters
-            p = len(state["_trained_rows"]) * state["in_features"]
-            state |= {"params": state["params"][:p], "buffers": state["params"][p:], "grads": state["grads"][:p]}
-        super().__setstate__(state)
 
     def _row(self, name: str, of: str = "vector") -> Any:
         first = self._place(name, 0)

@@ -220,7 +220,7 @@ class Optimizer(Guarded):
     ) -> None:
         self._fix(hyper=np.zeros(native.N_HYPER))
         self._state = np.zeros((0, 0), np.float32)
-        self._fix(count=np.zeros(2, np.int64))
+        self._count, self._epochs = np.zeros(2, np.int64), 0
         for name, value in hyper:
             setattr(self, name, value)
         self._names = [name for name, _ in hyper if name not in self._optional]
@@ -335,7 +335,7 @@ class Optimizer(Guarded):
 
     @property
     def count(self) -> NDArray[np.int64]:
-        return vars(self)["count"]
+        return self._count
 
     @count.setter
     def count(self, count: NDArray[np.int64]) -> None:
@@ -347,11 +347,11 @@ class Optimizer(Guarded):
     @property
     def epochs(self) -> int:
         """How many `fit` has finished."""
-        return vars(self).get("epochs", 0)
+        return self._epochs
 
     @epochs.setter
     def epochs(self, value: int) -> None:
-        vars(self)["epochs"] = positive_int(value, type(self).__name__, "epochs", or_zero=True)
+        self._epochs = positive_int(value, type(self).__name__, "epochs", or_zero=True)
 
     @property
     def groups(self) -> dict[str, dict[str, Any]]:
