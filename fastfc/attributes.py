@@ -136,6 +136,8 @@ class Elsewhere:
         self.name, self.advice = name, advice
 
     def __get__(self, thing: Any, kind: type) -> Any:
+        if thing is None:
+            return self
         raise AttributeError(f"{kind.__name__} has no attribute {self.name!r}: {self.advice}")
 
 
@@ -196,7 +198,7 @@ def check_assignable(owner: Guarded, name: str) -> None:
         raise AttributeError(f"{kind.__name__}: {name} can be read but not assigned")
     if callable(there):
         raise AttributeError(f"{kind.__name__}: {name} is a method; a class derived from it may have another")
-    if there is None and name not in vars(owner) and name not in names_of(kind):
+    if isinstance(there, Elsewhere | None) and name not in names_of(kind):
         text = f"{kind.__name__} has no attribute {name!r}"
         raise AttributeError(suggestion(text, name, names_of(kind), kind._elsewhere))
 
