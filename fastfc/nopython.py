@@ -178,7 +178,7 @@ def predict(net, x, out=None, params=None):
 def with_buffers(net, params):
     """What the kernels take, with these parameters instead of the network's."""
     if params.size != net.grads.size:
-        raise ValueError("fastfc: predict: params needs one number for each parameter of the network")
+        raise ValueError("fastfc: shapes of the arrays do not fit: params needs one number for each parameter")
     if net.vector.size == params.size:
         return np.ascontiguousarray(params)
     vector = net.vector.copy()

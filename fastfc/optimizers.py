@@ -156,7 +156,7 @@ class Optimizer(Guarded):
         How the kernel treats which parameters, as of the latest `prepare`.
     state : (r, p) array of the network's dtype
         The vectors that the rule remembers, and at the end the average; zeros before the first step. Assigning copies
-        the values into place, which has another shape only before the first step.
+        the values into place; another number of vectors takes their place.
     count : (2,) int64 array
         Number of steps so far, and a number of NAdam's. Assigning copies the values into place.
 
@@ -325,9 +325,9 @@ class Optimizer(Guarded):
         state = as_floats(state, now.dtype if len(now) else None, owner, "state")
         if state.ndim != 2:
             raise ValueError(f"{owner}: state must be (vectors, parameters), got shape {state.shape}")
-        if len(now) and state.shape != now.shape:
+        if len(now) and state.shape[1] != now.shape[1]:
             raise ValueError(f"{owner}: state has shape {now.shape}, got values of shape {state.shape}")
-        if len(now):
+        if state.shape == now.shape:
             now[...] = state
         else:
             self._state = np.array(state, order="C")
