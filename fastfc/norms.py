@@ -250,7 +250,8 @@ class BatchNorm1d(PerFeature):
     weight, bias, weight_grad, bias_grad : (features,) arrays, or None
     running_mean, running_var : (features,) arrays
         In `buffers`. First 0 and 1. A frozen layer, or a layer of a frozen network, leaves them alone and takes them
-        in training too, as a layer in eval mode does in PyTorch; then a batch may be one sample.
+        in training too, as a layer in eval mode does in PyTorch; then a batch may be one sample. What is frozen in a
+        group of an optimizer is parameters only.
 
     Raises
     ------

@@ -340,9 +340,9 @@ class Optimizer(Guarded):
     @count.setter
     def count(self, count: NDArray[np.int64]) -> None:
         owner, values = type(self).__name__, as_real(count, type(self).__name__, "count")
-        if values.dtype.kind not in "iu" or values.shape != (2,) or values.min() < 0:
+        if values.dtype.kind not in "iu" or values.shape != (2,) or values.min() < 0 or values.max() >= 1 << 63:
             raise ValueError(f"{owner}: count must be two integers, not negative, got {count!r}")
-        self.count[...] = values
+        self._count[...] = values
 
     @property
     def epochs(self) -> int:
