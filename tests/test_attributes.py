@@ -56,7 +56,14 @@ def test_assigning_an_array_copies_into_place():
             assert getattr(owner, name).ctypes.data == place.ctypes.data
             assert_array_equal(place, values)
             setattr(owner, name, values.tolist())
-            for wrong in (values[:-1], values.ravel()[None], values.astype(complex), values.astype(object), None, "a"):
+            for wrong in (
+                values[..., :-1],
+                values.ravel()[None, :-1],
+                values.astype(complex),
+                values.astype(object),
+                None,
+                "a",
+            ):
                 with pytest.raises((TypeError, ValueError), match=name):
                     setattr(owner, name, wrong)
             assert_array_equal(getattr(owner, name), values)
