@@ -34,6 +34,7 @@ from .activations import (
     Softsign,
     Tanh,
 )
+from .attributes import OF_FASTFC, suggestion
 from .callbacks import Callback, EarlyStopping
 from .datasets import load_breast_cancer, load_diabetes, load_digits, load_fashion_mnist, load_wine
 from .dropout import Dropout
@@ -219,7 +220,8 @@ LATER = {
 
 def __getattr__(name: str) -> Any:
     if name not in LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        known = set() if name.startswith("_") else {*__all__, *LATER}
+        raise AttributeError(suggestion(f"module {__name__!r} has no attribute {name!r}", name, known, OF_FASTFC))
     return getattr(importlib.import_module(f".{LATER[name]}", __name__), name)
 
 

@@ -1,39 +1,26 @@
 """Activations as layers. Their names, numbers and definitions are PyTorch's."""
 
 import copy
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 from .checks import choice, finite_number, positive_number, real_number, unknown
 from .kernels import custom
 from .kernels.activations import CUSTOM, named
 from .kernels.activations import Activation as Numbers
-from .layers import Layer, fixed, option
+from .layers import Layer, option
 from .program import Recorder
-
-
-class NameOf:
-    """The name of an activation, of the class and its objects alike."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __get__(self, layer: Any, owner: type) -> str:
-        return self.name
-
-    def __set__(self, layer: Layer, name: str) -> None:
-        raise AttributeError(f"{layer}: its name says which function it is; make another layer")
 
 
 class Activation(Layer):
     """Base of the activations: any width, no parameters; `name` is what the kernels call it."""
 
-    name: str  # told by the class
+    name: str
 
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        if isinstance(vars(cls).get("name"), str):
-            cls.name = NameOf(vars(cls)["name"])  # type: ignore[assignment]
+    _fixed: ClassVar[Mapping[str, str]] = {
+        **Layer._fixed,
+        "name": "its name says which function it is; make another activation",
+    }
 
     def _numbers(self) -> Numbers:
         """What the kernels take: the function's code and the numbers in its formula."""
@@ -304,6 +291,13 @@ class SELU(Activation):
     """
 
     name = "selu"
+
+
+def not_zero(value: Any, owner: object, what: str) -> float:
+    number = finite_number(value, owner, what)
+    if number == 0:
+        raise ValueError(f"{owner}: {what} must not be 0")
+    return number
 
 
 class CELU(Activation):
@@ -618,12 +612,11 @@ class Elementwise(Activation):
     """
 
     name = "elementwise"
-
-    function: Callable[[float], float] = fixed()
-    derivative: Callable[[float], float] = fixed()
+    function: Callable[[float], float]
+    derivative: Callable[[float], float]
 
     def __init__(self, function: Callable[[float], float], derivative: Callable[[float], float]) -> None:
-        self.function, self.derivative = function, derivative
+        self._fix(function=function, derivative=derivative)
         self._numbers()
 
     def _numbers(self) -> Numbers:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .attributes import Guarded
 from .checks import choice, positive_int, positive_number
 from .metrics import watched
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from .optimizers import Optimizer
 
 
-class Run:
+class Run(Guarded):
     """A run of `fit`, as callbacks see it.
 
     Attributes
@@ -31,19 +32,29 @@ class Run:
         Columns of the history that a callback may watch.
     """
 
+    network: Network
+    optimizer: Optimizer
+    history: History
+    epochs: int
+    monitored: list[str]
+    stopped: bool
+
+    _fixed = dict.fromkeys(
+        ("network", "optimizer", "history", "epochs", "monitored"), "it is that of the run; change what it holds"
+    ) | {"stopped": "call stop()"}
+
     def __init__(
         self, network: Network, optimizer: Optimizer, history: History, epochs: int, monitored: list[str]
     ) -> None:
-        self.network, self.optimizer, self.history = network, optimizer, history
-        self.epochs, self.monitored = epochs, monitored
-        self.stopped = False
+        self._fix(network=network, optimizer=optimizer, history=history, epochs=epochs, monitored=monitored)
+        self._fix(stopped=False)
 
     def stop(self) -> None:
         """Let no further epoch begin."""
-        self.stopped = True
+        self._fix(stopped=True)
 
 
-class Callback:
+class Callback(Guarded):
     """Base of the callbacks. A plain function of a Run will do too: it is called after each epoch.
 
     Examples
@@ -110,8 +121,12 @@ class EarlyStopping(Callback):
     1
     """
 
-    best, best_epoch = math.nan, 0
-    _params: Any = None
+    monitor: str
+    patience: int
+    min_delta: float
+    mode: str | None
+    best, best_epoch, waited = math.nan, 0, 0
+    _best_values: Any = None
     _sign = 1.0
 
     def __init__(
@@ -127,29 +142,31 @@ class EarlyStopping(Callback):
         mode = watched("EarlyStopping", self.monitor, self.mode, run.monitored)
         self._sign = -1.0 if mode == "min" else 1.0
         # the first epoch cannot be worse than one before
-        self._params, self.best, self.best_epoch, self.waited = None, math.nan, 0, -1
+        self._best_values, self.best, self.best_epoch, self.waited = None, math.nan, 0, -1
 
     def on_epoch(self, run: Run) -> None:
         value = float(run.history[self.monitor][-1])
         best = self.best if self.best_epoch else -self._sign * math.inf
         if self._sign * (value - best) > self.min_delta:
             self.best, self.best_epoch, self.waited = value, int(run.history["epoch"][-1]), 0
-            self._params = run.network.params.copy()
+            self._best_values = run.network.params.copy(), run.network.buffers.copy()
             return
         self.waited += 1
         if self.waited >= self.patience:
             run.stop()
 
     def on_end(self, run: Run) -> None:
-        if self._params is not None:
-            run.network.params[:] = self._params
-            self._params = None
+        if self._best_values is not None:
+            run.network.params, run.network.buffers = self._best_values
+            self._best_values = None
 
     def __repr__(self) -> str:
         return f"EarlyStopping({self.monitor!r}, patience={self.patience})"
 
 
 class Function(Callback):
+    function: Callable[[Run], Any]
+
     def __init__(self, function: Callable[[Run], Any]) -> None:
         self.function = function
 

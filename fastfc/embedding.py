@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from .checks import as_generator, float_dtype, positive_int
 from .initializers import Initializer, get_initializer
 from .kernels import program as native
-from .layers import Layer, aligned_zeros, fixed, view
+from .layers import Layer, aligned_zeros, view
 from .program import Recorder
 
 
@@ -69,8 +70,13 @@ class Embedding(Layer):
 
     in_features: int
     out_features: int
-    num_embeddings: int = fixed()
-    embedding_dim: int = fixed()
+    num_embeddings: int
+    embedding_dim: int
+
+    _fixed: ClassVar[Mapping[str, str]] = {
+        **Layer._fixed,
+        **dict.fromkeys(("num_embeddings", "embedding_dim"), "make a new Embedding"),
+    }
     weight, weight_grad = view(0, "weight"), view(1, "weight_grad")
 
     _not_pickled = (*Layer._not_pickled, "_views")
@@ -86,10 +92,9 @@ class Embedding(Layer):
         dtype: Any = np.float32,
         name: str | None = None,
     ) -> None:
-        self.num_embeddings = positive_int(num_embeddings, "Embedding", "num_embeddings")
-        self.embedding_dim = positive_int(embedding_dim, "Embedding", "embedding_dim")
-        self.in_features = positive_int(in_features, "Embedding", "in_features")
-        self.out_features = self.in_features * self.embedding_dim
+        sizes = (("num_embeddings", num_embeddings), ("embedding_dim", embedding_dim), ("in_features", in_features))
+        self._fix(**{what: positive_int(size, "Embedding", what) for what, size in sizes})
+        self._fix(out_features=self.in_features * self.embedding_dim)
         self.name = name
         dtype = float_dtype(dtype, "Embedding")
         if dtype == np.float32 and num_embeddings > 1 << 24:
@@ -100,15 +105,15 @@ class Embedding(Layer):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self.params.dtype
+        return self._params.dtype
 
     def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
         return [("weight", self.weight, self.weight_grad)]
 
-    def _bind(self, params: NDArray[Any], grads: NDArray[Any]) -> None:
-        super()._bind(params, grads)
+    def _bind(self, vector: NDArray[Any], grads: NDArray[Any], n_buffers: int = 0) -> None:
+        super()._bind(vector, grads, n_buffers)
         shape = self.num_embeddings, self.embedding_dim
-        self._views = params.reshape(shape), grads.reshape(shape)
+        self._views = self._params.reshape(shape), grads.reshape(shape)
 
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         if recorder.widths[value] != self.in_features:

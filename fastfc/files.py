@@ -1,9 +1,9 @@
 """Files: a network, with its history, an optimizer and notes of yours, in one safetensors file.
 
 Its tensors are the parameters and buffers, named by the place of their layer, such as "0.weight" or "2.1.bias", and
-"optimizer.state". Its metadata are two texts: "fastfc", all the rest as JSON, and "checksum", the CRC-32 of that text
-and of the tensors. A file holds no code: what it names is looked up in the tables below. Nothing is allocated that the
-size of the file does not vouch for.
+"optimizer.state", with a column for each parameter and, behind those of their layer, for each buffer. Its metadata are
+two texts: "fastfc", all the rest as JSON, and "checksum", the CRC-32 of that text and of the tensors. A file holds no
+code: what it names is looked up in the tables below. Nothing is allocated that the size of the file does not vouch for.
 """
 
 from __future__ import annotations
@@ -363,7 +363,12 @@ class Writer:
         if 0 < len(state) < optimizer._rows:  # a momentum where there was none
             optimizer.prepare(network)
         if optimizer.state.size:
-            self.tensors["optimizer.state"] = optimizer.state
+            of_parameters = columns_of_parameters(network)
+            state = np.zeros((len(optimizer.state), len(of_parameters)), network.params.dtype)
+            state[:, of_parameters] = optimizer.state
+            if optimizer.average:
+                state[-1, ~of_parameters] = network.buffers
+            self.tensors["optimizer.state"] = state
         row = {
             "kind": kind,
             "options": options(optimizer),
@@ -416,7 +421,7 @@ class Reader:
         else:
             layer = self.leaf(kind, row.pop("options"), place)
         if isinstance(layer, Dropout):
-            vars(layer)["seed"] = below_limit(row.pop("seed"), what, "seed")
+            layer._seed = below_limit(row.pop("seed"), what, "seed")
         if name is not None:
             if isinstance(layer, Activation):
                 raise ValueError(f"damaged: {what} is an activation, and has the name {name!r}")
@@ -471,10 +476,18 @@ class Reader:
             state = self.tensors["optimizer.state"]
             if len(state) < optimizer._rows or not state.size:
                 raise ValueError(f"damaged: {optimizer}: its state has {len(state)} vectors, not {optimizer._rows}")
-            optimizer.state = np.array(self.take("optimizer.state", (len(state), network.params.size)))
+            of_parameters = columns_of_parameters(network)
+            optimizer.state = self.take("optimizer.state", (len(state), len(of_parameters)))[:, of_parameters]
         elif optimizer.count[0] and optimizer._rows and network.params.size:
             raise ValueError(f"damaged: {optimizer}: its state is missing")
         return optimizer
+
+
+def columns_of_parameters(layer: Layer) -> NDArray[np.bool_]:
+    """Which columns of the state in a file are of parameters; the others are of buffers, behind each layer's own."""
+    if isinstance(layer, Network):
+        return np.concatenate([columns_of_parameters(part) for part in layer.layers])
+    return np.repeat([True, False], [layer.params.size, layer.buffers.size])
 
 
 def counts_of(optimizer: Optimizer, steps: Any, other: Any) -> tuple[int, int]:

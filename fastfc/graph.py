@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .activations import Identity
+from .attributes import Guarded
 from .checks import as_floats, listed, positive_int, positive_number
 from .dropout import Dropout
 from .kernels import program as native
 from .kernels.activations import NONE
-from .layers import Layer, fixed
+from .layers import Layer
 from .network import Network, check_free
 from .program import Program, Recorder
 
@@ -23,7 +24,7 @@ REPR_NODES = 12  # that the representation of a node shows at most
 GATES = {native.ADD: "add", native.MULTIPLY: "multiply", native.SCALE: "scale", native.PLACE: "concatenate"}
 
 
-class Node:
+class Node(Guarded):
     """A value of a graph, `width` numbers per sample: an input, or what a layer or a gate makes of other nodes.
 
     Nodes come from `Input`, from calling a layer with a node, and from gates: `a + b`, `a * b`, `0.5 * a`,
@@ -36,8 +37,23 @@ class Node:
     I. Goodfellow, Y. Bengio, A. Courville, "Deep Learning", 2016, section 6.5.
     """
 
+    width: int
+    inputs: tuple[Node, ...]
+    what: Layer | int | None
+    factor: float
+
+    _fixed = dict.fromkeys(("width", "inputs", "what", "factor", "name"), "graphs are made of it; make a new node")
+
+    _in_graph = False
+
     def __init__(self, width: int, inputs: Sequence[Node] = (), what: Layer | int | None = None, factor: float = 1.0):
-        self.width, self.inputs, self.what, self.factor = width, tuple(inputs), what, factor
+        self._fix(width=width, inputs=tuple(inputs), what=what, factor=factor)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "inputs" and not self._in_graph:
+            self._fix(inputs=value)
+        else:
+            super().__setattr__(name, value)
 
     def __add__(self, other: Node) -> Node:
         return gate(native.ADD, "+", self, other)
@@ -96,9 +112,11 @@ class Input(Node):
     Tanh()(Linear(3, 2)(Input(3, 'state')))
     """
 
+    name: str | None
+
     def __init__(self, width: int, name: str | None = None) -> None:
         super().__init__(positive_int(width, "Input", "width"))
-        self.name = name
+        self._fix(name=name)
 
     def text(self, most: int) -> str:
         return f"Input({self.width})" if self.name is None else f"Input({self.width}, {self.name!r})"
@@ -181,18 +199,20 @@ class Graph(Network):
     >>> policy_and_value = fc.Graph(x, [fc.Linear(64, 6)(h), fc.Linear(64, 1)(h)])
     """
 
-    inputs: tuple[Node, ...] = fixed()
-    outputs: tuple[Node, ...] = fixed()
-    nodes: tuple[Node, ...] = fixed()
+    inputs: tuple[Node, ...]
+    outputs: tuple[Node, ...]
+    nodes: tuple[Node, ...]
+
+    _fixed = {**Network._fixed} | dict.fromkeys(("inputs", "outputs", "nodes"), "make a new Graph")
 
     def __init__(self, inputs: Node | Iterable[Node], outputs: Node | Iterable[Node]) -> None:
-        self.inputs, self.outputs = as_nodes(inputs, "inputs"), as_nodes(outputs, "outputs")
+        self._fix(inputs=as_nodes(inputs, "inputs"), outputs=as_nodes(outputs, "outputs"))
         for i, node in enumerate(self.inputs):
             if not isinstance(node, Input):
                 raise ValueError(f"Graph: inputs must be Input nodes, got {node}")
             if node in self.inputs[:i]:
                 raise ValueError(f"Graph: {node} is there twice among the inputs")
-        self.nodes = in_order(self.outputs)
+        self._fix(nodes=in_order(self.outputs))
         for node in self.nodes:
             if isinstance(node, Input) and node not in self.inputs:
                 raise ValueError(f"Graph: the outputs need {node}, which is not among the inputs {self.inputs}")
@@ -200,12 +220,14 @@ class Graph(Network):
             if node not in self.nodes:
                 raise ValueError(f"Graph: no output needs {node}; leave it out of the inputs")
         called = [node.what for node in self.nodes if isinstance(node.what, Layer)]
-        self.layers = tuple(dict.fromkeys(called))
+        self._fix(layers=tuple(dict.fromkeys(called)))
         check_free("Graph", self.layers)
         for layer in self.layers:
             for other in self.layers:
                 if layer.dtype and other.dtype and layer.dtype != other.dtype:
                     raise ValueError(f"Graph: {layer} is {layer.dtype}, but {other} is {other.dtype}")
+        for node in self.nodes:
+            node._in_graph = True
         self._one_input = len(self.inputs) == 1
         super().__init__(sum(n.width for n in self.inputs), sum(n.width for n in self.outputs))
 
@@ -238,7 +260,7 @@ class Graph(Network):
             rows.append((name, what, reads, str(node.width), f"{size:,}"))
         rows.append(("total", "", "", "", f"{self.params.size:,}"))
         a, b, c, d, e = (max(map(len, column)) for column in zip(*rows, strict=True))
-        return "\n".join(f"{v:<{a}}  {w:<{b}}  {x:<{c}}  {y:>{d}}  {z:>{e}}" for v, w, x, y, z in rows)
+        return "\n".join([f"{v:<{a}}  {w:<{b}}  {x:<{c}}  {y:>{d}}  {z:>{e}}" for v, w, x, y, z in rows] + self._more())
 
     def _join(self, x: Any) -> NDArray[Any]:
         if self._one_input:
@@ -281,7 +303,7 @@ class Graph(Network):
         values = {node: recorder.value(node.width) for node in self.inputs}
         self._record_nodes(recorder, values, 0, True)
         inputs, outputs = ([values[node] for node in nodes] for nodes in (self.inputs, self.outputs))
-        return recorder.program(inputs, outputs, self.params.size, self._n_trained)
+        return recorder.program(inputs, outputs, *self._sizes)
 
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         self._check_layer()
@@ -300,7 +322,7 @@ class Graph(Network):
         readers = [other for node in self.nodes for other in node.inputs] + list(self.outputs)
         begin, start = {}, first
         for layer in self.layers:
-            begin[layer], start = start, start + layer.params.size
+            begin[layer], start = start, start + layer._params.size
         for node in self.nodes:
             if isinstance(node, Input):
                 continue

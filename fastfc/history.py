@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .attributes import Guarded
 from .checks import did_you_mean
 from .extras import extra
 
 
-class History:
+class History(Guarded):
     """What `fit` saw: one row for each finished epoch, a column for each thing seen.
 
     Columns are `epoch` (counted from 1 for each optimizer, on from where an earlier `fit` with it stopped), `loss`
@@ -31,7 +32,17 @@ class History:
     """
 
     def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
+        self.rows = []
+
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        return self._rows
+
+    @rows.setter
+    def rows(self, rows: list[dict[str, float]]) -> None:
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise TypeError(f"History: rows must be a list of dicts, got {rows!r}")
+        self._rows = rows
 
     @property
     def loss(self) -> list[float]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .attributes import frozen
 from .checks import choice, did_you_mean, finite_number, positive_number, unknown
 
 Initializer = Callable[[np.random.Generator, tuple[int, ...], Any], NDArray[Any]]
@@ -23,7 +23,7 @@ FARTHEST = 1e100  # of TruncatedNormal's interval from its mean, in units of std
 SQUARED_GAINS = {"linear": 1.0, "identity": 1.0, "sigmoid": 1.0, "tanh": 25 / 9, "relu": 2.0, "selu": 9 / 16}
 
 
-@dataclass(frozen=True)
+@frozen
 class Drawn:
     """Base of the initializers: what `draw` returns, rounded to the dtype."""
 
@@ -38,7 +38,7 @@ class Drawn:
             finite_number(getattr(self, name), type(self).__name__, name)
 
 
-@dataclass(frozen=True)
+@frozen
 class Constant(Drawn):
     """Every element the same number, w = value (torch.nn.init.constant_).
 
@@ -68,7 +68,7 @@ class Constant(Drawn):
         return np.full(shape, float(self.value))
 
 
-@dataclass(frozen=True)
+@frozen
 class Zeros(Drawn):
     """All zeros, w = 0, the usual start of a bias: an alias of `Constant(0)` (torch.nn.init.zeros_).
 
@@ -83,7 +83,7 @@ class Zeros(Drawn):
         return np.zeros(shape)
 
 
-@dataclass(frozen=True)
+@frozen
 class Normal(Drawn):
     """Normal, density ∝ exp(−(w − mean)² / (2 std²)) (torch.nn.init.normal_).
 
@@ -116,7 +116,7 @@ class Normal(Drawn):
         return rng.normal(self.mean, self.std, shape)
 
 
-@dataclass(frozen=True)
+@frozen
 class Uniform(Drawn):
     """Uniform, low ≤ w < high (torch.nn.init.uniform_); rounding to float32 may give `high` itself.
 
@@ -148,7 +148,7 @@ class Uniform(Drawn):
         return rng.uniform(self.low, self.high, shape)
 
 
-@dataclass(frozen=True)
+@frozen
 class TruncatedNormal(Normal):
     """Normal within [low, high], what falls outside drawn again (torch.nn.init.trunc_normal_).
 
@@ -210,7 +210,7 @@ class TruncatedNormal(Normal):
         return np.clip(out, self.low, self.high).reshape(shape)
 
 
-@dataclass(frozen=True)
+@frozen
 class Scaled(Drawn):
     """Base of those whose spread follows from the shape: normal or uniform with variance gain² / fan."""
 
@@ -228,7 +228,7 @@ class Scaled(Drawn):
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
+@frozen
 class KaimingNormal(Scaled):
     """Normal with mean 0 and standard deviation gain / √fan (torch.nn.init.kaiming_normal_).
 
@@ -278,7 +278,7 @@ class KaimingNormal(Scaled):
         return squared_gain(self.nonlinearity, self.a, self), fan_in if self.mode == "fan_in" else fan_out
 
 
-@dataclass(frozen=True)
+@frozen
 class KaimingUniform(KaimingNormal):
     """Uniform in ±gain √(3 / fan) (torch.nn.init.kaiming_uniform_).
 
@@ -310,7 +310,7 @@ class KaimingUniform(KaimingNormal):
     uniform = True
 
 
-@dataclass(frozen=True)
+@frozen
 class XavierNormal(Scaled):
     """Normal with mean 0 and standard deviation gain √(2 / (fan_in + fan_out)) (torch.nn.init.xavier_normal_).
 
@@ -350,7 +350,7 @@ class XavierNormal(Scaled):
         return squared_gain(self.gain, 0.01, self), (fan_in + fan_out) / 2
 
 
-@dataclass(frozen=True)
+@frozen
 class XavierUniform(XavierNormal):
     """Uniform in ±gain √(6 / (fan_in + fan_out)) (torch.nn.init.xavier_uniform_).
 
@@ -382,7 +382,7 @@ class XavierUniform(XavierNormal):
     uniform = True
 
 
-@dataclass(frozen=True)
+@frozen
 class LeCunNormal(Scaled):
     """Normal with mean 0 and standard deviation 1 / √fan_in, for SELU layers; not truncated.
 
@@ -403,7 +403,7 @@ class LeCunNormal(Scaled):
         return 1.0, fan_in
 
 
-@dataclass(frozen=True)
+@frozen
 class LeCunUniform(LeCunNormal):
     """Uniform in ±√(3 / fan_in), which has the standard deviation of `LeCunNormal`.
 
@@ -422,7 +422,7 @@ class LeCunUniform(LeCunNormal):
     uniform = True
 
 
-@dataclass(frozen=True)
+@frozen
 class Orthogonal(Drawn):
     """gain · Q, Q uniform among the matrices with orthonormal columns, or rows if those are fewer.
 

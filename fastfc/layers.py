@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import kernels, streams
+from .attributes import OF_LAYERS, Guarded
 from .checks import as_floats, as_generator, flag, float_dtype, positive_int, positive_number
 from .initializers import Initializer, get_initializer
 from .kernels import edge, threads
@@ -41,41 +42,24 @@ class Option:
         self.check, self.default = check, default
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
+        self.name, self.kept = name, f"_{name}"
 
     def __get__(self, layer: Layer | None, owner: type | None = None) -> Any:
-        return self if layer is None else vars(layer).get(self.name, self.default)
+        return self if layer is None else getattr(layer, self.kept, self.default)
 
     def __set__(self, layer: Layer, value: Any) -> None:
-        before = vars(layer).copy()
-        vars(layer)[self.name] = self.check(value, type(layer).__name__, self.name)
+        before = self.__get__(layer)
+        setattr(layer, self.kept, self.check(value, type(layer).__name__, self.name))
         try:
             layer._check_options()
         except ValueError:
-            vars(layer).clear()
-            vars(layer).update(before)
+            setattr(layer, self.kept, before)
             raise
         layer._look_again()
 
 
-class Fixed(Option):
-    """Attribute of a layer that says what it is, and is told once."""
-
-    def __init__(self, default: Any = None) -> None:
-        super().__init__(lambda value, owner, what: value, default)
-
-    def __set__(self, layer: Layer, value: Any) -> None:
-        if self.name in vars(layer):
-            raise AttributeError(f"{layer}: {self.name} can't be changed; make a new one")
-        vars(layer)[self.name] = value
-
-
 def option(check: Callable[[Any, str, str], Any], default: Any = None) -> Any:
     return Option(check, default)
-
-
-def fixed(default: Any = None) -> Any:
-    return Fixed(default)
 
 
 def text_or_none(value: Any, owner: str, what: str) -> str | None:
@@ -84,7 +68,7 @@ def text_or_none(value: Any, owner: str, what: str) -> str | None:
     return value
 
 
-class Layer:
+class Layer(Guarded):
     """Base of every layer and network: checks at the edge, then one native call that runs its program.
 
     Samples are rows: inputs are (n, in_features), outputs (n, out_features).
@@ -94,21 +78,37 @@ class Layer:
     in_features, out_features : int or None
         Numbers per sample; None where any width will do (activations).
     params, grads : (p,) arrays
-        All parameters and all their gradients, each one flat 64-byte-aligned vector of float32 or float64.
+        All parameters and all their gradients, each one flat 64-byte-aligned vector of float32 or float64. Assigning
+        to one copies the values into place.
+    buffers : (b,) array
+        What is kept but not trained: running statistics of BatchNorm1d, mean and scale of Standardize. Assigning
+        copies the values into place.
     n_threads : int
         At most this many threads for each product, 1 unless you assign another number; those that are too small
         to gain stay on one. Results are the same bits for any number.
     frozen : bool
-        Whether optimizers leave our parameters alone; False unless you assign True. For nopython code call
+        Whether optimizers leave our parameters alone; False unless you assign True. A frozen BatchNorm1d also leaves
+        its running statistics alone, and takes them in training too. For nopython code call
         `optimizer.prepare(network)` after a change.
     """
 
     name: str | None = option(text_or_none)
-    in_features: int | None = fixed()
-    out_features: int | None = fixed()
-    params: NDArray[Any] = np.zeros(0, np.float32)
-    grads: NDArray[Any] = np.zeros(0, np.float32)
+    in_features: int | None = None
+    out_features: int | None = None
 
+    _fixed: ClassVar[Mapping[str, str]] = {
+        "in_features": "the parameters depend on it; make a new layer",
+        "out_features": "the parameters depend on it; make a new layer",
+        "dtype": "it is that of the parameters; make a new layer with dtype=…",
+    }
+    _elsewhere = OF_LAYERS
+
+    # What the kernels take: our parameters first, our buffers last. In a network that is a piece of the network's
+    # vector, and what lies between the two belongs to other layers.
+    _vector: NDArray[Any] = np.zeros(0, np.float32)
+    _params: NDArray[Any] = _vector
+    _grads: NDArray[Any] = _vector
+    _buffers: NDArray[Any] = _vector
     _frozen = False
     _trained_now: list[Parameter] | None = None  # what _trained says until something changes
     _n_threads = 1
@@ -123,12 +123,37 @@ class Layer:
     _owner: weakref.ref[Layer] | None = None  # the network whose vectors hold our parameters
     _one_input = True
     _remade = ("_programs", "_ready", "_step_ready", "_space", "_room", "_saved", "_tape", "_trained_now")
-    _not_pickled: tuple[str, ...] = (*_remade, "_owner")
+    _arrays = "params", "grads", "buffers"  # what a pickle holds of the vectors
+    _not_pickled: tuple[str, ...] = (*_remade, "_owner", "_vector", "_params", "_grads", "_buffers")
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
         """float32 or float64; None for a layer without parameters, which takes both."""
         return None
+
+    @property
+    def params(self) -> NDArray[Any]:
+        return self._params
+
+    @params.setter
+    def params(self, values: ArrayLike) -> None:
+        assign(self, "params", values, self._params)
+
+    @property
+    def grads(self) -> NDArray[Any]:
+        return self._grads
+
+    @grads.setter
+    def grads(self, values: ArrayLike) -> None:
+        assign(self, "grads", values, self._grads)
+
+    @property
+    def buffers(self) -> NDArray[Any]:
+        return self._buffers
+
+    @buffers.setter
+    def buffers(self, values: ArrayLike) -> None:
+        assign(self, "buffers", values, self._buffers)
 
     @property
     def n_threads(self) -> int:
@@ -152,11 +177,30 @@ class Layer:
         self._look_again()
 
     def _look_again(self) -> None:
-        """We have changed: whoever runs us has to look again."""
+        """Forget what is known of ourselves, in our parts and in the networks that we are part of."""
         layer: Layer | None = self
         while layer is not None:
-            layer._programs = layer._ready = layer._step_ready = layer._trained_now = None
-            layer = None if layer._owner is None else layer._owner()
+            layer._forget()
+            layer = layer._network()
+        waiting = [part for part in self._parts() if part is not self]
+        while waiting:
+            layer = waiting.pop()
+            layer._forget()
+            waiting += [part for part in layer._parts() if part is not layer]
+
+    def _forget(self) -> None:
+        self._programs = self._ready = self._step_ready = self._trained_now = None
+
+    def _network(self) -> Layer | None:
+        """The network whose vectors hold our parameters."""
+        return None if self._owner is None else self._owner()
+
+    def _is_frozen(self) -> bool:
+        """Whether we, or a network that we are part of, are frozen."""
+        layer: Layer | None = self
+        while layer is not None and not layer._frozen:
+            layer = layer._network()
+        return layer is not None
 
     def _check_options(self) -> None:
         """Raise if options contradict each other."""
@@ -182,7 +226,7 @@ class Layer:
         out : array of the result's shape and of the layer's dtype, optional
             Overwritten and returned. With x in parts, also an array on disk.
         params : (p,) array of the layer's dtype, optional
-            Used instead of the layer's own.
+            Used instead of the layer's own; buffers are the layer's own.
 
         Returns
         -------
@@ -201,21 +245,17 @@ class Layer:
                [0.5]], dtype=float32)
         """
         if type(x) is np.ndarray and self._ready and out is None and params is None:
-            program, params = self._ready, self.params
-            fits = x.dtype == params.dtype and x.ndim == 2 and x.shape[1] == program.inputs
+            program, vector = self._ready, self._vector
+            fits = x.dtype == vector.dtype and x.ndim == 2 and x.shape[1] == program.inputs
             if fits and self._is_serial(program.multiplications * len(x)):
                 out = np.empty((len(x), program.outputs), x.dtype)
-                native.predict.call(params, program.table, x, out, 1, 1)
+                native.predict.call(vector, program.table, x, out, 1, 1)
                 return out
         if type(x) is not np.ndarray and (streams.gives_batches(x) or streams.too_large(x)):
             return streams.predict(self, x, out, params)
         x = self._join(x)
         single = x.ndim == 1
         rows = self._check_rows(x[None]) if single else x
-        if params is not None:
-            dtype = self.dtype or x.dtype
-            params = params if type(params) is np.ndarray else as_floats(params, dtype, self, "params")
-            check_array(params, self.params.shape, dtype, self, "params")
         if out is not None:
             n, width = len(rows), self._program_for(rows).outputs
             check_array(out, (width,) if single else (n, width), x.dtype, self, "out", written=True)
@@ -226,10 +266,19 @@ class Layer:
         program = self._program_for(x)
         if out is None:
             out = np.empty((x.shape[0], program.outputs), x.dtype)
-        if params is None:
-            params, _ = self._vectors(x.dtype)
-        self._call(native.predict, program.multiplications * len(x), params, program.table, x, out)
+        vector, _ = self._vectors(x.dtype) if params is None else (self._with_buffers(params, x.dtype), None)
+        self._call(native.predict, program.multiplications * len(x), vector, program.table, x, out)
         return out
+
+    def _with_buffers(self, params: Any, dtype: Any) -> Any:
+        """The vector that the kernels take, with these parameters instead of ours."""
+        params = params if type(params) is np.ndarray else as_floats(params, dtype, self, "params")
+        check_array(params, self._params.shape, dtype, self, "params")
+        if not self._buffers.size:
+            return params
+        vector = self._vector.copy()
+        vector[: params.size] = params
+        return vector
 
     def predict_one(self, x: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Output for one sample; for inner loops of `@njit` functions, where small networks then allocate nothing.
@@ -266,7 +315,7 @@ class Layer:
         except (AttributeError, TypeError, LookupError):
             raise TypeError(f"{self}: predict_one takes NumPy arrays of dtype {self.dtype}; or use predict") from None
         try:
-            native.predict.call(self.params, program.table, rows, into, 1, 1)
+            native.predict.call(self._vector, program.table, rows, into, 1, 1)
         except (TypeError, ValueError):
             check_array(x, (program.inputs,), self.dtype or into.dtype, self, "x")
             check_array(out, (program.outputs,), self.dtype or into.dtype, self, "out", written=True)
@@ -304,10 +353,11 @@ class Layer:
         x = as_floats(x, self.dtype, self, "x") if type(x) is np.ndarray else self._join(x)
         program = self._program_for(x)
         out, space = np.empty((x.shape[0], program.outputs), x.dtype), self._space_for(program, len(x), x.dtype)
-        params, _ = self._vectors(x.dtype)
-        self._saved = None
-        self._call(native.forward, program.largest * len(x), x, program.table, params, out, space, self._tape)
-        self._saved = program, x, out, space
+        vector, _ = self._vectors(x.dtype)
+        assign_here = object.__setattr__  # ours takes as long as a small layer
+        assign_here(self, "_saved", None)
+        self._call(native.forward, program.largest * len(x), x, program.table, vector, out, space, self._tape)
+        assign_here(self, "_saved", (program, x, out, space))
         return out
 
     def backward(self, grad_output: ArrayLike) -> NDArray[Any]:
@@ -349,8 +399,8 @@ class Layer:
                 f"{self}: grad_output has shape {grad_output.shape}; it must have the output's, {output.shape}"
             )
         grad_input = np.empty(x.shape, x.dtype)
-        params, grads = self._vectors(x.dtype)
-        arrays = params, program.table, x, output, grad_output, self._tape, grads, grad_input, space
+        vector, grads = self._vectors(x.dtype)
+        arrays = vector, program.table, x, output, grad_output, self._tape, grads, grad_input, space
         self._call(native.backward, program.largest * len(x), *arrays)
         return grad_input
 
@@ -377,13 +427,13 @@ class Layer:
         array([[-1.]], dtype=float32)
         """
         lr = positive_number(lr, self, "lr")
-        if self._n_trained == self.params.size:
+        if self._n_trained == self._params.size:
             parts = [slice(None)]
         else:
             parts = [slice(first, first + math.prod(shape)) for _, first, shape in self._trained_parameters()]
         for part in parts:
             try:
-                kernels.sgd(self.params[part], self.grads[part], self.params[:0], lr, 0.0, 0.0)
+                kernels.sgd(self._params[part], self._grads[part], self._params[:0], lr, 0.0, 0.0)
             except ValueError as error:
                 raise in_our_terms(error, self) from None
 
@@ -396,7 +446,7 @@ class Layer:
         return []
 
     def named_buffers(self) -> list[tuple[str, NDArray[Any]]]:
-        """(name, values) of what is kept in `params` but not trained, such as running statistics: views."""
+        """(name, values) of what is kept but not trained, such as running statistics: views, as in `buffers`."""
         return []
 
     def _trained(self) -> list[Parameter]:
@@ -435,14 +485,18 @@ class Layer:
         program = self._lower(width)
         program.load(edge.DTYPES.values() if self.dtype is None else [edge.DTYPES[self.dtype]])
         self._programs[width] = program
-        if self.params.size and self._one_input:
+        if self._vector.size and self._one_input:
             self._ready = program
         return program
 
     def _lower(self, width: int) -> Program:
         recorder = Recorder()
         x = recorder.value(width)
-        return recorder.program([x], [self._record(recorder, x, 0)], self.params.size, self._n_trained)
+        return recorder.program([x], [self._record(recorder, x, 0)], *self._sizes)
+
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        return self._params.size, self._n_trained, self._vector.size, self._buffers.size
 
     def _join(self, x: Any) -> NDArray[Any]:
         """The input as one array."""
@@ -490,12 +544,12 @@ class Layer:
         program = self._program_for(np.zeros((0, self.in_features or 0), self.dtype))
         if self._tape is None:
             self._space_for(program, 0, self.dtype)
-        return program.table, self.params, self.grads, self._space, self._tape
+        return program.table, self._vector, self._grads, self._space, self._tape
 
     def _vectors(self, dtype: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-        """params and grads, of the dtype of the input where we have no parameters."""
-        if self.params.size:
-            return self.params, self.grads
+        """Parameters with buffers, and gradients, of the dtype of the input where we have none."""
+        if self._vector.size:
+            return self._vector, self._grads
         return np.zeros(0, dtype), np.zeros(0, dtype)
 
     def _is_serial(self, work: int) -> bool:
@@ -530,30 +584,38 @@ class Layer:
         """The layers whose vectors, one after another, make up `params`."""
         return [self]
 
-    def _bind(self, params: NDArray[Any], grads: NDArray[Any]) -> None:
-        """Make these flat vectors the home of parameters and gradients."""
-        self.params, self.grads = params, grads
-        self._programs = self._ready = self._step_ready = self._trained_now = None
+    def _bind(self, vector: NDArray[Any], grads: NDArray[Any], n_buffers: int = 0) -> None:
+        """Make these flat vectors the home of our parameters with our buffers, and of the gradients; see `_vector`."""
+        self._vector, self._grads = vector, grads
+        self._params, self._buffers = vector[: grads.size], vector[vector.size - n_buffers :]
+        self._forget()
 
     def _rehome(self, dtype: Any = None) -> None:
-        """Move parameters and gradients into two new aligned vectors, of `dtype` or that of our parts."""
+        """Move parameters, buffers and gradients into two new aligned vectors, of `dtype` or that of our parts."""
+        parts, none = self._parts(), np.zeros(0, np.float32)
         if dtype is None:
-            dtype = next((part.dtype for part in self._parts() if part.dtype is not None), None)
-        none = np.zeros(0, np.float32)
-        params = [none, *(part.params for part in self._parts())]
-        grads = [none, *(part.grads for part in self._parts())]
-        size = sum(p.size for p in params)
+            dtype = next((part.dtype for part in parts if part.dtype is not None), None)
+        values = [none, *(part._params for part in parts), *(part._buffers for part in parts)]
+        grads = [none, *(part._grads for part in parts)]
         self._bind(
-            np.concatenate(params, out=aligned_zeros(size, dtype)),
-            np.concatenate(grads, out=aligned_zeros(size, dtype)),
+            np.concatenate(values, out=aligned_zeros(sum(a.size for a in values), dtype)),
+            np.concatenate(grads, out=aligned_zeros(sum(a.size for a in grads), dtype)),
+            sum(part._buffers.size for part in parts),
         )
+
+    def _is_finite(self) -> bool:
+        return bool(np.isfinite(self._params).all() and np.isfinite(self._buffers).all())
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {key: value for key, value in vars(self).items() if key not in self._not_pickled}
+        kept |= {name: getattr(self, name) for name in self._arrays}
         return kept | ({"_drawn": self._draws} if self._draws else {})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+        if not state.keys() >= set(self._arrays):
+            kind = type(self).__name__
+            raise ValueError(f"{kind}: a pickle of fastfc 0.1.0; write files with net.save, which later versions read")
+        vars(self).update({f"_{key}" if key in self._arrays else key: value for key, value in state.items()})
         self._rehome()
 
 
@@ -650,8 +712,10 @@ class Linear(Layer):
         dtype: Any = np.float32,
         name: str | None = None,
     ) -> None:
-        self.in_features = positive_int(in_features, "Linear", "in_features")
-        self.out_features = positive_int(out_features, "Linear", "out_features")
+        self._fix(
+            in_features=positive_int(in_features, "Linear", "in_features"),
+            out_features=positive_int(out_features, "Linear", "out_features"),
+        )
         self.name = name
         dtype = float_dtype(dtype, "Linear")
         size = (self.in_features + flag(bias, "Linear", "bias")) * self.out_features
@@ -663,14 +727,15 @@ class Linear(Layer):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self.params.dtype
+        return self._params.dtype
 
     def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
         bias = [("bias", self.bias, self.bias_grad)]
         return [("weight", self.weight, self.weight_grad)] + bias * (self.bias is not None)
 
-    def _bind(self, params: NDArray[Any], grads: NDArray[Any]) -> None:
-        super()._bind(params, grads)
+    def _bind(self, vector: NDArray[Any], grads: NDArray[Any], n_buffers: int = 0) -> None:
+        super()._bind(vector, grads, n_buffers)
+        params = self._params
         shape, n_weights = (self.in_features, self.out_features), self.in_features * self.out_features
         bias, bias_grad = (params[n_weights:], grads[n_weights:]) if params.size > n_weights else (None, None)
         self._views = params[:n_weights].reshape(shape), bias, grads[:n_weights].reshape(shape), bias_grad
@@ -722,13 +787,15 @@ class Tied(Layer):
 
     in_features: int
     out_features: int
-    layer: Linear = fixed()
+    layer: Linear
+
+    _fixed: ClassVar[Mapping[str, str]] = {**Layer._fixed, "layer": "make a new Tied layer"}
 
     def __init__(self, layer: Linear, bias: bool = True, *, name: str | None = None) -> None:
         if not isinstance(layer, Linear):
             raise TypeError(f"Tied: give the Linear layer whose weight it shares, got {layer!r}")
-        self.layer, self.name = layer, name
-        self.in_features, self.out_features = layer.out_features, layer.in_features
+        self._fix(layer=layer, in_features=layer.out_features, out_features=layer.in_features)
+        self.name = name
         size = self.out_features * flag(bias, "Tied", "bias")
         self._bind(aligned_zeros(size, layer.dtype), aligned_zeros(size, layer.dtype))
 
@@ -738,23 +805,31 @@ class Tied(Layer):
 
     @property
     def bias(self) -> NDArray[Any] | None:
-        return self.params if self.params.size else None
+        return self._params if self._params.size else None
 
     @bias.setter
     def bias(self, value: ArrayLike) -> None:
         assign(self, "bias", value, self.bias)
 
+    @property
+    def bias_grad(self) -> NDArray[Any] | None:
+        return self._grads if self._grads.size else None
+
+    @bias_grad.setter
+    def bias_grad(self, value: ArrayLike) -> None:
+        assign(self, "bias_grad", value, self.bias_grad)
+
     def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
-        return [("bias", self.params, self.grads)] if self.params.size else []
+        return [("bias", self._params, self._grads)] if self._params.size else []
 
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         if self.layer not in recorder.weights:
             raise ValueError(f"{self}: {self.layer} must come before it in the same network")
-        weight, bias = recorder.weights[self.layer], first if self.params.size else native.NOWHERE
+        weight, bias = recorder.weights[self.layer], first if self._params.size else native.NOWHERE
         return recorder.step(native.PRODUCT, value, width=self.out_features, weight=weight, bias=bias, transposed=True)
 
     def __repr__(self) -> str:
-        bias = "" if self.params.size else ", bias=False"
+        bias = "" if self._params.size else ", bias=False"
         name = "" if self.name is None else f", name={self.name!r}"
         return f"Tied({self.layer}{bias}{name})"
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .attributes import OF_LOSSES, Guarded, is_ours, names_of, suggestion
 from .checks import FLOATS, as_floats, as_real, choice, finite_number, flag, fraction, listed, positive_number
 from .kernels import custom, edge
 from .kernels import losses as native
@@ -21,10 +22,10 @@ REDUCTIONS = {"mean": native.MEAN, "sum": native.SUM, "none": native.NONE}
 Targets = tuple[NDArray[Any], NDArray[np.int64], NDArray[np.float64]]
 
 
-class Loss:
+class Loss(Guarded):
     """Base of the losses: checks at the edge, then one kernel gives value and gradient.
 
-    A loss can't be changed after it is made.
+    A loss can't be changed after it is made. A class of yours, derived from one, may set attributes of its own.
 
     Parameters
     ----------
@@ -64,12 +65,28 @@ class Loss:
         row[native.LENGTH], row[native.VECTOR :] = len(numbers) / max(1, int(row[native.VECTORS]).bit_count()), numbers
         self._table = table
 
+    _elsewhere = OF_LOSSES
+
     def __setattr__(self, name: str, value: Any) -> None:
         if "_table" in self.__dict__:
-            raise AttributeError(f"{self}: a loss can't be changed; make a new one")
+            self._refuse(name)
         if isinstance(value, np.ndarray) and name != "_table":
             value.flags.writeable = False  # the kernels have a copy in the table
-        self.__dict__[name] = value
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        self._refuse(name)
+        super().__delattr__(name)
+
+    def _refuse(self, name: str) -> None:
+        if name.startswith("_"):
+            return
+        ours = next(kind for kind in type(self).__mro__ if is_ours(kind))
+        known = names_of(ours) | set(inspect.signature(ours).parameters)
+        if name in known:
+            raise AttributeError(f"{self}: a loss can't be changed; make a new one")
+        if type(self) is ours:
+            raise AttributeError(suggestion(f"{ours.__name__} has no attribute {name!r}", name, known, OF_LOSSES))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name in sorted(state, key=lambda name: name == "_table"):  # with which the loss is whole
@@ -231,7 +248,9 @@ def as_numbers(values: ArrayLike | None, owner: str, what: str) -> NDArray[np.fl
     numbers = as_floats(values, np.dtype(float), owner, what)
     if numbers.ndim != 1 or not numbers.size or not (numbers.min() >= 0 and numbers.max() < np.inf):
         raise ValueError(f"{owner}: {what} must be a vector of finite numbers, not negative; got {numbers.tolist()}")
-    return numbers.copy()
+    numbers = numbers.copy()
+    numbers.flags.writeable = False  # the loss has its own copy, which changes here would not reach
+    return numbers
 
 
 def rank(values: Any, owner: str, what: str) -> int:

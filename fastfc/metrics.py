@@ -17,12 +17,12 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .attributes import frozen
 from .checks import as_real, choice, did_you_mean, finite_number, flag, positive_int, unknown
 
 if TYPE_CHECKING:
@@ -376,7 +376,7 @@ def r2(y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = N
     return float(np.mean(1 - ratio))
 
 
-@dataclass(frozen=True)
+@frozen
 class Accuracy:
     """`metrics.accuracy` with options, Σ w [ĉ = c] / Σ w, for `metrics=[...]`.
 
@@ -416,7 +416,7 @@ class Accuracy:
         return accuracy(y_true, y_pred, sample_weight, **given_options(self))
 
 
-@dataclass(frozen=True)
+@frozen
 class TopK:
     """`metrics.top_k_accuracy`, Σ w [rank of c ≤ k] / Σ w, for `metrics=[...]`.
 
@@ -454,7 +454,7 @@ class TopK:
         return top_k_accuracy(y_true, y_pred, sample_weight, k=self.k)
 
 
-@dataclass(frozen=True)
+@frozen
 class F1:
     """`metrics.f1`, F₁ = 2 TP / (2 TP + FP + FN), for `metrics=[...]`.
 

@@ -8,19 +8,20 @@ import os
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import columns, lr_finder, training
 from .activations import Activation, Identity, get_activation
+from .attributes import OF_NETWORKS
 from .checks import as_floats, as_generator, listed, positive_int
 from .columns import Names
 from .dropout import Dropout
 from .history import History
 from .initializers import Initializer
-from .layers import Layer, Linear, Parameter, fixed
+from .layers import Layer, Linear, Parameter
 from .program import Recorder
 
 if TYPE_CHECKING:
@@ -30,10 +31,17 @@ if TYPE_CHECKING:
 class Network(Layer):
     """Base of the networks: layers whose parameters live in one flat vector, and their training."""
 
-    layers: tuple[Layer, ...] = fixed()
+    layers: tuple[Layer, ...]
     _input_shapes: tuple[tuple[int, ...], ...] | None = None
 
-    _not_pickled = (*Layer._not_pickled, "params", "grads")
+    _fixed: ClassVar[Mapping[str, str]] = {
+        "in_features": "it is that of the layers; make a new network",
+        "out_features": "it is that of the layers; make a new network",
+        "layers": "the vectors are made of theirs; make a new network, such as Sequential([*net, Tanh()])",
+        "dtype": "it is that of the layers; make a new network of layers with dtype=…",
+    }
+    _elsewhere = OF_NETWORKS
+    _arrays = ()
     _input_names: tuple[Names | None, ...] | None = None  # of frames that we were fitted on, see columns.py
     _target_names: tuple[Names | None, ...] | None = None
 
@@ -43,13 +51,24 @@ class Network(Layer):
     find_lr = lr_finder.find_lr
 
     def __init__(self, in_features: int | None, out_features: int | None) -> None:
-        self.in_features, self.out_features = in_features, out_features
+        self._fix(in_features=in_features, out_features=out_features)
         self.history = History()
         self._rehome()
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
-        return self.params.dtype if self.params.size else None
+        return self._vector.dtype if self._vector.size else None
+
+    @property
+    def history(self) -> History:
+        """Of the latest `fit`."""
+        return self._history
+
+    @history.setter
+    def history(self, value: History) -> None:
+        if not isinstance(value, History):
+            raise TypeError(f"{self}: history must be a History, got {value!r}")
+        self._history = value
 
     @property
     def input_shapes(self) -> tuple[tuple[int, ...], ...] | None:
@@ -115,7 +134,7 @@ class Network(Layer):
         for i, layer in enumerate([] if self.frozen else self.layers):
             for name, first, shape in layer._trained():
                 parameters.append(Parameter(f"{layer.name or i}.{name}", start + first, shape))
-            start += layer.params.size
+            start += layer._params.size
         return parameters
 
     @property
@@ -153,6 +172,11 @@ class Network(Layer):
     def summary(self) -> str:
         """A table of the parts, the width of what they give and their numbers of parameters."""
         raise NotImplementedError
+
+    def _more(self) -> list[str]:
+        """Lines below the summary's table."""
+        kinds = dict.fromkeys(name.rpartition(".")[2] for name, _ in self.named_buffers())
+        return [f"and {self.buffers.size:,} numbers that are not trained: {', '.join(kinds)}"] if kinds else []
 
     def plot(self, path: Any = None) -> Any:
         """A diagram of the network: layers, shapes, parameters, and for a Graph its nodes and gates.
@@ -272,14 +296,14 @@ class Network(Layer):
     def _parts(self) -> Sequence[Layer]:
         return self.layers
 
-    def _bind(self, params: NDArray[Any], grads: NDArray[Any]) -> None:
-        super()._bind(params, grads)
-        start = 0
+    def _bind(self, vector: NDArray[Any], grads: NDArray[Any], n_buffers: int = 0) -> None:
+        super()._bind(vector, grads, n_buffers)
+        start, place = 0, vector.size - n_buffers
         for layer in self.layers:
-            stop = start + layer.params.size
-            layer._bind(params[start:stop], grads[start:stop])
+            stop, n = start + layer._params.size, layer._buffers.size
+            layer._bind(vector[start : place + n if n else stop], grads[start:stop], n)
             layer._owner = weakref.ref(self)
-            start = stop
+            start, place = stop, place + n
 
     def __copy__(self) -> Network:
         return copy.deepcopy(self)  # a shallow copy would move our layers' arrays to itself
@@ -301,6 +325,8 @@ class Sequential(Network):
     ----------
     layers : tuple of Layer
     params, grads : (p,) arrays, float32 or float64
+    buffers : (b,) array
+        What is kept but not trained, layer by layer.
     history : History
         Of the latest `fit`.
 
@@ -331,7 +357,7 @@ class Sequential(Network):
     def __init__(self, layers: Iterable[Layer]) -> None:
         layers = tuple(listed(layers, "Sequential", "layers", "[Linear(2, 8), ReLU(), Linear(8, 1)]"))
         check_chain(layers)
-        self.layers = layers
+        self._fix(layers=layers)
         super().__init__(
             next((layer.in_features for layer in layers if layer.in_features), None),
             next((layer.out_features for layer in layers[::-1] if layer.out_features), None),
@@ -345,12 +371,12 @@ class Sequential(Network):
             rows.append((str(layer), str(width or "any"), f"{layer.params.size:,}"))
         rows.append(("total", "", f"{self.params.size:,}"))
         first, second, third = (max(map(len, column)) for column in zip(*rows, strict=True))
-        return "\n".join(f"{a:<{first}}  {b:>{second}}  {c:>{third}}" for a, b, c in rows)
+        return "\n".join([f"{a:<{first}}  {b:>{second}}  {c:>{third}}" for a, b, c in rows] + self._more())
 
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         for layer in self.layers:
             value = layer._record(recorder, value, first, alone)
-            first, alone = first + layer.params.size, True
+            first, alone = first + layer._params.size, True
         return value
 
     def _known_names(self) -> tuple[Names | None, ...] | None:

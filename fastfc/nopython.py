@@ -24,6 +24,7 @@ from numba.extending import (
     make_attribute_wrapper,
     models,
     overload,
+    overload_attribute,
     overload_method,
     register_model,
     typeof_impl,
@@ -92,7 +93,7 @@ class LayerType(FromHandle):
         flat = types.Array(dtype, 1, "C")
         table = types.Array(types.int64, 2, "C", readonly=True)
         tape = types.Array(types.int64, 1, "C")
-        parts = {"program": table, "params": flat, "grads": flat, "space": flat, "tape": tape}
+        parts = {"program": table, "vector": flat, "grads": flat, "space": flat, "tape": tape}
         super().__init__("Layer", dtype, parts)
 
 
@@ -174,7 +175,7 @@ for kind in (LayerType, LossType, OptimizerType):
 
 
 for kind, names in (
-    (LayerType, ("program", "params", "grads", "space", "tape")),
+    (LayerType, ("program", "vector", "grads", "space", "tape")),
     (LossType, ("table",)),
     (OptimizerType, ("code", "hyper", "segments", "state", "count", "home")),
 ):
@@ -184,13 +185,13 @@ for kind, names in (
 
 METHODS = ("predict", "predict_one", "forward", "backward", "train_step")
 ATTRIBUTES = {
-    LayerType: (*METHODS, "params", "grads", "program", "space", "tape"),
+    LayerType: (*METHODS, "params", "grads", "buffers", "program", "vector", "space", "tape"),
     LossType: ("table",),
     OptimizerType: ("code", "hyper", "segments", "state", "count"),
     Global: METHODS,
 }
 INSTEAD = {
-    LayerType: "a network has " + ", ".join(ATTRIBUTES[LayerType][:-3]),
+    LayerType: "a network has " + ", ".join(ATTRIBUTES[LayerType][:-4]),
     LossType: "a loss is an argument of net.train_step",
     OptimizerType: "an optimizer is an argument of net.train_step",
 }
@@ -301,7 +302,17 @@ def check_step(status, x_fits, rows_fit, weights_fit):
 @njit
 def predict_into(params, program, x, out):
     status = native.predict(params, program, x, out, 1, 1)
-    check_prediction(status, x.shape[1] == program[0, native.INPUTS], params.size == program[0, native.PARAMETERS])
+    check_prediction(status, x.shape[1] == program[0, native.INPUTS], params.size == program[0, native.VALUES])
+
+
+@overload_attribute(LayerType, "params")
+def params_of(net):
+    return lambda net: net.vector[: net.grads.size]
+
+
+@overload_attribute(LayerType, "buffers")
+def buffers_of(net):
+    return lambda net: net.vector[net.vector.size - net.program[0, native.BUFFERS] :]
 
 
 @method("predict")
@@ -322,17 +333,11 @@ def predict(net, x, out=None, params=None):
             return np.empty(shape, dtype)
 
         return wrong
-    if is_none(params):
-        vector = lambda net, params: net.params
-    elif params.layout == "C":
-        vector = lambda net, params: params
-    else:
-        vector = lambda net, params: np.ascontiguousarray(params)
-    vector = njit(vector)
+    vector = njit((lambda net, params: net.vector) if is_none(params) else with_buffers)
     if is_none(out) and x.ndim == 1:
 
         def one(net, x, out=None, params=None):
-            y = np.empty(net.program[0, native.OUTPUTS], net.params.dtype)
+            y = np.empty(net.program[0, native.OUTPUTS], net.vector.dtype)
             predict_into(vector(net, params), net.program, as_rows(x), as_rows(y))
             return y
 
@@ -340,7 +345,7 @@ def predict(net, x, out=None, params=None):
     if is_none(out):
 
         def rows(net, x, out=None, params=None):
-            y = np.empty((x.shape[0], net.program[0, native.OUTPUTS]), net.params.dtype)
+            y = np.empty((x.shape[0], net.program[0, native.OUTPUTS]), net.vector.dtype)
             predict_into(vector(net, params), net.program, x, y)
             return y
 
@@ -351,6 +356,17 @@ def predict(net, x, out=None, params=None):
         return out
 
     return into
+
+
+def with_buffers(net, params):
+    """What the kernels take, with these parameters instead of the network's."""
+    if params.size != net.grads.size:
+        raise ValueError(WRONG_PARAMS)
+    if net.vector.size == params.size:
+        return np.ascontiguousarray(params)
+    vector = net.vector.copy()
+    vector[: params.size] = params
+    return vector
 
 
 def is_none(kind):
@@ -374,7 +390,7 @@ def predict_one(net, x, out=None):
         return net.predict(x)
 
     def run(net, x, out=None):
-        predict_into(net.params, net.program, as_rows(x), as_rows(out))
+        predict_into(net.vector, net.program, as_rows(x), as_rows(out))
         return out
 
     return wrong if fault else new if is_none(out) else run
@@ -392,10 +408,10 @@ def forward(net, x):
 
     def run(net, x):
         n = x.shape[0]
-        out = np.empty((n, net.program[0, native.OUTPUTS]), net.params.dtype)
+        out = np.empty((n, net.program[0, native.OUTPUTS]), net.vector.dtype)
         net.tape[0] = USED
         enough(native.reserve(net.program, n), net.space)
-        status = native.forward_saving(x, net.program, net.params, out, net.space, net.tape)
+        status = native.forward_saving(x, net.program, net.vector, out, net.space, net.tape)
         check_prediction(status, x.shape[1] == net.program[0, native.INPUTS], True)
         net.tape[0] = n
         return out
@@ -417,8 +433,8 @@ def backward(net, grad_output):
         n = net.tape[0]
         if n < 0:
             raise ValueError("fastfc: backward needs what forward saves; call forward(x) first")
-        grad_input = np.empty((n, net.program[0, native.INPUTS]), net.params.dtype)
-        status = native.backward_saved(net.params, net.program, grad_output, net.tape, net.grads, grad_input, net.space)
+        grad_input = np.empty((n, net.program[0, native.INPUTS]), net.vector.dtype)
+        status = native.backward_saved(net.vector, net.program, grad_output, net.tape, net.grads, grad_input, net.space)
         if status == edge.BAD_SHAPE:
             raise ValueError(WRONG_GRADIENT)
         edge.check(status)
@@ -486,8 +502,8 @@ def train_step(net, x, y, loss, optimizer, sample_weight=None):
     weigh = njit((lambda x, w: np.empty(0, x.dtype)) if unweighted else (lambda x, w: w))
 
     def run(net, x, y, loss, optimizer, sample_weight=None):
-        load_any(net.params)
-        if optimizer.home != 0 and optimizer.home != address(net.params):
+        load_any(net.vector)
+        if optimizer.home != 0 and optimizer.home != address(net.vector):
             raise ValueError(
                 "fastfc: the optimizer is for another network; use a new one for each, or optimizer.reset(), and then "
                 "call optimizer.prepare(net), in Python"
@@ -495,10 +511,10 @@ def train_step(net, x, y, loss, optimizer, sample_weight=None):
         begin(net, x)
         target, labels, losses = split(x, y, net.program, loss.table)
         weights = weigh(x, sample_weight)
-        state = optimizer.state if same_dtype else np.empty((0, 0), net.params.dtype)
+        state = optimizer.state if same_dtype else np.empty((0, 0), net.vector.dtype)
         status, value = training.step(
             x, net.program, target, labels, weights, losses, optimizer.hyper, optimizer.segments,
-            net.params, net.grads, state, optimizer.count, net.space, net.tape, optimizer.code, 1, 1,
+            net.vector, net.grads, state, optimizer.count, net.space, net.tape, optimizer.code, 1, 1,
         )  # fmt: skip
         n, n_targets = len(x), len(target) if target.size else len(labels)
         rows_fit = n_targets == n or (parts and labels.size > 0)

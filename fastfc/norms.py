@@ -18,16 +18,20 @@ def not_negative(value: Any, owner: str, what: str) -> float:
     return positive_number(value, owner, what, or_zero=True)
 
 
-def row(name: str, of: str = "params") -> Any:
+def row(name: str, of: str = "vector") -> Any:
     """Property of PerFeature: one of its rows, None if it has no such one; assigning copies the values into place."""
 
     def get(self: PerFeature) -> NDArray[Any] | None:
         return self._row(name, of)
 
     def put(self: PerFeature, value: ArrayLike) -> None:
-        assign(self, name if of == "params" else f"{name}_grad", value, get(self))
+        assign(self, name if of == "vector" else f"{name}_grad", value, get(self))
 
     return property(get, put)
+
+
+def positive_or_none(value: Any, owner: object, what: str) -> float | None:
+    return None if value is None else positive_number(value, owner, what, or_zero=True)
 
 
 class PerFeature(Layer):
@@ -45,15 +49,16 @@ class PerFeature(Layer):
         self, features: int, trained: tuple[str, ...], buffers: tuple[str, ...], dtype: Any, name: str | None
     ) -> None:
         kind = type(self).__name__
-        self.in_features = self.out_features = positive_int(features, kind, "features")
+        width = positive_int(features, kind, "features")
+        self._fix(in_features=width, out_features=width)
         self.name = name
         self._trained_rows, self._buffer_rows = trained, buffers
-        size, dtype = len(trained + buffers) * self.in_features, float_dtype(dtype, kind)
-        self._bind(aligned_zeros(size, dtype), aligned_zeros(size, dtype))
+        dtype, p, b = float_dtype(dtype, kind), len(trained) * width, len(buffers) * width
+        self._bind(aligned_zeros(p + b, dtype), aligned_zeros(p, dtype), b)
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
-        return self.params.dtype if self.params.size else None
+        return self._params.dtype if self._params.size or self._buffers.size else None
 
     def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
         return [(name, self._row(name), self._row(name, "grads")) for name in self._trained_rows]
@@ -61,14 +66,16 @@ class PerFeature(Layer):
     def named_buffers(self) -> list[tuple[str, NDArray[Any]]]:
         return [(name, self._row(name)) for name in self._buffer_rows]
 
-    def _row(self, name: str, of: str = "params") -> Any:
+    def _row(self, name: str, of: str = "vector") -> Any:
         first = self._place(name, 0)
-        return None if first < 0 else getattr(self, of)[first : first + self.in_features]
+        return None if first < 0 else getattr(self, f"_{of}")[first : first + self.in_features]
 
     def _place(self, name: str, first: int) -> int:
-        """Where a row is in the vector of parameters if ours begin at `first`, -1 if there is none."""
-        rows = self._trained_rows + self._buffer_rows
-        return first + rows.index(name) * self.in_features if name in rows else -1
+        """Where a row is in the vector of values if our parameters begin at `first`, -1 if there is none."""
+        if name in self._buffer_rows:  # at the vector's end
+            first += self._vector.size - self._buffers.size
+            return first + self._buffer_rows.index(name) * self.in_features
+        return first + self._trained_rows.index(name) * self.in_features if name in self._trained_rows else -1
 
     def _check_width(self, recorder: Recorder, value: int) -> None:
         if recorder.widths[value] != self.in_features:
@@ -251,7 +258,9 @@ class BatchNorm1d(PerFeature):
     ----------
     weight, bias, weight_grad, bias_grad : (features,) arrays, or None
     running_mean, running_var : (features,) arrays, or None
-        Part of `params`, with gradients of 0, and not changed by optimizers. First 0 and 1.
+        In `buffers`. First 0 and 1. A frozen layer, or a layer of a frozen network, leaves them alone and takes them
+        in training too, as a layer in eval mode does in PyTorch; then a batch may be one sample. What is frozen in a
+        group of an optimizer is parameters only.
 
     Raises
     ------
@@ -312,7 +321,7 @@ class BatchNorm1d(PerFeature):
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         self._check_width(recorder, value)
         return recorder.norm(
-            native.BATCH_NORM,
+            native.FROZEN_BATCH_NORM if self._is_frozen() else native.BATCH_NORM,
             value,
             norms.COLUMN_ROWS * self.in_features / native.LEAST_ROWS,
             weight=self._place("weight", first),

@@ -39,8 +39,9 @@ SAME = {
 def to_onnx(network: Network, path: str | os.PathLike[str]) -> None:
     """See Network.to_onnx."""
     onnx = extra("onnx", "onnx", "to_onnx")
-    if network.params.nbytes > LARGEST:
-        raise ValueError(f"to_onnx: an ONNX file holds 2 GB, but the network has {network.params.nbytes:,} bytes")
+    size = network.params.nbytes + network.buffers.nbytes
+    if size > LARGEST:
+        raise ValueError(f"to_onnx: an ONNX file holds 2 GB, but the network has {size:,} bytes")
     model = Writer(onnx, network).model()
     onnx.checker.check_model(model, full_check=True)
     write(os.path.realpath(os.fsdecode(path)), model.SerializeToString())

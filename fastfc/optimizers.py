@@ -11,12 +11,13 @@ import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TypedDict, Unpack
+from typing import Any, ClassVar, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import as_generator, did_you_mean, flag, listed, positive_int, positive_number
+from .attributes import OF_OPTIMIZERS, Guarded
+from .checks import as_floats, as_generator, as_real, did_you_mean, flag, listed, positive_int, positive_number
 from .kernels import edge, schedules
 from .kernels import optimizers as native
 from .layers import Layer, Parameter, in_our_terms
@@ -148,7 +149,7 @@ def of_segments(what: str) -> Any:
     return property(get, assign)
 
 
-class Optimizer:
+class Optimizer(Guarded):
     """Base of the optimizers. One of them serves one network, whose gradients it remembers.
 
     A second network is refused, unless nothing is remembered (SGD without momentum, average and schedule): make an
@@ -199,9 +200,10 @@ class Optimizer:
     segments : (s, 9) float64 array
         How the kernel treats which parameters, as of the latest `prepare`.
     state : (r, p) array of the network's dtype
-        The vectors that the rule remembers, and at the end the average; zeros before the first step.
+        The vectors that the rule remembers, and at the end the average; zeros before the first step. Assigning copies
+        the values into place; another number of vectors takes their place.
     count : (2,) int64 array
-        Number of steps so far, and a number of the rule's own.
+        Number of steps so far, and a number of the rule's own. Assigning copies the values into place.
 
     References
     ----------
@@ -223,12 +225,20 @@ class Optimizer:
     """
 
     code: int  # what the kernels call it
+    hyper: NDArray[np.float64]
     segments: NDArray[np.float64]
+
+    _fixed: ClassVar[Mapping[str, str]] = {
+        "hyper": "assign optimizer.lr and the like, each number has a name",
+        "segments": "it is made of groups, l1, l2, max_norm and of what is frozen; assign those",
+        "code": "it is that of the rule; make another optimizer",
+        "full_batch": "it is that of the rule; make another optimizer",
+    }
+    _elsewhere = OF_OPTIMIZERS
     _trained: list[Parameter] | None = None  # what the segments were made for
     _optional: tuple[str, ...] = ()  # what the text shows only if it is neither 0 nor False
     _group_options: tuple[str, ...] = GROUP_OPTIONS
     full_batch = False  # whether a step needs all samples
-    epochs = 0  # finished by `fit`
     _seed: Any = None  # of the latest fit
     _generator: np.random.Generator | None = None
     _plateau: Seen | None = None  # what ReduceLROnPlateau has seen
@@ -262,9 +272,9 @@ class Optimizer:
         schedule: Schedule | ReduceLROnPlateau | None = None,
         maximize: bool = False,
     ) -> None:
-        self.hyper = np.zeros(native.N_HYPER)
+        self._fix(hyper=np.zeros(native.N_HYPER))
         self._state = np.zeros((0, 0), np.float32)
-        self.count = np.zeros(2, np.int64)
+        self._count, self._epochs = np.zeros(2, np.int64), 0
         for name, value in hyper:
             setattr(self, name, value)
         self._names = [name for name, _ in hyper if name not in self._optional]
@@ -309,7 +319,8 @@ class Optimizer:
                 self._state[:known] = state[:known]
                 self._state[rows - len(state) + known :] = state[known:]
             self._begin(known)
-        self.segments, self._trained = segments, trained
+        self._fix(segments=segments)
+        self._trained = trained
         return self._state, segments
 
     def _begin(self, known: int) -> None:
@@ -427,7 +438,8 @@ class Optimizer:
         The shortest ways of training go on as long as `segments` is the same object.
         """
         plain = not (self._groups or self.l1 or self.l2 or self.max_norm)
-        self.segments, self._trained = everything()[: int(plain)], None
+        self._fix(segments=everything()[: int(plain)])
+        self._trained = None
 
     @property
     def state(self) -> NDArray[Any]:
@@ -435,9 +447,37 @@ class Optimizer:
 
     @state.setter
     def state(self, state: NDArray[Any]) -> None:
-        self._state = np.ascontiguousarray(edge.as_array(state, f"{type(self).__name__}: state"))
-        self._network = None
-        self._forget_segments()
+        owner, now = type(self).__name__, self._state
+        state = as_floats(state, now.dtype if len(now) else None, owner, "state")
+        if state.ndim != 2:
+            raise ValueError(f"{owner}: state must be (vectors, parameters), got shape {state.shape}")
+        if len(now) and state.shape[1] != now.shape[1]:
+            raise ValueError(f"{owner}: state has shape {now.shape}, got values of shape {state.shape}")
+        if state.shape == now.shape:
+            now[...] = state
+        else:
+            self._state, self._network = np.array(state, order="C"), None
+            self._forget_segments()
+
+    @property
+    def count(self) -> NDArray[np.int64]:
+        return self._count
+
+    @count.setter
+    def count(self, count: NDArray[np.int64]) -> None:
+        owner, values = type(self).__name__, as_real(count, type(self).__name__, "count")
+        if values.dtype.kind not in "iu" or values.shape != (2,) or values.min() < 0 or values.max() >= 1 << 63:
+            raise ValueError(f"{owner}: count must be two integers, not negative, got {count!r}")
+        self._count[...] = values
+
+    @property
+    def epochs(self) -> int:
+        """How many `fit` has finished."""
+        return self._epochs
+
+    @epochs.setter
+    def epochs(self, value: int) -> None:
+        self._epochs = positive_int(value, type(self).__name__, "epochs", or_zero=True)
 
     @property
     def groups(self) -> Mapping[str, Mapping[str, Any]]:
@@ -506,10 +546,9 @@ class Optimizer:
                 f"{type(self).__name__}: schedule must be an object such as StepLR(100) or None, got {schedule!r}"
             )
         # the first numbers but for the rate, and how many updates there were in an epoch, are the schedule's
-        self.hyper = self.hyper[: native.N_HYPER].copy()
-        self.hyper[schedules.SCHEDULE : schedules.STEPS_PER_EPOCH] = 0.0
-        if isinstance(schedule, Schedule):
-            self.hyper = schedule._write(self.hyper)
+        hyper = self.hyper[: native.N_HYPER].copy()
+        hyper[schedules.SCHEDULE : schedules.STEPS_PER_EPOCH] = 0.0
+        self._fix(hyper=schedule._write(hyper) if isinstance(schedule, Schedule) else hyper)
         self._schedule, self._plateau, self._first_lr = schedule, None, None
         self._forget_segments()
 

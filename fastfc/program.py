@@ -124,8 +124,11 @@ class Recorder:
             first += self.widths[a]
         return y
 
-    def program(self, inputs: list[int], outputs: list[int], parameters: int, to_train: int) -> Program:
-        """The table. In x the inputs stand side by side, and so do the outputs in the output."""
+    def program(self, inputs: list[int], outputs: list[int], *sizes: int) -> Program:
+        """The table. In x the inputs stand side by side, and so do the outputs in the output.
+
+        sizes are the numbers of parameters, of those to be trained, of all values, and of buffers.
+        """
         steps, widths = self.steps, self.widths
         for i, v in enumerate(outputs):
             # each needs a place of its own in the output, and an activation can't be from columns of it to others
@@ -165,7 +168,7 @@ class Recorder:
         rows = np.zeros((1 + n_steps + len(widths) + len(outputs), table.COLUMNS), np.int64)
         rows[0, table.PARTS], rows[len(rows) - len(outputs) :, table.WIDTH] = len(outputs), [widths[v] for v in outputs]
         rows[0, [table.STEPS, table.INPUTS, table.OUTPUTS]] = n_steps, sum_of(widths, inputs), sum_of(widths, outputs)
-        rows[0, [table.PARAMETERS, table.TRAINED]] = parameters, to_train
+        rows[0, [table.PARAMETERS, table.TRAINED, table.VALUES, table.BUFFERS][: len(sizes)]] = sizes
         rows[0, table.WHOLE] = any(step.op == table.BATCH_NORM and step.number == table.NOWHERE for step in steps)
         rows[0, [table.PREDICT_SPACE, table.TRAIN_SPACE]] = predict_numbers, train_numbers
         of_value = 1 + n_steps

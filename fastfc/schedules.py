@@ -6,18 +6,19 @@ The formulas stand in kernels/schedules.py, and hold in `fit`, `train_step` and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .attributes import frozen
 from .checks import choice, flag, fraction, listed, positive_int, positive_number
 from .kernels import schedules as native
 from .metrics import watched
 
 
-@dataclass(frozen=True)
+@frozen
 class Schedule:
     """Base of the schedules: given to an optimizer, whose `lr` is their base rate.
 
@@ -65,7 +66,7 @@ class Schedule:
         return float(native.rate.py_func(hyper, 1.0, float(t)))
 
 
-@dataclass(frozen=True)
+@frozen
 class StepLR(Schedule):
     """A factor γ every so many updates: η = lr γ^⌊t / step_size⌋.
 
@@ -118,7 +119,7 @@ class StepLR(Schedule):
         return {native.A: self.step_size, native.B: self.gamma}
 
 
-@dataclass(frozen=True)
+@frozen
 class MultiStepLR(Schedule):
     """A factor γ at each milestone: η = lr γ^(number of milestones ≤ t).
 
@@ -167,7 +168,7 @@ class MultiStepLR(Schedule):
         return self.milestones
 
 
-@dataclass(frozen=True)
+@frozen
 class ExponentialLR(Schedule):
     """A factor γ at every update: η = lr γᵗ.
 
@@ -205,7 +206,7 @@ class ExponentialLR(Schedule):
         return {native.B: self.gamma}
 
 
-@dataclass(frozen=True)
+@frozen
 class CosineAnnealingLR(Schedule):
     """Down half a cosine: η = eta_min + (lr − eta_min) (1 + cos(π t / T_max)) / 2, and after T_max up again.
 
@@ -249,7 +250,7 @@ class CosineAnnealingLR(Schedule):
         return {native.A: self.T_max, native.B: self.eta_min}
 
 
-@dataclass(frozen=True)
+@frozen
 class CosineAnnealingWarmRestarts(Schedule):
     """Down half a cosine as CosineAnnealingLR, again and again: for T_0, T_0 T_mult, T_0 T_mult², … updates.
 
@@ -297,7 +298,7 @@ class CosineAnnealingWarmRestarts(Schedule):
         return {native.A: self.T_0, native.B: self.eta_min, native.C: self.T_mult}
 
 
-@dataclass(frozen=True)
+@frozen
 class OneCycleLR(Schedule):
     """Up from max_lr / div_factor to max_lr, and down to max_lr / div_factor / final_div_factor, where it stays.
 
@@ -368,7 +369,7 @@ class OneCycleLR(Schedule):
         }
 
 
-@dataclass(frozen=True)
+@frozen
 class LinearWarmup(Schedule):
     """Straight up to lr: η = lr (s + (1 − s) t / total_iters) with s = start_factor; then another schedule, from 0 on.
 
@@ -431,7 +432,7 @@ class LinearWarmup(Schedule):
 Seen = tuple[float, int, int]  # by ReduceLROnPlateau: best loss, bad epochs, cooldown left
 
 
-@dataclass(frozen=True)
+@frozen
 class ReduceLROnPlateau:
     """A factor on the optimizer's `lr` whenever the loss has not become better for more than `patience` epochs.
 

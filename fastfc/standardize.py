@@ -28,8 +28,7 @@ class Standardize(PerFeature):
     Attributes
     ----------
     mean, scale : (features,) arrays
-        Part of `params`, with gradients of 0, and not changed by optimizers. First 0 and 1. Assigning to one copies
-        the values into place.
+        In `buffers`: they are not trained. First 0 and 1. Assigning to one copies the values into place.
 
     Raises
     ------
@@ -88,4 +87,4 @@ class Standardize(PerFeature):
 
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         self._check_width(recorder, value)
-        return recorder.step(native.STANDARDIZE, value, weight=first)
+        return recorder.step(native.STANDARDIZE, value, weight=self._place("mean", first))

@@ -179,7 +179,9 @@ def train_step(
         same = loss is known_loss and optimizer is known_optimizer and optimizer.segments is segments
         if same and network._space is space and (x.shape, x.dtype, y.shape, y.dtype) == kind:
             targets = (x[:0], y) if y.dtype == np.int64 else (y, NOTHING)
-            network._saved, tape[0] = None, -1
+            if network._saved is not None:
+                network._saved = None
+            tape[0] = -1
             try:
                 return native.step.call(x, table, *targets, *rest)
             except ValueError:
@@ -503,12 +505,12 @@ def evaluation(
 
 def arguments(network: Network, program: Program, data: Data, optimizer: Optimizer, batch_size: int) -> tuple[Any, ...]:
     """What the native functions take for training on this data in batches of this size."""
-    params, grads = network._vectors(data.x.dtype)
+    vector, grads = network._vectors(data.x.dtype)
     state, segments = optimizer.prepare(network)
     space = network._space_for(program, batch_size, data.x.dtype)
     network._saved = None  # the space is used anew
     given = data.x, program.table, data.target, data.labels, data.weights, data.losses
-    return *given, optimizer.hyper, segments, params, grads, state, optimizer.count, space, network._tape
+    return *given, optimizer.hyper, segments, vector, grads, state, optimizer.count, space, network._tape
 
 
 class Epoch:
@@ -549,9 +551,8 @@ class Epoch:
             raise self.diverged(order)  # in the last update, which no loss has shown
 
     def went_out(self) -> bool:
-        """Whether parameters became infinite or NaN."""
-        params, before = self.saved[0]
-        return bool(not np.isfinite(params).all() and np.isfinite(before).all())
+        """Whether parameters or buffers became infinite or NaN."""
+        return not self.network._is_finite() and all(np.isfinite(before).all() for _, before in self.saved[:2])
 
     def calls(self, order: NDArray[np.int64], n: int, total: float = 0.0) -> Iterator[tuple[int, float]]:
         """Train on n samples; after each call how many are done, and the total with their losses.
@@ -575,7 +576,8 @@ class Epoch:
         """Keep what an epoch changes, as it is before it, with the generator of its order."""
         self._look_again()
         network, optimizer = self.network, self.optimizer
-        arrays: tuple[Any, ...] = network.params, optimizer.state, optimizer.count, network._tape
+        values = network.params, network.buffers
+        arrays: tuple[Any, ...] = *values, optimizer.state, optimizer.count, network._tape
         self.saved = [(array, array.copy()) for array in arrays]
         self.rng, self.rng_state = rng, rng.bit_generator.state
 
@@ -594,7 +596,7 @@ class Epoch:
         for first in range(0, len(self.data.x), update):
             layers = [(float(np.abs(p).max()), name) for name, p, _ in self.network.named_parameters() if p.size]
             value = self.call(order, first, min(first + update, len(self.data.x)))
-            if not (math.isfinite(value) and np.isfinite(self.network.params).all()):
+            if not (math.isfinite(value) and self.network._is_finite()):
                 break
         seen = f"the loss became {value}" if not math.isfinite(value) else "parameters became infinite or NaN"
         epoch, (largest, name) = self.optimizer.epochs + 1, max(layers, default=(0.0, "none"))

@@ -368,13 +368,16 @@ def add_to_sums(first, second, grad, product, some):
 def batch_norm_backward(
     params, grads, kept, x, grad_y, grad_x, n, o, weight, bias, running, add_parameters, wanted, add
 ):
-    """Gradients of weight and bias, 0 for the rows of running statistics, if any; and grad_x (+)= dL/dx, if wanted."""
+    """Gradients of weight and bias; and grad_x (+)= dL/dx, if wanted.
+
+    running is the place in params of the statistics that the forward has taken, -1 if they were those of the batch.
+    """
     size = itemsize(params)
     step = width(params) if x.column == size and grad_y.column == size else 1
     mean, factor, scale = kept_row(kept, MEAN, o), kept_row(kept, INVERSE, o), kept_row(kept, SCALE, o)
     first, second = kept_row(kept, FIRST_SUM, o), kept_row(kept, SECOND_SUM, o)
     if running >= 0:
-        clear(at(grads, running * size), 2 * o)
+        mean = at(params, running * size)
     if n == 0:  # and no memory to keep anything in
         if weight >= 0 and not add_parameters:
             clear(at(grads, weight * size), o)
@@ -413,8 +416,9 @@ def batch_norm_backward(
             put(target, fma(product, f, get(target, some)) if add_parameters else product * f, some)
             slope = f * get(at(params, weight * size + here), some)
         put(at(scale, here), slope, some)
-        put(at(first, here), total * (1.0 / n), some)
-        put(at(second, here), product * f * f * (1.0 / n), some)
+        share = 0.0 if running >= 0 else 1.0 / n  # stored statistics do not depend on x
+        put(at(first, here), total * share, some)
+        put(at(second, here), product * f * f * share, some)
     if not wanted:
         return OK
     step = step if grad_x.column == size else 1

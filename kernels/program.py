@@ -47,7 +47,6 @@ from fastfc.kernels.gemm import (
 )
 from fastfc.kernels.norms import (
     batch_norm_backward,
-    clear,
     divide_columns,
     normalise_batch,
     normalise_columns,
@@ -77,11 +76,12 @@ from fastfc.kernels.threads import part
 from fastfc.kernels.weight_grad import _dense_weight_grad
 
 COLUMNS = 19
-# columns of the header; TRAINED is how many of the parameters are to be; WHOLE tells that a prediction of a row depends
-# on the other rows, so that it can't be cut into blocks of them; PARTS is how many outputs stand side by side: as many
-# rows at the end of the table have their WIDTH
-STEPS, INPUTS, OUTPUTS, PARAMETERS, PREDICT_SPACE, TRAIN_SPACE, TRAINED, WHOLE, PARTS = range(9)
-# columns of a step; WEIGHT and BIAS are places in the vector of parameters, NOWHERE for none; TRANSPOSED tells that the
+# columns of the header. The first PARAMETERS numbers of the vector of VALUES are the parameters, of which TRAINED are
+# to be, and each has a gradient; the last BUFFERS numbers are kept but not trained, such as running statistics. WHOLE
+# tells that a prediction of a row depends on the other rows, so that it can't be cut into blocks of them; PARTS is how
+# many outputs stand side by side: as many rows at the end of the table have their WIDTH
+STEPS, INPUTS, OUTPUTS, PARAMETERS, PREDICT_SPACE, TRAIN_SPACE, TRAINED, VALUES, BUFFERS, WHOLE, PARTS = range(11)
+# columns of a step; WEIGHT and BIAS are places in the vector of values, NOWHERE for none; TRANSPOSED tells that the
 # weight lies there as its transpose; FACTOR and FACTOR_2 are the bits of a step's numbers; ADD_ tells to add to a
 # gradient. NUMBER is the first column of `place`, the seed of dropout, the rows of an embedding's table, the place of
 # batch norm's running statistics, NOWHERE for none; its FACTOR_2 is their momentum, -1 for a plain mean. B of a norm is
@@ -92,14 +92,15 @@ OP, CODE, A, B, Y, WEIGHT, BIAS, TRANSPOSED, NUMBER, FACTOR, FACTOR_2 = range(11
 ADD_A, ADD_B, ADD_WEIGHT, ADD_BIAS, DERIVE_A, DERIVED, OF_INPUT, IN_PRODUCT = range(11, COLUMNS)
 NOWHERE = -1
 PRODUCT, ACTIVATION, ADD, MULTIPLY, SCALE, PLACE = range(6)
-DROPOUT, LAYER_NORM, RMS_NORM, BATCH_NORM, STANDARDIZE, EMBEDDING = range(6, 12)
-NORMS = LAYER_NORM, RMS_NORM, BATCH_NORM
+DROPOUT, LAYER_NORM, RMS_NORM, BATCH_NORM, STANDARDIZE, EMBEDDING, FROZEN_BATCH_NORM = range(6, 13)
+NORMS = LAYER_NORM, RMS_NORM, BATCH_NORM, FROZEN_BATCH_NORM
 # what only programs with these operations need, and have loaded
 NATIVES = {
     DROPOUT: [drop],
     LAYER_NORM: [normalise_rows, normalise_rows_backward],
     RMS_NORM: [normalise_rows, normalise_rows_backward],
     BATCH_NORM: [normalise_batch, normalise_columns, batch_norm_backward, update_running],
+    FROZEN_BATCH_NORM: [normalise_batch, normalise_columns, batch_norm_backward],
     STANDARDIZE: [normalise_columns, divide_columns],
     EMBEDDING: [look_up, look_up_backward],
 }
@@ -289,9 +290,9 @@ def run_forward(params, program, x, output, space, n, purpose, draw, parts, leas
         elif op in (LAYER_NORM, RMS_NORM):
             weight, bias, eps = program[s, WEIGHT], program[s, BIAS], number(program, s, FACTOR)
             found = normalise_rows(params, a, y, b, n, o, weight, bias, op == LAYER_NORM, eps)
-        elif op == BATCH_NORM:
+        elif op in (BATCH_NORM, FROZEN_BATCH_NORM):
             weight, bias, running = program[s, WEIGHT], program[s, BIAS], program[s, NUMBER]
-            training, eps = purpose == TRAINING, number(program, s, FACTOR)
+            training, eps = purpose == TRAINING and op == BATCH_NORM, number(program, s, FACTOR)
             found = normalise_batch(params, b.data, a, y, n, o, weight, bias, running, training, eps)
         elif op == STANDARDIZE:
             mean, spread = at(params, program[s, WEIGHT] * size), at(params, (program[s, WEIGHT] + o) * size)
@@ -379,16 +380,16 @@ def run_backward(
             found = normalise_rows_backward(
                 params, grads, a, grad_y, grad_a, b, n, o, weight, bias, op == LAYER_NORM, more, a_wanted, add_a
             )
-        elif op == BATCH_NORM:
+        elif op in (BATCH_NORM, FROZEN_BATCH_NORM):
             weight, bias, more = program[s, WEIGHT], program[s, BIAS], add or program[s, ADD_WEIGHT]
+            running = program[s, NUMBER] if op == FROZEN_BATCH_NORM else NOWHERE
             found = batch_norm_backward(
-                params, grads, b.data, a, grad_y, grad_a, n, o, weight, bias, program[s, NUMBER], more, a_wanted, add_a
+                params, grads, b.data, a, grad_y, grad_a, n, o, weight, bias, running, more, a_wanted, add_a
             )
         elif op == STANDARDIZE:
-            spread, mean_grad = (program[s, WEIGHT] + o) * size, at(grads, program[s, WEIGHT] * size)
-            clear(mean_grad, 2 * o)
             if a_wanted:
-                found = divide_columns(at(params, spread), grad_y, grad_a, n, o, add_a)
+                spread = at(params, (program[s, WEIGHT] + o) * size)
+                found = divide_columns(spread, grad_y, grad_a, n, o, add_a)
         elif op == EMBEDDING:
             i, more, rows = program[program[s, A], WIDTH], add or program[s, ADD_WEIGHT], program[s, NUMBER]
             found = look_up_backward(at(grads, program[s, WEIGHT] * size), a, grad_y, n, i, o // i, rows, more)
@@ -410,7 +411,7 @@ def fits(params, program, x, out):
     """Whether arrays are of the shapes that a program needs."""
     if x.shape[0] != out.shape[0] or x.shape[1] != program[0, INPUTS] or out.shape[1] != program[0, OUTPUTS]:
         return BAD_SHAPE
-    if params.size != program[0, PARAMETERS]:
+    if params.size != program[0, VALUES]:
         return BAD_SHAPE
     return OVERLAP if overlaps(out, x) or overlaps(out, params) else OK
 
@@ -500,14 +501,14 @@ def forward(x, program, params, out, space, tape, parts, least):
 
 @kernel(
     "params[p], program:int64[t, c], x[n, i], output[n, o], grad_output[n, o], tape:int64[two] "
-    "-> grads[p], grad_input[m, i], space[s]",
+    "-> grads[g], grad_input[m, i], space[s]",
     *[types.int64] * 2,
     wrong_index=lambda params, program, x, *rest: computed_index(program, x),
 )
 def backward(params, program, x, output, grad_output, tape, grads, grad_input, space, parts, least):
     """grads, and grad_input if it has rows, from what `forward` left in space."""
     found, n = fits(params, program, x, output), x.shape[0] if output.size else 0
-    if found != OK or space.size < reserve(program, n) or tape.size != 2:
+    if found != OK or space.size < reserve(program, n) or grads.size != program[0, PARAMETERS] or tape.size != 2:
         return max(found, BAD_SHAPE)
     data = pointer(space)
     used, _, _, _ = kept(program, n, data)
@@ -546,11 +547,11 @@ def forward_saving(x, program, params, out, space, tape):
     return found
 
 
-@kernel("params[p], program:int64[t, c], grad_output[n, o], tape:int64[two] -> grads[p], grad_input[n, i], space[s]")
+@kernel("params[p], program:int64[t, c], grad_output[n, o], tape:int64[two] -> grads[g], grad_input[n, i], space[s]")
 def backward_saved(params, program, grad_output, tape, grads, grad_input, space):
     """As `backward`, after `forward_saving`."""
     found, n = fits(params, program, grad_input, grad_output), grad_input.shape[0]
-    if found != OK or space.size < reserve(program, n) or grads.size != params.size or tape.size != 2:
+    if found != OK or space.size < reserve(program, n) or grads.size != program[0, PARAMETERS] or tape.size != 2:
         return max(found, BAD_SHAPE)
     g, y, x, _ = kept(program, n, pointer(space))
     gate(n, grad_output.shape[1], matrix(grad_output), Matrix(one(g.data), 0, 0), 1.0, g, False)

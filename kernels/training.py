@@ -20,6 +20,7 @@ from fastfc.kernels.program import (
     OUTPUTS,
     PARAMETERS,
     TRAINED,
+    VALUES,
     computed_index,
     dense,
     kept,
@@ -71,7 +72,7 @@ def training_fits(
         classes += losses[i, CLASSES] != 0.0
     if labels.size not in (0, classes * samples) or target.shape[0] not in (0, samples):
         return BAD_SHAPE
-    if x.shape[1] != program[0, INPUTS] or params.size != program[0, PARAMETERS] or grads.size != params.size:
+    if x.shape[1] != program[0, INPUTS] or params.size != program[0, VALUES] or grads.size != program[0, PARAMETERS]:
         return BAD_SHAPE
     if columns_of(target) > program[0, OUTPUTS] or (weights.size and weights.size != samples):
         return BAD_SHAPE
@@ -84,7 +85,7 @@ def training_fits(
         return OVERLAP
     changed = 0
     for s in range(segments.shape[0]):
-        first, last = bounds(segments, s, params.size)
+        first, last = bounds(segments, s, grads.size)
         changed += last - first
     if changed > program[0, TRAINED]:
         return NO_STATE
@@ -94,7 +95,7 @@ def training_fits(
 @njit
 def minimise(objective, hyper, segments, params, grads, state, count, optimizer):
     """A step of an optimizer that evaluates the objective as often as it likes. As for run_gradient."""
-    p, row = params.size, state.strides[0]
+    p, row = grads.size, state.strides[0]
     if state.shape[1] != p or segments.shape[0] == 0 or not are_segments(segments, p):
         return NO_STATE, 0.0, 0.0
     if state.shape[0] < (PAIRS + 2 if optimizer == LBFGS else rows(p, objective.program[0, OUTPUTS])):
@@ -109,7 +110,7 @@ def minimise(objective, hyper, segments, params, grads, state, count, optimizer)
 
 @kernel(
     "x[n, i], program:int64[t, c], target[m, k], labels:int64[l], weights[w], losses:float64[e, d], hyper:float64[h], "
-    "segments:float64[s, f] -> params[p], grads[p], state[r, q], count:int64[two], space[z], tape:int64[two]",
+    "segments:float64[s, f] -> params[p], grads[g], state[r, q], count:int64[two], space[z], tape:int64[two]",
     *[types.int64] * 3,
     result=RESULT,
     wrong_index=lambda x, program, *rest: computed_index(program, x),
@@ -138,7 +139,7 @@ def step(
         else:
             found, value, _ = run_gradient(pointer(params), pointer(grads), objective, 0)
             if found == OK:
-                found = update(grads, hyper, segments, params, state, count, optimizer, 1.0)
+                found = update(grads, hyper, segments, params[: grads.size], state, count, optimizer, 1.0)
     if found == OK:
         settle(pointer(params), program, pointer(space), n, tape)
     return found, value
@@ -146,7 +147,7 @@ def step(
 
 @kernel(
     "x[n, i], program:int64[t, c], target[m, k], labels:int64[l], weights[w], losses:float64[e, d], hyper:float64[h], "
-    "segments:float64[s, f] -> params[p], grads[p], state[r, q], count:int64[two], space[z], tape:int64[two], "
+    "segments:float64[s, f] -> params[p], grads[g], state[r, q], count:int64[two], space[z], tape:int64[two], "
     "order:int64[y]",
     *[types.int64] * 5,
     types.float64,
@@ -201,7 +202,7 @@ def steps(
             found, _, total = run_gradient(pointer(params), pointer(grads), objective, waiting > 0)
             waiting += 1
         if found == OK and waiting and (waiting == accumulate or start + n == last):
-            found = update(grads, hyper, segments, params, state, count, optimizer, 1.0 / waiting)
+            found = update(grads, hyper, segments, params[: grads.size], state, count, optimizer, 1.0 / waiting)
             waiting = 0
         if found != OK:
             break

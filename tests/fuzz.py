@@ -580,9 +580,9 @@ class Problem:
 
     def __init__(self, r):
         if not NETS:
-            NETS.update({name: (*row, row[0].params.copy()) for name, row in networks().items()})
+            NETS.update({name: (*row, row[0]._vector.copy()) for name, row in networks().items()})
         self.name = r.choice(list(NETS))
-        self.net, self.ins, self.outs, self.whole, self.params = NETS[self.name]
+        self.net, self.ins, self.outs, self.whole, self.values = NETS[self.name]
         self.dtype = self.net.dtype or r.choice(FLOATS)
         training = ["train_step", "evaluate", "fit"] if hasattr(self.net, "fit") else []
         self.method = r.choice(["predict", "forward", "backward", *training])
@@ -651,7 +651,7 @@ class Problem:
         return names + [type(o).__name__ for o in self.options.values()] + ["forward", "SGD", "LBFGS"]
 
     def restore(self):
-        self.net.params[...] = self.params
+        self.net._vector[...] = self.values
 
 
 def network_case(r):
@@ -674,7 +674,7 @@ def network_case(r):
     arrays = [a for p in parts.values() for a in p] + list(problem.options.values())
     arrays = [a for a in arrays if isinstance(a, np.ndarray) and a.size < 10**6]
     late = {"metrics", "callbacks"} & problem.options.keys()  # functions of one's own fail after the first epoch
-    kept = [] if method == "backward" or late else [net.params, net.grads]  # a forward counts for norms
+    kept = [] if method == "backward" or late else [net.params, net.buffers, net.grads]  # a forward counts for norms
     watched = [(a, a.tobytes()) for a in [*kept, *arrays]]
     clean = None if long else {w: [plain_data(a, w, problem.dtype) for a in p] for w, p in parts.items()}
     was_refused, value = refused(lambda: problem.run(parts), verdict, problem.names(), watched, long)
@@ -683,12 +683,12 @@ def network_case(r):
     exact = exact and (verdict == "right" or net.dtype is not None)
     if not exact or long or any(a is None for p in clean.values() for a in p):
         return "taken"
-    after = net.params.copy()
+    after = net._vector.copy()
     problem.restore()
     value = np.array(value) if isinstance(value, np.ndarray) else value
     if isinstance(problem.options.get("out"), np.ndarray):
         problem.options["out"] = np.empty_like(problem.options["out"])
-    if not same(problem.run(clean), value) or not same(net.params, after):
+    if not same(problem.run(clean), value) or not same(net._vector, after):
         raise Defect(f"{method} of {problem.name} is not that of plain arrays")
     return "right"
 

@@ -35,7 +35,7 @@ def fit(net, optimizer, epochs=EPOCHS, data=(X, Y), **options):
 
 def state(net, optimizer):
     """All that a step changes."""
-    return net.params.tobytes(), optimizer.state.tobytes(), optimizer.count.tobytes(), net._draws
+    return net._vector.tobytes(), optimizer.state.tobytes(), optimizer.count.tobytes(), net._draws
 
 
 def completed_steps(make=new, **options):
@@ -72,7 +72,7 @@ def check(net, optimizer, states, accumulate=1):
     assert not any(thread.is_alive() for thread in reading), "a thread reads on"
     before = net.predict(X)
     other, _ = new()
-    other.params[:] = net.params
+    other.params, other.buffers = net.params, net.buffers
     assert (other.predict(X) == before).all(), "predicts something else"
     count = int(optimizer.count[0])
     history = fit(net, optimizer, epochs=1)
@@ -155,7 +155,7 @@ def held(path, made):
     """Which of the versions a file holds, whole."""
     network, optimizer, _ = fc.load_checkpoint(path)
     for index, (net, known) in enumerate(made):
-        if (network.params == net.params).all():
+        if (network._vector == net._vector).all():
             assert (optimizer.state == known.state).all() and (optimizer.count == known.count).all()
             return index
     raise AssertionError(f"{path} holds neither")

@@ -19,6 +19,7 @@ from test_kernel_losses import LOSSES as LOSS_KERNELS
 
 import fastfc as fc
 from fastfc import kernels
+from fastfc.files import columns_of_parameters
 from fastfc.kernels.activations import of_input
 from fastfc.kernels.gemm import CHUNK, DEPTH, LONG
 from fastfc.kernels.simd import host_isa
@@ -99,8 +100,18 @@ def loss_results(dtype):
 
 def filled(net, dtype):
     """The network with parameters and statistics that every machine and version makes alike, all positive."""
-    net.params[...] = np.abs(values(net.params.shape, dtype, 30)) + dtype(0.0625)
+    of_parameters = columns_of_parameters(net)
+    given = np.abs(values(of_parameters.shape, dtype, 30)) + dtype(0.0625)
+    net.params, net.buffers = given[of_parameters], given[~of_parameters]
     return net
+
+
+def by_layer(net, of_parameters, of_buffers):
+    """One vector, each layer's buffers behind its parameters: so they were recorded."""
+    result = np.zeros(net.params.size + net.buffers.size, net.dtype)
+    where = columns_of_parameters(net)
+    result[where], result[~where] = of_parameters, of_buffers
+    return result
 
 
 def network_results(dtype):
@@ -109,10 +120,10 @@ def network_results(dtype):
     for name, build in LAYERS.items():
         net, given = filled(build(dtype), dtype), np.floor(2 * x + 2) if name == "Embedding" else x
         yield f"predict {name}", [net.predict(given)]
-        yield f"forward and backward {name}", [net.forward(given), net.backward(y), net.grads]
+        yield f"forward and backward {name}", [net.forward(given), net.backward(y), by_layer(net, net.grads, 0)]
         optimizer = fc.SGD(0.05, momentum=0.9)
         steps = [net.train_step(given, y, fc.MSELoss(), optimizer) for _ in range(2)]
-        yield f"steps {name}", [*steps, net.params]
+        yield f"steps {name}", [*steps, by_layer(net, net.params, net.buffers)]
     for name, options in OPTIMIZERS:
         net, optimizer = (
             filled(fc.MLP([WIDTH, 6, WIDTH], "tanh", seed=0, dtype=dtype), dtype),

@@ -101,12 +101,11 @@ def test_running_statistics(dtype):
         assert_allclose(layer.running_var, variance, rtol=16 * eps)
     layer.weight, layer.bias = [1, 2, 3], [4, 5, 6]
     expected = (x - mean) / np.sqrt(variance + 1e-5) * [1, 2, 3] + [4, 5, 6]
-    before = layer.params.copy()
+    before = layer.buffers.copy()
     assert_allclose(layer.predict(x), expected, rtol=32 * eps, atol=32 * eps)
     layer.backward(np.ones_like(x))
-    assert not layer.grads[6:].any()
-    assert_array_equal(layer.params, before)
-    assert_array_equal(pickle.loads(pickle.dumps(layer)).params, before)
+    assert_array_equal(layer.buffers, before)
+    assert_array_equal(pickle.loads(pickle.dumps(layer)).buffers, before)
 
 
 def test_buffers_are_no_parameters():
@@ -114,8 +113,10 @@ def test_buffers_are_no_parameters():
     assert [name for name, *_ in net.named_parameters()] == ["0.weight", "0.bias", "norm.weight", "norm.bias"]
     assert [name for name, _ in net.named_buffers()] == ["norm.running_mean", "norm.running_var", "2.mean", "2.scale"]
     assert [parameter.first for parameter in net._trained()] == [0, 6, 9, 12]
+    assert (net.params.size, net.buffers.size) == (15, 12)
     net.named_buffers()[0][1][:] = 7
     assert_array_equal(net.layers[1].running_mean, [7, 7, 7])
+    assert_array_equal(net.buffers[:3], [7, 7, 7])
     assert fc.Linear(2, 3).named_buffers() == []
 
 
@@ -130,7 +131,7 @@ def test_one_sample_has_no_variance():
     net.forward(x)
     net.reserve(5)
     optimizer.prepare(net)
-    params, draws = net.params.copy(), net._draws
+    values, draws = net._vector.copy(), net._draws
     calls = [
         lambda: net.forward(x[:1]),
         lambda: net.train_step(x[:1], y[:1], fc.MSELoss(), optimizer),
@@ -141,7 +142,7 @@ def test_one_sample_has_no_variance():
     for call in calls:
         with pytest.raises(ValueError, match=r"BatchNorm1d needs (at least )?two"):
             call()
-    assert_array_equal(net.params, params)
+    assert_array_equal(net._vector, values)
     assert net._draws == draws
     net.predict(x[:1])
     net.fit(x, y, loss=fc.MSELoss(), optimizer=optimizer, batch_size=3)
@@ -149,15 +150,90 @@ def test_one_sample_has_no_variance():
 
 def test_a_step_that_fails_leaves_running_statistics_and_masks():
     net = fc.Sequential([fc.Linear(2, 3), fc.BatchNorm1d(3), fc.Dropout()])
-    before, x = net.params.copy(), np.ones((5, 2), np.float32)
+    before, x = net._vector.copy(), np.ones((5, 2), np.float32)
     net.reserve(5)
     optimizer = fc.SGD()
     optimizer.prepare(net)
     for step in (net.train_step, lambda *args: nopython_step(net, *args)):
         with pytest.raises(ValueError, match="class"):
             step(x, np.array([0, 1, 2, 3, 0]), fc.CrossEntropyLoss(), optimizer)
-    assert_array_equal(net.params, before)
+    assert_array_equal(net._vector, before)
     assert net._draws == 0
+
+
+@njit
+def nopython_frozen(net, x):
+    for _ in range(3):
+        y = net.forward(x)
+        grad_x = net.backward(np.ones_like(y))
+    return y, grad_x
+
+
+def frozen_networks(dtype):
+    """Networks with a batch norm that is frozen by itself, as part of a network, and of one around that."""
+    for which in range(3):
+        norm = fc.BatchNorm1d(3, dtype=dtype)
+        inner = fc.Sequential([fc.Linear(2, 3, seed=0, dtype=dtype), norm, fc.Tanh()])
+        x = fc.Input(2)
+        net = fc.Graph(x, fc.Linear(3, 2, seed=1, dtype=dtype)(inner(x)))
+        norm.weight, norm.bias, norm.running_mean, norm.running_var = [2, 1, 3], [0, 1, 2], [0.5, 0, 1], [2, 0.25, 1]
+        yield net, inner, norm, (norm, inner, net)[which]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_frozen_batch_norm_takes_its_running_statistics_and_leaves_them(dtype):
+    """They moved, and training took those of the batch, whatever was frozen."""
+    x, y = normal((8, 2), dtype, 1), normal((8, 2), dtype, 2)
+    for net, inner, norm, part in frozen_networks(dtype):
+        net.forward(x)  # programs of before are not used again
+        inner.forward(x)
+        part.frozen = True
+        kept, optimizer, fit = net.buffers.copy(), fc.SGD(0.1), {"loss": fc.MSELoss(), "optimizer": fc.Adam()}
+        for layer in (net, inner, norm):
+            rows = x if layer is not norm else normal((8, 3), dtype)
+            assert_allclose(layer.forward(rows), layer.predict(rows), rtol=8 * np.finfo(dtype).eps)
+            assert_allclose(layer.forward(rows[:1]), layer.predict(rows[:1]), rtol=8 * np.finfo(dtype).eps)
+        grads = []
+        for layer in (inner, net):
+            layer.forward(x)
+            grads.append(layer.backward(np.ones((8, layer.out_features))))
+        net.reserve(8)
+        output, grad_x = nopython_frozen(net, x)
+        assert_array_equal(output, net.forward(x))
+        assert_array_equal(grad_x, grads[1])
+        net.train_step(x, y, fc.MSELoss(), optimizer)
+        net.train_step(x[:1], y[:1], fc.MSELoss(), optimizer)
+        nopython_step(net, x, y, fc.MSELoss(), optimizer)
+        net.fit(x, y, epochs=2, batch_size=7, **fit)
+        net.fit([(x[:3], y[:3]), (x[3:], y[3:])], **fit)
+        assert_array_equal(net.buffers, kept)
+        assert bool(fc.check_gradients(net, x)) and bool(fc.check_gradients(norm, normal((8, 3), dtype)))
+        part.frozen = False
+        net.train_step(x, y, fc.MSELoss(), optimizer)
+        assert (net.buffers != kept).all()
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_frozen_batch_norm_is_torchs_in_eval_mode(affine):
+    torch = pytest.importorskip("torch")
+    layer, x, g = (
+        fc.BatchNorm1d(3, affine=affine, dtype=np.float64),
+        normal((7, 3), np.float64, 1),
+        normal((7, 3), np.float64),
+    )
+    other = torch.nn.BatchNorm1d(3, affine=affine).double()
+    for _ in range(2):
+        layer.forward(x)
+        other(torch.tensor(x))
+    layer.frozen = True
+    other.eval()
+    there = torch.tensor(2 * x, requires_grad=True)
+    assert_allclose(layer.forward(2 * x), other(there).detach(), rtol=1e-12, atol=1e-12)
+    other(there).backward(torch.tensor(g))
+    assert_allclose(layer.backward(g), there.grad, rtol=1e-12, atol=1e-12)
+    if affine:
+        assert_allclose(layer.weight_grad, other.weight.grad, rtol=1e-12, atol=1e-12)
+        assert_allclose(layer.bias_grad, other.bias.grad, rtol=1e-12, atol=1e-12)
 
 
 BAD = [

@@ -20,9 +20,8 @@ def test_against_the_reference(n, features, dtype):
     y = reference.standardize(x, layer.mean, layer.scale)
     assert_array_equal(layer.predict(x), y)
     assert_array_equal(layer.forward(x), y)
-    layer.grads[:] = np.nan
     assert_array_equal(layer.backward(g), g / layer.scale)
-    assert_array_equal(layer.grads, np.zeros(2 * features))
+    assert layer.params.size == layer.grads.size == 0
     assert_array_equal(pickle.loads(pickle.dumps(layer)).predict(x), y)
 
 
@@ -43,8 +42,8 @@ def test_training_leaves_it_and_a_network_can_adapt():
     assert net[0].adapt(x) is net[0]
     expected = fc.Standardize.of(x)
     net.fit(x, np.zeros((50, 2)), loss=fc.MSELoss(), optimizer=fc.SGD(0.1, momentum=0.9), epochs=3)
-    assert_array_equal(net[0].params, expected.params)
-    assert_array_equal(net.params[:6], expected.params)
+    assert_array_equal(net[0].buffers, expected.buffers)
+    assert_array_equal(net.buffers, expected.buffers)
 
 
 BAD = [
