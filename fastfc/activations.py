@@ -612,6 +612,10 @@ class Elementwise(Activation):
     """
 
     name = "elementwise"
+    _fixed: ClassVar[Mapping[str, str]] = {
+        **Activation._fixed,
+        **dict.fromkeys(("function", "derivative"), "make another Elementwise"),
+    }
     function: Callable[[float], float]
     derivative: Callable[[float], float]
 

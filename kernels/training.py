@@ -89,7 +89,8 @@ def training_fits(
         changed += last - first
     if changed > program[0, TRAINED]:
         return NO_STATE
-    return OK if optimizer >= LBFGS else update_fits(grads, hyper, segments, params, state, count, optimizer)
+    trained = params[: grads.size]
+    return OK if optimizer >= LBFGS else update_fits(grads, hyper, segments, trained, state, count, optimizer)
 
 
 @njit

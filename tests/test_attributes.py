@@ -172,9 +172,9 @@ def test_classes_of_yours_have_attributes_of_their_own(kind):
 FIXED = [
     (net_of_all, "layers", ()), (net_of_all, "in_features", 3), (net_of_all, "dtype", np.float64),
     (net_of_all, "predict", print), (lambda: fc.Linear(3, 2), "in_features", 3), (lambda: fc.ReLU(), "in_features", 3),
-    (lambda: fc.ReLU(), "name", "tanh"), (lambda: fc.Hardtanh(), "max_val", 3.0), (attributes.graph, "nodes", ()),
+    (lambda: fc.ReLU(), "name", "tanh"), (attributes.graph, "nodes", ()),
     (lambda: fc.Tied(fc.Linear(2, 3)), "layer", fc.Linear(2, 3)), (lambda: fc.Embedding(3, 2), "num_embeddings", 9),
-    (lambda: attributes.graph().nodes[1], "inputs", ()), (lambda: fc.Adam(), "average", 0.5),
+    (lambda: attributes.graph().nodes[1], "inputs", ()),
     (lambda: fc.MSELoss(), "reduction", "sum"), (lambda: fc.StepLR(2), "gamma", 0.5), (lambda: fc.TopK(2), "k", 3),
 ]  # fmt: skip
 
@@ -217,7 +217,7 @@ def test_an_option_of_a_layer_acts_in_all_networks_around_it(make, name, value, 
         setattr(layer, name, value)
         with pytest.raises((TypeError, ValueError), match=name):
             setattr(layer, name, wrong)
-        assert getattr(layer, name) == value
+        assert getattr(layer, name) == (fc.Dropout(seed=value).seed if name == "seed" else value)
         optimizer = fc.SGD(0.1)
         losses.append(
             [net.train_step(x, y, fc.MSELoss(), optimizer) for _ in range(3)] + net.predict(x).ravel().tolist()

@@ -104,7 +104,7 @@ def test_predict_with_other_parameters_takes_the_networks_buffers(make):
             net.predict(X, params=bad)
         with pytest.raises(ValueError, match="params"):
             nopython_predict(net, X, bad)
-    with pytest.raises(TypeError, match="params is float64"):
+    with pytest.raises(TypeError, match="params has dtype float64"):
         net.predict(X, params=other.astype(np.float64))
 
 
