@@ -5,7 +5,7 @@ import sys
 from itertools import groupby
 from pathlib import Path
 
-from fastfc.compare import lines, readable, rows
+from fastfc.benchmark.compare import lines, readable, rows
 
 PLACES = {
     "kernels": ("<!-- measured: written by asv_bench/table.py -->", "<!-- end of measured -->"),

@@ -10,95 +10,33 @@ if not (Path(__file__).parent / "kernels").is_dir():
 
 __version__ = "0.1.0"
 
-from . import kernels, metrics, nopython, reference
-from .activations import (
-    CELU,
-    ELU,
-    GELU,
-    SELU,
-    Elementwise,
-    Hardsigmoid,
-    Hardswish,
-    Hardtanh,
-    Identity,
-    LeakyReLU,
-    LogSigmoid,
-    LogSoftmax,
-    Mish,
-    ReLU,
-    ReLU6,
-    Sigmoid,
-    SiLU,
-    Softmax,
-    Softplus,
-    Softsign,
-    Tanh,
-)
-from .attributes import OF_FASTFC, suggestion
-from .callbacks import Callback, EarlyStopping
-from .datasets import load_breast_cancer, load_diabetes, load_digits, load_fashion_mnist, load_wine
-from .dropout import Dropout
-from .embedding import Embedding
-from .full_batch import LBFGS, LevenbergMarquardt
-from .gradcheck import check_gradients, numerical_gradient
-from .graph import Graph, Input, concatenate
-from .history import History
-from .initializers import (
-    Constant,
-    He,
-    KaimingNormal,
-    KaimingUniform,
-    LeCunNormal,
-    LeCunUniform,
-    Normal,
-    Orthogonal,
-    TruncatedNormal,
-    Uniform,
-    Xavier,
-    XavierNormal,
-    XavierUniform,
-    Zeros,
-)
-from .layers import Linear, Tied
-from .losses import (
-    BCELoss,
-    BCEWithLogitsLoss,
-    CrossEntropyLoss,
-    CustomLoss,
-    GaussianNLLLoss,
-    HuberLoss,
-    KLDivLoss,
-    L1Loss,
-    MSELoss,
-    MultiLoss,
-    MultiMarginLoss,
-    NLLLoss,
-    PoissonNLLLoss,
-    QuantileLoss,
-    SmoothL1Loss,
-)
-from .metrics import F1, Accuracy, TopK
-from .network import MLP, Sequential
-from .norms import BatchNorm1d, LayerNorm, RMSNorm
-from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
-from .schedules import (
-    CosineAnnealingLR,
-    CosineAnnealingWarmRestarts,
-    ExponentialLR,
-    LinearWarmup,
-    MultiStepLR,
-    OneCycleLR,
-    ReduceLROnPlateau,
-    StepLR,
-)
-from .standardize import Standardize
-from .training import DivergenceWarning
+from fastfc import kernels, metrics, nopython, reference
+from fastfc.nn.activations import CELU, ELU, GELU, SELU, Elementwise, Hardsigmoid, Hardswish, Hardtanh, Identity, LeakyReLU, LogSigmoid, LogSoftmax, Mish, ReLU, ReLU6, Sigmoid, SiLU, Softmax, Softplus, Softsign, Tanh
+from fastfc.attributes import OF_FASTFC, suggestion
+from fastfc.training.callbacks import Callback, EarlyStopping
+from fastfc.data.datasets import load_breast_cancer, load_diabetes, load_digits, load_fashion_mnist, load_wine
+from fastfc.nn.dropout import Dropout
+from fastfc.nn.embedding import Embedding
+from fastfc.optim.full_batch import LBFGS, LevenbergMarquardt
+from fastfc.training.gradcheck import check_gradients, numerical_gradient
+from fastfc.models.graph import Graph, Input, concatenate
+from fastfc.training.history import History
+from fastfc.nn.initializers import Constant, He, KaimingNormal, KaimingUniform, LeCunNormal, LeCunUniform, Normal, Orthogonal, TruncatedNormal, Uniform, Xavier, XavierNormal, XavierUniform, Zeros
+from fastfc.nn.layer import Linear, Tied
+from fastfc.losses.base import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, CustomLoss, GaussianNLLLoss, HuberLoss, KLDivLoss, L1Loss, MSELoss, MultiLoss, MultiMarginLoss, NLLLoss, PoissonNLLLoss, QuantileLoss, SmoothL1Loss
+from fastfc.metrics import F1, Accuracy, TopK
+from fastfc.models.sequential import MLP, Sequential
+from fastfc.nn.norms import BatchNorm1d, LayerNorm, RMSNorm
+from fastfc.optim.first_order import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
+from fastfc.optim.schedules import CosineAnnealingLR, CosineAnnealingWarmRestarts, ExponentialLR, LinearWarmup, MultiStepLR, OneCycleLR, ReduceLROnPlateau, StepLR
+from fastfc.nn.standardize import Standardize
+from fastfc.training.fit import DivergenceWarning
 
 if TYPE_CHECKING:
-    from .files import load, load_checkpoint
-    from .onnx import from_onnx
-    from .sklearn_networks import from_sklearn
-    from .torch import from_torch, load_state_dict
+    from fastfc.io.checkpoint import load, load_checkpoint
+    from fastfc.io.onnx.reader import from_onnx
+    from fastfc.sklearn.convert import from_sklearn
+    from fastfc.io.torch import from_torch, load_state_dict
 
 __all__ = [
     "CELU",

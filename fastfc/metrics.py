@@ -5,7 +5,7 @@ The definitions are scikit-learn's. Predictions are what `predict` returns, (n, 
 dtype. A metric is NaN if it is undefined, or if a prediction is NaN.
 
 In `fit` and `evaluate` the loss and the last layer tell what the outputs are: logits, probabilities, logarithms of
-them, labels one by one, or numbers in the unit of the targets; see fastfc.outputs. A metric that you call knows arrays
+them, labels one by one, or numbers in the unit of the targets; see fastfc.training.outputs. A metric that you call knows arrays
 only: `threshold`, `multilabel` and `from_logits` tell it, and one output is a logit unless they do. Functions of your
 own get what `predict` returns.
 """
@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .attributes import frozen
-from .checks import as_real, choice, did_you_mean, finite_number, flag, positive_int, unknown
+from fastfc.attributes import frozen
+from fastfc.validation import as_real, choice, did_you_mean, finite_number, flag, positive_int, unknown
 
 if TYPE_CHECKING:
-    from .outputs import Outputs
+    from fastfc.training.outputs import Outputs
 
 Array = NDArray[Any]
 Metric = Callable[..., float]
@@ -575,7 +575,7 @@ def get_metric(metric: str | Metric, outputs: Sequence[Outputs] | None = None) -
     Parameters
     ----------
     metric : str or callable
-    outputs : list of fastfc.outputs.Outputs, optional
+    outputs : list of fastfc.training.outputs.Outputs, optional
         What the outputs of a network are, for metrics of ours.
 
     Raises

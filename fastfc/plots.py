@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from .extras import extra
+from fastfc.extras import extra
 
 BLUE, ORANGE = "#0072b2", "#d55e00"  # apart for every kind of colour vision (Okabe & Ito)
 ABREAST = 3  # panels at most

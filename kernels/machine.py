@@ -5,8 +5,8 @@ import time
 import numpy as np
 from numba import njit
 
-from fastfc.kernels.edge import DTYPES
-from fastfc.kernels.simd import at, fma, itemsize, lanes, load, pointer, splat, store, width
+from fastfc.kernels.runtime.kernel import DTYPES
+from fastfc.kernels.simd.vector import at, fma, itemsize, lanes, load, pointer, splat, store, width
 
 
 @njit(nogil=True)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fastfc import kernels, reference
-from fastfc.kernels.gemm import tile
-from fastfc.kernels.simd import host_isa
+from fastfc.kernels.ops.gemm import tile
+from fastfc.kernels.simd.vector import host_isa
 
 DTYPES = [np.float32, np.float64]
 SIZES = {"n": 5, "i": 4, "o": 3}

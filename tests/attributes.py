@@ -14,8 +14,8 @@ import numpy as np
 from numba import njit
 
 import fastfc as fc
-from fastfc.callbacks import Run
-from fastfc.graph import Node
+from fastfc.training.callbacks import Run
+from fastfc.models.graph import Node
 
 REFUSED = AttributeError, TypeError, ValueError
 HARMLESS = (*REFUSED, RuntimeError, ImportError, KeyError, IndexError)
@@ -131,7 +131,7 @@ def calls(thing, folder):
         yield lambda: fc.Graph([node for node in thing.inputs or [thing]], fc.ReLU()(thing))
     if isinstance(thing, fc.History):
         yield from (thing.names, thing.arrays, lambda: thing["loss"], lambda: thing.loss, lambda: repr(thing))
-    if isinstance(thing, fc.optimizers.Optimizer):
+    if isinstance(thing, fc.optim.first_order.Optimizer):
         net = fc.MLP([3, 2], seed=0)
         yield lambda: net.train_step(X, Y, loss, thing)
         yield lambda: net.fit(X, Y, loss=loss, optimizer=thing, batch_size=2, epochs=2, seed=0).loss
@@ -142,7 +142,7 @@ def calls(thing, folder):
         yield lambda: thing(X, X)
         yield lambda: thing(X, np.arange(5) % 3)
         yield lambda: repr(thing)
-    if isinstance(thing, fc.layers.Layer):
+    if isinstance(thing, fc.nn.layer.Layer):
         x = X[:, : thing.in_features or 3].copy()
         yield lambda: thing.predict(x)
         yield lambda: thing.predict(x, params=0.5 * thing.params)
@@ -153,16 +153,16 @@ def calls(thing, folder):
         yield lambda: (repr(thing), len(thing.named_parameters()), len(thing.named_buffers()), thing.dtype)
         yield lambda: thing.reserve(2)
         yield lambda: fc.Sequential([fc.Linear(3, thing.in_features or 3, seed=0), thing]).predict(X)
-    if isinstance(thing, fc.network.Network):
+    if isinstance(thing, fc.models.sequential.Network):
         yield lambda: thing.train_step(X, Y, loss, optimizer)
         yield lambda: thing.fit(X, Y, loss=loss, optimizer=optimizer, batch_size=3, seed=0).loss
         yield lambda: thing.evaluate(X, Y, loss)
         yield lambda: thing.save(os.path.join(folder, "net"))
         yield lambda: fc.load(os.path.join(folder, "net")).predict(X)
         yield thing.summary
-    if isinstance(thing, fc.schedules.Schedule):
+    if isinstance(thing, fc.optim.schedules.Schedule):
         yield lambda: thing.rate(0.1, 3)
-    if type(thing).__module__ == "fastfc.initializers":
+    if type(thing).__module__ == "fastfc.nn.initializers":
         yield lambda: fc.Linear(3, 2, init=thing, seed=0)
 
 
@@ -214,7 +214,7 @@ def sweep(kind, folder):
             print(f"{kind.__name__}.{name} has changed from {value!r} to {read(thing, name)!r}")
     for call, other in zip(calls(thing, folder), calls(twin, folder), strict=True):
         found, expected = outcome(call), outcome(other)
-        if isinstance(thing, fc.network.Network) and not same(found, expected):
+        if isinstance(thing, fc.models.sequential.Network) and not same(found, expected):
             print(f"{kind.__name__} gives {found!r} after all that was refused, not {expected!r}")
     for name, what in kept:
         thing = make()

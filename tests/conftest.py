@@ -3,7 +3,7 @@ import signal
 import sample
 from hypothesis import settings
 
-from fastfc.kernels import edge
+from fastfc.kernels.runtime import kernel as edge
 
 # The first example may compile a kernel, which takes seconds.
 settings.register_profile("fastfc", deadline=None)

@@ -16,8 +16,8 @@ from numba import types
 
 import fastfc as fc
 from fastfc import kernels
-from fastfc.kernels import edge, threads
-from fastfc.kernels.dropout import drop
+from fastfc.kernels.runtime import kernel as edge, threads
+from fastfc.kernels.ops.dropout import drop
 
 SECONDS = 60  # a child that takes longer is hanging
 

@@ -23,7 +23,7 @@ import numpy as np
 
 import fastfc as fc
 from fastfc import kernels, reference
-from fastfc.kernels.activations import ACTIVATIONS
+from fastfc.kernels.ops.activations import ACTIVATIONS
 
 FLOATS = [np.dtype(np.float32), np.dtype(np.float64)]
 SPARE_BYTES = 1 << 30  # that a process of cases may take beyond what it has when it begins
@@ -839,7 +839,7 @@ def constructor_case(r):
     if was_refused:
         return "refused"
     refused(lambda: repr(made), "right", [name], [])
-    if isinstance(made, fc.initializers.Drawn):
+    if isinstance(made, fc.nn.initializers.Drawn):
         shape = r.choice([(2, 3), (0, 3), (3,), (), (1, 1), (4, 4), (2, 2, 2)])
         rng = np.random.default_rng(0)
         refused(lambda: made(rng, shape, np.float32), "either", [name, *make_names(make)], [])

@@ -14,7 +14,9 @@ import safetensors.numpy
 
 with atheris.instrument_imports(include=["fastfc"]):
     import fastfc as fc
-    from fastfc import files, onnx, sheets
+    from fastfc.io import checkpoint as files
+    from fastfc.io.onnx import reader as onnx
+    from fastfc.tabular import reader as sheets
 
 FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
 FILE = FOLDER / "input"

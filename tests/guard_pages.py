@@ -9,7 +9,7 @@ from arrays import CALLS, DTYPES, product_shapes
 from test_gemm import big_shapes
 from test_layer_kinds import NETS, data_of, net_of
 
-from fastfc.kernels import program as native
+from fastfc.kernels.program import interpreter as native
 
 libc = ctypes.CDLL(None, use_errno=True)
 PAGE = mmap.PAGESIZE

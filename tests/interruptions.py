@@ -12,8 +12,8 @@ import numpy as np
 from numba import types
 
 import fastfc as fc
-from fastfc import training
-from fastfc.kernels import edge
+from fastfc.training import fit as training
+from fastfc.kernels.runtime import kernel as edge
 
 X = np.random.default_rng(1).standard_normal((64, 5)).astype(np.float32)
 Y = np.sin(X[:, :2])

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastfc.kernels import dense_add_bias_grad, dense_bias_grad
-from fastfc.kernels.gemm import CHUNK
-from fastfc.kernels.simd import host_isa
+from fastfc.kernels.ops.gemm import CHUNK
+from fastfc.kernels.simd.vector import host_isa
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 

@@ -29,8 +29,8 @@ from soak import report
 
 import fastfc
 from fastfc import kernels
-from fastfc.kernels import cache, edge
-from fastfc.kernels.cache import KernelCache, cache_folder, compile_lock, source_hash
+from fastfc.kernels.runtime import cache, kernel as edge
+from fastfc.kernels.runtime.cache import KernelCache, cache_folder, compile_lock, source_hash
 
 # Files damaged at random, and processes that start together: here, and in the long run
 DAMAGED, LONG_DAMAGED = 20, 2000
@@ -312,7 +312,7 @@ def test_a_user_without_rights_or_home(tmp_path):
     late = "numba.njit(lambda: 0)()\nfastfc.kernels.cache.source_hash()\n"
     others = f"import os, fastfc, numba, tiny_kernels\n{late}if os.geteuid() == 0: os.setuid(65534)\n"
     environment = {"FASTFC_CACHE": "", "NUMBA_CACHE_DIR": "", "XDG_CACHE_HOME": ""}
-    for home, code in ((tmp_path / "home", TINY), ("/nonexistent", "print(fastfc.kernels.cache.cache_folder())")):
+    for home, code in ((tmp_path / "home", TINY), ("/nonexistent", "print(fastfc.kernels.runtime.cache.cache_folder())")):
         output, errors = run(others + code, HOME=home, **environment)
         assert output in ("5.0\n", "None\n")
         assert errors.count("RuntimeWarning: fastfc compiles its kernels anew") == 1
@@ -395,7 +395,7 @@ def test_a_cache_made_on_another_processor(tmp_path):
 
 def test_every_source_of_the_kernels_is_in_the_key(tmp_path, monkeypatch):
     shutil.copytree(Path(kernels.__file__).parent, tmp_path / "kernels")
-    monkeypatch.setattr(cache, "__file__", str(tmp_path / "kernels/cache.py"))
+    monkeypatch.setattr(cache, "__file__", str(tmp_path / "kernels/runtime/cache.py"))
     seen = [source_hash.__wrapped__()]
     for path in sorted((tmp_path / "kernels").glob("*.py")):
         path.write_text(path.read_text() + "\n")

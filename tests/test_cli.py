@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 import fastfc
-from fastfc import cli
-from fastfc.cli import main
-from fastfc.compare import ODD, SHAPES, TARGETS, TASKS
-from fastfc.peers import NETWORK_PACKAGES, Shape, environment, installed
+from fastfc.cli import main as cli
+from fastfc.cli.main import main
+from fastfc.benchmark.compare import ODD, SHAPES, TARGETS, TASKS
+from fastfc.benchmark.worker import NETWORK_PACKAGES, Shape, environment, installed
 
 BAD = [
     [],
@@ -108,7 +108,7 @@ def test_interrupt_ends_without_traceback(monkeypatch, capsys):
     def interrupted(args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fastfc.cli.run", interrupted)
+    monkeypatch.setattr("fastfc.cli.main.run", interrupted)
     assert main(["doctor"]) == 130
     assert capsys.readouterr().err == ""
 
@@ -176,7 +176,7 @@ def test_a_reader_that_leaves_early_sees_no_traceback():
 
 
 def test_runs_as_a_module():
-    done = python("-m", "fastfc.cli", "--version", stdout=subprocess.PIPE)
+    done = python("-m", "fastfc.cli.main", "--version", stdout=subprocess.PIPE)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"fastfc {fastfc.__version__}\n".encode(), b"")
 
 
@@ -203,5 +203,5 @@ def test_what_a_demo_on_data_is_asked_for(monkeypatch):
 def test_the_plain_demo_has_30_epochs(monkeypatch):
     calls = []
     monkeypatch.setattr(cli, "environment", lambda threads: os.environ)
-    monkeypatch.setattr("fastfc.demo.demo", lambda *args: calls.append(args))
+    monkeypatch.setattr("fastfc.cli.demo.demo", lambda *args: calls.append(args))
     assert main(["demo"]) == 0 and calls == [(30, 0, None)]

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastfc import compare, comparison
-from fastfc.cli import main
-from fastfc.compare import ODD, TARGETS, TASKS, Line, Row, Target, interleaved, lines, readable, rows
-from fastfc.peer_networks import Task
-from fastfc.peers import KERNELS, LAYOUTS, Shape
+from fastfc.benchmark import compare, figures as comparison
+from fastfc.cli.main import main
+from fastfc.benchmark.compare import ODD, TARGETS, TASKS, Line, Row, Target, interleaved, lines, readable, rows
+from fastfc.benchmark.networks import Task
+from fastfc.benchmark.worker import KERNELS, LAYOUTS, Shape
 
 FIELDS = {
     "kernel": str,
@@ -183,7 +183,7 @@ def test_readable(seconds, text):
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cannot pin here")
 def test_pin_keeps_the_process_on_as_many_cores():
-    code = "import os; from fastfc.compare import pin; assert pin(1) == sorted(os.sched_getaffinity(0))"
+    code = "import os; from fastfc.benchmark.compare import pin; assert pin(1) == sorted(os.sched_getaffinity(0))"
     path = os.pathsep.join(filter(None, sys.path))
     subprocess.run([sys.executable, "-P", "-c", code], check=True, env=os.environ | {"PYTHONPATH": path})
 

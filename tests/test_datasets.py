@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import fastfc as fc
-from fastfc.datasets import DIGITS, FASHION_MNIST, load_digits, load_fashion_mnist
+from fastfc.data.datasets import DIGITS, FASHION_MNIST, load_digits, load_fashion_mnist
 
 
 def test_digits_are_the_published_ones():

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import fastfc as fc
-from fastfc import demo
-from fastfc.cli import main
-from fastfc.datasets import load_digits
+from fastfc.cli import demo
+from fastfc.cli.main import main
+from fastfc.data.datasets import load_digits
 
 
 def test_demo_trains_both_to_the_same_end(capsys):

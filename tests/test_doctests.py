@@ -24,7 +24,7 @@ MODULES = ["fastfc"] + [
 
 @pytest.mark.parametrize("name", dict.fromkeys([*MODULES, "fastfc.kernels"]))
 def test_examples(name, tmp_path, monkeypatch):
-    if name == "fastfc.torch":
+    if name == "fastfc.io.torch":
         pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fastfc import doctor
-from fastfc.cli import main
+from fastfc.cli import doctor
+from fastfc.cli.main import main
 
 
 def test_doctor_tells_every_fact(capsys):

@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 
 import fastfc as fc
 from fastfc import reference
-from fastfc.kernels import simd
+from fastfc.kernels.simd import vector as simd
 
 SHAPES = [(1, 1), (7, 3), (5, 16), (3, 33), (64, 100)]
 

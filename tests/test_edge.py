@@ -8,9 +8,9 @@ from processes import run
 
 import fastfc as fc
 from fastfc import kernels
-from fastfc.kernels import edge
-from fastfc.kernels.bias_grad import _dense_bias_grad
-from fastfc.kernels.optimizers import update
+from fastfc.kernels.runtime import kernel as edge
+from fastfc.kernels.ops.dense_bias_grad import _dense_bias_grad
+from fastfc.kernels.optim.update import update
 
 calls = pytest.mark.parametrize("name", CALLS)
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
@@ -405,7 +405,7 @@ def test_cached_functions_of_users(user):
     assert user(*names) == ["miss"] * 3 + ["2"]
     assert user(*names) == ["hit"] * 3 + ["0"]
     assert user(*names, kernels="empty") == ["hit"] * 3 + ["2"]
-    upgrade = "import fastfc.kernels.edge as e; e.source_hash = lambda: 'another'\n"
+    upgrade = "import fastfc.kernels.runtime.kernel as e; e.source_hash = lambda: 'another'\n"
     assert user(*names, before=upgrade) == ["miss"] * 3 + ["1"]  # also a kernel that calls one
 
 

@@ -7,8 +7,9 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import fastfc as fc
-from fastfc import streams, training
-from fastfc.kernels import edge
+from fastfc.data import streams
+from fastfc.training import fit as training
+from fastfc.kernels.runtime import kernel as edge
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((24, 3))

@@ -19,10 +19,10 @@ from safetensors import safe_open
 from safetensors.numpy import save, save_file
 
 import fastfc as fc
-from fastfc import files
-from fastfc.layers import Layer
-from fastfc.optimizers import Optimizer
-from fastfc.schedules import Schedule
+from fastfc.io import checkpoint as files
+from fastfc.nn.layer import Layer
+from fastfc.optim.first_order import Optimizer
+from fastfc.optim.schedules import Schedule
 
 STORED = [row for row in ACTIVATIONS if row[0] != "Elementwise"]
 # what their examples leave at its default

@@ -8,8 +8,8 @@ from numba import njit
 from numpy.testing import assert_array_equal
 
 import fastfc as fc
-from fastfc import streams
-from fastfc.kernels.activations import CUSTOM
+from fastfc.data import streams
+from fastfc.kernels.ops.activations import CUSTOM
 
 X = np.random.default_rng(0).standard_normal((24, 3))
 Y = X @ [[1.0], [2.0], [3.0]] + 1

@@ -4,7 +4,7 @@ from arrays import DTYPES, LAYOUTS, WRITABLE, assert_product_close, by_shape, ch
 
 from fastfc import reference
 from fastfc.kernels import activation_forward, dense_forward
-from fastfc.kernels.gemm import DEPTH, tile
+from fastfc.kernels.ops.gemm import DEPTH, tile
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 activations = pytest.mark.parametrize("activation", ["identity", "relu", "sigmoid", "tanh"])

@@ -9,7 +9,7 @@ from processes import run
 
 import fastfc as fc
 from fastfc import reference
-from fastfc.kernels import lbfgs, levenberg_marquardt
+from fastfc.kernels.training import lbfgs, levenberg_marquardt
 
 X = np.linspace(-1, 1, 50)[:, None]
 Y = np.sin(3 * X)

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
 from fastfc import Graph, Input, Linear, concatenate, reference
-from fastfc.kernels import program as native
+from fastfc.kernels.program import interpreter as native
 
 CLONES = [copy.copy, copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))]
 
@@ -65,7 +65,7 @@ def graph_by_numpy(graph, inputs, grads):
     values, backs = dict(zip(graph.inputs, inputs, strict=True)), {}
     for node in graph.nodes:
         read = [values[other] for other in node.inputs]
-        if isinstance(node.what, fc.layers.Layer):
+        if isinstance(node.what, fc.nn.layer.Layer):
             values[node], back = layer_by_numpy(node.what, read[0], grads)
             backs[node] = lambda g, back=back: [back(g)]
         elif node.inputs:
@@ -178,7 +178,7 @@ def random_graphs(draw):
         elif kind == "concat":
             nodes.append(concatenate(draw(st.lists(st.sampled_from(nodes), min_size=1, max_size=3))))
     outputs = draw(st.lists(st.sampled_from(nodes), min_size=1, max_size=4))
-    needed = set(fc.graph.in_order(outputs))
+    needed = set(fc.models.graph.in_order(outputs))
     return Graph([node for node in inputs if node in needed], outputs)
 
 

@@ -6,8 +6,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
-from fastfc import initializers, reference
-from fastfc.initializers import BY_NAME, SQUARED_GAINS, get_initializer, squared_gain
+from fastfc.nn import initializers
+from fastfc import reference
+from fastfc.nn.initializers import BY_NAME, SQUARED_GAINS, get_initializer, squared_gain
 
 SHAPE = (300, 200)
 KAIMING = dict(a=0.3, mode="fan_out", nonlinearity="leaky_relu")

@@ -3,7 +3,7 @@ import pytest
 from arrays import DTYPES, assert_product_close, by_shape, integers, nan, normal
 
 from fastfc.kernels import dense_input_grad
-from fastfc.kernels.gemm import tile
+from fastfc.kernels.ops.gemm import tile
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 

@@ -13,8 +13,9 @@ from processes import run
 from soak import report
 
 import fastfc as fc
-from fastfc import DivergenceWarning, training
-from fastfc.kernels.cache import uninterrupted
+from fastfc import DivergenceWarning
+from fastfc.training import fit as training
+from fastfc.kernels.runtime.cache import uninterrupted
 
 # One in so many of the lines; interruptions at random, here and in the long run
 EVERY = 9

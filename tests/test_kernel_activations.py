@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastfc import kernels, reference
-from fastfc.kernels.activations import ACTIVATIONS, ROWWISE, _activation_backward, _activation_forward, of_input
-from fastfc.kernels.simd import host_isa
+from fastfc.kernels.ops.activations import ACTIVATIONS, ROWWISE, _activation_backward, _activation_forward, of_input
+from fastfc.kernels.simd.vector import host_isa
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 names = pytest.mark.parametrize("name", ACTIVATIONS)

@@ -9,7 +9,7 @@ from test_kernel_program import ONE_THREAD, Arguments
 
 import fastfc as fc
 from fastfc import kernels
-from fastfc.kernels import training as native
+from fastfc.kernels.training import step as native
 
 NO_LABELS = np.zeros(0, np.int64)
 

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
 from fastfc import kernels, reference
-from fastfc.kernels import losses as native
+from fastfc.kernels.ops import losses as native
 from fastfc.losses import Loss
 
 RNG = np.random.default_rng(0)

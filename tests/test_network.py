@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
 from fastfc import reference
-from fastfc.kernels.program import BLOCK_BYTES
+from fastfc.kernels.program.interpreter import BLOCK_BYTES
 
 CLONES = [copy.copy, copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))]
 
@@ -284,7 +284,7 @@ def test_bad_input_names_the_network():
 
 
 def test_threads_change_no_bit(monkeypatch):
-    monkeypatch.setattr(fc.kernels.threads, "LEAST_WORK", 1)
+    monkeypatch.setattr(fc.kernels.runtime.threads, "LEAST_WORK", 1)
     x, y = np.random.default_rng(0).random((300, 20)), np.arange(300) % 5
     results = []
     for n_threads in (1, 2):

@@ -18,8 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from test_layer_kinds import NETS, data_of, net_of
 
 import fastfc as fc
-from fastfc.onnx_constants import CONSTANTS
-from fastfc.onnx_operators import OPERATORS
+from fastfc.io.onnx.constants import CONSTANTS
+from fastfc.io.onnx.operators import OPERATORS
 
 onnxruntime.set_default_logger_severity(4)
 KINDS = {np.float32: TensorProto.FLOAT, np.float64: TensorProto.DOUBLE, np.int64: TensorProto.INT64}
@@ -1451,7 +1451,7 @@ def test_layers_of_other_classes_are_refused(tmp_path):
 
 
 def test_too_many_parameters_for_a_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("fastfc.onnx_writer.LARGEST", 40)
+    monkeypatch.setattr("fastfc.io.onnx.writer.LARGEST", 40)
     with pytest.raises(ValueError, match="2 GB, but the network has 48 bytes"):
         fc.MLP([3, 3]).to_onnx(tmp_path / "net.onnx")
 

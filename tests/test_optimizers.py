@@ -10,8 +10,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
 from fastfc import reference
-from fastfc.kernels import optimizers as native
-from fastfc.layers import Parameter
+from fastfc.kernels.optim import update as native
+from fastfc.nn.layer import Parameter
 
 
 def layer_with_gradient(seed=0, dtype=np.float64):

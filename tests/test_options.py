@@ -15,8 +15,8 @@ from numba import njit
 from numpy.testing import assert_array_equal
 
 import fastfc as fc
-from fastfc import files
-from fastfc.layers import Option
+from fastfc.io import checkpoint as files
+from fastfc.nn.layer import Option
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((10, 3)), RNG.standard_normal((10, 2))
@@ -78,7 +78,7 @@ def net(seed=0):
 
 def options_of(kind):
     names = [name for name in inspect.signature(kind).parameters if name != "options"]
-    return names + list(fc.optimizers.Options.__annotations__) * (not kind.full_batch)
+    return names + list(fc.optim.first_order.Options.__annotations__) * (not kind.full_batch)
 
 
 CASES = [(name, made, option) for name, made in MADE_WITH for option in options_of(files.OPTIMIZERS[name])]
@@ -284,7 +284,7 @@ def test_attributes_of_layers_are_options_or_refuse():
             with pytest.raises(AttributeError, match=f"{name} is fixed: {re.escape(kind._fixed[name])}"):
                 setattr(layer, name, before)
             assert getattr(layer, name) is before
-        if isinstance(layer, fc.activations.Activation) and type(layer) is not fc.GELU:
+        if isinstance(layer, fc.nn.activations.Activation) and type(layer) is not fc.GELU:
             with pytest.raises(AttributeError, match="its name says which function it is"):
                 layer.name = "tanh"
 

@@ -3,7 +3,7 @@ import pytest
 from numba import njit
 
 import fastfc as fc
-from fastfc import outputs
+from fastfc.training import outputs
 from fastfc.metrics import BY_NAME
 
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from fastfc import peer_networks
-from fastfc.peer_networks import LIBRARIES, MOMENTUM, NetworkContestant, NetworkJudge, Task, flat, make, values
-from fastfc.peers import NETWORK_PACKAGES, installed
+from fastfc.benchmark import networks as peer_networks
+from fastfc.benchmark.networks import LIBRARIES, MOMENTUM, NetworkContestant, NetworkJudge, Task, flat, make, values
+from fastfc.benchmark.worker import NETWORK_PACKAGES, installed
 
 STEP, PREDICT, ONE = Task("step", (3, 8, 5, 2), 4), Task("predict", (3, 8, 5, 2), 4), Task("predict_one", (3, 8, 2), 1)
 EPOCH, FIT, UPDATE = Task("epoch", (3, 8, 5, 4), 4), Task("fit", (3, 8, 5, 4), 4), Task("update", (3, 8), 1)

@@ -7,7 +7,7 @@ import pytest
 
 import fastfc as fc
 from fastfc import plots
-from fastfc.datasets import load_digits
+from fastfc.data.datasets import load_digits
 
 
 @pytest.mark.parametrize("ending", [".png", ".svg"])

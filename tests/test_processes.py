@@ -7,8 +7,8 @@ import pytest
 from processes import run
 from soak import report
 
-from fastfc.doctor import threading_layers
-from fastfc.kernels.cache import cache_folder
+from fastfc.cli.doctor import threading_layers
+from fastfc.kernels.runtime.cache import cache_folder
 
 # Children, requests and predictions: here, and in the long run
 FEW, MANY = 8, 400

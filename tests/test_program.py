@@ -7,22 +7,11 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import fastfc as fc
-from fastfc.kernels import edge
-from fastfc.kernels import program as native
-from fastfc.kernels.activations import IDENTITY, RELU, SOFTMAX
-from fastfc.kernels.program import (
-    ACTIVATION,
-    ADD,
-    BATCH_NORM,
-    DROPOUT,
-    LAYER_NORM,
-    MULTIPLY,
-    NORMS,
-    PLACE,
-    PRODUCT,
-    SCALE,
-)
-from fastfc.program import Recorder, pack
+from fastfc.kernels.runtime import kernel as edge
+from fastfc.kernels.program import interpreter as native
+from fastfc.kernels.ops.activations import IDENTITY, RELU, SOFTMAX
+from fastfc.kernels.program.interpreter import ACTIVATION, ADD, BATCH_NORM, DROPOUT, LAYER_NORM, MULTIPLY, NORMS, PLACE, PRODUCT, SCALE
+from fastfc.nn.lowering import Recorder, pack
 
 
 def steps_of(layer, width=3):

@@ -8,7 +8,7 @@ import pytest
 from processes import run, run_in_terminal
 
 import fastfc as fc
-from fastfc import progress
+from fastfc.training import progress
 
 X = np.random.default_rng(0).standard_normal((25, 3))
 Y = X @ [[1.0], [2.0], [3.0]]
@@ -135,7 +135,7 @@ def test_epochs_of_unknown_length(monkeypatch):
 
 
 def test_demo_has_bars_only_with_tqdm():
-    code = "from fastfc.demo import demo; demo(epochs=2, seed=0, plot_file=None)"
+    code = "from fastfc.cli.demo import demo; demo(epochs=2, seed=0, plot_file=None)"
     status, out, err = run_in_terminal(code)
     assert status == 0 and "times as fast" in out
     assert err.count("epoch 2/2: 100%") >= 2 and err.count("\n") == 2  # the reference's and ours

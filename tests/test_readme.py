@@ -92,7 +92,7 @@ COMMANDS = sorted(set(re.findall(r"\bfastfc ((?:demo|train|predict|compare|docto
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_and_options_exist(command, capsys):
-    from fastfc import cli
+    from fastfc.cli import main as cli
 
     name, *words = command.split()
     with pytest.raises(SystemExit) as stop:

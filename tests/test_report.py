@@ -4,8 +4,8 @@ from matplotlib.figure import Figure
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
-from fastfc import report
-from fastfc.features import Target
+from fastfc.tabular import report
+from fastfc.tabular.encoding import Target
 
 
 def history(epochs=9):

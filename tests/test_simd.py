@@ -3,7 +3,7 @@ import pytest
 from arrays import DTYPES, multiply_add, nan, normal
 from numba import njit
 
-from fastfc.kernels import simd
+from fastfc.kernels.simd import vector as simd
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 

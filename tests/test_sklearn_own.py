@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import pytest
 
-from fastfc.optimizers import SGD
+from fastfc.optim.first_order import SGD
 from fastfc.sklearn import MLPClassifier, MLPRegressor
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # as in scikit-learn's own runs

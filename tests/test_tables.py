@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from processes import run
 
 import fastfc as fc
-from fastfc import tables
+from fastfc import frames as tables
 
 X = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
 Y = (X @ [[1.0], [2.0], [3.0]]).astype(np.float32)

@@ -14,11 +14,12 @@ from processes import ROOT
 from test_compare import LARGE, OTHER, records, task_records
 
 import fastfc as fc
-from fastfc import cli, compare, doctor, runs, warmup
-from fastfc.cli import main
-from fastfc.compare import Line, Row
+from fastfc.cli import main as cli, doctor, demo_datasets as runs, warmup
+from fastfc.benchmark import compare
+from fastfc.cli.main import main
+from fastfc.benchmark.compare import Line, Row
 from fastfc.kernels import machine
-from fastfc.peers import KERNELS
+from fastfc.benchmark.worker import KERNELS
 
 ENCODINGS = ["ascii", "cp932", "cp1252"]
 COMMANDS = ["demo", "train", "predict", "compare", "warmup", "doctor"]
@@ -169,7 +170,7 @@ def test_a_process(encoding, tmp_path):
     """Without UTF-8 mode, in the C locale, stdout a pipe."""
     data, model = table(tmp_path).rename(tmp_path / "data.csv"), tmp_path / "model.safetensors"
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "fastfc.cli", "train", data, "--target", "a", "--out", model, "--epochs", "1"],
+        [sys.executable, "-P", "-m", "fastfc.cli.main", "train", data, "--target", "a", "--out", model, "--epochs", "1"],
         env=os.environ
         | {"PYTHONPATH": ROOT, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "LC_ALL": "C"}
         | {"PYTHONCOERCECLOCALE": "0"},

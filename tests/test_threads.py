@@ -12,10 +12,10 @@ from soak import report
 
 import fastfc as fc
 from fastfc import kernels
-from fastfc.doctor import threading_layers
-from fastfc.kernels import threads
-from fastfc.kernels.cache import cache_folder
-from fastfc.kernels.threads import LEAST_WORK, launch, layer, part
+from fastfc.cli.doctor import threading_layers
+from fastfc.kernels.runtime import threads
+from fastfc.kernels.runtime.cache import cache_folder
+from fastfc.kernels.runtime.threads import LEAST_WORK, launch, layer, part
 
 # Seconds that many threads call everything: here, and in the long run
 SECONDS, LONG_SECONDS, MANY = 1, 60, 64

@@ -11,9 +11,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from processes import run
 
 import fastfc as fc
-from fastfc import features, sheets, train
-from fastfc.cli import main
-from fastfc.sheets import BadSheet, read_sheet
+from fastfc.tabular import encoding as features, reader as sheets, train
+from fastfc.cli.main import main
+from fastfc.tabular.reader import BadSheet, read_sheet
 
 WINES = ["Barolo", "Grignolino", "Barbera"]
 
@@ -102,7 +102,7 @@ def test_regression_is_in_the_units_of_the_target(tmp_path, capsys):
 def test_breast_cancer_in_another_process(tmp_path):
     x, y = fc.load_breast_cancer()
     pd.DataFrame(x).assign(benign=y.astype(bool)).to_csv(tmp_path / "b.csv")
-    code = f"from fastfc.cli import main; main(['train', {str(tmp_path / 'b.csv')!r}, '--target', 'benign'])"
+    code = f"from fastfc.cli.main import main; main(['train', {str(tmp_path / 'b.csv')!r}, '--target', 'benign'])"
     out, err = run(code)
     assert "column 1 has no name and counts the lines; left out" in out
     assert 'classification into 2 classes: "benign" holds true and false' in out

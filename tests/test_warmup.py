@@ -4,12 +4,12 @@ import shutil
 import pytest
 from processes import run
 
-from fastfc import warmup
-from fastfc.cli import main
-from fastfc.kernels.cache import cache_folder
-from fastfc.kernels.edge import natives
+from fastfc.cli import warmup
+from fastfc.cli.main import main
+from fastfc.kernels.runtime.cache import cache_folder
+from fastfc.kernels.runtime.kernel import natives
 
-WARMUP = "import sys; from fastfc.cli import main; sys.exit(main(['warmup', '--dtype', 'float32']))"
+WARMUP = "import sys; from fastfc.cli.main import main; sys.exit(main(['warmup', '--dtype', 'float32']))"
 TINY = """
 import tiny_kernels
 from fastfc import warmup

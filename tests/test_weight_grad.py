@@ -3,7 +3,7 @@ import pytest
 from arrays import DTYPES, WRITABLE, assert_product_close, by_shape, chain, integers, nan, normal
 
 from fastfc.kernels import dense_add_weight_grad, dense_weight_grad
-from fastfc.kernels.gemm import CHUNK, DEPTH
+from fastfc.kernels.ops.gemm import CHUNK, DEPTH
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numba.extending import overload
 
-from fastfc.kernels.edge import kernel
+from fastfc.kernels.runtime.kernel import kernel
 
 compiled: list[str] = []  # in this process, as one:float64
 

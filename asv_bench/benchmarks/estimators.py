@@ -40,7 +40,7 @@ def estimators(name, hidden, epochs, seed=0):
     """fastfc's and scikit-learn's, which do all the epochs."""
     import sklearn.neural_network
 
-    import fastfc.sklearn
+    import fastfc.sklearn.estimators
 
     kind = "MLPRegressor" if name == "diabetes" else "MLPClassifier"
     settings = {"hidden_layer_sizes": hidden, "max_iter": epochs, "n_iter_no_change": epochs, "random_state": seed}

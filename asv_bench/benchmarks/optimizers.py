@@ -4,9 +4,9 @@ import numpy as np
 from numba import njit
 
 import fastfc as fc
-from fastfc.kernels import optimizers as native
-from fastfc.kernels.simd import at, itemsize, load, pointer, store, width
-from fastfc.layers import aligned_zeros
+from fastfc.kernels.optim import update as native
+from fastfc.kernels.simd.vector import at, itemsize, load, pointer, store, width
+from fastfc.nn.layer import aligned_zeros
 
 RULES = {
     "SGD": lambda: fc.SGD(1e-3),

@@ -3,8 +3,8 @@
 For networks the other is the one that `fastfc compare --networks` names; NaN where it is not installed.
 """
 
-from fastfc.compare import TARGETS, TASKS, contestants, measure, measure_network, pin
-from fastfc.peers import NETWORK_PACKAGES, installed
+from fastfc.benchmark.compare import TARGETS, TASKS, contestants, measure, measure_network, pin
+from fastfc.benchmark.worker import NETWORK_PACKAGES, installed
 
 
 class Ratios:
@@ -50,7 +50,7 @@ class NetworkRatios:
     def setup_cache(self):
         pin(1)
         peers = installed(NETWORK_PACKAGES)
-        with contestants(1, peers, module="fastfc.peer_networks", alone=False) as workers:
+        with contestants(1, peers, module="fastfc.benchmark.networks", alone=False) as workers:
             measured = {name(task): measure_network(task, "float32", 1, workers, rounds=3) for task in TASKS}
         return {task: float("nan") if row.ratio is None else row.ratio for task, row in measured.items()}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 import fastfc as fc
-from fastfc import streams
+from fastfc.data import streams
 
 N, SIZES, BATCH = 2**17, [128, 64, 10], 256
 

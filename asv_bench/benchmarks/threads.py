@@ -4,7 +4,7 @@ from fastfc import kernels
 
 
 class Launch:
-    """Squares around the work from which two threads pay, see LEAST_WORK in kernels/threads.py."""
+    """Squares around the work from which two threads pay, see LEAST_WORK in kernels/runtime/threads.py."""
 
     params = ([64, 96, 128, 160, 192, 256], [1, 2])
     param_names = ("size", "n_threads")
@@ -20,7 +20,7 @@ class Launch:
 
 
 class LaunchBiasGrad:
-    """The same for the bias gradient, which only reads, see `run` in kernels/bias_grad.py."""
+    """The same for the bias gradient, which only reads, see `run` in kernels/ops/dense_bias_grad.py."""
 
     params = ([256, 512, 1024, 2048, 4096], [1, 2])
     param_names = ("rows", "n_threads")

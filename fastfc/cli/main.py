@@ -1,0 +1,254 @@
+"""The command `fastfc`: demo, train, predict, compare, warmup, doctor."""
+
+import argparse
+import codecs
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from fastfc import __version__
+from fastfc.benchmark.compare import ODD, SHAPES, TARGETS, TASKS, compare, compare_networks
+from fastfc.cli.doctor import cores
+from fastfc.extras import extra
+from fastfc.benchmark.worker import LAYOUTS, NETWORK_PACKAGES, PACKAGES, Shape, environment, installed
+from fastfc.cli.demo_datasets import RUNS, real_run
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def whole_number(lowest):
+    def parse(text):
+        if not text.isdecimal() or int(text) < lowest:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {lowest}")
+        return int(text)
+
+    return parse
+
+
+def thread_count(text):
+    threads = whole_number(1)(text)
+    if threads > cores():
+        raise argparse.ArgumentTypeError(f"{threads} is more than the {cores()} cores this process may use")
+    return threads
+
+
+def shapes(text):
+    try:
+        return ODD if text == "odd" else [Shape.parse(text)]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(error) from None
+
+
+def peer(text):
+    if text not in installed(NETWORK_PACKAGES):
+        there = ", ".join(installed(NETWORK_PACKAGES))
+        raise argparse.ArgumentTypeError(f"{text!r} is not installed; there are {there}")
+    return text
+
+
+def sizes(text):
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        found = [0]
+    if min(found) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of widths such as 64,64")
+    return found
+
+
+def positive(text):
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
+
+
+def output_file(*suffixes):
+    def parse(text):
+        path = Path(text)
+        if suffixes and path.suffix.lower() not in suffixes:
+            raise argparse.ArgumentTypeError(f"{text!r} does not end in {' or '.join(suffixes)}")
+        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise argparse.ArgumentTypeError(f"cannot write {text!r}")
+        return path
+
+    return parse
+
+
+def picture(text):
+    try:
+        extra("matplotlib", "plot", "a picture")
+    except ImportError as error:
+        raise argparse.ArgumentTypeError(error) from None
+    return output_file(".png", ".svg", ".pdf")(text)
+
+
+def parser():
+    top = Parser(prog="fastfc", description="Fully connected networks as fast as the processor allows.")
+    top.add_argument("--version", action="version", version=f"fastfc {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="command")
+
+    demo = commands.add_parser("demo", help="train a digit classifier, with NumPy and with fastfc; or on other data")
+    demo.add_argument(
+        "--data", choices=RUNS, help="train a network that suits these data, and say how good it is on unseen samples"
+    )
+    demo.add_argument("--epochs", type=whole_number(1), help="passes over the data (30; with --data what suits them)")
+    demo.add_argument("--seed", type=whole_number(0), default=0, help="start and order of the samples (0)")
+    demo.add_argument("--plot", type=picture, metavar="FILE", help="write a picture: .png, .svg or .pdf")
+
+    train = commands.add_parser("train", help="train a network that predicts a column of a CSV or Parquet file")
+    train.add_argument("data", type=Path, help="CSV, or Parquet named .parquet, with a row for each sample")
+    train.add_argument("--target", required=True, metavar="NAME", help="the column to predict")
+    train.add_argument(
+        "--out", type=output_file(".safetensors"), metavar="FILE", help="write the network: .safetensors"
+    )
+    train.add_argument("--plot", type=picture, metavar="FILE", help="write a report: .png, .svg or .pdf")
+    train.add_argument("--task", choices=["classification", "regression"], help="what to do (told by the target)")
+    train.add_argument("--exclude", nargs="+", default=[], metavar="NAME", help="columns not to predict by")
+    train.add_argument(
+        "--categories", nargs="+", default=[], metavar="NAME", help="columns of numbers that stand for categories"
+    )
+    train.add_argument("--hidden", type=sizes, default=[64, 64], metavar="64,64", help="widths of the hidden layers")
+    train.add_argument("--epochs", type=whole_number(1), default=300, help="at most so many passes over the data (300)")
+    train.add_argument("--batch-size", type=whole_number(1), default=32, help="samples for an update (32)")
+    train.add_argument("--lr", type=positive, default=2e-3, help="learning rate of AdamW (0.002)")
+    train.add_argument("--seed", type=whole_number(0), default=0, help="what is held out, start and order (0)")
+
+    predict = commands.add_parser("predict", help="what a network of fastfc train says of a CSV or Parquet file")
+    predict.add_argument("model", type=Path, help="what fastfc train --out wrote")
+    predict.add_argument("data", type=Path, help="CSV or Parquet, with the columns of the training in any order")
+    predict.add_argument("--out", type=output_file(".csv"), metavar="FILE", help="write a CSV file (to the terminal)")
+
+    compare = commands.add_parser("compare", help="time kernels and networks against other libraries")
+    compare.add_argument(
+        "--peers",
+        type=peer,
+        nargs="*",
+        metavar="NAME",
+        help=f"against these of {', '.join(PACKAGES)} (all), and on the shapes that fastfc has targets for; "
+        f"with --networks also {', '.join(name for name in NETWORK_PACKAGES if name not in PACKAGES)}",
+    )
+    what = compare.add_mutually_exclusive_group()
+    what.add_argument("--networks", action="store_true", help="networks instead of kernels")
+    what.add_argument(
+        "--shapes",
+        type=shapes,
+        nargs="+",
+        metavar="NxIxO",
+        help=f"rows x inputs x outputs, as in 256x64x10, and a layout: 256x64x10:{' or :'.join([*LAYOUTS][1:])}; "
+        "odd: a list of unusual ones",
+    )
+    compare.add_argument("--threads", type=thread_count, default=1, help="threads and cores (1)")
+    compare.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="of all arrays")
+    compare.add_argument("--json", type=output_file(), metavar="FILE", help="write the measurements as JSON")
+    about = "write a picture, .png, .svg or .pdf: bars of the ratios, and a roofline"
+    compare.add_argument("--plot", type=picture, metavar="FILE", help=about)
+
+    warmup = commands.add_parser("warmup", help="compile all kernels ahead, into the cache, for this processor")
+    warmup.add_argument(
+        "--dtype", choices=["float32", "float64"], nargs="+", default=["float32", "float64"], help="for these (both)"
+    )
+
+    commands.add_parser("doctor", help="what fastfc finds on this machine")
+    return top
+
+
+def parse(arguments):
+    top = parser()
+    args = top.parse_args(arguments)
+    if args.command == "compare" and not args.networks:
+        for name in set(args.peers or []) - PACKAGES.keys():
+            top.error(f"{name} is compared only with --networks")
+    return args
+
+
+def table_command(command, **options):
+    from fastfc.tabular import train
+
+    try:
+        getattr(train, command)(**options)
+    except BrokenPipeError:
+        raise
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        print(f"fastfc {command}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(args):
+    if args.command == "doctor":
+        from fastfc.cli.doctor import doctor
+
+        return doctor()
+    if args.command in ("train", "predict"):
+        return table_command(**{name: value for name, value in vars(args).items() if name != "arguments"})
+    if args.command == "warmup":
+        from fastfc.cli.warmup import warmup
+
+        return warmup(args.dtype)
+    if args.command == "compare" and args.networks:
+        peers = args.peers or installed(NETWORK_PACKAGES)
+        return compare_networks(TASKS, peers, args.threads, args.dtype, args.json, args.plot)
+    if args.command == "compare":
+        chosen = [shape for some in args.shapes or [SHAPES if args.peers is None else TARGETS] for shape in some]
+        return compare(chosen, args.peers or installed(), args.threads, args.dtype, args.json, args.plot)
+    if environment(None) != os.environ:
+        # NumPy has read these variables already: start over in a process of its own.
+        wanted = environment(None) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        return subprocess.call([sys.executable, "-P", "-m", "fastfc.cli.main", *args.arguments], env=wanted)
+    if args.data:
+        try:
+            real_run(args.data, args.epochs, args.seed, args.plot)
+        except (ImportError, FileNotFoundError) as error:
+            print(f"fastfc demo: {error}", file=sys.stderr)
+            return 2
+        return 0
+    from fastfc.cli.demo import demo
+
+    return demo(args.epochs or 30, args.seed, args.plot)
+
+
+PLAIN = {"²": "2", "×": "x", "·": "*", "µ": "u"}  # what the commands write for themselves
+
+
+def degraded(error):
+    """The handler "fastfc" of encoding errors: similar text in ASCII, bytes of a file's name as they are, an escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character, end = error.object[error.start], error.start + 1
+    if "\udc80" <= character <= "\udcff":  # what surrogateescape makes of a byte
+        return bytes([ord(character) - 0xDC00]), end
+    return PLAIN.get(character) or character.encode("ascii", "backslashreplace").decode(), end
+
+
+codecs.register_error("fastfc", degraded)
+
+
+def main(arguments=None):
+    """Run one command; the exit status. From then on stdout and stderr take any text, see `degraded`."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # it may also be None, or what a program puts there
+            stream.reconfigure(errors="fastfc")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = parse(arguments)
+    args.arguments = arguments
+    try:
+        status = run(args) or 0
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `fastfc demo | head`: leave nothing to flush at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

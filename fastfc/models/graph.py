@@ -1,0 +1,402 @@
+"""`Graph`: a network as a computational graph, of layers and gates between inputs and outputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastfc.nn.activations import Identity
+from fastfc.attributes import Guarded
+from fastfc.validation import as_floats, listed, positive_int, positive_number
+from fastfc.nn.dropout import Dropout
+from fastfc.kernels.program import interpreter as native
+from fastfc.kernels.ops.activations import NONE
+from fastfc.nn.layer import Layer
+from fastfc.models.sequential import Network, check_free
+from fastfc.nn.lowering import Program, Recorder
+
+REPR_NODES = 12  # that the representation of a node shows at most
+GATES = {native.ADD: "add", native.MULTIPLY: "multiply", native.SCALE: "scale", native.PLACE: "concatenate"}
+
+
+class Node(Guarded):
+    """A value of a graph, `width` numbers per sample: an input, or what a layer or a gate makes of other nodes.
+
+    Nodes come from `Input`, from calling a layer with a node, and from gates: `a + b`, `a * b`, `0.5 * a`,
+    `concatenate([a, b])`. Each gate passes back what it receives times its local gradient: `+` passes it on,
+    `*` swaps the factors, a scale multiplies, a concatenation takes apart; what reaches a node by several ways
+    is added.
+
+    References
+    ----------
+    I. Goodfellow, Y. Bengio, A. Courville, "Deep Learning", 2016, section 6.5.
+    """
+
+    width: int
+    inputs: tuple[Node, ...]
+    what: Layer | int | None
+    factor: float
+
+    _fixed = dict.fromkeys(("width", "inputs", "what", "factor", "name"), "graphs are made of it; make a new node")
+
+    _in_graph = False
+
+    def __init__(self, width: int, inputs: Sequence[Node] = (), what: Layer | int | None = None, factor: float = 1.0):
+        self._fix(width=width, inputs=tuple(inputs), what=what, factor=factor)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "inputs" and not self._in_graph:
+            self._fix(inputs=value)
+        else:
+            super().__setattr__(name, value)
+
+    def __add__(self, other: Node) -> Node:
+        return gate(native.ADD, "+", self, other)
+
+    __radd__ = __add__  # no node is on the left, so this says what is wrong
+
+    def __mul__(self, other: Any) -> Node:
+        if isinstance(other, Node):
+            return gate(native.MULTIPLY, "*", self, other)
+        size = abs(other) if isinstance(other, Real) else other
+        size = positive_number(size, "scale", "the factor's size", or_zero=True)
+        return Node(self.width, [self], native.SCALE, math.copysign(size, other))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Node:
+        return -1.0 * self
+
+    def __sub__(self, other: Node) -> Node:
+        return self + -other
+
+    def __rsub__(self, other: Any) -> Node:
+        return -self + other
+
+    __array_ufunc__ = None  # an array times a node is an error, not an array of nodes
+
+    def __repr__(self) -> str:
+        return self.text(REPR_NODES)
+
+    def text(self, most: int) -> str:
+        """Itself, what it reads, and so on, `most` nodes: a node that is read twice would be there twice."""
+        share = (most - 1) // max(len(self.inputs), 1)
+        inputs = ", ".join(node.text(share) for node in self.inputs) if share else "..."
+        return f"{self.what if isinstance(self.what, Layer) else GATES[self.what or 0]}({inputs})"
+
+
+class Input(Node):
+    """An input of a graph.
+
+    Parameters
+    ----------
+    width : int
+        Numbers per sample.
+    name : str, optional
+        Shown in errors and summaries.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If width is not a positive integer.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> fc.Tanh()(fc.Linear(3, 2)(fc.Input(3, name="state")))
+    Tanh()(Linear(3, 2)(Input(3, 'state')))
+    """
+
+    name: str | None
+
+    def __init__(self, width: int, name: str | None = None) -> None:
+        super().__init__(positive_int(width, "Input", "width"))
+        self._fix(name=name)
+
+    def text(self, most: int) -> str:
+        return f"Input({self.width})" if self.name is None else f"Input({self.width}, {self.name!r})"
+
+
+def gate(op: int, sign: str, a: Node, b: Any) -> Node:
+    if not isinstance(b, Node):
+        raise TypeError(f"{a} {sign} {b!r}: both sides must be nodes of a graph, such as Input({a.width})")
+    if a.width != b.width:
+        raise ValueError(f"{a} {sign} {b}: {a.width} and {b.width} numbers per sample; make the two widths equal")
+    return Node(a.width, [a, b], op)
+
+
+def concatenate(nodes: Iterable[Node]) -> Node:
+    """The columns of several nodes side by side.
+
+    Parameters
+    ----------
+    nodes : iterable of Node
+        The same node may be there several times.
+
+    Returns
+    -------
+    Node
+        As wide as all of them together.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If something is not a node, or there is none.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> a, b = fc.Input(2), fc.Input(1)
+    >>> fc.Graph([a, b], fc.concatenate([a, b, a])).predict(([1, 2], [3]))
+    array([1., 2., 3., 1., 2.], dtype=float32)
+    """
+    nodes = listed(nodes, "concatenate", "nodes", "[a, b]")
+    for node in nodes:
+        if not isinstance(node, Node):
+            raise TypeError(f"concatenate takes nodes of a graph, such as Input(3), got {node!r}")
+    if not nodes:
+        raise ValueError("concatenate: give at least one node")
+    return Node(sum(node.width for node in nodes), nodes, native.PLACE)
+
+
+class Graph(Network):
+    """A network of layers and gates between some inputs and some outputs, without cycles.
+
+    It runs forward in topological order and backward in reverse, and does all that a Sequential does. With
+    several inputs or outputs, `x`, `y` and gradients are tuples of arrays, one for each. A layer that is called
+    several times shares its parameters; their gradient is the sum over its uses.
+
+    Parameters
+    ----------
+    inputs, outputs : Node or iterable of Node
+
+    Raises
+    ------
+    ValueError
+        Naming it: an input that no output needs, a node from an input that was not given, a cycle, layers of
+        different dtype or of another network.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> x, y, z = fc.Input(1), fc.Input(1), fc.Input(1)
+    >>> graph = fc.Graph([x, y, z], (x + y) * z)
+    >>> graph.forward(([[-2]], [[5]], [[-4]]))
+    array([[-12.]], dtype=float32)
+    >>> graph.backward([[1]])
+    (array([[-4.]], dtype=float32), array([[-4.]], dtype=float32), array([[3.]], dtype=float32))
+
+    A residual connection, and two heads on one trunk:
+
+    >>> x = fc.Input(17)
+    >>> h = fc.ReLU()(fc.Linear(17, 64)(x))
+    >>> h = h + fc.ReLU()(fc.Linear(64, 64)(h))
+    >>> policy_and_value = fc.Graph(x, [fc.Linear(64, 6)(h), fc.Linear(64, 1)(h)])
+    """
+
+    inputs: tuple[Node, ...]
+    outputs: tuple[Node, ...]
+    nodes: tuple[Node, ...]
+
+    _fixed = {**Network._fixed} | dict.fromkeys(("inputs", "outputs", "nodes"), "make a new Graph")
+
+    def __init__(self, inputs: Node | Iterable[Node], outputs: Node | Iterable[Node]) -> None:
+        self._fix(inputs=as_nodes(inputs, "inputs"), outputs=as_nodes(outputs, "outputs"))
+        for i, node in enumerate(self.inputs):
+            if not isinstance(node, Input):
+                raise ValueError(f"Graph: inputs must be Input nodes, got {node}")
+            if node in self.inputs[:i]:
+                raise ValueError(f"Graph: {node} is there twice among the inputs")
+        self._fix(nodes=in_order(self.outputs))
+        for node in self.nodes:
+            if isinstance(node, Input) and node not in self.inputs:
+                raise ValueError(f"Graph: the outputs need {node}, which is not among the inputs {self.inputs}")
+        for node in self.inputs:
+            if node not in self.nodes:
+                raise ValueError(f"Graph: no output needs {node}; leave it out of the inputs")
+        called = [node.what for node in self.nodes if isinstance(node.what, Layer)]
+        self._fix(layers=tuple(dict.fromkeys(called)))
+        check_free("Graph", self.layers)
+        for layer in self.layers:
+            for other in self.layers:
+                if layer.dtype and other.dtype and layer.dtype != other.dtype:
+                    raise ValueError(f"Graph: {layer} is {layer.dtype}, but {other} is {other.dtype}")
+        for node in self.nodes:
+            node._in_graph = True
+        self._one_input = len(self.inputs) == 1
+        super().__init__(sum(n.width for n in self.inputs), sum(n.width for n in self.outputs))
+
+    def __call__(self, node: Node) -> Node:
+        self._check_layer()
+        return super().__call__(node)
+
+    def predict(self, x: Any, out: Any = None, params: Any = None) -> Any:
+        if out is not None and len(self.outputs) > 1:
+            raise ValueError(f"{self}: predict takes no out with several outputs")
+        return self._split(super().predict(x, out, params), self.outputs)
+
+    def forward(self, x: Any) -> Any:
+        return self._split(super().forward(self._join(x)), self.outputs)
+
+    def backward(self, grad_output: Any) -> Any:
+        if len(self.outputs) > 1:
+            grad_output = join(grad_output, self.outputs, self.dtype, self, "grad_output")
+        return self._split(super().backward(grad_output), self.inputs)
+
+    def summary(self) -> str:
+        """A table of the nodes: what each reads, its width, and its layer's parameters."""
+        names = {node: getattr(node, "name", None) or f"{i}" for i, node in enumerate(self.nodes)}
+        rows, seen = [("node", "what", "reads", "output", "parameters")], set()
+        for node, name in names.items():
+            reads = ", ".join(names[other] for other in node.inputs)
+            what = str(node.what) if isinstance(node.what, Layer) else repr(node).partition("(")[0]
+            size = node.what.params.size if isinstance(node.what, Layer) and node.what not in seen else 0
+            seen.add(node.what)
+            rows.append((name, what, reads, str(node.width), f"{size:,}"))
+        rows.append(("total", "", "", "", f"{self.params.size:,}"))
+        a, b, c, d, e = (max(map(len, column)) for column in zip(*rows, strict=True))
+        return "\n".join([f"{v:<{a}}  {w:<{b}}  {x:<{c}}  {y:>{d}}  {z:>{e}}" for v, w, x, y, z in rows] + self._more())
+
+    def _join(self, x: Any) -> NDArray[Any]:
+        if self._one_input:
+            return super()._join(x)
+        self._look(x)
+        if self._input_shapes is not None and isinstance(x, tuple | list) and len(x) == len(self.inputs):
+            x = tuple(self._as_rows(a, i) for i, a in enumerate(x))
+        return join(x, self.inputs, self.dtype, self, "x")
+
+    def _input_widths(self) -> list[int | None]:
+        return [node.width for node in self.inputs]
+
+    def _join_targets(self, y: Any) -> Any:
+        if len(self.outputs) == 1:
+            return y
+        return join(y, self.outputs, self.dtype, self, "y")
+
+    def _output_widths(self) -> list[int]:
+        return [node.width for node in self.outputs]
+
+    def _last_layers(self) -> list[Layer | None]:
+        def of(node: Node) -> Layer | None:
+            while isinstance(node.what, Identity | Dropout):
+                (node,) = node.inputs
+            return node.what._last_layers()[0] if isinstance(node.what, Layer) else None
+
+        return [of(node) for node in self.outputs]
+
+    def _split_output(self, output: NDArray[Any]) -> Any:
+        return self._split(output, self.outputs)
+
+    def _split(self, y: NDArray[Any], nodes: Sequence[Node]) -> Any:
+        if len(nodes) == 1:
+            return y
+        ends = np.cumsum([node.width for node in nodes])
+        return tuple(y[..., end - node.width : end] for node, end in zip(nodes, ends, strict=True))
+
+    def _lower(self, width: int) -> Program:
+        recorder = Recorder()
+        values = {node: recorder.value(node.width) for node in self.inputs}
+        self._record_nodes(recorder, values, 0, True)
+        inputs, outputs = ([values[node] for node in nodes] for nodes in (self.inputs, self.outputs))
+        return recorder.program(inputs, outputs, *self._sizes)
+
+    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
+        self._check_layer()
+        if recorder.widths[value] != self.in_features:
+            raise ValueError(f"{self} takes {self.in_features} numbers per sample, got {recorder.widths[value]}")
+        values = {self.inputs[0]: value}
+        self._record_nodes(recorder, values, first, alone)
+        return recorder.activation(values[self.outputs[0]], NONE, alone or self.inputs != self.outputs)
+
+    def _check_layer(self) -> None:
+        if len(self.inputs) > 1 or len(self.outputs) > 1:
+            raise ValueError(f"{self}: only a graph of one input and one output can be a layer of another network")
+
+    def _record_nodes(self, recorder: Recorder, values: dict[Node, int], first: int, alone: bool) -> None:
+        """Record all nodes but the inputs, whose values are there; `alone` says that nobody else reads those."""
+        readers = [other for node in self.nodes for other in node.inputs] + list(self.outputs)
+        begin, start = {}, first
+        for layer in self.layers:
+            begin[layer], start = start, start + layer._params.size
+        for node in self.nodes:
+            if isinstance(node, Input):
+                continue
+            read = [values[other] for other in node.inputs]
+            if isinstance(node.what, Layer):
+                source = node.inputs[0]
+                only = readers.count(source) == 1 and (alone or not isinstance(source, Input))
+                values[node] = node.what._record(recorder, read[0], begin[node.what], only)
+            elif node.what == native.PLACE:
+                values[node] = recorder.concatenate(read)
+            else:
+                assert node.what is not None
+                values[node] = recorder.step(node.what, *read, factor=node.factor)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With numbers for the nodes that a node reads: pickle does not follow long chains."""
+        number = {node: i for i, node in enumerate(self.nodes)}
+        rows = [(type(node), vars(node) | {"inputs": [number[n] for n in node.inputs]}) for node in self.nodes]
+        ends = {what: [number[node] for node in getattr(self, what)] for what in ("inputs", "outputs")}
+        return super().__getstate__() | {"nodes": rows} | ends
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        nodes: list[Node] = []
+        for kind, values in state["nodes"]:
+            nodes.append(kind.__new__(kind))
+            vars(nodes[-1]).update(values, inputs=tuple(nodes[i] for i in values["inputs"]))
+        ends = {what: tuple(nodes[i] for i in state[what]) for what in ("inputs", "outputs")}
+        super().__setstate__(state | {"nodes": tuple(nodes)} | ends)
+
+    def __repr__(self) -> str:
+        def plain(nodes: Sequence[Node]) -> str:
+            return repr(nodes[0]) if len(nodes) == 1 else repr(list(nodes))
+
+        return f"Graph({plain(self.inputs)}, {plain(self.outputs)})"
+
+
+def as_nodes(nodes: Node | Iterable[Node], what: str) -> tuple[Node, ...]:
+    result = (nodes,) if isinstance(nodes, Node) else tuple(listed(nodes, "Graph", what, "[Input(3), Input(2)]"))
+    for node in result:
+        if not isinstance(node, Node):
+            raise TypeError(f"Graph: {what} must be nodes such as Input(3) or ReLU()(Input(3)), got {node!r}")
+    if not result:
+        raise ValueError(f"Graph: give at least one node as {what}")
+    return result
+
+
+def in_order(outputs: Sequence[Node]) -> tuple[Node, ...]:
+    """All nodes that the outputs need, each after those that it reads."""
+    order: dict[Node, None] = {}
+    path: dict[Node, None] = {}
+    stack = [(node, False) for node in reversed(outputs)]
+    while stack:
+        node, done = stack.pop()
+        if done:
+            order[node] = None
+            del path[node]
+        elif node in path:
+            what = node.what if isinstance(node.what, Layer) else GATES[node.what or 0]
+            raise ValueError(f"Graph: a cycle, {what} reads its own output; undo that connection")
+        elif node not in order:
+            path[node] = None
+            stack.append((node, True))
+            stack += [(other, False) for other in reversed(node.inputs)]
+    return tuple(order)
+
+
+def join(arrays: Any, nodes: Sequence[Node], dtype: Any, owner: object, what: str) -> NDArray[Any]:
+    """One array for each node, side by side in one array."""
+    if not isinstance(arrays, (tuple, list)) or len(arrays) != len(nodes):
+        raise ValueError(f"{owner}: {what} must be a tuple of {len(nodes)} arrays, one for each of {list(nodes)}")
+    parts = [as_floats(a, dtype, owner, f"{what}[{i}]") for i, a in enumerate(arrays)]
+    for i, (part, node) in enumerate(zip(parts, nodes, strict=True)):
+        if part.ndim not in (1, 2) or part.shape[-1] != node.width or part.shape[:-1] != parts[0].shape[:-1]:
+            raise ValueError(
+                f"{owner}: {what}[{i}] has shape {part.shape}, expected {(*parts[0].shape[:-1], node.width)} for {node}"
+            )
+    return np.concatenate(parts, axis=-1)

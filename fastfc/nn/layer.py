@@ -1,0 +1,874 @@
+"""`Layer`, what every layer can do, and `Linear`, the fully connected one."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastfc import kernels
+from fastfc.data import streams
+from fastfc.attributes import OF_LAYERS, Guarded
+from fastfc.validation import as_floats, as_generator, flag, float_dtype, positive_int, positive_number
+from fastfc.nn.initializers import Initializer, get_initializer
+from fastfc.kernels.runtime import kernel as edge, threads
+from fastfc.kernels.program import interpreter as native
+from fastfc.nn.lowering import Program, Recorder
+
+if TYPE_CHECKING:
+    from fastfc.models.graph import Node
+
+ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
+
+
+class Parameter(NamedTuple):
+    """A parameter that is to be trained: where it is in a network's flat vectors."""
+
+    name: str
+    first: int
+    shape: tuple[int, ...]
+
+
+class Option:
+    """Attribute of a layer that may be changed at any time; the next call of whatever kind takes the new value.
+
+    `check(value, owner, what)` returns the value as it is kept, or raises.
+    """
+
+    def __init__(self, check: Callable[[Any, str, str], Any], default: Any = None) -> None:
+        self.check, self.default = check, default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name, self.kept = name, f"_{name}"
+
+    def __get__(self, layer: Layer | None, owner: type | None = None) -> Any:
+        return self if layer is None else getattr(layer, self.kept, self.default)
+
+    def __set__(self, layer: Layer, value: Any) -> None:
+        before = self.__get__(layer)
+        setattr(layer, self.kept, self.check(value, type(layer).__name__, self.name))
+        try:
+            layer._check_options()
+        except ValueError:
+            setattr(layer, self.kept, before)
+            raise
+        layer._look_again()
+
+
+def option(check: Callable[[Any, str, str], Any], default: Any = None) -> Any:
+    return Option(check, default)
+
+
+def text_or_none(value: Any, owner: str, what: str) -> str | None:
+    if not isinstance(value, str | None):
+        raise TypeError(f"{owner}: {what} must be a string or None, got {value!r}")
+    return value
+
+
+class Layer(Guarded):
+    """Base of every layer and network: checks at the edge, then one native call that runs its program.
+
+    Samples are rows: inputs are (n, in_features), outputs (n, out_features).
+
+    Attributes
+    ----------
+    in_features, out_features : int or None
+        Numbers per sample; None where any width will do (activations).
+    params, grads : (p,) arrays
+        All parameters and all their gradients, each one flat 64-byte-aligned vector of float32 or float64. Assigning
+        to one copies the values into place.
+    buffers : (b,) array
+        What is kept but not trained: running statistics of BatchNorm1d, mean and scale of Standardize. Assigning
+        copies the values into place.
+    n_threads : int
+        At most this many threads for each product, 1 unless you assign another number; those that are too small
+        to gain stay on one. Results are the same bits for any number.
+    frozen : bool
+        Whether optimizers leave our parameters alone; False unless you assign True. A frozen BatchNorm1d also leaves
+        its running statistics alone, and takes them in training too. For nopython code call
+        `optimizer.prepare(network)` after a change.
+    """
+
+    name: str | None = option(text_or_none)
+    in_features: int | None = None
+    out_features: int | None = None
+
+    _fixed: ClassVar[Mapping[str, str]] = {
+        "in_features": "the parameters depend on it; make a new layer",
+        "out_features": "the parameters depend on it; make a new layer",
+        "dtype": "it is that of the parameters; make a new layer with dtype=…",
+    }
+    _elsewhere = OF_LAYERS
+
+    # What the kernels take: our parameters first, our buffers last. In a network that is a piece of the network's
+    # vector, and what lies between the two belongs to other layers.
+    _vector: NDArray[Any] = np.zeros(0, np.float32)
+    _params: NDArray[Any] = _vector
+    _grads: NDArray[Any] = _vector
+    _buffers: NDArray[Any] = _vector
+    _frozen = False
+    _trained_now: list[Parameter] | None = None  # what _trained says until something changes
+    _n_threads = 1
+    _programs: dict[int, Program] | None = None  # by the width of x
+    _ready: Program | None = None  # for predict's shortest way
+    _step_ready: tuple[Any, ...] | None = None  # the latest training step's arguments, see train_step
+    _space: NDArray[Any] = np.zeros(0, np.float32)  # memory for training
+    _room: tuple[Program | None, int] = None, 0  # the program and the samples that it has room for
+    _saved: tuple[Any, ...] | None = None  # what backward needs from forward
+    _tape: NDArray[np.int64] | None = None  # what the space holds, see nopython.USED; the forwards in training
+    _drawn = 0  # of these, in the life before pickling
+    _owner: weakref.ref[Layer] | None = None  # the network whose vectors hold our parameters
+    _one_input = True
+    _remade = ("_programs", "_ready", "_step_ready", "_space", "_room", "_saved", "_tape", "_trained_now")
+    _arrays = "params", "grads", "buffers"  # what a pickle holds of the vectors
+    _not_pickled: tuple[str, ...] = (*_remade, "_owner", "_vector", "_params", "_grads", "_buffers")
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """float32 or float64; None for a layer without parameters, which takes both."""
+        return None
+
+    @property
+    def params(self) -> NDArray[Any]:
+        return self._params
+
+    @params.setter
+    def params(self, values: ArrayLike) -> None:
+        assign(self, "params", values, self._params)
+
+    @property
+    def grads(self) -> NDArray[Any]:
+        return self._grads
+
+    @grads.setter
+    def grads(self, values: ArrayLike) -> None:
+        assign(self, "grads", values, self._grads)
+
+    @property
+    def buffers(self) -> NDArray[Any]:
+        return self._buffers
+
+    @buffers.setter
+    def buffers(self, values: ArrayLike) -> None:
+        assign(self, "buffers", values, self._buffers)
+
+    @property
+    def n_threads(self) -> int:
+        return self._n_threads
+
+    @n_threads.setter
+    def n_threads(self, value: int) -> None:
+        self._n_threads = positive_int(value, self, "n_threads")
+        self._step_ready = None
+        for part in self._parts():
+            if part is not self:
+                part.n_threads = value
+
+    @property
+    def frozen(self) -> bool:
+        return self._frozen
+
+    @frozen.setter
+    def frozen(self, value: bool) -> None:
+        self._frozen = flag(value, self, "frozen")
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Forget what is known of ourselves, in our parts and in the networks that we are part of."""
+        layer: Layer | None = self
+        while layer is not None:
+            layer._forget()
+            layer = layer._network()
+        waiting = [part for part in self._parts() if part is not self]
+        while waiting:
+            layer = waiting.pop()
+            layer._forget()
+            waiting += [part for part in layer._parts() if part is not layer]
+
+    def _forget(self) -> None:
+        self._programs = self._ready = self._step_ready = self._trained_now = None
+
+    def _network(self) -> Layer | None:
+        """The network whose vectors hold our parameters."""
+        return None if self._owner is None else self._owner()
+
+    def _is_frozen(self) -> bool:
+        """Whether we, or a network that we are part of, are frozen."""
+        layer: Layer | None = self
+        while layer is not None and not layer._frozen:
+            layer = layer._network()
+        return layer is not None
+
+    def _check_options(self) -> None:
+        """Raise if options contradict each other."""
+
+    def __call__(self, node: Node) -> Node:
+        """The node of a graph that this layer gives for another node; see Graph."""
+        from fastfc.models.graph import Node
+
+        if not isinstance(node, Node):
+            raise TypeError(f"{self} is called with nodes of a graph, such as Input(3); for arrays, predict or forward")
+        if self.in_features not in (None, node.width):
+            raise ValueError(f"{self} takes {self.in_features} numbers per sample, but {node} gives {node.width}")
+        return Node(self.out_features or node.width, [node], self)
+
+    def predict(self, x: Any, out: Any = None, params: Any = None) -> Any:
+        """Output for `x`, saving nothing: safe to call from many threads at once.
+
+        Parameters
+        ----------
+        x : (n, in_features) or (in_features,) array of real numbers
+            Or a data frame; or, read in parts, an array on disk that is larger than memory (np.memmap, Zarr), or an
+            iterable of batches, each x or (x, y), or a function that returns one.
+        out : array of the result's shape and of the layer's dtype, optional
+            Overwritten and returned. With x in parts, also an array on disk.
+        params : (p,) array of the layer's dtype, optional
+            Used instead of the layer's own; buffers are the layer's own.
+
+        Returns
+        -------
+        (n, out_features) array, or (out_features,) for a single sample
+
+        Raises
+        ------
+        TypeError, ValueError
+            For x, out or params of another shape or kind.
+
+        Examples
+        --------
+        >>> import fastfc as fc
+        >>> fc.Linear(2, 1, init="zeros", bias_init=fc.Constant(0.5)).predict([[1, 2], [3, 4]])
+        array([[0.5],
+               [0.5]], dtype=float32)
+        """
+        if type(x) is np.ndarray and self._ready and out is None and params is None:
+            program, vector = self._ready, self._vector
+            fits = x.dtype == vector.dtype and x.ndim == 2 and x.shape[1] == program.inputs
+            if fits and self._is_serial(program.multiplications * len(x)):
+                out = np.empty((len(x), program.outputs), x.dtype)
+                native.predict.call(vector, program.table, x, out, 1, 1)
+                return out
+        if type(x) is not np.ndarray and (streams.gives_batches(x) or streams.too_large(x)):
+            return streams.predict(self, x, out, params)
+        x = self._join(x)
+        single = x.ndim == 1
+        rows = self._check_rows(x[None]) if single else x
+        if out is not None:
+            n, width = len(rows), self._program_for(rows).outputs
+            check_array(out, (width,) if single else (n, width), x.dtype, self, "out", written=True)
+        result = self._output(rows, out[None] if single and out is not None else out, params)
+        return result[0] if single else result
+
+    def _output(self, x: NDArray[Any], out: Any = None, params: Any = None) -> NDArray[Any]:
+        program = self._program_for(x)
+        if out is None:
+            out = np.empty((x.shape[0], program.outputs), x.dtype)
+        vector, _ = self._vectors(x.dtype) if params is None else (self._with_buffers(params, x.dtype), None)
+        self._call(native.predict, program.multiplications * len(x), vector, program.table, x, out)
+        return out
+
+    def _with_buffers(self, params: Any, dtype: Any) -> Any:
+        """The vector that the kernels take, with these parameters instead of ours."""
+        params = params if type(params) is np.ndarray else as_floats(params, dtype, self, "params")
+        check_array(params, self._params.shape, dtype, self, "params")
+        if not self._buffers.size:
+            return params
+        vector = self._vector.copy()
+        vector[: params.size] = params
+        return vector
+
+    def predict_one(self, x: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Output for one sample; for inner loops of `@njit` functions, where small networks then allocate nothing.
+
+        Parameters
+        ----------
+        x : (in_features,) array of the layer's dtype
+        out : (out_features,) array of the layer's dtype, optional
+            Overwritten and returned. Without one, the output is a new array.
+
+        Returns
+        -------
+        (out_features,) array
+
+        Raises
+        ------
+        TypeError, ValueError
+            For arrays of another dtype or shape; nothing is converted.
+
+        Examples
+        --------
+        >>> import numpy as np, fastfc as fc
+        >>> out = np.empty(1, np.float32)
+        >>> fc.Linear(2, 1, init="zeros", bias_init=fc.Constant(0.5)).predict_one(np.ones(2, np.float32), out)
+        array([0.5], dtype=float32)
+        >>> out
+        array([0.5], dtype=float32)
+        """
+        try:
+            rows = x[None]
+            program = self._program_for(rows)
+            out = np.empty(program.outputs, x.dtype) if out is None else out
+            into = out[None]
+        except (AttributeError, TypeError, LookupError):
+            raise TypeError(f"{self}: predict_one takes NumPy arrays of dtype {self.dtype}; or use predict") from None
+        try:
+            native.predict.call(self._vector, program.table, rows, into, 1, 1)
+        except (TypeError, ValueError):
+            check_array(x, (program.inputs,), self.dtype or into.dtype, self, "x")
+            check_array(out, (program.outputs,), self.dtype or into.dtype, self, "out", written=True)
+            raise
+        return out
+
+    def reserve(self, batch_size: int) -> None:
+        """Make memory for training in batches of up to `batch_size` samples inside `@njit` functions."""
+        batch_size = positive_int(batch_size, self, "batch_size")
+        self._space_for(self._program_for(np.zeros((0, self.in_features or 0), self.dtype)), batch_size, self.dtype)
+
+    def forward(self, x: ArrayLike) -> NDArray[Any]:
+        """Output for `x`, keeping what `backward` needs.
+
+        Parameters
+        ----------
+        x : (n, in_features) array of real numbers
+            Kept by reference if it has the layer's dtype; change neither it nor the result before `backward`.
+
+        Returns
+        -------
+        (n, out_features) array
+
+        Raises
+        ------
+        TypeError, ValueError
+            For x of another shape or kind.
+
+        Examples
+        --------
+        >>> import fastfc as fc
+        >>> fc.ReLU().forward([[-1, 2]])
+        array([[0., 2.]], dtype=float32)
+        """
+        x = as_floats(x, self.dtype, self, "x") if type(x) is np.ndarray else self._join(x)
+        program = self._program_for(x)
+        out, space = np.empty((x.shape[0], program.outputs), x.dtype), self._space_for(program, len(x), x.dtype)
+        vector, _ = self._vectors(x.dtype)
+        assign_here = object.__setattr__  # ours takes as long as a small layer
+        assign_here(self, "_saved", None)
+        self._call(native.forward, program.largest * len(x), x, program.table, vector, out, space, self._tape)
+        assign_here(self, "_saved", (program, x, out, space))
+        return out
+
+    def backward(self, grad_output: ArrayLike) -> NDArray[Any]:
+        """Overwrite the parameters' gradients and return dL/dx, given `grad_output` = dL/dy.
+
+        Parameters
+        ----------
+        grad_output : array of the shape of the last `forward`'s result
+
+        Returns
+        -------
+        (n, in_features) array
+
+        Raises
+        ------
+        RuntimeError
+            Before the first `forward`.
+        TypeError, ValueError
+            For a gradient of another shape or kind.
+
+        Examples
+        --------
+        >>> import fastfc as fc
+        >>> layer = fc.Linear(2, 1, init="zeros")
+        >>> y = layer.forward([[1, 2]])
+        >>> layer.backward([[1]])
+        array([[0., 0.]], dtype=float32)
+        >>> layer.weight_grad
+        array([[1.],
+               [2.]], dtype=float32)
+        """
+        used_by_nopython = self._tape is not None and self._tape[0] != -1
+        if self._saved is None or used_by_nopython:
+            raise RuntimeError(f"{self}: backward needs what forward saves; call forward(x) first")
+        program, x, output, space = self._saved
+        grad_output = as_floats(grad_output, output.dtype, self, "grad_output")
+        if grad_output.shape != output.shape:
+            raise ValueError(
+                f"{self}: grad_output has shape {grad_output.shape}; it must have the output's, {output.shape}"
+            )
+        grad_input = np.empty(x.shape, x.dtype)
+        vector, grads = self._vectors(x.dtype)
+        arrays = vector, program.table, x, output, grad_output, self._tape, grads, grad_input, space
+        self._call(native.backward, program.largest * len(x), *arrays)
+        return grad_input
+
+    def update_parameters(self, lr: float) -> None:
+        """One step of gradient descent, params −= lr · grads, of all that is not frozen.
+
+        Parameters
+        ----------
+        lr : float
+            Positive and finite.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For another lr.
+
+        Examples
+        --------
+        >>> import fastfc as fc
+        >>> layer = fc.Linear(1, 1, init="zeros")
+        >>> layer.weight_grad[:] = 2
+        >>> layer.update_parameters(lr=0.5)
+        >>> layer.weight
+        array([[-1.]], dtype=float32)
+        """
+        lr = positive_number(lr, self, "lr")
+        if self._n_trained == self._params.size:
+            parts = [slice(None)]
+        else:
+            parts = [slice(first, first + math.prod(shape)) for _, first, shape in self._trained_parameters()]
+        for part in parts:
+            try:
+                kernels.sgd(self._params[part], self._grads[part], self._params[:0], lr, 0.0, 0.0)
+            except ValueError as error:
+                raise in_our_terms(error, self) from None
+
+    def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
+        """(name, parameter, gradient) of each parameter: views, in the order of `params`.
+
+        PyTorch gives pairs (name, parameter), whose gradient is an attribute; arrays have none, so it is the third
+        here: `for name, weight, grad in net.named_parameters()`.
+        """
+        return []
+
+    def named_buffers(self) -> list[tuple[str, NDArray[Any]]]:
+        """(name, values) of what is kept but not trained, such as running statistics: views, as in `buffers`."""
+        return []
+
+    def _trained(self) -> list[Parameter]:
+        """The parameters that optimizers may change, in the order of `params`."""
+        parameters, start = [], self.params.ctypes.data
+        for name, values, _ in [] if self.frozen else self.named_parameters():
+            first = (values.ctypes.data - start) // self.params.itemsize
+            parameters.append(Parameter(name, first, values.shape))
+        return parameters
+
+    def _trained_parameters(self) -> list[Parameter]:
+        """The same, and the same object while nothing has changed."""
+        if self._trained_now is None:
+            self._trained_now = self._trained()
+        return self._trained_now
+
+    @property
+    def _n_trained(self) -> int:
+        """How many numbers optimizers may change."""
+        return sum(math.prod(shape) for _, _, shape in self._trained_parameters())
+
+    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
+        """Record the steps from this value to the output, which is returned; our parameters begin at `first`.
+
+        `alone` says that no other layer reads the value.
+        """
+        raise NotImplementedError
+
+    def _program_for(self, x: NDArray[Any]) -> Program:
+        """The program for this input, which is checked."""
+        if self._programs is None:
+            self._programs = {}
+        if x.ndim == 2 and x.shape[1] in self._programs:
+            return self._programs[x.shape[1]]
+        width = self._check_rows(x).shape[1]
+        program = self._lower(width)
+        program.load(edge.DTYPES.values() if self.dtype is None else [edge.DTYPES[self.dtype]])
+        self._programs[width] = program
+        if self._vector.size and self._one_input:
+            self._ready = program
+        return program
+
+    def _lower(self, width: int) -> Program:
+        recorder = Recorder()
+        x = recorder.value(width)
+        return recorder.program([x], [self._record(recorder, x, 0)], *self._sizes)
+
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        return self._params.size, self._n_trained, self._vector.size, self._buffers.size
+
+    def _join(self, x: Any) -> NDArray[Any]:
+        """The input as one array."""
+        return as_floats(x, self.dtype, self, "x")
+
+    def _look(self, x: Any) -> None:
+        """Raise if a frame has not the columns that we know, as networks do."""
+
+    def _join_targets(self, y: Any) -> Any:
+        """Targets for several outputs as one array, others as they are."""
+        return y
+
+    def _output_widths(self) -> list[int]:
+        """The width of each output, for losses of several outputs."""
+        return [self.out_features or 0]
+
+    def _split_output(self, output: NDArray[Any]) -> Any:
+        """The outputs, of one array."""
+        return output
+
+    def _last_layers(self) -> list[Layer | None]:
+        """The layer that each output comes from; None where it comes from a gate of a graph or from an input."""
+        return [self]
+
+    def _space_for(self, program: Program, n: int, dtype: Any) -> NDArray[Any]:
+        """Memory for training in batches of n, the same again if it is large enough."""
+        if self._room[0] is not program or n > self._room[1] or self._space.dtype != dtype:
+            size = program.space(n)
+            if self._space.size < size or self._space.dtype != dtype:
+                self._space = aligned_zeros(size, dtype)
+            self._room = program, n
+        if self._tape is None:
+            self._tape = np.array([-1, self._drawn], np.int64)
+        self._tape[0] = -1
+        return self._space
+
+    @property
+    def _draws(self) -> int:
+        """How many forwards in training there were, which numbers the masks of Dropout."""
+        return self._drawn if self._tape is None else int(self._tape[1])
+
+    @property
+    def _handle(self) -> tuple[Any, ...]:
+        """What we are in nopython code, see nopython.LayerType."""
+        program = self._program_for(np.zeros((0, self.in_features or 0), self.dtype))
+        if self._tape is None:
+            self._space_for(program, 0, self.dtype)
+        return program.table, self._vector, self._grads, self._space, self._tape
+
+    def _vectors(self, dtype: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Parameters with buffers, and gradients, of the dtype of the input where we have none."""
+        if self._vector.size:
+            return self._vector, self._grads
+        return np.zeros(0, dtype), np.zeros(0, dtype)
+
+    def _is_serial(self, work: int) -> bool:
+        return self._n_threads == 1 or threads.small(self._n_threads, work)
+
+    def _call(self, kernel: Any, work: int, *args: Any) -> Any:
+        """Run a native function on several threads, where that is asked for and pays for so many multiplications.
+
+        A prediction is cut into rows, so all its products count; in training each product is cut for itself.
+        """
+        try:
+            if self._is_serial(work):
+                return kernel.call(*args, 1, 1)
+            with threads.launch(self._n_threads, work, args[0]) as parts:
+                return kernel.call(*args, parts, threads.LEAST_WORK)
+        except ValueError as error:
+            raise in_our_terms(error, self) from None
+
+    def _check_rows(self, x: NDArray[Any]) -> NDArray[Any]:
+        wanted = self.in_features
+        if x.ndim == 2 and wanted in (None, x.shape[1]):
+            return x
+        if x.shape == (wanted,) or (x.ndim == 1 and wanted is None):
+            fix = "a single sample is x[None]"
+        elif x.ndim == 2 and x.shape[0] == wanted:
+            fix = "samples are rows: pass x.T"
+        else:
+            fix = "samples are rows, features are columns"
+        raise ValueError(f"{self}: x has shape {x.shape}, expected (n, {wanted or 'width'}); {fix}")
+
+    def _parts(self) -> Sequence[Layer]:
+        """The layers whose vectors, one after another, make up `params`."""
+        return [self]
+
+    def _bind(self, vector: NDArray[Any], grads: NDArray[Any], n_buffers: int = 0) -> None:
+        """Make these flat vectors the home of our parameters with our buffers, and of the gradients; see `_vector`."""
+        self._vector, self._grads = vector, grads
+        self._params, self._buffers = vector[: grads.size], vector[vector.size - n_buffers :]
+        self._forget()
+
+    def _rehome(self, dtype: Any = None) -> None:
+        """Move parameters, buffers and gradients into two new aligned vectors, of `dtype` or that of our parts."""
+        parts, none = self._parts(), np.zeros(0, np.float32)
+        if dtype is None:
+            dtype = next((part.dtype for part in parts if part.dtype is not None), None)
+        values = [none, *(part._params for part in parts), *(part._buffers for part in parts)]
+        grads = [none, *(part._grads for part in parts)]
+        self._bind(
+            np.concatenate(values, out=aligned_zeros(sum(a.size for a in values), dtype)),
+            np.concatenate(grads, out=aligned_zeros(sum(a.size for a in grads), dtype)),
+            sum(part._buffers.size for part in parts),
+        )
+
+    def _is_finite(self) -> bool:
+        return bool(np.isfinite(self._params).all() and np.isfinite(self._buffers).all())
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {key: value for key, value in vars(self).items() if key not in self._not_pickled}
+        kept |= {name: getattr(self, name) for name in self._arrays}
+        return kept | ({"_drawn": self._draws} if self._draws else {})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if not state.keys() >= set(self._arrays):
+            kind = type(self).__name__
+            raise ValueError(f"{kind}: a pickle of fastfc 0.1.0; write files with net.save, which later versions read")
+        vars(self).update({f"_{key}" if key in self._arrays else key: value for key, value in state.items()})
+        self._rehome()
+
+
+def view(index: int, what: str) -> Any:
+    """Property of Linear: one of its views; assigning to it copies the values into place."""
+
+    def get(self: Linear) -> NDArray[Any] | None:
+        return self._views[index]
+
+    def put(self: Linear, value: ArrayLike) -> None:
+        assign(self, what, value, get(self))
+
+    return property(get, put)
+
+
+def assign(layer: Layer, what: str, values: ArrayLike, view: NDArray[Any] | None) -> None:
+    """Copy values into place."""
+    values = as_floats(values, layer.dtype, layer, what)
+    if view is None:
+        raise AttributeError(f"{layer} has no {what}")
+    if values.shape != view.shape:
+        raise ValueError(f"{layer}: {what} has shape {view.shape}, got values of shape {values.shape}")
+    view[...] = values
+
+
+class Linear(Layer):
+    """Fully connected layer, y = x W + b.
+
+    With g = dL/dy, `backward` computes dL/dW = xᵀ g, dL/db = the column sums of g and dL/dx = g Wᵀ.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+    bias : bool
+        Whether there is a bias; without one y = x W.
+    init, bias_init : str or callable
+        First values of weight and bias, see fastfc.nn.initializers; a callable gets (rng, shape, dtype) and returns
+        an array.
+    seed : int, numpy.random.Generator or None
+    dtype : np.float32 or np.float64
+        Of parameters and computation; inputs are converted to it.
+    name : str, optional
+        Shown in errors, summaries and reports.
+
+    Attributes
+    ----------
+    weight, weight_grad : (in_features, out_features) arrays
+    bias, bias_grad : (out_features,) arrays, or None
+        Views of `params` and `grads`. Assigning to one copies the values into place.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of the wrong kind or out of its range; in use, for x of another width.
+
+    References
+    ----------
+    I. Goodfellow, Y. Bengio, A. Courville, "Deep Learning", 2016, section 6.5.
+
+    Examples
+    --------
+    >>> import numpy as np, fastfc as fc
+    >>> layer = fc.Linear(2, 2)
+    >>> layer.weight = [[0.5, -1], [1.5, 0]]
+    >>> layer.bias = [0.1, 0.2]
+    >>> layer.forward([[1, 2]])
+    array([[ 3.6, -0.8]], dtype=float32)
+    >>> layer.backward([[1, 2]])
+    array([[-1.5,  1.5]], dtype=float32)
+    >>> layer.weight_grad
+    array([[1., 2.],
+           [2., 4.]], dtype=float32)
+    >>> layer.update_parameters(lr=0.1)
+    >>> layer.bias
+    array([0., 0.], dtype=float32)
+    """
+
+    in_features: int
+    out_features: int
+    weight, bias = view(0, "weight"), view(1, "bias")
+    weight_grad, bias_grad = view(2, "weight_grad"), view(3, "bias_grad")
+
+    _not_pickled = (*Layer._not_pickled, "_views")
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        init: str | Initializer = "he",
+        bias_init: str | Initializer = "zeros",
+        seed: int | np.random.Generator | None = None,
+        dtype: Any = np.float32,
+        name: str | None = None,
+    ) -> None:
+        self._fix(
+            in_features=positive_int(in_features, "Linear", "in_features"),
+            out_features=positive_int(out_features, "Linear", "out_features"),
+        )
+        self.name = name
+        dtype = float_dtype(dtype, "Linear")
+        size = (self.in_features + flag(bias, "Linear", "bias")) * self.out_features
+        self._bind(aligned_zeros(size, dtype), aligned_zeros(size, dtype))
+        rng = as_generator(seed, "Linear")
+        self.weight = get_initializer(init)(rng, self.weight.shape, dtype)
+        if bias:
+            self.bias = get_initializer(bias_init)(rng, self.bias.shape, dtype)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._params.dtype
+
+    def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
+        bias = [("bias", self.bias, self.bias_grad)]
+        return [("weight", self.weight, self.weight_grad)] + bias * (self.bias is not None)
+
+    def _bind(self, vector: NDArray[Any], grads: NDArray[Any], n_buffers: int = 0) -> None:
+        super()._bind(vector, grads, n_buffers)
+        params = self._params
+        shape, n_weights = (self.in_features, self.out_features), self.in_features * self.out_features
+        bias, bias_grad = (params[n_weights:], grads[n_weights:]) if params.size > n_weights else (None, None)
+        self._views = params[:n_weights].reshape(shape), bias, grads[:n_weights].reshape(shape), bias_grad
+
+    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
+        recorder.weights[self] = first
+        bias = native.NOWHERE if self.bias is None else first + self.in_features * self.out_features
+        return recorder.step(native.PRODUCT, value, width=self.out_features, weight=first, bias=bias)
+
+    def __repr__(self) -> str:
+        bias = "" if self.bias is not None else ", bias=False"
+        dtype = "" if self.dtype == np.float32 else f", dtype={self.dtype}"
+        name = "" if self.name is None else f", name={self.name!r}"
+        return f"Linear({self.in_features}, {self.out_features}{bias}{dtype}{name})"
+
+
+class Tied(Layer):
+    """A Linear layer with the weight of another one, transposed, as the decoder of an autoencoder: y = x Wᵀ + b.
+
+    W is trained once: its gradient is the sum of what both layers contribute. The bias, which starts at zero, is
+    this layer's own.
+
+    Parameters
+    ----------
+    layer : Linear
+        Comes before this layer in the same network.
+    bias : bool
+    name : str, optional
+
+    Raises
+    ------
+    TypeError
+        If layer is not a Linear.
+
+    References
+    ----------
+    P. Vincent et al., "Stacked denoising autoencoders", JMLR 11, 2010, section 3.3.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> encoder = fc.Linear(3, 2, seed=0)
+    >>> net = fc.Sequential([encoder, fc.Tanh(), fc.Tied(encoder)])
+    >>> net.params.size
+    11
+    >>> net.predict([[0, 0, 0]])
+    array([[0., 0., 0.]], dtype=float32)
+    """
+
+    in_features: int
+    out_features: int
+    layer: Linear
+
+    _fixed: ClassVar[Mapping[str, str]] = {**Layer._fixed, "layer": "make a new Tied layer"}
+
+    def __init__(self, layer: Linear, bias: bool = True, *, name: str | None = None) -> None:
+        if not isinstance(layer, Linear):
+            raise TypeError(f"Tied: give the Linear layer whose weight it shares, got {layer!r}")
+        self._fix(layer=layer, in_features=layer.out_features, out_features=layer.in_features)
+        self.name = name
+        size = self.out_features * flag(bias, "Tied", "bias")
+        self._bind(aligned_zeros(size, layer.dtype), aligned_zeros(size, layer.dtype))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.layer.dtype
+
+    @property
+    def bias(self) -> NDArray[Any] | None:
+        return self._params if self._params.size else None
+
+    @bias.setter
+    def bias(self, value: ArrayLike) -> None:
+        assign(self, "bias", value, self.bias)
+
+    @property
+    def bias_grad(self) -> NDArray[Any] | None:
+        return self._grads if self._grads.size else None
+
+    @bias_grad.setter
+    def bias_grad(self, value: ArrayLike) -> None:
+        assign(self, "bias_grad", value, self.bias_grad)
+
+    def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
+        return [("bias", self._params, self._grads)] if self._params.size else []
+
+    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
+        if self.layer not in recorder.weights:
+            raise ValueError(f"{self}: {self.layer} must come before it in the same network")
+        weight, bias = recorder.weights[self.layer], first if self._params.size else native.NOWHERE
+        return recorder.step(native.PRODUCT, value, width=self.out_features, weight=weight, bias=bias, transposed=True)
+
+    def __repr__(self) -> str:
+        bias = "" if self._params.size else ", bias=False"
+        name = "" if self.name is None else f", name={self.name!r}"
+        return f"Tied({self.layer}{bias}{name})"
+
+
+def check_array(
+    array: Any, shape: tuple[int, ...], dtype: Any, owner: object, what: str, *, written: bool = False
+) -> None:
+    """Raise unless this is an array of such a shape and dtype, that can be written into if it has to be."""
+    if not isinstance(array, np.ndarray):
+        kind = type(array).__name__
+        raise TypeError(f"{owner}: {what} must be an array of shape {shape} and dtype {dtype}, not a {kind}")
+    if array.shape != shape:
+        raise ValueError(f"{owner}: {what} {array.shape} does not fit; it must have shape {shape}")
+    if array.dtype != dtype:
+        fix = f"make it np.zeros({shape}, np.{dtype})" if written else f"use {what}.astype(np.{dtype})"
+        raise TypeError(f"{owner}: {what} has dtype {array.dtype}, expected {dtype}; {fix}")
+    if written and not array.flags.writeable:
+        raise ValueError(f"{owner}: {what} is read-only; give a writable array")
+
+
+def in_our_terms(error: ValueError, layer: Layer) -> ValueError:
+    """What a kernel says, unless it tells shapes of its own arguments: those that are passed to us are checked."""
+    if "; needed " not in str(error):
+        return error
+    use = str(error).partition(":")[0]
+    return ValueError(
+        f"{layer}: {use}: an array that it keeps, or one of its optimizer, has another shape now or was replaced "
+        f"(params has shape {np.shape(layer.params)}, grads {np.shape(layer.grads)}); change values in place, as with "
+        "net.params[:] = …"
+    )
+
+
+def aligned_zeros(size: int, dtype: Any) -> NDArray[Any]:
+    """A flat vector of zeros that starts at a multiple of 64 bytes."""
+    n_bytes = size * np.dtype(dtype).itemsize
+    try:
+        memory = np.zeros(n_bytes + ALIGNMENT, np.uint8)
+    except (OverflowError, ValueError):  # more than there are addresses
+        raise MemoryError(f"fastfc: no memory holds {size:,} numbers of {np.dtype(dtype)}") from None
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + n_bytes].view(dtype)

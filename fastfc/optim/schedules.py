@@ -1,0 +1,520 @@
+"""Schedules: how the learning rate changes from update to update, or from epoch to epoch.
+
+The formulas stand in kernels/optim/schedules.py, and hold in `fit`, `train_step` and nopython code alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastfc.attributes import frozen
+from fastfc.validation import choice, flag, fraction, listed, positive_int, positive_number
+from fastfc.kernels.optim import schedules as native
+from fastfc.metrics import watched
+
+
+@frozen
+class Schedule:
+    """Base of the schedules: given to an optimizer, whose `lr` is their base rate.
+
+    Their counter t is the number of updates that the optimizer has made, or with unit="epoch" of epochs. How many
+    updates an epoch has is told by `fit`, and by you (`optimizer.steps_per_epoch = 100`) if you call `train_step`.
+    So StepLR(2) multiplies the rate every two batches, and StepLR(2, unit="epoch") every two epochs.
+    """
+
+    code: ClassVar[int]
+    _: KW_ONLY
+    unit: str = "update"
+
+    def __post_init__(self) -> None:
+        choice(self.unit, self._owner, "unit", ("update", "epoch"))
+        self._check()
+
+    @property
+    def _owner(self) -> str:
+        return type(self).__name__
+
+    def _check(self) -> None:
+        """Raise if a number is not allowed."""
+        raise NotImplementedError
+
+    def _numbers(self) -> dict[int, float]:
+        """What the kernel reads, by its place in the optimizer's numbers."""
+        raise NotImplementedError
+
+    def _milestones(self) -> Sequence[int]:
+        """Numbers behind all others."""
+        return ()
+
+    def _write(self, hyper: NDArray[np.float64]) -> NDArray[np.float64]:
+        """An optimizer's numbers with ours."""
+        hyper = np.concatenate([hyper, self._milestones()])
+        hyper[native.SCHEDULE], hyper[native.EPOCH] = self.code, self.unit == "epoch"
+        for place, number in self._numbers().items():
+            hyper[place] = number
+        return hyper
+
+    def rate(self, base_lr: float, t: int) -> float:
+        """The learning rate after t updates, or epochs."""
+        hyper = self._write(np.zeros(native.N_NUMBERS))
+        hyper[native.LR], hyper[native.EPOCH] = base_lr, 0
+        return float(native.rate.py_func(hyper, 1.0, float(t)))
+
+
+@frozen
+class StepLR(Schedule):
+    """A factor γ every so many updates: η = lr γ^⌊t / step_size⌋.
+
+    Parameters
+    ----------
+    step_size : int
+        At least 1.
+    gamma : float
+        γ, positive.
+    unit : {"update", "epoch"}
+        What t and step_size count: updates, one for each batch, unless you say "epoch". Loops in PyTorch mostly call
+        `scheduler.step()` once an epoch, which is unit="epoch" here.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
+
+    References
+    ----------
+    torch.optim.lr_scheduler.StepLR
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> schedule = fc.StepLR(2, gamma=0.5)
+    >>> [schedule.rate(1.0, t) for t in range(5)]
+    [1.0, 1.0, 0.5, 0.5, 0.25]
+
+    Every two batches, and every two epochs of four batches each:
+
+    >>> net, x, y = fc.MLP([1, 1], seed=0), [[0], [1], [2], [3]], [[1], [3], [5], [7]]
+    >>> for unit in ("update", "epoch"):
+    ...     optimizer = fc.SGD(0.1, schedule=fc.StepLR(2, gamma=0.5, unit=unit))
+    ...     history = net.fit(x, y, loss=fc.MSELoss(), optimizer=optimizer, epochs=4, batch_size=1, seed=0)
+    ...     print([row["lr"] for row in history.rows], optimizer.lr, optimizer.current_lr)
+    [0.1, 0.025, 0.00625, 0.0015625] 0.1 0.000390625
+    [0.1, 0.1, 0.05, 0.05] 0.1 0.025
+    """
+
+    code = native.STEP
+    step_size: int
+    gamma: float = 0.1
+
+    def _check(self) -> None:
+        positive_int(self.step_size, self._owner, "step_size")
+        positive_number(self.gamma, self._owner, "gamma")
+
+    def _numbers(self) -> dict[int, float]:
+        return {native.A: self.step_size, native.B: self.gamma}
+
+
+@frozen
+class MultiStepLR(Schedule):
+    """A factor γ at each milestone: η = lr γ^(number of milestones ≤ t).
+
+    Parameters
+    ----------
+    milestones : sequence of int
+        At least 1 each, in any order.
+    gamma : float
+        γ, positive.
+    unit : {"update", "epoch"}
+        What t and the milestones count: updates, one for each batch, unless you say "epoch". Loops in PyTorch mostly
+        call `scheduler.step()` once an epoch, which is unit="epoch" here.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
+
+    References
+    ----------
+    torch.optim.lr_scheduler.MultiStepLR
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> schedule = fc.MultiStepLR([1, 3], gamma=0.5)
+    >>> [schedule.rate(1.0, t) for t in range(5)]
+    [1.0, 0.5, 0.5, 0.25, 0.25]
+    """
+
+    code = native.MULTI_STEP
+    milestones: Sequence[int]
+    gamma: float = 0.1
+
+    def _check(self) -> None:
+        milestones = listed(self.milestones, self._owner, "milestones", "[30, 80]")
+        object.__setattr__(
+            self, "milestones", tuple(positive_int(m, self._owner, "each milestone") for m in milestones)
+        )
+        positive_number(self.gamma, self._owner, "gamma")
+
+    def _numbers(self) -> dict[int, float]:
+        return {native.A: len(self.milestones), native.B: self.gamma}
+
+    def _milestones(self) -> Sequence[int]:
+        return self.milestones
+
+
+@frozen
+class ExponentialLR(Schedule):
+    """A factor γ at every update: η = lr γᵗ.
+
+    Parameters
+    ----------
+    gamma : float
+        γ, positive.
+    unit : {"update", "epoch"}
+        What t counts: updates, one for each batch, unless you say "epoch". Loops in PyTorch mostly call
+        `scheduler.step()` once an epoch, which is unit="epoch" here.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
+
+    References
+    ----------
+    torch.optim.lr_scheduler.ExponentialLR
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> fc.ExponentialLR(0.5).rate(1.0, 3)
+    0.125
+    """
+
+    code = native.EXPONENTIAL
+    gamma: float
+
+    def _check(self) -> None:
+        positive_number(self.gamma, self._owner, "gamma")
+
+    def _numbers(self) -> dict[int, float]:
+        return {native.B: self.gamma}
+
+
+@frozen
+class CosineAnnealingLR(Schedule):
+    """Down half a cosine: η = eta_min + (lr − eta_min) (1 + cos(π t / T_max)) / 2, and after T_max up again.
+
+    Parameters
+    ----------
+    T_max : int
+        At least 1.
+    eta_min : float
+        The lowest rate, at least 0.
+    unit : {"update", "epoch"}
+        What t and T_max count: updates, one for each batch, unless you say "epoch". Loops in PyTorch mostly call
+        `scheduler.step()` once an epoch, which is unit="epoch" here.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
+
+    References
+    ----------
+    I. Loshchilov, F. Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017.
+    torch.optim.lr_scheduler.CosineAnnealingLR
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> optimizer = fc.Adam(1e-3, schedule=fc.CosineAnnealingLR(T_max=1000))
+    >>> round(optimizer.schedule.rate(1e-3, 500), 6)
+    0.0005
+    """
+
+    code = native.COSINE
+    T_max: int
+    eta_min: float = 0.0
+
+    def _check(self) -> None:
+        positive_int(self.T_max, self._owner, "T_max")
+        positive_number(self.eta_min, self._owner, "eta_min", or_zero=True)
+
+    def _numbers(self) -> dict[int, float]:
+        return {native.A: self.T_max, native.B: self.eta_min}
+
+
+@frozen
+class CosineAnnealingWarmRestarts(Schedule):
+    """Down half a cosine as CosineAnnealingLR, again and again: for T_0, T_0 T_mult, T_0 T_mult², … updates.
+
+    η = eta_min + (lr − eta_min) (1 + cos(π t / T)) / 2, with t and T counted from the latest restart.
+
+    Parameters
+    ----------
+    T_0, T_mult : int
+        At least 1.
+    eta_min : float
+        The lowest rate, at least 0.
+    unit : {"update", "epoch"}
+        What t and T_0 count: updates, one for each batch, unless you say "epoch". Loops in PyTorch mostly call
+        `scheduler.step()` once an epoch, which is unit="epoch" here.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
+
+    References
+    ----------
+    I. Loshchilov, F. Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017.
+    torch.optim.lr_scheduler.CosineAnnealingWarmRestarts
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> schedule = fc.CosineAnnealingWarmRestarts(2, T_mult=2)
+    >>> [round(schedule.rate(1.0, t), 3) for t in range(7)]
+    [1.0, 0.5, 1.0, 0.854, 0.5, 0.146, 1.0]
+    """
+
+    code = native.RESTARTS
+    T_0: int
+    T_mult: int = 1
+    eta_min: float = 0.0
+
+    def _check(self) -> None:
+        positive_int(self.T_0, self._owner, "T_0")
+        positive_int(self.T_mult, self._owner, "T_mult")
+        positive_number(self.eta_min, self._owner, "eta_min", or_zero=True)
+
+    def _numbers(self) -> dict[int, float]:
+        return {native.A: self.T_0, native.B: self.eta_min, native.C: self.T_mult}
+
+
+@frozen
+class OneCycleLR(Schedule):
+    """Up from max_lr / div_factor to max_lr, and down to max_lr / div_factor / final_div_factor, where it stays.
+
+    Along half a cosine each, or straight. The rate is highest after pct_start total_steps − 1 updates; in three
+    phases it comes down as long as it went up, and then on to the end.
+
+    Parameters
+    ----------
+    max_lr : float or None
+        Positive; None stands for the optimizer's `lr`, which otherwise plays no part.
+    total_steps : int
+        Length of the cycle, at least 1.
+    pct_start : float
+        From 0 to 1.
+    anneal_strategy : {"cos", "linear"}
+    div_factor, final_div_factor : float
+        Positive.
+    three_phase : bool
+    unit : {"update", "epoch"}
+        What t and total_steps count.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
+
+    References
+    ----------
+    L. Smith, N. Topin, "Super-convergence: very fast training of neural networks using large learning rates", 2018.
+    torch.optim.lr_scheduler.OneCycleLR, without its cycle of the momentum
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> schedule = fc.OneCycleLR(max_lr=1.0, total_steps=6, pct_start=0.5, anneal_strategy="linear", div_factor=4)
+    >>> [round(schedule.rate(1.0, t), 3) for t in range(6)]
+    [0.25, 0.625, 1.0, 0.667, 0.333, 0.0]
+    """
+
+    code = native.ONE_CYCLE
+    max_lr: float | None
+    total_steps: int
+    pct_start: float = 0.3
+    anneal_strategy: str = "cos"
+    div_factor: float = 25.0
+    final_div_factor: float = 1e4
+    three_phase: bool = False
+
+    def _check(self) -> None:
+        if self.max_lr is not None:
+            positive_number(self.max_lr, self._owner, "max_lr")
+        positive_int(self.total_steps, self._owner, "total_steps")
+        fraction(self.pct_start, self._owner, "pct_start")
+        choice(self.anneal_strategy, self._owner, "anneal_strategy", ("cos", "linear"))
+        positive_number(self.div_factor, self._owner, "div_factor")
+        positive_number(self.final_div_factor, self._owner, "final_div_factor")
+        flag(self.three_phase, self._owner, "three_phase")
+
+    def _numbers(self) -> dict[int, float]:
+        return {
+            native.A: self.total_steps,
+            native.B: self.max_lr or 0.0,
+            native.C: self.pct_start,
+            native.D: self.div_factor,
+            native.E: self.final_div_factor,
+            native.F: self.anneal_strategy == "linear",
+            native.G: self.three_phase,
+        }
+
+
+@frozen
+class LinearWarmup(Schedule):
+    """Straight up to lr: η = lr (s + (1 − s) t / total_iters) with s = start_factor; then another schedule, from 0 on.
+
+    Parameters
+    ----------
+    total_iters : int
+        Length of the warm-up, at least 1.
+    start_factor : float
+        s, from 0 to 1.
+    after : Schedule or None
+        What follows; None for lr. Its unit must be ours.
+    unit : {"update", "epoch"}
+        What t and total_iters count.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
+
+    References
+    ----------
+    torch.optim.lr_scheduler.LinearLR, and SequentialLR for what follows
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> schedule = fc.LinearWarmup(4, start_factor=0.0, after=fc.StepLR(1, gamma=0.5))
+    >>> [schedule.rate(1.0, t) for t in range(7)]
+    [0.0, 0.25, 0.5, 0.75, 1.0, 0.5, 0.25]
+    """
+
+    total_iters: int
+    start_factor: float = 1.0 / 3.0
+    after: Schedule | None = None
+
+    def _check(self) -> None:
+        positive_int(self.total_iters, self._owner, "total_iters")
+        fraction(self.start_factor, self._owner, "start_factor")
+        if self.after is None:
+            return
+        if not isinstance(self.after, Schedule) or isinstance(self.after, LinearWarmup):
+            raise TypeError(f"LinearWarmup: after must be a schedule such as StepLR(100), got {self.after!r}")
+        if self.after.unit != self.unit:
+            raise ValueError(
+                f"LinearWarmup: its unit is {self.unit!r}, that of after {self.after.unit!r}; give both one"
+            )
+
+    @property
+    def code(self) -> int:  # type: ignore[override]
+        return self.after.code if self.after else native.CONSTANT
+
+    def _numbers(self) -> dict[int, float]:
+        rest = self.after._numbers() if self.after else {}
+        return {**rest, native.WARMUP: self.total_iters, native.START: self.start_factor}
+
+    def _milestones(self) -> Sequence[int]:
+        return self.after._milestones() if self.after else ()
+
+
+Seen = tuple[float, int, int]  # by ReduceLROnPlateau: best loss, bad epochs, cooldown left
+
+
+@frozen
+class ReduceLROnPlateau:
+    """A factor on the optimizer's `lr` whenever the loss has not become better for more than `patience` epochs.
+
+    `fit` tells it the loss of each epoch, that of the validation data if there are any, or the column of the history
+    that it monitors; elsewhere call `optimizer.epoch_end(loss)`. A value that is NaN, as of a network that diverges, is
+    not better than any. Changes of lr by less than 1e-8 are not made.
+
+    Parameters
+    ----------
+    factor : float
+        Positive and less than 1.
+    patience, cooldown : int
+        At least 0. For `cooldown` epochs after a change nothing is counted.
+    threshold : float
+        At least 0. A loss is better if it is less than (1 − threshold) best, in mode "max" more than
+        (1 + threshold) best.
+    min_lr : float
+        The lowest rate, at least 0.
+    mode : {"min", "max", None}
+        Whether less or more is better. None knows it of the loss and of fastfc's metrics; a metric of your own needs
+        to be told.
+    monitor : str, optional
+        A column of the history, such as "val_accuracy", instead of the loss.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range; when training starts, for a column that the history will
+        not have, or one of a metric of your own without a mode.
+
+    References
+    ----------
+    torch.optim.lr_scheduler.ReduceLROnPlateau, with threshold_mode="rel"
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> optimizer = fc.SGD(1.0, schedule=fc.ReduceLROnPlateau(factor=0.5, patience=1))
+    >>> for loss in (3.0, 2.0, 2.0, 2.0, 2.0):
+    ...     optimizer.epoch_end(loss)
+    >>> optimizer.lr
+    0.5
+    """
+
+    factor: float = 0.1
+    patience: int = 10
+    threshold: float = 1e-4
+    cooldown: int = 0
+    min_lr: float = 0.0
+    mode: str | None = None
+    monitor: str | None = None
+
+    def __post_init__(self) -> None:
+        owner = type(self).__name__
+        if positive_number(self.factor, owner, "factor") >= 1:
+            raise ValueError(f"{owner}: factor must be less than 1, got {self.factor}")
+        for what in ("patience", "cooldown"):
+            positive_int(getattr(self, what), owner, what, or_zero=True)
+        positive_number(self.threshold, owner, "threshold", or_zero=True)
+        positive_number(self.min_lr, owner, "min_lr", or_zero=True)
+        choice(self.mode, owner, "mode", ("min", "max", None))
+        if not isinstance(self.monitor, str | None):
+            raise TypeError(f"{owner}: monitor must be a column of the history, got {self.monitor!r}")
+
+    def column(self, columns: Sequence[str]) -> str:
+        """The one of these columns of the history that we watch; ValueError if it, or its direction, is not known."""
+        monitor = self.monitor or ("val_loss" if "val_loss" in columns else "loss")
+        watched("ReduceLROnPlateau", monitor, self.mode, columns)
+        return monitor
+
+    def reduced(self, lr: float, loss: float, seen: Seen | None) -> tuple[float, Seen]:
+        """The rate after an epoch with this loss, and what we have seen then: best loss, bad epochs, cooldown left."""
+        monitor = self.monitor or "loss"
+        sign = 1.0 if watched("ReduceLROnPlateau", monitor, self.mode, [monitor]) == "min" else -1.0
+        best, bad, cooldown = seen or (sign * np.inf, 0, 0)
+        if sign * loss < sign * best * (1.0 - sign * self.threshold):
+            best, bad = loss, 0
+        else:
+            bad += 1
+        if cooldown > 0:
+            bad, cooldown = 0, cooldown - 1
+        if bad > self.patience:
+            bad, cooldown, new = 0, self.cooldown, max(lr * self.factor, self.min_lr)
+            lr = new if lr - new > 1e-8 else lr
+        return lr, (best, bad, cooldown)

@@ -1,0 +1,183 @@
+"""Callbacks: what `fit` calls at the start, after each epoch and at the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from fastfc.attributes import Guarded
+from fastfc.validation import choice, positive_int, positive_number
+from fastfc.metrics import watched
+
+if TYPE_CHECKING:
+    from fastfc.training.history import History
+    from fastfc.models.sequential import Network
+    from fastfc.optim.first_order import Optimizer
+
+
+class Run(Guarded):
+    """A run of `fit`, as callbacks see it.
+
+    Attributes
+    ----------
+    network : Network
+    optimizer : Optimizer
+        Its `lr`, for instance, may be read and changed.
+    history : History
+        Of the finished epochs.
+    epochs : int
+        How many there are to be.
+    monitored : list of str
+        Columns of the history that a callback may watch.
+    """
+
+    network: Network
+    optimizer: Optimizer
+    history: History
+    epochs: int
+    monitored: list[str]
+    stopped: bool
+
+    _fixed = dict.fromkeys(
+        ("network", "optimizer", "history", "epochs", "monitored"), "it is that of the run; change what it holds"
+    ) | {"stopped": "call stop()"}
+
+    def __init__(
+        self, network: Network, optimizer: Optimizer, history: History, epochs: int, monitored: list[str]
+    ) -> None:
+        self._fix(network=network, optimizer=optimizer, history=history, epochs=epochs, monitored=monitored)
+        self._fix(stopped=False)
+
+    def stop(self) -> None:
+        """Let no further epoch begin."""
+        self._fix(stopped=True)
+
+
+class Callback(Guarded):
+    """Base of the callbacks. A plain function of a Run will do too: it is called after each epoch.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> def halve(run):
+    ...     run.optimizer.lr /= 2
+    >>> net, optimizer = fc.MLP([1, 1], init="zeros"), fc.SGD(0.4)
+    >>> history = net.fit([[1]], [[1]], loss=fc.MSELoss(), optimizer=optimizer, epochs=3, callbacks=[halve])
+    >>> history["lr"]
+    array([0.4, 0.2, 0.1])
+    """
+
+    def on_start(self, run: Run) -> None:
+        """Before the first epoch."""
+
+    def on_epoch(self, run: Run) -> None:
+        """After each epoch, when its row is in the history."""
+
+    def on_end(self, run: Run) -> None:
+        """After the last epoch, and when an exception ends the run, Ctrl-C for instance."""
+
+
+class EarlyStopping(Callback):
+    """Stop when a column of the history has not improved for some epochs, and restore the best weights.
+
+    Parameters
+    ----------
+    monitor : str
+        A column of the history, such as "val_loss" or "val_accuracy".
+    patience : int
+        Epochs without an improvement after which the run ends.
+    min_delta : float
+        A smaller change is no improvement.
+    mode : {"min", "max", None}
+        Whether less or more is better. None knows it of the loss and of fastfc's metrics; a metric of your own needs
+        to be told.
+
+    Attributes
+    ----------
+    best : float
+    best_epoch : int
+        The value and the number of the best epoch; NaN and 0 if there is none. NaN is no improvement, nor is infinity
+        in the wrong direction: a network that gives nothing else keeps the weights of its last epoch.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number out of its range; when training starts, before any step, for a column that the history will not
+        have, or one of a metric of your own without a mode.
+
+    References
+    ----------
+    L. Prechelt, "Early stopping - but when?", in "Neural Networks: Tricks of the Trade", 1998.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> net, stopping = fc.MLP([1, 1], init="zeros"), fc.EarlyStopping("loss", patience=2)
+    >>> history = net.fit([[1]], [[1]], loss=fc.MSELoss(), optimizer=fc.SGD(0.5), epochs=9, callbacks=[stopping])
+    >>> history.loss
+    [1.0, 1.0, 1.0]
+    >>> stopping.best_epoch
+    1
+    """
+
+    monitor: str
+    patience: int
+    min_delta: float
+    mode: str | None
+    best, best_epoch, waited = math.nan, 0, 0
+    _best_values: Any = None
+    _sign = 1.0
+
+    def __init__(
+        self, monitor: str = "val_loss", patience: int = 10, min_delta: float = 0.0, mode: str | None = None
+    ) -> None:
+        if not isinstance(monitor, str):
+            raise TypeError(f"EarlyStopping: monitor must be a column of the history, got {monitor!r}")
+        self.monitor, self.patience = monitor, positive_int(patience, "EarlyStopping", "patience")
+        self.min_delta = positive_number(min_delta, "EarlyStopping", "min_delta", or_zero=True)
+        self.mode = choice(mode, "EarlyStopping", "mode", ("min", "max", None))
+
+    def on_start(self, run: Run) -> None:
+        mode = watched("EarlyStopping", self.monitor, self.mode, run.monitored)
+        self._sign = -1.0 if mode == "min" else 1.0
+        # the first epoch cannot be worse than one before
+        self._best_values, self.best, self.best_epoch, self.waited = None, math.nan, 0, -1
+
+    def on_epoch(self, run: Run) -> None:
+        value = float(run.history[self.monitor][-1])
+        best = self.best if self.best_epoch else -self._sign * math.inf
+        if self._sign * (value - best) > self.min_delta:
+            self.best, self.best_epoch, self.waited = value, int(run.history["epoch"][-1]), 0
+            self._best_values = run.network.params.copy(), run.network.buffers.copy()
+            return
+        self.waited += 1
+        if self.waited >= self.patience:
+            run.stop()
+
+    def on_end(self, run: Run) -> None:
+        if self._best_values is not None:
+            run.network.params, run.network.buffers = self._best_values
+            self._best_values = None
+
+    def __repr__(self) -> str:
+        return f"EarlyStopping({self.monitor!r}, patience={self.patience})"
+
+
+class Function(Callback):
+    function: Callable[[Run], Any]
+
+    def __init__(self, function: Callable[[Run], Any]) -> None:
+        self.function = function
+
+    def on_epoch(self, run: Run) -> None:
+        self.function(run)
+
+
+def as_callback(callback: Any) -> Callback:
+    """A callback, of a plain function too."""
+    if isinstance(callback, Callback):
+        return callback
+    if callable(callback) and not isinstance(callback, type):
+        return Function(callback)
+    raise TypeError(f"fit: a callback is an object such as EarlyStopping() or a function of a run, got {callback!r}")

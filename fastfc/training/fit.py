@@ -1,0 +1,747 @@
+"""Training: `train_step`, `fit` and `evaluate`, which are methods of every network."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastfc.training.callbacks import Run, as_callback
+from fastfc.validation import as_real, listed, positive_int, positive_number
+from fastfc.data.columns import Columns
+from fastfc.training.history import History
+from fastfc.kernels.ops import losses
+from fastfc.kernels.program import interpreter as table
+from fastfc.kernels.training import step as native
+from fastfc.kernels.ops.activations import CUSTOM
+from fastfc.kernels.runtime.cache import uninterrupted
+from fastfc.losses.base import Loss, MultiLoss, as_numbers, as_weights
+from fastfc.metrics import get_metric, is_ours
+from fastfc.optim.first_order import Optimizer
+from fastfc.training.outputs import outputs_of
+from fastfc.nn.lowering import Program
+from fastfc.training.progress import Progress
+from fastfc.data.streams import gives_batches, source_of
+
+if TYPE_CHECKING:
+    from fastfc.models.sequential import Network
+    from fastfc.training.streaming import Streamed
+
+# What a native call may take while Ctrl-C waits for it, at the speed of the latest one.
+CALL_SECONDS = 0.05
+NOTHING = np.zeros(0, np.int64)
+ADVICE = "Use a smaller lr, clip_norm=1.0 in the optimizer, or features of mean 0 and spread 1"
+
+
+class DivergenceWarning(RuntimeWarning):
+    """A training whose loss or parameters became infinite or not a number, see `fit`.
+
+    Examples
+    --------
+    >>> import warnings, fastfc as fc
+    >>> net, data = fc.MLP([1, 1], init="zeros"), ([[1.0]], [[2.0]])
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", fc.DivergenceWarning)
+    ...     try:
+    ...         net.fit(*data, loss=fc.MSELoss(), optimizer=fc.SGD(lr=1e30), epochs=9)
+    ...     except fc.DivergenceWarning as warning:
+    ...         print(str(warning).partition(";")[0])
+    fit stopped: in update 1 of epoch 2 the loss became inf
+    >>> net.params
+    array([4.e+30, 4.e+30], dtype=float32)
+    """
+
+
+class Data(NamedTuple):
+    """Samples as the native functions take them, and the targets as they were given."""
+
+    x: NDArray[Any]
+    target: NDArray[Any]  # numbers, those of several outputs side by side
+    labels: NDArray[np.int64]  # classes
+    losses: NDArray[np.float64]  # the table of losses
+    weights: NDArray[Any]  # of the samples; none are all 1
+    y: Any
+    start: int = 0  # the row of the first sample in what was given
+
+    @property
+    def mass(self) -> float:
+        """The sum of the samples' weights."""
+        return mass_of(self.weights, len(self.x))
+
+    def shared(self) -> Data:
+        """With what the means over classes divide by, as SHARE of the mass in the table of losses."""
+        if not self.labels.size or not self.mass:
+            return self
+        table = self.losses.copy()
+        for row in table:
+            if row[losses.CLASSES]:
+                row[losses.SHARE] = chosen(self, row) / self.mass or 1.0
+        return self._replace(losses=table)
+
+    @property
+    def n(self) -> int:
+        return len(self.x)
+
+    @property
+    def first(self) -> Data:
+        """Samples to see whether metrics take them."""
+        return self
+
+    def check_epochs(self, epochs: int, why: str) -> None:
+        """Arrays can be read as often as one likes."""
+
+    def epochs(self, network: Network, optimizer: Optimizer, batch_size: int, accumulate: int) -> Epoch:
+        return Epoch(network, self, optimizer, batch_size, accumulate)
+
+    def split(self, fraction: float) -> tuple[Data, Data]:
+        """The first samples for training, the last ones, this fraction of them, for validation."""
+        n = len(self.x)
+        middle = split_at(n, fraction)
+        return self.rows(slice(0, middle)), self.rows(slice(middle, n))
+
+    def rows(self, rows: slice) -> Data:
+        n = len(self.x)
+        labels = self.labels.reshape(n, -1)[rows].ravel() if self.labels.size else self.labels
+        target = self.target[rows] if self.target.size else self.target
+        return Data(self.x[rows], target, labels, self.losses, self.weights[rows], samples(self.y, rows), rows.start)
+
+
+def mass_of(weights: NDArray[Any], n: int) -> float:
+    """The sum of the weights of n samples; n if there are none, or negative ones, which say nothing of how many."""
+    return float(weights.sum(dtype=np.float64)) if weights.size and weights.min() >= 0 else float(n)
+
+
+def chosen(data: Data, row: NDArray[np.float64], rows: Any = slice(None)) -> float:
+    """What the mean of a loss over classes divides by: the samples' weights times the factors of their classes."""
+    classes = data.labels.reshape(len(data.x), -1)[rows, int(row[losses.FIRST_TARGET])]
+    weights = data.weights[rows].astype(np.float64) if data.weights.size else np.ones(len(classes))
+    counted = classes != row[losses.C]
+    factors = row[losses.VECTOR + classes[counted]] if row[losses.VECTORS] else 1.0
+    return float((weights[counted] * factors).sum())
+
+
+def samples(data: Any, rows: Any) -> Any:
+    """Some samples of one array, or of each in a tuple."""
+    if isinstance(data, tuple):
+        return tuple(samples(part, rows) for part in data)
+    return np.asarray(data)[rows]
+
+
+def train_step(
+    network: Network,
+    x: ArrayLike,
+    y: ArrayLike,
+    loss: Loss,
+    optimizer: Optimizer,
+    sample_weight: ArrayLike | None = None,
+) -> float:
+    """One step on one batch: forward, loss, backward, update.
+
+    Parameters
+    ----------
+    x : (n, in_features) array of real numbers
+    y : the loss's target for these n samples
+    loss : Loss
+    optimizer : Optimizer
+    sample_weight : (n,) array of numbers, optional
+        At least 0 where the loss is a mean, which divides by their sum; of either sign with reduction="sum".
+
+    Returns
+    -------
+    float
+        The loss before the update.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For bad input, such as a prediction that the loss is not defined for. Whatever is raised, parameters, buffers
+        and the optimizer's memory are then unchanged; `grads` may not be.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> net = fc.MLP([2, 1], init="zeros")
+    >>> net.train_step([[1, 2]], [[3]], fc.MSELoss(), fc.SGD(lr=0.1))
+    9.0
+    >>> net.params
+    array([0.6, 1.2, 0.6], dtype=float32)
+    """
+    ready = network._step_ready
+    if ready is not None and sample_weight is None and type(x) is np.ndarray and type(y) is np.ndarray:
+        # the shortest way, for arrays of the same kind with the same loss and optimizer as in the latest step
+        known_loss, known_optimizer, segments, space, kind, table, tape, rest = ready
+        same = loss is known_loss and optimizer is known_optimizer and optimizer.segments is segments
+        if same and network._space is space and (x.shape, x.dtype, y.shape, y.dtype) == kind:
+            targets = (x[:0], y) if y.dtype == np.int64 else (y, NOTHING)
+            if network._saved is not None:
+                network._saved = None
+            tape[0] = -1
+            try:
+                return native.step.call(x, table, *targets, *rest)
+            except ValueError:
+                network._step_ready = None
+                check_values(network, as_data(network, x, y, loss), loss)  # says more than the kernel can
+                raise
+    check_loss_and_optimizer(loss, optimizer)
+    columns = None if type(x) is np.ndarray else Columns(network, learning=network._known_names() is None)
+    if columns is not None:
+        columns.look(x, y)
+    data = as_data(network, x, y, loss, sample_weight)
+    program = network._program_for(data.x)
+    given = arguments(network, program, data, optimizer, len(data.x))
+    work = program.largest * len(data.x)
+    try:
+        value = network._call(native.step, work, *given, optimizer.code)
+    except ValueError:
+        check_values(network, data, loss)
+        raise
+    if columns is not None:
+        columns.teach()
+    target = data.labels if data.labels.size else data.target
+    if data.y is y and not data.weights.size and network._one_input and network._is_serial(work):
+        kind, rest = (data.x.shape, data.x.dtype, target.shape, target.dtype), (*given[4:], optimizer.code, 1, 1)
+        network._step_ready = (
+            loss,
+            optimizer,
+            optimizer.segments,
+            network._space,
+            kind,
+            program.table,
+            network._tape,
+            rest,
+        )
+    return value
+
+
+def fit(
+    network: Network,
+    x: Any,
+    y: Any = None,
+    *,
+    loss: Loss,
+    optimizer: Optimizer,
+    epochs: int = 1,
+    batch_size: int = 32,
+    shuffle: bool = True,
+    seed: int | np.random.Generator | None = None,
+    sample_weight: ArrayLike | None = None,
+    class_weight: Any = None,
+    validation_data: tuple[Any, ...] | None = None,
+    validation_split: float = 0.0,
+    metrics: Sequence[Any] = (),
+    callbacks: Sequence[Any] = (),
+    accumulate: int = 1,
+    progress: bool = False,
+) -> History:
+    """Train on all samples, batch by batch, for some epochs.
+
+    A second `fit` with the same optimizer goes on where the first one stopped: with its state, its schedule and the
+    order of its samples, if the seed is the same number.
+
+    Parameters
+    ----------
+    x : (n, in_features) array of real numbers
+        A tuple of arrays for a graph of several inputs. Also a data frame of pandas, polars or pyarrow whose columns
+        are numbers, an array on disk (np.memmap, Zarr), or, without y, an iterable of batches; see Notes.
+    y : the loss's target for these n samples
+        A tuple of arrays for a graph of several outputs.
+    loss : Loss
+    optimizer : Optimizer
+    epochs, batch_size : int
+        The last batch of an epoch is smaller if batch_size does not divide n.
+    shuffle : bool
+        Whether to visit the samples in a new random order each epoch, the next `permutation(n)` of
+        `numpy.random.default_rng(seed)`.
+    seed : int, numpy.random.Generator or None
+    sample_weight : (n,) array of numbers, optional
+        How much each sample counts in the loss, a mean weighted by them. They are at least 0, but for losses with
+        reduction="sum", which take any; metrics are without weights then.
+    class_weight : "balanced", or dict or array from class to weight, optional
+        The same by a sample's class, for targets that are classes; "balanced" is n / (classes × samples of the class),
+        without those that the loss ignores.
+    validation_data : (x, y) or (x, y, sample_weight), optional
+        Evaluated after each epoch.
+    validation_split : float
+        Instead, this fraction of the samples, the last ones, is taken out for validation.
+    metrics : sequence of str or callable
+        Computed after each epoch, on the validation data if there are any; see fastfc.metrics. With several outputs,
+        callables get tuples.
+    callbacks : sequence of Callback or callable
+        Called at the start, after each epoch and at the end, see Callback.
+    accumulate : int
+        So many batches give one update, by the mean of their gradients.
+    progress : bool
+        Whether to show a bar on stderr, if that is a terminal or a notebook's: epoch, samples a second, loss, and of
+        the validation its loss and first metric. Needs the extra `fastfc[progress]`.
+
+    Returns
+    -------
+    History
+        Also kept as `network.history` while this runs. After Ctrl-C the network is that of the last
+        completed step, and its history that of the completed epochs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For bad input, all of it checked before the first step.
+    ValueError
+        If samples for training or validation are infinite or not a number, as soon as that shows; if a prediction is
+        out of the range that the loss is defined for.
+    Exception
+        What an iterable of batches, a metric or a callback raises.
+    ImportError
+        For progress without tqdm, where a bar would be seen; before the first step too.
+
+    Warns
+    -----
+    DivergenceWarning
+        If the loss or a parameter becomes infinite or not a number: training then stops, and network and optimizer are
+        those of the end of the epoch before. The text tells the epoch and the layer.
+        `warnings.simplefilter("error", fastfc.DivergenceWarning)` makes it an exception.
+
+    Notes
+    -----
+    **An epoch that fails is undone**, whatever it raises and wherever the data are: network, optimizer, history and the
+    order of samples are then those of the end of the epoch before, and another `fit` goes on from there. An epoch ends
+    when its validation and its metrics are done; what a callback raises comes after it. Only Ctrl-C leaves the network
+    as it is in the middle of an epoch.
+
+    **Arrays on disk** of more than 256 MiB (as float32 and the like), x or y or both, are never in memory as a whole.
+    Each epoch reads blocks of about 1 MiB, or whole chunks of Zarr, in a new random order; the rows of as many such
+    blocks as make 32 MiB are shuffled together. Smaller arrays, and np.asarray(memmap), train like arrays in memory.
+
+    **Frames.** The network remembers the names of their columns, `network.feature_names`, as scikit-learn does. A frame
+    that has others, or these in another order, is an error wherever it is given later: validation data, predict,
+    forward, evaluate, train_step. A second fit may have other names, but none that has moved. Arrays have no names, and
+    are always taken. Nor may several targets be given in another order.
+
+    **Batches** are an iterable of (x, y) or (x, y, sample_weight), or a function that returns one for each epoch: a
+    list, a generator function, a DataLoader of PyTorch, a tf.data.Dataset. Each is one batch, in the order in which
+    they come; `batch_size`, `shuffle` and `validation_split` are for arrays. A generator gives its batches once,
+    which is one epoch. validation_data may be such an iterable as well, if it is neither a tuple nor a list.
+
+    Both are read by a thread of its own, ahead of the training. What it raises, and bad input that it meets, ends
+    `fit`, as above.
+
+    Examples
+    --------
+    >>> import numpy as np, fastfc as fc
+    >>> x = np.linspace(-1, 1, 50)[:, None]
+    >>> net = fc.MLP([1, 1], seed=0)
+    >>> history = net.fit(x, 2 * x + 1, loss=fc.MSELoss(), optimizer=fc.SGD(lr=0.2), epochs=40, seed=0)
+    >>> net.params.round(3)
+    array([2., 1.], dtype=float32)
+    >>> len(history.loss)
+    40
+    """
+    check_loss_and_optimizer(loss, optimizer)
+    optimizer.bind(network)
+    epochs = positive_int(epochs, "fit", "epochs")
+    batch_size = positive_int(batch_size, "fit", "batch_size")
+    accumulate = positive_int(accumulate, "fit", "accumulate")
+    if accumulate > 1 and optimizer.full_batch:
+        raise ValueError(f"fit: {optimizer} takes all samples at once; accumulate is for batches")
+    metrics, scores = as_scores(metrics, "fit", network, loss)
+    called = [as_callback(callback) for callback in listed(callbacks, "fit", "callbacks", "[EarlyStopping()]")]
+    columns = Columns(network, learning=True)
+    data = intake(network, x, y, loss, columns, sample_weight, class_weight)
+    validation: Data | Streamed | None = None
+    told = "fit: {} of validation_data"
+    if validation_data is not None:
+        if validation_split:
+            raise ValueError("fit: give validation_data or validation_split, not both")
+        if gives_batches(validation_data):
+            validation_data = validation_data, None
+        elif not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
+            kind = type(validation_data).__name__
+            got = f"{len(validation_data)} items" if isinstance(validation_data, tuple | list) else f"a {kind}"
+            raise ValueError(f"fit: validation_data must be (x, y) or (x, y, sample_weight), got {got}")
+        x_val, y_val, *weights = validation_data
+        validation = intake(network, x_val, y_val, loss, columns, weights[0] if weights else None)
+    elif validation_split:
+        data, validation = data.split(validation_split)
+        told = "fit: {}"
+    for part, what in ((data, "training"), (validation, "validation")):
+        if isinstance(part, Data) and not part.mass:
+            raise ValueError(f"fit: the weights of all samples for {what} are 0; give at least one a positive weight")
+    if isinstance(validation, Data):
+        check_finite(network, validation, told)
+    # our own metrics say what does not fit before anything has changed; others may count their calls
+    ours = [score for given, score in zip(metrics, scores, strict=True) if is_ours(given)]
+    if ours:
+        evaluation(network, (data if validation is None else validation).first, ours, told)
+    passes = epochs * (2 if scores and validation is None else 1)
+    data.check_epochs(passes, "epochs" if passes == epochs else "epochs with metrics but no validation_data")
+    if validation is not None:
+        validation.check_epochs(epochs, "epochs with validation")
+    line = Progress(progress, epochs, data.n)
+    epoch_of = data.epochs(network, optimizer, batch_size, accumulate)
+    rng = optimizer.generator(seed)
+
+    history = History()
+    prefix = "" if validation is None else "val_"
+    monitored = ["loss"] + ["val_loss"] * (validation is not None) + [prefix + name for name, _ in scores]
+    optimizer._watched(monitored)  # says what is wrong before the first step
+    run = Run(network, optimizer, history, epochs, monitored)
+    started = []
+    try:
+        for callback in called:
+            started.append(callback)
+            callback.on_start(run)
+        network.history = history
+        columns.teach()
+        for epoch in range(epochs):
+            start = time.perf_counter()
+            row = {"epoch": optimizer.epochs + 1, "loss": np.nan, "lr": optimizer.current_lr}
+            epoch_of.save(rng)
+            try:
+                for done, row["loss"] in epoch_of.run(epoch_of.order(rng) if shuffle else NOTHING):
+                    line.show(epoch, done, row["loss"], history)
+                if validation is not None:
+                    found = evaluation(network, validation, scores, told)
+                    row |= {f"val_{name}": value for name, value in found.items()}
+                elif scores:
+                    row |= evaluation(network, data, scores, "fit: {}") | {"loss": row["loss"]}
+            except DivergenceWarning as warning:
+                epoch_of.restore()
+                warnings.warn(warning, stacklevel=2)
+                break
+            except Exception:
+                epoch_of.restore()
+                raise
+            optimizer.epochs += 1
+            history.rows.append(row | {"seconds": time.perf_counter() - start})
+            optimizer.epoch_end(row[optimizer._watched(monitored)])
+            line.show(epoch, epoch_of.n, row["loss"], history)
+            for callback in called:
+                callback.on_epoch(run)
+            if run.stopped:
+                break
+    finally:
+        line.close()
+        with ExitStack() as stack:  # calls all of them, even if one raises
+            for callback in reversed(started):
+                stack.callback(callback.on_end, run)
+    return history
+
+
+def evaluate(
+    network: Network,
+    x: Any,
+    y: Any = None,
+    loss: Any = None,
+    *,
+    sample_weight: ArrayLike | None = None,
+    metrics: Sequence[Any] = (),
+) -> Any:
+    """Loss over all samples, and metrics. Changes nothing.
+
+    Parameters
+    ----------
+    x, y, loss, sample_weight, metrics
+        As for `fit`; with an iterable of batches, evaluate(batches, loss=loss). Metrics need the outputs of all samples
+        in memory.
+
+    Returns
+    -------
+    float, or with metrics a dict of floats: the loss as "loss" and each metric by its name
+
+    Raises
+    ------
+    TypeError, ValueError
+        For bad input, such as samples that are infinite or not a number, and make the loss so.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> net = fc.MLP([2, 1], init="zeros")
+    >>> net.evaluate([[1, 2], [3, 4]], [[1], [3]], fc.MSELoss())
+    5.0
+    >>> net.evaluate([[1, 2], [3, 4]], [[1], [3]], fc.MSELoss(), metrics=["mae"])
+    {'loss': 5.0, 'mae': 2.0}
+    """
+    check_loss(loss)
+    _, scores = as_scores(metrics, "evaluate", network, loss)
+    data = intake(network, x, y, loss, Columns(network), sample_weight, owner="evaluate")
+    found = evaluation(network, data, scores, "evaluate: {}")
+    return found if scores else found["loss"]
+
+
+def as_scores(metrics: Any, owner: str, network: Network, loss: Loss) -> tuple[list[Any], list[tuple[str, Any]]]:
+    """The metrics, and the name and function of each, which knows what this network's outputs are."""
+    metrics, outputs = listed(metrics, owner, "metrics", "['accuracy']"), outputs_of(network, loss)
+    scores, taken = [get_metric(metric, outputs) for metric in metrics], ["epoch", "loss", "lr", "seconds"]
+    for name, _ in scores:
+        if name in taken:
+            raise ValueError(f"{owner}: there would be two columns {name!r}; give the metric's function another name")
+        taken.append(name)
+    return metrics, scores
+
+
+def evaluation(
+    network: Network, data: Data | Streamed, scores: Sequence[tuple[str, Any]], told: str
+) -> dict[str, float]:
+    """The loss and the metrics of a prediction. `told` is how an error names x or y, "fit: {}" for instance."""
+    if not isinstance(data, Data):
+        return data.evaluation(scores, told)
+    output = network._output(data.x)
+    values, gradient = output[:0, 0], np.empty_like(output)
+    arrays = output, data.target, data.labels, data.weights, data.losses, values, gradient
+    found = {"loss": losses.loss.call(*arrays)}
+    if not math.isfinite(found["loss"]) or (scores and not np.isfinite(output).all()):
+        refuse_not_finite(data, told)
+    if scores:
+        weighted = data.weights.size and data.weights.min() >= 0
+        predicted, weights = network._split_output(output), data.weights if weighted else None
+        found |= {name: score(data.y, predicted, weights) for name, score in scores}
+    return found
+
+
+def arguments(network: Network, program: Program, data: Data, optimizer: Optimizer, batch_size: int) -> tuple[Any, ...]:
+    """What the native functions take for training on this data in batches of this size."""
+    vector, grads = network._vectors(data.x.dtype)
+    state, segments = optimizer.prepare(network)
+    space = network._space_for(program, batch_size, data.x.dtype)
+    network._saved = None  # the space is used anew
+    given = data.x, program.table, data.target, data.labels, data.weights, data.losses
+    return *given, optimizer.hyper, segments, vector, grads, state, optimizer.count, space, network._tape
+
+
+class Epoch:
+    """Epochs on some data, each in as few native calls as Ctrl-C allows, which Python answers between calls."""
+
+    def __init__(self, network: Network, data: Data, optimizer: Optimizer, batch_size: int, accumulate: int) -> None:
+        self.n, self.mass = data.n, data.mass
+        n = self.n
+        batch_size = n if optimizer.full_batch else min(batch_size, n)
+        check_last_batch(network, data, n, batch_size)
+        accumulate = min(accumulate, -(-n // batch_size))
+        optimizer.steps_per_epoch = -(-n // (batch_size * accumulate))
+        self.begin(network, data.shared(), optimizer, batch_size, accumulate)
+
+    def begin(self, network: Network, data: Data, optimizer: Optimizer, batch_size: int, accumulate: int) -> None:
+        self.network, self.data, self.optimizer = network, data, optimizer
+        self.batch_size, self.accumulate = batch_size, accumulate
+        self._look_again()
+        seconds = 6e-9 * self.batch_size * self.accumulate * (self.program.multiplications + 1)
+        self.updates = max(1, int(CALL_SECONDS / seconds))  # in the next call
+
+    def _look_again(self) -> None:
+        """A callback may have frozen a layer or given the optimizer another schedule."""
+        network, optimizer = self.network, self.optimizer
+        self.program = network._program_for(self.data.x)
+        self.given = arguments(network, self.program, self.data, optimizer, self.batch_size)
+
+    def order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        return rng.permutation(self.n)
+
+    def run(self, order: NDArray[np.int64]) -> Iterator[tuple[int, float]]:
+        """One epoch; after each call the number of samples done and their mean loss."""
+        for done, total in self.calls(order, self.n):
+            if not math.isfinite(total):
+                raise self.diverged(order)
+            yield done, total / (self.mass * done / self.n)
+        if self.went_out():
+            raise self.diverged(order)  # in the last update, which no loss has shown
+
+    def went_out(self) -> bool:
+        """Whether parameters or buffers became infinite or NaN."""
+        return not self.network._is_finite() and all(np.isfinite(before).all() for _, before in self.saved[:2])
+
+    def calls(self, order: NDArray[np.int64], n: int, total: float = 0.0) -> Iterator[tuple[int, float]]:
+        """Train on n samples; after each call how many are done, and the total with their losses.
+
+        It is one sum, whose bits do not depend on how many calls there are, which is a matter of time.
+        """
+        update, done = self.batch_size * self.accumulate, 0
+        while done < n:
+            last, start = min(n, done + self.updates * update), time.perf_counter()
+            total = self.call(order, done, last, total)
+            seconds = (time.perf_counter() - start) * update / (last - done)
+            self.updates = max(1, int(CALL_SECONDS / seconds))
+            done = last
+            yield done, total
+
+    def call(self, order: NDArray[np.int64], first: int, last: int, so_far: float = 0.0) -> float:
+        rest = order, first, last, self.batch_size, self.accumulate, self.optimizer.code, so_far
+        return self.network._call(native.steps, self.program.largest * self.batch_size, *self.given, *rest)
+
+    def save(self, rng: np.random.Generator) -> None:
+        """Keep what an epoch changes, as it is before it, with the generator of its order."""
+        self._look_again()
+        network, optimizer = self.network, self.optimizer
+        values = network.params, network.buffers
+        arrays: tuple[Any, ...] = *values, optimizer.state, optimizer.count, network._tape
+        self.saved = [(array, array.copy()) for array in arrays]
+        self.rng, self.rng_state = rng, rng.bit_generator.state
+
+    def restore(self) -> None:
+        """Undo the epoch."""
+        with uninterrupted():
+            for array, copy in self.saved:
+                array[...] = copy
+            self.rng.bit_generator.state = self.rng_state
+
+    def diverged(self, order: NDArray[np.int64]) -> Exception:
+        """What went wrong in which update, and which layer was the largest: the epoch once more until there."""
+        refuse_not_finite(self.data, "fit: {}")
+        self.restore()
+        update, value = self.batch_size * self.accumulate, 0.0
+        for first in range(0, len(self.data.x), update):
+            layers = [(float(np.abs(p).max()), name) for name, p, _ in self.network.named_parameters() if p.size]
+            value = self.call(order, first, min(first + update, len(self.data.x)))
+            if not (math.isfinite(value) and self.network._is_finite()):
+                break
+        seen = f"the loss became {value}" if not math.isfinite(value) else "parameters became infinite or NaN"
+        epoch, (largest, name) = self.optimizer.epochs + 1, max(layers, default=(0.0, "none"))
+        return DivergenceWarning(
+            f"fit stopped: in update {first // update + 1} of epoch {epoch} {seen}; the largest parameter was "
+            f"{largest:.2g}, in {name}. The network is that of the end of epoch {epoch - 1}. {ADVICE}"
+        )
+
+
+def check_last_batch(network: Network, data: Data, n: int, batch_size: int) -> None:
+    """Raise if a batch would be too small."""
+    if (n % batch_size or batch_size) == 1 and network._program_for(data.x).has(table.BATCH_NORM):
+        raise ValueError(
+            f"{network}: {n} samples in batches of {batch_size} leave one alone, and BatchNorm1d "
+            f"needs two for their variance; choose another batch_size"
+        )
+
+
+def split_at(n: int, fraction: float) -> int:
+    """How many samples are for training, if this fraction of all is for validation."""
+    fraction = positive_number(fraction, "fit", "validation_split")
+    n_validation = round(n * fraction)
+    if not 0 < n_validation < n:
+        raise ValueError(
+            f"fit: validation_split={fraction} leaves {n_validation} of {n} samples for validation; both "
+            "parts need at least one"
+        )
+    return n - n_validation
+
+
+def by_class(class_weight: Any, y: Any, sample_weight: ArrayLike | None, loss: Loss) -> ArrayLike | None:
+    """The samples' weights times those of their classes."""
+    if class_weight is None:
+        return sample_weight
+    if isinstance(loss, MultiLoss):
+        raise ValueError(
+            "fit: class_weight is for one output; give a loss of the MultiLoss weights of its own, such as "
+            "CrossEntropyLoss(weight=[1.0, 2.0])"
+        )
+    classes = as_real(y, "fit", "y")
+    classes = classes[:, 0] if classes.shape[1:] == (1,) else classes
+    if classes.ndim != 1 or (classes.dtype.kind == "f" and (classes != np.round(classes)).any()):
+        raise ValueError(f"fit: class_weight needs classes as targets, (n,) integers; y has shape {np.shape(y)}")
+    counted = classes != getattr(loss, "ignore_index", None)
+    names, place, counts = np.unique(classes[counted], return_inverse=True, return_counts=True)
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise ValueError(f"fit: class_weight must be 'balanced' or weights by class, got {class_weight!r}")
+        weights = counts.sum() / (len(names) * counts)
+    else:
+        known = class_weight
+        if not isinstance(known, Mapping):
+            known = dict(enumerate(listed(known, "fit", "class_weight", "[1.0, 2.0]")))
+        missing = [name for name in names.tolist() if name not in known]
+        if missing:
+            raise ValueError(f"fit: class_weight has no weight for class {missing[0]:g}")
+        weights = as_numbers([known[name] for name in names.tolist()], "fit", "class_weight")
+    result = np.ones(len(classes))
+    result[counted] = weights[place]
+    return result if sample_weight is None else result * as_weights(sample_weight, len(result), result.dtype, loss)
+
+
+def intake(
+    network: Network,
+    x: Any,
+    y: Any,
+    loss: Loss,
+    columns: Columns,
+    sample_weight: ArrayLike | None = None,
+    class_weight: Any = None,
+    owner: str = "fit",
+) -> Data | Streamed:
+    """What x and y give, in memory or in parts, checked; of parts the first."""
+    source = source_of(x, y, sample_weight, owner, columns.look)
+    if source is not None:
+        from fastfc.training.streaming import Streamed
+
+        return Streamed(network, source, loss, class_weight)
+    x = columns.take(x, y)
+    data = as_data(network, x, y, loss, by_class(class_weight, y, sample_weight, loss))
+    check_values(network, data, loss)
+    return data
+
+
+def as_data(network: Network, x: Any, y: Any, loss: Loss, sample_weight: ArrayLike | None = None) -> Data:
+    """x and y as the kernels take them, checked against the network and each other; targets' values are not."""
+    x = network._join(x)
+    program, n = network._program_for(x), len(x)
+    if n == 0:
+        raise ValueError(f"{network}: x has shape {x.shape}; give at least one sample")
+    if network._target_names is not None and type(y) is not np.ndarray:
+        Columns(network).look(None, y)
+    several = isinstance(loss, MultiLoss) or len(network._output_widths()) > 1
+    if several and isinstance(y, tuple | list):
+        y = tuple(as_real(part, network, f"y[{i}]") for i, part in enumerate(y))
+    joined = y
+    if not isinstance(loss, MultiLoss):
+        joined = as_real(network._join_targets(y), network, "y")
+        if joined.shape[:1] != x.shape[:1]:
+            raise ValueError(f"{network}: x has shape {x.shape}, y {joined.shape}; give one target for each sample")
+        y = y if several else joined
+    target, labels, table_of_losses = loss.as_targets(joined, widths(network, program, loss), n, x.dtype)
+    return Data(x, target, labels, table_of_losses, as_weights(sample_weight, n, x.dtype, loss), y)
+
+
+def widths(network: Network, program: Program, loss: Loss) -> list[int]:
+    """The widths of the outputs that the parts of a loss are for."""
+    return network._output_widths() if isinstance(loss, MultiLoss) else [program.outputs]
+
+
+def check_values(network: Network, data: Data, loss: Loss) -> None:
+    """Raise if x holds indices that no table has, or the targets have values that the loss can't have."""
+    program = network._program_for(data.x)
+    wrong = table.wrong_index(program.table, data.x)
+    if wrong:
+        raise ValueError(f"{network}: {wrong}")
+    loss.check_targets((data.target, data.labels, data.losses), widths(network, program, loss))
+
+
+def check_finite(network: Network, data: Data, told: str, where: Callable[[int], str] = "row {}".format) -> None:
+    """Raise if samples are infinite or not a number; functions of the user's own may have a use for such."""
+    program = network._program_for(data.x).table
+    steps = program[1 : 1 + program[0, table.STEPS], table.CODE]
+    if CUSTOM not in steps and not np.isin(data.losses[:, losses.CODE], (losses.CUSTOM, losses.CUSTOM_ARRAY)).any():
+        refuse_not_finite(data, told, where)
+
+
+def refuse_not_finite(data: Data, told: str, where: Callable[[int], str] = "row {}".format) -> None:
+    """Raise, naming the first one, if samples are infinite or not a number."""
+    for what, values in (("x", data.x), ("y", data.target)):
+        wrong = ~np.isfinite(values).all(axis=1)
+        if wrong.any():
+            row = where(data.start + int(wrong.argmax()))
+            raise ValueError(f"{told.format(what)} is not finite in {row}; remove such samples")
+
+
+def check_loss_and_optimizer(loss: Loss, optimizer: Optimizer) -> None:
+    check_loss(loss)
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must be an object such as SGD(lr=0.1), got {optimizer!r}")
+    optimizer.check_loss(loss)
+
+
+def check_loss(loss: Any) -> None:
+    if not isinstance(loss, Loss):
+        several = "MultiLoss([...]), for several outputs" if isinstance(loss, tuple | list) else "MSELoss()"
+        raise TypeError(f"loss must be an object such as {several}, got {loss!r}")
+    loss.check_scalar()

@@ -1,0 +1,152 @@
+"""`find_lr`: which learning rates a network can be trained with, a method of every network."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastfc.validation import as_generator, as_real, positive_int, positive_number
+from fastfc.training.fit import as_data, check_finite, check_loss_and_optimizer, check_values, refuse_not_finite, samples
+
+if TYPE_CHECKING:
+    from fastfc.losses.base import Loss
+    from fastfc.models.sequential import Network
+    from fastfc.optim.first_order import Optimizer
+
+SMOOTHING = 0.9  # of the losses, each a mean of the ones before it with weights that fall by this factor
+FIRST = 10  # steps, in which the mean only sets in
+DIVERGED = 4  # times the least loss: larger rates are of no interest
+
+
+class NotFinite(ValueError, FloatingPointError):
+    """Samples that are not finite, as `fit` refuses them; it has been the other one."""
+
+
+class LearningRates(NamedTuple):
+    """Result of `find_lr`.
+
+    Attributes
+    ----------
+    rates, losses : (k,) float64 arrays
+        The rates tried, rising, and the smoothed loss after a step with each.
+    suggestion : float
+        A tenth of the rate at which the loss is least.
+    """
+
+    rates: NDArray[np.float64]
+    losses: NDArray[np.float64]
+    suggestion: float
+
+    def plot(self, title: str = "Learning rates") -> Any:
+        """A picture of loss against rate, a matplotlib.figure.Figure; needs the extra `fastfc[plot]`."""
+        from fastfc import plots
+
+        return plots.learning_rates(self.rates, self.losses, self.suggestion, title)
+
+    def save_plot(self, path: Any) -> None:
+        """Write the picture; its kind is told by the file's ending: .png, .svg, .pdf."""
+        self.plot().savefig(path, dpi=120)
+
+
+def find_lr(
+    network: Network,
+    x: Any,
+    y: Any,
+    loss: Loss,
+    optimizer: Optimizer,
+    *,
+    lowest: float = 1e-6,
+    highest: float = 10.0,
+    steps: int = 100,
+    batch_size: int = 32,
+    seed: int | np.random.Generator | None = None,
+) -> LearningRates:
+    """Train a copy of the network with a learning rate that grows from step to step, and see where the loss falls.
+
+    The network and the optimizer stay as they are; the optimizer's schedule plays no part.
+
+    Parameters
+    ----------
+    x, y, loss, optimizer, batch_size, seed
+        As for `fit`.
+    lowest, highest : float
+        The first and the last rate. The run ends before if the loss has grown to four times its least value, is
+        infinite or not a number, or not defined, which is no part of the result.
+    steps : int
+        So many rates, each the same multiple of the one before.
+
+    Returns
+    -------
+    LearningRates
+
+    Raises
+    ------
+    TypeError, ValueError
+        For bad input, such as samples that are infinite or not a number.
+    FloatingPointError
+        If the first loss is infinite or not a number, though the samples are finite.
+
+    References
+    ----------
+    L. Smith, "Cyclical learning rates for training neural networks", WACV 2017, section 3.3.
+
+    Examples
+    --------
+    >>> import numpy as np, fastfc as fc
+    >>> x = np.linspace(-1, 1, 64)[:, None]
+    >>> net = fc.MLP([1, 8, 1], seed=0)
+    >>> found = net.find_lr(x, x**2, fc.MSELoss(), fc.SGD(), seed=0)
+    >>> 1e-4 < found.suggestion < 1
+    True
+    """
+    lowest, highest = (positive_number(rate, "find_lr", "each rate") for rate in (lowest, highest))
+    if highest <= lowest:
+        raise ValueError(f"find_lr: highest must be more than lowest, got {highest} and {lowest}")
+    steps = positive_int(steps, "find_lr", "steps")
+    batch_size = positive_int(batch_size, "find_lr", "batch_size")
+    check_loss_and_optimizer(loss, optimizer)
+    optimizer.check_network(network)
+    if optimizer.full_batch:
+        raise TypeError(f"find_lr: {optimizer} finds the size of its steps by itself; call fit")
+    data = as_data(network, x, y, loss)
+    inputs = data.x if network._one_input else tuple(as_real(part, network, f"x[{i}]") for i, part in enumerate(x))
+    check_values(network, data, loss)
+    network, optimizer = copy.deepcopy(network), copy.deepcopy(optimizer)
+    optimizer.schedule = None
+    rng, n = as_generator(seed, "find_lr"), len(data.x)
+    rows = np.concatenate([rng.permutation(n) for _ in range(-(-steps * batch_size // n))])
+    rates, losses, mean = np.geomspace(lowest, highest, steps), np.empty(steps), 0.0
+    used = steps
+    for i, rate in enumerate(rates):
+        chosen = rows[i * batch_size : (i + 1) * batch_size]
+        optimizer.lr = rate
+        try:
+            value = network.train_step(samples(inputs, chosen), samples(data.y, chosen), loss, optimizer)
+        except ValueError:  # so high a rate has led to where the loss is not defined
+            if i == 0:
+                raise
+            used = i
+            break
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * value
+        losses[i] = mean / (1 - SMOOTHING ** (i + 1))
+        if not np.isfinite(value):
+            when = "before the first step" if i == 0 else f"in step {i + 1}"
+            try:
+                refuse_not_finite(data, f"find_lr: the loss is {value} {when}: {{}}")
+            except ValueError as error:
+                raise NotFinite(str(error)) from None
+        if not np.isfinite(losses[0]):
+            raise FloatingPointError(
+                f"find_lr: the loss is {value} before the first step, though x and y are finite; bring them to mean 0 "
+                "and spread 1, or make a new network"
+            )
+        if not losses[i] <= DIVERGED * losses[: i + 1].min():  # NaN is not
+            used = max(i, 1)
+            break
+    check_finite(network, data, "find_lr: {}")  # what has not shown
+    rates, losses = rates[:used], losses[:used]
+    first = min(FIRST, used - 1)
+    return LearningRates(rates, losses, float(rates[first + np.argmin(losses[first:])] / 10))

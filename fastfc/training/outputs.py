@@ -1,0 +1,119 @@
+"""What a network's outputs are, told by its loss and its last layer, so that metrics need not guess.
+
+The loss says what it takes: logits, scores, probabilities, their logarithms, or numbers in the unit of the targets. A
+last layer that gives probabilities or their logarithms, such as Sigmoid, has the last word where the loss says
+something else: of BCEWithLogitsLoss behind a Sigmoid the outputs are still probabilities.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastfc import losses
+from fastfc.nn.activations import Hardsigmoid, LogSigmoid, LogSoftmax, Sigmoid, Softmax
+from fastfc.metrics import softmax
+
+if TYPE_CHECKING:
+    from fastfc.nn.layer import Layer
+    from fastfc.models.sequential import Network
+
+LOGITS, SCORES, PROBABILITIES, LOGARITHMS, NUMBERS, UNKNOWN = range(6)
+# What the losses take; a test compares it with all that there are.
+TAKEN = {
+    losses.MSELoss: NUMBERS,
+    losses.L1Loss: NUMBERS,
+    losses.HuberLoss: NUMBERS,
+    losses.SmoothL1Loss: NUMBERS,
+    losses.QuantileLoss: NUMBERS,
+    losses.GaussianNLLLoss: NUMBERS,
+    losses.PoissonNLLLoss: NUMBERS,
+    losses.CrossEntropyLoss: LOGITS,
+    losses.BCEWithLogitsLoss: LOGITS,
+    losses.MultiMarginLoss: SCORES,
+    losses.BCELoss: PROBABILITIES,
+    losses.NLLLoss: LOGARITHMS,
+    losses.KLDivLoss: LOGARITHMS,
+    losses.CustomLoss: UNKNOWN,
+}
+GIVEN = {
+    Sigmoid: PROBABILITIES,
+    Hardsigmoid: PROBABILITIES,
+    Softmax: PROBABILITIES,
+    LogSigmoid: LOGARITHMS,
+    LogSoftmax: LOGARITHMS,
+}
+# More than this says that a class is true, or a label.
+THRESHOLDS = {LOGITS: 0.0, SCORES: 0.0, PROBABILITIES: 0.5, LOGARITHMS: -math.log(2), NUMBERS: 0.5, UNKNOWN: None}
+
+
+class Outputs(NamedTuple):
+    """What metrics have to know of an output of a network.
+
+    Attributes
+    ----------
+    kind : int
+        One of LOGITS, SCORES, …
+    loss : Loss
+    labels : bool
+        Whether several columns are labels one by one, and not classes of which one is true.
+    """
+
+    kind: int
+    loss: losses.Loss
+    labels: bool
+
+    @property
+    def threshold(self) -> float | None:
+        """Where one column, or each label, begins to say yes; None if that is not known."""
+        if isinstance(self.loss, losses.PoissonNLLLoss) and self.loss.log_input:
+            return THRESHOLDS[LOGARITHMS]
+        return THRESHOLDS[self.kind]
+
+    @property
+    def from_logits(self) -> bool | None:
+        """Whether softmax makes probabilities of the columns; None if that is not known."""
+        return None if self.kind == UNKNOWN else self.kind in (LOGITS, SCORES, LOGARITHMS)
+
+    def scores(self, output: NDArray[Any]) -> NDArray[Any]:
+        """What rises with the probability of a class or a label, a column of each."""
+        if isinstance(self.loss, losses.GaussianNLLLoss):  # means, then variances
+            return output[:, : output.shape[1] // 2]
+        return output
+
+    def numbers(self, output: NDArray[Any]) -> NDArray[Any]:
+        """Estimates of the targets, in their unit."""
+        output = self.scores(output).astype(np.float64)
+        logarithms = isinstance(self.loss, losses.PoissonNLLLoss) and self.loss.log_input
+        with np.errstate(over="ignore"):
+            if logarithms or self.kind == LOGARITHMS:
+                return np.exp(output)
+            if self.kind != LOGITS:
+                return output
+            if isinstance(self.loss, losses.CrossEntropyLoss):
+                return softmax(output)
+            return 1.0 / (1.0 + np.exp(-output))
+
+    def targets(self, y: NDArray[Any]) -> NDArray[Any]:
+        """The targets, of logarithms what they are logarithms of."""
+        if isinstance(self.loss, losses.KLDivLoss) and self.loss.log_target:
+            return np.exp(np.asarray(y, np.float64))
+        return y
+
+
+def outputs_of(network: Network, loss: losses.Loss) -> list[Outputs]:
+    """What each output of a network is that is trained with this loss."""
+    last = network._last_layers()
+    parts = loss.losses if isinstance(loss, losses.MultiLoss) else [loss] * len(last)
+    return [of_one(layer, part) for layer, part in zip(last, parts, strict=False)]
+
+
+def of_one(layer: Layer | None, loss: losses.Loss) -> Outputs:
+    taken = next((kind for of, kind in TAKEN.items() if isinstance(loss, of)), UNKNOWN)
+    given = next((kind for of, kind in GIVEN.items() if isinstance(layer, of)), taken)
+    kind = taken if taken == NUMBERS else given
+    rows = isinstance(layer, Softmax | LogSoftmax)  # of which one is true
+    return Outputs(kind, loss, isinstance(loss, losses.BCELoss | losses.BCEWithLogitsLoss) and not rows)

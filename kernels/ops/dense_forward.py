@@ -1,0 +1,74 @@
+"""y = f(x W + b)"""
+
+from numba import njit, types
+from numba.extending import overload
+
+from fastfc.kernels.ops.activations import NUMBERS, Activation, fused, literal, load_for
+from fastfc.kernels.runtime.kernel import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
+from fastfc.kernels.ops.gemm import Matrix, forward_product, matrix
+from fastfc.kernels.simd.vector import pointer
+from fastfc.kernels.runtime.threads import launch, multiplications, single
+
+
+@njit(inline="always")
+def status(x, weight, bias, out):
+    n, o = out.shape
+    if x.shape[0] != n or x.shape[1] != weight.shape[0] or weight.shape[1] != o or bias.size != o:
+        return BAD_SHAPE
+    return OVERLAP if overlaps(out, x) or overlaps(out, weight) or overlaps(out, bias) else OK
+
+
+@kernel("x[n, i], weight[i, o], bias[o] -> out[n, o]", *NUMBERS, types.int64)
+def _dense_forward(x, weight, bias, out, code, a, b, parts):
+    found = status(x, weight, bias, out)
+    if found == OK:
+        row = Matrix(pointer(bias), 0, bias.strides[0])
+        (n, o), i = out.shape, x.shape[1]
+        found = forward_product(matrix(out), matrix(x), matrix(weight), row, n, o, i, Activation(code, a, b), parts)
+    return found
+
+
+def dense_forward(x, weight, bias, out, activation="identity", n_threads=1):
+    """out = f(x weight + bias)
+
+    Parameters
+    ----------
+    x : (n, i) float32 or float64, any strides
+    weight : (i, o), same dtype, any strides
+    bias : (o,), same dtype, any stride
+    out : (n, o), same dtype, any strides, overwritten and never read; must not overlap the others
+    activation : "identity", "relu", "sigmoid" or "tanh", applied while the sums are in registers or L1
+    n_threads : int, at most this many threads; the bits are the same for any number
+
+    Each element is one chain of fused multiply-adds from the bias on, in the order of i; long sums of a layer with
+    few outputs are dot products, see gemm.dot.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastfc.kernels import dense_forward
+    >>> y = np.empty((1, 2))
+    >>> dense_forward(np.array([[1.0, 2.0]]), np.array([[0.5, -1.0], [1.5, 0.0]]), np.array([0.5, 0.25]), y)
+    >>> y.tolist()
+    [[4.0, -0.75]]
+    """
+    numbers = fused(activation)
+    if (type(n_threads) is int and n_threads == 1) or single(
+        n_threads, "dense_forward", multiplications(x, weight, out)
+    ):
+        _dense_forward.call(x, weight, bias, out, *numbers, 1)
+        return
+    with launch(n_threads, multiplications(x, weight, out), out) as parts:
+        _dense_forward.call(x, weight, bias, out, *numbers, parts)
+
+
+@overload(dense_forward, prefer_literal=True)
+def nopython_forward(x, weight, bias, out, activation="identity"):
+    code, a, b = literal(activation, fused)
+    load = load_for(code)
+
+    def run(x, weight, bias, out, activation="identity"):
+        load(out)
+        check(_dense_forward(x, weight, bias, out, code, a, b, 1))
+
+    return run

@@ -1,0 +1,53 @@
+"""dx = g Wᵀ"""
+
+from numba import njit, types
+from numba.extending import overload
+
+from fastfc.kernels.ops.activations import NONE
+from fastfc.kernels.runtime.kernel import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
+from fastfc.kernels.ops.gemm import input_product, matrix, transposed, zeros
+from fastfc.kernels.runtime.threads import launch, multiplications, single
+
+
+@njit(inline="always")
+def status(grad_output, weight, out):
+    n, i = out.shape
+    if grad_output.shape[0] != n or weight.shape[0] != i or grad_output.shape[1] != weight.shape[1]:
+        return BAD_SHAPE
+    return OVERLAP if overlaps(out, grad_output) or overlaps(out, weight) else OK
+
+
+@kernel("grad_output[n, o], weight[i, o] -> out[n, i]", types.int64)
+def _dense_input_grad(grad_output, weight, out, parts):
+    found = status(grad_output, weight, out)
+    if found == OK:
+        (n, i), c, w, o = out.shape, matrix(out), transposed(matrix(weight)), weight.shape[1]
+        found = input_product(c, matrix(grad_output), w, zeros(c), n, i, o, NONE, c, parts)
+    return found
+
+
+def dense_input_grad(grad_output, weight, out, n_threads=1):
+    """out = grad_output weightᵀ
+
+    Parameters
+    ----------
+    grad_output : (n, o) float32 or float64, any strides
+    weight : (i, o), same dtype, any strides
+    out : (n, i), same dtype, any strides, overwritten and never read; must not overlap the others
+    n_threads : int, at most this many threads; the bits are the same for any number
+
+    Each element is one chain of fused multiply-adds in the order of o; long sums of a layer with few inputs are dot
+    products, see gemm.dot.
+    """
+    if (type(n_threads) is int and n_threads == 1) or single(
+        n_threads, "dense_input_grad", multiplications(grad_output, weight, out)
+    ):
+        _dense_input_grad.call(grad_output, weight, out, 1)
+        return
+    with launch(n_threads, multiplications(grad_output, weight, out), out) as parts:
+        _dense_input_grad.call(grad_output, weight, out, parts)
+
+
+@overload(dense_input_grad)
+def nopython_input_grad(grad_output, weight, out):
+    return lambda grad_output, weight, out: check(_dense_input_grad(grad_output, weight, out, 1))

@@ -1,0 +1,131 @@
+"""dW (+)= xᵀ g"""
+
+import numpy as np
+from numba import njit, prange, types
+from numba.extending import overload
+
+from fastfc.kernels.ops.activations import NONE
+from fastfc.kernels.runtime.kernel import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, native, overlaps
+from fastfc.kernels.ops.gemm import CHUNK, Matrix, add_matrix, copy_matrix, element, matrix, spread, transposed, zeros
+from fastfc.kernels.simd.vector import allocate, at, is_null, release
+from fastfc.kernels.runtime.threads import launch, multiplications, single
+
+# Elements of a gradient that is small enough to be kept once for each chunk of the batch.
+SMALL = 1 << 14
+
+
+@njit(inline="always")
+def status(x, grad_output, out):
+    i, o = out.shape
+    if x.shape[0] != grad_output.shape[0] or x.shape[1] != i or grad_output.shape[1] != o:
+        return BAD_SHAPE
+    return OVERLAP if overlaps(out, x) or overlaps(out, grad_output) else OK
+
+
+@njit
+def sums(c, a, b, start, i, o, n, parts):
+    """C = start + A B over at most CHUNK rows of the batch; a single element as a dot product."""
+    return spread(c, a, b, start, i, o, n, NONE, c, i * o == 1, parts)
+
+
+@native(
+    lambda dtype: types.int64(
+        types.Array(dtype, 3, "A", aligned=False),
+        *[types.Array(dtype, 2, "A", readonly=True, aligned=False)] * 2,
+        *[types.int64] * 2,
+    ),
+    parallel=True,
+)
+def chunk_sums_threads(partials, x, grad_output, accumulate, parts):
+    """The sum over each CHUNK rows of the batch, on several threads; the first is added to what is there, if wanted."""
+    (chunks, i, o), n, failed = partials.shape, x.shape[0], 0
+    for p in prange(parts):
+        for q in range(chunks * p // parts, chunks * (p + 1) // parts):
+            rows = slice(q * CHUNK, min(n, (q + 1) * CHUNK))
+            c, a, b = matrix(partials[q]), transposed(matrix(x[rows])), matrix(grad_output[rows])
+            start = c if accumulate and q == 0 else zeros(c)
+            failed += sums(c, a, b, start, i, o, rows.stop - rows.start, 1)
+    return NO_MEMORY if failed else OK
+
+
+@kernel("x[n, i], grad_output[n, o] -> out[i, o]", types.int64, types.int64)
+def _dense_weight_grad(x, grad_output, out, accumulate, parts):
+    found = status(x, grad_output, out)
+    if found != OK:
+        return found
+    n, (i, o), size = x.shape[0], out.shape, out.itemsize
+    a, b, c = transposed(matrix(x)), matrix(grad_output), matrix(out)
+    start = c if accumulate else zeros(c)
+    if n <= CHUNK or i * o == 0:
+        return sums(c, a, b, start, i, o, n, parts)
+    if parts > 1 and i * o <= SMALL:
+        return sums_of_chunks(x, grad_output, out, accumulate, parts)
+    # the sum grows beside out, which stays as it is if memory runs out on the way
+    copies, memory = allocate(c.data, 2 * i * o * size)
+    if is_null(memory):
+        return NO_MEMORY
+    total, chunk = Matrix(copies, o * size, size), Matrix(at(copies, i * o * size), o * size, size)
+    found = sums(total, a, b, start, i, o, CHUNK, parts)
+    for r in range(CHUNK, n, CHUNK):
+        a_r, b_r = Matrix(element(a, 0, r), a.row, a.column), Matrix(element(b, r, 0), b.row, b.column)
+        found += sums(chunk, a_r, b_r, zeros(c), i, o, min(n - r, CHUNK), parts)
+        add_matrix(i, o, chunk, total)
+    if found == OK:
+        copy_matrix(i, o, total, c)
+    release(memory)
+    return NO_MEMORY if found else OK
+
+
+@njit
+def sums_of_chunks(x, grad_output, out, accumulate, parts):
+    """The same with chunks on several threads, for which the layer is too small."""
+    (i, o), chunks = out.shape, (x.shape[0] + CHUNK - 1) // CHUNK
+    partials = np.empty((chunks, i, o), out.dtype)
+    if accumulate:
+        partials[0] = out
+    if chunk_sums_threads(partials, x, grad_output, accumulate, parts) != OK:
+        return NO_MEMORY
+    out[:] = partials[0]
+    for q in range(1, chunks):
+        add_matrix(i, o, matrix(partials[q]), matrix(out))
+    return OK
+
+
+def run(x, grad_output, out, accumulate, n_threads):
+    name = _dense_weight_grad.name
+    if (type(n_threads) is int and n_threads == 1) or single(n_threads, name, multiplications(x, grad_output, out)):
+        _dense_weight_grad.call(x, grad_output, out, accumulate, 1)
+        return
+    with launch(n_threads, multiplications(x, grad_output, out), out) as parts:
+        _dense_weight_grad.call(x, grad_output, out, accumulate, parts)
+
+
+def dense_weight_grad(x, grad_output, out, n_threads=1):
+    """out = xᵀ grad_output
+
+    Parameters
+    ----------
+    x : (n, i) float32 or float64, any strides
+    grad_output : (n, o), same dtype, any strides
+    out : (i, o), same dtype, any strides, overwritten and never read; must not overlap the others
+    n_threads : int, at most this many threads; the bits are the same for any number
+
+    Each element is one chain of fused multiply-adds in the order of n; of a batch of more than gemm.CHUNK rows,
+    one chain for each CHUNK rows, added in order. The only element of a (1, 1) gradient is a dot product instead.
+    """
+    run(x, grad_output, out, 0, n_threads)
+
+
+def dense_add_weight_grad(x, grad_output, out, n_threads=1):
+    """out += xᵀ grad_output; see dense_weight_grad."""
+    run(x, grad_output, out, 1, n_threads)
+
+
+@overload(dense_weight_grad)
+def nopython_weight_grad(x, grad_output, out):
+    return lambda x, grad_output, out: check(_dense_weight_grad(x, grad_output, out, 0, 1))
+
+
+@overload(dense_add_weight_grad)
+def nopython_add_weight_grad(x, grad_output, out):
+    return lambda x, grad_output, out: check(_dense_weight_grad(x, grad_output, out, 1, 1))

@@ -1,0 +1,55 @@
+"""Dropout: y = x m / (1 − p), where the mask m is 0 with probability p and 1 otherwise.
+
+The mask is never stored. Whether an element is dropped is decided by 32 random bits, a hash of a key and of the
+element's number (row · columns + column), so the same bits come again in backward, and for any instruction set,
+dtype and number of threads. The key is made of the layer's seed, its step in the program, and the number of the
+forward in training. Masks repeat after 2³² elements.
+"""
+
+import numpy as np
+from numba import njit, types
+
+from fastfc.kernels.runtime.kernel import OK, native
+from fastfc.kernels.ops.gemm import element, matrix_type
+from fastfc.kernels.simd.vector import chosen, itemsize, load, load_first, store, store_first, width
+
+
+@njit
+def mix(x):
+    """A bijection of 64-bit integers that changes half of the bits: the finaliser of SplitMix64 (Steele 2014)."""
+    x = np.uint64(x)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@njit
+def key(seed, step, draw):
+    """64 bits that differ for each seed, step and draw."""
+    golden = np.uint64(0x9E3779B97F4A7C15)
+    once = mix(np.uint64(seed) + golden)
+    return np.int64(mix(mix(once + np.uint64(step) * golden) + np.uint64(draw) * golden))
+
+
+@native(
+    lambda dtype: types.int64(*[matrix_type(dtype)] * 2, *[types.int64] * 3, types.float64, types.int64), optional=True
+)
+def drop(x, y, n, columns, random, p, add):
+    """y (+)= x m / (1 − p): forward, and backward with the gradients for x and y."""
+    size, lanes = itemsize(x.data), width(x.data)
+    solid = x.column == size and y.column == size
+    if solid and x.row == columns * size and y.row == x.row:
+        n, columns = 1, n * columns
+    threshold = min(np.int64(np.rint((1.0 - p) * 2.0**32)), (1 << 32) - 1)
+    scale = 1.0 / (1.0 - p) if p < 1.0 else 0.0
+    whole, step = (columns - columns % lanes, lanes) if solid else (0, 1)
+    for r in range(n):
+        for j in range(0, whole, lanes):
+            here = element(y, r, j)
+            value = load(element(x, r, j)) * chosen(here, random, r * columns + j, threshold, scale)
+            store(here, load(here) + value if add else value)
+        for j in range(whole, columns, step):
+            here, some = element(y, r, j), min(step, columns - j)
+            value = load_first(element(x, r, j), some, 0.0) * chosen(here, random, r * columns + j, threshold, scale)
+            store_first(here, load_first(here, some, 0.0) + value if add else value, some)
+    return OK

@@ -1,0 +1,464 @@
+"""The one blocked product under the dense kernels: C = f(start + A B), any strides.
+
+    A (m, k)   B (k, n)   C (m, n)   start (m, n): a matrix, or a row or column repeated, or zero repeated
+
+Every element of C is one chain of fused multiply-adds, which begins with `start` and runs in the order of
+the k summands. Blocks only interrupt a chain, they never split it: its value so far waits in C. So the
+bits of an element do not depend on m, n, strides, blocks or the number of threads. Layers of very few
+columns with long sums take another way, `dot_products`: many short chains side by side, added in a fixed
+order. The layer's sizes alone decide which.
+
+Tiles of C are summed in registers (`simd.multiply_tile`). Around them stand the loops of Goto and van de
+Geijn, "Anatomy of high-performance matrix multiplication" (2008), as in BLIS: blocks of B and A are
+copied into panels when the copy pays, and read in place when it does not.
+"""
+
+from collections import namedtuple
+
+import numpy as np
+from numba import njit, prange, types
+
+from fastfc.kernels.ops.activations import DERIVATIVE, IDENTITY, NONE, NUMBERS, RELU, Activation, activation_type, apply, apply_derivative
+from fastfc.kernels.runtime.kernel import NO_MEMORY, OK, native
+from fastfc.kernels.simd.vector import allocate, at, fma, host_isa, infinity, is_null, itemsize, l2_bytes, load, load_first, multiply_square, multiply_tile, pointer, read, release, splat, stack, store, store_first, sum_of_lanes, tile_columns, tile_rows, transpose_block, view, width, write, zero
+from fastfc.kernels.runtime.threads import part
+
+# Summands per block, deep enough that the tile's sums go to memory and back rarely. A panel of B of this depth
+# is 96 KiB: it is read from L2, as fast as the multipliers take it (one row of the tile in 14 cycles).
+DEPTH = 768
+# Columns per block: a block of B, some MiB, stays in L3.
+BLOCK_COLUMNS = 2048
+# Half of L2 holds the panels of A that one panel of B meets. A B of this size is not copied at all.
+HALF_L2 = l2_bytes() // 2
+# Nor is one that fewer tiles use.
+IN_PLACE_TILES = 16
+# Up to this size B's block is gone through along rows of C, which C prefers; then down its columns. Blocks are made
+# as small if sums are so short that it is C that takes the time.
+ROWWISE_BYTES, SHORT = l2_bytes() // 4, 128
+# Rows of B that are copied from left to right at a time.
+PACK_ROWS = 16
+# So few rows use each element of B so rarely that a panel has to stay in L1. A B that is not copied and meets one
+# tile only has to be read in its order in memory, STREAM_DEPTH whole rows at a time, a quarter if they are crowded.
+FEW_ROWS, PANEL_DEPTH, STREAM_DEPTH = 4, 64, 64
+# Squares of Bᵀ side by side for one row: more of them are more streams than the processor prefetches.
+SQUARES = 2
+# So few columns and so long sums are faster as dot products. Twice as many columns where B is Wᵀ, whose columns are
+# rows in memory.
+NARROW, LONG = 4, 64
+# The copies for so few dot products are on the stack: a small network predicts one sample without allocating.
+STACK_BYTES = 1 << 13
+# Rows of a batch that are summed in one chain.
+CHUNK = 4096
+
+
+# A pointer, and the bytes from row to row and from column to column.
+Matrix = namedtuple("Matrix", ["data", "row", "column"])
+
+
+def matrix_type(dtype):
+    return types.NamedTuple([types.CPointer(dtype), types.int64, types.int64], Matrix)
+
+
+@njit
+def matrix(x):
+    return Matrix(pointer(x), x.strides[0], x.strides[1])
+
+
+@njit
+def transposed(x):
+    return Matrix(x.data, x.column, x.row)
+
+
+@njit
+def element(x, i, j):
+    """Pointer to x[i, j]."""
+    return at(x.data, i * x.row + j * x.column)
+
+
+@njit
+def zeros(like):
+    """Zero, as a matrix of any size."""
+    return Matrix(zero(like.data), 0, 0)
+
+
+def tile(dtype=np.float32):
+    """(rows, columns) of the register tile on this machine."""
+    isa = host_isa()
+    return isa.rows, isa.vectors * isa.vector_bytes // np.dtype(dtype).itemsize
+
+
+@njit
+def crowded(stride):
+    """Whether memory so far apart falls into the same few sets of L1, which hold a dozen lines."""
+    return stride % 4096 == 0
+
+
+@njit
+def ceil_div(a, b):
+    return (a + b - 1) // b
+
+
+@njit
+def first_row(u, short, tall):
+    """Where tile u begins, of which the first `tall` have one row more than the others, which have `short` rows."""
+    return u * short + min(u, tall)
+
+
+@native(lambda dtype: types.int64(types.CPointer(dtype), *[types.int64] * 4, types.CPointer(dtype), types.int64))
+def pack(source, count, k, across, along, target, target_width):
+    """target[p, i] = source[i * across + p * along] for i < count, p < k; rows of target_width elements.
+
+    This copies panels of A (i are its rows) and of B (i are its columns). Elements from `count` on are
+    arbitrary up to a whole register: they meet lanes that are never stored.
+    """
+    size, lanes = itemsize(source), width(source)
+    target_row = target_width * size
+    for first in range(0, count, lanes):
+        some = min(lanes, count - first)
+        here, there = at(source, first * across), at(target, first * size)
+        if across == size:
+            if some == lanes:
+                for p in range(k):
+                    store(at(there, p * target_row), load(at(here, p * along)))
+            else:
+                for p in range(k):
+                    store(at(there, p * target_row), load_first(at(here, p * along), some, 0.0))
+        elif along == size:
+            for p in range(0, k, lanes):
+                deep = min(lanes, k - p)
+                transpose_block(at(here, p * size), across, some, deep, at(there, p * target_row), target_row)
+        else:
+            for p in range(k):
+                for i in range(some):
+                    write(at(there, p * target_row + i * size), read(at(here, i * across + p * along)))
+    return OK
+
+
+@njit
+def copy_matrix(m, n, source, target):
+    for i in range(m):
+        for j in range(n):
+            write(element(target, i, j), read(element(source, i, j)))
+
+
+@njit
+def finish(activation, count, values, y):
+    """The activations and derivatives that are not done in registers, in place."""
+    code = activation.code
+    if code >= DERIVATIVE:
+        apply_derivative(y, values, values, count, Activation(code - DERIVATIVE, activation.a, activation.b))
+    elif code != IDENTITY and code != RELU:
+        apply(values, values, count, activation)
+
+
+@njit
+def finish_matrix(activation, m, n, values, y):
+    """A derivative for matrices of any strides."""
+    size = itemsize(values.data)
+    step = n if values.column == size and y.column == size else 1
+    for i in range(m):
+        for j in range(0, n, step):
+            finish(activation, step, element(values, i, j), element(y, i, j))
+
+
+@njit
+def add_matrix(m, n, source, target):
+    """target += source"""
+    size, lanes = itemsize(source.data), width(source.data)
+    step = lanes if source.column == size and target.column == size else 1
+    for i in range(m):
+        for j in range(0, n, step):
+            here, some = element(target, i, j), min(step, n - j)
+            store_first(here, load_first(here, some, 0.0) + load_first(element(source, i, j), some, 0.0), some)
+
+
+@njit
+def row_times_transposed(c, a, b, start, n, k):
+    """C = start + A B for one row and a B whose rows are neighbours; k a multiple of the lanes."""
+    size, lanes = itemsize(c.data), width(c.data)
+    copy_matrix(1, n, start, c)
+    block = lanes if crowded(b.column) else SQUARES * lanes
+    for j in range(0, n, block):
+        for p in range(0, k, lanes):
+            a_part = Matrix(element(a, 0, p), a.row, a.column)
+            for q in range(j, min(n, j + block), lanes):
+                b_part = Matrix(element(b, p, q), b.row, b.column)
+                multiply_square(a_part, b_part, Matrix(element(c, 0, q), c.row, size), n - q)
+
+
+@njit
+def dot(k, x, y):
+    """Σ x[p] y[p]: summand p goes to lane p, modulo two registers; then the lanes are added."""
+    size, lanes = itemsize(x), width(x)
+    step, rest = lanes * size, k % (2 * lanes)
+    s = t = splat(x, 0.0)
+    for p in range(0, (k - rest) * size, 2 * step):
+        s = fma(load(at(x, p)), load(at(y, p)), s)
+        t = fma(load(at(x, p + step)), load(at(y, p + step)), t)
+    p, more = (k - rest) * size, rest - lanes
+    s = fma(load_first(at(x, p), rest, 0.0), load_first(at(y, p), rest, 0.0), s)
+    t = fma(load_first(at(x, p + step), more, 0.0), load_first(at(y, p + step), more, 0.0), t)
+    return sum_of_lanes(s + t)
+
+
+@njit
+def four_dots(k, x, x1, x2, x3, y):
+    """The same for four rows: they share y, and no sum has to wait for itself."""
+    size, lanes = itemsize(x), width(x)
+    step, rest = lanes * size, k % (2 * lanes)
+    s0 = s1 = s2 = s3 = t0 = t1 = t2 = t3 = splat(x, 0.0)
+    for p in range(0, (k - rest) * size, 2 * step):
+        q, u, v = p + step, load(at(y, p)), load(at(y, p + step))
+        s0, t0 = fma(load(at(x, p)), u, s0), fma(load(at(x, q)), v, t0)
+        s1, t1 = fma(load(at(x1, p)), u, s1), fma(load(at(x1, q)), v, t1)
+        s2, t2 = fma(load(at(x2, p)), u, s2), fma(load(at(x2, q)), v, t2)
+        s3, t3 = fma(load(at(x3, p)), u, s3), fma(load(at(x3, q)), v, t3)
+    p, more = (k - rest) * size, rest - lanes
+    q, u, v = p + step, load_first(at(y, p), rest, 0.0), load_first(at(y, p + step), more, 0.0)
+    s0, t0 = fma(load_first(at(x, p), rest, 0.0), u, s0), fma(load_first(at(x, q), more, 0.0), v, t0)
+    s1, t1 = fma(load_first(at(x1, p), rest, 0.0), u, s1), fma(load_first(at(x1, q), more, 0.0), v, t1)
+    s2, t2 = fma(load_first(at(x2, p), rest, 0.0), u, s2), fma(load_first(at(x2, q), more, 0.0), v, t2)
+    s3, t3 = fma(load_first(at(x3, p), rest, 0.0), u, s3), fma(load_first(at(x3, q), more, 0.0), v, t3)
+    return sum_of_lanes(s0 + t0), sum_of_lanes(s1 + t1), sum_of_lanes(s2 + t2), sum_of_lanes(s3 + t3)
+
+
+@native(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 3, activation_type, matrix_type(dtype)))
+def dot_products(c, a, b, start, m, n, k, activation, y):
+    """C = f(start + A B) for few columns, with `dot` for each element; as for `product`."""
+    size, lanes = itemsize(c.data), width(c.data)
+    copy_row = ceil_div(k, lanes) * lanes * size
+    a_bytes, b_bytes = 0 if a.column == size else lanes * copy_row, 0 if b.row == size else n * copy_row
+    wanted = m * n * size + a_bytes + b_bytes
+    heap, memory = allocate(c.data, wanted if wanted > STACK_BYTES else 0)
+    if wanted > STACK_BYTES and is_null(memory):
+        return NO_MEMORY
+    result = heap if wanted > STACK_BYTES else stack(c.data, STACK_BYTES)
+    a_copy, b_copy = at(result, m * n * size), at(result, m * n * size + a_bytes)
+    columns = Matrix(b_copy, copy_row, size) if b_bytes else Matrix(b.data, b.column, size)
+    if b_bytes:
+        pack(b.data, k, n, b.row, b.column, b_copy, copy_row // size)
+    for i in range(0, m, lanes):
+        some = min(lanes, m - i)
+        rows = Matrix(a_copy, copy_row, size) if a_bytes else Matrix(element(a, i, 0), a.row, size)
+        if a_bytes:
+            pack(element(a, i, 0), k, some, a.column, a.row, a_copy, copy_row // size)
+        for r in range(0, some, 4):
+            r1, r2, r3 = min(r + 1, some - 1), min(r + 2, some - 1), min(r + 3, some - 1)
+            x0, x1, x2, x3 = element(rows, r, 0), element(rows, r1, 0), element(rows, r2, 0), element(rows, r3, 0)
+            for j in range(n):
+                column = element(columns, j, 0)
+                if r1 == r:
+                    d0 = d1 = d2 = d3 = dot(k, x0, column)
+                else:
+                    d0, d1, d2, d3 = four_dots(k, x0, x1, x2, x3, column)
+                for q, d in ((r, d0), (r1, d1), (r2, d2), (r3, d3)):
+                    write(at(result, ((i + q) * n + j) * size), read(element(start, i + q, j)) + d)
+    if activation.code < DERIVATIVE:
+        apply(result, result, m * n, activation)
+    copy_matrix(m, n, Matrix(result, n * size, size), c)
+    if activation.code >= DERIVATIVE:
+        finish_matrix(activation, m, n, c, y)
+    release(memory)
+    return OK
+
+
+@njit(inline="always")
+def blocked(c, a, b, start, m, n, k, activation, z):
+    """The product, for a C whose columns are neighbours."""
+    size = itemsize(c.data)
+    # with one or two summands all time goes to writing C, which must not be crowded
+    tiles = ceil_div(m, 2 if k <= 2 and crowded(c.row) else tile_rows(c.data))
+    # of nearly equal height: 32 rows are 11 + 11 + 10, not 14 + 14 + 4
+    short, tall, rows = m // tiles, m % tiles, ceil_div(m, tiles)
+    columns = tile_columns(c.data, rows)
+    panel_width = ceil_div(rows, width(c.data)) * width(c.data)
+    block_tiles = max(1, HALF_L2 // (panel_width * min(k, DEPTH) * size + 1))
+
+    pack_b = k > 0 and (b.column != size or (k * n * size > HALF_L2 and tiles > IN_PLACE_TILES))
+    pack_a = pack_b and m * k * size > HALF_L2 and n > IN_PLACE_TILES * columns
+    depth, wide = DEPTH, BLOCK_COLUMNS
+    if k <= SHORT:
+        wide = min(wide, max(1, ROWWISE_BYTES // (max(k, 1) * size) // columns) * columns)
+    if m <= FEW_ROWS and pack_b:
+        depth, wide = PANEL_DEPTH, columns
+    elif tiles == 1 and n > columns and k * n * size > HALF_L2:
+        depth, wide = STREAM_DEPTH // 4 if crowded(b.row) else STREAM_DEPTH, n
+    b_bytes = ceil_div(min(n, wide), columns) * columns * min(k, depth) * size if pack_b else 0
+    a_bytes = min(tiles, block_tiles) * panel_width * min(k, depth) * size if pack_a else 0
+    b_panels, memory = allocate(b.data, b_bytes + a_bytes)
+    if pack_b and is_null(memory):
+        return NO_MEMORY
+    a_panels = at(b_panels, b_bytes)
+
+    unbounded = -infinity(c.data)
+    floor = read(zero(c.data)) if activation.code == RELU else unbounded
+    for j in range(0, n, wide):
+        j_end = min(n, j + wide)
+        across = ceil_div(j_end - j, columns)
+        for p in range(0, max(k, 1), depth):
+            deep = min(depth, k - p)
+            last = p + depth >= k
+            bound = floor if last else unbounded
+            a_panel_bytes = panel_width * deep * size
+            if pack_b:
+                # rows of B in place are read a few at a time from left to right, rows of Bᵀ whole
+                some_rows = PACK_ROWS if b.column == size else deep
+                for r in range(0, deep, some_rows):
+                    for q in range(j, j_end, columns):
+                        panel = at(b_panels, ((q - j) * deep + r * columns) * size)
+                        rows_here, columns_here = min(some_rows, deep - r), min(columns, j_end - q)
+                        pack(element(b, p + r, q), columns_here, rows_here, b.column, b.row, panel, columns)
+            for t in range(0, tiles, block_tiles):
+                t_end = min(tiles, t + block_tiles)
+                if pack_a:
+                    for u in range(t, t_end):
+                        i, i_end = first_row(u, short, tall), first_row(u + 1, short, tall)
+                        panel = at(a_panels, (u - t) * a_panel_bytes)
+                        pack(element(a, i, p), i_end - i, deep, a.row, a.column, panel, panel_width)
+                # along rows of C while all of B's block stays in L1 and L2, else down its columns
+                along_rows = across * columns * deep * size <= ROWWISE_BYTES
+                # then whole rows of C are done at once, and may be one piece of memory
+                solid = along_rows and n <= wide and c.row == n * size and z.row == c.row
+                outer, inner = (t_end - t, across) if along_rows else (across, t_end - t)
+                for x in range(outer):
+                    for y in range(inner):
+                        u, q = (t + x, j + y * columns) if along_rows else (t + y, j + x * columns)
+                        i, i_end = first_row(u, short, tall), first_row(u + 1, short, tall)
+                        some = min(columns, j_end - q)
+                        a_tile = Matrix(element(a, i, p), a.row, a.column)
+                        if pack_a:
+                            a_tile = Matrix(at(a_panels, (u - t) * a_panel_bytes), size, panel_width * size)
+                        b_tile = Matrix(element(b, p, q), b.row, size)
+                        if pack_b:
+                            b_tile = Matrix(at(b_panels, (q - j) * deep * size), columns * size, size)
+                        c_tile = Matrix(element(c, i, q), c.row, size)
+                        begin = c_tile
+                        if p == 0:
+                            begin = Matrix(element(start, i, q), start.row, start.column)
+                        multiply_tile(i_end - i, deep, a_tile, b_tile, begin, c_tile, some, bound)
+                        if last and not solid:
+                            for r in range(i_end - i):
+                                finish(activation, some, element(c_tile, r, 0), element(z, i + r, q))
+                    if last and solid:
+                        i, i_end = first_row(t + x, short, tall), first_row(t + x + 1, short, tall)
+                        finish(activation, (i_end - i) * n, element(c, i, 0), element(z, i, 0))
+    release(memory)
+    return OK
+
+
+@native(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 3, activation_type, matrix_type(dtype)))
+def product(c, a, b, start, m, n, k, activation, y):
+    """C = f(start + A B), for matrices C (m, n), A (m, k), B (k, n).
+
+    start (m, n) may be C itself, to accumulate; a stride of 0 repeats a row, a column or one number.
+    With DERIVATIVE added to the activation's code, C = (start + A B) f′, f′ in terms of Y (m, n); else Y is not read.
+    Returns OK or NO_MEMORY.
+    """
+    size, derivative = itemsize(c.data), activation
+    if m == 0 or n == 0:
+        return OK
+    if n == 1:
+        c = Matrix(c.data, c.row, size)
+    # a C whose rows are neighbours is computed as its transpose, Cᵀ = Bᵀ Aᵀ
+    rows_are_neighbours = c.column != size and (c.row == size or m == 1)
+    # so is one that leaves fewer lanes empty that way, unless copying C is more than its few summands
+    lanes = width(c.data)
+    fuller = a.row == size and b.column == size and 5 * m * ceil_div(n, lanes) > 6 * n * ceil_div(m, lanes)
+    fuller = fuller and (c.row == size or k > lanes)
+    swapped = rows_are_neighbours or fuller
+    later = activation.code >= DERIVATIVE and (swapped or c.column != size or y.column != size)
+    if later:
+        activation = NONE
+    values, rows, columns = c, m, n
+    if swapped:
+        m, n = n, m
+        c, a, b, start = transposed(c), transposed(b), transposed(a), transposed(start)
+    if n == 1:
+        c = Matrix(c.data, c.row, size)
+    if n == 1 and start.column != 0:
+        start = Matrix(start.data, start.row, size)
+    neighbours = c.column == size
+    fits = start.column == size or start.column == 0
+    matrix_bytes = ceil_div(m * n * size, 64) * 64
+    wanted = 0 if neighbours and fits else 2 * matrix_bytes
+    copies, memory = allocate(c.data, wanted)
+    if wanted and is_null(memory):
+        return NO_MEMORY
+    result = c if neighbours else Matrix(copies, n * size, size)
+    if not fits:
+        begin = Matrix(at(copies, matrix_bytes), n * size, size)
+        copy_matrix(m, n, start, begin)
+        start = begin
+    if m == 1 and b.row == size and b.column != size:
+        # one row times a Bᵀ: most of k without a copy, the rest as any product that goes on from there
+        deep = k - k % lanes
+        row_times_transposed(result, a, b, start, n, deep)
+        start, k = result, k - deep
+        a, b = Matrix(element(a, 0, deep), a.row, a.column), Matrix(element(b, deep, 0), b.row, b.column)
+    status = blocked(result, a, b, start, m, n, k, activation, y if activation.code >= DERIVATIVE else result)
+    if not neighbours and status == OK:
+        copy_matrix(m, n, result, c)
+    if later and status == OK:
+        finish_matrix(derivative, rows, columns, values, y)
+    release(memory)
+    return status
+
+
+@native(
+    lambda dtype: types.int64(*[types.Array(dtype, 2, "A", aligned=False)] * 5, *NUMBERS, *[types.int64] * 2),
+    parallel=True,
+)
+def product_threads(c, a, b, start, y, code, number, other, narrow, parts):
+    """`product` or, if narrow, `dot_products`, with the rows or columns of C on several threads."""
+    (m, n), failed, activation = c.shape, 0, Activation(code, number, other)
+    for p in prange(parts):
+        if m >= n or narrow:
+            rows = part(p, parts, m)
+            failed += serial_product(c[rows], a[rows], b, start[rows], y[rows], activation, narrow)
+        else:
+            columns = part(p, parts, n)
+            failed += serial_product(
+                c[:, columns], a, b[:, columns], start[:, columns], y[:, columns], activation, narrow
+            )
+    return NO_MEMORY if failed else OK
+
+
+@njit
+def serial_product(c, a, b, start, y, activation, narrow):
+    (m, n), k = c.shape, a.shape[1]
+    if narrow:
+        return dot_products(matrix(c), matrix(a), matrix(b), matrix(start), m, n, k, activation, matrix(y))
+    return product(matrix(c), matrix(a), matrix(b), matrix(start), m, n, k, activation, matrix(y))
+
+
+@njit
+def spread(c, a, b, start, m, n, k, activation, y, narrow, parts):
+    """`product` or, if narrow, `dot_products`, in several parts at once where there are to be several."""
+    if parts > 1:
+        return product_threads(
+            view(c, m, n),
+            view(a, m, k),
+            view(b, k, n),
+            view(start, m, n),
+            view(y, m, n),
+            activation.code,
+            activation.a,
+            activation.b,
+            narrow,
+            parts,
+        )
+    if narrow:
+        return dot_products(c, a, b, start, m, n, k, activation, y)
+    return product(c, a, b, start, m, n, k, activation, y)
+
+
+@njit
+def forward_product(c, a, b, start, m, n, k, activation, parts):
+    """`product` for B = W. A layer's width decides how a sum is made, so n must be the whole width."""
+    return spread(c, a, b, start, m, n, k, activation, c, n <= NARROW and k >= LONG, parts)
+
+
+@njit
+def input_product(c, a, b, start, m, n, k, activation, y, parts):
+    """The same for B = Wᵀ, with the derivative of the activation before it, if any."""
+    return spread(c, a, b, start, m, n, k, activation, y, n <= 2 * NARROW and k >= LONG, parts)

@@ -1,0 +1,890 @@
+"""Losses: a value L for n samples, and its gradient dL/d(prediction).
+
+Pointwise, for each element p of the prediction and t of the target; w is the weight of its sample, times
+that of its column, 1 unless given:
+
+    mse               (p − t)²                                           2 (p − t)
+    l1                |p − t|                                            sign(p − t)
+    huber             c (|p − t| − c / 2) / b, c = min(|p − t|, a)       c sign(p − t) / b; smooth l1 for b = a
+    bce               −t log p − (1 − t) log(1 − p), logs ≥ −100         (p − t) / max(p (1 − p), 10⁻¹²)
+    bce with logits   (1 − t) p + m log(1 + e⁻ᵖ), m = 1 + (v − 1) t      m σ(p) − v t, v the weight of positive targets
+    poisson           p − t log(p + a), or eᵖ − t p                      1 − t / (p + a), or eᵖ − t
+    gaussian          (log v + (p − t)² / v) / 2                         (p − t) / v, and (1 − (p − t)² / v) / 2 v for v
+    kl                t (log t − p), or eᵗ (t − p)                       −t, or −eᵗ
+    quantile          max(v (t − p), (v − 1) (t − p))                    −v, 1 − v, or 0 where p = t
+
+and by rows, z a row of the prediction, y its class or its probabilities of classes, v the weights of the classes:
+
+    cross entropy     Σ q (log Σ eᶻ − z), q = v ((1 − a) y + a / o)      softmax(z) Σ q − q
+    nll               −v_y z_y                                           −v_y at the class
+    multi margin      v_y Σ max(0, a − z_y + z)ᵇ / o over the others     v_y b max(…)ᵇ⁻¹ / o, −Σ of these at the class
+
+The mean divides the sum of w L by the sum of w, and by the columns of a pointwise target; cross entropy of classes and
+nll by the sum of w v_y. Sums are in registers for a block of whole rows, then in float64, in the order of the rows.
+
+A table of floats has a row for each loss, with the columns of the prediction and of the target that it is for. To add
+a pointwise loss: a rule of registers, a number, and an arm in `pointwise`.
+"""
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload, register_jitable
+
+from fastfc.kernels.runtime import kernel as edge
+from fastfc.kernels.ops.activations import as_rows, softmax_row, sum_lanes
+from fastfc.kernels.runtime.kernel import BAD_LABEL, BAD_PREDICTION, BAD_PROBABILITY, BAD_SHAPE, BAD_WEIGHT, NO_MEMORY, OK, OVERLAP, check, kernel, loaded, named_after, native, overlaps
+from fastfc.kernels.simd.elementary import exp_vector, log1p_to_one, log1p_vector, log_vector
+from fastfc.kernels.ops.gemm import Matrix, copy_matrix, element, matrix
+from fastfc.kernels.simd.vector import absolute, allocate, at, call_at, copysign, fma, is_null, itemsize, lane, load_first, pointer, read, release, splat, stack, store, store_first, view, where_less, where_less_equal, width, write
+
+# columns of the table. CLASSES: its targets are classes, in labels, if there are any. VECTOR: from there on a number
+# for each of LENGTH columns, if bit 1 of VECTORS is set, and then a weight for each, if bit 2 is. A width of 0 is all
+# columns. SHARE: of the epoch's weights, those that a mean over classes divides by.
+CODE, FIRST, WIDTH, FIRST_TARGET, CLASSES, WEIGHT, REDUCTION, A, B, C, VECTORS, LENGTH, SHARE, VECTOR = range(14)
+HAS_VECTOR, HAS_WEIGHTS = 1, 2  # bits of VECTORS
+MEAN, SUM, NONE, BATCH_MEAN = range(4)
+MSE, L1, HUBER, BCE, BCE_WITH_LOGITS, POISSON, POISSON_LOG, GAUSSIAN, KL, KL_LOG, QUANTILE, CUSTOM = range(12)
+CROSS_ENTROPY, NLL, MULTI_MARGIN, CUSTOM_ARRAY = range(12, 16)
+SEVERAL = 16  # not one loss but a table of several
+# Elements in a block of whole rows, whose losses are summed in registers.
+BLOCK = 1024
+BLOCK_BYTES = BLOCK * 8
+NO_CLASS = -(2.0**63)  # for the class to be ignored
+LOG_2PI = 1.8378770664093453
+
+RESULT = types.Tuple((types.int64, types.float64))
+RESULTS = types.Tuple((types.int64, types.float64, types.float64))
+
+# A rule of registers takes the sum so far, p, t, v if it has one, w, and the numbers a and b of the table that it
+# needs. It returns the new sum and the gradient.
+
+
+@njit
+def mse_rule(total, p, t, w):
+    error = p - t
+    return fma(error * w, error, total), error * 2.0
+
+
+@njit
+def l1_rule(total, p, t, w):
+    error = p - t
+    sign = where_less(error, 0.0, -1.0, where_less(0.0, error, 1.0, error))
+    return fma(absolute(error), w, total), sign
+
+
+@njit
+def huber_rule(total, p, t, w, a, b):
+    error = p - t
+    size = absolute(error)
+    c = where_less(a, size, a, size)
+    return fma(c * fma(c, -0.5, size) / b, w, total), copysign(c / b, error)
+
+
+@njit
+def bce_rule(total, p, t, w):
+    yes, no = log_vector(p), log1p_vector(0.0 - p)
+    yes, no = where_less(yes, -100.0, -100.0, yes), where_less(no, -100.0, -100.0, no)
+    spread = p * (1.0 - p)
+    spread = where_less(spread, 1e-12, 1e-12, spread)
+    return fma(fma(t, yes, (1.0 - t) * no), 0.0 - w, total), (p - t) / spread
+
+
+@njit
+def bce_with_logits_rule(total, p, t, v, w):
+    e = exp_vector(0.0 - absolute(p))
+    m = fma(v - 1.0, t, 1.0)
+    slope = where_less(p, 0.0, v * t, 1.0 - t)  # of the loss where |p| is large
+    value = fma(m, log1p_to_one(e), absolute(p) * slope)
+    rest = e / (e + 1.0) * m  # m σ(p) − v t would lose it next to slope
+    return fma(value, w, total), where_less(p, 0.0, rest - slope, slope - rest)
+
+
+@njit
+def stirling(value, t, b):
+    """With the approximation of log t!, for t > 1, if b is not 0."""
+    if b != 0.0:
+        rest = fma(t, log_vector(t), fma(log_vector(t) + LOG_2PI, 0.5, 0.0 - t))
+        return value + where_less_equal(t, 1.0, 0.0, rest)
+    return value
+
+
+@njit
+def poisson_rule(total, p, t, w, a, b):
+    value = stirling(p - t * log_vector(p + a), t, b)
+    return fma(value, w, total), 1.0 - t / (p + a)
+
+
+@njit
+def poisson_log_rule(total, p, t, w, b):
+    e = exp_vector(p)
+    return fma(stirling(e - t * p, t, b), w, total), e - t
+
+
+@njit
+def gaussian_rule(total, p, t, v, w, a, b):
+    v = where_less(v, a, a, v)
+    error = p - t
+    relative = error / v
+    value = fma(error, relative, log_vector(v) + b) * 0.5
+    return fma(value, w, total), relative, (1.0 - error * relative) / v * 0.5
+
+
+@njit
+def kl_rule(total, p, t, w):
+    log = where_less(t, 0.0, log_vector(t), where_less(0.0, t, log_vector(t), t))  # t log t is 0 for t = 0
+    return fma(fma(t, log, 0.0 - t * p), w, total), 0.0 - t
+
+
+@njit
+def kl_log_rule(total, p, t, w):
+    e = exp_vector(t)
+    return fma(e * (t - p), w, total), 0.0 - e
+
+
+@njit
+def quantile_rule(total, p, t, v, w):
+    error = t - p
+    slope = where_less(error, 0.0, v - 1.0, where_less(0.0, error, v, error))
+    return fma(error * slope, w, total), 0.0 - slope
+
+
+@njit
+def usual_rule(code, total, p, t, v, w, a, b):
+    if code == MSE:
+        total, g = mse_rule(total, p, t, w)
+    else:
+        total, g = bce_with_logits_rule(total, p, t, v, w)
+    return total, g, v
+
+
+@njit
+def other_rule(code, total, p, t, v, w, a, b):
+    if code == L1:
+        total, g = l1_rule(total, p, t, w)
+    elif code == HUBER:
+        total, g = huber_rule(total, p, t, w, a, b)
+    elif code == BCE:
+        total, g = bce_rule(total, p, t, w)
+    elif code == POISSON:
+        total, g = poisson_rule(total, p, t, w, a, b)
+    elif code == POISSON_LOG:
+        total, g = poisson_log_rule(total, p, t, w, b)
+    elif code == GAUSSIAN:
+        total, g, v = gaussian_rule(total, p, t, v, w, a, b)
+    elif code == KL:
+        total, g = kl_rule(total, p, t, w)
+    elif code == KL_LOG:
+        total, g = kl_log_rule(total, p, t, w)
+    else:
+        total, g = quantile_rule(total, p, t, v, w)
+    return total, g, v
+
+
+def pointwise_by(rule):
+    """Gradients and values of a block by a rule, all neighbours in memory; the sum of w L.
+
+    With `keep` the values go to memory instead of into the sum. The gradient of a v that is predicted goes over v.
+    """
+
+    def run(code, count, p, t, v, w, out, values, keep, scale, a, b):
+        size, lanes, total = itemsize(p), width(p), splat(p, 0.0)
+        for j in range(0, count, lanes):
+            some, here = count - j, j * size
+            # what fills the lanes beyond has a loss that is finite, and no weight
+            x, y = load_first(at(p, here), some, 1.0), load_first(at(t, here), some, 0.0)
+            u, weight = load_first(at(v, here), some, 1.0), load_first(at(w, here), some, 0.0)
+            total, g, of_u = rule(code, total, x, y, u, weight, a, b)
+            store_first(at(out, here), g * (weight * scale), some)
+            if code == GAUSSIAN:
+                store_first(at(v, here), of_u * (weight * scale), some)
+            if keep:
+                store_first(at(values, here), total, some)
+                total = splat(p, 0.0)
+        return np.float64(sum_lanes(total, p))
+
+    return named_after(run, rule)
+
+
+usual_pointwise, pointwise_of_others = njit(pointwise_by(usual_rule)), njit(pointwise_by(other_rule))
+
+
+@native(
+    lambda dtype: types.float64(
+        *[types.CPointer(dtype)] * 6,
+        *[types.int64] * 3,
+        *[types.float64] * 3,
+    ),
+    optional=True,
+)
+def other_pointwise(p, t, v, w, out, values, code, count, keep, scale, a, b):
+    """For the losses that most networks do not need."""
+    return pointwise_of_others(code, count, p, t, v, w, out, values, keep, scale, a, b)
+
+
+load_others = loaded(other_pointwise)
+
+
+@njit
+def pointwise(code, count, p, t, v, w, out, values, keep, scale, a, b):
+    if code == CUSTOM:
+        return call_at(a, p, (count, p, t, w, out, values, keep, scale))
+    if code in (MSE, BCE_WITH_LOGITS):
+        return usual_pointwise(code, count, p, t, v, w, out, values, keep, scale, a, b)
+    return other_pointwise(p, t, v, w, out, values, code, count, keep, scale, a, b)
+
+
+@njit
+def are_neighbours(x, columns):
+    """Whether the elements of a row are neighbours in memory."""
+    return x.column == itemsize(x.data) or columns == 1
+
+
+@njit
+def are_dense(x, rows, columns):
+    """Whether all elements are."""
+    return are_neighbours(x, columns) and (rows == 1 or x.row == columns * itemsize(x.data))
+
+
+@njit
+def dense(data, columns):
+    """Neighbours in memory as a matrix."""
+    return Matrix(data, columns * itemsize(data), itemsize(data))
+
+
+@njit
+def block(x, i, j):
+    """A matrix without its first i rows and j columns."""
+    return Matrix(element(x, i, j), x.row, x.column)
+
+
+@njit
+def solid(x, rows, columns, room):
+    """The elements as neighbours: where they are, or copied."""
+    if are_dense(x, rows, columns):
+        return x.data
+    copy_matrix(rows, columns, x, dense(room, columns))
+    return room
+
+
+@njit
+def put(data, rows, columns, x):
+    """What was written to a copy, to where it belongs."""
+    if not are_dense(x, rows, columns):
+        copy_matrix(rows, columns, dense(data, columns), x)
+
+
+@njit
+def are_within(x, rows, columns, high, nan):
+    """Whether all elements lie in [0, high]; NaN does if `nan`."""
+    if are_dense(x, rows, columns):
+        x, rows, columns = dense(x.data, rows * columns), min(rows, 1), rows * columns
+    for i in range(rows):
+        inside = 0
+        for j in range(columns):
+            value = read(element(x, i, j))
+            inside += ((value >= 0) & (value <= high)) | ((nan != 0) & (value != value))
+        if inside < columns:
+            return False
+    return True
+
+
+@njit
+def fill(count, target, value):
+    size, some = itemsize(target), count % width(target)
+    for j in range(0, count - some, width(target)):
+        store(at(target, j * size), splat(target, value))
+    store_first(at(target, (count - some) * size), splat(target, value), some)
+
+
+@njit
+def fill_from(numbers, first, count, target):
+    for j in range(count):
+        write(at(target, j * itemsize(target)), numbers[first + j])
+
+
+@njit
+def multiply_by(numbers, first, count, target):
+    for j in range(count):
+        here = at(target, j * itemsize(target))
+        write(here, read(here) * numbers[first + j])
+
+
+@njit
+def evaluate_pointwise(row, p, t, weights, values, o, n, k, scale):
+    """The sum of w L for n rows and k columns of targets."""
+    code, keep, size = int(row[CODE]), np.int64(row[REDUCTION] == NONE), itemsize(p.data)
+    p_room, t_room = stack(p.data, BLOCK_BYTES), stack(p.data, BLOCK_BYTES)
+    v, w = stack(p.data, BLOCK_BYTES), stack(p.data, BLOCK_BYTES)
+    kept, total = Matrix(pointer(values), k * values.strides[0], values.strides[0]), 0.0
+    for j in range(0, k, BLOCK):
+        columns = min(BLOCK, k - j)
+        most = min(n, BLOCK // columns)
+        vectors = int(row[VECTORS])
+        of_columns = VECTOR + j + (k if vectors & HAS_VECTOR else 0)
+        fill(most * columns, v, row[C])
+        fill(most * columns, w, 1.0)
+        for i in range(most):
+            if vectors & HAS_VECTOR:
+                fill_from(row, VECTOR + j, columns, at(v, i * columns * size))
+            if vectors & HAS_WEIGHTS:
+                fill_from(row, of_columns, columns, at(w, i * columns * size))
+        for i in range(0, n, max(most, 1)):
+            rows = min(most, n - i)
+            there, kept_there = block(o, i, j), block(kept, i, j) if keep else kept
+            if weights.size:
+                for r in range(rows):
+                    here = at(w, r * columns * size)
+                    fill(columns, here, np.float64(weights[i + r]))
+                    if vectors & HAS_WEIGHTS:
+                        multiply_by(row, of_columns, columns, here)
+            if code == GAUSSIAN:
+                copy_matrix(rows, columns, block(p, i, k + j), dense(v, columns))
+            x, y = solid(block(p, i, j), rows, columns, p_room), solid(block(t, i, j), rows, columns, t_room)
+            # a rule reads before it writes, so that copies of what is read have room for what is written
+            g = there.data if are_dense(there, rows, columns) else p_room
+            kept_here = kept_there.data if are_dense(kept_there, rows, columns) else t_room
+            total += pointwise(code, rows * columns, x, y, v, w, g, kept_here, keep, scale, row[A], row[B])
+            put(g, rows, columns, there)
+            if keep:
+                put(kept_here, rows, columns, kept_there)
+            if code == GAUSSIAN:
+                copy_matrix(rows, columns, dense(v, columns), block(o, i, k + j))
+    return total
+
+
+@njit
+def soft_cross_entropy_row(count, z, q, out, scale):
+    """Σ q (log Σ eᶻ − z), and out = (softmax(z) Σ q − q) scale."""
+    size, lanes, value, mass = itemsize(z), width(z), 0.0, 0.0
+    top, denominator = softmax_row(count, z, out, 1.0)
+    log_sum = np.log(np.float64(denominator))
+    for first in range(0, count, BLOCK):
+        last, total, weight = min(count, first + BLOCK), splat(z, 0.0), splat(z, 0.0)
+        for j in range(first, last, lanes):
+            some = last - j
+            y = load_first(at(q, j * size), some, 0.0)
+            less = load_first(at(z, j * size), some, 0.0) - top - log_sum
+            # a class of no weight may have a logit of −∞
+            total, weight = total - where_less_equal(y, 0.0, 0.0, y * less), weight + y
+        value, mass = value + np.float64(sum_lanes(total, z)), mass + np.float64(sum_lanes(weight, z))
+    for j in range(0, count, lanes):
+        some = count - j
+        difference = load_first(at(out, j * size), some, 0.0) * mass - load_first(at(q, j * size), some, 0.0)
+        store_first(at(out, j * size), difference * scale, some)
+    return value
+
+
+@njit
+def cross_entropy_row(count, z, label, out, scale):
+    """log Σ eᶻ − z_y, and out = (softmax(z) − [class]) scale."""
+    size, rounded = itemsize(z), lane(splat(z, scale), 0)
+    top, denominator = softmax_row(count, z, out, rounded)
+    chosen = at(out, label * size)
+    write(chosen, read(chosen) - rounded)
+    return np.log(np.float64(denominator)) - (np.float64(read(at(z, label * size))) - top)
+
+
+@njit
+def multi_margin_row(count, z, label, out, scale, margin, squared):
+    size, lanes, value, slopes = itemsize(z), width(z), 0.0, 0.0
+    copy_matrix(np.int64(1), count, dense(z, count), dense(out, count))
+    start = margin - np.float64(read(at(z, label * size)))
+    write(at(out, label * size), -np.inf)
+    for first in range(0, count, BLOCK):
+        last, total, slope = min(count, first + BLOCK), splat(z, 0.0), splat(z, 0.0)
+        for j in range(first, last, lanes):
+            here, some = at(out, j * size), last - j
+            excess = load_first(here, some, -np.inf) + start
+            excess = where_less(excess, 0.0, 0.0, excess)
+            g = excess * 2.0 if squared else where_less(0.0, excess, 1.0, excess)
+            total = fma(excess, excess, total) if squared else total + excess
+            store_first(here, g * scale, some)
+            slope = slope + g
+        value, slopes = value + np.float64(sum_lanes(total, z)), slopes + np.float64(sum_lanes(slope, z))
+    write(at(out, label * size), 0.0 - slopes * scale)
+    return value
+
+
+@njit
+def mix_row(count, y, q, v, keep, spread):
+    """q = (keep y + spread) v"""
+    size = itemsize(y)
+    for j in range(0, count, width(y)):
+        here, some = j * size, count - j
+        value = fma(load_first(at(y, here), some, 0.0), keep, splat(y, spread)) * load_first(at(v, here), some, 0.0)
+        store_first(at(q, here), value, some)
+
+
+@njit
+def evaluate_rowwise(row, z, y, labels, stride, weights, values, o, n, c, scale):
+    """Status, and the sum of w L, for n rows and c classes; of classes if labels has one each `stride`."""
+    code, size, a, of_classes, kept = int(row[CODE]), itemsize(z.data), row[A], stride > 0, row[REDUCTION] == NONE
+    first, ignored = int(row[FIRST_TARGET]), np.int64(row[C])
+    soft = code == CROSS_ENTROPY and not (of_classes and a == 0.0)
+    mixed = soft and (of_classes or a != 0.0 or row[VECTORS])
+    if c == 0:  # of which there may be more rows than a loop could pass
+        return OK, 0.0
+    in_place = are_neighbours(z, c) and are_neighbours(o, c) and (of_classes or are_neighbours(y, c))
+    wanted = 0 if in_place and not mixed else 4 * c * size
+    z_room, memory = allocate(z.data, wanted)
+    if wanted and is_null(memory):
+        return NO_MEMORY, 0.0
+    o_room, q_room, v = at(z_room, c * size), at(z_room, 2 * c * size), at(z_room, 3 * c * size)
+    if mixed and row[VECTORS]:
+        fill_from(row, np.int64(VECTOR), c, v)
+    elif mixed:
+        fill(c, v, 1.0)
+    # typed numbers: for a literal Numba compiles a function once more
+    none, one, total = np.int64(0), np.int64(1), 0.0
+    for i in range(n):
+        weight, label = np.float64(weights[i]) if weights.size else 1.0, labels[i * stride + first] if of_classes else 0
+        there = block(o, i, none)
+        x, g = solid(block(z, i, none), one, c, z_room), there.data if are_neighbours(there, c) else o_room
+        if of_classes and label == ignored:
+            fill(c, g, 0.0)
+            value = 0.0
+        elif soft:
+            q = q_room
+            if of_classes:
+                fill(c, q, 0.0)
+                write(at(q, label * size), 1.0)
+            else:
+                q = solid(block(y, i, none), one, c, q_room)
+            if mixed:
+                mix_row(c, q, q_room, v, 1.0 - a, a / c)
+                q = q_room
+            value = soft_cross_entropy_row(c, x, q, g, scale * weight)
+        else:
+            factor = row[VECTOR + label] if row[VECTORS] else 1.0
+            if code == CROSS_ENTROPY:
+                value = factor * cross_entropy_row(c, x, label, g, scale * weight * factor)
+            elif code == NLL:
+                fill(c, g, 0.0)
+                write(at(g, label * size), -(scale * weight * factor))
+                value = -factor * np.float64(read(at(x, label * size)))
+            else:
+                factor /= c
+                value = factor * multi_margin_row(c, x, label, g, scale * weight * factor, a, row[B] == 2.0)
+        put(g, one, c, there)
+        total += weight * value
+        if kept:
+            values[i] = weight * value
+    release(memory)
+    return OK, total
+
+
+@njit
+def width_of(row, output):
+    """Columns of the prediction."""
+    return int(row[WIDTH]) if row[WIDTH] else output.shape[1]
+
+
+@njit
+def target_width(row, output):
+    """Columns of the target, if it is not classes."""
+    return width_of(row, output) // 2 if row[CODE] == GAUSSIAN else width_of(row, output)
+
+
+@njit
+def inspect(row, output, target, labels, stride, weights, values):
+    """Status of what a loss is to read."""
+    n, columns, code = output.shape[0], width_of(row, output), row[CODE]
+    first, k = int(row[FIRST_TARGET]), target_width(row, output)
+    of_classes = row[CLASSES] and stride
+    vectors = (int(row[VECTORS]) & HAS_VECTOR != 0) + (int(row[VECTORS]) & HAS_WEIGHTS != 0)
+    if int(row[FIRST]) + columns > output.shape[1]:
+        return BAD_SHAPE
+    if vectors and (row[LENGTH] != columns or row.size < VECTOR + vectors * columns):
+        return BAD_SHAPE
+    if code == GAUSSIAN and columns != 2 * k:
+        return BAD_SHAPE
+    if row[REDUCTION] == NONE and values.size != (n if code in (CROSS_ENTROPY, NLL, MULTI_MARGIN) else n * k):
+        return BAD_SHAPE
+    if code == CUSTOM_ARRAY and (weights.size or row[REDUCTION] == NONE):
+        return BAD_SHAPE
+    if of_classes:
+        wrong = 0
+        for i in range(n):
+            label = labels[i * stride + first]
+            wrong += (label < 0 or label >= columns) and (label != np.int64(row[C]) or row[C] == NO_CLASS)
+        return BAD_LABEL if wrong else OK
+    if target.shape[0] != n or (n and first + k > target.shape[1]) or (n and code in (NLL, MULTI_MARGIN)):
+        return BAD_SHAPE
+    none, one = np.int64(0), np.int64(1)
+    y, p = block(matrix(target), none, first), block(matrix(output), none, int(row[FIRST]))
+    if code in (CROSS_ENTROPY, BCE, BCE_WITH_LOGITS) and not are_within(y, n, k, 1.0, none):
+        return BAD_PROBABILITY
+    if code == BCE and not are_within(p, n, k, 1.0, one):
+        return BAD_PREDICTION
+    if code == GAUSSIAN and not are_within(block(p, none, k), n, k, np.inf, one):
+        return BAD_PREDICTION
+    return OK
+
+
+@njit
+def chosen_mass(row, labels, stride, weights, n):
+    """The sum of w v_y over the samples whose class is not ignored."""
+    total, ignored = 0.0, np.int64(row[C])
+    for i in range(n):
+        label = labels[i * stride + int(row[FIRST_TARGET])]
+        if label != ignored:
+            factor = row[VECTOR + label] if row[VECTORS] else 1.0
+            total += factor * (np.float64(weights[i]) if weights.size else 1.0)
+    return total
+
+
+@native(
+    lambda dtype: RESULTS(
+        *[types.Array(dtype, 2, "A", readonly=True, aligned=False)] * 2,
+        types.Array(types.int64, 1, "A", readonly=True, aligned=False),
+        types.Array(dtype, 1, "A", readonly=True, aligned=False),
+        types.Array(dtype, 1, "A", aligned=False),
+        types.Array(dtype, 2, "A", aligned=False),
+        types.Array(types.float64, 2, "A", readonly=True, aligned=False),
+    )
+)
+def evaluate_losses(output, target, labels, weights, values, out, losses):
+    """Status, value, and part of an epoch's sum, of all losses in a table; out = gradient.
+
+    target (n, t) has the numeric targets of all outputs side by side, labels (n k,) the classes of k outputs sample
+    by sample, weights the n samples' or none. A loss of reduction NONE puts its values into `values`. The value is the
+    sum of the losses times their WEIGHT. In the epoch's sum a mean counts as often as the samples' weights add up to,
+    or what a mean over classes divides by, for its SHARE of them in the epoch. Weights of samples may be negative if
+    no loss is a mean.
+    """
+    n, stride, none, failed = output.shape[0], np.int64(0), np.int64(0), (BAD_SHAPE, 0.0, 0.0)
+    if output.shape != out.shape or (weights.size and weights.size != n):
+        return failed
+    if overlaps(output, out) or overlaps(target, out) or overlaps(weights, out):
+        return OVERLAP, 0.0, 0.0
+    if labels.size or losses.shape[0] > 1:  # the targets of a single loss may be probabilities instead
+        for r in range(losses.shape[0]):
+            stride += int(losses[r, CLASSES])
+    columns, numbers = np.int64(0), np.int64(0)
+    for r in range(losses.shape[0]):
+        columns += width_of(losses[r], output)
+        numbers += none if losses[r, CLASSES] and stride else target_width(losses[r], output)
+    wrong = n > 0 and numbers > 0 and target.shape[1] != numbers
+    if wrong or labels.size != n * stride or columns != output.shape[1]:
+        return failed
+    for r in range(losses.shape[0]):
+        found = inspect(losses[r], output, target, labels, stride, weights, values)
+        if found != OK:
+            return found, 0.0, 0.0
+    mass, value, epoch, bad = np.float64(n), 0.0, 0.0, 0
+    if weights.size:
+        mass, least = np.float64(0.0), -np.inf
+        for r in range(losses.shape[0]):
+            least = 0.0 if losses[r, REDUCTION] in (MEAN, BATCH_MEAN) else least
+        for i in range(n):
+            mass += weights[i]
+            bad += not weights[i] >= least
+        if bad:
+            return BAD_WEIGHT, 0.0, 0.0
+    for r in range(losses.shape[0]):
+        row = losses[r]
+        code, reduction, k = row[CODE], row[REDUCTION], target_width(row, output)
+        p, o = block(matrix(output), none, int(row[FIRST])), block(matrix(out), none, int(row[FIRST]))
+        steps = stride if row[CLASSES] else none
+        t = block(matrix(target), none, none if steps else int(row[FIRST_TARGET]))
+        divisor, counted = 1.0, mass
+        if reduction == BATCH_MEAN or (reduction == MEAN and code in (CROSS_ENTROPY, NLL, MULTI_MARGIN)):
+            divisor = mass
+            if steps and code != MULTI_MARGIN:
+                divisor = chosen_mass(row, labels, steps, weights, n)
+                counted = divisor / row[SHARE]
+        elif reduction == MEAN and code != CUSTOM_ARRAY:
+            divisor = mass * k
+        # without any weight a mean is 0, that of no samples NaN
+        void = divisor == 0.0 and n > 0
+        scale = 0.0 if void else row[WEIGHT] / divisor
+        if code == CUSTOM_ARRAY:
+            places = (p.data, p.row, p.column, t.data, t.row, t.column, o.data, o.row, o.column)
+            total = call_at(row[A], p.data, (n, k, row[WEIGHT], *places))
+        elif code >= CROSS_ENTROPY:
+            found, total = evaluate_rowwise(row, p, t, labels, steps, weights, values, o, n, k, scale)
+            if found != OK:
+                return found, 0.0, 0.0
+        else:
+            total = evaluate_pointwise(row, p, t, weights, values, o, n, k, scale)
+        one = 0.0 if void else row[WEIGHT] * (total / divisor)
+        value += one
+        epoch += one * counted if reduction in (MEAN, BATCH_MEAN) else one
+    return OK, value, epoch
+
+
+@kernel(
+    "prediction[n, o], target[m, t], labels:int64[l], weights[w], losses:float64[r, c] -> values[v], out[n, o]",
+    result=RESULT,
+)
+def loss(prediction, target, labels, weights, losses, values, out):
+    """The value of all losses in a table, and out = dL/d(prediction): see evaluate_losses."""
+    status, value, _ = evaluate_losses(prediction, target, labels, weights, values, out, losses)
+    return status, value
+
+
+@njit
+def one_loss(code, a, b, c):
+    """A table of one loss, for all columns, reduced to its mean."""
+    losses = np.zeros((1, VECTOR))
+    losses[0, CODE], losses[0, WEIGHT], losses[0, REDUCTION], losses[0, SHARE] = code, 1.0, MEAN, 1.0
+    losses[0, CLASSES] = code in (CROSS_ENTROPY, NLL, MULTI_MARGIN)
+    losses[0, A], losses[0, B], losses[0, C] = a, b, c
+    return losses
+
+
+@njit
+def evaluate_one(prediction, target, labels, out, losses):
+    nothing = np.empty(0, out.dtype)
+    status, value, _ = evaluate_losses(prediction, target, labels, nothing, nothing, out, losses)
+    return status, value
+
+
+@kernel("prediction[n, o], target[n, o] -> out[n, o]", types.int64, *[types.float64] * 3, result=RESULT)
+def loss_of_numbers(prediction, target, out, code, a, b, c):
+    if target.shape != prediction.shape:
+        return BAD_SHAPE, 0.0
+    return evaluate_one(prediction, target, np.empty(0, np.int64), out, one_loss(code, a, b, c))
+
+
+@kernel("prediction[n, o], target[n, k] -> out[n, o]", types.float64, types.float64, result=RESULT)
+def loss_of_variances(prediction, target, out, a, b):
+    if 2 * target.shape[1] != prediction.shape[1]:
+        return BAD_SHAPE, 0.0
+    return evaluate_one(prediction, target, np.empty(0, np.int64), out, one_loss(GAUSSIAN, a, b, 0.0))
+
+
+@kernel("prediction[n, c], target:int64[n] -> out[n, c]", types.int64, *[types.float64] * 3, result=RESULT)
+def loss_of_classes(prediction, target, out, code, a, b, c):
+    if target.shape[0] != prediction.shape[0]:
+        return BAD_SHAPE, 0.0
+    return evaluate_one(prediction, prediction, target, out, one_loss(code, a, b, c))
+
+
+def call(name, kernel, *arguments):
+    """Call a kernel that serves several functions; its errors name this one."""
+    try:
+        return kernel.call(*arguments)
+    except (TypeError, ValueError, MemoryError) as error:
+        raise type(error)(str(error).replace(kernel.name, name)) from None
+
+
+@njit
+def checked(result):
+    status, value = result
+    check(status)
+    return value
+
+
+def of_numbers(name, prediction, target, out, code, a, b, c):
+    return call(name, loss_of_numbers, as_rows(prediction), as_rows(target), as_rows(out), code, a, b, c)
+
+
+@overload(of_numbers)
+def nopython_of_numbers(name, prediction, target, out, code, a, b, c):
+    def run(name, prediction, target, out, code, a, b, c):
+        load_others(out)
+        return checked(loss_of_numbers(as_rows(prediction), as_rows(target), as_rows(out), code, a, b, c))
+
+    return run
+
+
+def of_classes(name, prediction, target, out, code, a, b, c):
+    return call(name, loss_of_classes, prediction, target, out, code, a, b, c)
+
+
+@overload(of_classes)
+def nopython_of_classes(name, prediction, target, out, code, a, b, c):
+    def run(name, prediction, target, out, code, a, b, c):
+        return checked(loss_of_classes(prediction, target, out, code, a, b, c))
+
+    return run
+
+
+def of_variances(name, prediction, target, out, a, b):
+    return call(name, loss_of_variances, prediction, target, out, a, b)
+
+
+@overload(of_variances)
+def nopython_of_variances(name, prediction, target, out, a, b):
+    def run(name, prediction, target, out, a, b):
+        load_others(out)
+        return checked(loss_of_variances(prediction, target, out, a, b))
+
+    return run
+
+
+@register_jitable
+def mse_loss(prediction, target, out):
+    """Mean squared error: L = Σ (prediction − target)² / (n o); out = 2 (prediction − target) / (n o).
+
+    Parameters
+    ----------
+    prediction, target : (n, o) or (n,) float32 or float64, any strides
+    out : same shape and dtype, overwritten with dL/d(prediction)
+
+    Returns
+    -------
+    float : the loss
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastfc.kernels import mse_loss
+    >>> g = np.empty((1, 2))
+    >>> mse_loss(np.array([[1.0, 2.0]]), np.array([[0.0, 4.0]]), g), g.tolist()
+    (2.5, [[1.0, -2.0]])
+    """
+    return of_numbers("mse_loss", prediction, target, out, MSE, 0.0, 0.0, 0.0)
+
+
+@register_jitable
+def l1_loss(prediction, target, out):
+    """Mean absolute error: L = Σ |prediction − target| / (n o). Arguments as for mse_loss, as in all that follow."""
+    return of_numbers("l1_loss", prediction, target, out, L1, 0.0, 0.0, 0.0)
+
+
+@register_jitable
+def huber_loss(prediction, target, out, delta=1.0):
+    """Mean of e² / 2 for errors |e| ≤ delta, and of delta (|e| − delta / 2) for larger ones; delta > 0."""
+    return of_numbers("huber_loss", prediction, target, out, HUBER, delta, 1.0, 0.0)
+
+
+@register_jitable
+def smooth_l1_loss(prediction, target, out, beta=1.0):
+    """huber_loss by beta, divided by beta; beta > 0."""
+    return of_numbers("smooth_l1_loss", prediction, target, out, HUBER, beta, beta, 0.0)
+
+
+@register_jitable
+def quantile_loss(prediction, target, out, quantile=0.5):
+    """Mean of quantile e for errors e = target − prediction > 0, and of (quantile − 1) e for others."""
+    return of_numbers("quantile_loss", prediction, target, out, QUANTILE, 0.0, 0.0, quantile)
+
+
+@register_jitable
+def poisson_nll_loss(prediction, target, out, log_input=True, full=False, eps=1e-8):
+    """Mean of e^p − t p, or without log_input of p − t log(p + eps); if full, with Stirling's log t! for t > 1."""
+    code = POISSON_LOG if log_input else POISSON
+    return of_numbers("poisson_nll_loss", prediction, target, out, code, eps, 1.0 if full else 0.0, 0.0)
+
+
+@register_jitable
+def kl_div_loss(prediction, target, out, log_target=False):
+    """Mean over all elements of t (log t − p) for log-probabilities p, or of eᵗ (t − p) if t are logarithms too."""
+    code = KL_LOG if log_target else KL
+    return of_numbers("kl_div_loss", prediction, target, out, code, 0.0, 0.0, 0.0)
+
+
+@register_jitable
+def bce_loss(prediction, target, out):
+    """Binary cross entropy of probabilities in [0, 1]; logarithms are at least −100."""
+    return of_numbers("bce_loss", prediction, target, out, BCE, 0.0, 0.0, 0.0)
+
+
+@register_jitable
+def gaussian_nll_loss(prediction, target, out, full=False, eps=1e-6):
+    """Mean of (log v + (p − t)² / v) / 2; the prediction (n, 2 k) has k columns of p, then k of v ≥ 0; target (n, k).
+
+    v is at least eps; if full, with log(2 π) / 2.
+    """
+    return of_variances("gaussian_nll_loss", prediction, target, out, eps, LOG_2PI if full else 0.0)
+
+
+@register_jitable
+def nll_loss(prediction, target, out):
+    """Mean over rows of −prediction at the row's class; target (n,) integers. Class −100 is ignored."""
+    return of_classes("nll_loss", prediction, target, out, NLL, 0.0, 0.0, -100.0)
+
+
+@register_jitable
+def multi_margin_loss(prediction, target, out, p=1, margin=1.0):
+    """Mean over rows of Σ max(0, margin − z_y + z_j)ᵖ / c over the classes j ≠ y; target (n,) integers, p 1 or 2."""
+    return of_classes("multi_margin_loss", prediction, target, out, MULTI_MARGIN, margin, float(p), NO_CLASS)
+
+
+@register_jitable
+def bce_with_logits_loss(prediction, target, out):
+    """Binary cross entropy of σ(prediction), mean over all elements; out = (σ(prediction) − target) / (n o).
+
+    Parameters
+    ----------
+    prediction, target : (n, o) or (n,) float32 or float64, any strides; targets in [0, 1]
+    out : same shape and dtype, overwritten with dL/d(prediction)
+
+    Returns
+    -------
+    float : the loss
+    """
+    return of_numbers("bce_with_logits_loss", prediction, target, out, BCE_WITH_LOGITS, 0.0, 0.0, 1.0)
+
+
+def cross_entropy_loss(prediction, target, out):
+    """Cross entropy of softmax(prediction), mean over rows; out = (softmax(prediction) − y) / n.
+
+    Parameters
+    ----------
+    prediction : (n, c) float32 or float64, any strides
+    target : (n,) integers, the class of each row; or (n, c) probabilities y in [0, 1], in the prediction's dtype
+    out : (n, c), same dtype, overwritten with dL/d(prediction)
+
+    Returns
+    -------
+    float : the loss
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastfc.kernels import cross_entropy_loss
+    >>> g = np.empty((1, 2))
+    >>> value = cross_entropy_loss(np.zeros((1, 2)), np.array([0]), g)
+    >>> round(value, 6), g.tolist()
+    (0.693147, [[-0.5, 0.5]])
+    """
+    if edge.as_array(target, "cross_entropy_loss: target").ndim == 1:
+        return of_classes("cross_entropy_loss", prediction, target, out, CROSS_ENTROPY, 0.0, 0.0, -100.0)
+    return of_numbers("cross_entropy_loss", prediction, target, out, CROSS_ENTROPY, 0.0, 0.0, -100.0)
+
+
+@overload(cross_entropy_loss)
+def nopython_cross_entropy_loss(prediction, target, out):
+    evaluate = of_classes if target.ndim == 1 else of_numbers
+
+    def run(prediction, target, out):
+        return evaluate("cross_entropy_loss", prediction, target, out, CROSS_ENTROPY, 0.0, 0.0, -100.0)
+
+    return run
+
+
+def custom_pass(value, gradient, dtype):
+    """The source and signature of a C function that `pointwise` calls, from two scalar functions of p and t."""
+
+    def run(count, p, t, w, out, values, keep, scale):
+        size, total = itemsize(p), 0.0
+        for j in range(count):
+            x, y, weight = read(at(p, j * size)), read(at(t, j * size)), np.float64(read(at(w, j * size)))
+            write(at(out, j * size), gradient(x, y) * (weight * scale))
+            one = value(x, y) * weight
+            total += one
+            if keep:
+                write(at(values, j * size), one)
+        return total
+
+    vectors, number = types.CPointer(dtype), types.int64
+    return run, types.float64(number, *[vectors] * 5, number, types.float64)
+
+
+def custom_array(function, dtype):
+    """The same from a function of arrays: f(prediction, target, out) -> float."""
+
+    def run(n, k, factor, p, p_row, p_column, t, t_row, t_column, out, out_row, out_column):
+        x, y = view(Matrix(p, p_row, p_column), n, k), view(Matrix(t, t_row, t_column), n, k)
+        grad = view(Matrix(out, out_row, out_column), n, k)
+        value = np.float64(function(x, y, grad))
+        for i in range(n):
+            for j in range(k):
+                grad[i, j] *= factor
+        return value
+
+    number = types.int64
+    return run, types.float64(number, number, types.float64, *[types.CPointer(dtype), number, number] * 3)

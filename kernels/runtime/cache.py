@@ -1,0 +1,269 @@
+"""Compiled kernels on disk, keyed by everything that they depend on.
+
+Numba's own cache looks at the time stamp of one source file: it serves stale code when a helper in another
+file changes, and its index file can be overwritten by a concurrent process. Here the key of a kernel is
+in its file's name, a hash of all kernel sources among it, and a file is written once and complete.
+
+What is loaded is run: only files are that nobody but the user and root could have written.
+"""
+
+import contextlib
+import functools
+import hashlib
+import logging
+import os
+import pickle
+import platform
+import signal
+import stat
+import sys
+import tempfile
+import threading
+import warnings
+from pathlib import Path
+
+import numba
+import numpy as np
+from numba.core import config
+from numba.core.caching import _Cache
+from numba.core.compiler import CompileResult
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.runtime import rtsys
+
+from fastfc.kernels.simd.vector import LLVM_LOCK, l2_bytes
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+def distrusted(status):
+    """Why nothing of a file or folder with this `os.stat` may be run; empty if it may."""
+    if not hasattr(os, "geteuid"):  # Windows keeps a user's folders from others
+        return ""
+    if status.st_uid not in (os.geteuid(), 0):
+        return "belongs to another user"
+    return "can be written by others" if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else ""
+
+
+@functools.cache
+def cache_folder():
+    """Folder of the compiled kernels, or None where there is none.
+
+    FASTFC_CACHE names it, and 0 turns the cache off; else `fastfc` in NUMBA_CACHE_DIR, XDG_CACHE_HOME or
+    the user's own cache folder. If it can't be written, or if others can write there, kernels are compiled anew in
+    each process, and a warning says so once.
+    """
+    wanted = os.environ.get("FASTFC_CACHE", "")
+    if wanted == "0":
+        return None
+    home = config.CACHE_DIR or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = Path(os.path.expanduser(wanted or Path(home, "fastfc")))
+    try:
+        if str(folder).startswith("~"):
+            raise OSError("there is no such home folder")
+        folder = folder.absolute()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        why = distrusted(folder.stat())
+        if why:
+            raise OSError(why)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        warnings.warn(
+            f"fastfc compiles its kernels anew in every process: the cache folder {folder} can't be used "
+            f"({error.strerror or error}). Set FASTFC_CACHE to a folder that only you can write, or to 0 to silence "
+            "this.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    return folder
+
+
+@functools.cache
+def source_hash():
+    """Hash of all kernel sources and of what compiles them."""
+    digest = hashlib.sha256(repr((numba.__version__, np.__version__, sys.version, platform.machine())).encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def tell():
+    """Say, once in a process, why the first call takes its time."""
+    times = "once" if cache_folder() else "in every process"
+    logging.getLogger("fastfc").warning(
+        "fastfc compiles its kernels for this machine, %s: some 20 seconds (fastfc warmup does it ahead)", times
+    )
+
+
+def before_fork():
+    """Wait until nobody compiles.
+
+    A child would wait forever for a lock that a thread of its parent held, and find LLVM half way.
+    """
+    global_compiler_lock.acquire()
+    LLVM_LOCK.__enter__()
+
+
+def after_fork():
+    LLVM_LOCK.__exit__(None, None, None)
+    global_compiler_lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=before_fork, after_in_parent=after_fork, after_in_child=after_fork)
+
+
+class Later:
+    """A handler of Ctrl-C that lets it wait, once."""
+
+    def __init__(self, handler):
+        self.handler, self.waiting = handler, False
+
+    def __call__(self, number, frame):
+        self.waiting = True
+        signal.signal(number, self.handler)
+
+
+@contextlib.contextmanager
+def uninterrupted():
+    """Let Ctrl-C wait until this is over: Numba does not survive it everywhere. A second one acts at once."""
+    handler = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or not callable(handler) or isinstance(handler, Later):
+        yield
+        return
+    later = Later(handler)
+    signal.signal(signal.SIGINT, later)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if later.waiting:
+            signal.raise_signal(signal.SIGINT)
+
+
+@contextlib.contextmanager
+def compile_lock():
+    """Held while a thread loads or compiles a kernel.
+
+    It is Numba's own lock, for whoever compiles code that calls a kernel holds that and comes here; compiling a kernel
+    may need another one: re-entrant. Processes exclude one another by KernelCache.claim, which never waits.
+    """
+    with uninterrupted(), global_compiler_lock:
+        yield
+
+
+def seal(key, content):
+    """What a file begins with, so that neither a damaged nor a renamed one is taken for what its name says."""
+    return hashlib.sha256(key.digest() + content).digest()
+
+
+def read_trusted(path):
+    """Content of a file, nothing if others could have written it."""
+    with open(path, "rb") as file:
+        return b"" if distrusted(os.fstat(file.fileno())) else file.read()
+
+
+def private(path, flags):
+    """For open: a new file that only the user can read or write."""
+    return os.open(path, flags, 0o600)
+
+
+def remove(path):
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+class KernelCache(_Cache):
+    """The cache of one dispatcher. A file holds a seal and the pickled compile result."""
+
+    def __init__(self, function):
+        self.name = function.__name__
+
+    @property
+    def cache_path(self):
+        return cache_folder()
+
+    def key(self, sig, target_context):
+        """Hash of all that the machine code depends on."""
+        parts = (
+            self.name,
+            source_hash(),
+            str(sig),
+            target_context.codegen().magic_tuple(),
+            l2_bytes(),
+            config.BOUNDSCHECK,
+            config.OPT,
+        )
+        return hashlib.sha256(repr(parts).encode())
+
+    def path(self, key):
+        return cache_folder() / f"{self.name}-{key.hexdigest()[:32]}"
+
+    @contextlib.contextmanager
+    def claim(self, sig, target_context):
+        """Whether this process may compile the kernel: not while another one does.
+
+        The claim is a lock on a file of the kernel's own, which the system drops when the process ends. The file is
+        deleted before it is unlocked: who then gets the lock of the deleted file finds the compiled kernel.
+        """
+        folder, mine = cache_folder(), True
+        with contextlib.ExitStack() as stack:
+            if folder is not None and fcntl is not None:
+                path = f"{self.path(self.key(sig, target_context))}.lock"
+                try:
+                    file = stack.enter_context(open(path, "ab", opener=private))
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    stack.callback(remove, path)
+                except BlockingIOError:
+                    mine = False
+                except OSError:  # a full disk or a file system without locks: compile twice rather than fail
+                    remove(path)
+            yield mine
+
+    def load(self, sig, target_context):
+        """The compiled kernel, or None. It needs no claim, for files are whole or absent."""
+        # not refresh(), which takes 0.2 s to fill registries: code that is compiled needs none of them
+        rtsys.initialize(target_context)
+        key = self.key(sig, target_context)
+        try:
+            content = read_trusted(self.path(key)) if cache_folder() else b""
+            if seal(key, content[32:]) == content[:32]:
+                return CompileResult._rebuild(target_context, *pickle.loads(content[32:]))
+        except Exception:  # whatever is wrong with the file, compiling helps
+            pass
+        return None
+
+    def load_overload(self, sig, target_context):
+        found = self.load(sig, target_context)
+        if found is None:
+            tell()  # Numba now compiles
+        return found
+
+    def save_overload(self, sig, data):
+        if cache_folder() is None or data.library.has_dynamic_globals:
+            return
+        key = self.key(sig, data.target_context)
+        path, content = self.path(key), pickle.dumps(data._reduce(), protocol=-1)
+        with contextlib.suppress(OSError):  # a full disk costs a compile next time, nothing more
+            handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+            try:
+                with open(handle, "wb") as file:
+                    file.write(seal(key, content) + content)
+                os.replace(part, path)
+            except BaseException:
+                os.unlink(part)
+                raise
+
+    def enable(self):
+        pass
+
+    def disable(self):
+        pass
+
+    def flush(self):
+        pass

@@ -1,0 +1,55 @@
+"""The loss of a network on some samples, and its gradient: forward, loss, backward."""
+
+from collections import namedtuple
+
+from numba import types
+
+from fastfc.kernels.runtime.kernel import OK, native
+from fastfc.kernels.ops.gemm import matrix_type
+from fastfc.kernels.ops.losses import RESULTS, evaluate_losses
+from fastfc.kernels.program.interpreter import OUTPUTS, TRAINING, kept, run_backward, run_forward, table_type
+from fastfc.kernels.simd.vector import vector, view
+
+# What the loss depends on besides the parameters: x and target are matrices of n rows, target of so many columns;
+# draw numbers the masks of Dropout.
+Objective = namedtuple(
+    "Objective",
+    ["program", "x", "target", "columns", "labels", "weights", "losses", "space", "n", "draw", "parts", "least"],
+)
+
+
+def readonly(dtype, ndim):
+    return types.Array(dtype, ndim, "A", readonly=True, aligned=False)
+
+
+def objective_type(dtype):
+    space, number = types.CPointer(dtype), types.int64
+    return types.NamedTuple(
+        [
+            table_type(),
+            matrix_type(dtype),
+            matrix_type(dtype),
+            number,
+            readonly(types.int64, 1),
+            readonly(dtype, 1),
+            readonly(types.float64, 2),
+            space,
+            *[number] * 4,
+        ],
+        Objective,
+    )
+
+
+@native(lambda dtype: RESULTS(types.CPointer(dtype), types.CPointer(dtype), objective_type(dtype), types.int64))
+def run_gradient(params, grads, objective, add):
+    """Forward, loss and backward: grads, or what they add to. Returns a status, the loss and its part of an epoch's."""
+    program, x, target, columns, labels, weights, losses, space, n, draw, parts, least = objective
+    o = program[0, OUTPUTS]
+    grad_output, output, _, _ = kept(program, n, space)
+    found, value, total = run_forward(params, program, x, output, space, n, TRAINING, draw, parts, least), 0.0, 0.0
+    if found == OK:
+        y, t, nowhere, g = view(output, n, o), view(target, n, columns), vector(space, 0), view(grad_output, n, o)
+        found, value, total = evaluate_losses(y, t, labels, weights, nowhere, g, losses)
+    if found == OK:
+        found = run_backward(params, grads, program, x, output, x, grad_output, space, n, 0, draw, add, parts, least)
+    return found, value, total

@@ -1,0 +1,202 @@
+"""Training in one native call: a step on one batch, or all the steps of an epoch.
+
+    gather a batch, forward, loss, backward (kernels/program/interpreter.py, losses.py), update (optimizers.py)
+
+Several batches may add up their gradients for one update, by the mean of them.
+"""
+
+import numpy as np
+from numba import njit, types
+
+from fastfc.kernels.runtime.kernel import BAD_SHAPE, NO_RESIDUALS, NO_STATE, OK, OVERLAP, keep_alive, kernel, overlaps
+from fastfc.kernels.ops.gemm import element, matrix
+from fastfc.kernels.training.objective import Objective, run_gradient
+from fastfc.kernels.training.lbfgs import PAIRS, lbfgs
+from fastfc.kernels.training.levenberg_marquardt import are_residuals, levenberg_marquardt, rows
+from fastfc.kernels.ops.losses import CLASSES, RESULT
+from fastfc.kernels.optim.update import LBFGS, N_SEGMENT, are_segments, bounds, update, update_fits
+from fastfc.kernels.program.interpreter import INPUTS, OUTPUTS, PARAMETERS, TRAINED, VALUES, computed_index, dense, kept, reserve, row, settle
+from fastfc.kernels.simd.vector import fetch, itemsize, load, load_first, pointer, store, store_first, width
+
+# Samples are gathered while those that come so many later are fetched: in a random order no processor foresees them.
+AHEAD = 2
+
+
+@njit
+def gather(count, columns, order, source, target):
+    """target[r] = source[order[r]] for r < count."""
+    size = itemsize(target.data)
+    lanes = width(target.data)
+    solid = source.column == size and target.column == size
+    whole = columns - columns % lanes if solid else 0
+    step = lanes if solid else 1
+    for r in range(count):
+        there, here = row(source, order[r]), row(target, r)
+        later = row(source, order[min(r + AHEAD, count - 1)])
+        for j in range(0, whole, lanes):
+            fetch(element(later, 0, j))
+            store(element(here, 0, j), load(element(there, 0, j)))
+        for j in range(whole, columns, step):
+            some = min(step, columns - j)
+            store_first(element(here, 0, j), load_first(element(there, 0, j), some, 0.0), some)
+
+
+@njit
+def columns_of(target):
+    """Columns of the numeric targets; without any, target has no rows."""
+    return target.shape[1] if target.shape[0] else 0
+
+
+@njit
+def training_fits(
+    program, x, target, labels, weights, losses, hyper, segments, params, grads, state, count, space, tape, optimizer, n
+):  # fmt: skip
+    """Whether arrays are of the shapes that training in batches of n needs, and segments know what is not trained.
+
+    What is wrong with an optimizer, and all that overlaps, shows here, before anything is written.
+    """
+    samples, classes = x.shape[0], 0
+    for i in range(losses.shape[0]):
+        classes += losses[i, CLASSES] != 0.0
+    if labels.size not in (0, classes * samples) or target.shape[0] not in (0, samples):
+        return BAD_SHAPE
+    if x.shape[1] != program[0, INPUTS] or params.size != program[0, VALUES] or grads.size != program[0, PARAMETERS]:
+        return BAD_SHAPE
+    if columns_of(target) > program[0, OUTPUTS] or (weights.size and weights.size != samples):
+        return BAD_SHAPE
+    if space.size < reserve(program, n) or tape.size != 2 or segments.shape[1] != N_SEGMENT:
+        return BAD_SHAPE
+    for out in (params, grads, space):
+        if overlaps(out, x) or overlaps(out, target) or overlaps(out, weights):
+            return OVERLAP
+    if overlaps(params, grads) or overlaps(params, space) or overlaps(grads, space):
+        return OVERLAP
+    changed = 0
+    for s in range(segments.shape[0]):
+        first, last = bounds(segments, s, grads.size)
+        changed += last - first
+    if changed > program[0, TRAINED]:
+        return NO_STATE
+    trained = params[: grads.size]
+    return OK if optimizer >= LBFGS else update_fits(grads, hyper, segments, trained, state, count, optimizer)
+
+
+@njit
+def minimise(objective, hyper, segments, params, grads, state, count, optimizer):
+    """A step of an optimizer that evaluates the objective as often as it likes. As for run_gradient."""
+    p, row = grads.size, state.strides[0]
+    if state.shape[1] != p or segments.shape[0] == 0 or not are_segments(segments, p):
+        return NO_STATE, 0.0, 0.0
+    if state.shape[0] < (PAIRS + 2 if optimizer == LBFGS else rows(p, objective.program[0, OUTPUTS])):
+        return NO_STATE, 0.0, 0.0
+    w, g, s = pointer(params), pointer(grads), pointer(state)
+    if optimizer == LBFGS:
+        return lbfgs(w, g, objective, hyper, segments, s, (state.shape[0] - PAIRS) // 2, row, count)
+    if not are_residuals(objective.program, objective.losses):
+        return NO_RESIDUALS, 0.0, 0.0
+    return levenberg_marquardt(w, g, objective, hyper, segments, s, count)
+
+
+@kernel(
+    "x[n, i], program:int64[t, c], target[m, k], labels:int64[l], weights[w], losses:float64[e, d], hyper:float64[h], "
+    "segments:float64[s, f] -> params[p], grads[g], state[r, q], count:int64[two], space[z], tape:int64[two]",
+    *[types.int64] * 3,
+    result=RESULT,
+    wrong_index=lambda x, program, *rest: computed_index(program, x),
+)
+def step(
+    x, program, target, labels, weights, losses, hyper, segments, params, grads, state, count, space, tape,
+    optimizer, parts, least,
+):  # fmt: skip
+    """One step on one batch: forward, loss, backward, update. The loss before the update.
+
+    Numeric targets are in target, classes in labels; count[0] is how many updates there were. Only with status OK have
+    params, state, count and tape changed; but the state of LBFGS and LevenbergMarquardt has rows that are used anew.
+    """
+    n, value = x.shape[0], 0.0
+    found = training_fits(
+        program, x, target, labels, weights, losses, hyper, segments, params, grads, state, count, space, tape,
+        optimizer, n,
+    )  # fmt: skip
+    if found == OK:
+        objective = Objective(
+            program, matrix(x), matrix(target), columns_of(target), labels, weights, losses, pointer(space), n,
+            tape[1] + 1, parts, least,
+        )  # fmt: skip
+        if optimizer >= LBFGS:
+            found, value, _ = minimise(objective, hyper, segments, params, grads, state, count, optimizer)
+        else:
+            found, value, _ = run_gradient(pointer(params), pointer(grads), objective, 0)
+            if found == OK:
+                found = update(grads, hyper, segments, params[: grads.size], state, count, optimizer, 1.0)
+    if found == OK:
+        settle(pointer(params), program, pointer(space), n, tape)
+    return found, value
+
+
+@kernel(
+    "x[n, i], program:int64[t, c], target[m, k], labels:int64[l], weights[w], losses:float64[e, d], hyper:float64[h], "
+    "segments:float64[s, f] -> params[p], grads[g], state[r, q], count:int64[two], space[z], tape:int64[two], "
+    "order:int64[y]",
+    *[types.int64] * 5,
+    types.float64,
+    *[types.int64] * 2,
+    result=RESULT,
+    wrong_index=lambda x, program, *rest: computed_index(program, x),
+)
+def steps(
+    x, program, target, labels, weights, losses, hyper, segments, params, grads, state, count, space, tape, order,
+    first, last, batch, accumulate, optimizer, so_far, parts, least,
+):  # fmt: skip
+    """Steps on batches of the samples first, ..., last - 1 in an order; all their losses added to those so far.
+
+    Without an order the samples are taken as they lie in x. So many batches as in accumulate make one update. With
+    another status than OK the updates before stay: whoever calls undoes them.
+    """
+    sum_of_losses = so_far
+    found = training_fits(
+        program, x, target, labels, weights, losses, hyper, segments, params, grads, state, count, space, tape,
+        optimizer, batch,
+    )  # fmt: skip
+    if found != OK:
+        return found, sum_of_losses
+    i, columns, classes = program[0, INPUTS], columns_of(target), labels.size // max(x.shape[0], 1)
+    _, _, x_batch, target_place = kept(program, batch, pointer(space))
+    target_batch = dense(batch, columns, target_place.data)
+    labels_batch = np.empty(batch * classes if order.size else 0, np.int64)
+    weights_batch = np.empty(batch if order.size and weights.size else 0, weights.dtype)
+    x_all, target_all, waiting = matrix(x), matrix(target), 0
+    for start in range(first, last, batch):
+        n = min(batch, last - start)
+        x_now, target_now = row(x_all, start), row(target_all, start)
+        labels_now, weights_now = labels[start * classes : (start + n) * classes], weights[start : start + n]
+        if order.size:
+            chosen = order[start : start + n]
+            gather(n, i, chosen, x_all, x_batch)
+            gather(n, columns, chosen, target_all, target_batch)
+            for r in range(n):
+                for c in range(classes):
+                    labels_batch[r * classes + c] = labels[chosen[r] * classes + c]
+                if weights.size:
+                    weights_batch[r] = weights[chosen[r]]
+            x_now, target_now = x_batch, target_batch
+            labels_now, weights_now = labels_batch[: n * classes], weights_batch[: min(n, weights.size)]
+        objective = Objective(
+            program, x_now, target_now, columns, labels_now, weights_now, losses, pointer(space), n,
+            tape[1] + 1, parts, least,
+        )  # fmt: skip
+        if optimizer >= LBFGS:
+            found, _, total = minimise(objective, hyper, segments, params, grads, state, count, optimizer)
+        else:
+            found, _, total = run_gradient(pointer(params), pointer(grads), objective, waiting > 0)
+            waiting += 1
+        if found == OK and waiting and (waiting == accumulate or start + n == last):
+            found = update(grads, hyper, segments, params[: grads.size], state, count, optimizer, 1.0 / waiting)
+            waiting = 0
+        if found != OK:
+            break
+        settle(pointer(params), program, pointer(space), n, tape)
+        sum_of_losses += total
+    keep_alive(labels_batch)
+    keep_alive(weights_batch)
+    return found, sum_of_losses
