@@ -8,35 +8,96 @@ from typing import TYPE_CHECKING, Any
 if not (Path(__file__).parent / "kernels").is_dir():
     __path__.append(str(Path(__file__).parent.parent))
 
-__version__ = "0.1.0"
-
 from fastfc import kernels, metrics, nopython, reference
-from fastfc.nn.activations import CELU, ELU, GELU, SELU, Elementwise, Hardsigmoid, Hardswish, Hardtanh, Identity, LeakyReLU, LogSigmoid, LogSoftmax, Mish, ReLU, ReLU6, Sigmoid, SiLU, Softmax, Softplus, Softsign, Tanh
+from fastfc._version import __version__ as __version__
 from fastfc.attributes import OF_FASTFC, suggestion
-from fastfc.training.callbacks import Callback, EarlyStopping
 from fastfc.data.datasets import load_breast_cancer, load_diabetes, load_digits, load_fashion_mnist, load_wine
+from fastfc.losses.base import (
+    BCELoss,
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    CustomLoss,
+    GaussianNLLLoss,
+    HuberLoss,
+    KLDivLoss,
+    L1Loss,
+    MSELoss,
+    MultiLoss,
+    MultiMarginLoss,
+    NLLLoss,
+    PoissonNLLLoss,
+    QuantileLoss,
+    SmoothL1Loss,
+)
+from fastfc.metrics import F1, Accuracy, TopK
+from fastfc.models.graph import Graph, Input, concatenate
+from fastfc.models.sequential import MLP, Sequential
+from fastfc.nn.activations import (
+    CELU,
+    ELU,
+    GELU,
+    SELU,
+    Elementwise,
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
+    Identity,
+    LeakyReLU,
+    LogSigmoid,
+    LogSoftmax,
+    Mish,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Softsign,
+    Tanh,
+)
 from fastfc.nn.dropout import Dropout
 from fastfc.nn.embedding import Embedding
-from fastfc.optim.full_batch import LBFGS, LevenbergMarquardt
-from fastfc.training.gradcheck import check_gradients, numerical_gradient
-from fastfc.models.graph import Graph, Input, concatenate
-from fastfc.training.history import History
-from fastfc.nn.initializers import Constant, He, KaimingNormal, KaimingUniform, LeCunNormal, LeCunUniform, Normal, Orthogonal, TruncatedNormal, Uniform, Xavier, XavierNormal, XavierUniform, Zeros
+from fastfc.nn.initializers import (
+    Constant,
+    He,
+    KaimingNormal,
+    KaimingUniform,
+    LeCunNormal,
+    LeCunUniform,
+    Normal,
+    Orthogonal,
+    TruncatedNormal,
+    Uniform,
+    Xavier,
+    XavierNormal,
+    XavierUniform,
+    Zeros,
+)
 from fastfc.nn.layer import Linear, Tied
-from fastfc.losses.base import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, CustomLoss, GaussianNLLLoss, HuberLoss, KLDivLoss, L1Loss, MSELoss, MultiLoss, MultiMarginLoss, NLLLoss, PoissonNLLLoss, QuantileLoss, SmoothL1Loss
-from fastfc.metrics import F1, Accuracy, TopK
-from fastfc.models.sequential import MLP, Sequential
 from fastfc.nn.norms import BatchNorm1d, LayerNorm, RMSNorm
-from fastfc.optim.first_order import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
-from fastfc.optim.schedules import CosineAnnealingLR, CosineAnnealingWarmRestarts, ExponentialLR, LinearWarmup, MultiStepLR, OneCycleLR, ReduceLROnPlateau, StepLR
 from fastfc.nn.standardize import Standardize
+from fastfc.optim.first_order import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
+from fastfc.optim.full_batch import LBFGS, LevenbergMarquardt
+from fastfc.optim.schedules import (
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    ExponentialLR,
+    LinearWarmup,
+    MultiStepLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    StepLR,
+)
+from fastfc.training.callbacks import Callback, EarlyStopping
 from fastfc.training.fit import DivergenceWarning
+from fastfc.training.gradcheck import check_gradients, numerical_gradient
+from fastfc.training.history import History
 
 if TYPE_CHECKING:
     from fastfc.io.checkpoint import load, load_checkpoint
     from fastfc.io.onnx.reader import from_onnx
-    from fastfc.sklearn.convert import from_sklearn
     from fastfc.io.torch import from_torch, load_state_dict
+    from fastfc.sklearn.convert import from_sklearn
 
 __all__ = [
     "CELU",
@@ -147,12 +208,12 @@ __all__ = [
 
 # Imported when first used, as few programs use them.
 LATER = {
-    "load": "files",
-    "load_checkpoint": "files",
-    "from_onnx": "onnx",
-    "from_sklearn": "sklearn_networks",
-    "from_torch": "torch",
-    "load_state_dict": "torch",
+    "load": "io.checkpoint",
+    "load_checkpoint": "io.checkpoint",
+    "from_onnx": "io.onnx.reader",
+    "from_sklearn": "sklearn.convert",
+    "from_torch": "io.torch",
+    "load_state_dict": "io.torch",
 }
 
 

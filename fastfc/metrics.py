@@ -5,9 +5,9 @@ The definitions are scikit-learn's. Predictions are what `predict` returns, (n, 
 dtype. A metric is NaN if it is undefined, or if a prediction is NaN.
 
 In `fit` and `evaluate` the loss and the last layer tell what the outputs are: logits, probabilities, logarithms of
-them, labels one by one, or numbers in the unit of the targets; see fastfc.training.outputs. A metric that you call knows arrays
-only: `threshold`, `multilabel` and `from_logits` tell it, and one output is a logit unless they do. Functions of your
-own get what `predict` returns.
+them, labels one by one, or numbers in the unit of the targets; see fastfc.training.outputs. A metric that you call
+knows arrays only: `threshold`, `multilabel` and `from_logits` tell it, and one output is a logit unless they do.
+Functions of your own get what `predict` returns.
 """
 
 from __future__ import annotations

@@ -31,19 +31,19 @@ from numba.extending import (
     unbox,
 )
 
-from fastfc.validation import did_you_mean
-from fastfc.kernels.runtime import kernel as edge
-from fastfc.kernels.training import step as training
 from fastfc.kernels.ops import losses as of_losses
-from fastfc.kernels.program import interpreter as native
 from fastfc.kernels.ops.activations import as_rows
-from fastfc.kernels.runtime.cache import source_hash
 from fastfc.kernels.ops.losses import other_pointwise
 from fastfc.kernels.optim.update import run_other_rule
+from fastfc.kernels.program import interpreter as native
+from fastfc.kernels.runtime import kernel as edge
+from fastfc.kernels.runtime.cache import source_hash
 from fastfc.kernels.simd.vector import address
-from fastfc.nn.layer import Layer
+from fastfc.kernels.training import step as training
 from fastfc.losses.base import Loss
+from fastfc.nn.layer import Layer
 from fastfc.optim.first_order import Optimizer
+from fastfc.validation import did_you_mean
 
 # The tape of a layer says what its space holds: values for `backward`, of so many samples; -1, of Python's forward;
 USED = -2  # or nothing that a backward could use

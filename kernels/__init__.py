@@ -4,9 +4,23 @@ from fastfc.kernels.ops.activations import activation_backward, activation_forwa
 from fastfc.kernels.ops.dense_bias_grad import dense_add_bias_grad, dense_bias_grad
 from fastfc.kernels.ops.dense_forward import dense_forward
 from fastfc.kernels.ops.dense_input_grad import dense_input_grad
-from fastfc.kernels.ops.losses import bce_loss, bce_with_logits_loss, cross_entropy_loss, gaussian_nll_loss, huber_loss, kl_div_loss, l1_loss, mse_loss, multi_margin_loss, nll_loss, poisson_nll_loss, quantile_loss, smooth_l1_loss
-from fastfc.kernels.optim.update import sgd
 from fastfc.kernels.ops.dense_weight_grad import dense_add_weight_grad, dense_weight_grad
+from fastfc.kernels.ops.losses import (
+    bce_loss,
+    bce_with_logits_loss,
+    cross_entropy_loss,
+    gaussian_nll_loss,
+    huber_loss,
+    kl_div_loss,
+    l1_loss,
+    mse_loss,
+    multi_margin_loss,
+    nll_loss,
+    poisson_nll_loss,
+    quantile_loss,
+    smooth_l1_loss,
+)
+from fastfc.kernels.optim.update import sgd
 
 __all__ = [
     "activation_backward",

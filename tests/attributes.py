@@ -14,8 +14,8 @@ import numpy as np
 from numba import njit
 
 import fastfc as fc
-from fastfc.training.callbacks import Run
 from fastfc.models.graph import Node
+from fastfc.training.callbacks import Run
 
 REFUSED = AttributeError, TypeError, ValueError
 HARMLESS = (*REFUSED, RuntimeError, ImportError, KeyError, IndexError)

@@ -16,8 +16,9 @@ from numba import types
 
 import fastfc as fc
 from fastfc import kernels
-from fastfc.kernels.runtime import kernel as edge, threads
 from fastfc.kernels.ops.dropout import drop
+from fastfc.kernels.runtime import kernel as edge
+from fastfc.kernels.runtime import threads
 
 SECONDS = 60  # a child that takes longer is hanging
 

@@ -12,8 +12,8 @@ import numpy as np
 from numba import types
 
 import fastfc as fc
-from fastfc.training import fit as training
 from fastfc.kernels.runtime import kernel as edge
+from fastfc.training import fit as training
 
 X = np.random.default_rng(1).standard_normal((64, 5)).astype(np.float32)
 Y = np.sin(X[:, :2])

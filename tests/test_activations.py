@@ -12,9 +12,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
 from fastfc import kernels, reference
+from fastfc.kernels.program.interpreter import predict
 from fastfc.nn.activations import ACTIVATIONS, get_activation
 from fastfc.nn.activations import LAYERS as KINDS
-from fastfc.kernels.program.interpreter import predict
 
 # layers by what they are called in the reference, with the numbers that differ from its own
 LAYERS = {

@@ -29,7 +29,8 @@ from soak import report
 
 import fastfc
 from fastfc import kernels
-from fastfc.kernels.runtime import cache, kernel as edge
+from fastfc.kernels.runtime import cache
+from fastfc.kernels.runtime import kernel as edge
 from fastfc.kernels.runtime.cache import KernelCache, cache_folder, compile_lock, source_hash
 
 # Files damaged at random, and processes that start together: here, and in the long run
@@ -312,7 +313,10 @@ def test_a_user_without_rights_or_home(tmp_path):
     late = "numba.njit(lambda: 0)()\nfastfc.kernels.cache.source_hash()\n"
     others = f"import os, fastfc, numba, tiny_kernels\n{late}if os.geteuid() == 0: os.setuid(65534)\n"
     environment = {"FASTFC_CACHE": "", "NUMBA_CACHE_DIR": "", "XDG_CACHE_HOME": ""}
-    for home, code in ((tmp_path / "home", TINY), ("/nonexistent", "print(fastfc.kernels.runtime.cache.cache_folder())")):
+    for home, code in (
+        (tmp_path / "home", TINY),
+        ("/nonexistent", "print(fastfc.kernels.runtime.cache.cache_folder())"),
+    ):
         output, errors = run(others + code, HOME=home, **environment)
         assert output in ("5.0\n", "None\n")
         assert errors.count("RuntimeWarning: fastfc compiles its kernels anew") == 1

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 import fastfc as fc
-from fastfc.validation import as_floats, as_real, did_you_mean, finite_number, float_dtype, positive_int, positive_number
+from fastfc.validation import (
+    as_floats,
+    as_real,
+    did_you_mean,
+    finite_number,
+    float_dtype,
+    positive_int,
+    positive_number,
+)
 
 
 @pytest.mark.parametrize(

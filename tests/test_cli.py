@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 import fastfc
-from fastfc.cli import main as cli
-from fastfc.cli.main import main
 from fastfc.benchmark.compare import ODD, SHAPES, TARGETS, TASKS
 from fastfc.benchmark.worker import NETWORK_PACKAGES, Shape, environment, installed
+from fastfc.cli import main as cli
+from fastfc.cli.main import main
 
 BAD = [
     [],

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastfc.benchmark import compare, figures as comparison
-from fastfc.cli.main import main
+from fastfc.benchmark import compare
+from fastfc.benchmark import figures as comparison
 from fastfc.benchmark.compare import ODD, TARGETS, TASKS, Line, Row, Target, interleaved, lines, readable, rows
 from fastfc.benchmark.networks import Task
 from fastfc.benchmark.worker import KERNELS, LAYOUTS, Shape
+from fastfc.cli.main import main
 
 FIELDS = {
     "kernel": str,

@@ -8,9 +8,9 @@ from processes import run
 
 import fastfc as fc
 from fastfc import kernels
-from fastfc.kernels.runtime import kernel as edge
 from fastfc.kernels.ops.dense_bias_grad import _dense_bias_grad
 from fastfc.kernels.optim.update import update
+from fastfc.kernels.runtime import kernel as edge
 
 calls = pytest.mark.parametrize("name", CALLS)
 dtypes = pytest.mark.parametrize("dtype", DTYPES)

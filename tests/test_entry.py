@@ -10,10 +10,10 @@ import pytest
 import fastfc as fc
 from fastfc import kernels
 from fastfc.kernels.ops.dense_bias_grad import _dense_bias_grad
-from fastfc.kernels.runtime.kernel import BAD_SHAPE, OVERLAP
-from fastfc.kernels.runtime.fastcall import builtin
 from fastfc.kernels.ops.losses import loss
 from fastfc.kernels.optim.update import _sgd
+from fastfc.kernels.runtime.fastcall import builtin
+from fastfc.kernels.runtime.kernel import BAD_SHAPE, OVERLAP
 
 
 @pytest.fixture

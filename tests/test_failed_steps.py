@@ -8,8 +8,8 @@ from numpy.testing import assert_array_equal
 
 import fastfc as fc
 from fastfc.data import streams
-from fastfc.training import fit as training
 from fastfc.kernels.runtime import kernel as edge
+from fastfc.training import fit as training
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((24, 3))

@@ -20,7 +20,21 @@ from numba import float32, njit
 
 from fastfc import kernels
 from fastfc.kernels.ops import gemm
-from fastfc.kernels.ops.gemm import BLOCK_COLUMNS, DEPTH, FEW_ROWS, HALF_L2, IN_PLACE_TILES, LONG, NARROW, PANEL_DEPTH, ROWWISE_BYTES, SHORT, STREAM_DEPTH, product, tile
+from fastfc.kernels.ops.gemm import (
+    BLOCK_COLUMNS,
+    DEPTH,
+    FEW_ROWS,
+    HALF_L2,
+    IN_PLACE_TILES,
+    LONG,
+    NARROW,
+    PANEL_DEPTH,
+    ROWWISE_BYTES,
+    SHORT,
+    STREAM_DEPTH,
+    product,
+    tile,
+)
 from fastfc.kernels.simd.vector import host_isa
 
 products = pytest.mark.parametrize("multiply", PRODUCTS.values(), ids=PRODUCTS)

@@ -6,8 +6,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
-from fastfc.nn import initializers
 from fastfc import reference
+from fastfc.nn import initializers
 from fastfc.nn.initializers import BY_NAME, SQUARED_GAINS, get_initializer, squared_gain
 
 SHAPE = (300, 200)

@@ -14,8 +14,8 @@ from soak import report
 
 import fastfc as fc
 from fastfc import DivergenceWarning
-from fastfc.training import fit as training
 from fastfc.kernels.runtime.cache import uninterrupted
+from fastfc.training import fit as training
 
 # One in so many of the lines; interruptions at random, here and in the long run
 EVERY = 9

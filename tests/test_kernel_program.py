@@ -7,8 +7,8 @@ from numpy.testing import assert_array_equal
 
 import fastfc as fc
 from fastfc import kernels
-from fastfc.kernels.program import interpreter as native
 from fastfc.kernels.ops.gemm import CHUNK
+from fastfc.kernels.program import interpreter as native
 
 ACTIVATIONS = ["identity", "relu", "sigmoid", "tanh", "softmax"]
 ONE_THREAD = 1, 1  # parts, and the least work that pays for one

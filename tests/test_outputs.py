@@ -3,8 +3,8 @@ import pytest
 from numba import njit
 
 import fastfc as fc
-from fastfc.training import outputs
 from fastfc.metrics import BY_NAME
+from fastfc.training import outputs
 
 
 def softmax(logits):

@@ -8,7 +8,20 @@ import numpy as np
 import pytest
 
 from fastfc import kernels, reference
-from fastfc.benchmark.worker import KERNELS, LAYOUTS, Contestant, Judge, Shape, Worker, formulas, installed, load, start, values, work
+from fastfc.benchmark.worker import (
+    KERNELS,
+    LAYOUTS,
+    Contestant,
+    Judge,
+    Shape,
+    Worker,
+    formulas,
+    installed,
+    load,
+    start,
+    values,
+    work,
+)
 
 SHAPE = Shape(5, 7, 3)
 WHOLE = [slice(None)] * 3
@@ -210,7 +223,9 @@ os.kill(os.getpid(), 9)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_start_has_every_contestant(threads, alone, monkeypatch):
     started = []
-    monkeypatch.setattr("fastfc.benchmark.worker.Worker", lambda library, version, *rest: started.append((library, *rest)))
+    monkeypatch.setattr(
+        "fastfc.benchmark.worker.Worker", lambda library, version, *rest: started.append((library, *rest))
+    )
     start(threads, ["NumPy"], module="some.module", alone=alone)
     with_one = [("fastfc, 1 thread", 1)] * (threads == 2 and alone)
     expected = [("NumPy", threads), ("fastfc", threads), *with_one, ("limit", 1)]

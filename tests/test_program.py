@@ -7,10 +7,21 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import fastfc as fc
-from fastfc.kernels.runtime import kernel as edge
-from fastfc.kernels.program import interpreter as native
 from fastfc.kernels.ops.activations import IDENTITY, RELU, SOFTMAX
-from fastfc.kernels.program.interpreter import ACTIVATION, ADD, BATCH_NORM, DROPOUT, LAYER_NORM, MULTIPLY, NORMS, PLACE, PRODUCT, SCALE
+from fastfc.kernels.program import interpreter as native
+from fastfc.kernels.program.interpreter import (
+    ACTIVATION,
+    ADD,
+    BATCH_NORM,
+    DROPOUT,
+    LAYER_NORM,
+    MULTIPLY,
+    NORMS,
+    PLACE,
+    PRODUCT,
+    SCALE,
+)
+from fastfc.kernels.runtime import kernel as edge
 from fastfc.nn.lowering import Recorder, pack
 
 

@@ -4,10 +4,10 @@ import re
 import numpy as np
 import pytest
 
-from fastfc.data import datasets
 from fastfc import metrics
 from fastfc.cli import demo_datasets as runs
 from fastfc.cli.demo_datasets import RUNS, real_run
+from fastfc.data import datasets
 
 
 @pytest.mark.parametrize(("name", "least"), [("digits", 0.98), ("breast_cancer", 0.97), ("wine", 0.97)])

@@ -12,8 +12,8 @@ import zarr
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
-from fastfc.training import progress
 from fastfc.data import streams
+from fastfc.training import progress
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((1003, 5)).astype(np.float32)

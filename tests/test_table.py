@@ -15,11 +15,11 @@ from numpy.testing import assert_array_equal
 
 import fastfc as fc
 from fastfc import reference
+from fastfc.losses import Loss
+from fastfc.metrics import BY_NAME as METRICS
 from fastfc.nn.activations import Activation
 from fastfc.nn.initializers import Drawn
 from fastfc.nn.layer import Layer
-from fastfc.losses import Loss
-from fastfc.metrics import BY_NAME as METRICS
 from fastfc.optim.first_order import Optimizer
 from fastfc.optim.schedules import Schedule
 

@@ -14,12 +14,14 @@ from processes import ROOT
 from test_compare import LARGE, OTHER, records, task_records
 
 import fastfc as fc
-from fastfc.cli import main as cli, doctor, demo_datasets as runs, warmup
 from fastfc.benchmark import compare
-from fastfc.cli.main import main
 from fastfc.benchmark.compare import Line, Row
-from fastfc.kernels import machine
 from fastfc.benchmark.worker import KERNELS
+from fastfc.cli import demo_datasets as runs
+from fastfc.cli import doctor, warmup
+from fastfc.cli import main as cli
+from fastfc.cli.main import main
+from fastfc.kernels import machine
 
 ENCODINGS = ["ascii", "cp932", "cp1252"]
 COMMANDS = ["demo", "train", "predict", "compare", "warmup", "doctor"]
@@ -170,7 +172,20 @@ def test_a_process(encoding, tmp_path):
     """Without UTF-8 mode, in the C locale, stdout a pipe."""
     data, model = table(tmp_path).rename(tmp_path / "data.csv"), tmp_path / "model.safetensors"
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "fastfc.cli.main", "train", data, "--target", "a", "--out", model, "--epochs", "1"],
+        [
+            sys.executable,
+            "-P",
+            "-m",
+            "fastfc.cli.main",
+            "train",
+            data,
+            "--target",
+            "a",
+            "--out",
+            model,
+            "--epochs",
+            "1",
+        ],
         env=os.environ
         | {"PYTHONPATH": ROOT, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "LC_ALL": "C"}
         | {"PYTHONCOERCECLOCALE": "0"},

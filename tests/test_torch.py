@@ -136,9 +136,9 @@ def test_activations(name, settings, dtype):
 
 
 def test_every_layer_is_known_or_refused_by_name():
+    from fastfc.io.torch import KINDS
     from fastfc.nn.activations import Activation
     from fastfc.nn.layer import Layer
-    from fastfc.io.torch import KINDS
 
     layers = {
         name for name in fc.__all__ if isinstance(getattr(fc, name), type) and issubclass(getattr(fc, name), Layer)

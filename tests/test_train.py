@@ -11,8 +11,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from processes import run
 
 import fastfc as fc
-from fastfc.tabular import encoding as features, reader as sheets, train
 from fastfc.cli.main import main
+from fastfc.tabular import encoding as features
+from fastfc.tabular import reader as sheets
+from fastfc.tabular import train
 from fastfc.tabular.reader import BadSheet, read_sheet
 
 WINES = ["Barolo", "Grignolino", "Barbera"]

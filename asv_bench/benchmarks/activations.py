@@ -3,8 +3,8 @@ import timeit
 import numpy as np
 
 from fastfc import kernels
-from fastfc.kernels.ops.activations import ACTIVATIONS, ROWWISE, of_input
 from fastfc.benchmark.worker import installed
+from fastfc.kernels.ops.activations import ACTIVATIONS, ROWWISE, of_input
 
 SIZES = [1_000, 100_000, 10_000_000]
 COLUMNS = 100  # of those that work along rows

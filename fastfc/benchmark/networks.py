@@ -9,9 +9,9 @@ import numpy as np
 from numba import njit
 
 import fastfc as fc
-from fastfc.cli import demo
 from fastfc import reference
 from fastfc.benchmark.worker import Contestant
+from fastfc.cli import demo
 
 # Samples of an epoch, steps in one call of "JAX loop", predictions in one call of @njit code.
 SAMPLES, LOOP_STEPS, PREDICTIONS = 60_000, 100, 10_000

@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastfc import __version__, kernels, reference
+from fastfc import kernels, reference
+from fastfc._version import __version__
 from fastfc.cli.doctor import processor
 
 KERNELS = ["forward", "weight_grad", "input_grad", "bias_grad"]

@@ -7,11 +7,11 @@ import numpy as np
 
 from fastfc import reference
 from fastfc.data.datasets import load_digits
-from fastfc.training.history import History
-from fastfc.nn.layer import Linear
 from fastfc.losses.base import CrossEntropyLoss
 from fastfc.models.sequential import MLP
+from fastfc.nn.layer import Linear
 from fastfc.optim.first_order import SGD
+from fastfc.training.history import History
 from fastfc.training.progress import Progress, can_show
 
 SIZES, LR, MOMENTUM, BATCH_SIZE = [64, 128, 64, 10], 0.05, 0.9, 32

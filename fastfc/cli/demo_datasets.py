@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastfc.data import datasets
 from fastfc import metrics
-from fastfc.nn.initializers import Initializer, Normal
+from fastfc.data import datasets
 from fastfc.losses.base import CrossEntropyLoss, MSELoss
 from fastfc.models.sequential import MLP, Sequential
-from fastfc.optim.first_order import AdamW
-from fastfc.training.progress import can_show
-from fastfc.optim.schedules import MultiStepLR
+from fastfc.nn.initializers import Initializer, Normal
 from fastfc.nn.standardize import Standardize
+from fastfc.optim.first_order import AdamW
+from fastfc.optim.schedules import MultiStepLR
+from fastfc.training.progress import can_show
 
 FOLDS = 5
 

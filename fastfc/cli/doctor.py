@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastfc import __version__
+from fastfc._version import __version__
 from fastfc.kernels.runtime.threads import cores, quota
 
 
@@ -56,9 +56,9 @@ def versions():
 
 
 def facts():
-    from fastfc.kernels.runtime import cache
-    from fastfc.kernels.ops import gemm
     from fastfc.kernels import machine
+    from fastfc.kernels.ops import gemm
+    from fastfc.kernels.runtime import cache
     from fastfc.kernels.simd import vector as simd
 
     isa = simd.host_isa()

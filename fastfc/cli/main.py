@@ -7,12 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fastfc import __version__
+from fastfc._version import __version__
 from fastfc.benchmark.compare import ODD, SHAPES, TARGETS, TASKS, compare, compare_networks
-from fastfc.cli.doctor import cores
-from fastfc.extras import extra
 from fastfc.benchmark.worker import LAYOUTS, NETWORK_PACKAGES, PACKAGES, Shape, environment, installed
 from fastfc.cli.demo_datasets import RUNS, real_run
+from fastfc.cli.doctor import cores
+from fastfc.extras import extra
 
 
 class Parser(argparse.ArgumentParser):

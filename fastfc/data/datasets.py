@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Data = tuple[NDArray[np.float32], NDArray[Any]]
 
-DIGITS = Path(__file__).parent / "data" / "digits.npz"
+DIGITS = Path(__file__).parent / "digits.npz"
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 

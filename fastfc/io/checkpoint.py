@@ -25,22 +25,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfc import __version__
-from fastfc.nn import activations, layer as layers, norms
+from fastfc._version import __version__
 from fastfc.data import columns
-from fastfc.optim import full_batch, first_order as optimizers, schedules
+from fastfc.extras import extra
+from fastfc.kernels.optim import schedules as numbers
+from fastfc.kernels.optim import update as native
+from fastfc.models.graph import GATES, Graph, Input, Node, concatenate
+from fastfc.models.sequential import Network, Sequential
+from fastfc.nn import activations, norms
+from fastfc.nn import layer as layers
 from fastfc.nn.activations import Activation, Elementwise
-from fastfc.validation import finite_number, float_dtype, positive_int, positive_number
 from fastfc.nn.dropout import Dropout
 from fastfc.nn.embedding import Embedding
-from fastfc.extras import extra
-from fastfc.models.graph import GATES, Graph, Input, Node, concatenate
-from fastfc.kernels.optim import update as native
-from fastfc.kernels.optim import schedules as numbers
 from fastfc.nn.layer import Layer, Tied
-from fastfc.models.sequential import Network, Sequential
-from fastfc.optim.first_order import Optimizer
 from fastfc.nn.standardize import Standardize
+from fastfc.optim import first_order as optimizers
+from fastfc.optim import full_batch, schedules
+from fastfc.optim.first_order import Optimizer
+from fastfc.validation import finite_number, float_dtype, positive_int, positive_number
 
 if TYPE_CHECKING:
     Path = str | os.PathLike[str]

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastfc.extras import extra
-from fastfc.models.graph import Graph, Node
 from fastfc.kernels.program import interpreter as native
-from fastfc.nn.layer import Layer
+from fastfc.models.graph import Graph, Node
 from fastfc.models.sequential import Network
+from fastfc.nn.layer import Layer
 
 FORMATS = ".svg", ".png", ".pdf"
 DPI = "144"  # of a .png

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfc.nn import activations
-from fastfc.nn.activations import Identity, LeakyReLU, LogSoftmax, Softmax
-from fastfc.validation import as_floats
-from fastfc.nn.dropout import Dropout
 from fastfc.extras import extra
 from fastfc.io.checkpoint import NOT_STORED, arrays, by_name, options, regular
-from fastfc.nn.layer import Layer, Linear, Tied
 from fastfc.models.sequential import Network, Sequential
+from fastfc.nn import activations
+from fastfc.nn.activations import Identity, LeakyReLU, LogSoftmax, Softmax
+from fastfc.nn.dropout import Dropout
+from fastfc.nn.layer import Layer, Linear, Tied
 from fastfc.nn.norms import BatchNorm1d, LayerNorm, RMSNorm
 from fastfc.nn.standardize import Standardize
+from fastfc.validation import as_floats
 
 if TYPE_CHECKING:
     from fastfc.io.checkpoint import Path

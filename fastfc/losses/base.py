@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastfc.attributes import OF_LOSSES, Guarded, is_ours, names_of, suggestion
-from fastfc.validation import FLOATS, as_floats, as_real, choice, finite_number, flag, fraction, listed, positive_number
-from fastfc.kernels.runtime import user_functions as custom, kernel as edge
 from fastfc.kernels.ops import losses as native
+from fastfc.kernels.runtime import kernel as edge
+from fastfc.kernels.runtime import user_functions as custom
+from fastfc.validation import FLOATS, as_floats, as_real, choice, finite_number, flag, fraction, listed, positive_number
 
 NO_LABELS = np.zeros(0, np.int64)
 NO_TARGETS = {dtype: np.zeros((0, 0), dtype) for dtype in FLOATS}

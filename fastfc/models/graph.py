@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfc.nn.activations import Identity
 from fastfc.attributes import Guarded
-from fastfc.validation import as_floats, listed, positive_int, positive_number
-from fastfc.nn.dropout import Dropout
-from fastfc.kernels.program import interpreter as native
 from fastfc.kernels.ops.activations import NONE
-from fastfc.nn.layer import Layer
+from fastfc.kernels.program import interpreter as native
 from fastfc.models.sequential import Network, check_free
+from fastfc.nn.activations import Identity
+from fastfc.nn.dropout import Dropout
+from fastfc.nn.layer import Layer
 from fastfc.nn.lowering import Program, Recorder
+from fastfc.validation import as_floats, listed, positive_int, positive_number
 
 REPR_NODES = 12  # that the representation of a node shows at most
 GATES = {native.ADD: "add", native.MULTIPLY: "multiply", native.SCALE: "scale", native.PLACE: "concatenate"}

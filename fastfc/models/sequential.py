@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfc.data import columns
-from fastfc.training import lr_finder, fit as training
-from fastfc.nn.activations import Activation, Identity, get_activation
 from fastfc.attributes import OF_NETWORKS
-from fastfc.validation import as_floats, as_generator, listed, positive_int
+from fastfc.data import columns
 from fastfc.data.columns import Names
+from fastfc.nn.activations import Activation, Identity, get_activation
 from fastfc.nn.dropout import Dropout
-from fastfc.training.history import History
 from fastfc.nn.initializers import Initializer
 from fastfc.nn.layer import Layer, Linear, Parameter
 from fastfc.nn.lowering import Recorder
+from fastfc.training import fit as training
+from fastfc.training import lr_finder
+from fastfc.training.history import History
+from fastfc.validation import as_floats, as_generator, listed, positive_int
 
 if TYPE_CHECKING:
     from fastfc.optim.first_order import Optimizer

@@ -4,12 +4,12 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from fastfc.validation import choice, finite_number, positive_number, real_number, unknown
-from fastfc.kernels.runtime import user_functions as custom
 from fastfc.kernels.ops.activations import CUSTOM, named
 from fastfc.kernels.ops.activations import Activation as Numbers
+from fastfc.kernels.runtime import user_functions as custom
 from fastfc.nn.layer import Layer, option
 from fastfc.nn.lowering import Recorder
+from fastfc.validation import choice, finite_number, positive_number, real_number, unknown
 
 
 class Activation(Layer):

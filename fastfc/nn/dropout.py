@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from fastfc.validation import as_generator, fraction
-from fastfc.kernels.program import interpreter as native
 from fastfc.kernels.ops.activations import NONE
+from fastfc.kernels.program import interpreter as native
 from fastfc.nn.layer import Layer, option
 from fastfc.nn.lowering import Recorder
+from fastfc.validation import as_generator, fraction
 
 
 class Dropout(Layer):

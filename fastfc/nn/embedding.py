@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfc.validation import as_generator, float_dtype, positive_int
-from fastfc.nn.initializers import Initializer, get_initializer
 from fastfc.kernels.program import interpreter as native
+from fastfc.nn.initializers import Initializer, get_initializer
 from fastfc.nn.layer import Layer, aligned_zeros, view
 from fastfc.nn.lowering import Recorder
+from fastfc.validation import as_generator, float_dtype, positive_int
 
 
 def standard_normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:

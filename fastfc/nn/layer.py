@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastfc import kernels
-from fastfc.data import streams
 from fastfc.attributes import OF_LAYERS, Guarded
-from fastfc.validation import as_floats, as_generator, flag, float_dtype, positive_int, positive_number
-from fastfc.nn.initializers import Initializer, get_initializer
-from fastfc.kernels.runtime import kernel as edge, threads
+from fastfc.data import streams
 from fastfc.kernels.program import interpreter as native
+from fastfc.kernels.runtime import kernel as edge
+from fastfc.kernels.runtime import threads
+from fastfc.nn.initializers import Initializer, get_initializer
 from fastfc.nn.lowering import Program, Recorder
+from fastfc.validation import as_floats, as_generator, flag, float_dtype, positive_int, positive_number
 
 if TYPE_CHECKING:
     from fastfc.models.graph import Node
@@ -124,7 +125,7 @@ class Layer(Guarded):
     _owner: weakref.ref[Layer] | None = None  # the network whose vectors hold our parameters
     _one_input = True
     _remade = ("_programs", "_ready", "_step_ready", "_space", "_room", "_saved", "_tape", "_trained_now")
-    _arrays = "params", "grads", "buffers"  # what a pickle holds of the vectors
+    _arrays: tuple[str, ...] = "params", "grads", "buffers"  # what a pickle holds of the vectors
     _not_pickled: tuple[str, ...] = (*_remade, "_owner", "_vector", "_params", "_grads", "_buffers")
 
     @property

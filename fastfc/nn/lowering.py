@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfc.kernels.program import interpreter as table
 from fastfc.kernels.ops.activations import IDENTITY, OTHERS, ROWWISE, Activation, apply_other, derive_other, of_input
+from fastfc.kernels.program import interpreter as table
 
 
 @dataclass

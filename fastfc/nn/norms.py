@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastfc.validation import flag, float_dtype, fraction, positive_int, positive_number
 from fastfc.kernels.ops import norms
 from fastfc.kernels.program import interpreter as native
 from fastfc.nn.layer import Layer, aligned_zeros, assign, option
 from fastfc.nn.lowering import Recorder
+from fastfc.validation import flag, float_dtype, fraction, positive_int, positive_number
 
 
 def not_negative(value: Any, owner: str, what: str) -> float:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastfc.validation import as_real
 from fastfc.kernels.program import interpreter as native
-from fastfc.nn.norms import PerFeature, row
 from fastfc.nn.lowering import Recorder
+from fastfc.nn.norms import PerFeature, row
+from fastfc.validation import as_real
 
 
 class Standardize(PerFeature):

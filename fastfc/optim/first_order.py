@@ -17,12 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfc.attributes import OF_OPTIMIZERS, Guarded
-from fastfc.validation import as_floats, as_generator, as_real, did_you_mean, flag, listed, positive_int, positive_number
-from fastfc.kernels.runtime import kernel as edge
 from fastfc.kernels.optim import schedules
 from fastfc.kernels.optim import update as native
+from fastfc.kernels.runtime import kernel as edge
 from fastfc.nn.layer import Layer, Parameter, in_our_terms
 from fastfc.optim.schedules import ReduceLROnPlateau, Schedule, Seen
+from fastfc.validation import (
+    as_floats,
+    as_generator,
+    as_real,
+    did_you_mean,
+    flag,
+    listed,
+    positive_int,
+    positive_number,
+)
 
 GROUP_OPTIONS = ("lr", "weight_decay", "l1", "l2", "max_norm", "frozen")
 

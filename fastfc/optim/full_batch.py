@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfc.validation import positive_int, positive_number
+from fastfc.kernels.optim import update as native
 from fastfc.kernels.runtime import kernel as edge
 from fastfc.kernels.training import lbfgs, levenberg_marquardt
-from fastfc.kernels.optim import update as native
-from fastfc.nn.layer import Layer
 from fastfc.losses.base import Loss, MSELoss
+from fastfc.nn.layer import Layer
 from fastfc.optim.first_order import Optimizer, of_rule
+from fastfc.validation import positive_int, positive_number
 
 # options of the others
 UNUSED = {"clip_norm", "clip_value", "l1", "l2", "penalize_bias", "max_norm", "schedule", "average", "maximize"}

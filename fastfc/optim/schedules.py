@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfc.attributes import frozen
-from fastfc.validation import choice, flag, fraction, listed, positive_int, positive_number
 from fastfc.kernels.optim import schedules as native
 from fastfc.metrics import watched
+from fastfc.validation import choice, flag, fraction, listed, positive_int, positive_number
 
 
 @frozen

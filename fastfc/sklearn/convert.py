@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastfc.extras import extra
+from fastfc.models.sequential import Network, Sequential
 from fastfc.nn.activations import Activation, Hardtanh, Sigmoid, Softmax, get_activation
 from fastfc.nn.dropout import Dropout
-from fastfc.extras import extra
 from fastfc.nn.layer import Layer, Linear
-from fastfc.models.sequential import Network, Sequential
 from fastfc.nn.standardize import Standardize
 
 # scikit-learn's names of activations, and ours

@@ -18,20 +18,31 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastfc.nn.activations import ACTIVATIONS, Activation, Identity, LogSoftmax, Sigmoid, Softmax, get_activation
-from fastfc.training.callbacks import Run, as_callback
-from fastfc.validation import as_floats, as_real, did_you_mean, listed
-from fastfc.nn.dropout import Dropout
 from fastfc.extras import extra
-from fastfc.training.history import History
 from fastfc.kernels.ops import losses as loss_table
 from fastfc.kernels.optim import update as optimizer_table
-from fastfc.nn.layer import Layer, Linear
-from fastfc.losses.base import BCEWithLogitsLoss, ClassLoss, CrossEntropyLoss, GaussianNLLLoss, KLDivLoss, Loss, MSELoss, MultiLoss, NLLLoss, PoissonNLLLoss
+from fastfc.losses.base import (
+    BCEWithLogitsLoss,
+    ClassLoss,
+    CrossEntropyLoss,
+    GaussianNLLLoss,
+    KLDivLoss,
+    Loss,
+    MSELoss,
+    MultiLoss,
+    NLLLoss,
+    PoissonNLLLoss,
+)
 from fastfc.models.sequential import Sequential
+from fastfc.nn.activations import ACTIVATIONS, Activation, Identity, LogSoftmax, Sigmoid, Softmax, get_activation
+from fastfc.nn.dropout import Dropout
+from fastfc.nn.layer import Layer, Linear
 from fastfc.optim.first_order import SGD, Adam, AdamW, Optimizer
 from fastfc.optim.schedules import ReduceLROnPlateau, Schedule
 from fastfc.sklearn.convert import from_sklearn, to_sklearn
+from fastfc.training.callbacks import Run, as_callback
+from fastfc.training.history import History
+from fastfc.validation import as_floats, as_real, did_you_mean, listed
 
 try:
     import scipy.optimize

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastfc.plots import BLUE, ORANGE, mark_best, new_figure
 from fastfc.tabular.encoding import Target
 from fastfc.training.history import History
-from fastfc.plots import BLUE, ORANGE, mark_best, new_figure
 
 LONGEST_NAME, LONGEST_LINE = 18, 11
 FEW = 5  # classes whose names may take several lines

@@ -15,18 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfc import metrics, reference
-from fastfc.training.callbacks import EarlyStopping
 from fastfc.extras import extra
-from fastfc.tabular.encoding import Feature, Target, classes_of, described, find_features, find_target, inputs_of
 from fastfc.io.checkpoint import load_checkpoint
-from fastfc.nn.layer import Linear
 from fastfc.losses.base import CrossEntropyLoss, MSELoss
 from fastfc.models.sequential import MLP, Network, Sequential
-from fastfc.optim.first_order import AdamW
-from fastfc.training.progress import can_show
-from fastfc.tabular.reader import BadSheet, Sheet, read_sheet
+from fastfc.nn.layer import Linear
 from fastfc.nn.standardize import Standardize
+from fastfc.optim.first_order import AdamW
+from fastfc.tabular.encoding import Feature, Target, classes_of, described, find_features, find_target, inputs_of
+from fastfc.tabular.reader import BadSheet, Sheet, read_sheet
+from fastfc.training.callbacks import EarlyStopping
 from fastfc.training.fit import DivergenceWarning
+from fastfc.training.progress import can_show
 
 KEY = "fastfc train"  # of our metadata in the file of a network
 VERSION = 1

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fastfc.attributes import Guarded
-from fastfc.validation import choice, positive_int, positive_number
 from fastfc.metrics import watched
+from fastfc.validation import choice, positive_int, positive_number
 
 if TYPE_CHECKING:
-    from fastfc.training.history import History
     from fastfc.models.sequential import Network
     from fastfc.optim.first_order import Optimizer
+    from fastfc.training.history import History
 
 
 class Run(Guarded):

@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastfc.training.callbacks import Run, as_callback
-from fastfc.validation import as_real, listed, positive_int, positive_number
 from fastfc.data.columns import Columns
-from fastfc.training.history import History
+from fastfc.data.streams import gives_batches, source_of
 from fastfc.kernels.ops import losses
-from fastfc.kernels.program import interpreter as table
-from fastfc.kernels.training import step as native
 from fastfc.kernels.ops.activations import CUSTOM
+from fastfc.kernels.program import interpreter as table
 from fastfc.kernels.runtime.cache import uninterrupted
+from fastfc.kernels.training import step as native
 from fastfc.losses.base import Loss, MultiLoss, as_numbers, as_weights
 from fastfc.metrics import get_metric, is_ours
-from fastfc.optim.first_order import Optimizer
-from fastfc.training.outputs import outputs_of
 from fastfc.nn.lowering import Program
+from fastfc.optim.first_order import Optimizer
+from fastfc.training.callbacks import Run, as_callback
+from fastfc.training.history import History
+from fastfc.training.outputs import outputs_of
 from fastfc.training.progress import Progress
-from fastfc.data.streams import gives_batches, source_of
+from fastfc.validation import as_real, listed, positive_int, positive_number
 
 if TYPE_CHECKING:
     from fastfc.models.sequential import Network

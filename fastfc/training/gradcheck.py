@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastfc.validation import FLOATS, as_floats, positive_number
 from fastfc.kernels.program.interpreter import looked_up
-from fastfc.nn.layer import Layer
 from fastfc.losses.base import Loss
+from fastfc.nn.layer import Layer
+from fastfc.validation import FLOATS, as_floats, positive_number
 
 
 def numerical_gradient(

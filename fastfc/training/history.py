@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfc.attributes import Guarded
-from fastfc.validation import did_you_mean
 from fastfc.extras import extra
+from fastfc.validation import did_you_mean
 
 
 class History(Guarded):

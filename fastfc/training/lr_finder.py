@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastfc.training.fit import (
+    as_data,
+    check_finite,
+    check_loss_and_optimizer,
+    check_values,
+    refuse_not_finite,
+    samples,
+)
 from fastfc.validation import as_generator, as_real, positive_int, positive_number
-from fastfc.training.fit import as_data, check_finite, check_loss_and_optimizer, check_values, refuse_not_finite, samples
 
 if TYPE_CHECKING:
     from fastfc.losses.base import Loss

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfc import losses
-from fastfc.nn.activations import Hardsigmoid, LogSigmoid, LogSoftmax, Sigmoid, Softmax
 from fastfc.metrics import softmax
+from fastfc.nn.activations import Hardsigmoid, LogSigmoid, LogSoftmax, Sigmoid, Softmax
 
 if TYPE_CHECKING:
-    from fastfc.nn.layer import Layer
     from fastfc.models.sequential import Network
+    from fastfc.nn.layer import Layer
 
 LOGITS, SCORES, PROBABILITIES, LOGARITHMS, NUMBERS, UNKNOWN = range(6)
 # What the losses take; a test compares it with all that there are.

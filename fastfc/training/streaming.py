@@ -11,10 +11,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastfc.data.streams import Batches, Blocks, ahead, mapped
 from fastfc.kernels.ops import losses
 from fastfc.losses.base import Loss
-from fastfc.data.streams import Batches, Blocks, ahead, mapped
-from fastfc.training.fit import ADVICE, NOTHING, Data, DivergenceWarning, Epoch, as_data, by_class, check_finite, check_last_batch, check_values, chosen, mass_of, refuse_not_finite, split_at
+from fastfc.training.fit import (
+    ADVICE,
+    NOTHING,
+    Data,
+    DivergenceWarning,
+    Epoch,
+    as_data,
+    by_class,
+    check_finite,
+    check_last_batch,
+    check_values,
+    chosen,
+    mass_of,
+    refuse_not_finite,
+    split_at,
+)
 
 if TYPE_CHECKING:
     from fastfc.models.sequential import Network

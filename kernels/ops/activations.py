@@ -36,9 +36,65 @@ from numba import njit, types
 from numba.core import errors
 from numba.extending import overload
 
-from fastfc.kernels.runtime.kernel import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, loaded, named_after, native, overlaps, same
-from fastfc.kernels.simd.elementary import erf_vector, exp_below, exp_of_minus_rounded, exp_vector, expm1_below, expm1_vector, log1p_to_one, log1p_vector, log_normal, log_vector, maximum, minimum, normal_vector, sigmoid_and_slope, sigmoid_vector, softplus_vector, tanh_vector
-from fastfc.kernels.simd.vector import absolute, allocate, at, by_dtype, call_at, fma, infinity, is_null, itemsize, lane, largest_lane, load, load_first, pointer, read, release, splat, stack, store, store_first, sum_of_lanes, where_less, where_less_equal, width, write
+from fastfc.kernels.runtime.kernel import (
+    BAD_SHAPE,
+    NO_MEMORY,
+    OK,
+    OVERLAP,
+    check,
+    kernel,
+    loaded,
+    named_after,
+    native,
+    overlaps,
+    same,
+)
+from fastfc.kernels.simd.elementary import (
+    erf_vector,
+    exp_below,
+    exp_of_minus_rounded,
+    exp_vector,
+    expm1_below,
+    expm1_vector,
+    log1p_to_one,
+    log1p_vector,
+    log_normal,
+    log_vector,
+    maximum,
+    minimum,
+    normal_vector,
+    sigmoid_and_slope,
+    sigmoid_vector,
+    softplus_vector,
+    tanh_vector,
+)
+from fastfc.kernels.simd.vector import (
+    absolute,
+    allocate,
+    at,
+    by_dtype,
+    call_at,
+    fma,
+    infinity,
+    is_null,
+    itemsize,
+    lane,
+    largest_lane,
+    load,
+    load_first,
+    pointer,
+    read,
+    release,
+    splat,
+    stack,
+    store,
+    store_first,
+    sum_of_lanes,
+    where_less,
+    where_less_equal,
+    width,
+    write,
+)
 
 (
     IDENTITY,

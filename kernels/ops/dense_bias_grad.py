@@ -5,10 +5,24 @@ from numba import njit, prange, types
 from numba.extending import overload
 
 from fastfc.kernels.ops.activations import NONE
-from fastfc.kernels.runtime.kernel import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, native, overlaps
 from fastfc.kernels.ops.gemm import CHUNK, Matrix, copy_matrix, matrix, product, zeros
-from fastfc.kernels.simd.vector import allocate, at, is_null, itemsize, load, load_first, one, pointer, release, splat, store_first, sum_of_lanes, width
+from fastfc.kernels.runtime.kernel import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, native, overlaps
 from fastfc.kernels.runtime.threads import launch, part, single, size
+from fastfc.kernels.simd.vector import (
+    allocate,
+    at,
+    is_null,
+    itemsize,
+    load,
+    load_first,
+    one,
+    pointer,
+    release,
+    splat,
+    store_first,
+    sum_of_lanes,
+    width,
+)
 
 
 @njit

@@ -4,10 +4,10 @@ from numba import njit, types
 from numba.extending import overload
 
 from fastfc.kernels.ops.activations import NUMBERS, Activation, fused, literal, load_for
-from fastfc.kernels.runtime.kernel import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
 from fastfc.kernels.ops.gemm import Matrix, forward_product, matrix
-from fastfc.kernels.simd.vector import pointer
+from fastfc.kernels.runtime.kernel import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
 from fastfc.kernels.runtime.threads import launch, multiplications, single
+from fastfc.kernels.simd.vector import pointer
 
 
 @njit(inline="always")

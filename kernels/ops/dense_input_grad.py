@@ -4,8 +4,8 @@ from numba import njit, types
 from numba.extending import overload
 
 from fastfc.kernels.ops.activations import NONE
-from fastfc.kernels.runtime.kernel import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
 from fastfc.kernels.ops.gemm import input_product, matrix, transposed, zeros
+from fastfc.kernels.runtime.kernel import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
 from fastfc.kernels.runtime.threads import launch, multiplications, single
 
 

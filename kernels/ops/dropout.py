@@ -9,8 +9,8 @@ forward in training. Masks repeat after 2³² elements.
 import numpy as np
 from numba import njit, types
 
-from fastfc.kernels.runtime.kernel import OK, native
 from fastfc.kernels.ops.gemm import element, matrix_type
+from fastfc.kernels.runtime.kernel import OK, native
 from fastfc.kernels.simd.vector import chosen, itemsize, load, load_first, store, store_first, width
 
 

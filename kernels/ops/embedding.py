@@ -7,8 +7,8 @@ gradient.
 import numpy as np
 from numba import njit, types
 
-from fastfc.kernels.runtime.kernel import BAD_INDEX, OK, native
 from fastfc.kernels.ops.gemm import element, matrix_type
+from fastfc.kernels.runtime.kernel import BAD_INDEX, OK, native
 from fastfc.kernels.simd.vector import at, itemsize, load, load_first, read, splat, store, store_first, width
 
 

@@ -18,10 +18,48 @@ from collections import namedtuple
 import numpy as np
 from numba import njit, prange, types
 
-from fastfc.kernels.ops.activations import DERIVATIVE, IDENTITY, NONE, NUMBERS, RELU, Activation, activation_type, apply, apply_derivative
+from fastfc.kernels.ops.activations import (
+    DERIVATIVE,
+    IDENTITY,
+    NONE,
+    NUMBERS,
+    RELU,
+    Activation,
+    activation_type,
+    apply,
+    apply_derivative,
+)
 from fastfc.kernels.runtime.kernel import NO_MEMORY, OK, native
-from fastfc.kernels.simd.vector import allocate, at, fma, host_isa, infinity, is_null, itemsize, l2_bytes, load, load_first, multiply_square, multiply_tile, pointer, read, release, splat, stack, store, store_first, sum_of_lanes, tile_columns, tile_rows, transpose_block, view, width, write, zero
 from fastfc.kernels.runtime.threads import part
+from fastfc.kernels.simd.vector import (
+    allocate,
+    at,
+    fma,
+    host_isa,
+    infinity,
+    is_null,
+    itemsize,
+    l2_bytes,
+    load,
+    load_first,
+    multiply_square,
+    multiply_tile,
+    pointer,
+    read,
+    release,
+    splat,
+    stack,
+    store,
+    store_first,
+    sum_of_lanes,
+    tile_columns,
+    tile_rows,
+    transpose_block,
+    view,
+    width,
+    write,
+    zero,
+)
 
 # Summands per block, deep enough that the tile's sums go to memory and back rarely. A panel of B of this depth
 # is 96 KiB: it is read from L2, as fast as the multipliers take it (one row of the tile in 14 cycles).

@@ -30,12 +30,50 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload, register_jitable
 
-from fastfc.kernels.runtime import kernel as edge
 from fastfc.kernels.ops.activations import as_rows, softmax_row, sum_lanes
-from fastfc.kernels.runtime.kernel import BAD_LABEL, BAD_PREDICTION, BAD_PROBABILITY, BAD_SHAPE, BAD_WEIGHT, NO_MEMORY, OK, OVERLAP, check, kernel, loaded, named_after, native, overlaps
-from fastfc.kernels.simd.elementary import exp_vector, log1p_to_one, log1p_vector, log_vector
 from fastfc.kernels.ops.gemm import Matrix, copy_matrix, element, matrix
-from fastfc.kernels.simd.vector import absolute, allocate, at, call_at, copysign, fma, is_null, itemsize, lane, load_first, pointer, read, release, splat, stack, store, store_first, view, where_less, where_less_equal, width, write
+from fastfc.kernels.runtime import kernel as edge
+from fastfc.kernels.runtime.kernel import (
+    BAD_LABEL,
+    BAD_PREDICTION,
+    BAD_PROBABILITY,
+    BAD_SHAPE,
+    BAD_WEIGHT,
+    NO_MEMORY,
+    OK,
+    OVERLAP,
+    check,
+    kernel,
+    loaded,
+    named_after,
+    native,
+    overlaps,
+)
+from fastfc.kernels.simd.elementary import exp_vector, log1p_to_one, log1p_vector, log_vector
+from fastfc.kernels.simd.vector import (
+    absolute,
+    allocate,
+    at,
+    call_at,
+    copysign,
+    fma,
+    is_null,
+    itemsize,
+    lane,
+    load_first,
+    pointer,
+    read,
+    release,
+    splat,
+    stack,
+    store,
+    store_first,
+    view,
+    where_less,
+    where_less_equal,
+    width,
+    write,
+)
 
 # columns of the table. CLASSES: its targets are classes, in labels, if there are any. VECTOR: from there on a number
 # for each of LENGTH columns, if bit 1 of VECTORS is set, and then a weight for each, if bit 2 is. A width of 0 is all

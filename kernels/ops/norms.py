@@ -17,9 +17,28 @@ import numpy as np
 from numba import njit, types
 
 from fastfc.kernels.ops.dense_bias_grad import vector_sum
-from fastfc.kernels.runtime.kernel import NO_MEMORY, OK, ONE_SAMPLE, loaded, native
 from fastfc.kernels.ops.gemm import Matrix, copy_matrix, element, matrix_type
-from fastfc.kernels.simd.vector import allocate, at, by_dtype, fma, is_null, itemsize, lane, load, load_first, read, release, splat, square_root, store, store_first, sum_of_lanes, width, write
+from fastfc.kernels.runtime.kernel import NO_MEMORY, OK, ONE_SAMPLE, loaded, native
+from fastfc.kernels.simd.vector import (
+    allocate,
+    at,
+    by_dtype,
+    fma,
+    is_null,
+    itemsize,
+    lane,
+    load,
+    load_first,
+    read,
+    release,
+    splat,
+    square_root,
+    store,
+    store_first,
+    sum_of_lanes,
+    width,
+    write,
+)
 
 machine_epsilon = by_dtype(float32=2.0**-23, float64=2.0**-52)
 # rows of numbers that batch norm keeps: mean, variance, 1 / √(variance + ε); and what backward works with

@@ -30,9 +30,24 @@ from numba import njit, types
 from numba.extending import overload
 
 from fastfc.kernels.optim import schedules
-from fastfc.kernels.runtime.kernel import BAD_SHAPE, NO_STATE, OK, OVERLAP, check, kernel, named_after, native, overlaps
 from fastfc.kernels.optim.schedules import rate
-from fastfc.kernels.simd.vector import at, fma, itemsize, load, load_first, pointer, splat, square_root, stack, store, store_first, sum_of_lanes, where_less, width
+from fastfc.kernels.runtime.kernel import BAD_SHAPE, NO_STATE, OK, OVERLAP, check, kernel, named_after, native, overlaps
+from fastfc.kernels.simd.vector import (
+    at,
+    fma,
+    itemsize,
+    load,
+    load_first,
+    pointer,
+    splat,
+    square_root,
+    stack,
+    store,
+    store_first,
+    sum_of_lanes,
+    where_less,
+    width,
+)
 
 # hyper: the learning rate and its schedule, see schedules.py, what is common to all rules, and up to five numbers of
 # the rule; a schedule may have more numbers behind them

@@ -22,16 +22,57 @@ what several steps contribute to one gradient is added in that order.
 import numpy as np
 from numba import njit, prange, types
 
-from fastfc.kernels.ops.activations import DERIVATIVE, IDENTITY, NONE, Activation, _activation_backward, _activation_forward
+from fastfc.kernels.ops.activations import (
+    DERIVATIVE,
+    IDENTITY,
+    NONE,
+    Activation,
+    _activation_backward,
+    _activation_forward,
+)
 from fastfc.kernels.ops.dense_bias_grad import _dense_bias_grad
-from fastfc.kernels.ops.dropout import drop, key
-from fastfc.kernels.runtime.kernel import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, kernel, native, overlaps
-from fastfc.kernels.ops.embedding import look_up, look_up_backward
-from fastfc.kernels.ops.gemm import Matrix, element, forward_product, input_product, matrix, matrix_type, transposed, zeros
-from fastfc.kernels.ops.norms import batch_norm_backward, divide_columns, normalise_batch, normalise_columns, normalise_rows, normalise_rows_backward, update_running
-from fastfc.kernels.simd.vector import allocate, at, is_null, itemsize, l2_bytes, load_first, one, pointer, read, release, splat, stack, store_first, vector, view, width
-from fastfc.kernels.runtime.threads import part
 from fastfc.kernels.ops.dense_weight_grad import _dense_weight_grad
+from fastfc.kernels.ops.dropout import drop, key
+from fastfc.kernels.ops.embedding import look_up, look_up_backward
+from fastfc.kernels.ops.gemm import (
+    Matrix,
+    element,
+    forward_product,
+    input_product,
+    matrix,
+    matrix_type,
+    transposed,
+    zeros,
+)
+from fastfc.kernels.ops.norms import (
+    batch_norm_backward,
+    divide_columns,
+    normalise_batch,
+    normalise_columns,
+    normalise_rows,
+    normalise_rows_backward,
+    update_running,
+)
+from fastfc.kernels.runtime.kernel import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, kernel, native, overlaps
+from fastfc.kernels.runtime.threads import part
+from fastfc.kernels.simd.vector import (
+    allocate,
+    at,
+    is_null,
+    itemsize,
+    l2_bytes,
+    load_first,
+    one,
+    pointer,
+    read,
+    release,
+    splat,
+    stack,
+    store_first,
+    vector,
+    view,
+    width,
+)
 
 COLUMNS = 19
 # columns of the header. The first PARAMETERS numbers of the vector of VALUES are the parameters, of which TRAINED are

@@ -85,8 +85,9 @@ def cache_folder():
 def source_hash():
     """Hash of all kernel sources and of what compiles them."""
     digest = hashlib.sha256(repr((numba.__version__, np.__version__, sys.version, platform.machine())).encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
+    top = Path(__file__).parent.parent
+    for path in sorted(top.rglob("*.py")):
+        digest.update(path.relative_to(top).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
 
 

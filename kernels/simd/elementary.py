@@ -5,7 +5,19 @@ Polynomials are interpolated at Chebyshev nodes; beside each stands its relative
 
 from numba import njit
 
-from fastfc.kernels.simd.vector import absolute, binary_exponent, by_dtype, copysign, fma, infinity, polynomial, power_of_two, significand, where_less, where_less_equal
+from fastfc.kernels.simd.vector import (
+    absolute,
+    binary_exponent,
+    by_dtype,
+    copysign,
+    fma,
+    infinity,
+    polynomial,
+    power_of_two,
+    significand,
+    where_less,
+    where_less_equal,
+)
 
 # (eʳ − 1 − r) / r² on |r| <= ln(2) / 2: error of eʳ 5e-9 and 2e-17
 exp_tail = polynomial(

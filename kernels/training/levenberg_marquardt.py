@@ -13,14 +13,27 @@ from numba import njit, types
 from numba.extending import register_jitable
 
 from fastfc.kernels.ops.activations import NONE
-from fastfc.kernels.runtime.kernel import BAD_INDEX, OK, native
 from fastfc.kernels.ops.gemm import dot, element, product, transposed, zeros
-from fastfc.kernels.training.objective import objective_type, readonly, run_gradient
-from fastfc.kernels.training.lbfgs import clear_untrained, combine
 from fastfc.kernels.ops.losses import CODE, MSE, RESULTS
 from fastfc.kernels.optim.update import RULE
-from fastfc.kernels.program.interpreter import BATCH_NORM, DROPOUT, OP, OUTPUTS, PARAMETERS, STEPS, TRAINING, dense, kept, row, run_backward, run_forward
+from fastfc.kernels.program.interpreter import (
+    BATCH_NORM,
+    DROPOUT,
+    OP,
+    OUTPUTS,
+    PARAMETERS,
+    STEPS,
+    TRAINING,
+    dense,
+    kept,
+    row,
+    run_backward,
+    run_forward,
+)
+from fastfc.kernels.runtime.kernel import BAD_INDEX, OK, native
 from fastfc.kernels.simd.vector import at, itemsize, read, write
+from fastfc.kernels.training.lbfgs import clear_untrained, combine
+from fastfc.kernels.training.objective import objective_type, readonly, run_gradient
 
 # hyper, behind the numbers that all optimizers have
 DAMPING, GROWTH, MOST = range(RULE, RULE + 3)

@@ -4,10 +4,10 @@ from collections import namedtuple
 
 from numba import types
 
-from fastfc.kernels.runtime.kernel import OK, native
 from fastfc.kernels.ops.gemm import matrix_type
 from fastfc.kernels.ops.losses import RESULTS, evaluate_losses
 from fastfc.kernels.program.interpreter import OUTPUTS, TRAINING, kept, run_backward, run_forward, table_type
+from fastfc.kernels.runtime.kernel import OK, native
 from fastfc.kernels.simd.vector import vector, view
 
 # What the loss depends on besides the parameters: x and target are matrices of n rows, target of so many columns;

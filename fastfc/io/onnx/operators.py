@@ -9,9 +9,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfc.validation import FLOATS
 from fastfc.io.onnx.constants import axes_of, has_batch, normalized, parts, slices, squeezed, unsqueezed
-from fastfc.io.onnx.values import BATCH, SELU_ALPHA, SELU_SCALE, UNFINISHED, WHOLE, Value, check_width, divide, multiply_columns, of, scale, select, shape_text, shift, view, width_of
+from fastfc.io.onnx.values import (
+    BATCH,
+    SELU_ALPHA,
+    SELU_SCALE,
+    UNFINISHED,
+    WHOLE,
+    Value,
+    check_width,
+    divide,
+    multiply_columns,
+    of,
+    scale,
+    select,
+    shape_text,
+    shift,
+    view,
+    width_of,
+)
+from fastfc.validation import FLOATS
 
 if TYPE_CHECKING:
     from fastfc.io.onnx.reader import Reader

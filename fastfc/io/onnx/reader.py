@@ -12,20 +12,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfc.nn import activations as act
-from fastfc.validation import FLOATS, listed
-from fastfc.nn.dropout import Dropout
-from fastfc.nn.embedding import Embedding
 from fastfc.extras import extra
 from fastfc.io.checkpoint import regular
-from fastfc.models.graph import Graph, Input, Node, concatenate
-from fastfc.nn.layer import Layer, Linear, Tied
-from fastfc.models.sequential import Network, Sequential
-from fastfc.nn.norms import BatchNorm1d, LayerNorm, RMSNorm
 from fastfc.io.onnx.constants import CONSTANTS, OF_SHAPES, has_batch
 from fastfc.io.onnx.operators import OF_LABELS, OF_ML, OPERATORS, Call, is_lossless
-from fastfc.io.onnx.values import BATCH, MOST_FEATURES, UNFINISHED, WHOLE, Told, Value, check_width, inverse, shape_text, width_of
+from fastfc.io.onnx.values import (
+    BATCH,
+    MOST_FEATURES,
+    UNFINISHED,
+    WHOLE,
+    Told,
+    Value,
+    check_width,
+    inverse,
+    shape_text,
+    width_of,
+)
+from fastfc.models.graph import Graph, Input, Node, concatenate
+from fastfc.models.sequential import Network, Sequential
+from fastfc.nn import activations as act
+from fastfc.nn.dropout import Dropout
+from fastfc.nn.embedding import Embedding
+from fastfc.nn.layer import Layer, Linear, Tied
+from fastfc.nn.norms import BatchNorm1d, LayerNorm, RMSNorm
 from fastfc.nn.standardize import Standardize
+from fastfc.validation import FLOATS, listed
 
 OLDEST = 7  # opset: before it, operators broadcast in other ways
 MOST_NUMBERS = 1 << 27  # per sample, of all values; and of all constants that are computed

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastfc.extras import extra
+from fastfc.io.checkpoint import write
+from fastfc.io.onnx.values import CUBE, NORMAL_SLOPE, SELU_ALPHA, SELU_SCALE
+from fastfc.kernels.program import interpreter as native
+from fastfc.models.graph import Graph
+from fastfc.models.sequential import Network, Sequential
 from fastfc.nn import activations as act
 from fastfc.nn.dropout import Dropout
 from fastfc.nn.embedding import Embedding
-from fastfc.extras import extra
-from fastfc.io.checkpoint import write
-from fastfc.models.graph import Graph
-from fastfc.kernels.program import interpreter as native
 from fastfc.nn.layer import Layer, Linear, Tied
-from fastfc.models.sequential import Network, Sequential
 from fastfc.nn.norms import BatchNorm1d, LayerNorm, RMSNorm
-from fastfc.io.onnx.values import CUBE, NORMAL_SLOPE, SELU_ALPHA, SELU_SCALE
 from fastfc.nn.standardize import Standardize
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""`fastfc compare`: kernels and networks against other libraries."""

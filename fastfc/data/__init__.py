@@ -1,0 +1,1 @@
+"""Data sets that are shipped or installed, and data that come in parts."""

@@ -1,0 +1,41 @@
+"""Losses: `value, grad = loss(prediction, target)`, with grad = dL/dprediction."""
+
+from fastfc.losses.base import (
+    BCELoss,
+    BCEWithLogitsLoss,
+    ClassLoss,
+    CrossEntropyLoss,
+    CustomLoss,
+    GaussianNLLLoss,
+    HuberLoss,
+    KLDivLoss,
+    L1Loss,
+    Loss,
+    MSELoss,
+    MultiLoss,
+    MultiMarginLoss,
+    NLLLoss,
+    PoissonNLLLoss,
+    QuantileLoss,
+    SmoothL1Loss,
+)
+
+__all__ = [
+    "BCELoss",
+    "BCEWithLogitsLoss",
+    "ClassLoss",
+    "CrossEntropyLoss",
+    "CustomLoss",
+    "GaussianNLLLoss",
+    "HuberLoss",
+    "KLDivLoss",
+    "L1Loss",
+    "Loss",
+    "MSELoss",
+    "MultiLoss",
+    "MultiMarginLoss",
+    "NLLLoss",
+    "PoissonNLLLoss",
+    "QuantileLoss",
+    "SmoothL1Loss",
+]

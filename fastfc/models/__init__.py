@@ -1,0 +1,1 @@
+"""Networks: `Sequential`, `MLP` and `Graph`."""

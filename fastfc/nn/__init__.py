@@ -1,0 +1,1 @@
+"""Layers, and how a network of them becomes a program for the kernels."""

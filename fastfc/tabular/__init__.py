@@ -1,0 +1,1 @@
+"""`fastfc train` and `fastfc predict`: networks for tables."""

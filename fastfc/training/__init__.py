@@ -1,0 +1,1 @@
+"""Training: `fit`, `train_step` and `evaluate`, and what accompanies them."""

@@ -1,0 +1,1 @@
+"""The kernels of layers, activations and losses, each forward and backward."""

@@ -1,0 +1,1 @@
+"""The kernels of optimizers and of learning-rate schedules."""

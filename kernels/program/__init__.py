@@ -1,0 +1,1 @@
+"""The kernels that run a network, which is a table of integers."""

@@ -1,0 +1,1 @@
+"""The kernels that train: the objective, a step, an epoch, and full-batch optimizers."""
