@@ -12,25 +12,27 @@ from fastfc import kernels, metrics, nopython, reference
 from fastfc._version import __version__ as __version__
 from fastfc.attributes import OF_FASTFC, suggestion
 from fastfc.data.datasets import load_breast_cancer, load_diabetes, load_digits, load_fashion_mnist, load_wine
-from fastfc.losses.base import (
+from fastfc.losses.classification import (
     BCELoss,
     BCEWithLogitsLoss,
     CrossEntropyLoss,
-    CustomLoss,
-    GaussianNLLLoss,
-    HuberLoss,
     KLDivLoss,
-    L1Loss,
-    MSELoss,
-    MultiLoss,
     MultiMarginLoss,
     NLLLoss,
+)
+from fastfc.losses.custom import CustomLoss
+from fastfc.losses.multi import MultiLoss
+from fastfc.losses.regression import (
+    GaussianNLLLoss,
+    HuberLoss,
+    L1Loss,
+    MSELoss,
     PoissonNLLLoss,
     QuantileLoss,
     SmoothL1Loss,
 )
 from fastfc.metrics import F1, Accuracy, TopK
-from fastfc.models.graph import Graph, Input, concatenate
+from fastfc.models.graph import Graph
 from fastfc.models.sequential import MLP, Sequential
 from fastfc.nn.activations import (
     CELU,
@@ -73,7 +75,8 @@ from fastfc.nn.initializers import (
     XavierUniform,
     Zeros,
 )
-from fastfc.nn.layer import Linear, Tied
+from fastfc.nn.linear import Linear, Tied
+from fastfc.nn.node import Input, concatenate
 from fastfc.nn.norms import BatchNorm1d, LayerNorm, RMSNorm
 from fastfc.nn.standardize import Standardize
 from fastfc.optim.first_order import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop

@@ -31,18 +31,20 @@ from numba.extending import (
     unbox,
 )
 
-from fastfc.kernels.ops import losses as of_losses
+from fastfc.kernels.ops import loss_rules as of_losses
 from fastfc.kernels.ops.activations import as_rows
 from fastfc.kernels.ops.losses import other_pointwise
 from fastfc.kernels.optim.update import run_other_rule
 from fastfc.kernels.program import interpreter as native
-from fastfc.kernels.runtime import kernel as edge
+from fastfc.kernels.program import table as table_module
+from fastfc.kernels.runtime import native as native_module
+from fastfc.kernels.runtime import status as status_module
 from fastfc.kernels.runtime.cache import source_hash
-from fastfc.kernels.simd.vector import address
+from fastfc.kernels.simd.memory import address
 from fastfc.kernels.training import step as training
 from fastfc.losses.base import Loss
 from fastfc.nn.layer import Layer
-from fastfc.optim.first_order import Optimizer
+from fastfc.optim.base import Optimizer
 from fastfc.validation import did_you_mean
 
 # The tape of a layer says what its space holds: values for `backward`, of so many samples; -1, of Python's forward;
@@ -128,7 +130,7 @@ layer_type, loss_type, optimizer_type = (functools.cache(kind) for kind in (Laye
 def type_of_layer(layer, context):
     if layer.in_features is None or layer.dtype is None:
         raise errors.NumbaTypeError(f"{layer} has no width of its own; put it behind a Linear for @njit functions")
-    dtype = edge.DTYPES[layer.dtype]
+    dtype = native_module.DTYPES[layer.dtype]
     return Global("network", dtype) if context.purpose == Purpose.constant else layer_type(dtype)
 
 
@@ -139,7 +141,7 @@ def type_of_loss(loss, context):
 
 @typeof_impl.register(Optimizer)
 def type_of_optimizer(optimizer, context):
-    dtype = edge.DTYPES[optimizer.state.dtype]
+    dtype = native_module.DTYPES[optimizer.state.dtype]
     return Global("optimizer", dtype) if context.purpose == Purpose.constant else optimizer_type(dtype)
 
 
@@ -238,7 +240,9 @@ def array_fault(net, what, kind, ndims, fix, written=False):
     if not isinstance(kind, types.Array):
         return f"{what} is of type {kind}; give an array of {net.dtype}"
     if kind.dtype != net.dtype:
-        remake = f", or make the network with dtype=np.{kind.dtype}" if kind.dtype in edge.DTYPES.values() else ""
+        remake = (
+            f", or make the network with dtype=np.{kind.dtype}" if kind.dtype in native_module.DTYPES.values() else ""
+        )
         fixed = f"make it np.empty(shape, np.{net.dtype})" if written else f"give {what}.astype(np.{net.dtype})"
         return f"{what} is an array of {kind.dtype}, the network of {net.dtype}; {fixed}{remake}"
     if kind.ndim not in ndims:
@@ -278,18 +282,18 @@ WRONG_TARGETS = MISFIT + "y is not what the loss takes, numbers (n, net.out_feat
 
 @njit
 def check_prediction(status, x_fits, params_fit):
-    if status == edge.BAD_SHAPE:
+    if status == status_module.BAD_SHAPE:
         if not x_fits:
             raise ValueError(WRONG_X)
         if not params_fit:
             raise ValueError(WRONG_PARAMS)
         raise ValueError(WRONG_OUT)
-    edge.check(status)
+    status_module.check(status)
 
 
 @njit
 def check_step(status, x_fits, rows_fit, weights_fit):
-    if status == edge.BAD_SHAPE:
+    if status == status_module.BAD_SHAPE:
         if not x_fits:
             raise ValueError(WRONG_X)
         if not rows_fit:
@@ -297,13 +301,15 @@ def check_step(status, x_fits, rows_fit, weights_fit):
         if not weights_fit:
             raise ValueError(WRONG_WEIGHTS)
         raise ValueError(WRONG_TARGETS)
-    edge.check(status)
+    status_module.check(status)
 
 
 @njit
 def predict_into(params, program, x, out):
     status = native.predict(params, program, x, out, 1, 1)
-    check_prediction(status, x.shape[1] == program[0, native.INPUTS], params.size == program[0, native.VALUES])
+    check_prediction(
+        status, x.shape[1] == program[0, table_module.INPUTS], params.size == program[0, table_module.VALUES]
+    )
 
 
 @overload_attribute(LayerType, "params")
@@ -313,7 +319,7 @@ def params_of(net):
 
 @overload_attribute(LayerType, "buffers")
 def buffers_of(net):
-    return lambda net: net.vector[net.vector.size - net.program[0, native.BUFFERS] :]
+    return lambda net: net.vector[net.vector.size - net.program[0, table_module.BUFFERS] :]
 
 
 @method("predict")
@@ -338,7 +344,7 @@ def predict(net, x, out=None, params=None):
     if is_none(out) and x.ndim == 1:
 
         def one(net, x, out=None, params=None):
-            y = np.empty(net.program[0, native.OUTPUTS], net.vector.dtype)
+            y = np.empty(net.program[0, table_module.OUTPUTS], net.vector.dtype)
             predict_into(vector(net, params), net.program, as_rows(x), as_rows(y))
             return y
 
@@ -346,7 +352,7 @@ def predict(net, x, out=None, params=None):
     if is_none(out):
 
         def rows(net, x, out=None, params=None):
-            y = np.empty((x.shape[0], net.program[0, native.OUTPUTS]), net.vector.dtype)
+            y = np.empty((x.shape[0], net.program[0, table_module.OUTPUTS]), net.vector.dtype)
             predict_into(vector(net, params), net.program, x, y)
             return y
 
@@ -409,11 +415,11 @@ def forward(net, x):
 
     def run(net, x):
         n = x.shape[0]
-        out = np.empty((n, net.program[0, native.OUTPUTS]), net.vector.dtype)
+        out = np.empty((n, net.program[0, table_module.OUTPUTS]), net.vector.dtype)
         net.tape[0] = USED
         enough(native.reserve(net.program, n), net.space)
         status = native.forward_saving(x, net.program, net.vector, out, net.space, net.tape)
-        check_prediction(status, x.shape[1] == net.program[0, native.INPUTS], True)
+        check_prediction(status, x.shape[1] == net.program[0, table_module.INPUTS], True)
         net.tape[0] = n
         return out
 
@@ -434,11 +440,11 @@ def backward(net, grad_output):
         n = net.tape[0]
         if n < 0:
             raise ValueError("fastfc: backward needs what forward saves; call forward(x) first")
-        grad_input = np.empty((n, net.program[0, native.INPUTS]), net.vector.dtype)
+        grad_input = np.empty((n, net.program[0, table_module.INPUTS]), net.vector.dtype)
         status = native.backward_saved(net.vector, net.program, grad_output, net.tape, net.grads, grad_input, net.space)
-        if status == edge.BAD_SHAPE:
+        if status == status_module.BAD_SHAPE:
             raise ValueError(WRONG_GRADIENT)
-        edge.check(status)
+        status_module.check(status)
         return grad_input
 
     return wrong if fault else run
@@ -451,7 +457,7 @@ def enough(numbers, space):
 
 
 # what any loss and optimizer may need: the types of both do not tell which they are
-load_any = edge.loaded(other_pointwise, run_other_rule)
+load_any = native_module.loaded(other_pointwise, run_other_rule)
 
 
 def target_fault(net, what, kind, several=False):
@@ -519,7 +525,7 @@ def train_step(net, x, y, loss, optimizer, sample_weight=None):
         )  # fmt: skip
         n, n_targets = len(x), len(target) if target.size else len(labels)
         rows_fit = n_targets == n or (parts and labels.size > 0)
-        check_step(status, x.shape[1] == net.program[0, native.INPUTS], rows_fit, weights.size in (0, n))
+        check_step(status, x.shape[1] == net.program[0, table_module.INPUTS], rows_fit, weights.size in (0, n))
         return value
 
     return run
@@ -542,7 +548,7 @@ def table_for(program, losses, widths):
 
     A single loss is for all columns.
     """
-    outputs = program[0, native.PARTS]
+    outputs = program[0, table_module.PARTS]
     if len(losses) == 1:
         return losses
     if len(losses) != outputs or len(widths) != outputs:
@@ -551,7 +557,7 @@ def table_for(program, losses, widths):
         )
     table, column, number, place = losses.copy(), 0, 0, 0
     for r in range(outputs):
-        row, width, classes = table[r], program[len(program) - outputs + r, native.WIDTH], widths[r] == CLASSES
+        row, width, classes = table[r], program[len(program) - outputs + r, table_module.WIDTH], widths[r] == CLASSES
         if classes and row[of_losses.CLASSES] == 0.0:
             raise ValueError("fastfc: the shapes do not fit: integers (n,) are classes, and this loss takes numbers")
         if not classes and widths[r] != (width // 2 if row[of_losses.CODE] == of_losses.GAUSSIAN else width):

@@ -5,8 +5,10 @@ import time
 import numpy as np
 from numba import njit
 
-from fastfc.kernels.runtime.kernel import DTYPES
-from fastfc.kernels.simd.vector import at, fma, itemsize, lanes, load, pointer, splat, store, width
+from fastfc.kernels.runtime.native import DTYPES
+from fastfc.kernels.simd.isa import lanes
+from fastfc.kernels.simd.memory import at, itemsize, pointer
+from fastfc.kernels.simd.vector import fma, load, splat, store, width
 
 
 @njit(nogil=True)

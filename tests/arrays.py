@@ -9,7 +9,7 @@ import pytest
 
 from fastfc import kernels, reference
 from fastfc.kernels.ops.gemm import tile
-from fastfc.kernels.simd.vector import host_isa
+from fastfc.kernels.simd.isa import host_isa
 
 DTYPES = [np.float32, np.float64]
 SIZES = {"n": 5, "i": 4, "o": 3}

@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 
 import fastfc as fc
-from fastfc.models.graph import Node
+from fastfc.nn.node import Node
 from fastfc.training.callbacks import Run
 
 REFUSED = AttributeError, TypeError, ValueError

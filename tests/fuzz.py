@@ -23,7 +23,7 @@ import numpy as np
 
 import fastfc as fc
 from fastfc import kernels, reference
-from fastfc.kernels.ops.activations import ACTIVATIONS
+from fastfc.kernels.ops.activation_rules import ACTIVATIONS
 
 FLOATS = [np.dtype(np.float32), np.dtype(np.float64)]
 SPARE_BYTES = 1 << 30  # that a process of cases may take beyond what it has when it begins

@@ -16,7 +16,7 @@ from numba import njit, prange
 import fastfc as fc
 from fastfc import kernels
 from fastfc.kernels.runtime import threads
-from fastfc.kernels.runtime.kernel import DTYPES, load_parallel
+from fastfc.kernels.runtime.native import DTYPES, load_parallel
 
 STEPS = 20
 

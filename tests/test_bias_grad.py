@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from fastfc.kernels import dense_add_bias_grad, dense_bias_grad
 from fastfc.kernels.ops.gemm import CHUNK
-from fastfc.kernels.simd.vector import host_isa
+from fastfc.kernels.simd.isa import host_isa
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 

@@ -30,7 +30,7 @@ from soak import report
 import fastfc
 from fastfc import kernels
 from fastfc.kernels.runtime import cache
-from fastfc.kernels.runtime import kernel as edge
+from fastfc.kernels.runtime import native as edge
 from fastfc.kernels.runtime.cache import KernelCache, cache_folder, compile_lock, source_hash
 
 # Files damaged at random, and processes that start together: here, and in the long run

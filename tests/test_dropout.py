@@ -9,6 +9,7 @@ from numpy.testing import assert_array_equal
 
 import fastfc as fc
 from fastfc import reference
+from fastfc.kernels.simd import memory, random
 from fastfc.kernels.simd import vector as simd
 
 SHAPES = [(1, 1), (7, 3), (5, 16), (3, 33), (64, 100)]
@@ -106,9 +107,9 @@ def test_each_of_the_random_bits():
 
     @njit
     def count(key, n, threshold, out):
-        like, total = simd.pointer(out), 0.0
+        like, total = memory.pointer(out), 0.0
         for i in range(0, n, simd.width(like)):
-            total += simd.sum_of_lanes(simd.chosen(like, key, i, threshold, 1.0))
+            total += simd.sum_of_lanes(random.chosen(like, key, i, threshold, 1.0))
         return total
 
     n = 1 << 16

@@ -13,7 +13,7 @@ from fastfc.kernels.ops.dense_bias_grad import _dense_bias_grad
 from fastfc.kernels.ops.losses import loss
 from fastfc.kernels.optim.update import _sgd
 from fastfc.kernels.runtime.fastcall import builtin
-from fastfc.kernels.runtime.kernel import BAD_SHAPE, OVERLAP
+from fastfc.kernels.runtime.status import BAD_SHAPE, OVERLAP
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 
 import fastfc as fc
 from fastfc.data import streams
-from fastfc.kernels.runtime import kernel as edge
+from fastfc.kernels.runtime import status as edge
 from fastfc.training import fit as training
 
 RNG = np.random.default_rng(0)

@@ -21,7 +21,7 @@ from safetensors.numpy import save, save_file
 import fastfc as fc
 from fastfc.io import checkpoint as files
 from fastfc.nn.layer import Layer
-from fastfc.optim.first_order import Optimizer
+from fastfc.optim.base import Optimizer
 from fastfc.optim.schedules import Schedule
 
 STORED = [row for row in ACTIVATIONS if row[0] != "Elementwise"]

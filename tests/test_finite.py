@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 
 import fastfc as fc
 from fastfc.data import streams
-from fastfc.kernels.ops.activations import CUSTOM
+from fastfc.kernels.ops.activation_rules import CUSTOM
 
 X = np.random.default_rng(0).standard_normal((24, 3))
 Y = X @ [[1.0], [2.0], [3.0]] + 1

@@ -35,7 +35,7 @@ from fastfc.kernels.ops.gemm import (
     product,
     tile,
 )
-from fastfc.kernels.simd.vector import host_isa
+from fastfc.kernels.simd.isa import host_isa
 
 products = pytest.mark.parametrize("multiply", PRODUCTS.values(), ids=PRODUCTS)
 dtypes = pytest.mark.parametrize("dtype", DTYPES)

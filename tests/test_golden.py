@@ -20,9 +20,9 @@ from test_kernel_losses import LOSSES as LOSS_KERNELS
 import fastfc as fc
 from fastfc import kernels
 from fastfc.io.checkpoint import columns_of_parameters
-from fastfc.kernels.ops.activations import of_input
+from fastfc.kernels.ops.activation_rules import of_input
 from fastfc.kernels.ops.gemm import CHUNK, DEPTH, LONG
-from fastfc.kernels.simd.vector import host_isa
+from fastfc.kernels.simd.isa import host_isa
 
 FILE = Path(__file__).with_name("golden.json")
 DTYPES = ["float32", "float64"]

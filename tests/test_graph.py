@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
 from fastfc import Graph, Input, Linear, concatenate, reference
-from fastfc.kernels.program import interpreter as native
+from fastfc.kernels.program import table as native
 
 CLONES = [copy.copy, copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))]
 

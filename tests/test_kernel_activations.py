@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastfc import kernels, reference
-from fastfc.kernels.ops.activations import ACTIVATIONS, ROWWISE, _activation_backward, _activation_forward, of_input
-from fastfc.kernels.simd.vector import host_isa
+from fastfc.kernels.ops.activation_rules import ACTIVATIONS, ROWWISE, of_input
+from fastfc.kernels.ops.activations import _activation_backward, _activation_forward
+from fastfc.kernels.simd.isa import host_isa
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 names = pytest.mark.parametrize("name", ACTIVATIONS)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from numba import njit
 
 from fastfc import kernels, reference
-from fastfc.kernels.simd.vector import host_isa
+from fastfc.kernels.simd.isa import host_isa
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 # the kernel, what its targets are, and its other arguments

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fastfc import reference
 from fastfc.kernels import sgd
-from fastfc.kernels.simd.vector import host_isa
+from fastfc.kernels.simd.isa import host_isa
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 

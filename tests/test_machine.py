@@ -3,7 +3,7 @@ import pytest
 from numba import float32, float64, int64, njit
 
 from fastfc.kernels import machine
-from fastfc.kernels.simd.vector import host_isa, lanes
+from fastfc.kernels.simd.isa import host_isa, lanes
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -18,7 +18,7 @@ from processes import run
 
 import fastfc as fc
 from fastfc import kernels
-from fastfc.kernels.runtime import kernel as edge
+from fastfc.kernels.runtime import native as edge
 
 
 @njit

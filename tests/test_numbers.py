@@ -14,9 +14,9 @@ from test_kernel_losses import run as run_loss
 
 import fastfc as fc
 from fastfc import kernels, reference
-from fastfc.kernels.ops.activations import ACTIVATIONS, ROWWISE
+from fastfc.kernels.ops.activation_rules import ACTIVATIONS, ROWWISE
 from fastfc.kernels.ops.gemm import CHUNK, LONG, tile
-from fastfc.kernels.simd.vector import host_isa
+from fastfc.kernels.simd.isa import host_isa
 
 QUICK_ROWS, FULL_ROWS = 10**6, 10**8
 

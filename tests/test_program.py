@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import fastfc as fc
-from fastfc.kernels.ops.activations import IDENTITY, RELU, SOFTMAX
+from fastfc.kernels.ops.activation_rules import IDENTITY, RELU, SOFTMAX
 from fastfc.kernels.program import interpreter as native
-from fastfc.kernels.program.interpreter import (
+from fastfc.kernels.program import table
+from fastfc.kernels.program.table import (
     ACTIVATION,
     ADD,
     BATCH_NORM,
@@ -21,14 +22,14 @@ from fastfc.kernels.program.interpreter import (
     PRODUCT,
     SCALE,
 )
-from fastfc.kernels.runtime import kernel as edge
+from fastfc.kernels.runtime import native as edge
 from fastfc.nn.lowering import Recorder, pack
 
 
 def steps_of(layer, width=3):
     """(op, code) of each step."""
     rows = layer._lower(width).table
-    return [tuple(row[[native.OP, native.CODE]]) for row in rows[1 : 1 + rows[0, native.STEPS]]]
+    return [tuple(row[[table.OP, table.CODE]]) for row in rows[1 : 1 + rows[0, table.STEPS]]]
 
 
 class Memory:
@@ -40,59 +41,59 @@ class Memory:
     def span(self, value, purpose, columns=slice(None)):
         """The numbers of a value, or of some of its columns."""
         where, first = self.rows[value, purpose : purpose + 2]
-        width = self.rows[value, native.WIDTH]
-        if where == native.IN_SPACE:
-            size = self.rows[0, native.PREDICT_SPACE if purpose == native.PREDICTING else native.TRAIN_SPACE]
+        width = self.rows[value, table.WIDTH]
+        if where == table.IN_SPACE:
+            size = self.rows[0, table.PREDICT_SPACE if purpose == table.PREDICTING else table.TRAIN_SPACE]
             assert first >= 0 and first + width <= size
-        buffer = (where, purpose == native.GRADIENT and where != native.IN_SPACE)
+        buffer = (where, purpose == table.GRADIENT and where != table.IN_SPACE)
         return [(buffer, i) for i in range(first, first + width)[columns]]
 
     def write(self, value, purpose, columns=slice(None)):
-        owner = value, purpose == native.GRADIENT
+        owner = value, purpose == table.GRADIENT
         self.cells |= dict.fromkeys(self.span(value, purpose, columns), owner)
 
     def read(self, value, purpose):
-        owner = value, purpose == native.GRADIENT
+        owner = value, purpose == table.GRADIENT
         assert {self.cells.get(cell) for cell in self.span(value, purpose)} == {owner}
 
     def columns(self, row):
-        first = row[native.NUMBER]
-        return slice(first, first + self.rows[row[native.A], native.WIDTH]) if row[native.OP] == PLACE else slice(None)
+        first = row[table.NUMBER]
+        return slice(first, first + self.rows[row[table.A], table.WIDTH]) if row[table.OP] == PLACE else slice(None)
 
     def operands(self, row):
-        return {row[native.A], row[native.B]} if row[native.OP] in (ADD, MULTIPLY) else {row[native.A]}
+        return {row[table.A], row[table.B]} if row[table.OP] in (ADD, MULTIPLY) else {row[table.A]}
 
     def forward(self, inputs, purpose):
         for value in inputs:
             self.write(value, purpose)
         for row in self.steps():
-            if row[native.OP] in NORMS:
-                self.write(row[native.B], purpose)
-            self.write(row[native.Y], purpose, self.columns(row))
+            if row[table.OP] in NORMS:
+                self.write(row[table.B], purpose)
+            self.write(row[table.Y], purpose, self.columns(row))
             for value in self.operands(row):  # after y, of which parts may be written before all is read
                 self.read(value, purpose)
 
     def backward(self, outputs):
         written = set(outputs)
         for value in outputs:
-            self.write(value, native.GRADIENT)
+            self.write(value, table.GRADIENT)
         for row in self.steps()[::-1]:
-            a, b, y = row[[native.A, native.B, native.Y]]
-            both = row[native.OP] in (ADD, MULTIPLY)
-            for value, flag in ((a, native.ADD_A), (b, native.ADD_B)) if both else ((a, native.ADD_A),):
+            a, b, y = row[[table.A, table.B, table.Y]]
+            both = row[table.OP] in (ADD, MULTIPLY)
+            for value, flag in ((a, table.ADD_A), (b, table.ADD_B)) if both else ((a, table.ADD_A),):
                 assert row[flag] == (value in written)
                 if row[flag]:
-                    self.read(value, native.GRADIENT)
-                self.write(value, native.GRADIENT)
+                    self.read(value, table.GRADIENT)
+                self.write(value, table.GRADIENT)
                 written.add(value)
-            needed = self.operands(row) if row[native.OP] in (PRODUCT, MULTIPLY, *NORMS) else set()
-            needed |= {b} if row[native.OP] in NORMS else set()
-            for value in needed | ({y} if row[native.CODE] != IDENTITY else set()):
-                self.read(value, native.TRAINING)
-            self.read(y, native.GRADIENT)
+            needed = self.operands(row) if row[table.OP] in (PRODUCT, MULTIPLY, *NORMS) else set()
+            needed |= {b} if row[table.OP] in NORMS else set()
+            for value in needed | ({y} if row[table.CODE] != IDENTITY else set()):
+                self.read(value, table.TRAINING)
+            self.read(y, table.GRADIENT)
 
     def steps(self):
-        return self.rows[1 : 1 + self.rows[0, native.STEPS]]
+        return self.rows[1 : 1 + self.rows[0, table.STEPS]]
 
 
 @st.composite
@@ -129,16 +130,16 @@ def recorded(draw):
 def test_places_that_are_needed_at_the_same_time_never_overlap(case):
     recorder, inputs, outputs = case
     program = recorder.program(inputs, outputs, 0, 0)
-    first = 1 + program.table[0, native.STEPS]
+    first = 1 + program.table[0, table.STEPS]
     inputs, outputs = [first + v for v in inputs], [first + v for v in outputs]
-    Memory(program).forward(inputs, native.PREDICTING)
+    Memory(program).forward(inputs, table.PREDICTING)
     memory = Memory(program)
-    memory.forward(inputs, native.TRAINING)
+    memory.forward(inputs, table.TRAINING)
     for value in outputs:
-        memory.read(value, native.TRAINING)
+        memory.read(value, table.TRAINING)
     memory.backward(outputs)
     memory.backward(outputs)
-    spans = [memory.span(value, native.TRAINING) for value in outputs]
+    spans = [memory.span(value, table.TRAINING) for value in outputs]
     assert [i for span in spans for _, i in span] == list(range(program.outputs))
     assert program.inputs == sum(recorder.widths[: len(inputs)])
 
@@ -147,11 +148,11 @@ def test_places_that_are_needed_at_the_same_time_never_overlap(case):
 def test_no_activation_goes_from_columns_of_the_output_to_others(case):
     """They overlap in memory, as the kernel sees them."""
     rows = case[0].program(*case[1:], 0, 0).table
-    for row in rows[1 : 1 + rows[0, native.STEPS]]:
-        if row[native.OP] == ACTIVATION:
-            for purpose in (native.PREDICTING, native.TRAINING, native.GRADIENT):
-                places = rows[row[[native.A, native.Y]], purpose]
-                assert places[0] != places[1] or places[0] == native.IN_SPACE
+    for row in rows[1 : 1 + rows[0, table.STEPS]]:
+        if row[table.OP] == ACTIVATION:
+            for purpose in (table.PREDICTING, table.TRAINING, table.GRADIENT):
+                places = rows[row[[table.A, table.Y]], purpose]
+                assert places[0] != places[1] or places[0] == table.IN_SPACE
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(1, 9)), max_size=15))
@@ -174,8 +175,8 @@ def test_memory_of_a_chain(sizes, activation):
     program = fc.MLP(sizes, activation=activation)._lower(sizes[0])
     hidden = sizes[1:-1]
     neighbours = max(sum(pair) for pair in pairwise([0, *hidden, 0]))
-    assert program.table[0, native.PREDICT_SPACE] == neighbours
-    assert program.numbers == program.table[0, native.TRAIN_SPACE] == sum(hidden) + neighbours
+    assert program.table[0, table.PREDICT_SPACE] == neighbours
+    assert program.numbers == program.table[0, table.TRAIN_SPACE] == sum(hidden) + neighbours
 
 
 def test_memory_of_a_residual_network_does_not_grow_with_depth():
@@ -183,7 +184,7 @@ def test_memory_of_a_residual_network_does_not_grow_with_depth():
         x = h = fc.Input(8)
         for _ in range(blocks):
             h = h + fc.ReLU()(fc.Linear(8, 8)(h))
-        return fc.Graph(x, h)._lower(8).table[0, native.PREDICT_SPACE]
+        return fc.Graph(x, h)._lower(8).table[0, table.PREDICT_SPACE]
 
     assert space(20) == space(3) <= 3 * 8
 
@@ -216,9 +217,9 @@ def test_which_steps():
 def test_header_and_parameters():
     net = fc.MLP([3, 5, 2])
     program = net._lower(3)
-    header = program.table[0, [native.STEPS, native.INPUTS, native.OUTPUTS, native.PARAMETERS]]
+    header = program.table[0, [table.STEPS, table.INPUTS, table.OUTPUTS, table.PARAMETERS]]
     assert_array_equal(header, [2, 3, 2, 32])
-    assert_array_equal(program.table[1:3, [native.WEIGHT, native.BIAS]], [[0, 15], [20, 30]])
+    assert_array_equal(program.table[1:3, [table.WEIGHT, table.BIAS]], [[0, 15], [20, 30]])
     assert (program.inputs, program.outputs, program.multiplications) == (3, 2, 25)
     assert program.table.dtype == np.int64 and not program.table.flags.writeable
 
@@ -226,7 +227,7 @@ def test_header_and_parameters():
 def test_a_shared_layer_overwrites_its_gradient_once():
     x, layer = fc.Input(3), fc.Linear(3, 3)
     rows = fc.Graph(x, layer(layer(layer(x))))._lower(3).table
-    assert_array_equal(rows[1:4, native.ADD_WEIGHT], [1, 1, 0])
+    assert_array_equal(rows[1:4, table.ADD_WEIGHT], [1, 1, 0])
 
 
 def compiled():

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
 from fastfc import kernels, reference
-from fastfc.kernels.ops.activations import ACTIVATIONS, of_input
+from fastfc.kernels.ops.activation_rules import ACTIVATIONS, of_input
 
 KERNELS = [
     "dense_forward",

@@ -3,13 +3,16 @@ import pytest
 from arrays import DTYPES, multiply_add, nan, normal
 from numba import njit
 
+from fastfc.kernels.simd import isa as isa_module
+from fastfc.kernels.simd import memory
+from fastfc.kernels.simd import transpose as transpose_module
 from fastfc.kernels.simd import vector as simd
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
 
 def lanes(dtype):
-    return simd.host_isa().vector_bytes // np.dtype(dtype).itemsize
+    return isa_module.host_isa().vector_bytes // np.dtype(dtype).itemsize
 
 
 def on_vectors(function):
@@ -18,8 +21,8 @@ def on_vectors(function):
 
     @njit
     def run(a, b, c, out):
-        pa, pb, pc = simd.pointer(a), simd.pointer(b), simd.pointer(c)
-        simd.store(simd.pointer(out), function(simd.load(pa), simd.load(pb), simd.load(pc)))
+        pa, pb, pc = memory.pointer(a), memory.pointer(b), memory.pointer(c)
+        simd.store(memory.pointer(out), function(simd.load(pa), simd.load(pb), simd.load(pc)))
 
     return run
 
@@ -58,12 +61,12 @@ def test_comparison_with_nan_is_false(dtype):
 
 @njit
 def copy_first(x, out, count):
-    simd.store_first(simd.pointer(out), simd.load_first(simd.pointer(x), count, -1.0), count)
+    simd.store_first(memory.pointer(out), simd.load_first(memory.pointer(x), count, -1.0), count)
 
 
 @njit
 def load_first(x, out, count):
-    simd.store(simd.pointer(out), simd.load_first(simd.pointer(x), count, -1.0))
+    simd.store(memory.pointer(out), simd.load_first(memory.pointer(x), count, -1.0))
 
 
 @dtypes
@@ -82,7 +85,9 @@ def test_masks(dtype):
 
 @njit
 def transpose(x, rows, columns, out):
-    simd.transpose_block(simd.pointer(x), x.strides[0], rows, columns, simd.pointer(out), out.strides[0])
+    transpose_module.transpose_block(
+        memory.pointer(x), x.strides[0], rows, columns, memory.pointer(out), out.strides[0]
+    )
 
 
 @dtypes
@@ -99,9 +104,9 @@ def test_transpose_block(dtype):
 
 @njit
 def by_pointers(x, out):
-    p = simd.at(simd.pointer(x), simd.itemsize(simd.pointer(x)))
-    simd.write(simd.pointer(out), simd.read(p) + simd.read(simd.zero(p)))
-    return simd.address(x), simd.width(p)
+    p = memory.at(memory.pointer(x), memory.itemsize(memory.pointer(x)))
+    memory.write(memory.pointer(out), memory.read(p) + memory.read(memory.zero(p)))
+    return memory.address(x), simd.width(p)
 
 
 @dtypes
@@ -113,8 +118,8 @@ def test_pointers(dtype):
 
 @njit
 def powers(x, out):
-    shifted = simd.load(simd.pointer(x))
-    simd.store(simd.pointer(out), simd.power_of_two(shifted))
+    shifted = simd.load(memory.pointer(x))
+    simd.store(memory.pointer(out), simd.power_of_two(shifted))
 
 
 @dtypes
@@ -127,6 +132,6 @@ def test_power_of_two(dtype):
 
 
 def test_isa_of_this_process():
-    isa = simd.host_isa()
-    assert isa in simd.ISAS.values()
-    assert simd.host_isa() is isa
+    isa = isa_module.host_isa()
+    assert isa in isa_module.ISAS.values()
+    assert isa_module.host_isa() is isa

@@ -20,7 +20,7 @@ from fastfc.metrics import BY_NAME as METRICS
 from fastfc.nn.activations import Activation
 from fastfc.nn.initializers import Drawn
 from fastfc.nn.layer import Layer
-from fastfc.optim.first_order import Optimizer
+from fastfc.optim.base import Optimizer
 from fastfc.optim.schedules import Schedule
 
 

@@ -7,7 +7,7 @@ from processes import run
 from fastfc.cli import warmup
 from fastfc.cli.main import main
 from fastfc.kernels.runtime.cache import cache_folder
-from fastfc.kernels.runtime.kernel import natives
+from fastfc.kernels.runtime.native import natives
 
 WARMUP = "import sys; from fastfc.cli.main import main; sys.exit(main(['warmup', '--dtype', 'float32']))"
 TINY = """

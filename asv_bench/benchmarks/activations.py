@@ -4,7 +4,7 @@ import numpy as np
 
 from fastfc import kernels
 from fastfc.benchmark.worker import installed
-from fastfc.kernels.ops.activations import ACTIVATIONS, ROWWISE, of_input
+from fastfc.kernels.ops.activation_rules import ACTIVATIONS, ROWWISE, of_input
 
 SIZES = [1_000, 100_000, 10_000_000]
 COLUMNS = 100  # of those that work along rows

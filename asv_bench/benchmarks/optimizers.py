@@ -5,7 +5,8 @@ from numba import njit
 
 import fastfc as fc
 from fastfc.kernels.optim import update as native
-from fastfc.kernels.simd.vector import at, itemsize, load, pointer, store, width
+from fastfc.kernels.simd.memory import at, itemsize, pointer
+from fastfc.kernels.simd.vector import load, store, width
 from fastfc.nn.layer import aligned_zeros
 
 RULES = {

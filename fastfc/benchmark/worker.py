@@ -186,7 +186,7 @@ class Judge(Contestant):
 
     def __init__(self):
         from fastfc.kernels import machine
-        from fastfc.kernels.simd import vector as simd
+        from fastfc.kernels.simd import isa as simd
 
         self.machine, self.vector_bytes = machine, simd.host_isa().vector_bytes
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from fastfc import reference
 from fastfc.data.datasets import load_digits
-from fastfc.losses.base import CrossEntropyLoss
+from fastfc.losses.classification import CrossEntropyLoss
 from fastfc.models.sequential import MLP
-from fastfc.nn.layer import Linear
+from fastfc.nn.linear import Linear
 from fastfc.optim.first_order import SGD
 from fastfc.training.history import History
 from fastfc.training.progress import Progress, can_show

@@ -8,7 +8,8 @@ import numpy as np
 
 from fastfc import metrics
 from fastfc.data import datasets
-from fastfc.losses.base import CrossEntropyLoss, MSELoss
+from fastfc.losses.classification import CrossEntropyLoss
+from fastfc.losses.regression import MSELoss
 from fastfc.models.sequential import MLP, Sequential
 from fastfc.nn.initializers import Initializer, Normal
 from fastfc.nn.standardize import Standardize

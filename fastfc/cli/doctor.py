@@ -59,7 +59,7 @@ def facts():
     from fastfc.kernels import machine
     from fastfc.kernels.ops import gemm
     from fastfc.kernels.runtime import cache
-    from fastfc.kernels.simd import vector as simd
+    from fastfc.kernels.simd import isa as simd
 
     isa = simd.host_isa()
     fma = "with" if isa.fma else "without"

@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from fastfc.kernels.runtime.cache import cache_folder
-from fastfc.kernels.runtime.kernel import DTYPES, natives
+from fastfc.kernels.runtime.native import DTYPES, natives
 
 
 def warmup(dtypes):

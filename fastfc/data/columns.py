@@ -13,7 +13,7 @@ from fastfc import frames as tables
 from fastfc.validation import as_real, listed
 
 if TYPE_CHECKING:
-    from fastfc.models.sequential import Network
+    from fastfc.models.network import Network
 
 Names = tuple[Any, ...]
 SHOWN = 8  # names in an error

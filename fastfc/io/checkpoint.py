@@ -30,18 +30,21 @@ from fastfc.data import columns
 from fastfc.extras import extra
 from fastfc.kernels.optim import schedules as numbers
 from fastfc.kernels.optim import update as native
-from fastfc.models.graph import GATES, Graph, Input, Node, concatenate
-from fastfc.models.sequential import Network, Sequential
+from fastfc.models.graph import Graph
+from fastfc.models.network import Network
+from fastfc.models.sequential import Sequential
 from fastfc.nn import activations, norms
-from fastfc.nn import layer as layers
+from fastfc.nn import linear as layers
 from fastfc.nn.activations import Activation, Elementwise
 from fastfc.nn.dropout import Dropout
 from fastfc.nn.embedding import Embedding
-from fastfc.nn.layer import Layer, Tied
+from fastfc.nn.layer import Layer
+from fastfc.nn.linear import Tied
+from fastfc.nn.node import GATES, Input, Node, concatenate
 from fastfc.nn.standardize import Standardize
+from fastfc.optim import base, full_batch, schedules
 from fastfc.optim import first_order as optimizers
-from fastfc.optim import full_batch, schedules
-from fastfc.optim.first_order import Optimizer
+from fastfc.optim.base import Optimizer
 from fastfc.validation import finite_number, float_dtype, positive_int, positive_number
 
 if TYPE_CHECKING:
@@ -571,7 +574,7 @@ def schedule(row: dict[str, Any]) -> Any:
 def options(thing: Any) -> dict[str, Any]:
     """The arguments that make another one like it."""
     names = list(inspect.signature(type(thing)).parameters)
-    names = [name for name in names if name not in NOT_STORED] + list(optimizers.Options.__annotations__) * (
+    names = [name for name in names if name not in NOT_STORED] + list(base.Options.__annotations__) * (
         "options" in names
     )
     return {

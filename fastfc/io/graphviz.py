@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastfc.extras import extra
-from fastfc.kernels.program import interpreter as native
-from fastfc.models.graph import Graph, Node
-from fastfc.models.sequential import Network
+from fastfc.kernels.program import table as native
+from fastfc.models.graph import Graph
+from fastfc.models.network import Network
 from fastfc.nn.layer import Layer
+from fastfc.nn.node import Node
 
 FORMATS = ".svg", ".png", ".pdf"
 DPI = "144"  # of a .png

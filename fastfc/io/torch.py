@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from fastfc.extras import extra
 from fastfc.io.checkpoint import NOT_STORED, arrays, by_name, options, regular
-from fastfc.models.sequential import Network, Sequential
+from fastfc.models.network import Network
+from fastfc.models.sequential import Sequential
 from fastfc.nn import activations
 from fastfc.nn.activations import Identity, LeakyReLU, LogSoftmax, Softmax
 from fastfc.nn.dropout import Dropout
-from fastfc.nn.layer import Layer, Linear, Tied
+from fastfc.nn.layer import Layer
+from fastfc.nn.linear import Linear, Tied
 from fastfc.nn.norms import BatchNorm1d, LayerNorm, RMSNorm
 from fastfc.nn.standardize import Standardize
 from fastfc.validation import as_floats

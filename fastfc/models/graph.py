@@ -1,167 +1,22 @@
-"""`Graph`: a network as a computational graph, of layers and gates between inputs and outputs."""
+"""`Graph`: a network of nodes between some inputs and some outputs."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfc.attributes import Guarded
-from fastfc.kernels.ops.activations import NONE
-from fastfc.kernels.program import interpreter as native
-from fastfc.models.sequential import Network, check_free
+from fastfc.kernels.ops.activation_rules import NONE
+from fastfc.kernels.program import table as native
+from fastfc.models.network import Network, check_free
 from fastfc.nn.activations import Identity
 from fastfc.nn.dropout import Dropout
 from fastfc.nn.layer import Layer
 from fastfc.nn.lowering import Program, Recorder
-from fastfc.validation import as_floats, listed, positive_int, positive_number
-
-REPR_NODES = 12  # that the representation of a node shows at most
-GATES = {native.ADD: "add", native.MULTIPLY: "multiply", native.SCALE: "scale", native.PLACE: "concatenate"}
-
-
-class Node(Guarded):
-    """A value of a graph, `width` numbers per sample: an input, or what a layer or a gate makes of other nodes.
-
-    Nodes come from `Input`, from calling a layer with a node, and from gates: `a + b`, `a * b`, `0.5 * a`,
-    `concatenate([a, b])`. Each gate passes back what it receives times its local gradient: `+` passes it on,
-    `*` swaps the factors, a scale multiplies, a concatenation takes apart; what reaches a node by several ways
-    is added.
-
-    References
-    ----------
-    I. Goodfellow, Y. Bengio, A. Courville, "Deep Learning", 2016, section 6.5.
-    """
-
-    width: int
-    inputs: tuple[Node, ...]
-    what: Layer | int | None
-    factor: float
-
-    _fixed = dict.fromkeys(("width", "inputs", "what", "factor", "name"), "graphs are made of it; make a new node")
-
-    _in_graph = False
-
-    def __init__(self, width: int, inputs: Sequence[Node] = (), what: Layer | int | None = None, factor: float = 1.0):
-        self._fix(width=width, inputs=tuple(inputs), what=what, factor=factor)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "inputs" and not self._in_graph:
-            self._fix(inputs=value)
-        else:
-            super().__setattr__(name, value)
-
-    def __add__(self, other: Node) -> Node:
-        return gate(native.ADD, "+", self, other)
-
-    __radd__ = __add__  # no node is on the left, so this says what is wrong
-
-    def __mul__(self, other: Any) -> Node:
-        if isinstance(other, Node):
-            return gate(native.MULTIPLY, "*", self, other)
-        size = abs(other) if isinstance(other, Real) else other
-        size = positive_number(size, "scale", "the factor's size", or_zero=True)
-        return Node(self.width, [self], native.SCALE, math.copysign(size, other))
-
-    __rmul__ = __mul__
-
-    def __neg__(self) -> Node:
-        return -1.0 * self
-
-    def __sub__(self, other: Node) -> Node:
-        return self + -other
-
-    def __rsub__(self, other: Any) -> Node:
-        return -self + other
-
-    __array_ufunc__ = None  # an array times a node is an error, not an array of nodes
-
-    def __repr__(self) -> str:
-        return self.text(REPR_NODES)
-
-    def text(self, most: int) -> str:
-        """Itself, what it reads, and so on, `most` nodes: a node that is read twice would be there twice."""
-        share = (most - 1) // max(len(self.inputs), 1)
-        inputs = ", ".join(node.text(share) for node in self.inputs) if share else "..."
-        return f"{self.what if isinstance(self.what, Layer) else GATES[self.what or 0]}({inputs})"
-
-
-class Input(Node):
-    """An input of a graph.
-
-    Parameters
-    ----------
-    width : int
-        Numbers per sample.
-    name : str, optional
-        Shown in errors and summaries.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If width is not a positive integer.
-
-    Examples
-    --------
-    >>> import fastfc as fc
-    >>> fc.Tanh()(fc.Linear(3, 2)(fc.Input(3, name="state")))
-    Tanh()(Linear(3, 2)(Input(3, 'state')))
-    """
-
-    name: str | None
-
-    def __init__(self, width: int, name: str | None = None) -> None:
-        super().__init__(positive_int(width, "Input", "width"))
-        self._fix(name=name)
-
-    def text(self, most: int) -> str:
-        return f"Input({self.width})" if self.name is None else f"Input({self.width}, {self.name!r})"
-
-
-def gate(op: int, sign: str, a: Node, b: Any) -> Node:
-    if not isinstance(b, Node):
-        raise TypeError(f"{a} {sign} {b!r}: both sides must be nodes of a graph, such as Input({a.width})")
-    if a.width != b.width:
-        raise ValueError(f"{a} {sign} {b}: {a.width} and {b.width} numbers per sample; make the two widths equal")
-    return Node(a.width, [a, b], op)
-
-
-def concatenate(nodes: Iterable[Node]) -> Node:
-    """The columns of several nodes side by side.
-
-    Parameters
-    ----------
-    nodes : iterable of Node
-        The same node may be there several times.
-
-    Returns
-    -------
-    Node
-        As wide as all of them together.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If something is not a node, or there is none.
-
-    Examples
-    --------
-    >>> import fastfc as fc
-    >>> a, b = fc.Input(2), fc.Input(1)
-    >>> fc.Graph([a, b], fc.concatenate([a, b, a])).predict(([1, 2], [3]))
-    array([1., 2., 3., 1., 2.], dtype=float32)
-    """
-    nodes = listed(nodes, "concatenate", "nodes", "[a, b]")
-    for node in nodes:
-        if not isinstance(node, Node):
-            raise TypeError(f"concatenate takes nodes of a graph, such as Input(3), got {node!r}")
-    if not nodes:
-        raise ValueError("concatenate: give at least one node")
-    return Node(sum(node.width for node in nodes), nodes, native.PLACE)
+from fastfc.nn.node import GATES, Input, Node
+from fastfc.validation import as_floats, listed
 
 
 class Graph(Network):

@@ -4,8 +4,9 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from fastfc.kernels.ops.activations import CUSTOM, named
-from fastfc.kernels.ops.activations import Activation as Numbers
+from fastfc.kernels.ops.activation_rules import CUSTOM
+from fastfc.kernels.ops.activation_rules import Activation as Numbers
+from fastfc.kernels.ops.activations import named
 from fastfc.kernels.runtime import user_functions as custom
 from fastfc.nn.layer import Layer, option
 from fastfc.nn.lowering import Recorder

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fastfc.kernels.ops.activations import NONE
-from fastfc.kernels.program import interpreter as native
+from fastfc.kernels.ops.activation_rules import NONE
+from fastfc.kernels.program import table as native
 from fastfc.nn.layer import Layer, option
 from fastfc.nn.lowering import Recorder
 from fastfc.validation import as_generator, fraction

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfc.kernels.program import interpreter as native
+from fastfc.kernels.program import table as native
 from fastfc.nn.initializers import Initializer, get_initializer
-from fastfc.nn.layer import Layer, aligned_zeros, view
+from fastfc.nn.layer import Layer, aligned_zeros
+from fastfc.nn.linear import view
 from fastfc.nn.lowering import Recorder
 from fastfc.validation import as_generator, float_dtype, positive_int
 

@@ -1,4 +1,4 @@
-"""`Layer`, what every layer can do, and `Linear`, the fully connected one."""
+"""`Layer`, what every layer can do."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from fastfc import kernels
 from fastfc.attributes import OF_LAYERS, Guarded
 from fastfc.data import streams
 from fastfc.kernels.program import interpreter as native
-from fastfc.kernels.runtime import kernel as edge
+from fastfc.kernels.runtime import native as edge
 from fastfc.kernels.runtime import threads
-from fastfc.nn.initializers import Initializer, get_initializer
 from fastfc.nn.lowering import Program, Recorder
-from fastfc.validation import as_floats, as_generator, flag, float_dtype, positive_int, positive_number
+from fastfc.validation import as_floats, flag, positive_int, positive_number
 
 if TYPE_CHECKING:
-    from fastfc.models.graph import Node
+    from fastfc.nn.node import Node
 
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
 
@@ -209,7 +208,7 @@ class Layer(Guarded):
 
     def __call__(self, node: Node) -> Node:
         """The node of a graph that this layer gives for another node; see Graph."""
-        from fastfc.models.graph import Node
+        from fastfc.nn.node import Node
 
         if not isinstance(node, Node):
             raise TypeError(f"{self} is called with nodes of a graph, such as Input(3); for arrays, predict or forward")
@@ -621,18 +620,6 @@ class Layer(Guarded):
         self._rehome()
 
 
-def view(index: int, what: str) -> Any:
-    """Property of Linear: one of its views; assigning to it copies the values into place."""
-
-    def get(self: Linear) -> NDArray[Any] | None:
-        return self._views[index]
-
-    def put(self: Linear, value: ArrayLike) -> None:
-        assign(self, what, value, get(self))
-
-    return property(get, put)
-
-
 def assign(layer: Layer, what: str, values: ArrayLike, view: NDArray[Any] | None) -> None:
     """Copy values into place."""
     values = as_floats(values, layer.dtype, layer, what)
@@ -641,199 +628,6 @@ def assign(layer: Layer, what: str, values: ArrayLike, view: NDArray[Any] | None
     if values.shape != view.shape:
         raise ValueError(f"{layer}: {what} has shape {view.shape}, got values of shape {values.shape}")
     view[...] = values
-
-
-class Linear(Layer):
-    """Fully connected layer, y = x W + b.
-
-    With g = dL/dy, `backward` computes dL/dW = xᵀ g, dL/db = the column sums of g and dL/dx = g Wᵀ.
-
-    Parameters
-    ----------
-    in_features, out_features : int
-    bias : bool
-        Whether there is a bias; without one y = x W.
-    init, bias_init : str or callable
-        First values of weight and bias, see fastfc.nn.initializers; a callable gets (rng, shape, dtype) and returns
-        an array.
-    seed : int, numpy.random.Generator or None
-    dtype : np.float32 or np.float64
-        Of parameters and computation; inputs are converted to it.
-    name : str, optional
-        Shown in errors, summaries and reports.
-
-    Attributes
-    ----------
-    weight, weight_grad : (in_features, out_features) arrays
-    bias, bias_grad : (out_features,) arrays, or None
-        Views of `params` and `grads`. Assigning to one copies the values into place.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For an argument of the wrong kind or out of its range; in use, for x of another width.
-
-    References
-    ----------
-    I. Goodfellow, Y. Bengio, A. Courville, "Deep Learning", 2016, section 6.5.
-
-    Examples
-    --------
-    >>> import numpy as np, fastfc as fc
-    >>> layer = fc.Linear(2, 2)
-    >>> layer.weight = [[0.5, -1], [1.5, 0]]
-    >>> layer.bias = [0.1, 0.2]
-    >>> layer.forward([[1, 2]])
-    array([[ 3.6, -0.8]], dtype=float32)
-    >>> layer.backward([[1, 2]])
-    array([[-1.5,  1.5]], dtype=float32)
-    >>> layer.weight_grad
-    array([[1., 2.],
-           [2., 4.]], dtype=float32)
-    >>> layer.update_parameters(lr=0.1)
-    >>> layer.bias
-    array([0., 0.], dtype=float32)
-    """
-
-    in_features: int
-    out_features: int
-    weight, bias = view(0, "weight"), view(1, "bias")
-    weight_grad, bias_grad = view(2, "weight_grad"), view(3, "bias_grad")
-
-    _not_pickled = (*Layer._not_pickled, "_views")
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        bias: bool = True,
-        *,
-        init: str | Initializer = "he",
-        bias_init: str | Initializer = "zeros",
-        seed: int | np.random.Generator | None = None,
-        dtype: Any = np.float32,
-        name: str | None = None,
-    ) -> None:
-        self._fix(
-            in_features=positive_int(in_features, "Linear", "in_features"),
-            out_features=positive_int(out_features, "Linear", "out_features"),
-        )
-        self.name = name
-        dtype = float_dtype(dtype, "Linear")
-        size = (self.in_features + flag(bias, "Linear", "bias")) * self.out_features
-        self._bind(aligned_zeros(size, dtype), aligned_zeros(size, dtype))
-        rng = as_generator(seed, "Linear")
-        self.weight = get_initializer(init)(rng, self.weight.shape, dtype)
-        if bias:
-            self.bias = get_initializer(bias_init)(rng, self.bias.shape, dtype)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self._params.dtype
-
-    def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
-        bias = [("bias", self.bias, self.bias_grad)]
-        return [("weight", self.weight, self.weight_grad)] + bias * (self.bias is not None)
-
-    def _bind(self, vector: NDArray[Any], grads: NDArray[Any], n_buffers: int = 0) -> None:
-        super()._bind(vector, grads, n_buffers)
-        params = self._params
-        shape, n_weights = (self.in_features, self.out_features), self.in_features * self.out_features
-        bias, bias_grad = (params[n_weights:], grads[n_weights:]) if params.size > n_weights else (None, None)
-        self._views = params[:n_weights].reshape(shape), bias, grads[:n_weights].reshape(shape), bias_grad
-
-    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
-        recorder.weights[self] = first
-        bias = native.NOWHERE if self.bias is None else first + self.in_features * self.out_features
-        return recorder.step(native.PRODUCT, value, width=self.out_features, weight=first, bias=bias)
-
-    def __repr__(self) -> str:
-        bias = "" if self.bias is not None else ", bias=False"
-        dtype = "" if self.dtype == np.float32 else f", dtype={self.dtype}"
-        name = "" if self.name is None else f", name={self.name!r}"
-        return f"Linear({self.in_features}, {self.out_features}{bias}{dtype}{name})"
-
-
-class Tied(Layer):
-    """A Linear layer with the weight of another one, transposed, as the decoder of an autoencoder: y = x Wᵀ + b.
-
-    W is trained once: its gradient is the sum of what both layers contribute. The bias, which starts at zero, is
-    this layer's own.
-
-    Parameters
-    ----------
-    layer : Linear
-        Comes before this layer in the same network.
-    bias : bool
-    name : str, optional
-
-    Raises
-    ------
-    TypeError
-        If layer is not a Linear.
-
-    References
-    ----------
-    P. Vincent et al., "Stacked denoising autoencoders", JMLR 11, 2010, section 3.3.
-
-    Examples
-    --------
-    >>> import fastfc as fc
-    >>> encoder = fc.Linear(3, 2, seed=0)
-    >>> net = fc.Sequential([encoder, fc.Tanh(), fc.Tied(encoder)])
-    >>> net.params.size
-    11
-    >>> net.predict([[0, 0, 0]])
-    array([[0., 0., 0.]], dtype=float32)
-    """
-
-    in_features: int
-    out_features: int
-    layer: Linear
-
-    _fixed: ClassVar[Mapping[str, str]] = {**Layer._fixed, "layer": "make a new Tied layer"}
-
-    def __init__(self, layer: Linear, bias: bool = True, *, name: str | None = None) -> None:
-        if not isinstance(layer, Linear):
-            raise TypeError(f"Tied: give the Linear layer whose weight it shares, got {layer!r}")
-        self._fix(layer=layer, in_features=layer.out_features, out_features=layer.in_features)
-        self.name = name
-        size = self.out_features * flag(bias, "Tied", "bias")
-        self._bind(aligned_zeros(size, layer.dtype), aligned_zeros(size, layer.dtype))
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.layer.dtype
-
-    @property
-    def bias(self) -> NDArray[Any] | None:
-        return self._params if self._params.size else None
-
-    @bias.setter
-    def bias(self, value: ArrayLike) -> None:
-        assign(self, "bias", value, self.bias)
-
-    @property
-    def bias_grad(self) -> NDArray[Any] | None:
-        return self._grads if self._grads.size else None
-
-    @bias_grad.setter
-    def bias_grad(self, value: ArrayLike) -> None:
-        assign(self, "bias_grad", value, self.bias_grad)
-
-    def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
-        return [("bias", self._params, self._grads)] if self._params.size else []
-
-    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
-        if self.layer not in recorder.weights:
-            raise ValueError(f"{self}: {self.layer} must come before it in the same network")
-        weight, bias = recorder.weights[self.layer], first if self._params.size else native.NOWHERE
-        return recorder.step(native.PRODUCT, value, width=self.out_features, weight=weight, bias=bias, transposed=True)
-
-    def __repr__(self) -> str:
-        bias = "" if self._params.size else ", bias=False"
-        name = "" if self.name is None else f", name={self.name!r}"
-        return f"Tied({self.layer}{bias}{name})"
 
 
 def check_array(

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastfc.kernels.ops import norms
 from fastfc.kernels.program import interpreter as native
+from fastfc.kernels.program import table
 from fastfc.nn.layer import Layer, aligned_zeros, assign, option
 from fastfc.nn.lowering import Recorder
 from fastfc.validation import flag, float_dtype, fraction, positive_int, positive_number
@@ -161,7 +162,7 @@ class LayerNorm(PerFeature):
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         self._check_width(recorder, value)
         weight, bias = self._place("weight", first), self._place("bias", first)
-        return recorder.norm(native.LAYER_NORM, value, 2, weight=weight, bias=bias, factor=self.eps)
+        return recorder.norm(table.LAYER_NORM, value, 2, weight=weight, bias=bias, factor=self.eps)
 
 
 class RMSNorm(PerFeature):
@@ -225,7 +226,7 @@ class RMSNorm(PerFeature):
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         self._check_width(recorder, value)
         eps = -1.0 if self.eps is None else self.eps
-        return recorder.norm(native.RMS_NORM, value, 2, weight=self._place("weight", first), bias=-1, factor=eps)
+        return recorder.norm(table.RMS_NORM, value, 2, weight=self._place("weight", first), bias=-1, factor=eps)
 
 
 class BatchNorm1d(PerFeature):
@@ -321,7 +322,7 @@ class BatchNorm1d(PerFeature):
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         self._check_width(recorder, value)
         return recorder.norm(
-            native.FROZEN_BATCH_NORM if self._is_frozen() else native.BATCH_NORM,
+            table.FROZEN_BATCH_NORM if self._is_frozen() else table.BATCH_NORM,
             value,
             norms.COLUMN_ROWS * self.in_features / native.LEAST_ROWS,
             weight=self._place("weight", first),

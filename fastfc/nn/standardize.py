@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastfc.kernels.program import interpreter as native
+from fastfc.kernels.program import table as native
 from fastfc.nn.lowering import Recorder
 from fastfc.nn.norms import PerFeature, row
 from fastfc.validation import as_real

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfc.kernels.optim import update as native
-from fastfc.kernels.runtime import kernel as edge
+from fastfc.kernels.runtime import native as edge
 from fastfc.kernels.training import lbfgs, levenberg_marquardt
-from fastfc.losses.base import Loss, MSELoss
+from fastfc.losses.base import Loss
+from fastfc.losses.regression import MSELoss
 from fastfc.nn.layer import Layer
-from fastfc.optim.first_order import Optimizer, of_rule
+from fastfc.optim.base import Optimizer, of_rule
 from fastfc.validation import positive_int, positive_number
 
 # options of the others

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastfc.extras import extra
-from fastfc.models.sequential import Network, Sequential
+from fastfc.models.network import Network
+from fastfc.models.sequential import Sequential
 from fastfc.nn.activations import Activation, Hardtanh, Sigmoid, Softmax, get_activation
 from fastfc.nn.dropout import Dropout
-from fastfc.nn.layer import Layer, Linear
+from fastfc.nn.layer import Layer
+from fastfc.nn.linear import Linear
 from fastfc.nn.standardize import Standardize
 
 # scikit-learn's names of activations, and ours

@@ -19,25 +19,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastfc.extras import extra
-from fastfc.kernels.ops import losses as loss_table
+from fastfc.kernels.ops import loss_rules as loss_table
 from fastfc.kernels.optim import update as optimizer_table
-from fastfc.losses.base import (
-    BCEWithLogitsLoss,
-    ClassLoss,
-    CrossEntropyLoss,
-    GaussianNLLLoss,
-    KLDivLoss,
-    Loss,
-    MSELoss,
-    MultiLoss,
-    NLLLoss,
-    PoissonNLLLoss,
-)
+from fastfc.losses.base import Loss
+from fastfc.losses.classification import BCEWithLogitsLoss, ClassLoss, CrossEntropyLoss, KLDivLoss, NLLLoss
+from fastfc.losses.multi import MultiLoss
+from fastfc.losses.regression import GaussianNLLLoss, MSELoss, PoissonNLLLoss
 from fastfc.models.sequential import Sequential
 from fastfc.nn.activations import ACTIVATIONS, Activation, Identity, LogSoftmax, Sigmoid, Softmax, get_activation
 from fastfc.nn.dropout import Dropout
-from fastfc.nn.layer import Layer, Linear
-from fastfc.optim.first_order import SGD, Adam, AdamW, Optimizer
+from fastfc.nn.layer import Layer
+from fastfc.nn.linear import Linear
+from fastfc.optim.base import Optimizer
+from fastfc.optim.first_order import SGD, Adam, AdamW
 from fastfc.optim.schedules import ReduceLROnPlateau, Schedule
 from fastfc.sklearn.convert import from_sklearn, to_sklearn
 from fastfc.training.callbacks import Run, as_callback

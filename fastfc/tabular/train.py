@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from fastfc import metrics, reference
 from fastfc.extras import extra
 from fastfc.io.checkpoint import load_checkpoint
-from fastfc.losses.base import CrossEntropyLoss, MSELoss
-from fastfc.models.sequential import MLP, Network, Sequential
-from fastfc.nn.layer import Linear
+from fastfc.losses.classification import CrossEntropyLoss
+from fastfc.losses.regression import MSELoss
+from fastfc.models.network import Network
+from fastfc.models.sequential import MLP, Sequential
+from fastfc.nn.linear import Linear
 from fastfc.nn.standardize import Standardize
 from fastfc.optim.first_order import AdamW
 from fastfc.tabular.encoding import Feature, Target, classes_of, described, find_features, find_target, inputs_of

@@ -11,8 +11,8 @@ from fastfc.metrics import watched
 from fastfc.validation import choice, positive_int, positive_number
 
 if TYPE_CHECKING:
-    from fastfc.models.sequential import Network
-    from fastfc.optim.first_order import Optimizer
+    from fastfc.models.network import Network
+    from fastfc.optim.base import Optimizer
     from fastfc.training.history import History
 
 

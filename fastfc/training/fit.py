@@ -14,15 +14,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastfc.data.columns import Columns
 from fastfc.data.streams import gives_batches, source_of
-from fastfc.kernels.ops import losses
-from fastfc.kernels.ops.activations import CUSTOM
+from fastfc.kernels.ops import loss_rules, losses
+from fastfc.kernels.ops.activation_rules import CUSTOM
 from fastfc.kernels.program import interpreter as table
+from fastfc.kernels.program import table as table_module
 from fastfc.kernels.runtime.cache import uninterrupted
 from fastfc.kernels.training import step as native
-from fastfc.losses.base import Loss, MultiLoss, as_numbers, as_weights
+from fastfc.losses.base import Loss, as_numbers, as_weights
+from fastfc.losses.multi import MultiLoss
 from fastfc.metrics import get_metric, is_ours
 from fastfc.nn.lowering import Program
-from fastfc.optim.first_order import Optimizer
+from fastfc.optim.base import Optimizer
 from fastfc.training.callbacks import Run, as_callback
 from fastfc.training.history import History
 from fastfc.training.outputs import outputs_of
@@ -30,7 +32,7 @@ from fastfc.training.progress import Progress
 from fastfc.validation import as_real, listed, positive_int, positive_number
 
 if TYPE_CHECKING:
-    from fastfc.models.sequential import Network
+    from fastfc.models.network import Network
     from fastfc.training.streaming import Streamed
 
 # What a native call may take while Ctrl-C waits for it, at the speed of the latest one.
@@ -80,8 +82,8 @@ class Data(NamedTuple):
             return self
         table = self.losses.copy()
         for row in table:
-            if row[losses.CLASSES]:
-                row[losses.SHARE] = chosen(self, row) / self.mass or 1.0
+            if row[loss_rules.CLASSES]:
+                row[loss_rules.SHARE] = chosen(self, row) / self.mass or 1.0
         return self._replace(losses=table)
 
     @property
@@ -119,10 +121,10 @@ def mass_of(weights: NDArray[Any], n: int) -> float:
 
 def chosen(data: Data, row: NDArray[np.float64], rows: Any = slice(None)) -> float:
     """What the mean of a loss over classes divides by: the samples' weights times the factors of their classes."""
-    classes = data.labels.reshape(len(data.x), -1)[rows, int(row[losses.FIRST_TARGET])]
+    classes = data.labels.reshape(len(data.x), -1)[rows, int(row[loss_rules.FIRST_TARGET])]
     weights = data.weights[rows].astype(np.float64) if data.weights.size else np.ones(len(classes))
-    counted = classes != row[losses.C]
-    factors = row[losses.VECTOR + classes[counted]] if row[losses.VECTORS] else 1.0
+    counted = classes != row[loss_rules.C]
+    factors = row[loss_rules.VECTOR + classes[counted]] if row[loss_rules.VECTORS] else 1.0
     return float((weights[counted] * factors).sum())
 
 
@@ -608,7 +610,7 @@ class Epoch:
 
 def check_last_batch(network: Network, data: Data, n: int, batch_size: int) -> None:
     """Raise if a batch would be too small."""
-    if (n % batch_size or batch_size) == 1 and network._program_for(data.x).has(table.BATCH_NORM):
+    if (n % batch_size or batch_size) == 1 and network._program_for(data.x).has(table_module.BATCH_NORM):
         raise ValueError(
             f"{network}: {n} samples in batches of {batch_size} leave one alone, and BatchNorm1d "
             f"needs two for their variance; choose another batch_size"
@@ -719,8 +721,11 @@ def check_values(network: Network, data: Data, loss: Loss) -> None:
 def check_finite(network: Network, data: Data, told: str, where: Callable[[int], str] = "row {}".format) -> None:
     """Raise if samples are infinite or not a number; functions of the user's own may have a use for such."""
     program = network._program_for(data.x).table
-    steps = program[1 : 1 + program[0, table.STEPS], table.CODE]
-    if CUSTOM not in steps and not np.isin(data.losses[:, losses.CODE], (losses.CUSTOM, losses.CUSTOM_ARRAY)).any():
+    steps = program[1 : 1 + program[0, table_module.STEPS], table_module.CODE]
+    if (
+        CUSTOM not in steps
+        and not np.isin(data.losses[:, loss_rules.CODE], (loss_rules.CUSTOM, loss_rules.CUSTOM_ARRAY)).any()
+    ):
         refuse_not_finite(data, told, where)
 
 

@@ -20,8 +20,8 @@ from fastfc.validation import as_generator, as_real, positive_int, positive_numb
 
 if TYPE_CHECKING:
     from fastfc.losses.base import Loss
-    from fastfc.models.sequential import Network
-    from fastfc.optim.first_order import Optimizer
+    from fastfc.models.network import Network
+    from fastfc.optim.base import Optimizer
 
 SMOOTHING = 0.9  # of the losses, each a mean of the ones before it with weights that fall by this factor
 FIRST = 10  # steps, in which the mean only sets in

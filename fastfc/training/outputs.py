@@ -18,7 +18,7 @@ from fastfc.metrics import softmax
 from fastfc.nn.activations import Hardsigmoid, LogSigmoid, LogSoftmax, Sigmoid, Softmax
 
 if TYPE_CHECKING:
-    from fastfc.models.sequential import Network
+    from fastfc.models.network import Network
     from fastfc.nn.layer import Layer
 
 LOGITS, SCORES, PROBABILITIES, LOGARITHMS, NUMBERS, UNKNOWN = range(6)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfc.data.streams import Batches, Blocks, ahead, mapped
-from fastfc.kernels.ops import losses
+from fastfc.kernels.ops import loss_rules, losses
 from fastfc.losses.base import Loss
 from fastfc.training.fit import (
     ADVICE,
@@ -32,8 +32,8 @@ from fastfc.training.fit import (
 )
 
 if TYPE_CHECKING:
-    from fastfc.models.sequential import Network
-    from fastfc.optim.first_order import Optimizer
+    from fastfc.models.network import Network
+    from fastfc.optim.base import Optimizer
 
 
 class Streamed:
@@ -117,7 +117,7 @@ class Streamed:
                 totals, masses = totals + values * mass, masses + mass
                 if scores:
                     kept.append((self.network._split_output(output), data.y, weights_of(data)))
-        summed = data.losses[:, losses.REDUCTION] == losses.SUM
+        summed = data.losses[:, loss_rules.REDUCTION] == loss_rules.SUM
         weighted = bool((masses > 0).all())
         if not weighted and not summed.all():
             totals, masses = np.where(masses > 0, totals, 0.0), np.where(masses > 0, masses, 1.0)
@@ -137,7 +137,7 @@ def masses_of(data: Data) -> NDArray[np.float64]:
     """What the mean of each loss divides by; 1 for sums."""
     masses = np.full(len(data.losses), data.mass)
     for r, row in enumerate(data.losses):
-        if row[losses.REDUCTION] == losses.SUM:
+        if row[loss_rules.REDUCTION] == loss_rules.SUM:
             masses[r] = 1.0
         elif is_mean_over_classes(data, row):
             masses[r] = chosen(data, row)
@@ -146,8 +146,11 @@ def masses_of(data: Data) -> NDArray[np.float64]:
 
 def is_mean_over_classes(data: Data, row: NDArray[np.float64]) -> bool:
     """Whether a loss divides by the weights of the classes that count."""
-    over_classes = row[losses.CODE] in (losses.CROSS_ENTROPY, losses.NLL) and row[losses.REDUCTION] == losses.MEAN
-    return over_classes and data.labels.size > 0 and bool(row[losses.CLASSES])
+    over_classes = (
+        row[loss_rules.CODE] in (loss_rules.CROSS_ENTROPY, loss_rules.NLL)
+        and row[loss_rules.REDUCTION] == loss_rules.MEAN
+    )
+    return over_classes and data.labels.size > 0 and bool(row[loss_rules.CLASSES])
 
 
 def means(data: Data, output: NDArray[Any]) -> NDArray[np.float64]:
@@ -155,7 +158,7 @@ def means(data: Data, output: NDArray[Any]) -> NDArray[np.float64]:
     found, gradient = np.zeros(len(data.losses)), np.empty_like(output)
     for r in range(len(found)):
         only = data.losses.copy()
-        only[np.arange(len(only)) != r, losses.WEIGHT] = 0.0
+        only[np.arange(len(only)) != r, loss_rules.WEIGHT] = 0.0
         arrays = output, data.target, data.labels, data.weights, only, output[:0, 0], gradient
         found[r] = losses.loss.call(*arrays)
     return found

@@ -4,25 +4,16 @@ import numpy as np
 from numba import njit, prange, types
 from numba.extending import overload
 
-from fastfc.kernels.ops.activations import NONE
-from fastfc.kernels.ops.gemm import CHUNK, Matrix, copy_matrix, matrix, product, zeros
-from fastfc.kernels.runtime.kernel import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, native, overlaps
+from fastfc.kernels.ops.activation_rules import NONE
+from fastfc.kernels.ops.gemm import CHUNK, product
+from fastfc.kernels.ops.matrix import Matrix, copy_matrix, matrix, zeros
+from fastfc.kernels.runtime.kernel import kernel
+from fastfc.kernels.runtime.native import native
+from fastfc.kernels.runtime.overlap import overlaps
+from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check
 from fastfc.kernels.runtime.threads import launch, part, single, size
-from fastfc.kernels.simd.vector import (
-    allocate,
-    at,
-    is_null,
-    itemsize,
-    load,
-    load_first,
-    one,
-    pointer,
-    release,
-    splat,
-    store_first,
-    sum_of_lanes,
-    width,
-)
+from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, one, pointer, release
+from fastfc.kernels.simd.vector import load, load_first, splat, store_first, sum_of_lanes, width
 
 
 @njit

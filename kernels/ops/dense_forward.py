@@ -3,11 +3,15 @@
 from numba import njit, types
 from numba.extending import overload
 
-from fastfc.kernels.ops.activations import NUMBERS, Activation, fused, literal, load_for
-from fastfc.kernels.ops.gemm import Matrix, forward_product, matrix
-from fastfc.kernels.runtime.kernel import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
+from fastfc.kernels.ops.activation_rules import NUMBERS, Activation
+from fastfc.kernels.ops.activations import fused, literal, load_for
+from fastfc.kernels.ops.gemm import forward_product
+from fastfc.kernels.ops.matrix import Matrix, matrix
+from fastfc.kernels.runtime.kernel import kernel
+from fastfc.kernels.runtime.overlap import overlaps
+from fastfc.kernels.runtime.status import BAD_SHAPE, OK, OVERLAP, check
 from fastfc.kernels.runtime.threads import launch, multiplications, single
-from fastfc.kernels.simd.vector import pointer
+from fastfc.kernels.simd.memory import pointer
 
 
 @njit(inline="always")

@@ -3,9 +3,12 @@
 from numba import njit, types
 from numba.extending import overload
 
-from fastfc.kernels.ops.activations import NONE
-from fastfc.kernels.ops.gemm import input_product, matrix, transposed, zeros
-from fastfc.kernels.runtime.kernel import BAD_SHAPE, OK, OVERLAP, check, kernel, overlaps
+from fastfc.kernels.ops.activation_rules import NONE
+from fastfc.kernels.ops.gemm import input_product
+from fastfc.kernels.ops.matrix import matrix, transposed, zeros
+from fastfc.kernels.runtime.kernel import kernel
+from fastfc.kernels.runtime.overlap import overlaps
+from fastfc.kernels.runtime.status import BAD_SHAPE, OK, OVERLAP, check
 from fastfc.kernels.runtime.threads import launch, multiplications, single
 
 

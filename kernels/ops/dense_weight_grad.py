@@ -4,11 +4,15 @@ import numpy as np
 from numba import njit, prange, types
 from numba.extending import overload
 
-from fastfc.kernels.ops.activations import NONE
-from fastfc.kernels.ops.gemm import CHUNK, Matrix, add_matrix, copy_matrix, element, matrix, spread, transposed, zeros
-from fastfc.kernels.runtime.kernel import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check, kernel, native, overlaps
+from fastfc.kernels.ops.activation_rules import NONE
+from fastfc.kernels.ops.gemm import CHUNK, spread
+from fastfc.kernels.ops.matrix import Matrix, add_matrix, copy_matrix, element, matrix, transposed, zeros
+from fastfc.kernels.runtime.kernel import kernel
+from fastfc.kernels.runtime.native import native
+from fastfc.kernels.runtime.overlap import overlaps
+from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check
 from fastfc.kernels.runtime.threads import launch, multiplications, single
-from fastfc.kernels.simd.vector import allocate, at, is_null, release
+from fastfc.kernels.simd.memory import allocate, at, is_null, release
 
 # Elements of a gradient that is small enough to be kept once for each chunk of the batch.
 SMALL = 1 << 14

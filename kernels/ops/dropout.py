@@ -9,9 +9,12 @@ forward in training. Masks repeat after 2³² elements.
 import numpy as np
 from numba import njit, types
 
-from fastfc.kernels.ops.gemm import element, matrix_type
-from fastfc.kernels.runtime.kernel import OK, native
-from fastfc.kernels.simd.vector import chosen, itemsize, load, load_first, store, store_first, width
+from fastfc.kernels.ops.matrix import element, matrix_type
+from fastfc.kernels.runtime.native import native
+from fastfc.kernels.runtime.status import OK
+from fastfc.kernels.simd.memory import itemsize
+from fastfc.kernels.simd.random import chosen
+from fastfc.kernels.simd.vector import load, load_first, store, store_first, width
 
 
 @njit

@@ -7,9 +7,11 @@ gradient.
 import numpy as np
 from numba import njit, types
 
-from fastfc.kernels.ops.gemm import element, matrix_type
-from fastfc.kernels.runtime.kernel import BAD_INDEX, OK, native
-from fastfc.kernels.simd.vector import at, itemsize, load, load_first, read, splat, store, store_first, width
+from fastfc.kernels.ops.matrix import element, matrix_type
+from fastfc.kernels.runtime.native import native
+from fastfc.kernels.runtime.status import BAD_INDEX, OK
+from fastfc.kernels.simd.memory import at, itemsize, read
+from fastfc.kernels.simd.vector import load, load_first, splat, store, store_first, width
 
 
 @njit

@@ -13,53 +13,21 @@ Geijn, "Anatomy of high-performance matrix multiplication" (2008), as in BLIS: b
 copied into panels when the copy pays, and read in place when it does not.
 """
 
-from collections import namedtuple
-
 import numpy as np
 from numba import njit, prange, types
 
-from fastfc.kernels.ops.activations import (
-    DERIVATIVE,
-    IDENTITY,
-    NONE,
-    NUMBERS,
-    RELU,
-    Activation,
-    activation_type,
-    apply,
-    apply_derivative,
-)
-from fastfc.kernels.runtime.kernel import NO_MEMORY, OK, native
+from fastfc.kernels.ops.activation_rules import DERIVATIVE, NONE, NUMBERS, RELU, Activation, activation_type
+from fastfc.kernels.ops.epilogue import finish, finish_matrix
+from fastfc.kernels.ops.level1 import dot_products, row_times_transposed
+from fastfc.kernels.ops.matrix import Matrix, ceil_div, copy_matrix, crowded, element, matrix, matrix_type, transposed
+from fastfc.kernels.ops.packing import PACK_ROWS, pack
+from fastfc.kernels.runtime.native import native
+from fastfc.kernels.runtime.status import NO_MEMORY, OK
 from fastfc.kernels.runtime.threads import part
-from fastfc.kernels.simd.vector import (
-    allocate,
-    at,
-    fma,
-    host_isa,
-    infinity,
-    is_null,
-    itemsize,
-    l2_bytes,
-    load,
-    load_first,
-    multiply_square,
-    multiply_tile,
-    pointer,
-    read,
-    release,
-    splat,
-    stack,
-    store,
-    store_first,
-    sum_of_lanes,
-    tile_columns,
-    tile_rows,
-    transpose_block,
-    view,
-    width,
-    write,
-    zero,
-)
+from fastfc.kernels.simd.isa import host_isa, l2_bytes
+from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, read, release, view, zero
+from fastfc.kernels.simd.microkernel import multiply_tile, tile_columns, tile_rows
+from fastfc.kernels.simd.vector import infinity, width
 
 # Summands per block, deep enough that the tile's sums go to memory and back rarely. A panel of B of this depth
 # is 96 KiB: it is read from L2, as fast as the multipliers take it (one row of the tile in 14 cycles).
@@ -73,50 +41,17 @@ IN_PLACE_TILES = 16
 # Up to this size B's block is gone through along rows of C, which C prefers; then down its columns. Blocks are made
 # as small if sums are so short that it is C that takes the time.
 ROWWISE_BYTES, SHORT = l2_bytes() // 4, 128
-# Rows of B that are copied from left to right at a time.
-PACK_ROWS = 16
+
 # So few rows use each element of B so rarely that a panel has to stay in L1. A B that is not copied and meets one
 # tile only has to be read in its order in memory, STREAM_DEPTH whole rows at a time, a quarter if they are crowded.
 FEW_ROWS, PANEL_DEPTH, STREAM_DEPTH = 4, 64, 64
-# Squares of Bᵀ side by side for one row: more of them are more streams than the processor prefetches.
-SQUARES = 2
+
 # So few columns and so long sums are faster as dot products. Twice as many columns where B is Wᵀ, whose columns are
 # rows in memory.
 NARROW, LONG = 4, 64
-# The copies for so few dot products are on the stack: a small network predicts one sample without allocating.
-STACK_BYTES = 1 << 13
+
 # Rows of a batch that are summed in one chain.
 CHUNK = 4096
-
-
-# A pointer, and the bytes from row to row and from column to column.
-Matrix = namedtuple("Matrix", ["data", "row", "column"])
-
-
-def matrix_type(dtype):
-    return types.NamedTuple([types.CPointer(dtype), types.int64, types.int64], Matrix)
-
-
-@njit
-def matrix(x):
-    return Matrix(pointer(x), x.strides[0], x.strides[1])
-
-
-@njit
-def transposed(x):
-    return Matrix(x.data, x.column, x.row)
-
-
-@njit
-def element(x, i, j):
-    """Pointer to x[i, j]."""
-    return at(x.data, i * x.row + j * x.column)
-
-
-@njit
-def zeros(like):
-    """Zero, as a matrix of any size."""
-    return Matrix(zero(like.data), 0, 0)
 
 
 def tile(dtype=np.float32):
@@ -126,178 +61,9 @@ def tile(dtype=np.float32):
 
 
 @njit
-def crowded(stride):
-    """Whether memory so far apart falls into the same few sets of L1, which hold a dozen lines."""
-    return stride % 4096 == 0
-
-
-@njit
-def ceil_div(a, b):
-    return (a + b - 1) // b
-
-
-@njit
 def first_row(u, short, tall):
     """Where tile u begins, of which the first `tall` have one row more than the others, which have `short` rows."""
     return u * short + min(u, tall)
-
-
-@native(lambda dtype: types.int64(types.CPointer(dtype), *[types.int64] * 4, types.CPointer(dtype), types.int64))
-def pack(source, count, k, across, along, target, target_width):
-    """target[p, i] = source[i * across + p * along] for i < count, p < k; rows of target_width elements.
-
-    This copies panels of A (i are its rows) and of B (i are its columns). Elements from `count` on are
-    arbitrary up to a whole register: they meet lanes that are never stored.
-    """
-    size, lanes = itemsize(source), width(source)
-    target_row = target_width * size
-    for first in range(0, count, lanes):
-        some = min(lanes, count - first)
-        here, there = at(source, first * across), at(target, first * size)
-        if across == size:
-            if some == lanes:
-                for p in range(k):
-                    store(at(there, p * target_row), load(at(here, p * along)))
-            else:
-                for p in range(k):
-                    store(at(there, p * target_row), load_first(at(here, p * along), some, 0.0))
-        elif along == size:
-            for p in range(0, k, lanes):
-                deep = min(lanes, k - p)
-                transpose_block(at(here, p * size), across, some, deep, at(there, p * target_row), target_row)
-        else:
-            for p in range(k):
-                for i in range(some):
-                    write(at(there, p * target_row + i * size), read(at(here, i * across + p * along)))
-    return OK
-
-
-@njit
-def copy_matrix(m, n, source, target):
-    for i in range(m):
-        for j in range(n):
-            write(element(target, i, j), read(element(source, i, j)))
-
-
-@njit
-def finish(activation, count, values, y):
-    """The activations and derivatives that are not done in registers, in place."""
-    code = activation.code
-    if code >= DERIVATIVE:
-        apply_derivative(y, values, values, count, Activation(code - DERIVATIVE, activation.a, activation.b))
-    elif code != IDENTITY and code != RELU:
-        apply(values, values, count, activation)
-
-
-@njit
-def finish_matrix(activation, m, n, values, y):
-    """A derivative for matrices of any strides."""
-    size = itemsize(values.data)
-    step = n if values.column == size and y.column == size else 1
-    for i in range(m):
-        for j in range(0, n, step):
-            finish(activation, step, element(values, i, j), element(y, i, j))
-
-
-@njit
-def add_matrix(m, n, source, target):
-    """target += source"""
-    size, lanes = itemsize(source.data), width(source.data)
-    step = lanes if source.column == size and target.column == size else 1
-    for i in range(m):
-        for j in range(0, n, step):
-            here, some = element(target, i, j), min(step, n - j)
-            store_first(here, load_first(here, some, 0.0) + load_first(element(source, i, j), some, 0.0), some)
-
-
-@njit
-def row_times_transposed(c, a, b, start, n, k):
-    """C = start + A B for one row and a B whose rows are neighbours; k a multiple of the lanes."""
-    size, lanes = itemsize(c.data), width(c.data)
-    copy_matrix(1, n, start, c)
-    block = lanes if crowded(b.column) else SQUARES * lanes
-    for j in range(0, n, block):
-        for p in range(0, k, lanes):
-            a_part = Matrix(element(a, 0, p), a.row, a.column)
-            for q in range(j, min(n, j + block), lanes):
-                b_part = Matrix(element(b, p, q), b.row, b.column)
-                multiply_square(a_part, b_part, Matrix(element(c, 0, q), c.row, size), n - q)
-
-
-@njit
-def dot(k, x, y):
-    """Σ x[p] y[p]: summand p goes to lane p, modulo two registers; then the lanes are added."""
-    size, lanes = itemsize(x), width(x)
-    step, rest = lanes * size, k % (2 * lanes)
-    s = t = splat(x, 0.0)
-    for p in range(0, (k - rest) * size, 2 * step):
-        s = fma(load(at(x, p)), load(at(y, p)), s)
-        t = fma(load(at(x, p + step)), load(at(y, p + step)), t)
-    p, more = (k - rest) * size, rest - lanes
-    s = fma(load_first(at(x, p), rest, 0.0), load_first(at(y, p), rest, 0.0), s)
-    t = fma(load_first(at(x, p + step), more, 0.0), load_first(at(y, p + step), more, 0.0), t)
-    return sum_of_lanes(s + t)
-
-
-@njit
-def four_dots(k, x, x1, x2, x3, y):
-    """The same for four rows: they share y, and no sum has to wait for itself."""
-    size, lanes = itemsize(x), width(x)
-    step, rest = lanes * size, k % (2 * lanes)
-    s0 = s1 = s2 = s3 = t0 = t1 = t2 = t3 = splat(x, 0.0)
-    for p in range(0, (k - rest) * size, 2 * step):
-        q, u, v = p + step, load(at(y, p)), load(at(y, p + step))
-        s0, t0 = fma(load(at(x, p)), u, s0), fma(load(at(x, q)), v, t0)
-        s1, t1 = fma(load(at(x1, p)), u, s1), fma(load(at(x1, q)), v, t1)
-        s2, t2 = fma(load(at(x2, p)), u, s2), fma(load(at(x2, q)), v, t2)
-        s3, t3 = fma(load(at(x3, p)), u, s3), fma(load(at(x3, q)), v, t3)
-    p, more = (k - rest) * size, rest - lanes
-    q, u, v = p + step, load_first(at(y, p), rest, 0.0), load_first(at(y, p + step), more, 0.0)
-    s0, t0 = fma(load_first(at(x, p), rest, 0.0), u, s0), fma(load_first(at(x, q), more, 0.0), v, t0)
-    s1, t1 = fma(load_first(at(x1, p), rest, 0.0), u, s1), fma(load_first(at(x1, q), more, 0.0), v, t1)
-    s2, t2 = fma(load_first(at(x2, p), rest, 0.0), u, s2), fma(load_first(at(x2, q), more, 0.0), v, t2)
-    s3, t3 = fma(load_first(at(x3, p), rest, 0.0), u, s3), fma(load_first(at(x3, q), more, 0.0), v, t3)
-    return sum_of_lanes(s0 + t0), sum_of_lanes(s1 + t1), sum_of_lanes(s2 + t2), sum_of_lanes(s3 + t3)
-
-
-@native(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 3, activation_type, matrix_type(dtype)))
-def dot_products(c, a, b, start, m, n, k, activation, y):
-    """C = f(start + A B) for few columns, with `dot` for each element; as for `product`."""
-    size, lanes = itemsize(c.data), width(c.data)
-    copy_row = ceil_div(k, lanes) * lanes * size
-    a_bytes, b_bytes = 0 if a.column == size else lanes * copy_row, 0 if b.row == size else n * copy_row
-    wanted = m * n * size + a_bytes + b_bytes
-    heap, memory = allocate(c.data, wanted if wanted > STACK_BYTES else 0)
-    if wanted > STACK_BYTES and is_null(memory):
-        return NO_MEMORY
-    result = heap if wanted > STACK_BYTES else stack(c.data, STACK_BYTES)
-    a_copy, b_copy = at(result, m * n * size), at(result, m * n * size + a_bytes)
-    columns = Matrix(b_copy, copy_row, size) if b_bytes else Matrix(b.data, b.column, size)
-    if b_bytes:
-        pack(b.data, k, n, b.row, b.column, b_copy, copy_row // size)
-    for i in range(0, m, lanes):
-        some = min(lanes, m - i)
-        rows = Matrix(a_copy, copy_row, size) if a_bytes else Matrix(element(a, i, 0), a.row, size)
-        if a_bytes:
-            pack(element(a, i, 0), k, some, a.column, a.row, a_copy, copy_row // size)
-        for r in range(0, some, 4):
-            r1, r2, r3 = min(r + 1, some - 1), min(r + 2, some - 1), min(r + 3, some - 1)
-            x0, x1, x2, x3 = element(rows, r, 0), element(rows, r1, 0), element(rows, r2, 0), element(rows, r3, 0)
-            for j in range(n):
-                column = element(columns, j, 0)
-                if r1 == r:
-                    d0 = d1 = d2 = d3 = dot(k, x0, column)
-                else:
-                    d0, d1, d2, d3 = four_dots(k, x0, x1, x2, x3, column)
-                for q, d in ((r, d0), (r1, d1), (r2, d2), (r3, d3)):
-                    write(at(result, ((i + q) * n + j) * size), read(element(start, i + q, j)) + d)
-    if activation.code < DERIVATIVE:
-        apply(result, result, m * n, activation)
-    copy_matrix(m, n, Matrix(result, n * size, size), c)
-    if activation.code >= DERIVATIVE:
-        finish_matrix(activation, m, n, c, y)
-    release(memory)
-    return OK
 
 
 @njit(inline="always")

@@ -17,27 +17,22 @@ import numpy as np
 from numba import njit, types
 
 from fastfc.kernels.ops.dense_bias_grad import vector_sum
-from fastfc.kernels.ops.gemm import Matrix, copy_matrix, element, matrix_type
-from fastfc.kernels.runtime.kernel import NO_MEMORY, OK, ONE_SAMPLE, loaded, native
+from fastfc.kernels.ops.matrix import Matrix, copy_matrix, element, matrix_type
+from fastfc.kernels.runtime.native import loaded, native
+from fastfc.kernels.runtime.status import NO_MEMORY, OK, ONE_SAMPLE
+from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, read, release, write
 from fastfc.kernels.simd.vector import (
-    allocate,
-    at,
     by_dtype,
     fma,
-    is_null,
-    itemsize,
     lane,
     load,
     load_first,
-    read,
-    release,
     splat,
     square_root,
     store,
     store_first,
     sum_of_lanes,
     width,
-    write,
 )
 
 machine_epsilon = by_dtype(float32=2.0**-23, float64=2.0**-52)

@@ -31,17 +31,17 @@ from numba.extending import overload
 
 from fastfc.kernels.optim import schedules
 from fastfc.kernels.optim.schedules import rate
-from fastfc.kernels.runtime.kernel import BAD_SHAPE, NO_STATE, OK, OVERLAP, check, kernel, named_after, native, overlaps
+from fastfc.kernels.runtime.kernel import kernel
+from fastfc.kernels.runtime.native import named_after, native
+from fastfc.kernels.runtime.overlap import overlaps
+from fastfc.kernels.runtime.status import BAD_SHAPE, NO_STATE, OK, OVERLAP, check
+from fastfc.kernels.simd.memory import at, itemsize, pointer, stack
 from fastfc.kernels.simd.vector import (
-    at,
     fma,
-    itemsize,
     load,
     load_first,
-    pointer,
     splat,
     square_root,
-    stack,
     store,
     store_first,
     sum_of_lanes,

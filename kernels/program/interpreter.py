@@ -22,28 +22,14 @@ what several steps contribute to one gradient is added in that order.
 import numpy as np
 from numba import njit, prange, types
 
-from fastfc.kernels.ops.activations import (
-    DERIVATIVE,
-    IDENTITY,
-    NONE,
-    Activation,
-    _activation_backward,
-    _activation_forward,
-)
+from fastfc.kernels.ops.activation_rules import DERIVATIVE, IDENTITY, NONE, Activation
+from fastfc.kernels.ops.activations import _activation_backward, _activation_forward
 from fastfc.kernels.ops.dense_bias_grad import _dense_bias_grad
 from fastfc.kernels.ops.dense_weight_grad import _dense_weight_grad
 from fastfc.kernels.ops.dropout import drop, key
 from fastfc.kernels.ops.embedding import look_up, look_up_backward
-from fastfc.kernels.ops.gemm import (
-    Matrix,
-    element,
-    forward_product,
-    input_product,
-    matrix,
-    matrix_type,
-    transposed,
-    zeros,
-)
+from fastfc.kernels.ops.gemm import forward_product, input_product
+from fastfc.kernels.ops.matrix import Matrix, element, matrix, matrix_type, transposed, zeros
 from fastfc.kernels.ops.norms import (
     batch_norm_backward,
     divide_columns,
@@ -53,46 +39,64 @@ from fastfc.kernels.ops.norms import (
     normalise_rows_backward,
     update_running,
 )
-from fastfc.kernels.runtime.kernel import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, kernel, native, overlaps
-from fastfc.kernels.runtime.threads import part
-from fastfc.kernels.simd.vector import (
-    allocate,
-    at,
-    is_null,
-    itemsize,
-    l2_bytes,
-    load_first,
-    one,
-    pointer,
-    read,
-    release,
-    splat,
-    stack,
-    store_first,
-    vector,
-    view,
-    width,
+from fastfc.kernels.program.table import (
+    ACTIVATION,
+    ADD,
+    ADD_A,
+    ADD_B,
+    ADD_BIAS,
+    ADD_WEIGHT,
+    BATCH_NORM,
+    BIAS,
+    CODE,
+    DERIVE_A,
+    DERIVED,
+    DROPOUT,
+    EMBEDDING,
+    FACTOR,
+    FACTOR_2,
+    FROZEN_BATCH_NORM,
+    GRADIENT,
+    IN_OUTPUT,
+    IN_PRODUCT,
+    IN_X,
+    INPUTS,
+    LAYER_NORM,
+    MULTIPLY,
+    NOWHERE,
+    NUMBER,
+    OF_INPUT,
+    OP,
+    OUTPUTS,
+    PARAMETERS,
+    PLACE,
+    PREDICT_SPACE,
+    PREDICTING,
+    PRODUCT,
+    RMS_NORM,
+    STANDARDIZE,
+    STEPS,
+    TRAIN_SPACE,
+    TRAINING,
+    TRANSPOSED,
+    VALUES,
+    WEIGHT,
+    WHOLE,
+    WIDTH,
+    A,
+    B,
+    Y,
+    table_type,
 )
+from fastfc.kernels.runtime.kernel import kernel
+from fastfc.kernels.runtime.native import native
+from fastfc.kernels.runtime.overlap import overlaps
+from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP
+from fastfc.kernels.runtime.threads import part
+from fastfc.kernels.simd.isa import l2_bytes
+from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, one, pointer, read, release, stack, vector, view
+from fastfc.kernels.simd.vector import load_first, splat, store_first, width
 
-COLUMNS = 19
-# columns of the header. The first PARAMETERS numbers of the vector of VALUES are the parameters, of which TRAINED are
-# to be, and each has a gradient; the last BUFFERS numbers are kept but not trained, such as running statistics. WHOLE
-# tells that a prediction of a row depends on the other rows, so that it can't be cut into blocks of them; PARTS is how
-# many outputs stand side by side: as many rows at the end of the table have their WIDTH
-STEPS, INPUTS, OUTPUTS, PARAMETERS, PREDICT_SPACE, TRAIN_SPACE, TRAINED, VALUES, BUFFERS, WHOLE, PARTS = range(11)
-# columns of a step; WEIGHT and BIAS are places in the vector of values, NOWHERE for none; TRANSPOSED tells that the
-# weight lies there as its transpose; FACTOR and FACTOR_2 are the bits of a step's numbers; ADD_ tells to add to a
-# gradient. NUMBER is the first column of `place`, the seed of dropout, the rows of an embedding's table, the place of
-# batch norm's running statistics, NOWHERE for none; its FACTOR_2 is their momentum, -1 for a plain mean. B of a norm is
-# where it keeps statistics. DERIVE_A is the step that made a, if the derivative of its activation is done with the
-# gradient of a: that step is DERIVED. If a derivative is OF_INPUT, training keeps what the product gives, and the
-# activation is a step of its own; in a prediction that is IN_PRODUCT
-OP, CODE, A, B, Y, WEIGHT, BIAS, TRANSPOSED, NUMBER, FACTOR, FACTOR_2 = range(11)
-ADD_A, ADD_B, ADD_WEIGHT, ADD_BIAS, DERIVE_A, DERIVED, OF_INPUT, IN_PRODUCT = range(11, COLUMNS)
-NOWHERE = -1
-PRODUCT, ACTIVATION, ADD, MULTIPLY, SCALE, PLACE = range(6)
-DROPOUT, LAYER_NORM, RMS_NORM, BATCH_NORM, STANDARDIZE, EMBEDDING, FROZEN_BATCH_NORM = range(6, 13)
-NORMS = LAYER_NORM, RMS_NORM, BATCH_NORM, FROZEN_BATCH_NORM
 # what only programs with these operations need, and have loaded
 NATIVES = {
     DROPOUT: [drop],
@@ -103,21 +107,13 @@ NATIVES = {
     STANDARDIZE: [normalise_columns, divide_columns],
     EMBEDDING: [look_up, look_up_backward],
 }
-# columns of a value: its width; and for each of the three purposes where it is, and from which number per sample on
-WIDTH = 0
-PREDICTING, TRAINING, GRADIENT = 1, 3, 5
-IN_X, IN_OUTPUT, IN_SPACE = range(3)
+
 # Rows of a prediction go through all layers together, as many as find room in a part of L2.
 BLOCK_BYTES = l2_bytes() // 4
 # So many for each thread, and a prediction is cut into rows.
 MANY_ROWS = 64
 # Up to so many bytes, a prediction's space is on the stack.
 STACK_BYTES = 1 << 15
-
-
-def table_type():
-    return types.Array(types.int64, 2, "A", readonly=True, aligned=False)
-
 
 # Rows that each value has room for at least: every value then begins at a multiple of 64 bytes.
 LEAST_ROWS = 16

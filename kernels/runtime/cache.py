@@ -30,7 +30,8 @@ from numba.core.compiler import CompileResult
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.runtime import rtsys
 
-from fastfc.kernels.simd.vector import LLVM_LOCK, l2_bytes
+from fastfc.kernels.simd.isa import l2_bytes
+from fastfc.kernels.simd.llvm import LLVM_LOCK
 
 try:
     import fcntl

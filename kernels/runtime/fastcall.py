@@ -16,7 +16,9 @@ from numba.core import cgutils
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
-from fastfc.kernels.simd.vector import I8, I32, I64, array_at, cell_value
+from fastfc.kernels.runtime.linkage import cell_value
+from fastfc.kernels.simd.llvm import I8, I32, I64
+from fastfc.kernels.simd.memory import array_at
 
 OBJECT = I8.as_pointer()
 HEAD = object.__basicsize__  # of every Python object: the fields of its type stand behind it

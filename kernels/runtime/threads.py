@@ -18,7 +18,7 @@ import numba
 import numpy as np
 from numba import njit
 
-from fastfc.kernels.runtime.kernel import DTYPES, load_parallel
+from fastfc.kernels.runtime.native import DTYPES, load_parallel
 
 CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 

@@ -9,8 +9,8 @@ from numba.core import errors
 from numba.core.dispatcher import Dispatcher
 
 from fastfc.kernels.runtime.cache import compile_lock
-from fastfc.kernels.runtime.kernel import DTYPES
-from fastfc.kernels.simd.vector import address, at, itemsize, read, vector, write
+from fastfc.kernels.runtime.native import DTYPES
+from fastfc.kernels.simd.memory import address, at, itemsize, read, vector, write
 
 
 @cache

@@ -12,13 +12,15 @@ from collections import namedtuple
 import numpy as np
 from numba import njit, types
 
-from fastfc.kernels.ops.gemm import dot
+from fastfc.kernels.ops.level1 import dot
 from fastfc.kernels.ops.losses import RESULTS
 from fastfc.kernels.optim.schedules import LR
 from fastfc.kernels.optim.update import DECAY, RULE, WEIGHT_DECAY, bounds
-from fastfc.kernels.program.interpreter import PARAMETERS
-from fastfc.kernels.runtime.kernel import BAD_INDEX, BAD_PREDICTION, OK, native
-from fastfc.kernels.simd.vector import at, fma, itemsize, load_first, read, store_first, width, write
+from fastfc.kernels.program.table import PARAMETERS
+from fastfc.kernels.runtime.native import native
+from fastfc.kernels.runtime.status import BAD_INDEX, BAD_PREDICTION, OK
+from fastfc.kernels.simd.memory import at, itemsize, read, write
+from fastfc.kernels.simd.vector import fma, load_first, store_first, width
 from fastfc.kernels.training.objective import objective_type, readonly, run_gradient
 
 # hyper, behind the numbers that all optimizers have

@@ -12,26 +12,18 @@ import numpy as np
 from numba import njit, types
 from numba.extending import register_jitable
 
-from fastfc.kernels.ops.activations import NONE
-from fastfc.kernels.ops.gemm import dot, element, product, transposed, zeros
-from fastfc.kernels.ops.losses import CODE, MSE, RESULTS
+from fastfc.kernels.ops.activation_rules import NONE
+from fastfc.kernels.ops.gemm import product
+from fastfc.kernels.ops.level1 import dot
+from fastfc.kernels.ops.loss_rules import CODE, MSE
+from fastfc.kernels.ops.losses import RESULTS
+from fastfc.kernels.ops.matrix import element, transposed, zeros
 from fastfc.kernels.optim.update import RULE
-from fastfc.kernels.program.interpreter import (
-    BATCH_NORM,
-    DROPOUT,
-    OP,
-    OUTPUTS,
-    PARAMETERS,
-    STEPS,
-    TRAINING,
-    dense,
-    kept,
-    row,
-    run_backward,
-    run_forward,
-)
-from fastfc.kernels.runtime.kernel import BAD_INDEX, OK, native
-from fastfc.kernels.simd.vector import at, itemsize, read, write
+from fastfc.kernels.program.interpreter import dense, kept, row, run_backward, run_forward
+from fastfc.kernels.program.table import BATCH_NORM, DROPOUT, OP, OUTPUTS, PARAMETERS, STEPS, TRAINING
+from fastfc.kernels.runtime.native import native
+from fastfc.kernels.runtime.status import BAD_INDEX, OK
+from fastfc.kernels.simd.memory import at, itemsize, read, write
 from fastfc.kernels.training.lbfgs import clear_untrained, combine
 from fastfc.kernels.training.objective import objective_type, readonly, run_gradient
 

@@ -4,11 +4,13 @@ from collections import namedtuple
 
 from numba import types
 
-from fastfc.kernels.ops.gemm import matrix_type
 from fastfc.kernels.ops.losses import RESULTS, evaluate_losses
-from fastfc.kernels.program.interpreter import OUTPUTS, TRAINING, kept, run_backward, run_forward, table_type
-from fastfc.kernels.runtime.kernel import OK, native
-from fastfc.kernels.simd.vector import vector, view
+from fastfc.kernels.ops.matrix import matrix_type
+from fastfc.kernels.program.interpreter import kept, run_backward, run_forward
+from fastfc.kernels.program.table import OUTPUTS, TRAINING, table_type
+from fastfc.kernels.runtime.native import native
+from fastfc.kernels.runtime.status import OK
+from fastfc.kernels.simd.memory import vector, view
 
 # What the loss depends on besides the parameters: x and target are matrices of n rows, target of so many columns;
 # draw numbers the masks of Dropout.

@@ -8,24 +8,17 @@ Several batches may add up their gradients for one update, by the mean of them.
 import numpy as np
 from numba import njit, types
 
-from fastfc.kernels.ops.gemm import element, matrix
-from fastfc.kernels.ops.losses import CLASSES, RESULT
+from fastfc.kernels.ops.loss_rules import CLASSES
+from fastfc.kernels.ops.losses import RESULT
+from fastfc.kernels.ops.matrix import element, matrix
 from fastfc.kernels.optim.update import LBFGS, N_SEGMENT, are_segments, bounds, update, update_fits
-from fastfc.kernels.program.interpreter import (
-    INPUTS,
-    OUTPUTS,
-    PARAMETERS,
-    TRAINED,
-    VALUES,
-    computed_index,
-    dense,
-    kept,
-    reserve,
-    row,
-    settle,
-)
-from fastfc.kernels.runtime.kernel import BAD_SHAPE, NO_RESIDUALS, NO_STATE, OK, OVERLAP, keep_alive, kernel, overlaps
-from fastfc.kernels.simd.vector import fetch, itemsize, load, load_first, pointer, store, store_first, width
+from fastfc.kernels.program.interpreter import computed_index, dense, kept, reserve, row, settle
+from fastfc.kernels.program.table import INPUTS, OUTPUTS, PARAMETERS, TRAINED, VALUES
+from fastfc.kernels.runtime.kernel import kernel
+from fastfc.kernels.runtime.overlap import keep_alive, overlaps
+from fastfc.kernels.runtime.status import BAD_SHAPE, NO_RESIDUALS, NO_STATE, OK, OVERLAP
+from fastfc.kernels.simd.memory import itemsize, pointer
+from fastfc.kernels.simd.vector import fetch, load, load_first, store, store_first, width
 from fastfc.kernels.training.lbfgs import PAIRS, lbfgs
 from fastfc.kernels.training.levenberg_marquardt import are_residuals, levenberg_marquardt, rows
 from fastfc.kernels.training.objective import Objective, run_gradient

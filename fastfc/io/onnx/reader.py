@@ -28,12 +28,15 @@ from fastfc.io.onnx.values import (
     shape_text,
     width_of,
 )
-from fastfc.models.graph import Graph, Input, Node, concatenate
-from fastfc.models.sequential import Network, Sequential
+from fastfc.models.graph import Graph
+from fastfc.models.network import Network
+from fastfc.models.sequential import Sequential
 from fastfc.nn import activations as act
 from fastfc.nn.dropout import Dropout
 from fastfc.nn.embedding import Embedding
-from fastfc.nn.layer import Layer, Linear, Tied
+from fastfc.nn.layer import Layer
+from fastfc.nn.linear import Linear, Tied
+from fastfc.nn.node import Input, Node, concatenate
 from fastfc.nn.norms import BatchNorm1d, LayerNorm, RMSNorm
 from fastfc.nn.standardize import Standardize
 from fastfc.validation import FLOATS, listed

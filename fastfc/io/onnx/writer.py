@@ -11,18 +11,20 @@ import numpy as np
 from fastfc.extras import extra
 from fastfc.io.checkpoint import write
 from fastfc.io.onnx.values import CUBE, NORMAL_SLOPE, SELU_ALPHA, SELU_SCALE
-from fastfc.kernels.program import interpreter as native
+from fastfc.kernels.program import table as native
 from fastfc.models.graph import Graph
-from fastfc.models.sequential import Network, Sequential
+from fastfc.models.network import Network
+from fastfc.models.sequential import Sequential
 from fastfc.nn import activations as act
 from fastfc.nn.dropout import Dropout
 from fastfc.nn.embedding import Embedding
-from fastfc.nn.layer import Layer, Linear, Tied
+from fastfc.nn.layer import Layer
+from fastfc.nn.linear import Linear, Tied
 from fastfc.nn.norms import BatchNorm1d, LayerNorm, RMSNorm
 from fastfc.nn.standardize import Standardize
 
 if TYPE_CHECKING:
-    from fastfc.models.graph import Node
+    from fastfc.nn.node import Node
 
 OPSET, IR_VERSION = 20, 9  # the oldest that have Gelu: ONNX Runtime 1.17
 LARGEST = 2_000_000_000  # bytes; what protobuf can hold is 2 GiB

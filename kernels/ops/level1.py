@@ -1,0 +1,110 @@
+"""Dot products, and one row times a transposed matrix."""
+
+from numba import njit, types
+
+from fastfc.kernels.ops.activation_rules import DERIVATIVE, activation_type
+from fastfc.kernels.ops.activations import apply
+from fastfc.kernels.ops.epilogue import finish_matrix
+from fastfc.kernels.ops.matrix import Matrix, ceil_div, copy_matrix, crowded, element, matrix_type
+from fastfc.kernels.ops.packing import pack
+from fastfc.kernels.runtime.native import native
+from fastfc.kernels.runtime.status import NO_MEMORY, OK
+from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, read, release, stack, write
+from fastfc.kernels.simd.microkernel import multiply_square
+from fastfc.kernels.simd.vector import fma, load, load_first, splat, sum_of_lanes, width
+
+# Squares of Bᵀ side by side for one row: more of them are more streams than the processor prefetches.
+SQUARES = 2
+
+# The copies for so few dot products are on the stack: a small network predicts one sample without allocating.
+STACK_BYTES = 1 << 13
+
+
+@njit
+def row_times_transposed(c, a, b, start, n, k):
+    """C = start + A B for one row and a B whose rows are neighbours; k a multiple of the lanes."""
+    size, lanes = itemsize(c.data), width(c.data)
+    copy_matrix(1, n, start, c)
+    block = lanes if crowded(b.column) else SQUARES * lanes
+    for j in range(0, n, block):
+        for p in range(0, k, lanes):
+            a_part = Matrix(element(a, 0, p), a.row, a.column)
+            for q in range(j, min(n, j + block), lanes):
+                b_part = Matrix(element(b, p, q), b.row, b.column)
+                multiply_square(a_part, b_part, Matrix(element(c, 0, q), c.row, size), n - q)
+
+
+@njit
+def dot(k, x, y):
+    """Σ x[p] y[p]: summand p goes to lane p, modulo two registers; then the lanes are added."""
+    size, lanes = itemsize(x), width(x)
+    step, rest = lanes * size, k % (2 * lanes)
+    s = t = splat(x, 0.0)
+    for p in range(0, (k - rest) * size, 2 * step):
+        s = fma(load(at(x, p)), load(at(y, p)), s)
+        t = fma(load(at(x, p + step)), load(at(y, p + step)), t)
+    p, more = (k - rest) * size, rest - lanes
+    s = fma(load_first(at(x, p), rest, 0.0), load_first(at(y, p), rest, 0.0), s)
+    t = fma(load_first(at(x, p + step), more, 0.0), load_first(at(y, p + step), more, 0.0), t)
+    return sum_of_lanes(s + t)
+
+
+@njit
+def four_dots(k, x, x1, x2, x3, y):
+    """The same for four rows: they share y, and no sum has to wait for itself."""
+    size, lanes = itemsize(x), width(x)
+    step, rest = lanes * size, k % (2 * lanes)
+    s0 = s1 = s2 = s3 = t0 = t1 = t2 = t3 = splat(x, 0.0)
+    for p in range(0, (k - rest) * size, 2 * step):
+        q, u, v = p + step, load(at(y, p)), load(at(y, p + step))
+        s0, t0 = fma(load(at(x, p)), u, s0), fma(load(at(x, q)), v, t0)
+        s1, t1 = fma(load(at(x1, p)), u, s1), fma(load(at(x1, q)), v, t1)
+        s2, t2 = fma(load(at(x2, p)), u, s2), fma(load(at(x2, q)), v, t2)
+        s3, t3 = fma(load(at(x3, p)), u, s3), fma(load(at(x3, q)), v, t3)
+    p, more = (k - rest) * size, rest - lanes
+    q, u, v = p + step, load_first(at(y, p), rest, 0.0), load_first(at(y, p + step), more, 0.0)
+    s0, t0 = fma(load_first(at(x, p), rest, 0.0), u, s0), fma(load_first(at(x, q), more, 0.0), v, t0)
+    s1, t1 = fma(load_first(at(x1, p), rest, 0.0), u, s1), fma(load_first(at(x1, q), more, 0.0), v, t1)
+    s2, t2 = fma(load_first(at(x2, p), rest, 0.0), u, s2), fma(load_first(at(x2, q), more, 0.0), v, t2)
+    s3, t3 = fma(load_first(at(x3, p), rest, 0.0), u, s3), fma(load_first(at(x3, q), more, 0.0), v, t3)
+    return sum_of_lanes(s0 + t0), sum_of_lanes(s1 + t1), sum_of_lanes(s2 + t2), sum_of_lanes(s3 + t3)
+
+
+@native(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 3, activation_type, matrix_type(dtype)))
+def dot_products(c, a, b, start, m, n, k, activation, y):
+    """C = f(start + A B) for few columns, with `dot` for each element; as for `product`."""
+    size, lanes = itemsize(c.data), width(c.data)
+    copy_row = ceil_div(k, lanes) * lanes * size
+    a_bytes, b_bytes = 0 if a.column == size else lanes * copy_row, 0 if b.row == size else n * copy_row
+    wanted = m * n * size + a_bytes + b_bytes
+    heap, memory = allocate(c.data, wanted if wanted > STACK_BYTES else 0)
+    if wanted > STACK_BYTES and is_null(memory):
+        return NO_MEMORY
+    result = heap if wanted > STACK_BYTES else stack(c.data, STACK_BYTES)
+    a_copy, b_copy = at(result, m * n * size), at(result, m * n * size + a_bytes)
+    columns = Matrix(b_copy, copy_row, size) if b_bytes else Matrix(b.data, b.column, size)
+    if b_bytes:
+        pack(b.data, k, n, b.row, b.column, b_copy, copy_row // size)
+    for i in range(0, m, lanes):
+        some = min(lanes, m - i)
+        rows = Matrix(a_copy, copy_row, size) if a_bytes else Matrix(element(a, i, 0), a.row, size)
+        if a_bytes:
+            pack(element(a, i, 0), k, some, a.column, a.row, a_copy, copy_row // size)
+        for r in range(0, some, 4):
+            r1, r2, r3 = min(r + 1, some - 1), min(r + 2, some - 1), min(r + 3, some - 1)
+            x0, x1, x2, x3 = element(rows, r, 0), element(rows, r1, 0), element(rows, r2, 0), element(rows, r3, 0)
+            for j in range(n):
+                column = element(columns, j, 0)
+                if r1 == r:
+                    d0 = d1 = d2 = d3 = dot(k, x0, column)
+                else:
+                    d0, d1, d2, d3 = four_dots(k, x0, x1, x2, x3, column)
+                for q, d in ((r, d0), (r1, d1), (r2, d2), (r3, d3)):
+                    write(at(result, ((i + q) * n + j) * size), read(element(start, i + q, j)) + d)
+    if activation.code < DERIVATIVE:
+        apply(result, result, m * n, activation)
+    copy_matrix(m, n, Matrix(result, n * size, size), c)
+    if activation.code >= DERIVATIVE:
+        finish_matrix(activation, m, n, c, y)
+    release(memory)
+    return OK

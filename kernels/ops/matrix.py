@@ -1,0 +1,66 @@
+"""Matrices of any strides, by address: their elements, rows and copies."""
+
+from collections import namedtuple
+
+from numba import njit, types
+
+from fastfc.kernels.simd.memory import at, itemsize, pointer, read, write, zero
+from fastfc.kernels.simd.vector import load_first, store_first, width
+
+# A pointer, and the bytes from row to row and from column to column.
+Matrix = namedtuple("Matrix", ["data", "row", "column"])
+
+
+def matrix_type(dtype):
+    return types.NamedTuple([types.CPointer(dtype), types.int64, types.int64], Matrix)
+
+
+@njit
+def matrix(x):
+    return Matrix(pointer(x), x.strides[0], x.strides[1])
+
+
+@njit
+def transposed(x):
+    return Matrix(x.data, x.column, x.row)
+
+
+@njit
+def element(x, i, j):
+    """Pointer to x[i, j]."""
+    return at(x.data, i * x.row + j * x.column)
+
+
+@njit
+def zeros(like):
+    """Zero, as a matrix of any size."""
+    return Matrix(zero(like.data), 0, 0)
+
+
+@njit
+def crowded(stride):
+    """Whether memory so far apart falls into the same few sets of L1, which hold a dozen lines."""
+    return stride % 4096 == 0
+
+
+@njit
+def ceil_div(a, b):
+    return (a + b - 1) // b
+
+
+@njit
+def copy_matrix(m, n, source, target):
+    for i in range(m):
+        for j in range(n):
+            write(element(target, i, j), read(element(source, i, j)))
+
+
+@njit
+def add_matrix(m, n, source, target):
+    """target += source"""
+    size, lanes = itemsize(source.data), width(source.data)
+    step = lanes if source.column == size and target.column == size else 1
+    for i in range(m):
+        for j in range(0, n, step):
+            here, some = element(target, i, j), min(step, n - j)
+            store_first(here, load_first(here, some, 0.0) + load_first(element(source, i, j), some, 0.0), some)

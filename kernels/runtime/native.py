@@ -1,0 +1,192 @@
+"""Nopython functions that are compiled once for each dtype and called through a cell."""
+
+import time
+
+import numpy as np
+from numba import njit, types
+from numba.core import errors
+from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.extending import intrinsic, lower_builtin
+
+from fastfc.kernels.runtime.cache import KernelCache, compile_lock, source_hash
+from fastfc.kernels.runtime.fastcall import NotLoaded
+from fastfc.kernels.runtime.linkage import call_through_cell, define_symbol
+
+POLL_SECONDS = 0.05  # between two looks for what another process compiles
+
+DTYPES = {np.dtype("f4"): types.float32, np.dtype("f8"): types.float64}
+
+
+def named_after(made, *parts):
+    """`made`, which a factory made of these, under a name of its own.
+
+    Cached code of several processes is linked by names: two functions of one name and type could stand for each other.
+    """
+    made.__qualname__ += " of " + ", ".join(getattr(part, "__qualname__", str(part)) for part in parts)
+    return made
+
+
+natives: dict[str, "Native"] = {}
+parallel_natives: list["Native"] = []
+
+
+class Native:
+    """A nopython function that is compiled once per dtype and called through a cell.
+
+    Parameters
+    ----------
+    function : callable
+        The nopython source.
+    signature : callable
+        dtype (a Numba float type) -> Numba signature. The first argument tells the dtype, see element_type.
+    parallel : bool
+        Whether it has a prange. As loading that starts threads, it is not loaded with the code that calls it but
+        by load_parallel, before there are several parts to compute.
+    optional : bool
+        Whether it is loaded only for what asks for it, by `ensure` or `loaded`, or by the first call from Python.
+    """
+
+    def __init__(self, function, signature, parallel=False, optional=False):
+        self.name, self.signature = function.__name__.lstrip("_"), signature
+        # two, because a dispatcher that may compile compiles whatever another thread calls it with meanwhile
+        self.compiler, self.dispatcher = (
+            njit(nogil=True, error_model="numpy", parallel=parallel)(function) for _ in range(2)
+        )
+        self.compiler._cache = KernelCache(function)
+        self.dispatcher._can_compile = False
+        self.cells = {}
+        self.optional = parallel or optional
+        natives[self.name] = self
+        if parallel:
+            parallel_natives.append(self)
+        for dtype in DTYPES.values():
+            self.cells[dtype] = np.zeros(1, np.uintp)
+            define_symbol(self.cell_name(dtype), self.cells[dtype].ctypes.data)
+        declare(self)
+
+    def cell_name(self, dtype):
+        return f"fastfc.{self.name}.{dtype}"
+
+    def ensure(self, dtype):
+        """Load for `dtype` from the cache, or compile, unless that is done."""
+        while not self.cells[dtype][0]:
+            with compile_lock():
+                result = None if self.cells[dtype][0] else self.load_or_compile(self.signature(dtype))
+                if result is not None:
+                    self.dispatcher.add_overload(result)
+                    self.cells[dtype][0] = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
+            if not self.cells[dtype][0]:
+                time.sleep(POLL_SECONDS)  # without the lock, for other threads may have what they need
+
+    def load_or_compile(self, signature):
+        """The compiled function, or None while another process compiles it."""
+        cache, context = self.compiler._cache, self.compiler.targetctx
+        result = cache.load(signature, context)
+        if result is None:
+            with cache.claim(signature, context) as mine:
+                if mine:
+                    self.compiler.compile(signature)  # it looks into the cache once more
+                    result = self.compiler.overloads[signature.args]
+        return result
+
+
+def native(signature, parallel=False, optional=False):
+    """Decorator: see Native."""
+    return lambda function: Native(function, signature, parallel, optional)
+
+
+def load_parallel(dtype):
+    """Compile or load everything that runs on several threads, see Native."""
+    for function in parallel_natives:
+        function.ensure(dtype)
+
+
+class Load:
+    """Kept with compiled code that calls a kernel: the kernel is loaded when the code is loaded from a cache.
+
+    If the kernels have changed since, the code may call them with what they no longer take: Numba, which then gets an
+    OSError, compiles it anew.
+    """
+
+    def __init__(self, name, dtype, sources=None):
+        if sources not in (None, source_hash()):
+            raise OSError(f"compiled for another version of {name}")
+        self.name, self.dtype = name, dtype
+        self()
+
+    def __call__(self):
+        natives[self.name].ensure(self.dtype)
+
+    def __reduce__(self):
+        return Load, (self.name, self.dtype, source_hash())
+
+
+def element_type(argument):
+    """The dtype of an array, a pointer, or of the pointer that a tuple begins with."""
+    return element_type(argument[0]) if isinstance(argument, types.BaseTuple) else getattr(argument, "dtype", None)
+
+
+def declare(kernel):
+    """Teach Numba to call a Native."""
+
+    class Template(AbstractTemplate):
+        key = kernel
+
+        def generic(self, args, kws):
+            dtype = element_type(args[0])
+            expected = kernel.signature(dtype) if dtype in kernel.cells else None
+            if (
+                expected is None
+                or kws
+                or len(args) != len(expected.args)
+                or not all(map(self.accepts, args, expected.args))
+            ):
+                wanted = ", ".join(map(str, kernel.signature(types.float32).args))
+                raise errors.TypingError(
+                    f"{kernel.name} takes {wanted} or the same in float64; got {', '.join(map(str, args))}"
+                )
+            return expected
+
+        @staticmethod
+        def accepts(given, expected):
+            if isinstance(expected, types.Array):
+                return (
+                    isinstance(given, types.Array)
+                    and (given.dtype, given.ndim) == (expected.dtype, expected.ndim)
+                    and (given.mutable or not expected.mutable)
+                )
+            return True
+
+    infer_global(kernel, types.Function(Template))
+
+    @lower_builtin(kernel, types.VarArg(types.Any))
+    def lower(context, builder, sig, args):
+        dtype = element_type(sig.args[0])
+        if kernel.optional:
+            missing = NotLoaded, ("fastfc: something that this needs is not loaded", kernel.name)
+            return call_through_cell(context, builder, kernel.cell_name(dtype), sig, args, missing)
+        load_with_caller(context, builder, Load(kernel.name, dtype))
+        return call_through_cell(context, builder, kernel.cell_name(dtype), sig, args)
+
+
+def load_with_caller(context, builder, load):
+    """Load a native whenever the code that is being compiled is loaded."""
+    if context.fndesc.modname == "<dynamic>":  # the body of a prange has no constants that survive a cache
+        context.active_code_library._reload_init.add(load)
+    else:
+        context.get_env_manager(builder).add_const(load)
+
+
+def loaded(*kernels):
+    """An intrinsic of a pointer or array: whenever the code that calls it is loaded, so are these optional natives."""
+
+    @intrinsic
+    def load(typingctx, like):
+        def codegen(context, builder, signature, args):
+            for kernel in kernels:
+                load_with_caller(context, builder, Load(kernel.name, like.dtype))
+            return context.get_dummy_value()
+
+        return types.void(like), codegen
+
+    return load

@@ -1,0 +1,107 @@
+"""Pieces of LLVM IR that the intrinsics are built from."""
+
+import contextlib
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from fastfc.kernels.simd.isa import host_isa, lanes
+
+I8, I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+
+
+def llvm_float(dtype):
+    return ir.FloatType() if dtype == types.float32 else ir.DoubleType()
+
+
+def llvm_vector(dtype):
+    return ir.VectorType(llvm_float(dtype), lanes(dtype))
+
+
+def call_intrinsic(builder, name, result, *args):
+    """Call llvm.<name>, overloaded on the result's type."""
+    signature = ir.FunctionType(result, [a.type for a in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, signature, f"llvm.{name}"), args)
+
+
+def suffix(vector):
+    return f"v{vector.count}f{32 if isinstance(vector.element, ir.FloatType) else 64}"
+
+
+def splat_value(builder, scalar, vector):
+    if isinstance(scalar, ir.Constant):
+        return ir.Constant(vector, [scalar.constant] * vector.count)
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(I32, 0))
+    zeros = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
+    return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
+
+
+def fma_value(builder, a, b, c):
+    """a b + c, in one rounding where the instruction set can (without, LLVM would call libm)."""
+    if host_isa().fma:
+        return call_intrinsic(builder, f"fma.{suffix(a.type)}", a.type, a, b, c)
+    return builder.fadd(builder.fmul(a, b), c)
+
+
+def step(builder, pointer, offset):
+    """`pointer` moved by `offset` bytes."""
+    moved = builder.gep(builder.bitcast(pointer, I8.as_pointer()), [offset])
+    return builder.bitcast(moved, pointer.type)
+
+
+def opaque(builder, value):
+    """The same value, of which LLVM knows nothing."""
+    return builder.asm(ir.FunctionType(value.type, [value.type]), "", "=r,0", [value], False)
+
+
+def first_lanes(builder, count, vector):
+    """Mask of the lanes below `count` (an i64)."""
+    ints = ir.VectorType(I32, vector.count)
+    all_lanes = ir.Constant(I64, vector.count)
+    count = builder.trunc(builder.select(builder.icmp_signed("<", count, all_lanes), count, all_lanes), I32)
+    one = builder.insert_element(ir.Constant(ints, ir.Undefined), count, ir.Constant(I32, 0))
+    counts = builder.shuffle_vector(one, ir.Constant(ints, ir.Undefined), ir.Constant(ints, [0] * vector.count))
+    return builder.icmp_signed("<", ir.Constant(ints, list(range(vector.count))), counts)
+
+
+def load_value(builder, pointer, vector, mask=None, fill=None):
+    # align=1 throughout: fields of packed records are legal inputs, and unaligned moves cost the same
+    pointer = builder.bitcast(pointer, vector.as_pointer())
+    if mask is None:
+        return builder.load(pointer, align=1)
+    fill = fill or ir.Constant(vector, [0.0] * vector.count)
+    name = f"masked.load.{suffix(vector)}.p0"
+    return call_intrinsic(builder, name, vector, pointer, ir.Constant(I32, 1), mask, fill)
+
+
+def store_value(builder, value, pointer, mask=None):
+    pointer = builder.bitcast(pointer, value.type.as_pointer())
+    if mask is None:
+        builder.store(value, pointer, align=1)
+    else:
+        name = f"masked.store.{suffix(value.type)}.p0"
+        call_intrinsic(builder, name, ir.VoidType(), value, pointer, ir.Constant(I32, 1), mask)
+
+
+def prefetch(builder, pointer):
+    """Ask for the cache line at `pointer`, which may be any address."""
+    pointer = builder.bitcast(pointer, I8.as_pointer())
+    signature = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
+    function = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
+    builder.call(function, [pointer, *(ir.Constant(I32, value) for value in (0, 3, 1))])  # read, all caches, data
+
+
+def emit_where_less(builder, a, b, then, otherwise):
+    return builder.select(builder.fcmp_ordered("<", a, b), then, otherwise)
+
+
+def shuffle(builder, pair, chosen):
+    """The chosen lanes of two vectors, those of the second numbered after those of the first."""
+    a, b = pair
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(chosen)), chosen))
+
+
+# What a thread holds while it is in LLVM, whether it compiles or frees what was compiled.
+LLVM_LOCK = getattr(llvm.ffi.lib, "_lock", contextlib.nullcontext())
