@@ -17,16 +17,13 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastfc.attributes import frozen
 from fastfc.validation import as_real, choice, did_you_mean, finite_number, flag, positive_int, unknown
-
-if TYPE_CHECKING:
-    from fastfc.training.outputs import Outputs
 
 Array = NDArray[Any]
 Metric = Callable[..., float]
@@ -566,7 +563,7 @@ def watched(owner: str, monitor: str, mode: str | None, columns: Sequence[str]) 
     return found
 
 
-def get_metric(metric: str | Metric, outputs: Sequence[Outputs] | None = None) -> tuple[str, Metric]:
+def get_metric(metric: str | Metric, outputs: Sequence[Any] | None = None) -> tuple[str, Metric]:
     """Name and function of a metric given by name, or as a callable of (y_true, y_pred).
 
     The function is one of (y_true, y_pred, sample_weight=None) and returns a float. A callable without a parameter
@@ -621,7 +618,7 @@ def is_ours(metric: Any) -> bool:
     return isinstance(metric, str | Accuracy | F1 | TopK) or any(metric is ours for ours in BY_NAME.values())
 
 
-def told(name: str, metric: Metric, outputs: Sequence[Outputs]) -> Metric:
+def told(name: str, metric: Metric, outputs: Sequence[Any]) -> Metric:
     """A metric of ours that knows what the outputs of a network are."""
     first = outputs[0]
     options: dict[str, Any] = {}

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastfc import frames as tables
 from fastfc.validation import as_real, listed
-
-if TYPE_CHECKING:
-    from fastfc.models.network import Network
 
 Names = tuple[Any, ...]
 SHOWN = 8  # names in an error
@@ -29,7 +26,7 @@ class Columns:
         Whether the first frame is that of a `fit`, which may have other names, but none in another place.
     """
 
-    def __init__(self, network: Network, *, learning: bool = False) -> None:
+    def __init__(self, network: Any, *, learning: bool = False) -> None:
         self.network, self.learning = network, learning
         self.inputs, self.targets = network._known_names(), network._target_names
 
@@ -76,7 +73,7 @@ def pairs(what: str, known: Any, given: Any, data: Any) -> Iterator[tuple[str, N
             yield what if len(known) == 1 else f"{what}[{i}]", old, new
 
 
-def check(network: Network, what: str, known: Names, given: Names, *, strict: bool) -> None:
+def check(network: Any, what: str, known: Names, given: Names, *, strict: bool) -> None:
     """Raise unless these are the names that are known, in their order.
 
     Not strict, names may be others, but a known one must stand where it stood. Numbers from 0 on are what pandas calls
@@ -102,7 +99,7 @@ def check(network: Network, what: str, known: Names, given: Names, *, strict: bo
     )
 
 
-def check_order(network: Network, what: str, known: Names, given: Names) -> None:
+def check_order(network: Any, what: str, known: Names, given: Names) -> None:
     """Raise if these are the known names in another order."""
     if given != known and Counter(given) == Counter(known):
         raise ValueError(
@@ -115,7 +112,7 @@ def shown(names: Sequence[Any]) -> str:
     return ", ".join(map(repr, names[:SHOWN])) + (", …" if len(names) > SHOWN else "")
 
 
-def check_sample(network: Network, series: Any) -> None:
+def check_sample(network: Any, series: Any) -> None:
     """Raise if a single sample, a row of a frame, has the known names in another order."""
     known, index = network._known_names(), getattr(series, "index", ())
     if known is not None and known[0] is not None and not callable(index) and getattr(series, "ndim", 0) == 1:

@@ -30,12 +30,10 @@ from fastfc.data import columns
 from fastfc.extras import extra
 from fastfc.kernels.optim import schedules as numbers
 from fastfc.kernels.optim import update as native
-from fastfc.models.graph import Graph
-from fastfc.models.network import Network
-from fastfc.models.sequential import Sequential
 from fastfc.nn import activations, norms
 from fastfc.nn import linear as layers
 from fastfc.nn.activations import Activation, Elementwise
+from fastfc.nn.container import CONTAINERS, Container, is_a
 from fastfc.nn.dropout import Dropout
 from fastfc.nn.embedding import Embedding
 from fastfc.nn.layer import Layer
@@ -70,8 +68,6 @@ LAYERS: dict[str, type[Any]] = by_name(
     Dropout,
     Embedding,
     Standardize,
-    Sequential,
-    Graph,
 )
 OPTIMIZERS = by_name(
     optimizers.SGD,
@@ -134,12 +130,12 @@ def of_width(width: int, **there: bool) -> dict[str, tuple[int, ...]]:
 class Checkpoint(NamedTuple):
     """What a file holds."""
 
-    network: Network
+    network: Container
     optimizer: Optimizer | None
     metadata: dict[str, Any]
 
 
-def save(network: Network, path: Path, optimizer: Optimizer | None, metadata: Mapping[str, Any] | None) -> None:
+def save(network: Container, path: Path, optimizer: Optimizer | None, metadata: Mapping[str, Any] | None) -> None:
     safetensors = extra("safetensors.numpy", "safetensors", "save")
     if optimizer is not None and not isinstance(optimizer, Optimizer):
         raise TypeError(f"save: optimizer must be an object such as Adam(), got {optimizer!r}")
@@ -162,7 +158,7 @@ def save(network: Network, path: Path, optimizer: Optimizer | None, metadata: Ma
     write(os.path.realpath(os.fsdecode(path)), safetensors.save(writer.tensors, notes))
 
 
-def load(path: Path) -> Network:
+def load(path: Path) -> Any:
     """The network that `network.save` wrote, with its history. Needs the extra `fastfc[safetensors]`.
 
     Parameters
@@ -275,7 +271,7 @@ def read_header(notes: dict[str, str]) -> dict[str, Any]:
 def build(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Checkpoint:
     reader = Reader(header["dtype"], tensors)
     network = reader.layer(header["network"], "")
-    if not isinstance(network, Network):
+    if not isinstance(network, Container):
         raise ValueError(f"damaged: it holds {network}, which is no network")
     optimizer = None if header["optimizer"] is None else reader.optimizer(header["optimizer"], network)
     if reader.tensors:
@@ -290,7 +286,7 @@ def build(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Checkpoin
 NAMES = {"feature_names": "_input_names", "target_names": "_target_names"}
 
 
-def names_of(network: Network) -> dict[str, Any]:
+def names_of(network: Container) -> dict[str, Any]:
     """The names of columns that a network knows, where there are any; those that are no text or number are not kept."""
     known = {"feature_names": network._known_names(), "target_names": network._target_names}
     found: dict[str, Any] = {}
@@ -300,7 +296,7 @@ def names_of(network: Network) -> dict[str, Any]:
     return found
 
 
-def read_names(network: Network, header: dict[str, Any]) -> None:
+def read_names(network: Container, header: dict[str, Any]) -> None:
     for what, attribute in NAMES.items():
         rows = header.get(what)
         if rows is None:
@@ -329,7 +325,7 @@ class Writer:
 
     def layer(self, layer: Layer, place: str) -> dict[str, Any]:
         kind = type(layer).__name__
-        if LAYERS.get(kind) is not type(layer):
+        if (LAYERS | CONTAINERS).get(kind) is not type(layer):
             why = "it is made of functions" if isinstance(layer, Elementwise) else "its class is none of fastfc's own"
             raise TypeError(
                 f"save: {layer} can't be stored: {why}, and a file holds no code; make the network anew with it and "
@@ -342,11 +338,11 @@ class Writer:
             row["frozen"] = True
         if layer._draws:
             row["draws"] = layer._draws
-        if isinstance(layer, Network):
+        if isinstance(layer, Container):
             if layer.input_shapes is not None:
                 row["input_shapes"] = layer.input_shapes
             row["layers"] = [self.layer(part, below(place, i)) for i, part in enumerate(layer.layers)]
-            return row | graph_rows(layer) if isinstance(layer, Graph) else row
+            return row | graph_rows(layer) if is_a(layer, "Graph") else row
         self.places[layer] = place
         row["options"] = options(layer)
         if isinstance(layer, Tied):
@@ -359,7 +355,7 @@ class Writer:
             self.tensors[f"{place}.{name}"] = values
         return row
 
-    def optimizer(self, optimizer: Optimizer, network: Network) -> dict[str, Any]:
+    def optimizer(self, optimizer: Optimizer, network: Container) -> dict[str, Any]:
         kind = type(optimizer).__name__
         if OPTIMIZERS.get(kind) is not type(optimizer):
             raise TypeError(f"save: {optimizer} can't be stored: its class is none of fastfc's own")
@@ -417,12 +413,12 @@ class Reader:
     def layer(self, row: dict[str, Any], place: str) -> Layer:
         what = f"layer {place}" if place else "the network"
         row = dict(row)
-        kind = known(LAYERS, row.pop("kind"), what)
+        kind = known(LAYERS | CONTAINERS, row.pop("kind"), what)
         name, frozen, draws = row.pop("name", None), row.pop("frozen", False), row.pop("draws", 0)
-        if issubclass(kind, Network):
+        if issubclass(kind, Container):
             parts = [self.layer(part, below(place, i)) for i, part in enumerate(row.pop("layers"))]
             ends = (row.pop(key) for key in ("nodes", "inputs", "outputs"))
-            network = Sequential(parts) if kind is Sequential else graph(parts, *ends)
+            network: Any = graph(parts, *ends) if kind is CONTAINERS["Graph"] else CONTAINERS["Sequential"](parts)
             if "input_shapes" in row:
                 network.input_shapes = row.pop("input_shapes")
             layer: Layer = network
@@ -455,7 +451,7 @@ class Reader:
             values[...] = found[name]
         return layer
 
-    def optimizer(self, row: dict[str, Any], network: Network) -> Optimizer:
+    def optimizer(self, row: dict[str, Any], network: Container) -> Optimizer:
         given = dict(row["options"])
         if given.get("schedule"):
             given["schedule"] = schedule(given["schedule"])
@@ -493,7 +489,7 @@ class Reader:
 
 def columns_of_parameters(layer: Layer) -> NDArray[np.bool_]:
     """Which columns of the state in a file are of parameters; the others are of buffers, behind each layer's own."""
-    if isinstance(layer, Network):
+    if isinstance(layer, Container):
         return np.concatenate([columns_of_parameters(part) for part in layer.layers])
     return np.repeat([True, False], [layer.params.size, layer.buffers.size])
 
@@ -508,7 +504,7 @@ def counts_of(optimizer: Optimizer, steps: Any, other: Any) -> tuple[int, int]:
     return steps, other
 
 
-def graph_rows(network: Graph) -> dict[str, Any]:
+def graph_rows(network: Any) -> dict[str, Any]:
     """The nodes of a graph and what they read, by number."""
     place = {node: i for i, node in enumerate(network.nodes)}
     layer_of = {layer: i for i, layer in enumerate(network.layers)}
@@ -529,7 +525,7 @@ def graph_rows(network: Graph) -> dict[str, Any]:
     return {"nodes": rows, **ends}
 
 
-def graph(parts: Sequence[Layer], rows: list[dict[str, Any]], inputs: list[int], outputs: list[int]) -> Graph:
+def graph(parts: Sequence[Layer], rows: list[dict[str, Any]], inputs: list[int], outputs: list[int]) -> Container:
     nodes: list[Node] = []
     for row in rows:
         if "input" in row:
@@ -548,7 +544,7 @@ def graph(parts: Sequence[Layer], rows: list[dict[str, Any]], inputs: list[int],
         if others:
             raise ValueError(f"damaged: node {len(nodes)} of the graph reads {len(read)} others")
         nodes.append(node)
-    network = Graph([nodes[index] for index in inputs], [nodes[index] for index in outputs])
+    network = CONTAINERS["Graph"]([nodes[index] for index in inputs], [nodes[index] for index in outputs])
     if network.layers != tuple(parts) or set(network.nodes) != set(nodes):
         raise ValueError("damaged: the outputs of the graph need not all of its nodes and layers in this order")
     return network

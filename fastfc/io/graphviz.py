@@ -11,8 +11,7 @@ import numpy as np
 
 from fastfc.extras import extra
 from fastfc.kernels.program import table as native
-from fastfc.models.graph import Graph
-from fastfc.models.network import Network
+from fastfc.nn.container import Container, is_a
 from fastfc.nn.layer import Layer
 from fastfc.nn.node import Node
 
@@ -25,7 +24,7 @@ FONT = {"fontname": "Helvetica,Arial,sans-serif", "fontcolor": "#202020"}
 LINES, PLAIN, TRAINED, END = "#606060", "#ffffff", "#cfe5f3", "#eeeeee"
 
 
-def draw(network: Network, path: Any) -> Any:
+def draw(network: Container, path: Any) -> Any:
     """See `Network.plot`."""
     graphviz = extra("graphviz", "graphviz", "plot")
     ending = "" if path is None else Path(path).suffix.lower()
@@ -42,9 +41,9 @@ def draw(network: Network, path: Any) -> Any:
     return drawing.diagram
 
 
-def ends(network: Network) -> list[tuple[str, int | None]]:
+def ends(network: Any) -> list[tuple[str, int | None]]:
     """Text and width of each input."""
-    if not isinstance(network, Graph):
+    if not is_a(network, "Graph"):
         return [(f"Input({network.in_features or 'any width'})", network.in_features)]
     named = [(getattr(node, "name", None), node.width) for node in network.inputs]
     return [(f"{name}: Input({width})" if name else f"Input({width})", width) for name, width in named]
@@ -69,7 +68,7 @@ class Value(NamedTuple):
 class Drawing:
     """A diagram that grows."""
 
-    def __init__(self, network: Network, graphviz: Any) -> None:
+    def __init__(self, network: Container, graphviz: Any) -> None:
         self.graphviz, self.number, self.has_grads = graphviz, 0, bool(np.any(network.grads))
         title = f"{type(network).__name__}, {parameters(network)}"
         if self.has_grads:
@@ -97,10 +96,10 @@ class Drawing:
         label = "\n".join(f" {row} " for row in rows)  # spaces keep it off the line
         self.diagram.edge(value.name, to, self.graphviz.escape(label))
 
-    def network(self, network: Network, diagram: Any, inputs: Sequence[Value]) -> list[Value]:
+    def network(self, network: Any, diagram: Any, inputs: Sequence[Value]) -> list[Value]:
         """All that is between inputs and outputs."""
         keys = {layer: i for i, layer in enumerate(network.layers)}
-        if not isinstance(network, Graph):
+        if not is_a(network, "Graph"):
             value = inputs[0]
             for layer, key in keys.items():
                 value = self.layer(layer, key, diagram, value)
@@ -118,7 +117,7 @@ class Drawing:
 
     def layer(self, layer: Layer, key: int, diagram: Any, value: Value) -> Value:
         """A node; for a network those of its own, in a frame."""
-        if isinstance(layer, Network):
+        if isinstance(layer, Container):
             self.number += 1
             with diagram.subgraph(name=f"cluster_{self.number}") as frame:
                 label = self.graphviz.escape(f"{key}: {type(layer).__name__}, {parameters(layer)}")

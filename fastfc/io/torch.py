@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 
 from fastfc.extras import extra
 from fastfc.io.checkpoint import NOT_STORED, arrays, by_name, options, regular
-from fastfc.models.network import Network
-from fastfc.models.sequential import Sequential
 from fastfc.nn import activations
 from fastfc.nn.activations import Identity, LeakyReLU, LogSoftmax, Softmax
+from fastfc.nn.container import CONTAINERS, Container, is_a
 from fastfc.nn.dropout import Dropout
 from fastfc.nn.layer import Layer
 from fastfc.nn.linear import Linear, Tied
@@ -50,7 +49,7 @@ NORMS = "torch.nn.utils.weight_norm.WeightNorm", "torch.nn.utils.spectral_norm.S
 WRAPPERS = "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"
 
 
-def from_torch(module: Any) -> Sequential:
+def from_torch(module: Any) -> Any:
     """A network of the same layers as a torch.nn.Sequential, with copies of its parameters. Needs `fastfc[torch]`.
 
     Parameters
@@ -99,7 +98,7 @@ def from_torch(module: Any) -> Sequential:
             f"from_torch can't convert {', '.join(wrong)}; it takes torch.nn.Sequential of {', '.join(KINDS)}, "
             f"{', '.join(OTHERS)}"
         )
-    network = layer if isinstance(layer, Sequential) else Sequential([layer])
+    network = layer if is_a(layer, "Sequential") else CONTAINERS["Sequential"]([layer])
     counted = [int(b) for name, b in module.named_buffers() if name.rpartition(".")[2] == "num_batches_tracked"]
     network._drawn = max(counted, default=0)  # for the running means of BatchNorm1d with momentum=None
     return network
@@ -200,7 +199,7 @@ def counterpart(torch: Any, kind: str) -> Any:
     return getattr(torch.nn, kind, None)
 
 
-def chain(torch: Any, module: Any, place: str, wrong: list[str], seen: set[int]) -> Sequential | None:
+def chain(torch: Any, module: Any, place: str, wrong: list[str], seen: set[int]) -> Container | None:
     """The layers of a Sequential; or None, and what can't be converted is added to the list."""
     if has_hooks(module):
         wrong.append(f"{place or 'the module'} ({type(module).__name__}, whose hooks are code)")
@@ -209,10 +208,10 @@ def chain(torch: Any, module: Any, place: str, wrong: list[str], seen: set[int])
         layer = converted(torch, part, f"{place}.{name}" if place else name, wrong, seen)
         if layer is None:
             continue
-        if name != str(i) and (arrays(layer) or isinstance(layer, Network)):
+        if name != str(i) and (arrays(layer) or isinstance(layer, Container)):
             layer.name = name
         layers.append(layer)
-    return None if wrong else Sequential(layers or [Identity()])
+    return None if wrong else CONTAINERS["Sequential"](layers or [Identity()])
 
 
 def converted(torch: Any, module: Any, place: str, wrong: list[str], seen: set[int]) -> Layer | None:
@@ -269,11 +268,11 @@ def value_of(module: Any, name: str) -> Any:
     return getattr(module, name)
 
 
-def to_torch(network: Network) -> Any:
+def to_torch(network: Container) -> Any:
     torch = extra("torch", "torch", "to_torch")
-    layers = list(leaves(network, Sequential))
+    layers = list(leaves(network, CONTAINERS["Sequential"]))
     wrong = [f"{name} ({layer})" for name, layer in layers if KINDS.get(type(layer).__name__) is not type(layer)]
-    if wrong or type(network) is not Sequential:
+    if wrong or type(network) is not CONTAINERS["Sequential"]:
         raise TypeError(
             f"to_torch: PyTorch has no module for {', '.join(wrong) or network}; it has one for Sequential of "
             f"{', '.join(KINDS)}"
@@ -286,12 +285,12 @@ def to_torch(network: Network) -> Any:
         return module
 
 
-def modules_of(torch: Any, network: Sequential, frozen: bool) -> Any:
+def modules_of(torch: Any, network: Container, frozen: bool) -> Any:
     result = torch.nn.Sequential()
     for i, layer in enumerate(network.layers):
         fixed = frozen or layer.frozen
-        part = modules_of(torch, layer, fixed) if isinstance(layer, Sequential) else module_of(torch, layer, fixed)
-        name = layer.name if arrays(layer) or isinstance(layer, Network) else None
+        part = modules_of(torch, layer, fixed) if is_a(layer, "Sequential") else module_of(torch, layer, fixed)
+        name = layer.name if arrays(layer) or isinstance(layer, Container) else None
         free = name is not None and name.isidentifier() and not hasattr(result, name)
         result.add_module(name if free else str(i), part)
     return result
@@ -314,10 +313,10 @@ def module_of(torch: Any, layer: Layer, frozen: bool) -> Any:
     return module.requires_grad_(not frozen)
 
 
-def leaves(network: Network, into: type[Network] = Network, place: str = "") -> Iterator[tuple[str, Layer]]:
+def leaves(network: Container, into: type[Container] = Container, place: str = "") -> Iterator[tuple[str, Layer]]:
     """The layers of a network, those of such networks in it too, and their names as `named_parameters` has them."""
     for i, layer in enumerate(network.layers):
-        name = layer.name if isinstance(layer, Network) or arrays(layer) else None
+        name = layer.name if isinstance(layer, Container) or arrays(layer) else None
         here = f"{place}{name or i}"
         if isinstance(layer, into):
             yield from leaves(layer, into, f"{here}.")
@@ -329,7 +328,7 @@ def leaves(network: Network, into: type[Network] = Network, place: str = "") -> 
 Entries = dict[str, NDArray[Any]]
 
 
-def load_state_dict(network: Network, source: Mapping[str, Any] | Path) -> None:
+def load_state_dict(network: Container, source: Mapping[str, Any] | Path) -> None:
     """Copy the weights of a PyTorch module into a network of the same layers.
 
     Modules and layers are matched by name where the names are the same but for a path before all of them;
@@ -362,7 +361,7 @@ def load_state_dict(network: Network, source: Mapping[str, Any] | Path) -> None:
     >>> net.predict([1, 2])
     array([9.], dtype=float32)
     """
-    if not isinstance(network, Network):
+    if not isinstance(network, Container):
         raise TypeError(f"load_state_dict: give a network such as MLP([2, 3, 1]) first, got {network!r}")
     is_sorted = False
     if isinstance(source, str | os.PathLike):
@@ -483,10 +482,10 @@ def is_tied(layer: Layer, own: str, given: Entries, found: dict[str, Entries], n
     return shared is not None and np.array_equal(shared.T, given[own], equal_nan=True)
 
 
-def is_line(network: Network) -> bool:
+def is_line(network: Container) -> bool:
     """Whether layers follow one another, so that their order is one of definition too."""
-    parts = [layer for layer in network.layers if isinstance(layer, Network)]
-    return isinstance(network, Sequential) and all(map(is_line, parts))
+    parts = [layer for layer in network.layers if isinstance(layer, Container)]
+    return is_a(network, "Sequential") and all(map(is_line, parts))
 
 
 def matched(

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from fastfc.kernels.ops.activation_rules import NONE
 from fastfc.kernels.program import table as native
-from fastfc.models.network import Network, check_free
+from fastfc.models.network import Network
 from fastfc.nn.activations import Identity
+from fastfc.nn.container import CONTAINERS, check_free
 from fastfc.nn.dropout import Dropout
 from fastfc.nn.layer import Layer
 from fastfc.nn.lowering import Program, Recorder
@@ -212,6 +213,9 @@ class Graph(Network):
             return repr(nodes[0]) if len(nodes) == 1 else repr(list(nodes))
 
         return f"Graph({plain(self.inputs)}, {plain(self.outputs)})"
+
+
+CONTAINERS["Graph"] = Graph
 
 
 def as_nodes(nodes: Node | Iterable[Node], what: str) -> tuple[Node, ...]:

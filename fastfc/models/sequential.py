@@ -9,8 +9,9 @@ from typing import Any, overload
 import numpy as np
 
 from fastfc.data.columns import Names
-from fastfc.models.network import Network, check_free
+from fastfc.models.network import Network
 from fastfc.nn.activations import Activation, Identity, get_activation
+from fastfc.nn.container import CONTAINERS, check_free
 from fastfc.nn.dropout import Dropout
 from fastfc.nn.initializers import Initializer
 from fastfc.nn.layer import Layer
@@ -112,6 +113,9 @@ class Sequential(Network):
 
     def __repr__(self) -> str:
         return f"Sequential([{', '.join(map(repr, self.layers))}])"
+
+
+CONTAINERS["Sequential"] = Sequential
 
 
 def MLP(

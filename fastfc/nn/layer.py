@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,10 +17,8 @@ from fastfc.kernels.program import interpreter as native
 from fastfc.kernels.runtime import native as edge
 from fastfc.kernels.runtime import threads
 from fastfc.nn.lowering import Program, Recorder
+from fastfc.nn.node import Node
 from fastfc.validation import as_floats, flag, positive_int, positive_number
-
-if TYPE_CHECKING:
-    from fastfc.nn.node import Node
 
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
 
@@ -208,8 +206,6 @@ class Layer(Guarded):
 
     def __call__(self, node: Node) -> Node:
         """The node of a graph that this layer gives for another node; see Graph."""
-        from fastfc.nn.node import Node
-
         if not isinstance(node, Node):
             raise TypeError(f"{self} is called with nodes of a graph, such as Input(3); for arrays, predict or forward")
         if self.in_features not in (None, node.width):

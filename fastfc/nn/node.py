@@ -9,7 +9,6 @@ from typing import Any
 
 from fastfc.attributes import Guarded
 from fastfc.kernels.program import table as native
-from fastfc.nn.layer import Layer
 from fastfc.validation import listed, positive_int, positive_number
 
 REPR_NODES = 12  # that the representation of a node shows at most
@@ -31,14 +30,14 @@ class Node(Guarded):
 
     width: int
     inputs: tuple[Node, ...]
-    what: Layer | int | None
+    what: Any  # a layer, or the number of an operation
     factor: float
 
     _fixed = dict.fromkeys(("width", "inputs", "what", "factor", "name"), "graphs are made of it; make a new node")
 
     _in_graph = False
 
-    def __init__(self, width: int, inputs: Sequence[Node] = (), what: Layer | int | None = None, factor: float = 1.0):
+    def __init__(self, width: int, inputs: Sequence[Node] = (), what: Any = None, factor: float = 1.0):
         self._fix(width=width, inputs=tuple(inputs), what=what, factor=factor)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -79,7 +78,7 @@ class Node(Guarded):
         """Itself, what it reads, and so on, `most` nodes: a node that is read twice would be there twice."""
         share = (most - 1) // max(len(self.inputs), 1)
         inputs = ", ".join(node.text(share) for node in self.inputs) if share else "..."
-        return f"{self.what if isinstance(self.what, Layer) else GATES[self.what or 0]}({inputs})"
+        return f"{GATES.get(self.what, self.what)}({inputs})"
 
 
 class Input(Node):

@@ -19,7 +19,6 @@ from fastfc.extras import extra
 from fastfc.io.checkpoint import load_checkpoint
 from fastfc.losses.classification import CrossEntropyLoss
 from fastfc.losses.regression import MSELoss
-from fastfc.models.network import Network
 from fastfc.models.sequential import MLP, Sequential
 from fastfc.nn.linear import Linear
 from fastfc.nn.standardize import Standardize
@@ -272,7 +271,7 @@ def unprintable(names: Sequence[str]) -> list[str]:
     return [f"{encoding} has no characters for {listing(lost)}: escaped here; --out writes UTF-8"] if lost else []
 
 
-def write(rows: Any, net: Network, x: NDArray[np.float64], target: str, classes: list[str] | None) -> None:
+def write(rows: Any, net: Any, x: NDArray[np.float64], target: str, classes: list[str] | None) -> None:
     output = net.predict(x)
     if classes is None:
         rows.writerow([target])

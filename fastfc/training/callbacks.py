@@ -11,7 +11,7 @@ from fastfc.metrics import watched
 from fastfc.validation import choice, positive_int, positive_number
 
 if TYPE_CHECKING:
-    from fastfc.models.network import Network
+    from fastfc.nn.container import Container
     from fastfc.optim.base import Optimizer
     from fastfc.training.history import History
 
@@ -32,7 +32,7 @@ class Run(Guarded):
         Columns of the history that a callback may watch.
     """
 
-    network: Network
+    network: Container
     optimizer: Optimizer
     history: History
     epochs: int
@@ -44,7 +44,7 @@ class Run(Guarded):
     ) | {"stopped": "call stop()"}
 
     def __init__(
-        self, network: Network, optimizer: Optimizer, history: History, epochs: int, monitored: list[str]
+        self, network: Container, optimizer: Optimizer, history: History, epochs: int, monitored: list[str]
     ) -> None:
         self._fix(network=network, optimizer=optimizer, history=history, epochs=epochs, monitored=monitored)
         self._fix(stopped=False)

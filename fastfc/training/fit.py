@@ -32,7 +32,7 @@ from fastfc.training.progress import Progress
 from fastfc.validation import as_real, listed, positive_int, positive_number
 
 if TYPE_CHECKING:
-    from fastfc.models.network import Network
+    from fastfc.nn.container import Container
     from fastfc.training.streaming import Streamed
 
 # What a native call may take while Ctrl-C waits for it, at the speed of the latest one.
@@ -98,7 +98,7 @@ class Data(NamedTuple):
     def check_epochs(self, epochs: int, why: str) -> None:
         """Arrays can be read as often as one likes."""
 
-    def epochs(self, network: Network, optimizer: Optimizer, batch_size: int, accumulate: int) -> Epoch:
+    def epochs(self, network: Container, optimizer: Optimizer, batch_size: int, accumulate: int) -> Epoch:
         return Epoch(network, self, optimizer, batch_size, accumulate)
 
     def split(self, fraction: float) -> tuple[Data, Data]:
@@ -136,7 +136,7 @@ def samples(data: Any, rows: Any) -> Any:
 
 
 def train_step(
-    network: Network,
+    network: Container,
     x: ArrayLike,
     y: ArrayLike,
     loss: Loss,
@@ -222,7 +222,7 @@ def train_step(
 
 
 def fit(
-    network: Network,
+    network: Container,
     x: Any,
     y: Any = None,
     *,
@@ -434,7 +434,7 @@ def fit(
 
 
 def evaluate(
-    network: Network,
+    network: Container,
     x: Any,
     y: Any = None,
     loss: Any = None,
@@ -475,7 +475,7 @@ def evaluate(
     return found if scores else found["loss"]
 
 
-def as_scores(metrics: Any, owner: str, network: Network, loss: Loss) -> tuple[list[Any], list[tuple[str, Any]]]:
+def as_scores(metrics: Any, owner: str, network: Container, loss: Loss) -> tuple[list[Any], list[tuple[str, Any]]]:
     """The metrics, and the name and function of each, which knows what this network's outputs are."""
     metrics, outputs = listed(metrics, owner, "metrics", "['accuracy']"), outputs_of(network, loss)
     scores, taken = [get_metric(metric, outputs) for metric in metrics], ["epoch", "loss", "lr", "seconds"]
@@ -487,7 +487,7 @@ def as_scores(metrics: Any, owner: str, network: Network, loss: Loss) -> tuple[l
 
 
 def evaluation(
-    network: Network, data: Data | Streamed, scores: Sequence[tuple[str, Any]], told: str
+    network: Container, data: Data | Streamed, scores: Sequence[tuple[str, Any]], told: str
 ) -> dict[str, float]:
     """The loss and the metrics of a prediction. `told` is how an error names x or y, "fit: {}" for instance."""
     if not isinstance(data, Data):
@@ -505,7 +505,9 @@ def evaluation(
     return found
 
 
-def arguments(network: Network, program: Program, data: Data, optimizer: Optimizer, batch_size: int) -> tuple[Any, ...]:
+def arguments(
+    network: Container, program: Program, data: Data, optimizer: Optimizer, batch_size: int
+) -> tuple[Any, ...]:
     """What the native functions take for training on this data in batches of this size."""
     vector, grads = network._vectors(data.x.dtype)
     state, segments = optimizer.prepare(network)
@@ -518,7 +520,7 @@ def arguments(network: Network, program: Program, data: Data, optimizer: Optimiz
 class Epoch:
     """Epochs on some data, each in as few native calls as Ctrl-C allows, which Python answers between calls."""
 
-    def __init__(self, network: Network, data: Data, optimizer: Optimizer, batch_size: int, accumulate: int) -> None:
+    def __init__(self, network: Container, data: Data, optimizer: Optimizer, batch_size: int, accumulate: int) -> None:
         self.n, self.mass = data.n, data.mass
         n = self.n
         batch_size = n if optimizer.full_batch else min(batch_size, n)
@@ -527,7 +529,7 @@ class Epoch:
         optimizer.steps_per_epoch = -(-n // (batch_size * accumulate))
         self.begin(network, data.shared(), optimizer, batch_size, accumulate)
 
-    def begin(self, network: Network, data: Data, optimizer: Optimizer, batch_size: int, accumulate: int) -> None:
+    def begin(self, network: Container, data: Data, optimizer: Optimizer, batch_size: int, accumulate: int) -> None:
         self.network, self.data, self.optimizer = network, data, optimizer
         self.batch_size, self.accumulate = batch_size, accumulate
         self._look_again()
@@ -608,7 +610,7 @@ class Epoch:
         )
 
 
-def check_last_batch(network: Network, data: Data, n: int, batch_size: int) -> None:
+def check_last_batch(network: Container, data: Data, n: int, batch_size: int) -> None:
     """Raise if a batch would be too small."""
     if (n % batch_size or batch_size) == 1 and network._program_for(data.x).has(table_module.BATCH_NORM):
         raise ValueError(
@@ -662,7 +664,7 @@ def by_class(class_weight: Any, y: Any, sample_weight: ArrayLike | None, loss: L
 
 
 def intake(
-    network: Network,
+    network: Container,
     x: Any,
     y: Any,
     loss: Loss,
@@ -683,7 +685,7 @@ def intake(
     return data
 
 
-def as_data(network: Network, x: Any, y: Any, loss: Loss, sample_weight: ArrayLike | None = None) -> Data:
+def as_data(network: Container, x: Any, y: Any, loss: Loss, sample_weight: ArrayLike | None = None) -> Data:
     """x and y as the kernels take them, checked against the network and each other; targets' values are not."""
     x = network._join(x)
     program, n = network._program_for(x), len(x)
@@ -704,12 +706,12 @@ def as_data(network: Network, x: Any, y: Any, loss: Loss, sample_weight: ArrayLi
     return Data(x, target, labels, table_of_losses, as_weights(sample_weight, n, x.dtype, loss), y)
 
 
-def widths(network: Network, program: Program, loss: Loss) -> list[int]:
+def widths(network: Container, program: Program, loss: Loss) -> list[int]:
     """The widths of the outputs that the parts of a loss are for."""
     return network._output_widths() if isinstance(loss, MultiLoss) else [program.outputs]
 
 
-def check_values(network: Network, data: Data, loss: Loss) -> None:
+def check_values(network: Container, data: Data, loss: Loss) -> None:
     """Raise if x holds indices that no table has, or the targets have values that the loss can't have."""
     program = network._program_for(data.x)
     wrong = table.wrong_index(program.table, data.x)
@@ -718,7 +720,7 @@ def check_values(network: Network, data: Data, loss: Loss) -> None:
     loss.check_targets((data.target, data.labels, data.losses), widths(network, program, loss))
 
 
-def check_finite(network: Network, data: Data, told: str, where: Callable[[int], str] = "row {}".format) -> None:
+def check_finite(network: Container, data: Data, told: str, where: Callable[[int], str] = "row {}".format) -> None:
     """Raise if samples are infinite or not a number; functions of the user's own may have a use for such."""
     program = network._program_for(data.x).table
     steps = program[1 : 1 + program[0, table_module.STEPS], table_module.CODE]

@@ -20,7 +20,6 @@ from fastfc.validation import as_generator, as_real, positive_int, positive_numb
 
 if TYPE_CHECKING:
     from fastfc.losses.base import Loss
-    from fastfc.models.network import Network
     from fastfc.optim.base import Optimizer
 
 SMOOTHING = 0.9  # of the losses, each a mean of the ones before it with weights that fall by this factor
@@ -59,7 +58,7 @@ class LearningRates(NamedTuple):
 
 
 def find_lr(
-    network: Network,
+    network: Any,
     x: Any,
     y: Any,
     loss: Loss,

@@ -18,7 +18,7 @@ from fastfc.metrics import softmax
 from fastfc.nn.activations import Hardsigmoid, LogSigmoid, LogSoftmax, Sigmoid, Softmax
 
 if TYPE_CHECKING:
-    from fastfc.models.network import Network
+    from fastfc.nn.container import Container
     from fastfc.nn.layer import Layer
 
 LOGITS, SCORES, PROBABILITIES, LOGARITHMS, NUMBERS, UNKNOWN = range(6)
@@ -104,7 +104,7 @@ class Outputs(NamedTuple):
         return y
 
 
-def outputs_of(network: Network, loss: losses.Loss) -> list[Outputs]:
+def outputs_of(network: Container, loss: losses.Loss) -> list[Outputs]:
     """What each output of a network is that is trained with this loss."""
     last = network._last_layers()
     parts = loss.losses if isinstance(loss, losses.MultiLoss) else [loss] * len(last)

@@ -32,14 +32,14 @@ from fastfc.training.fit import (
 )
 
 if TYPE_CHECKING:
-    from fastfc.models.network import Network
+    from fastfc.nn.container import Container
     from fastfc.optim.base import Optimizer
 
 
 class Streamed:
     """Samples that come in parts, checked and converted as they come."""
 
-    def __init__(self, network: Network, source: Blocks | Batches, loss: Loss, class_weight: Any = None) -> None:
+    def __init__(self, network: Container, source: Blocks | Batches, loss: Loss, class_weight: Any = None) -> None:
         self.network, self.source, self.loss = network, source, loss
         self.class_weight = self._counted(class_weight) if isinstance(class_weight, str) else class_weight
         self.first = self.data(source.head(), 0, None)
@@ -80,7 +80,7 @@ class Streamed:
     def check_epochs(self, epochs: int, why: str) -> None:
         self.source.check_epochs(epochs, why)
 
-    def epochs(self, network: Network, optimizer: Optimizer, batch_size: int, accumulate: int) -> Epoch:
+    def epochs(self, network: Container, optimizer: Optimizer, batch_size: int, accumulate: int) -> Epoch:
         return StreamEpoch(network, self, optimizer, batch_size, accumulate)
 
     def split(self, fraction: float) -> tuple[Streamed, Streamed]:
@@ -181,7 +181,7 @@ class StreamEpoch(Epoch):
     """Epochs on data that come in parts: while one is trained on, a thread reads the next."""
 
     def __init__(
-        self, network: Network, data: Streamed, optimizer: Optimizer, batch_size: int, accumulate: int
+        self, network: Container, data: Streamed, optimizer: Optimizer, batch_size: int, accumulate: int
     ) -> None:
         self.streamed, self.source = data, data.source
         self.n: Any = self.source.n

@@ -5,22 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastfc.io.onnx.values import BATCH, MOST_FEATURES
 
-if TYPE_CHECKING:
-    from fastfc.io.onnx.operators import Call
 
-
-def transpose(call: Call, a: NDArray[Any], perm: list[int] | None) -> NDArray[Any]:
+def transpose(call: Any, a: NDArray[Any], perm: list[int] | None) -> NDArray[Any]:
     return a.transpose(perm)
 
 
-def axes_of(call: Call, axes: list[int] | None, i: int = 1, since: int = 13) -> list[int] | None:
+def axes_of(call: Any, axes: list[int] | None, i: int = 1, since: int = 13) -> list[int] | None:
     """Axes that are an attribute, and from that opset on input `i`."""
     given = call.constant(i, optional=True) if call.opset >= since else axes
     return None if given is None else [int(axis) for axis in given]
@@ -51,31 +48,31 @@ def unsqueezed(shape: Sequence[Any], axes: list[int] | None) -> tuple[Any, ...]:
     return tuple(1 if i in new else next(rest) for i in range(rank))
 
 
-def squeeze(call: Call, a: NDArray[Any], *_: Any, axes: list[int] | None) -> NDArray[Any]:
+def squeeze(call: Any, a: NDArray[Any], *_: Any, axes: list[int] | None) -> NDArray[Any]:
     return a.reshape(squeezed(a.shape, axes_of(call, axes)))
 
 
-def unsqueeze(call: Call, a: NDArray[Any], *_: Any, axes: list[int] | None) -> NDArray[Any]:
+def unsqueeze(call: Any, a: NDArray[Any], *_: Any, axes: list[int] | None) -> NDArray[Any]:
     return a.reshape(unsqueezed(a.shape, axes_of(call, axes)))
 
 
-def reshape(call: Call, a: NDArray[Any], shape: NDArray[Any], allowzero: int) -> NDArray[Any]:
+def reshape(call: Any, a: NDArray[Any], shape: NDArray[Any], allowzero: int) -> NDArray[Any]:
     sizes = [int(size) for size in shape]
     if not allowzero:
         sizes = [a.shape[i] if size == 0 and i < a.ndim else size for i, size in enumerate(sizes)]
     return a.reshape(sizes)
 
 
-def flatten(call: Call, a: NDArray[Any], axis: int) -> NDArray[Any]:
+def flatten(call: Any, a: NDArray[Any], axis: int) -> NDArray[Any]:
     axis += a.ndim * (axis < 0)
     return a.reshape(math.prod(a.shape[:axis]), math.prod(a.shape[axis:]))
 
 
-def concat(call: Call, *arrays: NDArray[Any], axis: int) -> NDArray[Any]:
+def concat(call: Any, *arrays: NDArray[Any], axis: int) -> NDArray[Any]:
     return np.concatenate(arrays, axis)
 
 
-def slices(call: Call, rank: int, starts: Any, ends: Any, axes: Any) -> dict[int, slice]:
+def slices(call: Any, rank: int, starts: Any, ends: Any, axes: Any) -> dict[int, slice]:
     """The slice of each axis that has one."""
     if call.opset < 10:
         steps = None
@@ -93,12 +90,12 @@ def slices(call: Call, rank: int, starts: Any, ends: Any, axes: Any) -> dict[int
     return result
 
 
-def slice_(call: Call, a: NDArray[Any], *_: Any, starts: Any, ends: Any, axes: Any) -> NDArray[Any]:
+def slice_(call: Any, a: NDArray[Any], *_: Any, starts: Any, ends: Any, axes: Any) -> NDArray[Any]:
     cuts = slices(call, a.ndim, starts, ends, axes)
     return a[tuple(cuts.get(i, slice(None)) for i in range(a.ndim))]
 
 
-def parts(call: Call, length: int, split: Any, num_outputs: int | None) -> list[slice]:
+def parts(call: Any, length: int, split: Any, num_outputs: int | None) -> list[slice]:
     """What each output of a Split gets."""
     n = len(call.node.output)
     if call.opset >= 13:
@@ -112,24 +109,24 @@ def parts(call: Call, length: int, split: Any, num_outputs: int | None) -> list[
     return [slice(int(end - size), int(end)) for size, end in zip(split, ends, strict=True)]
 
 
-def split_(call: Call, a: NDArray[Any], *_: Any, axis: int, split: Any, num_outputs: int | None) -> list[NDArray[Any]]:
+def split_(call: Any, a: NDArray[Any], *_: Any, axis: int, split: Any, num_outputs: int | None) -> list[NDArray[Any]]:
     axis = normalized(axis, a.ndim)
     cuts = parts(call, a.shape[axis], split, num_outputs)
     return [a[(slice(None),) * axis + (cut,)] for cut in cuts]
 
 
-def gather(call: Call, a: NDArray[Any], indices: NDArray[Any], axis: int) -> NDArray[Any]:
+def gather(call: Any, a: NDArray[Any], indices: NDArray[Any], axis: int) -> NDArray[Any]:
     check_size(math.prod(a.shape) * indices.size // max(1, a.shape[normalized(axis, a.ndim)]), a, indices)
     return np.asarray(np.take(a, indices, axis))
 
 
-def expand(call: Call, a: NDArray[Any], shape: NDArray[Any]) -> NDArray[Any]:
+def expand(call: Any, a: NDArray[Any], shape: NDArray[Any]) -> NDArray[Any]:
     result = np.broadcast_shapes(a.shape, tuple(int(size) for size in shape))
     check_size(math.prod(result), a)
     return np.broadcast_to(a, result)
 
 
-def cast(call: Call, a: NDArray[Any], to: int, saturate: int, round_mode: str) -> NDArray[Any]:
+def cast(call: Any, a: NDArray[Any], to: int, saturate: int, round_mode: str) -> NDArray[Any]:
     dtype = call.reader.dtype_of(to)
     if dtype.kind not in "fiub" or a.dtype.kind not in "fiub":
         raise ValueError(f"of a constant of {a.dtype} to {dtype} is not supported")
@@ -149,13 +146,13 @@ def divide(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     return whole * np.sign(a) * np.sign(b)  # towards 0
 
 
-def clip(call: Call, a: NDArray[Any], *bounds: Any, min: float | None, max: float | None) -> NDArray[Any]:
+def clip(call: Any, a: NDArray[Any], *bounds: Any, min: float | None, max: float | None) -> NDArray[Any]:
     low, high = (min, max) if call.opset < 11 else (*bounds, None, None)[:2]
     a = a if low is None else np.maximum(a, np.asarray(low, a.dtype))
     return a if high is None else np.minimum(a, np.asarray(high, a.dtype))
 
 
-def matmul(call: Call, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+def matmul(call: Any, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     if a.ndim != 2 or b.ndim != 2:
         raise ValueError(f"of constants of shapes {a.shape} and {b.shape}; supported are two dimensions")
     check_size(a.shape[0] * b.shape[1], a, b)
@@ -168,7 +165,7 @@ def check_size(numbers: int, *arrays: NDArray[Any]) -> None:
 
 
 def elementwise(function: Callable[..., Any]) -> Callable[..., NDArray[Any]]:
-    def fold(call: Call, *arrays: NDArray[Any]) -> NDArray[Any]:
+    def fold(call: Any, *arrays: NDArray[Any]) -> NDArray[Any]:
         check_size(math.prod(np.broadcast_shapes(*(a.shape for a in arrays))), *arrays)
         result: NDArray[Any] = np.asarray(function(*arrays), arrays[0].dtype)
         return result

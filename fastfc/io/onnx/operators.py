@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,14 +30,11 @@ from fastfc.io.onnx.values import (
 )
 from fastfc.validation import FLOATS
 
-if TYPE_CHECKING:
-    from fastfc.io.onnx.reader import Reader
-
 
 class Call:
     """A node and what it reads."""
 
-    def __init__(self, reader: Reader, node: Any) -> None:
+    def __init__(self, reader: Any, node: Any) -> None:
         self.reader, self.node, self.opset = reader, node, reader.opset
 
     def argument(self, i: int) -> Value | NDArray[Any] | None:

@@ -28,10 +28,8 @@ from fastfc.io.onnx.values import (
     shape_text,
     width_of,
 )
-from fastfc.models.graph import Graph
-from fastfc.models.network import Network
-from fastfc.models.sequential import Sequential
 from fastfc.nn import activations as act
+from fastfc.nn.container import CONTAINERS, Container
 from fastfc.nn.dropout import Dropout
 from fastfc.nn.embedding import Embedding
 from fastfc.nn.layer import Layer
@@ -46,7 +44,7 @@ MOST_NUMBERS = 1 << 27  # per sample, of all values; and of all constants that a
 MOST_TOLD = 100  # inputs whose width is found in the model, each by reading it again
 
 
-def from_onnx(model: Any, *, outputs: Iterable[str] | None = None) -> Network:
+def from_onnx(model: Any, *, outputs: Iterable[str] | None = None) -> Any:
     """The network in an ONNX model: as a Sequential where its layers are a chain, else as a Graph.
 
     Read are Gemm, MatMul, Add, Sub, Mul, Div, Sum, Max and Min, with constants and between values, Concat, Split,
@@ -102,7 +100,7 @@ def from_onnx(model: Any, *, outputs: Iterable[str] | None = None) -> Network:
         raise ValueError(f"from_onnx: {what}: {error}") from error
 
 
-def read(onnx: Any, model: Any, types: dict[str, int], outputs: list[str] | None) -> Network:
+def read(onnx: Any, model: Any, types: dict[str, int], outputs: list[str] | None) -> Container:
     """The network. An input of one axis is a sample, or if that is no network, a number for each sample."""
     first: ValueError | None = None
     widths: dict[str, int] = {}
@@ -232,7 +230,7 @@ class Reader:
         read = [name for node in self.graph.node for name in node.input]
         self.readers = Counter(read + [output.name for output in self.graph.output])
 
-    def network(self, outputs: list[str] | None) -> Network:
+    def network(self, outputs: list[str] | None) -> Container:
         for info in self.graph.input:
             if info.name not in self.initializers:
                 self.read_input(info)
@@ -430,7 +428,7 @@ class Reader:
             raise ValueError(f"output {name!r} is {what}; supported is (batch, features), of floats")
         return value
 
-    def built(self, ends: list[Value], all_inputs: bool) -> Network:
+    def built(self, ends: list[Value], all_inputs: bool) -> Container:
         """The network that gives these values."""
         if not ends:
             raise ValueError("there is no output to read")
@@ -488,12 +486,12 @@ class Reader:
                     one = np.ones((), dtype)
                     value.kind, value.settings = "standardize", {"mean": 0 * one, "scale": one}
 
-    def network_of(self, needed: list[Value], inputs: list[Value], ends: list[Value]) -> Network:
+    def network_of(self, needed: list[Value], inputs: list[Value], ends: list[Value]) -> Container:
         read = Counter(other for value in needed for other in value.inputs) + Counter(ends)
         if len(inputs) == 1 and len(ends) == 1 and max(read.values()) == 1:
             layers = self.chain(needed)
             if layers is not None:
-                return Sequential(layers or [act.Identity()])
+                return CONTAINERS["Sequential"](layers or [act.Identity()])
         return self.dag(needed, inputs, ends)
 
     def chain(self, needed: list[Value]) -> list[Layer] | None:
@@ -529,7 +527,7 @@ class Reader:
             layers.append(layer)
         return layers
 
-    def dag(self, needed: list[Value], inputs: list[Value], ends: list[Value]) -> Graph:
+    def dag(self, needed: list[Value], inputs: list[Value], ends: list[Value]) -> Container:
         nodes: dict[Value, Node] = {}
         linear: dict[Any, Layer] = {}
         for value in inputs:
@@ -551,7 +549,7 @@ class Reader:
                     known = known and (value["bias"] is None or value["bias_key"] is not None)
                     layer = linear.setdefault((value["key"], value["bias_key"]) if known else value, layer)
                 nodes[value] = layer(read[0])
-        return Graph([nodes[value] for value in inputs], [nodes[value] for value in ends])
+        return CONTAINERS["Graph"]([nodes[value] for value in inputs], [nodes[value] for value in ends])
 
 
 class Inherited(ValueError):

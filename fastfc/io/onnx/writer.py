@@ -12,10 +12,8 @@ from fastfc.extras import extra
 from fastfc.io.checkpoint import write
 from fastfc.io.onnx.values import CUBE, NORMAL_SLOPE, SELU_ALPHA, SELU_SCALE
 from fastfc.kernels.program import table as native
-from fastfc.models.graph import Graph
-from fastfc.models.network import Network
-from fastfc.models.sequential import Sequential
 from fastfc.nn import activations as act
+from fastfc.nn.container import Container, is_a
 from fastfc.nn.dropout import Dropout
 from fastfc.nn.embedding import Embedding
 from fastfc.nn.layer import Layer
@@ -38,7 +36,7 @@ SAME = {
 }
 
 
-def to_onnx(network: Network, path: str | os.PathLike[str]) -> None:
+def to_onnx(network: Container, path: str | os.PathLike[str]) -> None:
     """See Network.to_onnx."""
     onnx = extra("onnx", "onnx", "to_onnx")
     size = network.params.nbytes + network.buffers.nbytes
@@ -56,7 +54,7 @@ def own_name(layer: Layer, i: int) -> str:
 class Writer:
     """The nodes and initializers so far. Values are known by their names."""
 
-    def __init__(self, onnx: Any, network: Network) -> None:
+    def __init__(self, onnx: Any, network: Any) -> None:
         self.onnx, self.network = onnx, network
         self.dtype = network.dtype or np.dtype(np.float32)
         self.double = self.dtype == np.float64
@@ -70,7 +68,7 @@ class Writer:
         widths: list[Any] = [network.in_features or "features"]
         out_widths: list[Any] = [network.out_features or "features"]
         named: list[str | None] = [None]
-        if isinstance(network, Graph):
+        if is_a(network, "Graph"):
             widths, out_widths = ([node.width for node in nodes] for nodes in (network.inputs, network.outputs))
             named = [getattr(node, "name", None) for node in network.inputs]
         wanted = [name or ("input" if len(named) == 1 else f"input_{i}") for i, name in enumerate(named)]
@@ -83,7 +81,7 @@ class Writer:
             shapes = [list(shape) for shape in network.input_shapes]
             rows = zip(inputs, shapes, strict=True)
             read = [x if len(s) == 1 else self.op("Reshape", x, np.array([-1, math.prod(s)])) for x, s in rows]
-        values = self.graph(network, read, "") if isinstance(network, Graph) else [self.layer(network, read[0], "")]
+        values = self.graph(network, read, "") if is_a(network, "Graph") else [self.layer(network, read[0], "")]
         rename: dict[str, str] = {}
         for value, output in zip(values, outputs, strict=True):
             if value in inputs or value in rename:
@@ -138,7 +136,7 @@ class Writer:
             self.stored[key] = self.constant(getattr(layer, what), f"{prefix}.{what}")
         return self.stored[key]
 
-    def graph(self, graph: Graph, inputs: list[str], prefix: str) -> list[str]:
+    def graph(self, graph: Any, inputs: list[str], prefix: str) -> list[str]:
         values: dict[Node, str] = dict(zip(graph.inputs, inputs, strict=True))
         places = {layer: f"{prefix}{own_name(layer, i)}" for i, layer in enumerate(graph.layers)}
         for node in graph.nodes:
@@ -158,9 +156,9 @@ class Writer:
     def layer(self, layer: Layer, x: str, place: str) -> str:
         """What the layer gives for x; `place` says where in the network it is."""
         kind = type(layer)
-        if isinstance(layer, Graph):
+        if is_a(layer, "Graph"):
             return self.graph(layer, [x], f"{place}." if place else "")[0]
-        if isinstance(layer, Sequential):
+        if is_a(layer, "Sequential"):
             for i, part in enumerate(layer.layers):
                 x = self.layer(part, x, f"{place}." * bool(place) + own_name(part, i))
             return x
