@@ -310,7 +310,7 @@ def test_a_user_without_rights_or_home(tmp_path):
     """An install that is read-only, and a home that can't be written or does not exist."""
     (tmp_path / "home").mkdir(mode=0o555)
     # Python and we may be where only root can read: what is imported or read late is so first
-    late = "numba.njit(lambda: 0)()\nfastfc.kernels.cache.source_hash()\n"
+    late = "numba.njit(lambda: 0)()\nfastfc.kernels.runtime.cache.source_hash()\n"
     others = f"import os, fastfc, numba, tiny_kernels\n{late}if os.geteuid() == 0: os.setuid(65534)\n"
     environment = {"FASTFC_CACHE": "", "NUMBA_CACHE_DIR": "", "XDG_CACHE_HOME": ""}
     for home, code in (
@@ -401,7 +401,7 @@ def test_every_source_of_the_kernels_is_in_the_key(tmp_path, monkeypatch):
     shutil.copytree(Path(kernels.__file__).parent, tmp_path / "kernels")
     monkeypatch.setattr(cache, "__file__", str(tmp_path / "kernels/runtime/cache.py"))
     seen = [source_hash.__wrapped__()]
-    for path in sorted((tmp_path / "kernels").glob("*.py")):
+    for path in sorted((tmp_path / "kernels").rglob("*.py")):
         path.write_text(path.read_text() + "\n")
         seen.append(source_hash.__wrapped__())
     assert len(seen) > 20 and len(set(seen)) == len(seen)
@@ -642,7 +642,7 @@ print(x.sum(), sum(user.relu.stats.cache_hits.values()), fastfc.__file__)
     file = str(tmp_path / "fastfc" / "__init__.py")
     assert results() == ["5.0", "5.0", "0", file]
     assert results() == ["5.0", "5.0", "1", file]
-    helper = tmp_path / "fastfc/kernels/activations.py"
+    helper = tmp_path / "fastfc/kernels/ops/activation_rules.py"
     before = helper.read_text()
     after = before.replace("return maximum(x, 0.0)", "return where_less(x, 0.0, 7.0, x)")
     assert after != before

@@ -169,7 +169,9 @@ def test_a_reader_that_leaves_early_sees_no_traceback():
     """As in `fastfc compare | head -1`."""
     source, sink = os.pipe()
     os.close(source)
-    code = "from fastfc import cli; cli.run = lambda args: print('x'); raise SystemExit(cli.main(['doctor']))"
+    code = (
+        "from fastfc.cli import main as cli; cli.run = lambda args: print('x'); raise SystemExit(cli.main(['doctor']))"
+    )
     done = python("-c", code, stdout=sink)
     os.close(sink)
     assert (done.returncode, done.stderr) == (1, b"")

@@ -17,14 +17,14 @@ import fastfc.kernels
 MODULES = ["fastfc"] + [
     module.name
     for package in (fastfc, fastfc.kernels)
-    for module in pkgutil.iter_modules(package.__path__[:1], package.__name__ + ".")
+    for module in pkgutil.walk_packages(package.__path__[:1], package.__name__ + ".")
     if module.name != "fastfc.__main__"
 ]
 
 
 @pytest.mark.parametrize("name", dict.fromkeys([*MODULES, "fastfc.kernels"]))
 def test_examples(name, tmp_path, monkeypatch):
-    if name == "fastfc.io.torch":
+    if name in ("fastfc.io.torch", "fastfc.io.torch_modules"):
         pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from arrays import CALLS, DTYPES, LAYOUTS, SIZES, read_only
 from numba import njit, types
-from numba.core.caching import NullCache
 from numba.core.errors import TypingError
 from processes import run
 
@@ -11,9 +10,9 @@ from fastfc import kernels
 from fastfc.kernels.ops.dense_bias_grad import _dense_bias_grad
 from fastfc.kernels.optim.update import update
 from fastfc.kernels.runtime import kernel as edge
-from fastfc.kernels.runtime import native
-from fastfc.kernels.runtime import overlap as overlap_module
-from fastfc.kernels.runtime import status as status_module
+from fastfc.kernels.runtime import native, overlap
+from fastfc.kernels.runtime import status as statuses
+from fastfc.kernels.runtime.cache import KernelCache
 
 calls = pytest.mark.parametrize("name", CALLS)
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
@@ -310,7 +309,7 @@ def test_memory_maps_are_outputs(name, position, tmp_path):
 
 @njit
 def extents(x, y):
-    return overlap_module.extent(x), overlap_module.overlaps(x, y), overlap_module.same(x, y)
+    return overlap.extent(x), overlap.overlaps(x, y), overlap.same(x, y)
 
 
 def test_extents_are_numpys_bounds():
@@ -476,24 +475,34 @@ def answering(x, out, status):
     return status
 
 
+class NoCache(KernelCache):
+    """Whose key would not hold the source of a test."""
+
+    def load(self, *_):
+        return None
+
+    def save_overload(self, *_):
+        pass
+
+
 @pytest.fixture(scope="module")
 def answer():
     kernel = edge.Kernel(answering, "x[n] -> out[k]", types.int64)
-    kernel.compiler._cache = NullCache()  # whose key does not hold the source of a test
+    kernel.compiler._cache = NoCache(answering)
     yield kernel
     del native.natives[kernel.name]
 
 
 NAMES = {value: name for name, value in vars(edge).items() if name.isupper() and type(value) is int and name != "OK"}
-ANSWERS = [*status_module.STATUSES, 12, 99, -1, 1 << 40]
+ANSWERS = [*statuses.STATUSES, 12, 99, -1, 1 << 40]
 
 
 def test_every_status_has_a_meaning():
     """Two chains of `if` were kept by hand; what neither knew was success."""
-    assert NAMES.keys() == status_module.STATUSES.keys() and status_module.OK not in status_module.STATUSES
-    for error, text, _ in [*status_module.STATUSES.values(), status_module.UNKNOWN]:
+    assert NAMES.keys() == statuses.STATUSES.keys() and statuses.OK not in statuses.STATUSES
+    for error, text, _ in [*statuses.STATUSES.values(), statuses.UNKNOWN]:
         assert issubclass(error, Exception) and len(text) > 20
-    assert len({text for _, text, _ in status_module.STATUSES.values()}) == len(status_module.STATUSES)
+    assert len({text for _, text, _ in statuses.STATUSES.values()}) == len(statuses.STATUSES)
 
 
 @pytest.mark.parametrize("way", ["fast", "slow"])
@@ -502,7 +511,7 @@ def test_a_status_is_raised_and_nothing_runs_twice(answer, status, way):
     """The way of plain arrays ran every kernel once more that gave a status."""
     x, out = np.zeros(3), np.zeros(1)
     assert answer.call(x, out, 0) is None and out[0] == 1
-    meaning = status_module.STATUSES.get(status, status_module.UNKNOWN)
+    meaning = statuses.STATUSES.get(status, statuses.UNKNOWN)
     with pytest.raises(meaning.error, match=f"^{answer.name}: ") as info:
         answer.call(x if way == "fast" else x.tolist(), out, status)
     assert type(info.value) is meaning.error
@@ -513,7 +522,7 @@ def test_a_status_is_raised_and_nothing_runs_twice(answer, status, way):
 def checked(answer):
     @njit
     def call(x, out, status):
-        status_module.check(answer(x, out, status))
+        statuses.check(answer(x, out, status))
 
     return call
 
@@ -522,7 +531,7 @@ def checked(answer):
 def test_a_status_in_nopython_code(checked, status):
     x, out = np.zeros(3), np.zeros(1)
     checked(x, out, 0)
-    meaning = status_module.STATUSES.get(status, status_module.UNKNOWN)
+    meaning = statuses.STATUSES.get(status, statuses.UNKNOWN)
     with pytest.raises(meaning.error) as info:
         checked(x, out, status)
     assert type(info.value) is meaning.error and str(info.value) == f"fastfc: {meaning.text}"

@@ -221,11 +221,12 @@ def test_an_optimizer_that_is_not_prepared_is_found_before_anything_is_computed(
 
 NOT_LOADED = """
 import numpy as np, fastfc as fc
-from fastfc import full_batch, optimizers, program
-from fastfc.kernels import edge
+from fastfc.nn import lowering
+from fastfc.optim import base, full_batch
+from fastfc.kernels.runtime import native as edge
 
-program.Program.load = lambda self, dtypes: None  # nothing is loaded ahead
-optimizers.Optimizer._native = full_batch.LBFGS._native = full_batch.LevenbergMarquardt._native = None
+lowering.Program.load = lambda self, dtypes: None  # nothing is loaded ahead
+base.Optimizer._native = full_batch.LBFGS._native = full_batch.LevenbergMarquardt._native = None
 
 def layers(dtype):
     rest = [fc.BatchNorm1d(8, dtype=dtype), fc.Linear(8, 8, seed=1, dtype=dtype), fc.GELU(),

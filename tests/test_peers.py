@@ -182,7 +182,7 @@ worker.ask("result", "no_such_kernel")
 
 def test_what_a_library_prints_comes_not_between_the_answers():
     code = """
-from fastfc import peers
+from fastfc.benchmark import worker as peers
 def prepare(self, shape, dtype):
     print("a greeting")
 peers.Contestant.prepare = prepare

@@ -254,8 +254,8 @@ def test_what_objects_say_of_themselves_is_ascii():
 
 
 UNIX = {"fcntl", "pty", "termios", "resource", "pwd", "grp", "tty", "syslog", "readline", "curses"}
-FILES = sorted([*Path(__file__).parent.glob("*.py"), *Path(fc.__file__).parent.glob("*.py")])
-FILES += sorted(Path(machine.__file__).parent.glob("*.py"))
+FILES = sorted([*Path(__file__).parent.glob("*.py"), *Path(fc.__file__).parent.rglob("*.py")])
+FILES += sorted(Path(machine.__file__).parent.rglob("*.py"))
 
 
 def imported(body):

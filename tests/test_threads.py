@@ -239,7 +239,7 @@ def test_threads_from_the_cache(kernel, monkeypatch):
 @needs_cores
 def test_threads_with_an_empty_cache(tmp_path):
     """The first process compiles, the second loads; the sums of columns alone, as compiling the products takes long."""
-    few = "from fastfc.kernels import edge; edge.parallel_natives[:] = [edge.natives['column_sums_threads']]\n"
+    few = "from fastfc.kernels.runtime import native as n; n.parallel_natives[:] = [n.natives['column_sums_threads']]\n"
     assert "compiles" in run_in_parallel("bias_grad", tmp_path, few)
     assert run_in_parallel("bias_grad", tmp_path, few) == ""
 

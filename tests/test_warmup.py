@@ -12,7 +12,7 @@ from fastfc.kernels.runtime.native import natives
 WARMUP = "import sys; from fastfc.cli.main import main; sys.exit(main(['warmup', '--dtype', 'float32']))"
 TINY = """
 import tiny_kernels
-from fastfc import warmup
+from fastfc.cli import warmup
 warmup.natives = {name: warmup.natives[name] for name in ("one", "two", "three")}
 """
 STEP = """
