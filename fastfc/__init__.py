@@ -92,7 +92,7 @@ from fastfc.optim.schedules import (
     StepLR,
 )
 from fastfc.training.callbacks import Callback, EarlyStopping
-from fastfc.training.fit import DivergenceWarning
+from fastfc.training.epoch import DivergenceWarning
 from fastfc.training.gradcheck import check_gradients, numerical_gradient
 from fastfc.training.history import History
 

@@ -13,7 +13,7 @@ from numba import types
 
 import fastfc as fc
 from fastfc.kernels.runtime import kernel as edge
-from fastfc.training import fit as training
+from fastfc.training import epoch as training
 
 X = np.random.default_rng(1).standard_normal((64, 5)).astype(np.float32)
 Y = np.sin(X[:, :2])

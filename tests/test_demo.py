@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import fastfc as fc
+from fastfc.benchmark import numpy_network
 from fastfc.cli import demo
 from fastfc.cli.main import main
 from fastfc.data.datasets import load_digits
@@ -23,13 +24,13 @@ def test_demo_trains_both_to_the_same_end(capsys):
 
 def test_one_step_of_the_reference_is_one_step_of_fastfc():
     images, labels = load_digits()
-    net = fc.MLP(demo.SIZES, seed=1, dtype=np.float64)
+    net = fc.MLP(numpy_network.SIZES, seed=1, dtype=np.float64)
     layers = [(layer.weight.copy(), layer.bias.copy()) for layer in net if isinstance(layer, fc.Linear)]
     velocities = [(np.zeros_like(weight), np.zeros_like(bias)) for weight, bias in layers]
     x, y = images[:50].astype(np.float64), labels[:50]
-    optimizer = fc.SGD(lr=demo.LR, momentum=demo.MOMENTUM)
+    optimizer = fc.SGD(lr=numpy_network.LR, momentum=numpy_network.MOMENTUM)
     for _ in range(3):
-        loss = demo.reference_step(x, y, layers, velocities)
+        loss = numpy_network.reference_step(x, y, layers, velocities)
         assert net.train_step(x, y, fc.CrossEntropyLoss(), optimizer) == pytest.approx(loss, rel=1e-12)
     flat = np.concatenate([parameter.ravel() for layer in layers for parameter in layer])
     np.testing.assert_allclose(net.params, flat, rtol=1e-10, atol=1e-13)

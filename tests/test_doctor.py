@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fastfc.cli import doctor
+from fastfc.benchmark import processor as doctor
 from fastfc.cli.main import main
 
 

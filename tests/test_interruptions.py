@@ -15,7 +15,7 @@ from soak import report
 import fastfc as fc
 from fastfc import DivergenceWarning
 from fastfc.kernels.runtime.cache import uninterrupted
-from fastfc.training import fit as training
+from fastfc.training import epoch as training
 
 # One in so many of the lines; interruptions at random, here and in the long run
 EVERY = 9

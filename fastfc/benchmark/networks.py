@@ -10,8 +10,8 @@ from numba import njit
 
 import fastfc as fc
 from fastfc import reference
+from fastfc.benchmark import numpy_network as demo
 from fastfc.benchmark.worker import Contestant
-from fastfc.cli import demo
 
 # Samples of an epoch, steps in one call of "JAX loop", predictions in one call of @njit code.
 SAMPLES, LOOP_STEPS, PREDICTIONS = 60_000, 100, 10_000

@@ -20,7 +20,7 @@ import numpy as np
 
 from fastfc import kernels, reference
 from fastfc._version import __version__
-from fastfc.cli.doctor import processor
+from fastfc.benchmark.processor import processor
 
 KERNELS = ["forward", "weight_grad", "input_grad", "bias_grad"]
 # What to install for each library: those that have the kernels, and those that have networks.

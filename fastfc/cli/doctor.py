@@ -2,34 +2,13 @@
 
 import importlib
 import platform
-import subprocess
 from importlib import metadata
-from pathlib import Path
 
 import numpy as np
 
 from fastfc._version import __version__
+from fastfc.benchmark.processor import processor
 from fastfc.kernels.runtime.threads import cores, quota
-
-
-def linux_processor():
-    text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    return next((line.partition(":")[2] for line in text.splitlines() if line.startswith("model name")), "")
-
-
-def mac_processor():
-    command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace").stdout
-
-
-def processor():
-    """Its name."""
-    ask = {"Linux": linux_processor, "Darwin": mac_processor}.get(platform.system(), platform.processor)
-    try:
-        name = ask().strip()
-    except OSError:  # no /proc, no sysctl
-        name = ""
-    return name or platform.processor() or platform.machine()
 
 
 def threading_layers():

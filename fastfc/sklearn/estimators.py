@@ -33,7 +33,6 @@ from fastfc.nn.linear import Linear
 from fastfc.optim.base import Optimizer
 from fastfc.optim.first_order import SGD, Adam, AdamW
 from fastfc.optim.schedules import ReduceLROnPlateau, Schedule
-from fastfc.sklearn.convert import from_sklearn, to_sklearn
 from fastfc.training.callbacks import Run, as_callback
 from fastfc.training.history import History
 from fastfc.validation import as_floats, as_real, did_you_mean, listed
@@ -57,8 +56,6 @@ try:
 except ImportError:
     extra("sklearn", "sklearn", "fastfc.sklearn")
     raise
-
-__all__ = ["MLPClassifier", "MLPRegressor", "from_sklearn", "to_sklearn"]
 
 BLOCK = 4096  # rows of a sparse matrix that are made dense at a time
 OUTPUTS: dict[str, Layer] = {"softmax": Softmax(), "logistic": Sigmoid(), "identity": Identity()}

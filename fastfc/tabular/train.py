@@ -26,7 +26,7 @@ from fastfc.optim.first_order import AdamW
 from fastfc.tabular.encoding import Feature, Target, classes_of, described, find_features, find_target, inputs_of
 from fastfc.tabular.reader import BadSheet, Sheet, read_sheet
 from fastfc.training.callbacks import EarlyStopping
-from fastfc.training.fit import DivergenceWarning
+from fastfc.training.epoch import DivergenceWarning
 from fastfc.training.progress import can_show
 
 KEY = "fastfc train"  # of our metadata in the file of a network

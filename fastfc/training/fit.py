@@ -5,134 +5,31 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastfc.data.columns import Columns
 from fastfc.data.streams import gives_batches, source_of
-from fastfc.kernels.ops import loss_rules, losses
-from fastfc.kernels.ops.activation_rules import CUSTOM
-from fastfc.kernels.program import interpreter as table
-from fastfc.kernels.program import table as table_module
-from fastfc.kernels.runtime.cache import uninterrupted
+from fastfc.kernels.ops import losses
 from fastfc.kernels.training import step as native
-from fastfc.losses.base import Loss, as_numbers, as_weights
-from fastfc.losses.multi import MultiLoss
+from fastfc.losses.base import Loss
 from fastfc.metrics import get_metric, is_ours
-from fastfc.nn.lowering import Program
 from fastfc.optim.base import Optimizer
 from fastfc.training.callbacks import Run, as_callback
+from fastfc.training.epoch import DivergenceWarning, Epoch, arguments
 from fastfc.training.history import History
 from fastfc.training.outputs import outputs_of
 from fastfc.training.progress import Progress
-from fastfc.validation import as_real, listed, positive_int, positive_number
+from fastfc.training.samples import NOTHING, Data, as_data, by_class, check_finite, check_values, refuse_not_finite
+from fastfc.training.streaming import Streamed, StreamEpoch
+from fastfc.validation import listed, positive_int
 
 if TYPE_CHECKING:
     from fastfc.nn.container import Container
-    from fastfc.training.streaming import Streamed
-
-# What a native call may take while Ctrl-C waits for it, at the speed of the latest one.
-CALL_SECONDS = 0.05
-NOTHING = np.zeros(0, np.int64)
-ADVICE = "Use a smaller lr, clip_norm=1.0 in the optimizer, or features of mean 0 and spread 1"
-
-
-class DivergenceWarning(RuntimeWarning):
-    """A training whose loss or parameters became infinite or not a number, see `fit`.
-
-    Examples
-    --------
-    >>> import warnings, fastfc as fc
-    >>> net, data = fc.MLP([1, 1], init="zeros"), ([[1.0]], [[2.0]])
-    >>> with warnings.catch_warnings():
-    ...     warnings.simplefilter("error", fc.DivergenceWarning)
-    ...     try:
-    ...         net.fit(*data, loss=fc.MSELoss(), optimizer=fc.SGD(lr=1e30), epochs=9)
-    ...     except fc.DivergenceWarning as warning:
-    ...         print(str(warning).partition(";")[0])
-    fit stopped: in update 1 of epoch 2 the loss became inf
-    >>> net.params
-    array([4.e+30, 4.e+30], dtype=float32)
-    """
-
-
-class Data(NamedTuple):
-    """Samples as the native functions take them, and the targets as they were given."""
-
-    x: NDArray[Any]
-    target: NDArray[Any]  # numbers, those of several outputs side by side
-    labels: NDArray[np.int64]  # classes
-    losses: NDArray[np.float64]  # the table of losses
-    weights: NDArray[Any]  # of the samples; none are all 1
-    y: Any
-    start: int = 0  # the row of the first sample in what was given
-
-    @property
-    def mass(self) -> float:
-        """The sum of the samples' weights."""
-        return mass_of(self.weights, len(self.x))
-
-    def shared(self) -> Data:
-        """With what the means over classes divide by, as SHARE of the mass in the table of losses."""
-        if not self.labels.size or not self.mass:
-            return self
-        table = self.losses.copy()
-        for row in table:
-            if row[loss_rules.CLASSES]:
-                row[loss_rules.SHARE] = chosen(self, row) / self.mass or 1.0
-        return self._replace(losses=table)
-
-    @property
-    def n(self) -> int:
-        return len(self.x)
-
-    @property
-    def first(self) -> Data:
-        """Samples to see whether metrics take them."""
-        return self
-
-    def check_epochs(self, epochs: int, why: str) -> None:
-        """Arrays can be read as often as one likes."""
-
-    def epochs(self, network: Container, optimizer: Optimizer, batch_size: int, accumulate: int) -> Epoch:
-        return Epoch(network, self, optimizer, batch_size, accumulate)
-
-    def split(self, fraction: float) -> tuple[Data, Data]:
-        """The first samples for training, the last ones, this fraction of them, for validation."""
-        n = len(self.x)
-        middle = split_at(n, fraction)
-        return self.rows(slice(0, middle)), self.rows(slice(middle, n))
-
-    def rows(self, rows: slice) -> Data:
-        n = len(self.x)
-        labels = self.labels.reshape(n, -1)[rows].ravel() if self.labels.size else self.labels
-        target = self.target[rows] if self.target.size else self.target
-        return Data(self.x[rows], target, labels, self.losses, self.weights[rows], samples(self.y, rows), rows.start)
-
-
-def mass_of(weights: NDArray[Any], n: int) -> float:
-    """The sum of the weights of n samples; n if there are none, or negative ones, which say nothing of how many."""
-    return float(weights.sum(dtype=np.float64)) if weights.size and weights.min() >= 0 else float(n)
-
-
-def chosen(data: Data, row: NDArray[np.float64], rows: Any = slice(None)) -> float:
-    """What the mean of a loss over classes divides by: the samples' weights times the factors of their classes."""
-    classes = data.labels.reshape(len(data.x), -1)[rows, int(row[loss_rules.FIRST_TARGET])]
-    weights = data.weights[rows].astype(np.float64) if data.weights.size else np.ones(len(classes))
-    counted = classes != row[loss_rules.C]
-    factors = row[loss_rules.VECTOR + classes[counted]] if row[loss_rules.VECTORS] else 1.0
-    return float((weights[counted] * factors).sum())
-
-
-def samples(data: Any, rows: Any) -> Any:
-    """Some samples of one array, or of each in a tuple."""
-    if isinstance(data, tuple):
-        return tuple(samples(part, rows) for part in data)
-    return np.asarray(data)[rows]
 
 
 def train_step(
@@ -383,7 +280,8 @@ def fit(
     if validation is not None:
         validation.check_epochs(epochs, "epochs with validation")
     line = Progress(progress, epochs, data.n)
-    epoch_of = data.epochs(network, optimizer, batch_size, accumulate)
+    of_data = network, data, optimizer, batch_size, accumulate
+    epoch_of = Epoch(*of_data) if isinstance(data, Data) else StreamEpoch(*of_data)  # type: ignore[arg-type]
     rng = optimizer.generator(seed)
 
     history = History()
@@ -505,164 +403,6 @@ def evaluation(
     return found
 
 
-def arguments(
-    network: Container, program: Program, data: Data, optimizer: Optimizer, batch_size: int
-) -> tuple[Any, ...]:
-    """What the native functions take for training on this data in batches of this size."""
-    vector, grads = network._vectors(data.x.dtype)
-    state, segments = optimizer.prepare(network)
-    space = network._space_for(program, batch_size, data.x.dtype)
-    network._saved = None  # the space is used anew
-    given = data.x, program.table, data.target, data.labels, data.weights, data.losses
-    return *given, optimizer.hyper, segments, vector, grads, state, optimizer.count, space, network._tape
-
-
-class Epoch:
-    """Epochs on some data, each in as few native calls as Ctrl-C allows, which Python answers between calls."""
-
-    def __init__(self, network: Container, data: Data, optimizer: Optimizer, batch_size: int, accumulate: int) -> None:
-        self.n, self.mass = data.n, data.mass
-        n = self.n
-        batch_size = n if optimizer.full_batch else min(batch_size, n)
-        check_last_batch(network, data, n, batch_size)
-        accumulate = min(accumulate, -(-n // batch_size))
-        optimizer.steps_per_epoch = -(-n // (batch_size * accumulate))
-        self.begin(network, data.shared(), optimizer, batch_size, accumulate)
-
-    def begin(self, network: Container, data: Data, optimizer: Optimizer, batch_size: int, accumulate: int) -> None:
-        self.network, self.data, self.optimizer = network, data, optimizer
-        self.batch_size, self.accumulate = batch_size, accumulate
-        self._look_again()
-        seconds = 6e-9 * self.batch_size * self.accumulate * (self.program.multiplications + 1)
-        self.updates = max(1, int(CALL_SECONDS / seconds))  # in the next call
-
-    def _look_again(self) -> None:
-        """A callback may have frozen a layer or given the optimizer another schedule."""
-        network, optimizer = self.network, self.optimizer
-        self.program = network._program_for(self.data.x)
-        self.given = arguments(network, self.program, self.data, optimizer, self.batch_size)
-
-    def order(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        return rng.permutation(self.n)
-
-    def run(self, order: NDArray[np.int64]) -> Iterator[tuple[int, float]]:
-        """One epoch; after each call the number of samples done and their mean loss."""
-        for done, total in self.calls(order, self.n):
-            if not math.isfinite(total):
-                raise self.diverged(order)
-            yield done, total / (self.mass * done / self.n)
-        if self.went_out():
-            raise self.diverged(order)  # in the last update, which no loss has shown
-
-    def went_out(self) -> bool:
-        """Whether parameters or buffers became infinite or NaN."""
-        return not self.network._is_finite() and all(np.isfinite(before).all() for _, before in self.saved[:2])
-
-    def calls(self, order: NDArray[np.int64], n: int, total: float = 0.0) -> Iterator[tuple[int, float]]:
-        """Train on n samples; after each call how many are done, and the total with their losses.
-
-        It is one sum, whose bits do not depend on how many calls there are, which is a matter of time.
-        """
-        update, done = self.batch_size * self.accumulate, 0
-        while done < n:
-            last, start = min(n, done + self.updates * update), time.perf_counter()
-            total = self.call(order, done, last, total)
-            seconds = (time.perf_counter() - start) * update / (last - done)
-            self.updates = max(1, int(CALL_SECONDS / seconds))
-            done = last
-            yield done, total
-
-    def call(self, order: NDArray[np.int64], first: int, last: int, so_far: float = 0.0) -> float:
-        rest = order, first, last, self.batch_size, self.accumulate, self.optimizer.code, so_far
-        return self.network._call(native.steps, self.program.largest * self.batch_size, *self.given, *rest)
-
-    def save(self, rng: np.random.Generator) -> None:
-        """Keep what an epoch changes, as it is before it, with the generator of its order."""
-        self._look_again()
-        network, optimizer = self.network, self.optimizer
-        values = network.params, network.buffers
-        arrays: tuple[Any, ...] = *values, optimizer.state, optimizer.count, network._tape
-        self.saved = [(array, array.copy()) for array in arrays]
-        self.rng, self.rng_state = rng, rng.bit_generator.state
-
-    def restore(self) -> None:
-        """Undo the epoch."""
-        with uninterrupted():
-            for array, copy in self.saved:
-                array[...] = copy
-            self.rng.bit_generator.state = self.rng_state
-
-    def diverged(self, order: NDArray[np.int64]) -> Exception:
-        """What went wrong in which update, and which layer was the largest: the epoch once more until there."""
-        refuse_not_finite(self.data, "fit: {}")
-        self.restore()
-        update, value = self.batch_size * self.accumulate, 0.0
-        for first in range(0, len(self.data.x), update):
-            layers = [(float(np.abs(p).max()), name) for name, p, _ in self.network.named_parameters() if p.size]
-            value = self.call(order, first, min(first + update, len(self.data.x)))
-            if not (math.isfinite(value) and self.network._is_finite()):
-                break
-        seen = f"the loss became {value}" if not math.isfinite(value) else "parameters became infinite or NaN"
-        epoch, (largest, name) = self.optimizer.epochs + 1, max(layers, default=(0.0, "none"))
-        return DivergenceWarning(
-            f"fit stopped: in update {first // update + 1} of epoch {epoch} {seen}; the largest parameter was "
-            f"{largest:.2g}, in {name}. The network is that of the end of epoch {epoch - 1}. {ADVICE}"
-        )
-
-
-def check_last_batch(network: Container, data: Data, n: int, batch_size: int) -> None:
-    """Raise if a batch would be too small."""
-    if (n % batch_size or batch_size) == 1 and network._program_for(data.x).has(table_module.BATCH_NORM):
-        raise ValueError(
-            f"{network}: {n} samples in batches of {batch_size} leave one alone, and BatchNorm1d "
-            f"needs two for their variance; choose another batch_size"
-        )
-
-
-def split_at(n: int, fraction: float) -> int:
-    """How many samples are for training, if this fraction of all is for validation."""
-    fraction = positive_number(fraction, "fit", "validation_split")
-    n_validation = round(n * fraction)
-    if not 0 < n_validation < n:
-        raise ValueError(
-            f"fit: validation_split={fraction} leaves {n_validation} of {n} samples for validation; both "
-            "parts need at least one"
-        )
-    return n - n_validation
-
-
-def by_class(class_weight: Any, y: Any, sample_weight: ArrayLike | None, loss: Loss) -> ArrayLike | None:
-    """The samples' weights times those of their classes."""
-    if class_weight is None:
-        return sample_weight
-    if isinstance(loss, MultiLoss):
-        raise ValueError(
-            "fit: class_weight is for one output; give a loss of the MultiLoss weights of its own, such as "
-            "CrossEntropyLoss(weight=[1.0, 2.0])"
-        )
-    classes = as_real(y, "fit", "y")
-    classes = classes[:, 0] if classes.shape[1:] == (1,) else classes
-    if classes.ndim != 1 or (classes.dtype.kind == "f" and (classes != np.round(classes)).any()):
-        raise ValueError(f"fit: class_weight needs classes as targets, (n,) integers; y has shape {np.shape(y)}")
-    counted = classes != getattr(loss, "ignore_index", None)
-    names, place, counts = np.unique(classes[counted], return_inverse=True, return_counts=True)
-    if isinstance(class_weight, str):
-        if class_weight != "balanced":
-            raise ValueError(f"fit: class_weight must be 'balanced' or weights by class, got {class_weight!r}")
-        weights = counts.sum() / (len(names) * counts)
-    else:
-        known = class_weight
-        if not isinstance(known, Mapping):
-            known = dict(enumerate(listed(known, "fit", "class_weight", "[1.0, 2.0]")))
-        missing = [name for name in names.tolist() if name not in known]
-        if missing:
-            raise ValueError(f"fit: class_weight has no weight for class {missing[0]:g}")
-        weights = as_numbers([known[name] for name in names.tolist()], "fit", "class_weight")
-    result = np.ones(len(classes))
-    result[counted] = weights[place]
-    return result if sample_weight is None else result * as_weights(sample_weight, len(result), result.dtype, loss)
-
-
 def intake(
     network: Container,
     x: Any,
@@ -676,68 +416,11 @@ def intake(
     """What x and y give, in memory or in parts, checked; of parts the first."""
     source = source_of(x, y, sample_weight, owner, columns.look)
     if source is not None:
-        from fastfc.training.streaming import Streamed
-
         return Streamed(network, source, loss, class_weight)
     x = columns.take(x, y)
     data = as_data(network, x, y, loss, by_class(class_weight, y, sample_weight, loss))
     check_values(network, data, loss)
     return data
-
-
-def as_data(network: Container, x: Any, y: Any, loss: Loss, sample_weight: ArrayLike | None = None) -> Data:
-    """x and y as the kernels take them, checked against the network and each other; targets' values are not."""
-    x = network._join(x)
-    program, n = network._program_for(x), len(x)
-    if n == 0:
-        raise ValueError(f"{network}: x has shape {x.shape}; give at least one sample")
-    if network._target_names is not None and type(y) is not np.ndarray:
-        Columns(network).look(None, y)
-    several = isinstance(loss, MultiLoss) or len(network._output_widths()) > 1
-    if several and isinstance(y, tuple | list):
-        y = tuple(as_real(part, network, f"y[{i}]") for i, part in enumerate(y))
-    joined = y
-    if not isinstance(loss, MultiLoss):
-        joined = as_real(network._join_targets(y), network, "y")
-        if joined.shape[:1] != x.shape[:1]:
-            raise ValueError(f"{network}: x has shape {x.shape}, y {joined.shape}; give one target for each sample")
-        y = y if several else joined
-    target, labels, table_of_losses = loss.as_targets(joined, widths(network, program, loss), n, x.dtype)
-    return Data(x, target, labels, table_of_losses, as_weights(sample_weight, n, x.dtype, loss), y)
-
-
-def widths(network: Container, program: Program, loss: Loss) -> list[int]:
-    """The widths of the outputs that the parts of a loss are for."""
-    return network._output_widths() if isinstance(loss, MultiLoss) else [program.outputs]
-
-
-def check_values(network: Container, data: Data, loss: Loss) -> None:
-    """Raise if x holds indices that no table has, or the targets have values that the loss can't have."""
-    program = network._program_for(data.x)
-    wrong = table.wrong_index(program.table, data.x)
-    if wrong:
-        raise ValueError(f"{network}: {wrong}")
-    loss.check_targets((data.target, data.labels, data.losses), widths(network, program, loss))
-
-
-def check_finite(network: Container, data: Data, told: str, where: Callable[[int], str] = "row {}".format) -> None:
-    """Raise if samples are infinite or not a number; functions of the user's own may have a use for such."""
-    program = network._program_for(data.x).table
-    steps = program[1 : 1 + program[0, table_module.STEPS], table_module.CODE]
-    if (
-        CUSTOM not in steps
-        and not np.isin(data.losses[:, loss_rules.CODE], (loss_rules.CUSTOM, loss_rules.CUSTOM_ARRAY)).any()
-    ):
-        refuse_not_finite(data, told, where)
-
-
-def refuse_not_finite(data: Data, told: str, where: Callable[[int], str] = "row {}".format) -> None:
-    """Raise, naming the first one, if samples are infinite or not a number."""
-    for what, values in (("x", data.x), ("y", data.target)):
-        wrong = ~np.isfinite(values).all(axis=1)
-        if wrong.any():
-            row = where(data.start + int(wrong.argmax()))
-            raise ValueError(f"{told.format(what)} is not finite in {row}; remove such samples")
 
 
 def check_loss_and_optimizer(loss: Loss, optimizer: Optimizer) -> None:

@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfc.training.fit import (
-    as_data,
-    check_finite,
-    check_loss_and_optimizer,
-    check_values,
-    refuse_not_finite,
-    samples,
-)
+from fastfc.training.fit import check_loss_and_optimizer
+from fastfc.training.samples import as_data, check_finite, check_values, refuse_not_finite, samples
 from fastfc.validation import as_generator, as_real, positive_int, positive_number
 
 if TYPE_CHECKING:

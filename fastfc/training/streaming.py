@@ -14,16 +14,13 @@ from numpy.typing import NDArray
 from fastfc.data.streams import Batches, Blocks, ahead, mapped
 from fastfc.kernels.ops import loss_rules, losses
 from fastfc.losses.base import Loss
-from fastfc.training.fit import (
-    ADVICE,
+from fastfc.training.epoch import ADVICE, DivergenceWarning, Epoch, check_last_batch
+from fastfc.training.samples import (
     NOTHING,
     Data,
-    DivergenceWarning,
-    Epoch,
     as_data,
     by_class,
     check_finite,
-    check_last_batch,
     check_values,
     chosen,
     mass_of,
@@ -79,9 +76,6 @@ class Streamed:
 
     def check_epochs(self, epochs: int, why: str) -> None:
         self.source.check_epochs(epochs, why)
-
-    def epochs(self, network: Container, optimizer: Optimizer, batch_size: int, accumulate: int) -> Epoch:
-        return StreamEpoch(network, self, optimizer, batch_size, accumulate)
 
     def split(self, fraction: float) -> tuple[Streamed, Streamed]:
         if isinstance(self.source, Batches):
