@@ -12,7 +12,6 @@ from fastfc.cli import main as cli
 from fastfc.cli.main import main
 
 BAD = [
-    [],
     ["no-such-command"],
     ["demo", "--epochs", "0"],
     ["demo", "--epochs", "two"],
@@ -57,6 +56,14 @@ def python(*arguments, stdout):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-P", *arguments]
     return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, env=environment)
+
+
+def test_the_command_alone_prints_the_help(capsys):
+    """It was an error that told of an option."""
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    out, err = capsys.readouterr()
+    assert stop.value.code == 0 and out.startswith("usage: fastfc") and "warmup" in out and err == ""
 
 
 @pytest.mark.parametrize("arguments", BAD, ids=" ".join)

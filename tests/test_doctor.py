@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import fastfc
 from fastfc.benchmark import processor as doctor
 from fastfc.cli.main import main
 
@@ -13,6 +14,7 @@ def test_doctor_tells_every_fact(capsys):
     assert main(["doctor"]) == 0
     facts = {line[:14].strip(): line[14:] for line in capsys.readouterr().out.splitlines()}
     assert list(facts) == [
+        "system",
         "processor",
         "instructions",
         "float32 tile",
@@ -23,6 +25,7 @@ def test_doctor_tells_every_fact(capsys):
         "float32 peak",
         "float64 peak",
         "memory read",
+        "installed",
         "versions",
     ]
     assert all(facts.values())
@@ -32,7 +35,9 @@ def test_doctor_tells_every_fact(capsys):
         assert float(facts[f"{dtype} peak"].split()[0]) > 0
     assert float(facts["memory read"].split()[0]) > 0
     assert "workqueue" in facts["threading"]
-    assert "numba" in facts["versions"]
+    assert "numba" in facts["versions"] and "scikit-learn" in facts["versions"]
+    assert re.search(r": \d+ files, \d+\.\d MB$", facts["kernel cache"]) or facts["kernel cache"] == "off"
+    assert str(Path(fastfc.__file__).parent) in facts["installed"]
 
 
 def test_processor_is_told():

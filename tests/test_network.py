@@ -1,7 +1,9 @@
 import copy
 import gc
 import pickle
+import re
 from concurrent.futures import ThreadPoolExecutor
+from html import unescape
 from itertools import pairwise
 
 import numpy as np
@@ -393,3 +395,31 @@ def test_predict_one_returns_the_output(dtype):
     for bad, error in (([1, 2, 3], TypeError), (np.arange(3), TypeError), (np.zeros(2, dtype), ValueError)):
         with pytest.raises(error):
             net.predict_one(bad)
+
+
+def table_of(html):
+    """The cells of the rows of a table."""
+    rows = re.findall(r"<tr>(.*?)</tr>", html)
+    return [[unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)] for row in rows]
+
+
+def test_notebooks_show_tables():
+    """A network was one long line there."""
+    a = fc.Input(2, "a & b")
+    for net in (fc.MLP([1000, 20, 1]), fc.Graph(a, fc.Linear(2, 3)(a)), fc.Sequential([fc.BatchNorm1d(3)])):
+        rows = table_of(net._repr_html_())
+        assert [line.split() for line in net.summary().splitlines()[: len(rows)]] == [
+            " ".join(row).split() for row in rows
+        ]
+    assert "&amp;" in fc.Graph(a, fc.Linear(2, 3)(a))._repr_html_()
+    assert "running_mean" in fc.Sequential([fc.BatchNorm1d(3)])._repr_html_()
+
+
+def test_notebooks_show_histories():
+    net = fc.MLP([1, 1], seed=0)
+    assert table_of(net.history._repr_html_()) == [[]]
+    history = net.fit([[1.0]], [[2.0]], loss=fc.MSELoss(), optimizer=fc.SGD(0.1), epochs=25, seed=0)
+    heads, *rows = table_of(history._repr_html_())
+    assert heads == history.names() and len(rows) == 20
+    assert [float(row[heads.index("epoch")]) for row in rows] == list(range(6, 26))
+    assert "the last 20 of 25 epochs" in history._repr_html_()

@@ -2,7 +2,9 @@
 
 import importlib
 import platform
+import subprocess
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 
@@ -24,14 +26,51 @@ def threading_layers():
     return layers
 
 
+# What fastfc runs on, what its extras need, and what it is compared with.
+PACKAGES = [
+    "numpy",
+    "numba",
+    "llvmlite",
+    "scikit-learn",
+    "safetensors",
+    "onnx",
+    "onnxruntime",
+    "pandas",
+    "polars",
+    "pyarrow",
+]
+PACKAGES += ["matplotlib", "graphviz", "tqdm", "torch", "jax"]
+
+
 def versions():
     yield f"fastfc {__version__}"
     yield f"Python {platform.python_version()}"
-    for package in ["numpy", "numba", "llvmlite", "torch", "jax"]:
+    for package in PACKAGES:
         try:
             yield f"{package} {metadata.version(package)}"
         except metadata.PackageNotFoundError:
             continue
+
+
+def installed():
+    """Where fastfc lies and, in a clone, at which commit."""
+    folder = Path(__file__).parents[1]
+    if not (folder.parent / ".git").exists():
+        return str(folder)
+    ask = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
+    try:
+        commit = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return str(folder)
+    return f"{folder}, commit {commit}"
+
+
+def kernel_cache(folder):
+    """The folder of compiled kernels, and how much is in it."""
+    if folder is None:
+        return "off"
+    sizes = [file.stat().st_size for file in folder.iterdir()]
+    return f"{folder}: {len(sizes)} files, {sum(sizes) / 1e6:.1f} MB"
 
 
 def facts():
@@ -42,6 +81,7 @@ def facts():
 
     isa = simd.host_isa()
     fma = "with" if isa.fma else "without"
+    yield "system", platform.platform()
     yield "processor", processor()
     vectors = f"{8 * isa.vector_bytes}-bit vectors in {isa.registers} registers"
     yield "instructions", f"{isa.name}: {vectors}, {fma} fused multiply-add"
@@ -51,10 +91,11 @@ def facts():
     limit = quota()
     yield "cores", f"{cores()} by affinity, " + ("no quota" if limit is None else f"quota of {limit:g}")
     yield "threading", ", ".join(threading_layers())
-    yield "kernel cache", str(cache.cache_folder() or "off")
+    yield "kernel cache", kernel_cache(cache.cache_folder())
     for dtype in (np.float32, np.float64):
         yield f"{dtype.__name__} peak", f"{machine.fma_peak(dtype):.0f} GFLOP/s on one core (measured)"
     yield "memory read", f"{machine.read_bandwidth():.1f} GB/s on one core (measured)"
+    yield "installed", installed()
     yield "versions", ", ".join(versions())
 
 

@@ -236,7 +236,7 @@ def main(arguments=None):
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # it may also be None, or what a program puts there
             stream.reconfigure(errors="fastfc")
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     args = parse(arguments)
     args.arguments = arguments
     try:

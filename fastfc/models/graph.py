@@ -104,19 +104,17 @@ class Graph(Network):
             grad_output = join(grad_output, self.outputs, self.dtype, self, "grad_output")
         return self._split(super().backward(grad_output), self.inputs)
 
-    def summary(self) -> str:
-        """A table of the nodes: what each reads, its width, and its layer's parameters."""
+    def _rows(self) -> list[tuple[str, ...]]:
         names = {node: getattr(node, "name", None) or f"{i}" for i, node in enumerate(self.nodes)}
-        rows, seen = [("node", "what", "reads", "output", "parameters")], set()
+        rows: list[tuple[str, ...]] = [("node", "what", "reads", "output", "parameters")]
+        seen = set()
         for node, name in names.items():
             reads = ", ".join(names[other] for other in node.inputs)
             what = str(node.what) if isinstance(node.what, Layer) else repr(node).partition("(")[0]
             size = node.what.params.size if isinstance(node.what, Layer) and node.what not in seen else 0
             seen.add(node.what)
             rows.append((name, what, reads, str(node.width), f"{size:,}"))
-        rows.append(("total", "", "", "", f"{self.params.size:,}"))
-        a, b, c, d, e = (max(map(len, column)) for column in zip(*rows, strict=True))
-        return "\n".join([f"{v:<{a}}  {w:<{b}}  {x:<{c}}  {y:>{d}}  {z:>{e}}" for v, w, x, y, z in rows] + self._more())
+        return [*rows, ("total", "", "", "", f"{self.params.size:,}")]
 
     def _join(self, x: Any) -> NDArray[Any]:
         if self._one_input:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from fastfc import html
 from fastfc.nn.container import Container
 from fastfc.training import fit as training
 from fastfc.training import lr_finder
@@ -13,6 +14,9 @@ from fastfc.training.history import History
 
 if TYPE_CHECKING:
     from fastfc.optim.base import Optimizer
+
+
+NUMERIC = 2  # columns of numbers in a summary, the last ones
 
 
 class Network(Container):
@@ -44,6 +48,24 @@ class Network(Container):
 
     def summary(self) -> str:
         """A table of the parts, the width of what they give and their numbers of parameters."""
+        rows = self._rows()
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        first = len(widths) - NUMERIC
+        lines = [
+            "  ".join(
+                cell.ljust(width) if i < first else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
+        return "\n".join(lines + self._more())
+
+    def _repr_html_(self) -> str:
+        """The summary, for notebooks."""
+        return html.table(self._rows(), NUMERIC, self._more())
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        """The rows of the summary, the first with the heads of the columns; the last columns are numbers."""
         raise NotImplementedError
 
     def plot(self, path: Any = None) -> Any:

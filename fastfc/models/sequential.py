@@ -74,15 +74,13 @@ class Sequential(Network):
             next((layer.out_features for layer in layers[::-1] if layer.out_features), None),
         )
 
-    def summary(self) -> str:
-        """A table of the layers, the width of their outputs and their numbers of parameters."""
-        rows, width = [("layer", "output", "parameters")], self.in_features
+    def _rows(self) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = [("layer", "output", "parameters")]
+        width = self.in_features
         for layer in self.layers:
             width = layer.out_features or width
             rows.append((str(layer), str(width or "any"), f"{layer.params.size:,}"))
-        rows.append(("total", "", f"{self.params.size:,}"))
-        first, second, third = (max(map(len, column)) for column in zip(*rows, strict=True))
-        return "\n".join([f"{a:<{first}}  {b:>{second}}  {c:>{third}}" for a, b, c in rows] + self._more())
+        return [*rows, ("total", "", f"{self.params.size:,}")]
 
     def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         for layer in self.layers:

@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastfc import html
 from fastfc.attributes import Guarded
 from fastfc.extras import extra
 from fastfc.validation import did_you_mean
+
+SHOWN = 20  # rows in a notebook
 
 
 class History(Guarded):
@@ -118,6 +121,13 @@ class History(Guarded):
     def save_plot(self, path: Any) -> None:
         """Write the picture; its kind is told by the file's ending: .png, .svg, .pdf."""
         self.plot().savefig(path, dpi=120)
+
+    def _repr_html_(self) -> str:
+        """The rows as a table, for notebooks: the last ones of many."""
+        names, shown = self.names(), self.rows[-SHOWN:]
+        cells = [tuple(f"{row[name]:.6g}" if name in row else "" for name in names) for row in shown]
+        notes = [f"the last {SHOWN} of {len(self)} epochs"] if len(self) > SHOWN else []
+        return html.table([tuple(names), *cells], len(names), notes)
 
     def _list(self, name: str) -> list[float]:
         return [row[name] for row in self.rows if name in row]
