@@ -20,6 +20,7 @@ from safetensors.numpy import save, save_file
 
 import fastfc as fc
 from fastfc.io import checkpoint as files
+from fastfc.nn.container import CONTAINERS
 from fastfc.nn.layer import Layer
 from fastfc.optim.base import Optimizer
 from fastfc.optim.schedules import Schedule
@@ -137,7 +138,7 @@ def of_kind(*kinds):
 
 
 def test_every_public_class_can_be_stored():
-    assert set(files.LAYERS) == of_kind(Layer) - {"Elementwise"}
+    assert {*files.LAYERS, *CONTAINERS} == of_kind(Layer) - {"Elementwise"}
     assert set(files.OPTIMIZERS) == of_kind(Optimizer)
     assert set(files.SCHEDULES) == of_kind(Schedule, fc.ReduceLROnPlateau)
 
