@@ -1,4 +1,4 @@
-"""Write what `fastfc compare --json FILE` measured into the README, as tables: python asv_bench/table.py FILE ..."""
+"""Write what `fastfc compare --json FILE` measured as tables into README.md here: asv_bench/table.py FILE ..."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ PLACES = {
     "kernels": ("<!-- measured: written by asv_bench/table.py -->", "<!-- end of measured -->"),
     "networks": ("<!-- networks: written by asv_bench/table.py -->", "<!-- end of networks -->"),
 }
-README = Path(__file__).parent.parent / "README.md"
+README = Path(__file__).with_name("README.md")
 TITLES = {
     "forward": "forward, bias, ReLU",
     "weight_grad": "weight gradient",

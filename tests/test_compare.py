@@ -368,9 +368,8 @@ SCRIPT = Path(__file__).parent.parent / "asv_bench" / "table.py"
 
 
 def table(tmp_path, text, *files):
-    """The README after the script, run on a copy."""
-    (tmp_path / "asv_bench").mkdir(exist_ok=True)
-    script, readme = tmp_path / "asv_bench" / "table.py", tmp_path / "README.md"
+    """The README beside the script after it, run on a copy."""
+    script, readme = tmp_path / "table.py", tmp_path / "README.md"
     script.write_bytes(SCRIPT.read_bytes())
     readme.write_text(text, encoding="utf-8")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -445,5 +444,5 @@ def test_readme_without_a_place_for_the_table_is_left_alone(given, tmp_path):
 
 
 def test_the_readme_has_a_place_for_the_table():
-    text = (SCRIPT.parent.parent / "README.md").read_text(encoding="utf-8")
+    text = SCRIPT.with_name("README.md").read_text(encoding="utf-8")
     assert "<!-- measured: written by asv_bench/table.py -->\n" in text and "\n<!-- end of measured -->\n" in text

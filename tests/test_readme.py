@@ -1,4 +1,5 @@
 import ast
+import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,30 +8,91 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README, KERNELS = ROOT / "README.md", ROOT / "kernels" / "README.md"
-TEXT = README.read_text(encoding="utf-8")
+FOLDERS = ("fastfc", "fastfc/io", "fastfc/sklearn", "fastfc/tabular", "kernels", "asv_bench", "tests")
+PAGES = [README, *(ROOT / folder / "README.md" for folder in FOLDERS)]
+TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}
 WITHOUT_TEST_EXTRA = ["torch"]
+
+
+def name_of(page):
+    return str(page.parent.relative_to(ROOT)) if page != README else "README"
+
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
 
 
 def blocks(file, language):
     """(line of the first statement, text) of each fenced block."""
-    text = file.read_text(encoding="utf-8")
+    text = TEXT[file]
     for match in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         yield text[: match.start(1)].count("\n"), match[1]
 
 
-@pytest.mark.parametrize("file", [README, KERNELS], ids=["README", "kernels"])
-def test_tour_runs(file, tmp_path, monkeypatch):
+def test_every_page_is_listed():
+    found = {page for folder in ("fastfc", "kernels", "tests") for page in (ROOT / folder).rglob("README.md")}
+    assert found | {README, ROOT / "asv_bench" / "README.md"} == set(PAGES)
+
+
+@each_page
+def test_blocks_run(page, tmp_path, monkeypatch):
+    """In the order of the page, in a namespace of its own."""
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "readme"}
-    for line, code in blocks(file, "python"):
+    for line, code in blocks(page, "python"):
         imported = {name for name in WITHOUT_TEST_EXTRA if re.search(rf"^(?:import|from) {name}\b", code, re.MULTILINE)}
         if all(find_spec(name) for name in imported):
-            exec(compile("\n" * line + code, str(file), "exec"), namespace)
+            exec(compile("\n" * line + code, str(page), "exec"), namespace)
 
 
-@pytest.mark.parametrize("file", [README, KERNELS], ids=["README", "kernels"])
-def test_every_python_block_is_fenced_so_that_it_runs(file):
-    assert file.read_text(encoding="utf-8").count("```python") == len(list(blocks(file, "python"))) >= 5
+@each_page
+def test_every_python_block_is_fenced_so_that_it_runs(page):
+    assert TEXT[page].count("```python") == len(list(blocks(page, "python")))
+
+
+def test_the_readme_is_short():
+    assert len(TEXT[README].splitlines()) <= 150
+
+
+def anchors(text):
+    """The anchors that GitHub gives the headings of a page: without punctuation, twins numbered."""
+    seen = {}
+    for heading in re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.M):
+        words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
+        anchor = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+        seen[anchor] = seen.get(anchor, -1) + 1
+        yield f"{anchor}-{seen[anchor]}" if seen[anchor] else anchor
+
+
+def broken_links(text, page):
+    """The relative links of a page to files or headings that do not exist."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)):
+        if re.match(r"\w+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        file = Path(os.path.normpath(page.parent / path)) if path else page
+        there = text if file == page else TEXT.get(file, "")
+        if not file.exists() or (anchor and anchor not in anchors(there)):
+            yield link
+
+
+@each_page
+def test_links_lead_somewhere(page):
+    assert list(broken_links(TEXT[page], page)) == []
+
+
+def test_broken_links_are_found():
+    text = "# A `b` page, in short!\n## A b\n## A b\n```sh\n# no heading [x](y)\n```\n[{}]({})"
+    for good in (
+        "#a-b-page-in-short",
+        "#a-b",
+        "#a-b-1",
+        "kernels/README.md#to-add-a-kernel",
+        "http://a.b/c#d",
+        "tests",
+    ):
+        assert list(broken_links(text.format("here", good), README)) == []
+    for bad in ("#A-b", "#a-b-2", "#no-heading-xy", "kernels/README.md#nowhere", "nowhere.md", "nowhere.png"):
+        assert list(broken_links(text.format("here", bad), README)) == [bad]
 
 
 def test_first_block_is_the_two_commands():
@@ -50,17 +112,28 @@ def defined(file):
     return found
 
 
-FUNCTIONS = sorted(set(re.findall(r"`(\w+\.py):(\w+)`", KERNELS.read_text(encoding="utf-8"))))
+def definitions(text):
+    """(file, name) of each `file.py:name` in a page; `:name` is in the file before it."""
+    file = ""
+    for path, name in re.findall(r"`((?:\w+/)*\w+\.py)?:(\w+)`", text):
+        file = path or file
+        yield file, name
 
 
-@pytest.mark.parametrize(("file", "name"), FUNCTIONS, ids=":".join)
-def test_functions_that_the_kernels_page_names_exist(file, name):
-    folder = ROOT / "fastfc" if file == "reference.py" else ROOT / "kernels"
-    assert any(name in defined(path) for path in folder.rglob(file))
+DEFINITIONS = sorted({definition for text in TEXT.values() for definition in definitions(text)})
+
+
+@pytest.mark.parametrize(("file", "name"), DEFINITIONS, ids=":".join)
+def test_definitions_that_the_pages_name_exist(file, name):
+    if "/" in file:
+        paths = [ROOT / file]
+    else:  # on the page of the kernels
+        paths = list((ROOT / "fastfc" if file == "reference.py" else ROOT / "kernels").rglob(file))
+    assert any(name in defined(path) for path in paths)
 
 
 def test_every_formula_of_a_step_is_on_the_page():
-    named = {name for file, name in FUNCTIONS if file == "reference.py"}
+    named = {name for file, name in definitions(TEXT[KERNELS]) if file == "reference.py"}
     assert named >= {
         "dense_forward",
         "mse_loss",
@@ -79,18 +152,24 @@ def test_every_formula_of_a_step_is_on_the_page():
     }
 
 
-@pytest.mark.parametrize("file", [README, KERNELS], ids=["README", "kernels"])
-def test_files_that_are_named_exist(file):
-    named = set(re.findall(r"(?<![\w/*<.])((?:\w+/)*\w+\.(?:py|svg))\b", file.read_text(encoding="utf-8")))
-    folders = [ROOT, file.parent, ROOT / "fastfc", ROOT / "asv_bench", ROOT / "tests"]
-    assert len(named) >= 3
+# Python files and pictures, by name or by path.
+NAMED = {page: set(re.findall(r"(?<![\w/*<.])((?:\w+/)*\w+\.(?:py|svg))\b", TEXT[page])) for page in PAGES}
+
+
+@each_page
+def test_files_that_are_named_exist(page):
+    folders = [ROOT, page.parent, ROOT / "fastfc", ROOT / "asv_bench", ROOT / "tests"]
     there = {path.name for folder in folders for path in folder.rglob("*.*")}
-    assert [
-        name for name in sorted(named) if not any((folder / name).exists() for folder in folders) and name not in there
-    ] == []
+    missing = [name for name in NAMED[page] if not any((folder / name).exists() for folder in folders)]
+    assert [name for name in missing if "/" in name or name not in there] == []
 
 
-COMMANDS = sorted(set(re.findall(r"\bfastfc ((?:demo|train|predict|compare|doctor|warmup)\b[^\n`&#|]*)", TEXT)))
+def test_names_of_files_are_found():
+    assert len(set().union(*NAMED.values())) >= 60
+
+
+COMMAND = re.compile(r"\bfastfc ((?:demo|train|predict|compare|doctor|warmup)\b[^\n`&#|]*)")
+COMMANDS = sorted({command for text in TEXT.values() for command in COMMAND.findall(text)})
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -105,5 +184,6 @@ def test_commands_and_options_exist(command, capsys):
     assert all(word in text for word in words if word.startswith("--"))
 
 
-def test_no_figure_is_left_open():
-    assert "TBD" not in TEXT
+@each_page
+def test_no_figure_is_left_open(page):
+    assert "TBD" not in TEXT[page]

@@ -177,6 +177,12 @@ def names_in_tests():
 
 
 NAMES_IN_TESTS = names_in_tests()
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_is_in_the_readme(name):
+    assert f"`{name}`" in README
 
 
 @pytest.mark.parametrize("name", PUBLIC)
