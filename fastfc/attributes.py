@@ -95,13 +95,15 @@ OF_LOSSES = {
     "size_average": "reduction is 'mean', 'sum' or 'none'",
     "reduce": "reduction is 'mean', 'sum' or 'none'",
 }
+# For who looks into a package, as in PyTorch.
+HERE_AND_IN_FASTFC = (
+    "layers, losses, optimizers and schedules are in fastfc itself: fc.Linear, fc.Sequential, fc.MSELoss, fc.Adam"
+)
 NO_TENSORS = "fastfc takes and gives NumPy arrays, and also takes lists, data frames and tensors of other packages"
 OF_FASTFC = {
     "no_grad": "no gradients are recorded: net.predict(x) saves nothing, only forward keeps what backward needs",
     "enable_grad": "no gradients are recorded: forward keeps what backward needs",
     "inference_mode": "no gradients are recorded: net.predict(x) saves nothing",
-    "nn": "layers and losses are in fastfc itself: fc.Linear, fc.Sequential, fc.MSELoss",
-    "optim": "optimizers and schedules are in fastfc itself: fc.Adam, fc.StepLR",
     "functional": "call layers and losses: fc.ReLU().predict(x), fc.MSELoss()(prediction, target)",
     "tensor": NO_TENSORS,
     "Tensor": NO_TENSORS,

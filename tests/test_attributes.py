@@ -241,7 +241,7 @@ TORCH = {
     "register_buffer append add_module compile",
     "optimizer": "zero_grad param_groups add_param_group state_dict load_state_dict minimize",
     "loss": "backward item forward to cuda",
-    "fc": "no_grad enable_grad inference_mode nn optim functional tensor Tensor from_numpy device cuda manual_seed "
+    "fc": "no_grad enable_grad inference_mode functional tensor Tensor from_numpy device cuda manual_seed "
     "save utils DataLoader Module Dense compile",
 }
 
@@ -254,12 +254,19 @@ def test_names_of_pytorch_say_what_to_do_here(whose):
         with pytest.raises(AttributeError, match=rf"has no attribute '{name}': \w.{{15,}}"):
             getattr(thing, name)
         assert not hasattr(thing, name) and getattr(thing, name, None) is None
-    for name in ("__array__", "_repr_html_", "_numba_type_", "__dataframe__"):
+    for name in ("__array__", "_repr_png_", "_numba_type_", "__dataframe__"):
         with pytest.raises(AttributeError, match="has no attribute"):
             getattr(thing, name)
     for layer in (fc.ReLU(), fc.Linear(2, 3), fc.BatchNorm1d(3)):
         with pytest.raises(AttributeError, match="there is no mode to set"):
             layer.eval()
+
+
+@pytest.mark.parametrize("package", [fc.nn, fc.optim])
+def test_packages_say_where_to_look(package):
+    """`fc.nn.Linear` and `fc.optim.Adam` are what a user of PyTorch tries first."""
+    with pytest.raises(AttributeError, match=r"has no attribute 'Linear': .* fc\.Linear"):
+        package.Linear  # noqa: B018
 
 
 def test_hints_do_not_name_what_there_is():

@@ -168,7 +168,7 @@ def python(code):
 
 def test_a_library_that_fails_is_named():
     code = """
-from fastfc.peers import Shape, Worker
+from fastfc.benchmark.worker import Shape, Worker
 worker = Worker("NumPy", "", 1)
 worker.ask("prepare", Shape(1, 1, 1), "float32")
 worker.ask("result", "no_such_kernel")
@@ -199,7 +199,7 @@ peers.serve("NumPy", 1)
 def test_no_worker_outlives_the_one_who_asks():
     code = """
 import os
-from fastfc.peers import Shape, Worker
+from fastfc.benchmark.worker import Shape, Worker
 worker = Worker("NumPy", "", 1)
 worker.ask("prepare", Shape(1, 1, 1), "float32")
 print(worker.process.pid, flush=True)

@@ -15,12 +15,11 @@ from test_compare import LARGE, OTHER, records, task_records
 
 import fastfc as fc
 from fastfc.benchmark import compare
-from fastfc.benchmark import processor as doctor
 from fastfc.benchmark.compare import Line, Row
 from fastfc.benchmark.worker import KERNELS
 from fastfc.cli import demo_datasets as runs
+from fastfc.cli import doctor, warmup
 from fastfc.cli import main as cli
-from fastfc.cli import warmup
 from fastfc.cli.main import main
 from fastfc.kernels import machine
 

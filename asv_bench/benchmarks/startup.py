@@ -22,7 +22,7 @@ def call(): net.train_step(x, y, fc.CrossEntropyLoss(), fc.SGD(lr=0.1))
 
 WARMUP = """
 import contextlib, sys
-from fastfc.warmup import warmup
+from fastfc.cli.warmup import warmup
 def call():
     with contextlib.redirect_stdout(sys.stderr):
         warmup(["float32"])

@@ -213,7 +213,7 @@ def builtin(name, cell_name, signatures, explain, failed):
         dtype -> Numba signature: arrays, int64 and float64; returns a status, or a status and a float
     explain, failed : callable
 
-    It is kept for as long as the process lives.
+    It lives as long as the process.
     """
     context = cpu_target.target_context
     context.refresh()
@@ -230,8 +230,6 @@ def builtin(name, cell_name, signatures, explain, failed):
     definition = MethodDefinition(name.encode(), address, FASTCALL_WITH_KEYWORDS, None)
     make = ctypes.pythonapi.PyCFunction_NewEx
     make.restype, make.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
-    kept.append((library, definition, failed))
+    # Python may look at the definition, and call the code, until the very end: nothing of it is ever freed
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object((library, definition, failed)))
     return make(ctypes.addressof(definition), explain, None)
-
-
-kept: list[tuple[object, MethodDefinition, object]] = []
