@@ -403,7 +403,10 @@ def tensor(name, values):
 FIRST, NORM, DROPOUT = ("network", "layers", 0), ("network", "layers", 1), ("network", "layers", 3)
 OPTIMIZER = ("optimizer", "options")
 BAD = {
-    "newer": (changed("version", to=2), "newer fastfc, 0.1.0, in version 2 of the format; this one reads version 1"),
+    "newer": (
+        changed("version", to=2),
+        f"newer fastfc, {fc.__version__}, in version 2 of the format; this one reads version 1",
+    ),
     "no version": (without("version"), "it has no 'version'"),
     "version 0": (changed("version", to=0), "version is 0"),
     "version as text": (changed("version", to="1"), "version is '1'"),
