@@ -359,10 +359,9 @@ def rows_of(optimizer, hyper):
 
 
 @njit
-def update_fits(grads, hyper, segments, params, state, count, optimizer):
-    """Whether `update` can run: the only statuses that it returns are these, before it writes anything."""
-    n = params.size
-    if grads.size != n or count.size != 2 or hyper.size < N_HYPER or segments.shape[1] != N_SEGMENT:
+def update_fits(n, hyper, segments, state, count, optimizer):
+    """Whether `update` of n parameters can run: it returns no other statuses, and these before it writes anything."""
+    if count.size != 2 or hyper.size < N_HYPER or segments.shape[1] != N_SEGMENT:
         return BAD_SHAPE
     if optimizer < 0 or optimizer >= len(ROWS) or segments.shape[0] == 0 or not are_segments(segments, n):
         return NO_STATE
@@ -382,7 +381,9 @@ def update(grads, hyper, segments, params, state, count, optimizer, scale):
     with momentum, for RMSprop whether it is CENTERED. Parameters in no segment are left alone. Without any segment the
     optimizer was not prepared.
     """
-    found = update_fits(grads, hyper, segments, params, state, count, optimizer)
+    found = (
+        update_fits(params.size, hyper, segments, state, count, optimizer) if grads.size == params.size else BAD_SHAPE
+    )
     if found != OK:
         return found
     n, average, rows = params.size, hyper[AVERAGE] > 0.0, rows_of(optimizer, hyper)

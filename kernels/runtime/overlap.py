@@ -33,11 +33,15 @@ def nopython_extent(x):
 
 
 @njit
+def meet(a, b):
+    """Whether two extents overlap."""
+    return a[0] < b[1] and b[0] < a[1]
+
+
+@njit
 def overlaps(x, y):
     """Whether the extents of two arrays overlap in memory."""
-    x_low, x_high = extent(x)
-    y_low, y_high = extent(y)
-    return x_low < y_high and y_low < x_high
+    return meet(extent(x), extent(y))
 
 
 @njit

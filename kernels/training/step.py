@@ -15,7 +15,7 @@ from fastfc.kernels.optim.update import LBFGS, N_SEGMENT, are_segments, bounds, 
 from fastfc.kernels.program.interpreter import computed_index, dense, kept, reserve, row, settle
 from fastfc.kernels.program.table import INPUTS, OUTPUTS, PARAMETERS, TRAINED, VALUES
 from fastfc.kernels.runtime.kernel import kernel
-from fastfc.kernels.runtime.overlap import keep_alive, overlaps
+from fastfc.kernels.runtime.overlap import extent, keep_alive, meet
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_RESIDUALS, NO_STATE, OK, OVERLAP
 from fastfc.kernels.simd.memory import itemsize, pointer
 from fastfc.kernels.simd.vector import fetch, load, load_first, store, store_first, width
@@ -71,10 +71,13 @@ def training_fits(
         return BAD_SHAPE
     if space.size < reserve(program, n) or tape.size != 2 or segments.shape[1] != N_SEGMENT:
         return BAD_SHAPE
-    for out in (params, grads, space):
-        if overlaps(out, x) or overlaps(out, target) or overlaps(out, weights):
+    # each extent once: the smallest networks train in the time of a few more
+    p, g, s = extent(params), extent(grads), extent(space)
+    of_x, of_target, of_weights = extent(x), extent(target), extent(weights)
+    for read in (of_x, of_target, of_weights):
+        if meet(p, read) or meet(g, read) or meet(s, read):
             return OVERLAP
-    if overlaps(params, grads) or overlaps(params, space) or overlaps(grads, space):
+    if meet(p, g) or meet(p, s) or meet(g, s):
         return OVERLAP
     changed = 0
     for s in range(segments.shape[0]):
@@ -82,8 +85,7 @@ def training_fits(
         changed += last - first
     if changed > program[0, TRAINED]:
         return NO_STATE
-    trained = params[: grads.size]
-    return OK if optimizer >= LBFGS else update_fits(grads, hyper, segments, trained, state, count, optimizer)
+    return OK if optimizer >= LBFGS else update_fits(grads.size, hyper, segments, state, count, optimizer)
 
 
 @njit
