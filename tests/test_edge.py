@@ -407,7 +407,7 @@ def test_cached_functions_of_users(user):
     assert user(*names) == ["miss"] * 3 + ["2"]
     assert user(*names) == ["hit"] * 3 + ["0"]
     assert user(*names, kernels="empty") == ["hit"] * 3 + ["2"]
-    upgrade = "import fastfc.kernels.runtime.kernel as e; e.source_hash = lambda: 'another'\n"
+    upgrade = "import fastfc.kernels.runtime.native as e; e.source_hash = lambda: 'another'\n"
     assert user(*names, before=upgrade) == ["miss"] * 3 + ["1"]  # also a kernel that calls one
 
 
@@ -493,7 +493,7 @@ def answer():
     del native.natives[kernel.name]
 
 
-NAMES = {value: name for name, value in vars(edge).items() if name.isupper() and type(value) is int and name != "OK"}
+NAMES = {v: name for name, v in vars(statuses).items() if name.isupper() and type(v) is int and name != "OK"}
 ANSWERS = [*statuses.STATUSES, 12, 99, -1, 1 << 40]
 
 

@@ -177,7 +177,7 @@ def test_settings_of_others_stay():
 import multiprocessing
 import numpy as np
 from fastfc import kernels
-from fastfc.kernels import threads
+from fastfc.kernels.runtime import threads
 get, put = threads.openmp_threads()
 put(5)
 before = get()
@@ -206,7 +206,7 @@ def test_in_threads_of_joblib():
 ARRAYS = """
 import numpy as np
 from fastfc import kernels
-from fastfc.kernels import threads
+from fastfc.kernels.runtime import threads
 x, out = np.ones((64, 64), np.float32), np.empty((64, 64), np.float32)
 """
 IN_PARALLEL = {
