@@ -132,6 +132,13 @@ def column_sums(g, out, accumulate):
 
 
 @njit
+def copy_vector(source, target):
+    """target[:] = source, for which Numba compiles its formatting of strings as well, into the message of an error."""
+    for j in range(len(target)):
+        target[j] = source[j]
+
+
+@njit
 def add_chunk(total, rest, chunk):
     """total + rest += chunk; what rounding takes from the total is added to the rest (Neumaier 1974)."""
     for j in range(len(total)):
@@ -158,7 +165,7 @@ def sum_in_chunks(grad_output, out, accumulate):
     total, partial = (np.empty(o, out.dtype), np.empty(o, out.dtype)) if n > CHUNK else (out, out)
     rest = np.zeros(o, out.dtype) if n > CHUNK else out
     if accumulate and n > CHUNK:
-        total[:] = out
+        copy_vector(out, total)
     found = OK
     for r in range(0, max(n, 1), CHUNK):
         found += column_sums(grad_output[r : r + CHUNK], partial if r else total, accumulate and not r)
@@ -203,7 +210,7 @@ def column_sums_threads(out, grad_output, accumulate, parts):
 def first_or_not(grad_output, start, out, begin):
     """out = the column sums, or start and the column sums."""
     if begin:
-        out[:] = start
+        copy_vector(start, out)
     return _dense_bias_grad(grad_output, out, begin, 1)
 
 

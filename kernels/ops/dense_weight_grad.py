@@ -86,10 +86,10 @@ def sums_of_chunks(x, grad_output, out, accumulate, parts):
     (i, o), chunks = out.shape, (x.shape[0] + CHUNK - 1) // CHUNK
     partials = np.empty((chunks, i, o), out.dtype)
     if accumulate:
-        partials[0] = out
+        copy_matrix(i, o, matrix(out), matrix(partials[0]))
     if chunk_sums_threads(partials, x, grad_output, accumulate, parts) != OK:
         return NO_MEMORY
-    out[:] = partials[0]
+    copy_matrix(i, o, matrix(partials[0]), matrix(out))
     for q in range(1, chunks):
         add_matrix(i, o, matrix(partials[q]), matrix(out))
     return OK
