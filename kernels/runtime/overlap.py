@@ -1,8 +1,8 @@
 """Whether arrays overlap in memory."""
 
-from numba import njit
 from numba.extending import overload
 
+from fastfc.kernels.simd.compiler import HelperCompiler, helper
 from fastfc.kernels.simd.memory import address
 
 
@@ -11,7 +11,7 @@ def extent(x):
     raise NotImplementedError("for nopython code")
 
 
-@overload(extent)
+@overload(extent, jit_options={"pipeline_class": HelperCompiler})
 def nopython_extent(x):
     # written out: loops over the dimensions take longer than the rest of a small kernel
     if x.ndim == 1:
@@ -32,7 +32,7 @@ def nopython_extent(x):
     return matrix
 
 
-@njit
+@helper
 def overlaps(x, y):
     """Whether the extents of two arrays overlap in memory."""
     x_low, x_high = extent(x)
@@ -40,13 +40,13 @@ def overlaps(x, y):
     return x_low < y_high and y_low < x_high
 
 
-@njit
+@helper
 def same(x, y):
     """Whether two arrays of one shape are the same elements in the same order."""
     return address(x) == address(y) and x.strides == y.strides
 
 
-@njit
+@helper
 def keep_alive(array):
     """Numba may free an array after its last use, and knows nothing of pointers into it: use it once more."""
     return array.size
