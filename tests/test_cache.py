@@ -454,8 +454,8 @@ def test_kernels_work_without_a_cache_folder(tmp_path):
 
 def test_compiled_functions_have_names_of_their_own():
     """Machine code of two processes may meet in a third, which links it by names."""
-    found = pkgutil.walk_packages(kernels.__path__, "fastfc.kernels.")
-    modules = [importlib.import_module(module.name) for module in found]
+    every = pkgutil.walk_packages(kernels.__path__, "fastfc.kernels.")
+    modules = [importlib.import_module(module.name) for module in every]
     found = {id(f): f for module in modules for f in vars(module).values() if isinstance(f, Dispatcher)}.values()
     names = [(f.py_func.__module__, f.py_func.__qualname__) for f in found]
     assert len(names) > 100 and {name for name in names if names.count(name) > 1} == set()

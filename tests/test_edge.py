@@ -493,9 +493,7 @@ def answer():
     del native.natives[kernel.name]
 
 
-NAMES = {
-    value: name for name, value in vars(statuses).items() if name.isupper() and type(value) is int and name != "OK"
-}
+NAMES = {v: name for name, v in vars(statuses).items() if name.isupper() and type(v) is int and name != "OK"}
 ANSWERS = [*statuses.STATUSES, 12, 99, -1, 1 << 40]
 
 

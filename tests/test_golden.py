@@ -20,8 +20,7 @@ from test_kernel_losses import LOSSES as LOSS_KERNELS
 import fastfc as fc
 from fastfc import kernels
 from fastfc.io.checkpoint import columns_of_parameters
-from fastfc.kernels.ops import activation_rules
-from fastfc.kernels.ops.activation_rules import of_input
+from fastfc.kernels.ops.activation_rules import ACTIVATIONS, of_input
 from fastfc.kernels.ops.gemm import CHUNK, DEPTH, LONG
 from fastfc.kernels.simd.isa import host_isa
 
@@ -62,7 +61,7 @@ def results(dtype):
         np.abs(values((37, 19), dtype, 6)),
         values((37, 19), dtype, 7),
     )
-    for activation, numbers in activation_rules.ACTIVATIONS.items():
+    for activation, numbers in ACTIVATIONS.items():
         kernels.activation_forward(logits, out, activation)
         yield f"activation_forward {activation}", [out]
         grad = values(out.shape, dtype, 8)

@@ -31,9 +31,10 @@ and along rows, with the gradient g = dL/dy of the loss:
 from collections import namedtuple
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
 from fastfc.kernels.runtime.native import named_after
+from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.elementary import (
     erf_vector,
     exp_below,
@@ -165,7 +166,7 @@ def rowwise(f):
         if some:
             store_first(at(out, (count - some) * size), load(last), some)
 
-    return njit(named_after(map_row, f))
+    return helper(named_after(map_row, f))
 
 
 def rowwise_pair(f):
@@ -184,122 +185,122 @@ def rowwise_pair(f):
         if some:
             store_first(at(out, (count - some) * size), load(last), some)
 
-    return njit(named_after(map_row, f))
+    return helper(named_after(map_row, f))
 
 
 @rowwise
-@njit
+@helper
 def identity_row(x):
     return x
 
 
 @rowwise
-@njit
+@helper
 def relu_row(x):
     return maximum(x, 0.0)
 
 
 @rowwise_pair
-@njit
+@helper
 def relu_derivative_row(y, g):
     return where_less_equal(y, 0.0, 0.0, g)
 
 
 @rowwise
-@njit
+@helper
 def leaky_relu_row(z, a):
     return where_less(0.0, z, z, z * a)
 
 
 @rowwise_pair
-@njit
+@helper
 def leaky_relu_derivative_row(y, g, a):
     return where_less(0.0, y, g, g * a)
 
 
 @rowwise_pair
-@njit
+@helper
 def sigmoid_derivative_row(y, g):
     return g * (y * (1.0 - y))
 
 
 @rowwise
-@njit
+@helper
 def log_sigmoid_row(z):
     return minimum(z, 0.0) - log1p_to_one(exp_of_minus_rounded(z))
 
 
 @rowwise_pair
-@njit
+@helper
 def log_sigmoid_derivative_row(y, g):
     return g * (0.0 - expm1_below(y))
 
 
 @rowwise_pair
-@njit
+@helper
 def tanh_derivative_row(y, g):
     return g * (1.0 - y * y)
 
 
 @rowwise
-@njit
+@helper
 def hardtanh_row(z, a, b):
     return minimum(maximum(z, a), b)
 
 
 @rowwise_pair
-@njit
+@helper
 def hardtanh_derivative_row(y, g, a, b):
     return where_less(a, y, where_less(y, b, g, 0.0), 0.0)
 
 
 @rowwise
-@njit
+@helper
 def elu_row(z, a, b):
     return where_less_equal(z, 0.0, expm1_vector(z * b) * a, z)
 
 
 @rowwise_pair
-@njit
+@helper
 def elu_derivative_row(z, g, a, b):
     return where_less(0.0, z, g, g * (exp_vector(z * b) * (a * b)))
 
 
 @rowwise
-@njit
+@helper
 def selu_row(z):
     below = expm1_vector(z)
     return where_less_equal(z, 0.0, fma(below, SELU_BELOW, below * SELU_BELOW_REST(z)), z * SELU_SCALE)
 
 
 @rowwise_pair
-@njit
+@helper
 def selu_derivative_row(z, g):
     return g * where_less(0.0, z, SELU_SCALE, exp_vector(z) * SELU_BELOW)
 
 
 @rowwise
-@njit
+@helper
 def softplus_row(z, a, b):
     scaled = z * a
     return where_less(b, scaled, z, softplus_vector(scaled) / a)
 
 
 @rowwise_pair
-@njit
+@helper
 def softplus_derivative_row(z, g, a, b):
     scaled = z * a
     return where_less(b, scaled, g, g * sigmoid_vector(scaled))
 
 
 @rowwise
-@njit
+@helper
 def softsign_row(z):
     return z / (absolute(z) + 1.0)
 
 
 @rowwise_pair
-@njit
+@helper
 def softsign_derivative_row(z, g):
     slope = 1.0 / (absolute(z) + 1.0)
     # NaN at infinity, as y is
@@ -307,71 +308,71 @@ def softsign_derivative_row(z, g):
 
 
 @rowwise
-@njit
+@helper
 def hardsigmoid_row(z):
     return minimum(maximum(z + 3.0, 0.0), 6.0) / 6.0
 
 
 @rowwise_pair
-@njit
+@helper
 def hardsigmoid_derivative_row(z, g):
     return where_less(absolute(z), 3.0, g * (1.0 / 6.0), 0.0)
 
 
 @rowwise
-@njit
+@helper
 def hardswish_row(z):
     return z * (minimum(maximum(z + 3.0, 0.0), 6.0) / 6.0)
 
 
 @rowwise_pair
-@njit
+@helper
 def hardswish_derivative_row(z, g):
     return where_less_equal(z, -3.0, 0.0, where_less_equal(3.0, z, g, g * (z / 3.0 + 0.5)))
 
 
 @rowwise
-@njit
+@helper
 def silu_row(z):
     return z / (exp_vector(0.0 - z) + 1.0)
 
 
 @rowwise_pair
-@njit
+@helper
 def silu_derivative_row(z, g):
     s, slope = sigmoid_and_slope(z)
     return g * fma(z, slope, s)
 
 
 @rowwise
-@njit
+@helper
 def gelu_row(z):
     below, _ = normal_vector(z)
     return z * below
 
 
 @rowwise_pair
-@njit
+@helper
 def gelu_derivative_row(z, g):
     below, e = normal_vector(z)
     return g * fma(z, e * DENSITY, below)
 
 
 @rowwise
-@njit
+@helper
 def gelu_tanh_row(z):
     return z * sigmoid_vector(z * fma(z * z, TWICE_ROOT * CUBIC, TWICE_ROOT))
 
 
 @rowwise_pair
-@njit
+@helper
 def gelu_tanh_derivative_row(z, g):
     square = z * z
     s, slope = sigmoid_and_slope(z * fma(square, TWICE_ROOT * CUBIC, TWICE_ROOT))
     return g * fma(z * slope, fma(square, 3.0 * TWICE_ROOT * CUBIC, TWICE_ROOT), s)
 
 
-@njit
+@helper
 def mish_parts(z):
     """e^−|z|, and ω = tanh(log(1 + eᶻ)) as a quotient, both by e²ᶻ for z > 0."""
     e = exp_of_minus_rounded(z)
@@ -380,7 +381,7 @@ def mish_parts(z):
 
 
 @rowwise
-@njit
+@helper
 def mish_row(z):
     e, above, below = mish_parts(z)
     inverse = 1.0 / below
@@ -391,7 +392,7 @@ def mish_row(z):
 
 
 @rowwise_pair
-@njit
+@helper
 def mish_derivative_row(z, g):
     e, above, below = mish_parts(z)
     inverse = 1.0 / below
@@ -404,7 +405,7 @@ exp_row, expm1_row, log_row, log1p_row, erf_row, sigmoid_row, tanh_row = (
 )
 
 
-@njit
+@helper
 def sum_lanes(vector, like):
     return sum_of_lanes(vector)
 
@@ -421,15 +422,15 @@ def fold(f, fill):
             total = f(total, load_first(at(x, whole * size), count - whole, fill), *numbers)
         return total
 
-    return njit(named_after(fold_row, f))
+    return helper(named_after(fold_row, f))
 
 
-@njit
+@helper
 def larger(a, b):
     return where_less(a, b, b, a)
 
 
-@njit
+@helper
 def add(a, b):
     return a + b
 
@@ -437,23 +438,23 @@ def add(a, b):
 largest_of, total_of = fold(larger, -np.inf), fold(add, 0.0)
 
 
-@njit
+@helper
 def sum_of(count, x):
     return sum_of_lanes(total_of(count, x, splat(x, 0.0)))
 
 
 @rowwise_pair
-@njit
+@helper
 def less_share_row(y, g, total):
     return g - exp_below(y) * total
 
 
-@njit
+@helper
 def largest(count, x):
     return largest_lane(largest_of(count, x, splat(x, -infinity(x))))
 
 
-@njit
+@helper
 def softmax_row(count, x, out, scale):
     """out = scale e^(x − max x) / Σ; returns max x and Σ, as log Σ eˣ = max x + log Σ."""
     size, lanes, top, total = itemsize(x), width(x), largest(count, x), splat(x, 0.0)
@@ -474,7 +475,7 @@ def softmax_row(count, x, out, scale):
     return top, denominator
 
 
-@njit
+@helper
 def softmax_derivative_row(count, y, g, out):
     size, lanes, total = itemsize(y), width(y), splat(y, 0.0)
     some = count % lanes
@@ -489,7 +490,7 @@ def softmax_derivative_row(count, y, g, out):
     store_first(at(out, end), last * (last_g - mean), some)
 
 
-@njit
+@helper
 def log_softmax_row(count, x, out):
     size, lanes, top, total = itemsize(x), width(x), largest(count, x), splat(x, 0.0)
     some = count % lanes
@@ -503,6 +504,6 @@ def log_softmax_row(count, x, out):
     store_first(at(out, whole * size), last - rest, some)
 
 
-@njit
+@helper
 def log_softmax_derivative_row(count, y, g, out):
     less_share_row(count, y, g, out, sum_of(count, g))

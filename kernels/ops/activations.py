@@ -3,7 +3,7 @@
 import contextlib
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.core import errors
 from numba.extending import overload
 
@@ -87,6 +87,7 @@ from fastfc.kernels.runtime.linkage import call_at
 from fastfc.kernels.runtime.native import loaded, native
 from fastfc.kernels.runtime.overlap import overlaps, same
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check
+from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, pointer, read, release, write
 
 
@@ -214,13 +215,13 @@ def apply_derivative(kept, g, out, count, activation):
     return OK
 
 
-@njit
+@helper
 def neighbours(x, axis):
     """Whether the elements along an axis are neighbours in memory."""
     return x.strides[axis] == x.itemsize
 
 
-@njit
+@helper
 def spread_out(count, source, source_step, target, target_step):
     """Copy elements that are so many bytes apart."""
     for j in range(count):
@@ -363,7 +364,7 @@ def activation_backward(output, grad_output, out, activation):
     _activation_backward.call(as_rows(output), as_rows(grad_output), as_rows(out), *named(activation))
 
 
-@njit
+@helper
 def nothing_to_load(like):
     pass
 

@@ -1,7 +1,7 @@
 """db (+)= column sums of g"""
 
 import numpy as np
-from numba import njit, prange, types
+from numba import prange, types
 from numba.extending import overload
 
 from fastfc.kernels.ops.activation_rules import NONE
@@ -12,11 +12,12 @@ from fastfc.kernels.runtime.native import native
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check
 from fastfc.kernels.runtime.threads import launch, part, single, size
+from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, one, pointer, release
 from fastfc.kernels.simd.vector import load, load_first, splat, store_first, sum_of_lanes, width
 
 
-@njit
+@helper
 def sums_in_registers(g, n, o, row, out, accumulate):
     """out[j] (+)= Σ g[i, j], a few registers of columns at a time from the first row to the last."""
     size, lanes = itemsize(g), width(g)
@@ -52,7 +53,7 @@ def sums_in_registers(g, n, o, row, out, accumulate):
         store_first(at(sums, 3 * lanes * size), s3, some - 3 * lanes)
 
 
-@njit
+@helper
 def sums_by_rows(g, n, o, row, out, accumulate):
     """out[j] (+)= Σ g[i, j], eight rows at a time from the first column to the last: memory is read in order."""
     size, lanes = itemsize(g), width(g)
@@ -78,7 +79,7 @@ def sums_by_rows(g, n, o, row, out, accumulate):
                 store_first(at(out, x), total, some)
 
 
-@njit
+@helper
 def vector_sum(n, x):
     """Σ x[p]: element p is added to lane p, modulo four registers; then the lanes are added."""
     size, lanes = itemsize(x), width(x)
@@ -96,7 +97,7 @@ def vector_sum(n, x):
     return sum_of_lanes((s0 + s1) + (s2 + s3))
 
 
-@njit
+@helper
 def sum_of_one_column(g, out, accumulate):
     n, row, x, size = g.shape[0], g.strides[0], pointer(g), g.itemsize
     wanted = 0 if row == size else n * size
@@ -112,7 +113,7 @@ def sum_of_one_column(g, out, accumulate):
     return OK
 
 
-@njit
+@helper
 def column_sums(g, out, accumulate):
     """out (+)= the column sums of at most CHUNK rows."""
     n, o = g.shape
@@ -131,7 +132,14 @@ def column_sums(g, out, accumulate):
     return product(sums, ones, matrix(g), sums if accumulate else zeros(sums), 1, o, n, NONE, sums)
 
 
-@njit
+@helper
+def copy_vector(source, target):
+    """target[:] = source, for which Numba compiles its formatting of strings as well, into the message of an error."""
+    for j in range(len(target)):
+        target[j] = source[j]
+
+
+@helper
 def add_chunk(total, rest, chunk):
     """total + rest += chunk; what rounding takes from the total is added to the rest (Neumaier 1974)."""
     for j in range(len(total)):
@@ -141,14 +149,14 @@ def add_chunk(total, rest, chunk):
         rest[j] += (old - (total[j] - known)) + (new - known)
 
 
-@njit
+@helper
 def add_rest(total, rest, out):
     """out = total + rest; where the total is not finite, the rest is NaN."""
     for j in range(len(total)):
         out[j] = total[j] + rest[j] if np.isfinite(total[j]) else total[j]
 
 
-@njit
+@helper
 def sum_in_chunks(grad_output, out, accumulate):
     """out (+)= the column sums, by chunks of CHUNK rows, in order."""
     n, o = grad_output.shape
@@ -158,7 +166,7 @@ def sum_in_chunks(grad_output, out, accumulate):
     total, partial = (np.empty(o, out.dtype), np.empty(o, out.dtype)) if n > CHUNK else (out, out)
     rest = np.zeros(o, out.dtype) if n > CHUNK else out
     if accumulate and n > CHUNK:
-        total[:] = out
+        copy_vector(out, total)
     found = OK
     for r in range(0, max(n, 1), CHUNK):
         found += column_sums(grad_output[r : r + CHUNK], partial if r else total, accumulate and not r)
@@ -199,15 +207,15 @@ def column_sums_threads(out, grad_output, accumulate, parts):
     return OK
 
 
-@njit
+@helper
 def first_or_not(grad_output, start, out, begin):
     """out = the column sums, or start and the column sums."""
     if begin:
-        out[:] = start
+        copy_vector(start, out)
     return _dense_bias_grad(grad_output, out, begin, 1)
 
 
-@njit
+@helper
 def add_in_order(partials, out):
     rest = np.zeros(out.size, out.dtype)
     for q in range(1, len(partials)):

@@ -1,6 +1,6 @@
 """y = f(x W + b)"""
 
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 
 from fastfc.kernels.ops.activation_rules import NUMBERS, Activation
@@ -11,10 +11,11 @@ from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.status import BAD_SHAPE, OK, OVERLAP, check
 from fastfc.kernels.runtime.threads import launch, multiplications, single
+from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import pointer
 
 
-@njit(inline="always")
+@helper
 def status(x, weight, bias, out):
     n, o = out.shape
     if x.shape[0] != n or x.shape[1] != weight.shape[0] or weight.shape[1] != o or bias.size != o:

@@ -1,6 +1,6 @@
 """dx = g Wᵀ"""
 
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 
 from fastfc.kernels.ops.activation_rules import NONE
@@ -10,9 +10,10 @@ from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.status import BAD_SHAPE, OK, OVERLAP, check
 from fastfc.kernels.runtime.threads import launch, multiplications, single
+from fastfc.kernels.simd.compiler import helper
 
 
-@njit(inline="always")
+@helper
 def status(grad_output, weight, out):
     n, i = out.shape
     if grad_output.shape[0] != n or weight.shape[0] != i or grad_output.shape[1] != weight.shape[1]:

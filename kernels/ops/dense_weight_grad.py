@@ -1,7 +1,7 @@
 """dW (+)= xᵀ g"""
 
 import numpy as np
-from numba import njit, prange, types
+from numba import prange, types
 from numba.extending import overload
 
 from fastfc.kernels.ops.activation_rules import NONE
@@ -12,13 +12,14 @@ from fastfc.kernels.runtime.native import native
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check
 from fastfc.kernels.runtime.threads import launch, multiplications, single
+from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, release
 
 # Elements of a gradient that is small enough to be kept once for each chunk of the batch.
 SMALL = 1 << 14
 
 
-@njit(inline="always")
+@helper
 def status(x, grad_output, out):
     i, o = out.shape
     if x.shape[0] != grad_output.shape[0] or x.shape[1] != i or grad_output.shape[1] != o:
@@ -26,7 +27,7 @@ def status(x, grad_output, out):
     return OVERLAP if overlaps(out, x) or overlaps(out, grad_output) else OK
 
 
-@njit
+@helper
 def sums(c, a, b, start, i, o, n, parts):
     """C = start + A B over at most CHUNK rows of the batch; a single element as a dot product."""
     return spread(c, a, b, start, i, o, n, NONE, c, i * o == 1, parts)
@@ -80,16 +81,16 @@ def _dense_weight_grad(x, grad_output, out, accumulate, parts):
     return NO_MEMORY if found else OK
 
 
-@njit
+@helper
 def sums_of_chunks(x, grad_output, out, accumulate, parts):
     """The same with chunks on several threads, for which the layer is too small."""
     (i, o), chunks = out.shape, (x.shape[0] + CHUNK - 1) // CHUNK
     partials = np.empty((chunks, i, o), out.dtype)
     if accumulate:
-        partials[0] = out
+        copy_matrix(i, o, matrix(out), matrix(partials[0]))
     if chunk_sums_threads(partials, x, grad_output, accumulate, parts) != OK:
         return NO_MEMORY
-    out[:] = partials[0]
+    copy_matrix(i, o, matrix(partials[0]), matrix(out))
     for q in range(1, chunks):
         add_matrix(i, o, matrix(partials[q]), matrix(out))
     return OK

@@ -7,17 +7,18 @@ forward in training. Masks repeat after 2³² elements.
 """
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
 from fastfc.kernels.ops.matrix import element, matrix_type
 from fastfc.kernels.runtime.native import native
 from fastfc.kernels.runtime.status import OK
+from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import itemsize
 from fastfc.kernels.simd.random import chosen
 from fastfc.kernels.simd.vector import load, load_first, store, store_first, width
 
 
-@njit
+@helper
 def mix(x):
     """A bijection of 64-bit integers that changes half of the bits: the finaliser of SplitMix64 (Steele 2014)."""
     x = np.uint64(x)
@@ -26,7 +27,7 @@ def mix(x):
     return x ^ (x >> np.uint64(31))
 
 
-@njit
+@helper
 def key(seed, step, draw):
     """64 bits that differ for each seed, step and draw."""
     golden = np.uint64(0x9E3779B97F4A7C15)

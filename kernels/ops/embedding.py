@@ -5,16 +5,17 @@ gradient.
 """
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
 from fastfc.kernels.ops.matrix import element, matrix_type
 from fastfc.kernels.runtime.native import native
 from fastfc.kernels.runtime.status import BAD_INDEX, OK
+from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import at, itemsize, read
 from fastfc.kernels.simd.vector import load, load_first, splat, store, store_first, width
 
 
-@njit
+@helper
 def move(count, source, source_step, target, target_step, add):
     """target (+)= source, for `count` elements so many bytes apart."""
     size, lanes = itemsize(source), width(source)
@@ -29,7 +30,7 @@ def move(count, source, source_step, target, target_step, add):
         store_first(here, load_first(here, some, 0.0) + value if add else value, some)
 
 
-@njit
+@helper
 def are_rows(x, n, columns, rows):
     """Whether all of x are whole numbers from 0 to rows − 1."""
     good = 0

@@ -1,14 +1,13 @@
 """What is done to a block of a product as soon as it is complete: activations and their derivatives."""
 
-from numba import njit
-
 from fastfc.kernels.ops.activation_rules import DERIVATIVE, IDENTITY, RELU, Activation
 from fastfc.kernels.ops.activations import apply, apply_derivative
 from fastfc.kernels.ops.matrix import element
+from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import itemsize
 
 
-@njit
+@helper
 def finish(activation, count, values, y):
     """The activations and derivatives that are not done in registers, in place."""
     code = activation.code
@@ -18,7 +17,7 @@ def finish(activation, count, values, y):
         apply(values, values, count, activation)
 
 
-@njit
+@helper
 def finish_matrix(activation, m, n, values, y):
     """A derivative for matrices of any strides."""
     size = itemsize(values.data)

@@ -14,7 +14,7 @@ copied into panels when the copy pays, and read in place when it does not.
 """
 
 import numpy as np
-from numba import njit, prange, types
+from numba import prange, types
 
 from fastfc.kernels.ops.activation_rules import DERIVATIVE, NONE, NUMBERS, RELU, Activation, activation_type
 from fastfc.kernels.ops.epilogue import finish, finish_matrix
@@ -24,6 +24,7 @@ from fastfc.kernels.ops.packing import PACK_ROWS, pack
 from fastfc.kernels.runtime.native import native
 from fastfc.kernels.runtime.status import NO_MEMORY, OK
 from fastfc.kernels.runtime.threads import part
+from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.isa import host_isa, l2_bytes
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, read, release, view, zero
 from fastfc.kernels.simd.microkernel import multiply_tile, tile_columns, tile_rows
@@ -60,13 +61,13 @@ def tile(dtype=np.float32):
     return isa.rows, isa.vectors * isa.vector_bytes // np.dtype(dtype).itemsize
 
 
-@njit
+@helper
 def first_row(u, short, tall):
     """Where tile u begins, of which the first `tall` have one row more than the others, which have `short` rows."""
     return u * short + min(u, tall)
 
 
-@njit(inline="always")
+@helper
 def blocked(c, a, b, start, m, n, k, activation, z):
     """The product, for a C whose columns are neighbours."""
     size = itemsize(c.data)
@@ -227,7 +228,7 @@ def product_threads(c, a, b, start, y, code, number, other, narrow, parts):
     return NO_MEMORY if failed else OK
 
 
-@njit
+@helper
 def serial_product(c, a, b, start, y, activation, narrow):
     (m, n), k = c.shape, a.shape[1]
     if narrow:
@@ -235,7 +236,7 @@ def serial_product(c, a, b, start, y, activation, narrow):
     return product(matrix(c), matrix(a), matrix(b), matrix(start), m, n, k, activation, matrix(y))
 
 
-@njit
+@helper
 def spread(c, a, b, start, m, n, k, activation, y, narrow, parts):
     """`product` or, if narrow, `dot_products`, in several parts at once where there are to be several."""
     if parts > 1:
@@ -256,13 +257,13 @@ def spread(c, a, b, start, m, n, k, activation, y, narrow, parts):
     return product(c, a, b, start, m, n, k, activation, y)
 
 
-@njit
+@helper
 def forward_product(c, a, b, start, m, n, k, activation, parts):
     """`product` for B = W. A layer's width decides how a sum is made, so n must be the whole width."""
     return spread(c, a, b, start, m, n, k, activation, c, n <= NARROW and k >= LONG, parts)
 
 
-@njit
+@helper
 def input_product(c, a, b, start, m, n, k, activation, y, parts):
     """The same for B = Wᵀ, with the derivative of the activation before it, if any."""
     return spread(c, a, b, start, m, n, k, activation, y, n <= 2 * NARROW and k >= LONG, parts)

@@ -1,6 +1,6 @@
 """Dot products, and one row times a transposed matrix."""
 
-from numba import njit, types
+from numba import types
 
 from fastfc.kernels.ops.activation_rules import DERIVATIVE, activation_type
 from fastfc.kernels.ops.activations import apply
@@ -9,6 +9,7 @@ from fastfc.kernels.ops.matrix import Matrix, ceil_div, copy_matrix, crowded, el
 from fastfc.kernels.ops.packing import pack
 from fastfc.kernels.runtime.native import native
 from fastfc.kernels.runtime.status import NO_MEMORY, OK
+from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, read, release, stack, write
 from fastfc.kernels.simd.microkernel import multiply_square
 from fastfc.kernels.simd.vector import fma, load, load_first, splat, sum_of_lanes, width
@@ -20,7 +21,7 @@ SQUARES = 2
 STACK_BYTES = 1 << 13
 
 
-@njit
+@helper
 def row_times_transposed(c, a, b, start, n, k):
     """C = start + A B for one row and a B whose rows are neighbours; k a multiple of the lanes."""
     size, lanes = itemsize(c.data), width(c.data)
@@ -34,7 +35,7 @@ def row_times_transposed(c, a, b, start, n, k):
                 multiply_square(a_part, b_part, Matrix(element(c, 0, q), c.row, size), n - q)
 
 
-@njit
+@helper
 def dot(k, x, y):
     """Σ x[p] y[p]: summand p goes to lane p, modulo two registers; then the lanes are added."""
     size, lanes = itemsize(x), width(x)
@@ -49,7 +50,7 @@ def dot(k, x, y):
     return sum_of_lanes(s + t)
 
 
-@njit
+@helper
 def four_dots(k, x, x1, x2, x3, y):
     """The same for four rows: they share y, and no sum has to wait for itself."""
     size, lanes = itemsize(x), width(x)

@@ -27,10 +27,10 @@ a pointwise loss: a rule of registers, a number, and an arm in `pointwise`.
 """
 
 import numpy as np
-from numba import njit
 
 from fastfc.kernels.ops.activation_rules import softmax_row, sum_lanes
 from fastfc.kernels.ops.matrix import Matrix, copy_matrix
+from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.elementary import exp_vector, log1p_to_one, log1p_vector, log_vector
 from fastfc.kernels.simd.memory import at, itemsize, read, write
 from fastfc.kernels.simd.vector import (
@@ -62,20 +62,20 @@ NO_CLASS = -(2.0**63)  # for the class to be ignored
 LOG_2PI = 1.8378770664093453
 
 
-@njit
+@helper
 def mse_rule(total, p, t, w):
     error = p - t
     return fma(error * w, error, total), error * 2.0
 
 
-@njit
+@helper
 def l1_rule(total, p, t, w):
     error = p - t
     sign = where_less(error, 0.0, -1.0, where_less(0.0, error, 1.0, error))
     return fma(absolute(error), w, total), sign
 
 
-@njit
+@helper
 def huber_rule(total, p, t, w, a, b):
     error = p - t
     size = absolute(error)
@@ -83,7 +83,7 @@ def huber_rule(total, p, t, w, a, b):
     return fma(c * fma(c, -0.5, size) / b, w, total), copysign(c / b, error)
 
 
-@njit
+@helper
 def bce_rule(total, p, t, w):
     yes, no = log_vector(p), log1p_vector(0.0 - p)
     yes, no = where_less(yes, -100.0, -100.0, yes), where_less(no, -100.0, -100.0, no)
@@ -92,7 +92,7 @@ def bce_rule(total, p, t, w):
     return fma(fma(t, yes, (1.0 - t) * no), 0.0 - w, total), (p - t) / spread
 
 
-@njit
+@helper
 def bce_with_logits_rule(total, p, t, v, w):
     e = exp_vector(0.0 - absolute(p))
     m = fma(v - 1.0, t, 1.0)
@@ -102,7 +102,7 @@ def bce_with_logits_rule(total, p, t, v, w):
     return fma(value, w, total), where_less(p, 0.0, rest - slope, slope - rest)
 
 
-@njit
+@helper
 def stirling(value, t, b):
     """With the approximation of log t!, for t > 1, if b is not 0."""
     if b != 0.0:
@@ -111,19 +111,19 @@ def stirling(value, t, b):
     return value
 
 
-@njit
+@helper
 def poisson_rule(total, p, t, w, a, b):
     value = stirling(p - t * log_vector(p + a), t, b)
     return fma(value, w, total), 1.0 - t / (p + a)
 
 
-@njit
+@helper
 def poisson_log_rule(total, p, t, w, b):
     e = exp_vector(p)
     return fma(stirling(e - t * p, t, b), w, total), e - t
 
 
-@njit
+@helper
 def gaussian_rule(total, p, t, v, w, a, b):
     v = where_less(v, a, a, v)
     error = p - t
@@ -132,26 +132,26 @@ def gaussian_rule(total, p, t, v, w, a, b):
     return fma(value, w, total), relative, (1.0 - error * relative) / v * 0.5
 
 
-@njit
+@helper
 def kl_rule(total, p, t, w):
     log = where_less(t, 0.0, log_vector(t), where_less(0.0, t, log_vector(t), t))  # t log t is 0 for t = 0
     return fma(fma(t, log, 0.0 - t * p), w, total), 0.0 - t
 
 
-@njit
+@helper
 def kl_log_rule(total, p, t, w):
     e = exp_vector(t)
     return fma(e * (t - p), w, total), 0.0 - e
 
 
-@njit
+@helper
 def quantile_rule(total, p, t, v, w):
     error = t - p
     slope = where_less(error, 0.0, v - 1.0, where_less(0.0, error, v, error))
     return fma(error * slope, w, total), 0.0 - slope
 
 
-@njit
+@helper
 def usual_rule(code, total, p, t, v, w, a, b):
     if code == MSE:
         total, g = mse_rule(total, p, t, w)
@@ -160,7 +160,7 @@ def usual_rule(code, total, p, t, v, w, a, b):
     return total, g, v
 
 
-@njit
+@helper
 def other_rule(code, total, p, t, v, w, a, b):
     if code == L1:
         total, g = l1_rule(total, p, t, w)
@@ -183,13 +183,13 @@ def other_rule(code, total, p, t, v, w, a, b):
     return total, g, v
 
 
-@njit
+@helper
 def dense(data, columns):
     """Neighbours in memory as a matrix."""
     return Matrix(data, columns * itemsize(data), itemsize(data))
 
 
-@njit
+@helper
 def soft_cross_entropy_row(count, z, q, out, scale):
     """Σ q (log Σ eᶻ − z), and out = (softmax(z) Σ q − q) scale."""
     size, lanes, value, mass = itemsize(z), width(z), 0.0, 0.0
@@ -211,7 +211,7 @@ def soft_cross_entropy_row(count, z, q, out, scale):
     return value
 
 
-@njit
+@helper
 def cross_entropy_row(count, z, label, out, scale):
     """log Σ eᶻ − z_y, and out = (softmax(z) − [class]) scale."""
     size, rounded = itemsize(z), lane(splat(z, scale), 0)
@@ -221,7 +221,7 @@ def cross_entropy_row(count, z, label, out, scale):
     return np.log(np.float64(denominator)) - (np.float64(read(at(z, label * size))) - top)
 
 
-@njit
+@helper
 def multi_margin_row(count, z, label, out, scale, margin, squared):
     size, lanes, value, slopes = itemsize(z), width(z), 0.0, 0.0
     copy_matrix(np.int64(1), count, dense(z, count), dense(out, count))
@@ -242,7 +242,7 @@ def multi_margin_row(count, z, label, out, scale, margin, squared):
     return value
 
 
-@njit
+@helper
 def mix_row(count, y, q, v, keep, spread):
     """q = (keep y + spread) v"""
     size = itemsize(y)

@@ -1,7 +1,7 @@
 """Losses of matrices and their gradients, and the functions of `fastfc.kernels`; the formulas are in loss_rules.py."""
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload, register_jitable
 
 from fastfc.kernels.ops.activation_rules import sum_lanes
@@ -71,6 +71,7 @@ from fastfc.kernels.runtime.status import (
     OVERLAP,
     check,
 )
+from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, pointer, read, release, stack, view, write
 from fastfc.kernels.simd.vector import load_first, splat, store, store_first, width
 
@@ -103,7 +104,7 @@ def pointwise_by(rule):
     return named_after(run, rule)
 
 
-usual_pointwise, pointwise_of_others = njit(pointwise_by(usual_rule)), njit(pointwise_by(other_rule))
+usual_pointwise, pointwise_of_others = helper(pointwise_by(usual_rule)), helper(pointwise_by(other_rule))
 
 
 @native(
@@ -122,7 +123,7 @@ def other_pointwise(p, t, v, w, out, values, code, count, keep, scale, a, b):
 load_others = loaded(other_pointwise)
 
 
-@njit
+@helper
 def pointwise(code, count, p, t, v, w, out, values, keep, scale, a, b):
     if code == CUSTOM:
         return call_at(a, p, (count, p, t, w, out, values, keep, scale))
@@ -131,25 +132,25 @@ def pointwise(code, count, p, t, v, w, out, values, keep, scale, a, b):
     return other_pointwise(p, t, v, w, out, values, code, count, keep, scale, a, b)
 
 
-@njit
+@helper
 def are_neighbours(x, columns):
     """Whether the elements of a row are neighbours in memory."""
     return x.column == itemsize(x.data) or columns == 1
 
 
-@njit
+@helper
 def are_dense(x, rows, columns):
     """Whether all elements are."""
     return are_neighbours(x, columns) and (rows == 1 or x.row == columns * itemsize(x.data))
 
 
-@njit
+@helper
 def block(x, i, j):
     """A matrix without its first i rows and j columns."""
     return Matrix(element(x, i, j), x.row, x.column)
 
 
-@njit
+@helper
 def solid(x, rows, columns, room):
     """The elements as neighbours: where they are, or copied."""
     if are_dense(x, rows, columns):
@@ -158,14 +159,14 @@ def solid(x, rows, columns, room):
     return room
 
 
-@njit
+@helper
 def put(data, rows, columns, x):
     """What was written to a copy, to where it belongs."""
     if not are_dense(x, rows, columns):
         copy_matrix(rows, columns, dense(data, columns), x)
 
 
-@njit
+@helper
 def are_within(x, rows, columns, high, nan):
     """Whether all elements lie in [0, high]; NaN does if `nan`."""
     if are_dense(x, rows, columns):
@@ -180,7 +181,7 @@ def are_within(x, rows, columns, high, nan):
     return True
 
 
-@njit
+@helper
 def fill(count, target, value):
     size, some = itemsize(target), count % width(target)
     for j in range(0, count - some, width(target)):
@@ -188,20 +189,20 @@ def fill(count, target, value):
     store_first(at(target, (count - some) * size), splat(target, value), some)
 
 
-@njit
+@helper
 def fill_from(numbers, first, count, target):
     for j in range(count):
         write(at(target, j * itemsize(target)), numbers[first + j])
 
 
-@njit
+@helper
 def multiply_by(numbers, first, count, target):
     for j in range(count):
         here = at(target, j * itemsize(target))
         write(here, read(here) * numbers[first + j])
 
 
-@njit
+@helper
 def evaluate_pointwise(row, p, t, weights, values, o, n, k, scale):
     """The sum of w L for n rows and k columns of targets."""
     code, keep, size = int(row[CODE]), np.int64(row[REDUCTION] == NONE), itemsize(p.data)
@@ -244,7 +245,7 @@ def evaluate_pointwise(row, p, t, weights, values, o, n, k, scale):
     return total
 
 
-@njit
+@helper
 def evaluate_rowwise(row, z, y, labels, stride, weights, values, o, n, c, scale):
     """Status, and the sum of w L, for n rows and c classes; of classes if labels has one each `stride`."""
     code, size, a, of_classes, kept = int(row[CODE]), itemsize(z.data), row[A], stride > 0, row[REDUCTION] == NONE
@@ -302,19 +303,19 @@ def evaluate_rowwise(row, z, y, labels, stride, weights, values, o, n, c, scale)
     return OK, total
 
 
-@njit
+@helper
 def width_of(row, output):
     """Columns of the prediction."""
     return int(row[WIDTH]) if row[WIDTH] else output.shape[1]
 
 
-@njit
+@helper
 def target_width(row, output):
     """Columns of the target, if it is not classes."""
     return width_of(row, output) // 2 if row[CODE] == GAUSSIAN else width_of(row, output)
 
 
-@njit
+@helper
 def inspect(row, output, target, labels, stride, weights, values):
     """Status of what a loss is to read."""
     n, columns, code = output.shape[0], width_of(row, output), row[CODE]
@@ -350,7 +351,7 @@ def inspect(row, output, target, labels, stride, weights, values):
     return OK
 
 
-@njit
+@helper
 def chosen_mass(row, labels, stride, weights, n):
     """The sum of w v_y over the samples whose class is not ignored."""
     total, ignored = 0.0, np.int64(row[C])
@@ -452,7 +453,7 @@ def loss(prediction, target, labels, weights, losses, values, out):
     return status, value
 
 
-@njit
+@helper
 def one_loss(code, a, b, c):
     """A table of one loss, for all columns, reduced to its mean."""
     losses = np.zeros((1, VECTOR))
@@ -462,7 +463,7 @@ def one_loss(code, a, b, c):
     return losses
 
 
-@njit
+@helper
 def evaluate_one(prediction, target, labels, out, losses):
     nothing = np.empty(0, out.dtype)
     status, value, _ = evaluate_losses(prediction, target, labels, nothing, nothing, out, losses)
@@ -498,7 +499,7 @@ def call(name, kernel, *arguments):
         raise type(error)(str(error).replace(kernel.name, name)) from None
 
 
-@njit
+@helper
 def checked(result):
     status, value = result
     check(status)

@@ -2,8 +2,9 @@
 
 from collections import namedtuple
 
-from numba import njit, types
+from numba import types
 
+from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import at, itemsize, pointer, read, write, zero
 from fastfc.kernels.simd.vector import load_first, store_first, width
 
@@ -15,47 +16,47 @@ def matrix_type(dtype):
     return types.NamedTuple([types.CPointer(dtype), types.int64, types.int64], Matrix)
 
 
-@njit
+@helper
 def matrix(x):
     return Matrix(pointer(x), x.strides[0], x.strides[1])
 
 
-@njit
+@helper
 def transposed(x):
     return Matrix(x.data, x.column, x.row)
 
 
-@njit
+@helper
 def element(x, i, j):
     """Pointer to x[i, j]."""
     return at(x.data, i * x.row + j * x.column)
 
 
-@njit
+@helper
 def zeros(like):
     """Zero, as a matrix of any size."""
     return Matrix(zero(like.data), 0, 0)
 
 
-@njit
+@helper
 def crowded(stride):
     """Whether memory so far apart falls into the same few sets of L1, which hold a dozen lines."""
     return stride % 4096 == 0
 
 
-@njit
+@helper
 def ceil_div(a, b):
     return (a + b - 1) // b
 
 
-@njit
+@helper
 def copy_matrix(m, n, source, target):
     for i in range(m):
         for j in range(n):
             write(element(target, i, j), read(element(source, i, j)))
 
 
-@njit
+@helper
 def add_matrix(m, n, source, target):
     """target += source"""
     size, lanes = itemsize(source.data), width(source.data)

@@ -14,12 +14,13 @@ keeps the statistics for backward: of rows μ and r of each sample, of columns t
 """
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
 from fastfc.kernels.ops.dense_bias_grad import vector_sum
 from fastfc.kernels.ops.matrix import Matrix, copy_matrix, element, matrix_type
 from fastfc.kernels.runtime.native import loaded, native
 from fastfc.kernels.runtime.status import NO_MEMORY, OK, ONE_SAMPLE
+from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, read, release, write
 from fastfc.kernels.simd.vector import (
     by_dtype,
@@ -40,13 +41,13 @@ machine_epsilon = by_dtype(float32=2.0**-23, float64=2.0**-52)
 MEAN, VARIANCE, INVERSE, FIRST_SUM, SECOND_SUM, SCALE, COLUMN_ROWS = range(7)
 
 
-@njit
+@helper
 def get(x, some):
     """The first lanes of a vector in memory, all of them at full speed."""
     return load(x) if some >= width(x) else load_first(x, some, 0.0)
 
 
-@njit
+@helper
 def put(x, value, some):
     if some >= width(x):
         store(x, value)
@@ -54,7 +55,7 @@ def put(x, value, some):
         store_first(x, value, some)
 
 
-@njit
+@helper
 def squares(count, x, mean):
     """Σ (x − mean)², in the lanes of four registers."""
     size, lanes = itemsize(x), width(x)
@@ -74,7 +75,7 @@ def squares(count, x, mean):
     return sum_of_lanes((s0 + s1) + (s2 + s3))
 
 
-@njit
+@helper
 def normalise_row(count, x, y, params, weight, bias, centered, eps, stats):
     size, lanes = itemsize(x), width(x)
     w, b = at(params, weight * size), at(params, bias * size)
@@ -93,7 +94,7 @@ def normalise_row(count, x, y, params, weight, bias, centered, eps, stats):
         put(at(y, here), value, some)
 
 
-@njit
+@helper
 def as_neighbours(x, r, o, buffer):
     """Row r with its elements as neighbours in memory: where it is, or copied to the buffer."""
     here = element(x, r, 0)
@@ -103,7 +104,7 @@ def as_neighbours(x, r, o, buffer):
     return buffer
 
 
-@njit
+@helper
 def epsilon(eps, like):
     """eps, for which a negative number says the machine epsilon of the dtype."""
     return eps if eps >= 0.0 else np.float64(lane(machine_epsilon(splat(like, 0.0)), 0))
@@ -131,7 +132,7 @@ def normalise_rows(params, x, y, stats, n, o, weight, bias, centered, eps):
     return OK
 
 
-@njit
+@helper
 def normalise_row_backward(count, x, g, out, params, grads, weight, bias, centered, stats, wanted, add):
     """The parameters' gradients of one row are added; and out (+)= dL/dx, if wanted."""
     size, lanes = itemsize(x), width(x)
@@ -160,7 +161,7 @@ def normalise_row_backward(count, x, g, out, params, grads, weight, bias, center
         put(at(out, here), get(at(out, here), some) + value if add else value, some)
 
 
-@njit
+@helper
 def clear(x, count):
     """x = 0, for neighbours in memory."""
     for j in range(0, count, width(x)):
@@ -201,13 +202,13 @@ def normalise_rows_backward(
     return OK
 
 
-@njit
+@helper
 def kept_row(kept, which, o):
     """One of the rows of numbers that batch norm keeps."""
     return at(kept, which * o * itemsize(kept))
 
 
-@njit
+@helper
 def merge(mean, squared, block_mean, block_squared, before, count):
     """Mean and sum of squared deviations of `before` rows and a block of `count` more (Chan 1979)."""
     delta = block_mean - mean
@@ -215,7 +216,7 @@ def merge(mean, squared, block_mean, block_squared, before, count):
     return mean, squared + fma(delta * delta, before * count / (before + count), block_squared)
 
 
-@njit
+@helper
 def column_moments(kept, x, n, o):
     """Mean and variance of each column, which is read once, eight rows at a time.
 
@@ -255,7 +256,7 @@ def column_moments(kept, x, n, o):
         put(q, get(q, some) * (1.0 / n), some)
 
 
-@njit
+@helper
 def inverse_roots(variance, out, o, eps):
     """out = 1 / √(variance + ε)"""
     for j in range(0, o, width(out)):
@@ -346,7 +347,7 @@ def divide_columns(scale, grad_y, grad_x, n, o, add):
     return OK
 
 
-@njit
+@helper
 def add_to_sums(first, second, grad, product, some):
     put(first, get(first, some) + grad, some)
     put(second, get(second, some) + product, some)

@@ -16,12 +16,15 @@ A warm-up comes before any of them: η = b (s + (1 − s) t / w) for t < w; the 
 import numpy as np
 from numba import njit
 
+from fastfc.kernels.simd.compiler import helper
+
 # The optimizers' numbers, hyper, begin with these. If EPOCH is set, t counts epochs: there were EPOCHS of them when
 # SINCE updates were done, and then each had STEPS_PER_EPOCH updates.
 LR, SCHEDULE, A, B, C, D, E, F, G, WARMUP, START, EPOCH, STEPS_PER_EPOCH, SINCE, EPOCHS, N_NUMBERS = range(16)
 CONSTANT, STEP, MULTI_STEP, EXPONENTIAL, COSINE, RESTARTS, ONE_CYCLE = range(7)
 
 
+# Python computes rates, too: what `rate` calls is no helper.
 @njit
 def between(start, end, share, linear):
     """From start to end as share goes from 0 to 1."""
@@ -46,7 +49,7 @@ def epochs(hyper, t):
     return hyper[EPOCHS] + (t - hyper[SINCE]) // max(1.0, hyper[STEPS_PER_EPOCH])
 
 
-@njit
+@helper
 def rate(hyper, factor, t):
     """The learning rate after t updates, of parameters whose base rate is so many times the optimizer's."""
     base, schedule = hyper[LR] * factor, hyper[SCHEDULE]

@@ -26,7 +26,7 @@ moving average of p is taken. Gradients are changed by blocks in a small buffer,
 """
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 
 from fastfc.kernels.optim import schedules
@@ -35,6 +35,7 @@ from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.native import named_after, native
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_STATE, OK, OVERLAP, check
+from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import at, itemsize, pointer, stack
 from fastfc.kernels.simd.vector import (
     fma,
@@ -61,44 +62,44 @@ FIRST, LAST, RATE, DECAY, L1, L2, MAX_NORM, COLUMNS, SIZE, N_SEGMENT = range(10)
 BLOCK_BYTES = 1 << 13
 
 
-@njit
+@helper
 def plain_rule(g, s, u, w, numbers):
     return g, s, u, w
 
 
-@njit
+@helper
 def momentum_rule(g, v, s, u, numbers):
     momentum, fresh, nesterov, _, _, _ = numbers
     v = fma(v, momentum, g * fresh)
     return fma(v, momentum, g) if nesterov != 0.0 else v, v, s, u
 
 
-@njit
+@helper
 def adam_moments(g, m, v, numbers):
     keep_m, keep_v, _, _, _, _ = numbers
     return fma(m, keep_m, g * (1.0 - keep_m)), fma(v, keep_v, g * g * (1.0 - keep_v))
 
 
-@njit
+@helper
 def adam_direction(g, m, v, numbers):
     _, _, of_m, of_g, scale, eps = numbers
     return fma(g, of_g, m * of_m) / fma(square_root(v), scale, eps)
 
 
-@njit
+@helper
 def adam_rule(g, m, v, s, numbers):
     m, v = adam_moments(g, m, v, numbers)
     return adam_direction(g, m, v, numbers), m, v, s
 
 
-@njit
+@helper
 def amsgrad_rule(g, m, v, largest, numbers):
     m, v = adam_moments(g, m, v, numbers)
     largest = where_less(largest, v, v, largest)
     return adam_direction(g, m, largest, numbers), m, v, largest
 
 
-@njit
+@helper
 def rmsprop_rule(g, v, b, s, numbers):
     alpha, momentum, eps, _, _, _ = numbers
     v = fma(v, alpha, g * g * (1.0 - alpha))
@@ -106,7 +107,7 @@ def rmsprop_rule(g, v, b, s, numbers):
     return b, v, b, s
 
 
-@njit
+@helper
 def rmsprop_centered_rule(g, v, b, a, numbers):
     alpha, momentum, eps, _, _, _ = numbers
     change = g - a
@@ -115,20 +116,20 @@ def rmsprop_centered_rule(g, v, b, a, numbers):
     return b, v, b, fma(a, alpha, g * (1.0 - alpha))
 
 
-@njit
+@helper
 def adagrad_rule(g, v, s, u, numbers):
     v = fma(g, g, v)
     return g / (square_root(v) + numbers[0]), v, s, u
 
 
-@njit
+@helper
 def lion_rule(g, m, s, u, numbers):
     beta1, beta2, _, _, _, _ = numbers
     mean = fma(m, beta1, g * (1.0 - beta1))
     return sign(mean), fma(m, beta2, g * (1.0 - beta2)), s, u
 
 
-@njit
+@helper
 def sign(x):
     return where_less(x, 0.0, -1.0, where_less(0.0, x, 1.0, x))
 
@@ -171,7 +172,7 @@ def one_pass(rule, rows):
             if rows > 2:
                 store_first(at(s, 2 * row), z, some)
 
-    return njit(named_after(run, rule, rows))
+    return helper(named_after(run, rule, rows))
 
 
 SGD, ADAM, AMSGRAD, NADAM, RMSPROP, RMSPROP_CENTERED, ADAGRAD, LION = range(8)
@@ -184,7 +185,7 @@ rmsprop_pass, rmsprop_centered_pass = one_pass(rmsprop_rule, 2), one_pass(rmspro
 adagrad_pass, lion_pass = one_pass(adagrad_rule, 1), one_pass(lion_rule, 1)
 
 
-@njit
+@helper
 def numbers_of(optimizer, hyper, count):
     """What is the same for all parameters in a step: a factor of the learning rate, and the rule's numbers."""
     a, b, c, d, e = hyper[RULE], hyper[RULE + 1], hyper[RULE + 2], hyper[RULE + 3], hyper[RULE + 4]
@@ -247,12 +248,12 @@ def run_other_rule(g, p, s, row, optimizer, rows, n, how, numbers):
 NATIVES = {code: run_other_rule for code in (AMSGRAD, RMSPROP, RMSPROP_CENTERED, ADAGRAD, LION)}
 
 
-@njit
+@helper
 def load_up_to(data, count, lanes):
     return load(data) if count >= lanes else load_first(data, count, 0.0)
 
 
-@njit
+@helper
 def change_gradient(count, grads, params, out, l1, l2, scale, limit, factor):
     """out = factor clip(scale g + l₁ sign(p) + l₂ p), up to a whole register; and the sum of its squares."""
     size, lanes = itemsize(params), width(params)
@@ -267,7 +268,7 @@ def change_gradient(count, grads, params, out, l1, l2, scale, limit, factor):
     return np.float64(sum_of_lanes(total))
 
 
-@njit
+@helper
 def take_average(count, params, out, keep):
     """out = keep out + (1 − keep) p, or p if keep is 0, whatever out was."""
     size, lanes = itemsize(params), width(params)
@@ -281,7 +282,7 @@ def take_average(count, params, out, keep):
             store_first(here, new, count - j)
 
 
-@njit
+@helper
 def take_averages(n, params, out, segments, keep):
     """The average of what is trained; the rest as it is."""
     end = 0
@@ -292,7 +293,7 @@ def take_averages(n, params, out, segments, keep):
         end = last
 
 
-@njit
+@helper
 def shorten_columns(rows, columns, weight, norm, buffer):
     """Scale each column whose Euclidean norm is larger to this norm."""
     size, lanes = itemsize(weight), width(weight)
@@ -320,7 +321,7 @@ def shorten_columns(rows, columns, weight, norm, buffer):
                     store_first(here, w, some - j)
 
 
-@njit
+@helper
 def clip_factor(n, grads, params, hyper, segments, scale, limit, buffer):
     """What all gradients are multiplied by so that their norm is at most CLIP_NORM, as PyTorch does it."""
     size, total = itemsize(params), 0.0
@@ -334,13 +335,13 @@ def clip_factor(n, grads, params, hyper, segments, scale, limit, buffer):
     return 1.0 if factor > 1.0 else factor  # NaN stays NaN
 
 
-@njit
+@helper
 def bounds(segments, s, n):
     """Where a segment of a vector of length n begins and ends."""
     return int(segments[s, FIRST]), int(segments[s, LAST]) if segments[s, SIZE] > 0.0 else n
 
 
-@njit
+@helper
 def are_segments(segments, n):
     """Whether all of them are of a vector of length n, and matrices where they must be."""
     wrong = 0
@@ -352,13 +353,13 @@ def are_segments(segments, n):
     return wrong == 0
 
 
-@njit
+@helper
 def rows_of(optimizer, hyper):
     """Rows of the state that a rule needs."""
     return 0 if optimizer == SGD and hyper[RULE] == 0.0 else ROWS[optimizer]
 
 
-@njit
+@helper
 def update_fits(n, hyper, segments, state, count, optimizer):
     """Whether `update` of n parameters can run: it returns no other statuses, and these before it writes anything."""
     if count.size != 2 or hyper.size < N_HYPER or segments.shape[1] != N_SEGMENT:

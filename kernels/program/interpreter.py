@@ -20,7 +20,7 @@ what several steps contribute to one gradient is added in that order.
 """
 
 import numpy as np
-from numba import njit, prange, types
+from numba import prange, types
 
 from fastfc.kernels.ops.activation_rules import DERIVATIVE, IDENTITY, NONE, Activation
 from fastfc.kernels.ops.activations import _activation_backward, _activation_forward
@@ -93,6 +93,7 @@ from fastfc.kernels.runtime.native import native
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP
 from fastfc.kernels.runtime.threads import part
+from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.isa import l2_bytes
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, one, pointer, read, release, stack, vector, view
 from fastfc.kernels.simd.vector import load_first, splat, store_first, width
@@ -119,19 +120,19 @@ STACK_BYTES = 1 << 15
 LEAST_ROWS = 16
 
 
-@njit
+@helper
 def padded(n):
     """Rows that each value has room for."""
     return (n + LEAST_ROWS - 1) // LEAST_ROWS * LEAST_ROWS
 
 
-@njit
+@helper
 def room(numbers, n):
     """Numbers in a space of so many per sample."""
     return numbers * padded(n)
 
 
-@njit
+@helper
 def reserve(program, n):
     """Numbers of space that training in batches of n needs.
 
@@ -140,7 +141,7 @@ def reserve(program, n):
     return room(program[0, TRAIN_SPACE] + 3 * program[0, OUTPUTS] + program[0, INPUTS], n)
 
 
-@njit
+@helper
 def locate(program, value, purpose, n, x, output, space):
     """The matrix of a value."""
     where, first = program[value, purpose], program[value, purpose + 1]
@@ -152,13 +153,13 @@ def locate(program, value, purpose, n, x, output, space):
     return Matrix(at(space, room(first, n) * size), program[value, WIDTH] * size, size)
 
 
-@njit
+@helper
 def dense(n, columns, data):
     """A matrix of n whole rows, one after another."""
     return Matrix(data, columns * itemsize(data), itemsize(data))
 
 
-@njit
+@helper
 def kept(program, n, space):
     """Where space, a pointer, has dL/d(output), the output, the inputs and the targets."""
     i, o, first, size = program[0, INPUTS], program[0, OUTPUTS], program[0, TRAIN_SPACE], itemsize(space)
@@ -170,19 +171,19 @@ def kept(program, n, space):
     )
 
 
-@njit
+@helper
 def row(x, r):
     """A matrix without its first r rows."""
     return Matrix(element(x, r, 0), x.row, x.column)
 
 
-@njit
+@helper
 def pay(parts, least, work):
     """How many of the parts there should be, each with at least so many multiplications."""
     return 1 if parts == 1 else max(1, min(parts, work // least))
 
 
-@njit
+@helper
 def gate(n, columns, a, b, factor, y, add):
     """y = a b factor, or y += a b factor; b may be one number, with strides of 0."""
     size = itemsize(y.data)
@@ -197,18 +198,18 @@ def gate(n, columns, a, b, factor, y, add):
             store_first(here, load_first(here, some, 0.0) + value if add else value, some)
 
 
-@njit
+@helper
 def number(program, s, column):
     """A number in the formula of a step."""
     return np.int64(program[s, column]).view(np.float64)
 
 
-@njit
+@helper
 def activation_of(program, s):
     return Activation(program[s, CODE], number(program, s, FACTOR), number(program, s, FACTOR_2))
 
 
-@njit
+@helper
 def derivative(f):
     return Activation(f.code + DERIVATIVE, f.a, f.b)
 
@@ -238,7 +239,7 @@ def computed_index(program, x):
     return wrong_index(program, x) or "what a network computes for an Embedding is no row of its table"
 
 
-@njit
+@helper
 def operands(program, s, purpose, n, x, output, space):
     """Of step s: a, b and y, the columns of y that a fills in case of `place`; and their number."""
     a = locate(program, program[s, A], purpose, n, x, output, space)
@@ -304,7 +305,7 @@ def run_forward(params, program, x, output, space, n, purpose, draw, parts, leas
     return OK
 
 
-@njit
+@helper
 def weight_of(program, s, params, i, o):
     """The weight of a product, (i, o), in a vector of parameters or gradients."""
     data = at(params, program[s, WEIGHT] * itemsize(params))
@@ -401,7 +402,7 @@ def run_backward(
     return OK
 
 
-@njit(inline="always")
+@helper
 def fits(params, program, x, out):
     """Whether arrays are of the shapes that a program needs."""
     if x.shape[0] != out.shape[0] or x.shape[1] != program[0, INPUTS] or out.shape[1] != program[0, OUTPUTS]:
@@ -465,7 +466,7 @@ def predict(params, program, x, out, parts, least):
     return found
 
 
-@njit
+@helper
 def settle(params, program, space, n, tape):
     """After a forward, or a step, that went well: count it, and remember what batch norm saw."""
     tape[1] += 1

@@ -11,6 +11,7 @@ from numba.extending import intrinsic, lower_builtin
 from fastfc.kernels.runtime.cache import KernelCache, compile_lock, source_hash
 from fastfc.kernels.runtime.fastcall import NotLoaded
 from fastfc.kernels.runtime.linkage import call_through_cell, define_symbol
+from fastfc.kernels.simd.compiler import HelperLibrary
 
 POLL_SECONDS = 0.05  # between two looks for what another process compiles
 
@@ -170,10 +171,12 @@ def declare(kernel):
 
 
 def load_with_caller(context, builder, load):
-    """Load a native whenever the code that is being compiled is loaded."""
-    if context.fndesc.modname == "<dynamic>":  # the body of a prange has no constants that survive a cache
-        context.active_code_library._reload_init.add(load)
-    else:
+    """Load a native whenever the code that is being compiled, or what that is linked into, is loaded from a cache."""
+    library = context.active_code_library
+    if context.fndesc.modname == "<dynamic>" or isinstance(library, HelperLibrary):
+        # no environment that survives a cache: the body of a prange, or what only kernels call
+        library._reload_init.add(load)
+    else:  # also reaches what is compiled against a user's function that comes from a cache
         context.get_env_manager(builder).add_const(load)
 
 

@@ -1,8 +1,8 @@
 """Whether arrays overlap in memory."""
 
-from numba import njit
 from numba.extending import overload
 
+from fastfc.kernels.simd.compiler import HelperCompiler, helper
 from fastfc.kernels.simd.memory import address
 
 
@@ -11,7 +11,7 @@ def extent(x):
     raise NotImplementedError("for nopython code")
 
 
-@overload(extent)
+@overload(extent, jit_options={"pipeline_class": HelperCompiler})
 def nopython_extent(x):
     # written out: loops over the dimensions take longer than the rest of a small kernel
     if x.ndim == 1:
@@ -32,25 +32,25 @@ def nopython_extent(x):
     return matrix
 
 
-@njit
+@helper
 def meet(a, b):
     """Whether two extents overlap."""
     return a[0] < b[1] and b[0] < a[1]
 
 
-@njit
+@helper
 def overlaps(x, y):
     """Whether the extents of two arrays overlap in memory."""
     return meet(extent(x), extent(y))
 
 
-@njit
+@helper
 def same(x, y):
     """Whether two arrays of one shape are the same elements in the same order."""
     return address(x) == address(y) and x.strides == y.strides
 
 
-@njit
+@helper
 def keep_alive(array):
     """Numba may free an array after its last use, and knows nothing of pointers into it: use it once more."""
     return array.size

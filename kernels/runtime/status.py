@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from fastfc.kernels.simd.compiler import helper
 
 OK, BAD_SHAPE, OVERLAP, BAD_LABEL, BAD_PROBABILITY, NO_STATE, NO_MEMORY = range(7)
 BAD_PREDICTION, BAD_INDEX, ONE_SAMPLE, NO_RESIDUALS, BAD_WEIGHT = range(7, 12)
@@ -94,7 +96,7 @@ def raise_meaning(typingctx, status):
     return types.void(types.int64), codegen
 
 
-@njit
+@helper
 def check(status):
     """In nopython code: raise what a status means."""
     if status != OK:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numba
 import numpy as np
-from numba import njit
 
 from fastfc.kernels.runtime.native import DTYPES, load_parallel
+from fastfc.kernels.simd.compiler import helper
 
 CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
@@ -158,7 +158,7 @@ def layer():
         return "workqueue"
 
 
-@njit
+@helper
 def part(index, parts, count):
     """Slice of `count` items that part `index` has.
 

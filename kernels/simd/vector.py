@@ -10,6 +10,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, models, overload, register_model
 
+from fastfc.kernels.simd.compiler import HelperCompiler
 from fastfc.kernels.simd.isa import lanes
 from fastfc.kernels.simd.llvm import (
     I32,
@@ -228,7 +229,7 @@ for symbol, emit in (
 ):
 
     def define_operator(symbol, operate):
-        @overload(symbol)
+        @overload(symbol, jit_options={"pipeline_class": HelperCompiler})
         def overloaded(a, b):
             if isinstance(a, Vector) or isinstance(b, Vector):
                 return lambda a, b: operate(a, b)

@@ -10,7 +10,7 @@ satisfies the strong Wolfe conditions (algorithms 3.5 and 3.6, with cubic interp
 from collections import namedtuple
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
 from fastfc.kernels.ops.level1 import dot
 from fastfc.kernels.ops.losses import RESULTS
@@ -19,6 +19,7 @@ from fastfc.kernels.optim.update import DECAY, RULE, WEIGHT_DECAY, bounds
 from fastfc.kernels.program.table import PARAMETERS
 from fastfc.kernels.runtime.native import native
 from fastfc.kernels.runtime.status import BAD_INDEX, BAD_PREDICTION, OK
+from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import at, itemsize, read, write
 from fastfc.kernels.simd.vector import fma, load_first, store_first, width
 from fastfc.kernels.training.objective import objective_type, readonly, run_gradient
@@ -35,7 +36,7 @@ NEGLIGIBLE = 1e-10  # a pair with a smaller sᵀy says nothing of the curvature
 Point = namedtuple("Point", ["t", "f", "slope"])
 
 
-@njit
+@helper
 def combine(count, x, a, y, out):
     """out = a x + y"""
     size, lanes = itemsize(x), width(x)
@@ -44,7 +45,7 @@ def combine(count, x, a, y, out):
         store_first(at(out, here), fma(load_first(at(x, here), some, 0.0), a, load_first(at(y, here), some, 0.0)), some)
 
 
-@njit
+@helper
 def largest(count, x):
     """max |x|"""
     top = 0.0
@@ -53,7 +54,7 @@ def largest(count, x):
     return top
 
 
-@njit
+@helper
 def clear_untrained(p, grads, segments):
     """Gradients of what is in no segment become 0."""
     done = 0
@@ -64,7 +65,7 @@ def clear_untrained(p, grads, segments):
         done = last
 
 
-@njit
+@helper
 def evaluate(params, grads, hyper, segments, objective):
     """Status, f and its gradient, with weight decay; the loss and its part of an epoch's, without.
 
@@ -84,7 +85,7 @@ def evaluate(params, grads, hyper, segments, objective):
     return found, f, value, total
 
 
-@njit
+@helper
 def cubic_minimum(a, b, low, high):
     """Where the cubic with the values and slopes of two points has its minimum from low to high; else in the middle."""
     d1 = a.slope + b.slope - 3.0 * (a.f - b.f) / (a.t - b.t)
@@ -96,7 +97,7 @@ def cubic_minimum(a, b, low, high):
     return min(max(t, low), high) if np.isfinite(t) else 0.5 * (low + high)
 
 
-@njit
+@helper
 def probe(t, p, params, grads, state, row, hyper, segments, objective):
     """The point at step t, to where the parameters and gradients go."""
     combine(p, at(state, DIRECTION * row), t, at(state, START * row), params)
@@ -106,7 +107,7 @@ def probe(t, p, params, grads, state, row, hyper, segments, objective):
     return found, Point(t, f, np.float64(dot(p, grads, at(state, DIRECTION * row))))
 
 
-@njit
+@helper
 def search(t, begin, p, params, grads, state, row, hyper, segments, objective, most):
     """A step that satisfies the strong Wolfe conditions, or the best found. Status, point and evaluations."""
     low = high = before = begin
@@ -148,7 +149,7 @@ def search(t, begin, p, params, grads, state, row, hyper, segments, objective, m
     return found, now, used + 1
 
 
-@njit
+@helper
 def direct(p, pairs, memory, grads, state, row, alphas):
     """The direction d = −H g from the pairs, the latest of which is number pairs − 1; alphas is to work with."""
     d = at(state, DIRECTION * row)

@@ -9,7 +9,7 @@ if that makes Σ r² less, and then λ falls by ten; else λ grows by ten and δ
 """
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import register_jitable
 
 from fastfc.kernels.ops.activation_rules import NONE
@@ -23,6 +23,7 @@ from fastfc.kernels.program.interpreter import dense, kept, row, run_backward, r
 from fastfc.kernels.program.table import BATCH_NORM, DROPOUT, OP, OUTPUTS, PARAMETERS, STEPS, TRAINING
 from fastfc.kernels.runtime.native import native
 from fastfc.kernels.runtime.status import BAD_INDEX, OK
+from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import at, itemsize, read, write
 from fastfc.kernels.training.lbfgs import clear_untrained, combine
 from fastfc.kernels.training.objective import objective_type, readonly, run_gradient
@@ -40,7 +41,7 @@ def rows(p, o):
     return 2 * p + 3 + ROWS * o + -(-ROWS * o // max(p, 1))
 
 
-@njit
+@helper
 def are_residuals(program, losses):
     """Whether the loss is a sum of squares, to which each sample contributes by itself alone."""
     alone = losses.shape[0] == 1 and losses[0, CODE] == MSE
@@ -49,7 +50,7 @@ def are_residuals(program, losses):
     return alone
 
 
-@njit
+@helper
 def add_rows(params, objective, segments, jacobian, residuals, first, some):
     """Rows of J and residuals of some samples from the first one on, times the root of a sample's weight."""
     program, space, o, size = objective.program, objective.space, objective.program[0, OUTPUTS], itemsize(params)
@@ -71,7 +72,7 @@ def add_rows(params, objective, segments, jacobian, residuals, first, some):
     return found
 
 
-@njit
+@helper
 def factorise(p, matrix, damping, factor):
     """The lower triangle L with L Lᵀ = matrix + damping I; whether there is one."""
     size = itemsize(factor)
@@ -89,7 +90,7 @@ def factorise(p, matrix, damping, factor):
     return True
 
 
-@njit
+@helper
 def solve(p, factor, vector):
     """vector = (L Lᵀ)⁻¹ vector"""
     size = itemsize(factor)

@@ -6,7 +6,7 @@ Several batches may add up their gradients for one update, by the mean of them.
 """
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
 from fastfc.kernels.ops.loss_rules import CLASSES
 from fastfc.kernels.ops.losses import RESULT
@@ -17,6 +17,7 @@ from fastfc.kernels.program.table import INPUTS, OUTPUTS, PARAMETERS, TRAINED, V
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.overlap import extent, keep_alive, meet
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_RESIDUALS, NO_STATE, OK, OVERLAP
+from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import itemsize, pointer
 from fastfc.kernels.simd.vector import fetch, load, load_first, store, store_first, width
 from fastfc.kernels.training.lbfgs import PAIRS, lbfgs
@@ -27,7 +28,7 @@ from fastfc.kernels.training.objective import Objective, run_gradient
 AHEAD = 2
 
 
-@njit
+@helper
 def gather(count, columns, order, source, target):
     """target[r] = source[order[r]] for r < count."""
     size = itemsize(target.data)
@@ -46,13 +47,13 @@ def gather(count, columns, order, source, target):
             store_first(element(here, 0, j), load_first(element(there, 0, j), some, 0.0), some)
 
 
-@njit
+@helper
 def columns_of(target):
     """Columns of the numeric targets; without any, target has no rows."""
     return target.shape[1] if target.shape[0] else 0
 
 
-@njit
+@helper
 def training_fits(
     program, x, target, labels, weights, losses, hyper, segments, params, grads, state, count, space, tape, optimizer, n
 ):  # fmt: skip
@@ -88,7 +89,7 @@ def training_fits(
     return OK if optimizer >= LBFGS else update_fits(grads.size, hyper, segments, state, count, optimizer)
 
 
-@njit
+@helper
 def minimise(objective, hyper, segments, params, grads, state, count, optimizer):
     """A step of an optimizer that evaluates the objective as often as it likes. As for run_gradient."""
     p, row = grads.size, state.strides[0]
