@@ -17,6 +17,7 @@ import fastfc as fc
 from fastfc import kernels
 
 QUICK, FULL, SECONDS = 1_000, 1_000_000, 3  # calls of each function, and what they may take
+WINDOWS = 8  # of calls, at most
 FLAT = 2 << 20  # bytes by which a process of constant memory may seem to grow
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
@@ -147,26 +148,38 @@ def frozen():
     gc.unfreeze()
 
 
+def growth(watched, call, times):
+    """By how much references to these, bytes of native code and blocks of Python grow in so many calls."""
+    gc.collect()
+    references, before = [sys.getrefcount(x) for x in watched], allocated()
+    for _ in range(times):
+        call()
+    gc.collect()
+    after = allocated()
+    more = np.abs(np.subtract([sys.getrefcount(x) for x in watched], references)).max()
+    return more, after[0] - before[0], after[1] - before[1]
+
+
 @pytest.mark.usefixtures("frozen")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_calls_keep_nothing(name):
-    """References to arguments, blocks of Python and bytes of native code are as many after many calls."""
+    """References to arguments, blocks of Python and bytes of native code are as many after many calls.
+
+    Python and Numba keep free objects: in windows of a thousand calls 502, 279, 1 and 0 blocks more were seen first. A
+    leak grows in each window.
+    """
     watched, calls = FUNCTIONS[name]()
     watched = [*watched, None, 1, 0.5]
     for what, call in calls:
         times = QUICK // 10 if what == "fit of one epoch" else QUICK
-        # where objects are made, Python's and Numba's lists of free ones grow at first
-        for _ in range(2 * times if what in ("new network", "nopython") else times // 10):
+        for _ in range(times // 10):
             call()
-        gc.collect()
-        references, (native, blocks) = [sys.getrefcount(x) for x in watched], allocated()
-        for _ in range(times):
-            call()
-        gc.collect()
-        (native_after, blocks_after), after = allocated(), [sys.getrefcount(x) for x in watched]
-        assert np.abs(np.subtract(after, references)).max() < times // 20, what
-        assert blocks_after - blocks < times // 2, what
-        assert native_after - native < 8 * times, what
+        for _ in range(WINDOWS):
+            found = growth(watched, call, times)
+            if np.all(np.less(found, (times // 20, 8 * times, times // 10))):
+                break
+        else:
+            raise AssertionError(f"{what}: {found} in {times} calls, in each of {WINDOWS} windows")
 
 
 @linux
