@@ -208,7 +208,7 @@ class Hardtanh(Activation):
 
     def _check_options(self) -> None:
         low, high = self.min_val, self.max_val
-        if high is not None and low >= high:  # None while they are first told
+        if high is not None and not low < high:  # None while they are first told; NaN is never less
             raise ValueError(f"Hardtanh: min_val must be less than max_val, got {low:g} and {high:g}")
 
     def _numbers(self) -> Numbers:

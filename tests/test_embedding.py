@@ -88,7 +88,7 @@ def test_what_is_no_row_is_refused_and_changes_nothing(wrong):
         with pytest.raises(ValueError, match=said):
             call()
     for what in range(3):
-        with pytest.raises(ValueError, match="Embedding was given what is no whole number"):
+        with pytest.raises(ValueError, match="Embedding was given what is not a whole number"):
             nopython(net, x, y, loss, optimizer, what)
     assert_array_equal(net.params, before)
     assert_array_equal(optimizer.state, state)
