@@ -250,22 +250,7 @@ def fit(
     called = [as_callback(callback) for callback in listed(callbacks, "fit", "callbacks", "[EarlyStopping()]")]
     columns = Columns(network, learning=True)
     data = intake(network, x, y, loss, columns, sample_weight, class_weight)
-    validation: Data | Streamed | None = None
-    told = "fit: {} of validation_data"
-    if validation_data is not None:
-        if validation_split:
-            raise ValueError("fit: give validation_data or validation_split, not both")
-        if gives_batches(validation_data):
-            validation_data = validation_data, None
-        elif not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
-            kind = type(validation_data).__name__
-            got = f"{len(validation_data)} items" if isinstance(validation_data, tuple | list) else f"a {kind}"
-            raise ValueError(f"fit: validation_data must be (x, y) or (x, y, sample_weight), got {got}")
-        x_val, y_val, *weights = validation_data
-        validation = intake(network, x_val, y_val, loss, columns, weights[0] if weights else None)
-    elif validation_split:
-        data, validation = data.split(validation_split)
-        told = "fit: {}"
+    data, validation, told = held_out(network, data, validation_data, validation_split, loss, columns)
     for part, what in ((data, "training"), (validation, "validation")):
         if isinstance(part, Data) and not part.mass:
             raise ValueError(f"fit: the weights of all samples for {what} are 0; give at least one a positive weight")
@@ -303,11 +288,7 @@ def fit(
             try:
                 for done, row["loss"] in epoch_of.run(epoch_of.order(rng) if shuffle else NOTHING):
                     line.show(epoch, done, row["loss"], history)
-                if validation is not None:
-                    found = evaluation(network, validation, scores, told)
-                    row |= {f"val_{name}": value for name, value in found.items()}
-                elif scores:
-                    row |= evaluation(network, data, scores, "fit: {}") | {"loss": row["loss"]}
+                row |= measured(network, data, validation, scores, told)
             except DivergenceWarning as warning:
                 epoch_of.restore()
                 warnings.warn(warning, stacklevel=2)
@@ -421,6 +402,43 @@ def intake(
     data = as_data(network, x, y, loss, by_class(class_weight, y, sample_weight, loss))
     check_values(network, data, loss)
     return data
+
+
+def held_out(
+    network: Container,
+    data: Data | Streamed,
+    validation_data: Any,
+    validation_split: float,
+    loss: Loss,
+    columns: Columns,
+) -> tuple[Data | Streamed, Data | Streamed | None, str]:
+    """The samples for training, those for validation if there are any, and how an error names x or y of these."""
+    if validation_data is None:
+        return (*data.split(validation_split), "fit: {}") if validation_split else (data, None, "fit: {}")
+    if validation_split:
+        raise ValueError("fit: give validation_data or validation_split, not both")
+    if gives_batches(validation_data):
+        validation_data = validation_data, None
+    elif not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
+        kind = type(validation_data).__name__
+        got = f"{len(validation_data)} items" if isinstance(validation_data, tuple | list) else f"a {kind}"
+        raise ValueError(f"fit: validation_data must be (x, y) or (x, y, sample_weight), got {got}")
+    x, y, *weights = validation_data
+    return data, intake(network, x, y, loss, columns, *weights), "fit: {} of validation_data"
+
+
+def measured(
+    network: Container,
+    data: Data | Streamed,
+    validation: Data | Streamed | None,
+    scores: Sequence[tuple[str, Any]],
+    told: str,
+) -> dict[str, float]:
+    """What the history says of the network at the end of an epoch."""
+    if validation is not None:
+        return {f"val_{name}": value for name, value in evaluation(network, validation, scores, told).items()}
+    found = evaluation(network, data, scores, told) if scores else {}
+    return {name: found[name] for name, _ in scores}  # the loss is that of the training
 
 
 def check_loss_and_optimizer(loss: Loss, optimizer: Optimizer) -> None:
