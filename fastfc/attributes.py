@@ -15,6 +15,7 @@ NO_CLEARING = "backward and train_step overwrite the gradients, so that there is
 NO_DTYPE = "a layer has the dtype that it is made with, such as Linear(2, 3, dtype=np.float64)"
 NO_HOOKS = "layers call no functions of yours; net[0].predict(x) gives what a layer computes"
 FREEZE = "assign layer.frozen = True, or False to train it again"
+OF_OPTIMIZER = "it is of an optimizer, such as Adam(lr=1e-3)"
 LAYERS = "net.layers are the layers of a network"
 GIVE_NETWORK = (
     "an optimizer gets the network in net.fit(…) or net.train_step(x, y, loss, optimizer); the arrays are net.params "
@@ -45,10 +46,14 @@ OF_LAYERS = {
     "requires_grad": FREEZE,
     "requires_grad_": FREEZE,
     "trainable": FREEZE,
+    "freeze": FREEZE,
+    "unfreeze": FREEZE,
     "modules": LAYERS,
     "children": LAYERS,
     "named_modules": LAYERS,
     "named_children": LAYERS,
+    "lr": OF_OPTIMIZER,
+    "learning_rate": OF_OPTIMIZER,
     "apply": LAYERS + "; loop over them",
     "named_grads": "named_parameters() gives (name, parameter, gradient)",
     "register_forward_hook": NO_HOOKS,

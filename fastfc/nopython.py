@@ -234,6 +234,8 @@ def method(name):
 
 def array_fault(net, what, kind, ndims, fix, written=False):
     """What is wrong with the type of an argument that is to be an array of the network's dtype, or None."""
+    if isinstance(kind, types.BaseTuple) and any(isinstance(part, types.Number | types.Boolean) for part in kind):
+        return f"{what} is a tuple of numbers; give an array of {net.dtype}"
     if isinstance(kind, types.BaseTuple):
         axis = "" if all(getattr(part, "ndim", 0) == 1 for part in kind) else ", axis=1"
         return f"{what} is a tuple; put its arrays side by side, np.concatenate({what}{axis})"

@@ -113,6 +113,7 @@ def test_the_state_of_an_optimizer():
 
 NEAR = {
     fc.MLP: {"param": "params", "grad_s": "grads", "n_thread": "n_threads", "freeze": "frozen", "Params": "params"},
+    fc.Sequential: {"learning_rate": "Adam", "lr": "Adam"},
     fc.Linear: {"weights": "weight", "biases": "bias", "in_feature": "in_features", "weightgrad": "weight_grad"},
     fc.BatchNorm1d: {"runing_mean": "running_mean", "momentun": "momentum", "running_variance": "running_var"},
     fc.Dropout: {"seeds": "seed"},

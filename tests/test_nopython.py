@@ -994,6 +994,7 @@ SENTENCES = {
     "nothing": (lambda: predict(chain(), None), "x is of type none; give an array"),
     "a tuple": (lambda: predict(chain(), TWO), r"x is a tuple; put its arrays .*np\.concatenate\(x, axis=1\)"),
     "a tuple of samples": (lambda: predict(chain(), (X[0, :2], X[0, 2:])), r"np\.concatenate\(x\)$"),
+    "a tuple of numbers": (lambda: predict(chain(), (1.0, 2.0, 3.0)), "x is a tuple of numbers; give an array"),
     "a tuple forward": (lambda: forward(chain(), TWO), "forward: x is a tuple"),
     "a tuple in a step": (lambda: step(TWO), "train_step: x is a tuple"),
     "out of float64": (

@@ -602,7 +602,7 @@ def read(path: Path) -> tuple[Mapping[str, Any], bool]:
             raise ValueError(f"load_state_dict: {path} holds {type(tensors).__name__}, no dict of tensors by name")
         return tensors, False
     if ending != ".safetensors":
-        raise ValueError(f"load_state_dict: {path} must end in .pt, .pth or .safetensors, or be a .ckpt")
+        raise ValueError(f"load_state_dict: {path} must end in .pt, .pth, .ckpt or .safetensors")
     safetensors = extra("safetensors", "safetensors", "load_state_dict")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
