@@ -283,12 +283,10 @@ WRONG_TARGETS = MISFIT + "y is not what the loss takes, numbers (n, net.out_feat
 
 
 @njit
-def check_prediction(status, x_fits, params_fit):
+def check_prediction(status, x_fits):
     if status == status_module.BAD_SHAPE:
         if not x_fits:
             raise ValueError(WRONG_X)
-        if not params_fit:
-            raise ValueError(WRONG_PARAMS)
         raise ValueError(WRONG_OUT)
     status_module.check(status)
 
@@ -307,11 +305,9 @@ def check_step(status, x_fits, rows_fit, weights_fit):
 
 
 @njit
-def predict_into(params, program, x, out):
-    status = native.predict(params, program, x, out, 1, 1)
-    check_prediction(
-        status, x.shape[1] == program[0, table_module.INPUTS], params.size == program[0, table_module.VALUES]
-    )
+def predict_into(vector, program, x, out):
+    status = native.predict(vector, program, x, out, 1, 1)
+    check_prediction(status, x.shape[1] == program[0, table_module.INPUTS])
 
 
 @overload_attribute(LayerType, "params")
@@ -421,7 +417,7 @@ def forward(net, x):
         net.tape[0] = USED
         enough(native.reserve(net.program, n), net.space)
         status = native.forward_saving(x, net.program, net.vector, out, net.space, net.tape)
-        check_prediction(status, x.shape[1] == net.program[0, table_module.INPUTS], True)
+        check_prediction(status, x.shape[1] == net.program[0, table_module.INPUTS])
         net.tape[0] = n
         return out
 

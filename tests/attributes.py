@@ -11,6 +11,7 @@ import tempfile
 import warnings
 
 import numpy as np
+from examples import square, twice
 from numba import njit
 
 import fastfc as fc
@@ -27,16 +28,6 @@ ARGUMENTS = {
     "MultiStepLR": ([2],), "ExponentialLR": (0.9,), "CosineAnnealingLR": (5,), "CosineAnnealingWarmRestarts": (5,),
     "OneCycleLR": (0.1, 9), "LinearWarmup": (3,), "QuantileLoss": (0.5,), "MultiLoss": ([fc.MSELoss()],),
 }  # fmt: skip
-
-
-@njit
-def square(x):
-    return x * x
-
-
-@njit
-def twice(x):
-    return x + x
 
 
 def graph():

@@ -73,12 +73,12 @@ def training_fits(
     if space.size < reserve(program, n) or tape.size != 2 or segments.shape[1] != N_SEGMENT:
         return BAD_SHAPE
     # each extent once: the smallest networks train in the time of a few more
-    p, g, s = extent(params), extent(grads), extent(space)
+    of_params, of_grads, of_space = extent(params), extent(grads), extent(space)
     of_x, of_target, of_weights = extent(x), extent(target), extent(weights)
     for read in (of_x, of_target, of_weights):
-        if meet(p, read) or meet(g, read) or meet(s, read):
+        if meet(of_params, read) or meet(of_grads, read) or meet(of_space, read):
             return OVERLAP
-    if meet(p, g) or meet(p, s) or meet(g, s):
+    if meet(of_params, of_grads) or meet(of_params, of_space) or meet(of_grads, of_space):
         return OVERLAP
     changed = 0
     for s in range(segments.shape[0]):

@@ -71,6 +71,13 @@ class Call:
             raise ValueError(f"input {i} depends on the number of samples")
         return constant
 
+    def sizes(self, i: int) -> list[Any]:
+        """A shape, which may say BATCH."""
+        given = self.argument(i)
+        if not isinstance(given, np.ndarray):
+            raise ValueError(f"input {i} must be a constant")
+        return [size if size is BATCH else int(size) for size in given]
+
     def scalar(self, i: int) -> float | None:
         constant = self.constant(i, optional=True)
         if constant is None:
@@ -260,11 +267,7 @@ def flatten(call: Call, axis: int) -> Value:
 
 
 def reshape(call: Call, allowzero: int) -> Value:
-    value, given = call.value(0), call.argument(1)
-    if not isinstance(given, np.ndarray):
-        call.constant(1)
-    assert isinstance(given, np.ndarray)
-    shape = [size if size is BATCH else int(size) for size in given]
+    value, shape = call.value(0), call.sizes(1)
     result = reshaped(call, value, shape, allowzero)
     if result is None or sum(size not in (1, BATCH) for size in result) > 1:
         raise ValueError(f"of {shape_text(value.shape)} to {shape}: supported is (batch, all the features)")
@@ -665,14 +668,10 @@ def gather(call: Call, axis: int) -> Value:
 
 
 def expand_to(call: Call) -> Value:
-    value, given = call.value(0), call.argument(1)
-    if not isinstance(given, np.ndarray):
-        call.constant(1)
-    assert isinstance(given, np.ndarray)
-    sizes = tuple(size if size is BATCH else int(size) for size in given)
-    shape = broadcast(value.shape, sizes)
+    value, sizes = call.value(0), call.sizes(1)
+    shape = broadcast(value.shape, tuple(sizes))
     if shape is None:
-        raise ValueError(f"of {shape_text(value.shape)} to {shape_text(sizes)} is not supported")
+        raise ValueError(f"of {shape_text(value.shape)} to {shape_text(tuple(sizes))} is not supported")
     return expand(value, shape)
 
 
