@@ -24,18 +24,18 @@ from fastfc.kernels.ops.gemm import (
     BLOCK_COLUMNS,
     DEPTH,
     FEW_ROWS,
-    HALF_L2,
     IN_PLACE_TILES,
     LONG,
     NARROW,
     PANEL_DEPTH,
-    ROWWISE_BYTES,
     SHORT,
     STREAM_DEPTH,
     product,
     tile,
 )
-from fastfc.kernels.simd.isa import host_isa
+from fastfc.kernels.simd.isa import host_isa, l2_bytes
+
+HALF_L2 = l2_bytes() // 2
 
 products = pytest.mark.parametrize("multiply", PRODUCTS.values(), ids=PRODUCTS)
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
@@ -190,7 +190,7 @@ def big_shapes():
         "several blocks of rows": (block_rows + rows + 3, DEPTH, columns + 3),
         "several blocks of columns": (rows + 1, 11, BLOCK_COLUMNS + columns + 3),
         "several blocks of summands": (rows + 1, DEPTH + 9, columns + 3),
-        "several blocks of columns with short sums": (rows + 1, SHORT, 2 * ROWWISE_BYTES // SHORT // 4 + columns + 3),
+        "several blocks of columns with short sums": (rows + 1, SHORT, HALF_L2 // SHORT // 4 + columns + 3),
         "one row": (1, DEPTH + 9, HALF_L2 // DEPTH),
         "one row, crowded rows of a transposed b": (1, 1024, 70),
         "one tile of rows": (rows, 2 * STREAM_DEPTH + 1, HALF_L2 // STREAM_DEPTH + 3),

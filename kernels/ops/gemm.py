@@ -35,13 +35,12 @@ from fastfc.kernels.simd.vector import infinity, width
 DEPTH = 768
 # Columns per block: a block of B, some MiB, stays in L3.
 BLOCK_COLUMNS = 2048
-# Half of L2 holds the panels of A that one panel of B meets. A B of this size is not copied at all.
-HALF_L2 = l2_bytes() // 2
-# Nor is one that fewer tiles use.
+# Half of L2 holds the panels of A that one panel of B meets. A B of this size is not copied at all, nor is one that
+# fewer tiles use.
 IN_PLACE_TILES = 16
-# Up to this size B's block is gone through along rows of C, which C prefers; then down its columns. Blocks are made
-# as small if sums are so short that it is C that takes the time.
-ROWWISE_BYTES, SHORT = l2_bytes() // 4, 128
+# Up to a quarter of L2 B's block is gone through along rows of C, which C prefers; then down its columns. Blocks are
+# made as small if sums are so short that it is C that takes the time.
+SHORT = 128
 
 # So few rows use each element of B so rarely that a panel has to stay in L1. A B that is not copied and meets one
 # tile only has to be read in its order in memory, STREAM_DEPTH whole rows at a time, a quarter if they are crowded.
@@ -71,22 +70,23 @@ def first_row(u, short, tall):
 def blocked(c, a, b, start, m, n, k, activation, z):
     """The product, for a C whose columns are neighbours."""
     size = itemsize(c.data)
+    half_l2, rowwise_bytes = l2_bytes() // 2, l2_bytes() // 4
     # with one or two summands all time goes to writing C, which must not be crowded
     tiles = ceil_div(m, 2 if k <= 2 and crowded(c.row) else tile_rows(c.data))
     # of nearly equal height: 32 rows are 11 + 11 + 10, not 14 + 14 + 4
     short, tall, rows = m // tiles, m % tiles, ceil_div(m, tiles)
     columns = tile_columns(c.data, rows)
     panel_width = ceil_div(rows, width(c.data)) * width(c.data)
-    block_tiles = max(1, HALF_L2 // (panel_width * min(k, DEPTH) * size + 1))
+    block_tiles = max(1, half_l2 // (panel_width * min(k, DEPTH) * size + 1))
 
-    pack_b = k > 0 and (b.column != size or (k * n * size > HALF_L2 and tiles > IN_PLACE_TILES))
-    pack_a = pack_b and m * k * size > HALF_L2 and n > IN_PLACE_TILES * columns
+    pack_b = k > 0 and (b.column != size or (k * n * size > half_l2 and tiles > IN_PLACE_TILES))
+    pack_a = pack_b and m * k * size > half_l2 and n > IN_PLACE_TILES * columns
     depth, wide = DEPTH, BLOCK_COLUMNS
     if k <= SHORT:
-        wide = min(wide, max(1, ROWWISE_BYTES // (max(k, 1) * size) // columns) * columns)
+        wide = min(wide, max(1, rowwise_bytes // (max(k, 1) * size) // columns) * columns)
     if m <= FEW_ROWS and pack_b:
         depth, wide = PANEL_DEPTH, columns
-    elif tiles == 1 and n > columns and k * n * size > HALF_L2:
+    elif tiles == 1 and n > columns and k * n * size > half_l2:
         depth, wide = STREAM_DEPTH // 4 if crowded(b.row) else STREAM_DEPTH, n
     b_bytes = ceil_div(min(n, wide), columns) * columns * min(k, depth) * size if pack_b else 0
     a_bytes = min(tiles, block_tiles) * panel_width * min(k, depth) * size if pack_a else 0
@@ -121,7 +121,7 @@ def blocked(c, a, b, start, m, n, k, activation, z):
                         panel = at(a_panels, (u - t) * a_panel_bytes)
                         pack(element(a, i, p), i_end - i, deep, a.row, a.column, panel, panel_width)
                 # along rows of C while all of B's block stays in L1 and L2, else down its columns
-                along_rows = across * columns * deep * size <= ROWWISE_BYTES
+                along_rows = across * columns * deep * size <= rowwise_bytes
                 # then whole rows of C are done at once, and may be one piece of memory
                 solid = along_rows and n <= wide and c.row == n * size and z.row == c.row
                 outer, inner = (t_end - t, across) if along_rows else (across, t_end - t)

@@ -109,8 +109,6 @@ NATIVES = {
     EMBEDDING: [look_up, look_up_backward],
 }
 
-# Rows of a prediction go through all layers together, as many as find room in a part of L2.
-BLOCK_BYTES = l2_bytes() // 4
 # So many for each thread, and a prediction is cut into rows.
 MANY_ROWS = 64
 # Up to so many bytes, a prediction's space is on the stack.
@@ -449,7 +447,8 @@ def predict(params, program, x, out, parts, least):
     n, numbers, size = x.shape[0], program[0, PREDICT_SPACE], out.itemsize
     if parts > 1 and n >= parts * MANY_ROWS and not program[0, WHOLE]:
         return predict_threads(params, program, x, out, parts)
-    rows = max(16, BLOCK_BYTES // (max(numbers, 1) * size) // 16 * 16)
+    # rows of a prediction go through all layers together, as many as find room in a part of L2
+    rows = max(16, l2_bytes() // 4 // (max(numbers, 1) * size) // 16 * 16)
     rows = n if program[0, WHOLE] else min(rows, n)
     wanted = room(numbers, rows) * size
     heap, memory = allocate(pointer(out), wanted if wanted > STACK_BYTES else 0)

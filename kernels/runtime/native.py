@@ -11,7 +11,7 @@ from numba.extending import intrinsic, lower_builtin
 from fastfc.kernels.runtime.cache import KernelCache, compile_lock, source_hash
 from fastfc.kernels.runtime.fastcall import NotLoaded
 from fastfc.kernels.runtime.linkage import call_through_cell, define_symbol
-from fastfc.kernels.simd.compiler import HelperLibrary
+from fastfc.kernels.simd.compiler import HelperLibrary, KernelCompiler, rare_collections
 
 POLL_SECONDS = 0.05  # between two looks for what another process compiles
 
@@ -50,9 +50,9 @@ class Native:
     def __init__(self, function, signature, parallel=False, optional=False):
         self.name, self.signature = function.__name__.lstrip("_"), signature
         # two, because a dispatcher that may compile compiles whatever another thread calls it with meanwhile
-        self.compiler, self.dispatcher = (
-            njit(nogil=True, error_model="numpy", parallel=parallel)(function) for _ in range(2)
-        )
+        options = {"nogil": True, "error_model": "numpy"}
+        options |= {"parallel": True} if parallel else {"pipeline_class": KernelCompiler}
+        self.compiler, self.dispatcher = (njit(**options)(function) for _ in range(2))
         self.compiler._cache = KernelCache(function)
         self.dispatcher._can_compile = False
         self.cells = {}
@@ -86,7 +86,8 @@ class Native:
         if result is None:
             with cache.claim(signature, context) as mine:
                 if mine:
-                    self.compiler.compile(signature)  # it looks into the cache once more
+                    with rare_collections():
+                        self.compiler.compile(signature)  # it looks into the cache once more
                     result = self.compiler.overloads[signature.args]
         return result
 

@@ -1,14 +1,27 @@
-"""How functions are compiled that only kernels call: typed and lowered, and no more.
+"""How kernels are compiled, and the functions that only kernels call: with no more of Numba than that takes.
 
 Numba optimises each function by itself, makes machine code of it, and two wrappers for callers from Python and C. A
-function that is only ever linked into a kernel needs none of that: the kernel is optimised as a whole.
+function that is only ever linked into a kernel needs none of that: it is typed and lowered, and the kernel is
+optimised as a whole. Nor do kernels need those of Numba's passes that are for closures, lists of constants and objects.
 """
+
+import contextlib
+import gc
 
 from numba import njit
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler, _LowerResult
-from numba.core.compiler_machinery import register_pass
-from numba.core.typed_passes import NativeLowering
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.compiler_machinery import PassManager, _pass_registry, register_pass
+from numba.core.typed_passes import NativeLowering, NopythonRewrites
+from numba.core.untyped_passes import (
+    FindLiterallyCalls,
+    InlineClosureLikes,
+    InlineInlinables,
+    LiteralPropagationSubPipelinePass,
+    LiteralUnroll,
+    WithLifting,
+)
 
 
 class HelperLibrary(JITCodeLibrary):
@@ -46,16 +59,62 @@ class HelperLowering(NativeLowering):
         return True
 
 
-class HelperCompiler(Compiler):
+class Passes(PassManager):
+    """Numba's passes without the event that describes each with all its flags, for others to log."""
+
+    @global_compiler_lock
+    def run(self, state):
+        for kind, _ in self.passes:
+            compiler_pass = _pass_registry.get(kind).pass_inst
+            compiler_pass.analysis = self._analysis
+            compiler_pass.run_initialization(state)
+            compiler_pass.run_pass(state)
+            compiler_pass.run_finalizer(state)
+
+
+class KernelCompiler(Compiler):
+    """Numba's compiler for kernels: what is in `unused` would find nothing to do there."""
+
+    unused = frozenset(
+        [
+            FindLiterallyCalls,
+            InlineClosureLikes,
+            InlineInlinables,
+            LiteralPropagationSubPipelinePass,
+            LiteralUnroll,
+            NopythonRewrites,
+            WithLifting,
+        ]
+    )
+    lowering = NativeLowering
+
     def define_pipelines(self):
-        pipelines = super().define_pipelines()
-        for pipeline in pipelines:
-            pipeline.passes = [
-                (HelperLowering if kind is NativeLowering else kind, text) for kind, text in pipeline.passes
+        pipelines = []
+        for pipeline in super().define_pipelines():
+            passes = Passes(pipeline.pipeline_name)
+            passes.passes = [
+                (self.lowering if kind is NativeLowering else kind, text)
+                for kind, text in pipeline.passes
+                if kind not in self.unused
             ]
-            pipeline._finalized = False
-            pipeline.finalize()
+            passes.finalize()
+            pipelines.append(passes)
         return pipelines
+
+
+class HelperCompiler(KernelCompiler):
+    lowering = HelperLowering
+
+
+@contextlib.contextmanager
+def rare_collections():
+    """Look for garbage rarely: the many objects that a compile makes stay until its end."""
+    before = gc.get_threshold()
+    gc.set_threshold(*((50_000, 50, 1000) if before[0] else before))
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 # Like njit, for a function that Python does not call.

@@ -2,10 +2,18 @@
 
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
 from numba.core.registry import cpu_target
+from numba.core.typing.templates import ConcreteTemplate, infer_global
+from numba.extending import lower_builtin
+
+I64 = ir.IntType(64)
 
 
 class ISA(NamedTuple):
@@ -40,12 +48,31 @@ ISAS = {
 
 @cache
 def l2_bytes():
-    """Size of a core's second-level cache; 1 MiB where the system doesn't tell."""
+    """Size of a core's second-level cache; 1 MiB where the system doesn't tell.
+
+    Compiled code looks it up each time it runs, for it may have been compiled on another machine. So no constant of a
+    module holds it: Numba would freeze that.
+    """
     try:
         text = Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text().strip()
         return int(text[:-1]) * {"K": 1 << 10, "M": 1 << 20}[text[-1]]
     except (OSError, ValueError, KeyError):
         return 1 << 20
+
+
+L2_BYTES = np.array([l2_bytes()])  # where compiled code finds it
+llvm.add_symbol("fastfc.l2_bytes", L2_BYTES.ctypes.data)
+
+
+@infer_global(l2_bytes)
+class L2Template(ConcreteTemplate):
+    cases: ClassVar = [types.int64()]
+
+
+@lower_builtin(l2_bytes)
+def nopython_l2_bytes(context, builder, signature, args):
+    name, known = "fastfc.l2_bytes", builder.module.globals
+    return builder.load(known[name] if name in known else cgutils.add_global_variable(builder.module, I64, name))
 
 
 @cache
