@@ -13,6 +13,8 @@ from fastfc.benchmark.worker import LAYOUTS, NETWORK_PACKAGES, PACKAGES, Shape, 
 from fastfc.cli.demo_datasets import RUNS, real_run
 from fastfc.cli.doctor import cores
 from fastfc.extras import extra
+from fastfc.kernels.runtime.portable import levels
+from fastfc.kernels.simd.isa import host_isa
 
 
 class Parser(argparse.ArgumentParser):
@@ -68,6 +70,16 @@ def positive(text):
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return value
+
+
+def instruction_sets(text):
+    names = text.split(",")
+    for name in names:
+        if name not in levels():
+            raise argparse.ArgumentTypeError(
+                f"{name!r} is not an instruction set here; there are {', '.join(levels())}"
+            )
+    return names
 
 
 def output_file(*suffixes):
@@ -155,6 +167,15 @@ def parser():
     warmup.add_argument(
         "--dtype", choices=["float32", "float64"], nargs="+", default=["float32", "float64"], help="for these (both)"
     )
+    warmup.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="for other machines: into a folder that FASTFC_KERNELS names there"
+    )
+    warmup.add_argument(
+        "--isa",
+        type=instruction_sets,
+        metavar="avx2,avx512",
+        help=f"with --out: for these of {', '.join(levels())} (this processor's)",
+    )
 
     commands.add_parser("doctor", help="what fastfc finds on this machine")
     return top
@@ -166,6 +187,8 @@ def parse(arguments):
     if args.command == "compare" and not args.networks:
         for name in set(args.peers or []) - PACKAGES.keys():
             top.error(f"{name} is compared only with --networks")
+    if args.command == "warmup" and args.isa and not args.out:
+        top.error("--isa is for other machines: it needs --out FOLDER")
     return args
 
 
@@ -190,9 +213,11 @@ def run(args):
     if args.command in ("train", "predict"):
         return table_command(**{name: value for name, value in vars(args).items() if name != "arguments"})
     if args.command == "warmup":
-        from fastfc.cli.warmup import warmup
+        from fastfc.cli.warmup import warmup, warmup_for_others
 
-        return warmup(args.dtype)
+        return (
+            warmup_for_others(args.out, args.isa or [host_isa().name], args.dtype) if args.out else warmup(args.dtype)
+        )
     if args.command == "compare" and args.networks:
         libraries = args.peers or installed(NETWORK_PACKAGES)
         return compare_networks(TASKS, libraries, args.threads, args.dtype, args.json, args.plot)

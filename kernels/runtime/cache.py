@@ -10,7 +10,6 @@ What is loaded is run: only files are that nobody but the user and root could ha
 import contextlib
 import functools
 import hashlib
-import logging
 import os
 import pickle
 import platform
@@ -30,7 +29,6 @@ from numba.core.compiler import CompileResult
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.runtime import rtsys
 
-from fastfc.kernels.simd.isa import l2_bytes
 from fastfc.kernels.simd.llvm import LLVM_LOCK
 
 try:
@@ -83,9 +81,9 @@ def cache_folder():
 
 
 @functools.cache
-def source_hash():
-    """Hash of all kernel sources and of what compiles them."""
-    digest = hashlib.sha256(repr((numba.__version__, np.__version__, sys.version, platform.machine())).encode())
+def hash_of_sources():
+    """Hash of all kernel sources."""
+    digest = hashlib.sha256()
     top = Path(__file__).parent.parent
     for path in sorted(top.rglob("*.py")):
         digest.update(path.relative_to(top).as_posix().encode() + path.read_bytes())
@@ -93,12 +91,10 @@ def source_hash():
 
 
 @functools.cache
-def log_compiling_once():
-    """Say, once in a process, why the first call takes its time."""
-    times = "once" if cache_folder() else "in every process"
-    logging.getLogger("fastfc").warning(
-        "fastfc compiles its kernels for this machine, %s: some 20 seconds (fastfc warmup does it ahead)", times
-    )
+def source_hash():
+    """Hash of all kernel sources and of what compiles them."""
+    versions = numba.__version__, np.__version__, sys.version, platform.machine(), hash_of_sources()
+    return hashlib.sha256(repr(versions).encode()).hexdigest()
 
 
 def before_fork():
@@ -170,6 +166,31 @@ def read_trusted(path):
         return b"" if untrusted_reason(os.fstat(file.fileno())) else file.read()
 
 
+def payload(key, content):
+    """The pickled compile result that a file holds, None if it is damaged or another kernel's."""
+    return content[32:] if file_digest(key, content[32:]) == content[:32] else None
+
+
+def rebuild(target_context, payload):
+    """The compiled kernel that was pickled."""
+    # not refresh(), which takes 0.2 s to fill registries: code that is compiled needs none of them
+    rtsys.initialize(target_context)
+    return CompileResult._rebuild(target_context, *pickle.loads(payload))
+
+
+def write_whole(path, content, mode=0o600):
+    """Write a file that is there whole or not at all."""
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with open(handle, "wb") as file:
+            file.write(content)
+        os.chmod(part, mode)
+        os.replace(part, path)
+    except BaseException:
+        os.unlink(part)
+        raise
+
+
 def private(path, flags):
     """For open: a new file that only the user can read or write."""
     return os.open(path, flags, 0o600)
@@ -197,7 +218,6 @@ class KernelCache(_Cache):
             source_hash(),
             str(sig),
             target_context.codegen().magic_tuple(),
-            l2_bytes(),
             config.BOUNDSCHECK,
             config.OPT,
         )
@@ -227,39 +247,31 @@ class KernelCache(_Cache):
                     remove(path)
             yield mine
 
-    def load(self, sig, target_context):
-        """The compiled kernel, or None. It needs no claim, for files are whole or absent."""
-        # not refresh(), which takes 0.2 s to fill registries: code that is compiled needs none of them
-        rtsys.initialize(target_context)
+    def read(self, sig, target_context):
+        """The pickled compile result, or None. It needs no claim, for files are whole or absent."""
         key = self.key(sig, target_context)
         try:
-            content = read_trusted(self.path(key)) if cache_folder() else b""
-            if file_digest(key, content[32:]) == content[:32]:
-                return CompileResult._rebuild(target_context, *pickle.loads(content[32:]))
+            return payload(key, read_trusted(self.path(key))) if cache_folder() else None
+        except OSError:
+            return None
+
+    def load(self, sig, target_context):
+        """The compiled kernel, or None."""
+        try:
+            found = self.read(sig, target_context)
+            return None if found is None else rebuild(target_context, found)
         except Exception:  # whatever is wrong with the file, compiling helps
-            pass
-        return None
+            return None
 
     def load_overload(self, sig, target_context):
-        found = self.load(sig, target_context)
-        if found is None:
-            log_compiling_once()  # Numba now compiles
-        return found
+        return self.load(sig, target_context)
 
     def save_overload(self, sig, data):
         if cache_folder() is None or data.library.has_dynamic_globals:
             return
-        key = self.key(sig, data.target_context)
-        path, content = self.path(key), pickle.dumps(data._reduce(), protocol=-1)
+        key, content = self.key(sig, data.target_context), pickle.dumps(data._reduce(), protocol=-1)
         with contextlib.suppress(OSError):  # a full disk costs a compile next time, nothing more
-            handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-            try:
-                with open(handle, "wb") as file:
-                    file.write(file_digest(key, content) + content)
-                os.replace(part, path)
-            except BaseException:
-                os.unlink(part)
-                raise
+            write_whole(self.path(key), file_digest(key, content) + content)
 
     def enable(self):
         pass

@@ -1,13 +1,12 @@
 """Nopython functions that are compiled once for each dtype and called through a slot."""
 
-import time
-
 import numpy as np
 from numba import njit, types
 from numba.core import errors
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin
 
+from fastfc.kernels.runtime import plan, portable
 from fastfc.kernels.runtime.cache import KernelCache, compile_lock, source_hash
 from fastfc.kernels.runtime.fastcall import NotLoaded
 from fastfc.kernels.runtime.linkage import call_through_slot, define_symbol
@@ -71,21 +70,43 @@ class CompiledKernel:
 
     def compile_or_load(self, dtype):
         """Load for `dtype` from the cache, or compile, unless that is done."""
-        while not self.slots[dtype][0]:
-            with compile_lock():
-                result = None if self.slots[dtype][0] else self.try_compile_or_load(self.signature(dtype))
-                if result is not None:
-                    self.dispatcher.add_overload(result)
-                    self.slots[dtype][0] = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
-            if not self.slots[dtype][0]:
-                time.sleep(POLL_SECONDS)  # without the lock, for other threads may have what they need
+        if not self.slots[dtype][0] and not self.load(dtype):
+            plan.compile_or_load([self], dtype, POLL_SECONDS)
 
-    def try_compile_or_load(self, signature):
+    def load(self, dtype):
+        """Load what is compiled already; whether that is so."""
+        if not self.slots[dtype][0]:
+            with compile_lock():
+                self.use(dtype, self.find(self.signature(dtype)))
+        return bool(self.slots[dtype][0])
+
+    def load_or_try(self, dtype):
+        """Load, or compile unless another process does; whether it is loaded."""
+        if not self.slots[dtype][0]:
+            with compile_lock():
+                self.use(dtype, self.find_or_compile(self.signature(dtype)))
+        return bool(self.slots[dtype][0])
+
+    def cached(self, dtype):
+        """What the cache has of it: the pickled compile result, or None."""
+        return self.compiler._cache.read(self.signature(dtype), self.compiler.targetctx)
+
+    def use(self, dtype, result):
+        """Let callers find a compiled function, if it is one and they don't find it yet."""
+        if result is not None and not self.slots[dtype][0]:
+            self.dispatcher.add_overload(result)
+            self.slots[dtype][0] = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
+
+    def find(self, signature):
+        """The function that is compiled already, or None."""
+        context = self.compiler.targetctx
+        return portable.load(self.name, signature, context) or self.compiler._cache.load(signature, context)
+
+    def find_or_compile(self, signature):
         """The compiled function, or None while another process compiles it."""
-        cache, context = self.compiler._cache, self.compiler.targetctx
-        result = cache.load(signature, context)
+        result = self.find(signature)
         if result is None:
-            with cache.claim(signature, context) as mine:
+            with self.compiler._cache.claim(signature, self.compiler.targetctx) as mine:
                 if mine:
                     with rare_collections():
                         self.compiler.compile(signature)  # it looks into the cache once more
@@ -100,8 +121,9 @@ def compiled_kernel(signature, parallel=False, optional=False):
 
 def load_parallel(dtype):
     """Compile or load everything that runs on several threads, see CompiledKernel."""
-    for function in parallel_kernels:
-        function.compile_or_load(dtype)
+    kernels = [kernel for kernel in parallel_kernels if not kernel.load(dtype)]
+    if kernels:
+        plan.compile_or_load(kernels, dtype, POLL_SECONDS)
 
 
 class Dependency:
