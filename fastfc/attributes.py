@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, dataclass_transform
@@ -215,6 +214,8 @@ def suggestion(text: str, name: str, known: set[str], elsewhere: Mapping[str, st
     if name in elsewhere:
         return f"{text}: {elsewhere[name]}"
     plain = {other.lower().replace("_", ""): other for other in sorted(known)}
+    import difflib  # only mistakes need it
+
     nearest = difflib.get_close_matches(name.lower().replace("_", ""), plain, 1, 0.5)
     return f"{text}; did you mean {plain[nearest[0]]!r}?" if nearest else text
 

@@ -1,6 +1,5 @@
 """The edge: what a user passes becomes an array or number the kernels take, or a clear error."""
 
-import difflib
 import math
 import operator
 from collections.abc import Iterable, Mapping
@@ -8,7 +7,6 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-from numpy.ma import MaskedArray
 from numpy.typing import ArrayLike, NDArray
 
 from fastfc import frames as tables
@@ -35,7 +33,7 @@ def as_real(a: ArrayLike, owner: object, what: str) -> NDArray[Any]:
     """`a` as an array of real numbers of whatever dtype."""
     if type(a) is np.ndarray and a.dtype.kind in "biuf":
         return a
-    if isinstance(a, MaskedArray):
+    if boundary.is_masked(a):
         raise TypeError(f"{owner}: {what} is a masked array; fill it first, for example with {what}.filled(0)")
     given = tables.as_array(a, owner, what) if tables.is_table(a) else a
     try:
@@ -168,6 +166,8 @@ def did_you_mean(name: Any, known: Iterable[Any]) -> str:
         return ""
     # without what people spell differently: LeakyReLU, leaky-relu, leaky_relu
     plain = {plainly(other): other for other in known if isinstance(other, str)}
+    import difflib  # only mistakes need it
+
     near = difflib.get_close_matches(plainly(name), plain, n=1)
     return f"; did you mean {plain[near[0]]!r}?" if near else ""
 

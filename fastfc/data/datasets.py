@@ -1,6 +1,5 @@
 """Data that comes with the package, with scikit-learn or with Debian: arrays (x, y), new at every call."""
 
-import gzip
 import math
 from pathlib import Path
 from typing import Any
@@ -183,6 +182,8 @@ def load_fashion_mnist(part: str = "train", folder: str | Path = FASHION_MNIST) 
 def read_idx(path: Path) -> NDArray[np.uint8]:
     """The bytes in a compressed IDX file: 0, 0, 8 and the number of axes, their lengths in big-endian, the data."""
     try:
+        import gzip
+
         content = gzip.decompress(path.read_bytes())
     except FileNotFoundError:
         raise FileNotFoundError(

@@ -77,75 +77,35 @@ def array_value(context, builder, array, kind):
     return array_at(context, builder, kind, field(builder, array, DATA, OBJECT), shape, strides)
 
 
+def go_on_if(builder, condition, otherwise):
+    """Leave for the block `otherwise` unless a condition holds."""
+    following = builder.append_basic_block()
+    builder.cbranch(condition, following, otherwise)
+    builder.position_at_end(following)
+
+
 def emit(context, builder, slot_name, signatures, failed):
     """The body of the builtin function: (slow_path, args, count, keywords) -> object."""
     slow_path, args, count, keywords = builder.function.args
     slow = builder.append_basic_block("slow")
-
-    def go_on_if(condition, otherwise=slow):
-        following = builder.append_basic_block()
-        builder.cbranch(condition, following, otherwise)
-        builder.position_at_end(following)
-
     kinds = next(iter(signatures.values())).args
     number = len(kinds)
-    go_on_if(builder.and_(equal(builder, count, number), equal(builder, builder.ptrtoint(keywords, I64), 0)))
+    fits = builder.and_(equal(builder, count, number), equal(builder, builder.ptrtoint(keywords, I64), 0))
+    go_on_if(builder, fits, slow)
     objects = [builder.load(builder.gep(args, [ir.Constant(I64, i)])) for i in range(number)]
-    python_types = {types.int64: int, types.float64: float}
-    fits = ir.Constant(ir.IntType(1), 1)
-    for given, kind in zip(objects, kinds, strict=True):
-        wanted = np.ndarray if isinstance(kind, types.Array) else python_types[kind]
-        fits = builder.and_(fits, builder.icmp_signed("==", field(builder, given, TYPE), identity(wanted)))
-    go_on_if(fits)
-    scalars = {}
-    for i, (given, kind) in enumerate(zip(objects, kinds, strict=True)):
-        if kind == types.float64:
-            scalars[i] = field(builder, given, HEAD, ir.DoubleType())
-        elif kind == types.int64:
-            convert = c_function(builder, "PyLong_AsLongLongAndOverflow", I64, OBJECT, I32.as_pointer())
-            overflow = cgutils.alloca_once(builder, I32)
-            scalars[i] = builder.call(convert, [given, overflow])
-            go_on_if(equal(builder, builder.load(overflow), 0))
+    scalars = emit_scalars(builder, objects, kinds, slow)
     for dtype, signature in signatures.items():
         otherwise = builder.append_basic_block()
-        chosen = builder.append_basic_block()
-        arrays = [i for i, kind in enumerate(kinds) if isinstance(kind, types.Array)]
-        fits = ir.Constant(ir.IntType(1), 1)
-        for i in arrays:
-            fits = builder.and_(fits, array_fits(builder, objects[i], signature.args[i]))
-        slot = slot_value(builder, slot_name(dtype))
-        compiled = builder.icmp_signed("!=", slot, ir.Constant(I64, 0))
-        builder.cbranch(builder.and_(fits, compiled), chosen, otherwise)
-        builder.position_at_end(chosen)
-        values, total = dict(scalars), ir.Constant(I64, 0)
-        for i in arrays:
-            values[i], size = array_value(context, builder, objects[i], signature.args[i])
-            total = builder.add(total, size)
-        long = builder.icmp_signed(">", total, ir.Constant(I64, KEEP_LOCK))
-        thread = cgutils.alloca_once(builder, OBJECT)
-        with builder.if_then(long):
-            builder.store(builder.call(c_function(builder, "PyEval_SaveThread", OBJECT), []), thread)
-        function = builder.inttoptr(
-            slot, context.call_conv.get_function_type(signature.return_type, signature.args).as_pointer()
-        )
-        status, result = context.call_conv.call_function(
-            builder, function, signature.return_type, signature.args, [values[i] for i in range(number)]
-        )
-        with builder.if_then(long):
-            restore = c_function(builder, "PyEval_RestoreThread", ir.VoidType(), OBJECT)
-            builder.call(restore, [builder.load(thread)])
-        code, value = result, None
-        if isinstance(signature.return_type, types.BaseTuple):
-            code, value = cgutils.unpack_tuple(builder, result, 2)
+        address = slot_value(builder, slot_name(dtype))
+        fits = builder.icmp_signed("!=", address, ir.Constant(I64, 0))
+        for given, kind in zip(objects, signature.args, strict=True):
+            if isinstance(kind, types.Array):
+                fits = builder.and_(fits, array_fits(builder, given, kind))
+        go_on_if(builder, fits, otherwise)
+        status, result = emit_call(context, builder, address, signature, objects, scalars)
         raised, bad = builder.append_basic_block("raised"), builder.append_basic_block("bad")
-        go_on_if(status.is_ok, raised)
-        go_on_if(equal(builder, code, 0), bad)
-        if value is None:
-            none = builder.inttoptr(identity(None), OBJECT)
-            builder.call(c_function(builder, "Py_IncRef", ir.VoidType(), OBJECT), [none])
-            builder.ret(none)
-        else:
-            builder.ret(builder.call(c_function(builder, "PyFloat_FromDouble", OBJECT, ir.DoubleType()), [value]))
+        go_on_if(builder, status.is_ok, raised)
+        code = emit_result(builder, result, signature, bad)
         builder.position_at_end(raised)
         emit_raised(context, builder, status, slow)
         builder.position_at_end(bad)
@@ -154,6 +114,61 @@ def emit(context, builder, slot_name, signatures, failed):
     builder.branch(slow)
     builder.position_at_end(slow)
     builder.ret(call_object(builder, slow_path, args, count, keywords))
+
+
+def emit_scalars(builder, objects, kinds, slow):
+    """The arguments that are no arrays, by position, if all arguments have the types that they should."""
+    python_types = {types.int64: int, types.float64: float}
+    fits = ir.Constant(ir.IntType(1), 1)
+    for given, kind in zip(objects, kinds, strict=True):
+        wanted = np.ndarray if isinstance(kind, types.Array) else python_types[kind]
+        fits = builder.and_(fits, builder.icmp_signed("==", field(builder, given, TYPE), identity(wanted)))
+    go_on_if(builder, fits, slow)
+    scalars = {}
+    for i, (given, kind) in enumerate(zip(objects, kinds, strict=True)):
+        if kind == types.float64:
+            scalars[i] = field(builder, given, HEAD, ir.DoubleType())
+        elif kind == types.int64:
+            convert = c_function(builder, "PyLong_AsLongLongAndOverflow", I64, OBJECT, I32.as_pointer())
+            overflow = cgutils.alloca_once(builder, I32)
+            scalars[i] = builder.call(convert, [given, overflow])
+            go_on_if(builder, equal(builder, builder.load(overflow), 0), slow)
+    return scalars
+
+
+def emit_call(context, builder, address, signature, objects, scalars):
+    """Status and result of the kernel; with long arrays it runs without Python's lock."""
+    values, total = dict(scalars), ir.Constant(I64, 0)
+    for i, kind in enumerate(signature.args):
+        if isinstance(kind, types.Array):
+            values[i], size = array_value(context, builder, objects[i], kind)
+            total = builder.add(total, size)
+    long = builder.icmp_signed(">", total, ir.Constant(I64, KEEP_LOCK))
+    thread = cgutils.alloca_once(builder, OBJECT)
+    with builder.if_then(long):
+        builder.store(builder.call(c_function(builder, "PyEval_SaveThread", OBJECT), []), thread)
+    kind = context.call_conv.get_function_type(signature.return_type, signature.args)
+    function, args = builder.inttoptr(address, kind.as_pointer()), [values[i] for i in range(len(objects))]
+    status, result = context.call_conv.call_function(builder, function, signature.return_type, signature.args, args)
+    with builder.if_then(long):
+        restore = c_function(builder, "PyEval_RestoreThread", ir.VoidType(), OBJECT)
+        builder.call(restore, [builder.load(thread)])
+    return status, result
+
+
+def emit_result(builder, result, signature, bad):
+    """Return None or a float if the kernel's status is OK, else go to `bad`; the status."""
+    code, value = result, None
+    if isinstance(signature.return_type, types.BaseTuple):
+        code, value = cgutils.unpack_tuple(builder, result, 2)
+    go_on_if(builder, equal(builder, code, 0), bad)
+    if value is None:
+        none = builder.inttoptr(identity(None), OBJECT)
+        builder.call(c_function(builder, "Py_IncRef", ir.VoidType(), OBJECT), [none])
+        builder.ret(none)
+    else:
+        builder.ret(builder.call(c_function(builder, "PyFloat_FromDouble", OBJECT, ir.DoubleType()), [value]))
+    return code
 
 
 def call_object(builder, function, args, count, keywords):

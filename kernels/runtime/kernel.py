@@ -6,11 +6,11 @@ slot. So it compiles in milliseconds, and is compiled anew after an upgrade, see
 """
 
 import re
+import sys
 
 import numpy as np
 from numba import types
 from numba.core.typing.templates import signature
-from numpy.ma import MaskedArray
 
 from fastfc.kernels.runtime.cache import compile_lock
 from fastfc.kernels.runtime.fastcall import NotLoaded, builtin
@@ -30,6 +30,12 @@ def as_array(x, where):
         if "inhomogeneous" in str(error):
             raise kind(f"{where} has rows of different lengths; make it rectangular") from error
         raise kind(f"{where} can't be made an array: {error}") from error
+
+
+def is_masked(x):
+    """Whether x is a masked array; NumPy imports their module when somebody uses it."""
+    module = sys.modules.get("numpy.ma")
+    return module is not None and isinstance(x, module.MaskedArray)
 
 
 class Argument:
@@ -160,7 +166,7 @@ class Kernel(CompiledKernel):
 
     def check_out(self, out, argument):
         where = f"{self.name}: {argument.name}"
-        if not isinstance(out, np.ndarray) or isinstance(out, MaskedArray):
+        if not isinstance(out, np.ndarray) or is_masked(out):
             raise TypeError(f"{where} must be a NumPy array that can be written into, not {type(out).__name__}")
         wanted = [np.dtype(str(argument.kind))] if argument.kind else list(DTYPES)
         if out.dtype not in wanted or not out.dtype.isnative:
@@ -171,7 +177,7 @@ class Kernel(CompiledKernel):
 
     def convert(self, x, argument, dtype):
         where = f"{self.name}: {argument.name}"
-        if isinstance(x, MaskedArray):
+        if is_masked(x):
             raise TypeError(f"{where} is a masked array; fill it first, for example with x.filled(0)")
         python = not isinstance(x, np.ndarray)  # numbers in lists have no precision of their own
         x = as_array(x, where)

@@ -1,5 +1,7 @@
 """Nopython functions that are compiled once for each dtype and called through a slot."""
 
+from functools import cached_property
+
 import numpy as np
 from numba import njit, types
 from numba.core import errors
@@ -49,13 +51,7 @@ class CompiledKernel:
 
     def __init__(self, function, signature, parallel=False, optional=False):
         self.name, self.signature = function.__name__.lstrip("_"), signature
-        # two, because a dispatcher that may compile compiles whatever another thread calls it with meanwhile
-        options = {"nogil": True, "error_model": "numpy"}
-        options |= {"parallel": True} if parallel else {"pipeline_class": KernelCompiler}
-        self.compiler, self.dispatcher = (njit(**options)(function) for _ in range(2))
-        self.compiler._cache = KernelCache(function)
-        self.dispatcher._can_compile = False
-        self.slots = {}
+        self.function, self.parallel, self.slots = function, parallel, {}
         self.optional = parallel or optional
         compiled_kernels[self.name] = self
         if parallel:
@@ -64,6 +60,22 @@ class CompiledKernel:
             self.slots[dtype] = np.zeros(1, np.uintp)
             define_symbol(self.slot_name(dtype), self.slots[dtype].ctypes.data)
         register(self)
+
+    # Two, because a dispatcher that may compile compiles whatever another thread calls it with meanwhile. They are made
+    # when they are needed, for most kernels are not.
+
+    @cached_property
+    def compiler(self):
+        options = {"parallel": True} if self.parallel else {"pipeline_class": KernelCompiler}
+        compiler = njit(nogil=True, error_model="numpy", **options)(self.function)
+        compiler._cache = KernelCache(self.function)
+        return compiler
+
+    @cached_property
+    def dispatcher(self):
+        dispatcher = njit(nogil=True, error_model="numpy")(self.function)
+        dispatcher._can_compile = False
+        return dispatcher
 
     def slot_name(self, dtype):
         return f"fastfc.{self.name}.{dtype}"

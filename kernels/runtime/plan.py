@@ -87,7 +87,7 @@ def uses(function):
 
 def work(kernel):
     """How much there is to compile for a kernel alone, in bytes of code."""
-    return uses(kernel.compiler.py_func)[0]
+    return uses(kernel.function)[0]
 
 
 def missing(kernels, dtype):
@@ -98,7 +98,7 @@ def missing(kernels, dtype):
         if kernel in seen or kernel.slots[dtype][0]:
             return
         seen.add(kernel)
-        for other in uses(kernel.compiler.py_func)[1]:
+        for other in uses(kernel.function)[1]:
             visit(other)
         found.append(kernel)
 
@@ -114,12 +114,13 @@ class Telling:
     ----------
     kernels : list
         What is to be compiled.
+    dtype : Numba type
     """
 
     begun = False  # whether this process has said so before
 
-    def __init__(self, kernels):
-        self.done, self.all = 0, sum(map(work, kernels))
+    def __init__(self, kernels, dtype):
+        self.kernels, self.dtype, self.done, self.all = kernels, dtype, 0, sum(map(work, kernels))
         self.start, self.bar, self.late = time.perf_counter(), None, Telling.begun
         if Telling.begun or not kernels:
             return
@@ -137,18 +138,20 @@ class Telling:
     def next(self, kernel):
         """A kernel is there."""
         self.done += work(kernel)
+        seconds = time.perf_counter() - self.start
         if self.bar is not None:
             self.bar.update(work(kernel))
-            return
-        seconds = time.perf_counter() - self.start
-        left = seconds * (self.all / self.done - 1)
-        if not self.late and seconds > PATIENCE and left > PATIENCE:
+        elif not self.late and seconds > PATIENCE:
             self.late = True
+            self.tell(seconds)
+
+    def tell(self, seconds):
+        """Say how long it takes, if that is long."""
+        done = sum(work(kernel) for kernel in self.kernels if kernel.slots[self.dtype][0] or kernel.cached(self.dtype))
+        left = seconds * (self.all / done - 1)
+        if left > PATIENCE:
             logging.getLogger("fastfc").warning(
-                "fastfc: %.0f %% compiled in %.0f s; it takes some %.0f s more",
-                100 * self.done / self.all,
-                seconds,
-                left,
+                "fastfc: %.0f %% compiled in %.0f s; some %.0f s more", 100 * done / self.all, seconds, left
             )
 
     def close(self):
@@ -202,7 +205,7 @@ def second_process(kernels, dtype):
     It prints nothing, reads nothing, and ends with the block, or with this process however that ends: it then finds the
     end of its input.
     """
-    modules = {kernel.compiler.py_func.__module__ for kernel in kernels}
+    modules = {kernel.function.__module__ for kernel in kernels}
     if len(kernels) < 2 or sum(map(work, kernels)) < MUCH_WORK or "__main__" in modules or not may_start_process():
         yield
         return
@@ -255,7 +258,7 @@ def compile_or_load(kernels, dtype, poll_seconds):
         return
     waiting = [kernel for kernel in waiting if not kernel.load(dtype)]
     if waiting:
-        telling = Telling(waiting)
+        telling = Telling(waiting, dtype)
         try:
             with together(waiting, dtype):
                 attend(waiting, dtype, poll_seconds, telling.next)
