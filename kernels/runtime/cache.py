@@ -21,6 +21,7 @@ import threading
 import warnings
 from pathlib import Path
 
+import llvmlite.binding as llvm
 import numba
 import numpy as np
 from numba.core import config
@@ -171,6 +172,18 @@ def payload(key, content):
     return content[32:] if file_digest(key, content[32:]) == content[:32] else None
 
 
+def reduced(result):
+    """What to pickle of a compile result: machine code, and of LLVM's code the names that callers ask for.
+
+    Kernels are called by address, so nobody inlines their LLVM code; it and the annotated source would be most of a
+    file, and take most of the time to load it.
+    """
+    (name, kind, code), *others = result._replace(type_annotation="")._reduce()
+    names = result.fndesc.llvm_func_name, result.fndesc.llvm_cpython_wrapper_name
+    stubs = "".join(f'define void @"{name}"() {{ ret void }}\n' for name in names)
+    return (name, kind, (code[0], llvm.parse_assembly(stubs).as_bitcode())), *others
+
+
 def rebuild(target_context, payload):
     """The compiled kernel that was pickled."""
     # not refresh(), which takes 0.2 s to fill registries: code that is compiled needs none of them
@@ -269,7 +282,7 @@ class KernelCache(_Cache):
     def save_overload(self, sig, data):
         if cache_folder() is None or data.library.has_dynamic_globals:
             return
-        key, content = self.key(sig, data.target_context), pickle.dumps(data._reduce(), protocol=-1)
+        key, content = self.key(sig, data.target_context), pickle.dumps(reduced(data), protocol=-1)
         with contextlib.suppress(OSError):  # a full disk costs a compile next time, nothing more
             write_whole(self.path(key), file_digest(key, content) + content)
 
