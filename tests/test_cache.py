@@ -75,31 +75,22 @@ def folder(tmp_path, monkeypatch):
     cache_folder.cache_clear()
 
 
-NOTICE = "fastfc compiles its kernels for this machine, "
-
-
-def test_compiling_is_announced_once_and_only_then(folder, caplog):
-    cache.log_compiling_once.cache_clear()
-    dispatcher()(1.5)
-    dispatcher()(np.float32(1.5))
-    [record] = caplog.records
-    assert (record.name, record.levelname) == ("fastfc", "WARNING")
-    assert record.message.startswith(NOTICE + "once: ")
-    caplog.clear()
-    cache.log_compiling_once.cache_clear()
-    assert hits(second := dispatcher()) == 0 and second(1.5) == 3 and hits(second) == 1
-    assert not caplog.records
+NOTICE = "fastfc compiles %s for this machine, "
 
 
 def test_the_notice_is_a_line_on_stderr_that_logging_can_silence(tmp_path):
+    """It counts the kernels that the first one needs, and comes once in a process."""
     output, errors = run(TINY + TINY, FASTFC_CACHE=tmp_path / "one")
     assert output.split() == ["5.0", "5.0"]
-    assert errors.startswith(NOTICE + "once: ") and errors.count("\n") == 1
+    assert errors == NOTICE % "a kernel" + "once (fastfc warmup does it ahead)\n"
     assert run(TINY, FASTFC_CACHE=tmp_path / "one") == ("5.0\n", "")
+    three = "from tiny_kernels import *; use(three); use(three, 'f4'); print(5.0)"
     silent = "import logging; logging.getLogger('fastfc').setLevel(logging.ERROR)\n"
-    assert run(silent + TINY, FASTFC_CACHE=tmp_path / "two") == ("5.0\n", "")
-    _, errors = run(TINY, FASTFC_CACHE=0)
-    assert errors.startswith(NOTICE + "in every process: ") and errors.count("\n") == 1
+    assert run(silent + three, FASTFC_CACHE=tmp_path / "two") == ("5.0\n", "")
+    _, errors = run(three, FASTFC_CACHE=0)
+    assert errors.startswith(NOTICE % "3 kernels" + "in every process ") and errors.count("\n") == 1
+    _, errors = run(three, FASTFC_CACHE=tmp_path / "one")
+    assert errors.startswith(NOTICE % "2 kernels" + "once ") and errors.count("\n") == 1
 
 
 def hits(function):
