@@ -30,7 +30,7 @@ from soak import report
 import fastfc
 from fastfc import kernels
 from fastfc.kernels.runtime import cache, native
-from fastfc.kernels.runtime.cache import KernelCache, cache_folder, compile_lock, source_hash
+from fastfc.kernels.runtime.cache import KernelCache, cache_folder, compile_lock, hash_of_sources
 
 # Files damaged at random, and processes that start together: here, and in the long run
 DAMAGED, LONG_DAMAGED = 20, 2000
@@ -390,10 +390,10 @@ def test_a_cache_made_on_another_processor(tmp_path):
 def test_every_source_of_the_kernels_is_in_the_key(tmp_path, monkeypatch):
     shutil.copytree(Path(kernels.__file__).parent, tmp_path / "kernels")
     monkeypatch.setattr(cache, "__file__", str(tmp_path / "kernels/runtime/cache.py"))
-    seen = [source_hash.__wrapped__()]
+    seen = [hash_of_sources.__wrapped__()]
     for path in sorted((tmp_path / "kernels").rglob("*.py")):
         path.write_text(path.read_text() + "\n")
-        seen.append(source_hash.__wrapped__())
+        seen.append(hash_of_sources.__wrapped__())
     assert len(seen) > 20 and len(set(seen)) == len(seen)
 
 
@@ -460,7 +460,9 @@ def test_processes_that_start_together(tmp_path, count):
     processes = [start(code, FASTFC_CACHE=tmp_path) for code in codes]
     outputs, notices = zip(*map(finish, processes), strict=True)
     assert sorted(" ".join(outputs).split()) == ["one:float64", "three:float64", "two:float64"]
-    assert [bool(notice) for notice in notices] == [output != "\n" for output in outputs]  # who compiles says so
+    assert all(
+        notice for notice, output in zip(notices, outputs, strict=True) if output != "\n"
+    )  # who compiles says so
     assert sorted(path.name.partition("-")[0] for path in tmp_path.iterdir()) == ["one", "three", "two"]
     report("cold start together", processes=count)
 
@@ -497,7 +499,7 @@ def test_what_is_compiled_elsewhere_holds_up_nothing_else(new_process):
     """There was one lock: a job of 5 s, with all that it needs cached, took 37 s as a stranger compiled float64."""
     tiny = new_process()
     tiny.use(tiny.two)
-    assert tiny.compiled == ["two:float64", "one:float64"]
+    assert tiny.compiled == ["one:float64", "two:float64"]
     with claimed(tiny.one), claimed(tiny.two), claimed(tiny.three), claimed(tiny.one, types.float32):
         tiny = new_process()
         tiny.use(tiny.two)

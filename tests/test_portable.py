@@ -1,0 +1,207 @@
+"""Kernels that travel: a folder that processors of the same instruction set use, and refuse if anything is wrong."""
+
+import json
+import platform
+import shutil
+import stat
+
+import pytest
+from processes import run
+
+from fastfc.cli.main import main
+from fastfc.kernels.runtime import portable
+
+pytestmark = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names of x86 processors")
+
+# Writes the tiny kernels for float32; prints which it compiled
+WRITE = """
+import sys, tiny_kernels
+from pathlib import Path
+from fastfc.cli import warmup
+warmup.compiled_kernels = {name: warmup.compiled_kernels[name] for name in ("one", "two", "three")}
+assert warmup.write(Path(sys.argv[-1] if len(sys.argv) > 1 else %r), ["float32"]) == 0
+"""
+# Uses them; prints which it compiled
+USE = "import tiny_kernels as t; t.use(t.three, 'f4'); print(t.compiled)"
+NOTHING, ALL = "[]\n", "['one:float32', 'two:float32', 'three:float32']\n"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder of the tiny kernels for AVX2."""
+    top = tmp_path_factory.mktemp("made")
+    run(WRITE % str(top / "out"), FASTFC_CACHE=top / "cache", **portable.environment("avx2"))
+    return top / "out"
+
+
+@pytest.fixture
+def copy(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "copy")
+
+
+def use(folder, home, processor="haswell", **environment):
+    """What a fresh home compiles with the folder, and what stderr says."""
+    environment = {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": ""} | environment
+    return run(USE, FASTFC_KERNELS=folder, FASTFC_CACHE=home / "cache", **environment)
+
+
+@pytest.mark.parametrize("processor", ["haswell", "znver2"])
+def test_another_processor_of_the_instruction_set_compiles_nothing(made, tmp_path, processor):
+    assert use(made, tmp_path, processor) == (NOTHING, "")
+    assert list((tmp_path / "cache").glob("*")) == []
+
+
+def test_files_can_be_read_by_all_and_written_by_the_user_alone(made):
+    folder = made / "avx2"
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (made, folder)} == {0o755}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o644}
+    assert sorted(path.name.partition("-")[0] for path in folder.iterdir()) == ["about.json", "one", "three", "two"]
+
+
+def test_another_instruction_set_says_so(made, tmp_path):
+    output, errors = use(made, tmp_path, "nehalem")
+    assert output == ALL
+    assert "this process needs kernels for sse, and it has those for avx2" in errors
+    assert errors.count("RuntimeWarning") == 1
+
+
+def about(change):
+    def apply(folder):
+        path = folder / "avx2/about.json"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return apply
+
+
+def flip(folder):
+    """One bit of each kernel."""
+    for path in (folder / "avx2").glob("*-*"):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(bytes(content))
+
+
+def open_files(folder):
+    for path in (folder / "avx2").glob("*-*"):
+        path.chmod(0o666)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (shutil.rmtree, "there is no such folder"),
+        (lambda folder: folder.chmod(0o777), "can be written by others"),
+        (lambda folder: (folder / "avx2").chmod(0o775), "can be written by others"),
+        (lambda folder: (folder / "avx2/about.json").unlink(), "about.json is missing or damaged"),
+        (lambda folder: (folder / "avx2/about.json").write_text("{"), "about.json is missing or damaged"),
+        (lambda folder: (folder / "avx2/about.json").write_text("7"), "about.json is missing or damaged"),
+        (lambda folder: (folder / "avx2/about.json").chmod(0o666), "can be written by others"),
+        (about(lambda content: content.update(numba="0.1")), "another numba: 0.1, here it is"),
+        (about(lambda content: content.update(llvmlite="0.1")), "another llvmlite: 0.1, here it is"),
+        (about(lambda content: content.update(Python="cpython-27")), "another Python: cpython-27, here it is"),
+        (about(lambda content: content.update({"kernel sources": "abc"})), "another kernel sources: abc, here it is"),
+        (about(lambda content: content.pop("features")), "another features: None, here it is"),
+    ],
+)
+def test_what_is_wrong(copy, monkeypatch, damage, reason):
+    here = json.loads((copy / "avx2/about.json").read_text())
+    monkeypatch.setattr(portable, "description", lambda: here)
+    portable.check(copy / "avx2")
+    damage(copy)
+    with pytest.raises(portable.UnusableError, match=reason):
+        portable.check(copy / "avx2")
+
+
+def test_a_processor_that_lacks_something(copy, monkeypatch):
+    here = json.loads((copy / "avx2/about.json").read_text())
+    monkeypatch.setattr(portable, "description", lambda: here)
+    monkeypatch.setattr(portable.llvm, "get_host_cpu_features", lambda: {"avx2": True, "fma": False})
+    with pytest.raises(portable.UnusableError, match=r"this processor lacks cx16, popcnt, .*fma"):
+        portable.check(copy / "avx2")
+
+
+@pytest.mark.parametrize("damage", [about(lambda content: content.update(numba="0.1")), flip, open_files])
+def test_what_is_wrong_is_said_once_and_nothing_of_it_is_run(copy, tmp_path, damage):
+    damage(copy)
+    output, errors = use(copy, tmp_path)
+    assert output == ALL
+    assert errors.count("RuntimeWarning") == 1 and str(copy) in errors
+
+
+@pytest.mark.parametrize("variables", [{"NUMBA_BOUNDSCHECK": "1"}])
+def test_other_options_of_the_compiler(made, tmp_path, variables):
+    output, errors = use(made, tmp_path, **variables)
+    assert output == ALL and f"another {next(iter(variables))}: " in errors
+
+
+def test_a_kernel_that_the_folder_lacks_is_compiled(copy, tmp_path):
+    [path] = (copy / "avx2").glob("two-*")
+    path.unlink()
+    output, errors = use(copy, tmp_path)
+    assert output == "['two:float32']\n" and "RuntimeWarning" not in errors
+
+
+def test_0_uses_no_folder(tmp_path):
+    assert use(0, tmp_path)[0] == ALL
+
+
+def test_what_was_made_of_other_sources_goes(copy, monkeypatch):
+    """And what the user has there stays."""
+    (copy / "avx2/mine.txt").write_text("")
+    monkeypatch.setattr(portable, "host_isa", lambda: type("isa", (), {"name": "avx2"}))
+    monkeypatch.setattr(portable, "description", lambda: {"kernel sources": "new"})
+    assert portable.prepare(copy) == copy / "avx2"
+    assert sorted(path.name for path in (copy / "avx2").iterdir()) == ["about.json", "mine.txt"]
+    assert json.loads((copy / "avx2/about.json").read_text()) == {"kernel sources": "new"}
+
+
+def test_a_folder_that_would_not_be_trusted_is_not_written(tmp_path, monkeypatch, capsys):
+    tmp_path.chmod(0o777)
+    from fastfc.cli import warmup
+
+    assert warmup.write(tmp_path, ["float32"]) == 1
+    assert "can be written by others: its kernels would not be used" in capsys.readouterr().err
+
+
+def test_sizes_of_caches_are_no_part_of_a_kernel():
+    """Blocks are chosen when a kernel runs: nothing at the level of a module knows a size."""
+    import ast
+    from pathlib import Path
+
+    import fastfc.kernels
+
+    for path in Path(fastfc.kernels.__file__).parent.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        outside = [node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.ClassDef)]
+        calls = {ast.unparse(node.func) for top in outside for node in ast.walk(top) if isinstance(node, ast.Call)}
+        assert path.name == "isa.py" or not {name for name in calls if name.endswith("_bytes")}, path
+
+
+def test_the_size_of_l2_is_read_when_code_runs(monkeypatch):
+    from numba import njit
+
+    from fastfc.kernels.simd import isa
+
+    size = njit(lambda: isa.l2_bytes())
+    assert size() == isa.l2_bytes()
+    before = isa.L2_BYTES[0]
+    try:
+        isa.L2_BYTES[0] = 12345
+        assert size() == 12345
+    finally:
+        isa.L2_BYTES[0] = before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--isa", "avx2"], "needs --out"),
+        (["--out", "x", "--isa", "mmx"], "'mmx' is not an instruction set here; there are sse, avx2, avx512"),
+    ],
+)
+def test_wrong_arguments(arguments, text, capsys):
+    with pytest.raises(SystemExit):
+        main(["warmup", *arguments])
+    assert text in capsys.readouterr().err
