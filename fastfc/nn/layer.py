@@ -82,9 +82,9 @@ class Layer(Guarded):
     buffers : (b,) array
         What is kept but not trained: running statistics of BatchNorm1d, mean and scale of Standardize. Assigning
         copies the values into place.
-    n_threads : int
-        At most this many threads for each product, 1 unless you assign another number; those that are too small
-        to gain stay on one. Results are the same bits for any number.
+    n_threads : int or "auto"
+        At most this many threads. "auto", unless you assign a number, is as many as this process may use: see
+        `fastfc doctor`. Calls that are too small to gain stay on one. Results are the same bits for any number.
     frozen : bool
         Whether optimizers leave our parameters alone; False unless you assign True. A frozen BatchNorm1d also leaves
         its running statistics alone, and takes them in training too. For nopython code call
@@ -110,7 +110,7 @@ class Layer(Guarded):
     _buffers: NDArray[Any] = _vector
     _frozen = False
     _trained_now: list[Parameter] | None = None  # what _trained says until something changes
-    _n_threads = 1
+    _n_threads: int | str = threads.AUTO
     _programs: dict[int, Program] | None = None  # by the width of x
     _ready: Program | None = None  # for predict's shortest way
     _step_ready: tuple[Any, ...] | None = None  # the latest training step's arguments, see train_step
@@ -155,12 +155,12 @@ class Layer(Guarded):
         assign(self, "buffers", values, self._buffers)
 
     @property
-    def n_threads(self) -> int:
+    def n_threads(self) -> int | str:
         return self._n_threads
 
     @n_threads.setter
-    def n_threads(self, value: int) -> None:
-        self._n_threads = positive_int(value, self, "n_threads")
+    def n_threads(self, value: int | str) -> None:
+        self._n_threads = threads.check_n_threads(value, self)
         self._step_ready = None
         for part in self._parts():
             if part is not self:
@@ -550,7 +550,7 @@ class Layer(Guarded):
         return np.zeros(0, dtype), np.zeros(0, dtype)
 
     def _is_serial(self, work: int) -> bool:
-        return self._n_threads == 1 or threads.small(self._n_threads, work)
+        return work < 2 * threads.MIN_WORK or self._n_threads == 1
 
     def _call(self, kernel: Any, work: int, *args: Any) -> Any:
         """Run a native function on several threads, where that is asked for and pays for so many multiplications.
@@ -560,8 +560,7 @@ class Layer(Guarded):
         try:
             if self._is_serial(work):
                 return kernel.call(*args, 1, 1)
-            with threads.launch(self._n_threads, work, args[0]) as parts:
-                return kernel.call(*args, parts, threads.LEAST_WORK)
+            return kernel.call(*args, threads.n_threads_for(self._n_threads, work), threads.MIN_WORK)
         except ValueError as error:
             raise in_our_terms(error, self) from None
 

@@ -1,17 +1,17 @@
 """db (+)= column sums of g"""
 
 import numpy as np
-from numba import prange, types
+from numba import types
 from numba.extending import overload
 
 from fastfc.kernels.ops.activation_rules import NONE
 from fastfc.kernels.ops.gemm import CHUNK, product
 from fastfc.kernels.ops.matrix import Matrix, copy_matrix, matrix, zeros
 from fastfc.kernels.runtime.kernel import kernel
-from fastfc.kernels.runtime.native import native
 from fastfc.kernels.runtime.overlap import overlaps
+from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check
-from fastfc.kernels.runtime.threads import launch, part, single, size
+from fastfc.kernels.runtime.threads import AUTO, resolve, size, thread_range
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, one, pointer, release
 from fastfc.kernels.simd.vector import load, load_first, splat, store_first, sum_of_lanes, width
@@ -179,40 +179,37 @@ def sum_in_chunks(grad_output, out, accumulate):
     return OK
 
 
-@native(
-    lambda dtype: types.int64(
-        types.Array(dtype, 1, "A", aligned=False),
-        types.Array(dtype, 2, "A", readonly=True, aligned=False),
-        *[types.int64] * 2,
-    ),
-    parallel=True,
-)
-def column_sums_threads(out, grad_output, accumulate, parts):
-    """The same on several threads, that have some columns each or, of a long batch, some chunks."""
-    (n, o), failed = grad_output.shape, 0
-    chunks = max(1, (n + CHUNK - 1) // CHUNK)
-    if chunks < parts:
-        for p in prange(parts):
-            columns = part(p, parts, o)
-            failed += _dense_bias_grad(grad_output[:, columns], out[columns], accumulate, 1)
-        return NO_MEMORY if failed else OK
-    partials = np.empty((chunks, o), out.dtype)
-    for p in prange(parts):
-        for q in range(chunks * p // parts, chunks * (p + 1) // parts):
-            rows = slice(q * CHUNK, min(n, (q + 1) * CHUNK))
-            failed += first_or_not(grad_output[rows], out, partials[q], accumulate and q == 0)
-    if failed:
-        return NO_MEMORY
-    add_in_order(partials, out)
-    return OK
+@helper
+def sums_of_columns(grad_output, out, accumulate, index, n_threads):
+    """The column sums of one range of the columns."""
+    first, last = thread_range(index, n_threads, out.size)
+    return sum_in_chunks(grad_output[:, first:last], out[first:last], accumulate)
 
 
 @helper
-def first_or_not(grad_output, start, out, begin):
-    """out = the column sums, or start and the column sums."""
-    if begin:
-        copy_vector(start, out)
-    return _dense_bias_grad(grad_output, out, begin, 1)
+def sums_of_chunks(grad_output, start, partials, accumulate, index, n_threads):
+    """One range of the sums over each CHUNK rows; the first is added to `start`, if wanted."""
+    n, chunks, failed = grad_output.shape[0], partials.shape[0], 0
+    for q in range(chunks * index // n_threads, chunks * (index + 1) // n_threads):
+        begin = accumulate and q == 0
+        if begin:
+            copy_vector(start, partials[0])
+        failed += column_sums(grad_output[q * CHUNK : min(n, (q + 1) * CHUNK)], partials[q], begin)
+    return NO_MEMORY if failed else OK
+
+
+@helper
+def sum_on_threads(grad_output, out, accumulate, n_threads):
+    """As sum_in_chunks, on several threads, that have some columns each or, of a long batch, some chunks."""
+    n, o = grad_output.shape
+    chunks = max(1, (n + CHUNK - 1) // CHUNK)
+    if chunks < n_threads:
+        return parallel(sums_of_columns, (grad_output, out, accumulate), n_threads)
+    partials = np.empty((chunks, o), out.dtype)
+    found = parallel(sums_of_chunks, (grad_output, out, partials, accumulate), n_threads)
+    if found == OK:
+        add_in_order(partials, out)
+    return found
 
 
 @helper
@@ -230,28 +227,24 @@ def _dense_bias_grad(grad_output, out, accumulate, parts):
     if overlaps(out, grad_output):
         return OVERLAP
     if parts > 1:
-        return column_sums_threads(out, grad_output, accumulate, parts)
+        return sum_on_threads(grad_output, out, accumulate, parts)
     return sum_in_chunks(grad_output, out, accumulate)
 
 
 def run(grad_output, out, accumulate, n_threads):
     # reading an element takes as long as two multiplications (asv: threads.LaunchBiasGrad)
-    name = _dense_bias_grad.name
-    if (type(n_threads) is int and n_threads == 1) or single(n_threads, name, 2 * size(grad_output)):
-        _dense_bias_grad.call(grad_output, out, accumulate, 1)
-        return
-    with launch(n_threads, 2 * size(grad_output), out) as parts:
-        _dense_bias_grad.call(grad_output, out, accumulate, parts)
+    n_threads = resolve(n_threads, _dense_bias_grad.name, 2 * size(grad_output))
+    _dense_bias_grad.call(grad_output, out, accumulate, n_threads)
 
 
-def dense_bias_grad(grad_output, out, n_threads=1):
+def dense_bias_grad(grad_output, out, n_threads=AUTO):
     """out[j] = Σᵢ grad_output[i, j]
 
     Parameters
     ----------
     grad_output : (n, o) float32 or float64, any strides
     out : (o,), same dtype, any stride, overwritten and never read; must not overlap grad_output
-    n_threads : int, at most this many threads; the bits are the same for any number
+    n_threads : int, at most this many threads, or "auto", as many as pay; the bits are the same for any number
 
     The rows are added in order; of more than gemm.CHUNK rows, each CHUNK for itself, and the sums in order, without
     loss. A single column is summed in lanes, see vector_sum.
@@ -259,7 +252,7 @@ def dense_bias_grad(grad_output, out, n_threads=1):
     run(grad_output, out, 0, n_threads)
 
 
-def dense_add_bias_grad(grad_output, out, n_threads=1):
+def dense_add_bias_grad(grad_output, out, n_threads=AUTO):
     """out[j] += Σᵢ grad_output[i, j]; see dense_bias_grad."""
     run(grad_output, out, 1, n_threads)
 

@@ -20,7 +20,7 @@ what several steps contribute to one gradient is added in that order.
 """
 
 import numpy as np
-from numba import prange, types
+from numba import types
 
 from fastfc.kernels.ops.activation_rules import DERIVATIVE, IDENTITY, NONE, Activation
 from fastfc.kernels.ops.activations import _activation_backward, _activation_forward
@@ -91,8 +91,9 @@ from fastfc.kernels.program.table import (
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.native import native
 from fastfc.kernels.runtime.overlap import overlaps
+from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP
-from fastfc.kernels.runtime.threads import part
+from fastfc.kernels.runtime.threads import thread_range
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.isa import l2_bytes
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, one, pointer, read, release, stack, vector, view
@@ -412,23 +413,32 @@ def fits(params, program, x, out):
     return OVERLAP if overlaps(out, x) or overlaps(out, params) else OK
 
 
-@native(
-    lambda dtype: types.int64(
-        types.Array(dtype, 1, "A", readonly=True, aligned=False),
-        table_type(),
-        types.Array(dtype, 2, "A", readonly=True, aligned=False),
-        types.Array(dtype, 2, "A", aligned=False),
-        types.int64,
-    ),
-    parallel=True,
-)
-def predict_threads(params, program, x, out, parts):
-    """`predict` with the rows on several threads."""
-    failed = 0
-    for p in prange(parts):
-        rows = part(p, parts, x.shape[0])
-        failed = max(failed, predict(params, program, x[rows], out[rows], 1, 1))
-    return failed
+@helper
+def predict_range(params, program, x, out, index, n_threads):
+    """`predict_rows` of one range of the rows."""
+    first, last = thread_range(index, n_threads, x.shape[0])
+    return predict_rows(params, program, x[first:last], out[first:last], 1, 1)
+
+
+@helper
+def predict_rows(params, program, x, out, parts, least):
+    """out = the network's output, by blocks of rows that go through all layers."""
+    n, numbers, size = x.shape[0], program[0, PREDICT_SPACE], out.itemsize
+    rows = max(16, BLOCK_BYTES // (max(numbers, 1) * size) // 16 * 16)
+    rows = n if program[0, WHOLE] else min(rows, n)
+    wanted = room(numbers, rows) * size
+    heap, memory = allocate(pointer(out), wanted if wanted > STACK_BYTES else 0)
+    if wanted > STACK_BYTES and is_null(memory):
+        return NO_MEMORY
+    space = heap if wanted > STACK_BYTES else stack(pointer(out), STACK_BYTES)
+    x_all, out_all, found = matrix(x), matrix(out), OK
+    for r in range(0, n, max(rows, 1)):
+        x_some, out_some, some = row(x_all, r), row(out_all, r), min(rows, n - r)
+        found = run_forward(pointer(params), program, x_some, out_some, space, some, PREDICTING, 0, parts, least)
+        if found != OK:
+            break
+    release(memory)
+    return found
 
 
 @kernel(
@@ -446,24 +456,10 @@ def predict(params, program, x, out, parts, least):
         return found
     if out.size == 0:  # of which there may be more rows than a loop could pass
         return OK
-    n, numbers, size = x.shape[0], program[0, PREDICT_SPACE], out.itemsize
+    n = x.shape[0]
     if parts > 1 and n >= parts * MANY_ROWS and not program[0, WHOLE]:
-        return predict_threads(params, program, x, out, parts)
-    rows = max(16, BLOCK_BYTES // (max(numbers, 1) * size) // 16 * 16)
-    rows = n if program[0, WHOLE] else min(rows, n)
-    wanted = room(numbers, rows) * size
-    heap, memory = allocate(pointer(out), wanted if wanted > STACK_BYTES else 0)
-    if wanted > STACK_BYTES and is_null(memory):
-        return NO_MEMORY
-    space = heap if wanted > STACK_BYTES else stack(pointer(out), STACK_BYTES)
-    x_all, out_all = matrix(x), matrix(out)
-    for r in range(0, n, max(rows, 1)):
-        x_some, out_some, some = row(x_all, r), row(out_all, r), min(rows, n - r)
-        found = run_forward(pointer(params), program, x_some, out_some, space, some, PREDICTING, 0, parts, least)
-        if found != OK:
-            break
-    release(memory)
-    return found
+        return parallel(predict_range, (params, program, x, out), parts)
+    return predict_rows(params, program, x, out, parts, least)
 
 
 @helper

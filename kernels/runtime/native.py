@@ -28,7 +28,6 @@ def named_after(made, *parts):
 
 
 natives: dict[str, "Native"] = {}
-parallel_natives: list["Native"] = []
 
 
 class Native:
@@ -40,26 +39,21 @@ class Native:
         The nopython source.
     signature : callable
         dtype (a Numba float type) -> Numba signature. The first argument tells the dtype, see element_type.
-    parallel : bool
-        Whether it has a prange. As loading that starts threads, it is not loaded with the code that calls it but
-        by load_parallel, before there are several parts to compute.
     optional : bool
         Whether it is loaded only for what asks for it, by `ensure` or `loaded`, or by the first call from Python.
     """
 
-    def __init__(self, function, signature, parallel=False, optional=False):
+    def __init__(self, function, signature, optional=False):
         self.name, self.signature = function.__name__.lstrip("_"), signature
         # two, because a dispatcher that may compile compiles whatever another thread calls it with meanwhile
         self.compiler, self.dispatcher = (
-            njit(nogil=True, error_model="numpy", parallel=parallel)(function) for _ in range(2)
+            njit(nogil=True, error_model="numpy")(function) for _ in range(2)
         )
         self.compiler._cache = KernelCache(function)
         self.dispatcher._can_compile = False
         self.cells = {}
-        self.optional = parallel or optional
+        self.optional = optional
         natives[self.name] = self
-        if parallel:
-            parallel_natives.append(self)
         for dtype in DTYPES.values():
             self.cells[dtype] = np.zeros(1, np.uintp)
             define_symbol(self.cell_name(dtype), self.cells[dtype].ctypes.data)
@@ -91,15 +85,9 @@ class Native:
         return result
 
 
-def native(signature, parallel=False, optional=False):
+def native(signature, optional=False):
     """Decorator: see Native."""
-    return lambda function: Native(function, signature, parallel, optional)
-
-
-def load_parallel(dtype):
-    """Compile or load everything that runs on several threads, see Native."""
-    for function in parallel_natives:
-        function.ensure(dtype)
+    return lambda function: Native(function, signature, optional)
 
 
 class Load:
@@ -174,7 +162,7 @@ def load_with_caller(context, builder, load):
     """Load a native whenever the code that is being compiled, or what that is linked into, is loaded from a cache."""
     library = context.active_code_library
     if context.fndesc.modname == "<dynamic>" or isinstance(library, HelperLibrary):
-        # no environment that survives a cache: the body of a prange, or what only kernels call
+        # no environment that survives a cache: what only kernels call
         library._reload_init.add(load)
     else:  # also reaches what is compiled against a user's function that comes from a cache
         context.get_env_manager(builder).add_const(load)
