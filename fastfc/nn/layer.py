@@ -244,7 +244,7 @@ class Layer(Guarded):
         if type(x) is np.ndarray and self._ready and out is None and params is None:
             program, vector = self._ready, self._vector
             fits = x.dtype == vector.dtype and x.ndim == 2 and x.shape[1] == program.inputs
-            if fits and self._is_serial(program.multiplications * len(x)):
+            if fits and self._is_serial(program.multiplications * (len(x) + threads.ELEMENT_WORK)):
                 out = np.empty((len(x), program.outputs), x.dtype)
                 native.predict.call(vector, program.table, x, out, 1, 1)
                 return out
@@ -264,7 +264,7 @@ class Layer(Guarded):
         if out is None:
             out = np.empty((x.shape[0], program.outputs), x.dtype)
         vector, _ = self._vectors(x.dtype) if params is None else (self._with_buffers(params, x.dtype), None)
-        self._call(native.predict, program.multiplications * len(x), vector, program.table, x, out)
+        self._call(native.predict, program.work(len(x)), vector, program.table, x, out)
         return out
 
     def _with_buffers(self, params: Any, dtype: Any) -> Any:
@@ -353,7 +353,7 @@ class Layer(Guarded):
         vector, _ = self._vectors(x.dtype)
         assign_here = object.__setattr__  # ours takes as long as a small layer
         assign_here(self, "_saved", None)
-        self._call(native.forward, program.largest * len(x), x, program.table, vector, out, space, self._tape)
+        self._call(native.forward, program.work(len(x)), x, program.table, vector, out, space, self._tape)
         assign_here(self, "_saved", (program, x, out, space))
         return out
 
@@ -398,7 +398,7 @@ class Layer(Guarded):
         grad_input = np.empty(x.shape, x.dtype)
         vector, grads = self._vectors(x.dtype)
         arrays = vector, program.table, x, output, grad_output, self._tape, grads, grad_input, space
-        self._call(native.backward, program.largest * len(x), *arrays)
+        self._call(native.backward, program.work(2 * len(x)), *arrays)
         return grad_input
 
     def update_parameters(self, lr: float) -> None:
@@ -560,7 +560,7 @@ class Layer(Guarded):
         try:
             if self._is_serial(work):
                 return kernel.call(*args, 1, 1)
-            return kernel.call(*args, threads.n_threads_for(self._n_threads, work), threads.MIN_WORK)
+            return kernel.call(*args, threads.n_threads_for(self._n_threads, work), threads.MIN_RANGE_WORK)
         except ValueError as error:
             raise in_our_terms(error, self) from None
 

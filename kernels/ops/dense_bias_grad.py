@@ -1,5 +1,7 @@
 """db (+)= column sums of g"""
 
+import math
+
 import numpy as np
 from numba import types
 from numba.extending import overload
@@ -11,7 +13,7 @@ from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check
-from fastfc.kernels.runtime.threads import AUTO, resolve, size, thread_range
+from fastfc.kernels.runtime.threads import AUTO, ELEMENT_WORK, resolve, shape, thread_range
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, one, pointer, release
 from fastfc.kernels.simd.vector import load, load_first, splat, store_first, sum_of_lanes, width
@@ -232,8 +234,7 @@ def _dense_bias_grad(grad_output, out, accumulate, parts):
 
 
 def run(grad_output, out, accumulate, n_threads):
-    # reading an element takes as long as two multiplications (asv: threads.LaunchBiasGrad)
-    n_threads = resolve(n_threads, _dense_bias_grad.name, 2 * size(grad_output))
+    n_threads = resolve(n_threads, _dense_bias_grad.name, ELEMENT_WORK * math.prod(shape(grad_output)))
     _dense_bias_grad.call(grad_output, out, accumulate, n_threads)
 
 

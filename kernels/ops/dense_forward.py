@@ -10,7 +10,7 @@ from fastfc.kernels.ops.matrix import Matrix, matrix
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.status import BAD_SHAPE, OK, OVERLAP, check
-from fastfc.kernels.runtime.threads import AUTO, product_work, resolve
+from fastfc.kernels.runtime.threads import AUTO, product_work, resolve, shape
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import pointer
 
@@ -58,7 +58,7 @@ def dense_forward(x, weight, bias, out, activation="identity", n_threads=AUTO):
     [[4.0, -0.75]]
     """
     numbers = fused(activation)
-    n_threads = resolve(n_threads, "dense_forward", product_work(x, out))
+    n_threads = resolve(n_threads, "dense_forward", product_work(*shape(out), shape(x)[1]))
     _dense_forward.call(x, weight, bias, out, *numbers, n_threads)
 
 

@@ -11,7 +11,7 @@ from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check
-from fastfc.kernels.runtime.threads import AUTO, product_work, resolve
+from fastfc.kernels.runtime.threads import AUTO, product_work, resolve, shape
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, release
 
@@ -89,7 +89,8 @@ def sums_of_chunks(x, grad_output, out, accumulate, parts):
 
 
 def run(x, grad_output, out, accumulate, n_threads):
-    _dense_weight_grad.call(x, grad_output, out, accumulate, resolve(n_threads, _dense_weight_grad.name, product_work(x, grad_output)))
+    n_threads = resolve(n_threads, _dense_weight_grad.name, product_work(*shape(x), shape(grad_output)[1]))
+    _dense_weight_grad.call(x, grad_output, out, accumulate, n_threads)
 
 
 def dense_weight_grad(x, grad_output, out, n_threads=AUTO):

@@ -93,7 +93,7 @@ from fastfc.kernels.runtime.native import native
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP
-from fastfc.kernels.runtime.threads import thread_range
+from fastfc.kernels.runtime.threads import ELEMENT_WORK, product_work_in_kernels, thread_range
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.isa import l2_bytes
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, one, pointer, read, release, stack, vector, view
@@ -275,7 +275,7 @@ def run_forward(params, program, x, output, space, n, purpose, draw, parts, leas
             f = activation_of(program, s)
             if program[s, OF_INPUT] and purpose == TRAINING:
                 f = NONE
-            found = forward_product(y, a, weight, bias, n, o, i, f, pay(parts, least, n * i * o))
+            found = forward_product(y, a, weight, bias, n, o, i, f, pay(parts, least, product_work_in_kernels(n, o, i)))
         elif op == ACTIVATION:
             f = activation_of(program, s)
             if not (program[s, IN_PRODUCT] and purpose == PREDICTING):
@@ -345,12 +345,12 @@ def run_backward(
             if f.code != IDENTITY and not program[s, DERIVED] and not program[s, OF_INPUT]:
                 found = _activation_backward(view(y, n, o), dz, dz, f.code, f.a, f.b)
             weight_grad = view(weight_of(program, s, grads, i, o), i, o)
-            some = pay(parts, least, n * i * o)
+            some = pay(parts, least, product_work_in_kernels(n, o, i))
             more = add or program[s, ADD_WEIGHT]
             found = max(found, _dense_weight_grad(view(a, n, i), dz, weight_grad, more, some))
             if program[s, BIAS] != NOWHERE:
                 bias_grad = vector(at(grads, program[s, BIAS] * size), o)
-                more, some_more = add or program[s, ADD_BIAS], pay(parts, least, 2 * n * o)
+                more, some_more = add or program[s, ADD_BIAS], pay(parts, least, ELEMENT_WORK * n * o)
                 found = max(found, _dense_bias_grad(dz, bias_grad, more, some_more))
             if a_wanted:
                 weight = weight_of(program, s, params, i, o)

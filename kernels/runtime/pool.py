@@ -25,7 +25,7 @@ from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from fastfc.kernels.runtime.cache import compile_lock
-from fastfc.kernels.runtime.fastcall import NotLoaded, c_function
+from fastfc.kernels.runtime.fastcall import c_function
 from fastfc.kernels.runtime.linkage import call_through_cell, define_symbol
 from fastfc.kernels.simd.llvm import I8, I32, I64, pause
 
@@ -145,7 +145,7 @@ class Emitter:
 
     def emit_compute(self):
         """void compute(): take ranges of the present job until there are none left."""
-        compute = self.function("fastfc.compute", ir.FunctionType(ir.VoidType(), []))
+        compute = self.function("fastfc.pool.compute", ir.FunctionType(ir.VoidType(), []))
         compute.linkage = "internal"
         builder = self.builder
         loop, taken, run, end = (builder.append_basic_block(name) for name in ("loop", "taken", "run", "end"))
@@ -175,7 +175,7 @@ class Emitter:
 
     def emit_worker(self, compute):
         """void worker(void *line): what a worker thread does, forever; `line` is its line in the block."""
-        worker = self.function("fastfc.worker", ir.FunctionType(ir.VoidType(), [I8.as_pointer()]))
+        worker = self.function("fastfc.pool.worker", ir.FunctionType(ir.VoidType(), [I8.as_pointer()]))
         builder = self.builder
         line = builder.ptrtoint(worker.args[0], I64)
         loop = builder.append_basic_block("loop")
@@ -190,7 +190,7 @@ class Emitter:
     def emit_launch(self, compute):
         """LAUNCH, in Numba's calling convention."""
         kind = self.convention.get_function_type(LAUNCH.return_type, LAUNCH.args)
-        launch = self.function("fastfc.launch", kind)
+        launch = self.function("fastfc.pool.launch", kind)
         builder, (result, exception, function, context, n_ranges) = self.builder, launch.args
         alone, shared = builder.append_basic_block("alone"), builder.append_basic_block("shared")
         n_workers = self.load(N_WORKERS)
@@ -280,9 +280,9 @@ class Pool:
             library.finalize()
             # threads run it until the very end: nothing of it is ever freed
             ctypes.pythonapi.Py_IncRef(ctypes.py_object((library, self.words)))
-            self.worker = library.get_pointer_to_function("fastfc.worker")
+            self.worker = library.get_pointer_to_function("fastfc.pool.worker")
             self.words[WAITING + LOCK] = new_lock()
-            self.cell[0] = library.get_pointer_to_function("fastfc.launch")
+            self.cell[0] = library.get_pointer_to_function("fastfc.pool.launch")
 
     def grow(self, n_workers):
         """Load the launcher and have at least so many workers, or as many as the system gives."""
@@ -361,7 +361,7 @@ def parallel(typingctx, body, arguments, n_ranges):
         inside.ret(ir.Constant(kind.return_type, 0))
         address = builder.ptrtoint(task, I64)
         launched = [address, builder.bitcast(place, I8.as_pointer()), values[2]]
-        missing = NotLoaded, ("fastfc: the launcher of threads is not loaded", pool.name)
+        missing = RuntimeError, ("fastfc: the launcher of threads is not loaded",)
         return call_through_cell(context, builder, f"fastfc.{pool.name}", LAUNCH, launched, missing)
 
     return signature, codegen

@@ -25,8 +25,14 @@ CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 AUTO = "auto"
 
-# Multiplications that each thread must have to do for a launch to pay (asv: threads.Launch).
-MIN_WORK = 1 << 20
+# Multiplications that each thread must have to do. Measured on two cores of a Zen 5 (asv: threads.Launch), which do
+# some 120,000 of them a microsecond: to wake a worker costs the caller 8 µs, and it begins 40 µs later. So a call of
+# 4 Mi (32 µs) is the first that does not lose when workers sleep, and gains 14 µs when they do not.
+MIN_WORK = 1 << 21
+# The same for a product inside a network's call, before which workers have hardly fallen asleep: a launch is 0.5 µs.
+MIN_RANGE_WORK = 1 << 18
+# To read an element from L2 or beyond takes as long as so many multiplications.
+ELEMENT_WORK = 4
 
 allowed = None  # the number of threads that threadpoolctl allows; None without a limit
 forked = threading.Event()  # set in a forked child
@@ -200,14 +206,17 @@ def resolve(n_threads, where, work):
     return 1 if work < 2 * MIN_WORK else n_threads_for(n_threads, work)
 
 
-def size(a):
-    """How many elements; 0 of what is no array, which the kernel will see to."""
-    return a.size if isinstance(a, np.ndarray) else 0
+def shape(a):
+    """Rows and columns of a matrix; 0 of what is none, which the kernel will see to."""
+    return a.shape if isinstance(a, np.ndarray) and a.ndim == 2 else (0, 0)
 
 
-def product_work(a, b):
-    """Multiplications of a product that reads or makes a matrix as large as A, and one with as many columns as B."""
-    return a.size * b.shape[-1] if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and b.ndim else 0
+def product_work(m, n, k):
+    """Multiplications of a product (m, k) by (k, n), and what the time to read and write its matrices is worth."""
+    return m * n * k + ELEMENT_WORK * (m * k + k * n + m * n)
+
+
+product_work_in_kernels = helper(product_work)
 
 
 @helper
