@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fastfc.attributes import OF_OPTIMIZERS, Guarded
 from fastfc.kernels.optim import schedules
 from fastfc.kernels.optim import update as native
+from fastfc.kernels.runtime import threads
 from fastfc.kernels.runtime import native as edge
 from fastfc.nn.layer import Layer, Parameter, in_our_terms
 from fastfc.optim.schedules import ReduceLROnPlateau, Schedule, Seen
@@ -290,7 +291,8 @@ class Optimizer(Guarded):
             If earlier steps went to another network, or a group matches no parameter.
         """
         state, segments = self.prepare(network)
-        rest = self.count, self.code, 1.0
+        n_threads = threads.n_threads_for(network.n_threads, native.UPDATE_WORK * network.grads.size)
+        rest = self.count, self.code, 1.0, n_threads
         try:
             native.update.call(network.grads, self.hyper, segments, network.params, state, *rest)
         except ValueError as error:

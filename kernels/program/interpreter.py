@@ -114,6 +114,8 @@ NATIVES = {
 BLOCK_BYTES = l2_bytes() // 4
 # So many for each thread, and a prediction is cut into rows.
 MANY_ROWS = 64
+# Multiplications that an element of an activation takes as long as.
+ACTIVATION_WORK = 32
 # Up to so many bytes, a prediction's space is on the stack.
 STACK_BYTES = 1 << 15
 
@@ -215,6 +217,36 @@ def derivative(f):
     return Activation(f.code + DERIVATIVE, f.a, f.b)
 
 
+@helper
+def activate(a, y, n, o, f, n_threads):
+    """y = f(a), by rows on several threads."""
+    if n_threads > 1:
+        return parallel(activate_range, (a, y, n, o, f), n_threads)
+    return _activation_forward(view(a, n, o), view(y, n, o), f.code, f.a, f.b)
+
+
+@helper
+def activate_range(a, y, n, o, f, index, n_threads):
+    first, last = thread_range(index, n_threads, n)
+    n = last - first
+    return _activation_forward(view(row(a, first), n, o), view(row(y, first), n, o), f.code, f.a, f.b)
+
+
+@helper
+def multiply_by_derivative(saved, grad_y, out, n, o, f, n_threads):
+    """out = grad_y f′, f′ in terms of what is saved, by rows on several threads."""
+    if n_threads > 1:
+        return parallel(derivative_range, (saved, grad_y, out, n, o, f), n_threads)
+    return _activation_backward(view(saved, n, o), view(grad_y, n, o), view(out, n, o), f.code, f.a, f.b)
+
+
+@helper
+def derivative_range(saved, grad_y, out, n, o, f, index, n_threads):
+    first, last = thread_range(index, n_threads, n)
+    saved, grad_y, out, n = row(saved, first), row(grad_y, first), row(out, first), last - first
+    return _activation_backward(view(saved, n, o), view(grad_y, n, o), view(out, n, o), f.code, f.a, f.b)
+
+
 def looked_up(program):
     """(first column, columns, rows of the table, its width) of each embedding that reads x."""
     found = []
@@ -279,7 +311,7 @@ def run_forward(params, program, x, output, space, n, purpose, draw, parts, leas
         elif op == ACTIVATION:
             f = activation_of(program, s)
             if not (program[s, IN_PRODUCT] and purpose == PREDICTING):
-                found = _activation_forward(view(a, n, o), view(y, n, o), f.code, f.a, f.b)
+                found = activate(a, y, n, o, f, pay(parts, least, ACTIVATION_WORK * n * o))
         elif op == MULTIPLY:
             gate(n, o, a, b, 1.0, y, False)
         elif op == DROPOUT and purpose == TRAINING:
@@ -343,7 +375,7 @@ def run_backward(
             i = program[program[s, A], WIDTH]
             dz = view(grad_y, n, o)
             if f.code != IDENTITY and not program[s, DERIVED] and not program[s, OF_INPUT]:
-                found = _activation_backward(view(y, n, o), dz, dz, f.code, f.a, f.b)
+                found = multiply_by_derivative(y, grad_y, grad_y, n, o, f, pay(parts, least, ACTIVATION_WORK * n * o))
             weight_grad = view(weight_of(program, s, grads, i, o), i, o)
             some = pay(parts, least, product_work_in_kernels(n, o, i))
             more = add or program[s, ADD_WEIGHT]
@@ -366,7 +398,8 @@ def run_backward(
             target = grad_y if add_a else grad_a
             if a_wanted and not program[s, DERIVED]:
                 kept = a if program[s, OF_INPUT] else y
-                found = _activation_backward(view(kept, n, o), view(grad_y, n, o), view(target, n, o), f.code, f.a, f.b)
+                some = pay(parts, least, ACTIVATION_WORK * n * o)
+                found = multiply_by_derivative(kept, grad_y, target, n, o, f, some)
                 if add_a:
                     gate(n, o, grad_y, ones, 1.0, grad_a, True)
         elif op == DROPOUT:
