@@ -256,7 +256,7 @@ for dtype in (np.float32, np.float64):
             np.testing.assert_array_equal(one, other)
     kind = edge.DTYPES[np.dtype(dtype)]
     for name, function in edge.natives.items():
-        if function.optional and function not in edge.parallel_natives and not function.cells[kind][0]:
+        if function.optional and not function.cells[kind][0]:
             print(name, "was not needed")
 """
 

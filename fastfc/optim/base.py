@@ -292,7 +292,7 @@ class Optimizer(Guarded):
         """
         state, segments = self.prepare(network)
         n_threads = threads.n_threads_for(network.n_threads, native.UPDATE_WORK * network.grads.size)
-        rest = self.count, self.code, 1.0, n_threads
+        rest = self.count, self.code, 1.0, n_threads, threads.MIN_RANGE_WORK
         try:
             native.update.call(network.grads, self.hyper, segments, network.params, state, *rest)
         except ValueError as error:

@@ -36,7 +36,7 @@ from fastfc.kernels.runtime.native import named_after, native
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_STATE, OK, OVERLAP, check
-from fastfc.kernels.runtime.threads import MIN_RANGE_WORK, thread_range
+from fastfc.kernels.runtime.threads import thread_range
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import at, itemsize, pointer, stack
 from fastfc.kernels.simd.vector import (
@@ -403,9 +403,9 @@ def update_range(vectors, row, optimizer, rows, n, how, numbers, of_gradient, in
     "grads[p], hyper:float64[h], segments:float64[s, k] -> params[p], state[r, q], count:int64[two]",
     types.int64,
     types.float64,
-    types.int64,
+    *[types.int64] * 2,
 )
-def update(grads, hyper, segments, params, state, count, optimizer, scale, n_threads):
+def update(grads, hyper, segments, params, state, count, optimizer, scale, n_threads, min_work):
     """One step of an optimizer on contiguous vectors, with gradients multiplied by scale.
 
     count is the number of steps so far; and for NAdam the bits of μ₁ … μₜ, for SGD the number of steps before its first
@@ -436,7 +436,7 @@ def update(grads, hyper, segments, params, state, count, optimizer, scale, n_thr
         change = l1 != 0.0 or l2 != 0.0 or scale * factor != 1.0 or limit != np.inf
         vectors = at(grads_data, first * size), at(params_data, first * size), at(state_data, first * size)
         of_gradient = change, l1, l2, scale, limit, factor
-        n_here = min(n_threads, (last - first) * UPDATE_WORK // MIN_RANGE_WORK)
+        n_here = min(n_threads, (last - first) * UPDATE_WORK // min_work)
         if n_here > 1:
             rest = row, optimizer, rows, last - first, how, numbers, of_gradient
             parallel(update_range, (vectors, *rest), n_here)

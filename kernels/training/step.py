@@ -136,7 +136,7 @@ def step(
         else:
             found, value, _ = run_gradient(pointer(params), pointer(grads), objective, 0)
             if found == OK:
-                found = update(grads, hyper, segments, params[: grads.size], state, count, optimizer, 1.0, parts)
+                found = update(grads, hyper, segments, params[: grads.size], state, count, optimizer, 1.0, parts, least)
     if found == OK:
         settle(pointer(params), program, pointer(space), n, tape)
     return found, value
@@ -199,7 +199,7 @@ def steps(
             found, _, total = run_gradient(pointer(params), pointer(grads), objective, waiting > 0)
             waiting += 1
         if found == OK and waiting and (waiting == accumulate or start + n == last):
-            found = update(grads, hyper, segments, params[: grads.size], state, count, optimizer, 1.0 / waiting, parts)
+            found = update(grads, hyper, segments, params[: grads.size], state, count, optimizer, 1.0 / waiting, parts, least)
             waiting = 0
         if found != OK:
             break
