@@ -2,9 +2,9 @@
 
 import json
 import os
+import pickle
 import threading
 
-import numba
 import numpy as np
 import pytest
 from processes import run
@@ -68,8 +68,10 @@ NETWORKS = {
     "narrow": (lambda: fc.MLP([9, 8, 3], "tanh", seed=0), fc.SGD),
     "layers of every kind": (
         lambda: fc.Sequential(
-            [fc.Linear(20, 90, seed=0), fc.BatchNorm1d(90), fc.SiLU(), fc.Dropout(0.3, seed=1)]
-            + [fc.Linear(90, 33, seed=2), fc.LayerNorm(33), fc.ELU(), fc.Linear(33, 4, seed=3), fc.Softmax()]
+            [
+                *[fc.Linear(20, 90, seed=0), fc.BatchNorm1d(90), fc.SiLU(), fc.Dropout(0.3, seed=1)],
+                *[fc.Linear(90, 33, seed=2), fc.LayerNorm(33), fc.ELU(), fc.Linear(33, 4, seed=3), fc.Softmax()],
+            ]
         ),
         lambda: fc.Lion(1e-3),
     ),
@@ -79,7 +81,7 @@ NETWORKS = {
 @pytest.mark.parametrize("n", [2, 16, 38, 700])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_have_the_same_bits_on_any_number_of_threads(name, n, many_cores):
-    """One step, some of `fit`, predictions, forward and backward: products, activations, updates and rows are shared."""
+    """Products, activations, updates and the rows of predictions are shared by threads."""
     make, optimizer = NETWORKS[name]
     rng, found = np.random.default_rng(n), []
     x, y = (rng.standard_normal((n, w)).astype(np.float32) for w in (make().in_features, make().out_features))
@@ -392,6 +394,45 @@ print(found(), threads.allowed)
 """
     wanted = ["[8, 4]", "[2, 2] [2]", "[1, 1]", "[2, 2]", "[8, 4]", "[8, 4] None"]
     assert run(code, OMP_NUM_THREADS="", FASTFC_NUM_THREADS="")[0].splitlines() == wanted
+
+
+@pytest.mark.parametrize("n_threads", [1, 3, "auto"])
+def test_networks_are_made_with_a_number_of_threads(n_threads):
+    x = fc.Input(2)
+    nets = [
+        fc.MLP([2, 3, 1], n_threads=n_threads),
+        fc.Sequential([fc.Linear(2, 1)], n_threads=n_threads),
+        fc.Graph(x, fc.Linear(2, 1)(x), n_threads=n_threads),
+    ]
+    for net in nets:
+        assert (
+            [net.n_threads] * len(net.layers)
+            == [layer.n_threads for layer in net.layers]
+            == [n_threads for _ in net.layers]
+        )
+        assert pickle.loads(pickle.dumps(net)).n_threads == n_threads
+    layer = fc.Linear(2, 1)
+    assert layer.n_threads == "auto"
+    layer.n_threads = 2
+    fc.Sequential([layer])
+    assert layer.n_threads == 2
+
+
+@pytest.mark.parametrize(
+    ("n_threads", "error"),
+    [(0, ValueError), (2.0, TypeError), ("all", TypeError), (None, TypeError), (True, TypeError)],
+)
+def test_networks_refuse_what_is_no_number_of_threads(n_threads, error):
+    layer = fc.Linear(2, 1)
+    for name, make in {
+        "MLP": lambda: fc.MLP([2, 1], n_threads=n_threads),
+        "Sequential": lambda: fc.Sequential([layer], n_threads=n_threads),
+        "Linear": lambda: setattr(layer, "n_threads", n_threads),
+    }.items():
+        with pytest.raises(error, match=rf"{name}.*: n_threads must be .*{n_threads}"):
+            make()
+    assert layer.n_threads == "auto"
+    fc.Sequential([layer])  # which is free
 
 
 def auto_number():

@@ -83,8 +83,10 @@ class Layer(Guarded):
         What is kept but not trained: running statistics of BatchNorm1d, mean and scale of Standardize. Assigning
         copies the values into place.
     n_threads : int or "auto"
-        At most this many threads. "auto", unless you assign a number, is as many as this process may use: see
-        `fastfc doctor`. Calls that are too small to gain stay on one. Results are the same bits for any number.
+        At most this many threads. "auto", unless you assign a number, is as many as this process may use: cores
+        by affinity, the container's quota, NUMBA_NUM_THREADS, OMP_NUM_THREADS, FASTFC_NUM_THREADS and threadpoolctl
+        limit it, and in a worker of joblib or multiprocessing it is 1; `fastfc doctor` says what holds. Calls that
+        are too small to gain stay on one. Results are the same bits for any number.
     frozen : bool
         Whether optimizers leave our parameters alone; False unless you assign True. A frozen BatchNorm1d also leaves
         its running statistics alone, and takes them in training too. For nopython code call

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from fastfc.attributes import OF_OPTIMIZERS, Guarded
 from fastfc.kernels.optim import schedules
 from fastfc.kernels.optim import update as native
-from fastfc.kernels.runtime import threads
 from fastfc.kernels.runtime import native as edge
+from fastfc.kernels.runtime import threads
 from fastfc.nn.layer import Layer, Parameter, in_our_terms
 from fastfc.optim.schedules import ReduceLROnPlateau, Schedule, Seen
 from fastfc.validation import as_floats, as_generator, as_real, did_you_mean, flag, positive_int, positive_number

@@ -16,14 +16,14 @@ copied into panels when the copy pays, and read in place when it does not.
 import numpy as np
 from numba import types
 
-from fastfc.kernels.ops.activation_rules import DERIVATIVE, NONE, RELU, Activation, activation_type
+from fastfc.kernels.ops.activation_rules import DERIVATIVE, NONE, RELU, activation_type
 from fastfc.kernels.ops.epilogue import finish, finish_matrix
 from fastfc.kernels.ops.level1 import dot_products, row_times_transposed
-from fastfc.kernels.ops.matrix import Matrix, ceil_div, copy_matrix, crowded, element, matrix, matrix_type, transposed
+from fastfc.kernels.ops.matrix import Matrix, ceil_div, copy_matrix, crowded, element, matrix_type, transposed
 from fastfc.kernels.ops.packing import PACK_ROWS, pack
 from fastfc.kernels.runtime.native import native
-from fastfc.kernels.runtime.status import NO_MEMORY, OK
 from fastfc.kernels.runtime.pool import parallel
+from fastfc.kernels.runtime.status import NO_MEMORY, OK
 from fastfc.kernels.runtime.threads import thread_range
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.isa import host_isa, l2_bytes
@@ -231,7 +231,12 @@ def product_range(c, a, b, start, m, n, k, activation, y, narrow, index, n_threa
         m = last - first
     else:
         first, last = thread_range(index, n_threads, n)
-        c, b, start, y = columns_from(c, first), columns_from(b, first), columns_from(start, first), columns_from(y, first)
+        c, b, start, y = (
+            columns_from(c, first),
+            columns_from(b, first),
+            columns_from(start, first),
+            columns_from(y, first),
+        )
         n = last - first
     return serial_product(c, a, b, start, m, n, k, activation, y, narrow)
 

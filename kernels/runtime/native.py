@@ -46,9 +46,7 @@ class Native:
     def __init__(self, function, signature, optional=False):
         self.name, self.signature = function.__name__.lstrip("_"), signature
         # two, because a dispatcher that may compile compiles whatever another thread calls it with meanwhile
-        self.compiler, self.dispatcher = (
-            njit(nogil=True, error_model="numpy")(function) for _ in range(2)
-        )
+        self.compiler, self.dispatcher = (njit(nogil=True, error_model="numpy")(function) for _ in range(2))
         self.compiler._cache = KernelCache(function)
         self.dispatcher._can_compile = False
         self.cells = {}

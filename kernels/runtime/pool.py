@@ -165,9 +165,9 @@ class Emitter:
             self.store(ERROR, builder.sext(status.code, I64))
         self.change("max", STATUS, result)
         done = builder.add(self.change("add", DONE, 1), self.number(1))
-        with builder.if_then(builder.icmp_unsigned("==", done, n_ranges)):
-            with builder.if_then(self.is_one(self.change("xchg", WAITING, 0))):
-                self.wake(WAITING + LOCK)
+        last = builder.icmp_unsigned("==", done, n_ranges)
+        with builder.if_then(last), builder.if_then(self.is_one(self.change("xchg", WAITING, 0))):
+            self.wake(WAITING + LOCK)
         builder.branch(loop)
         builder.position_at_end(end)
         builder.ret_void()

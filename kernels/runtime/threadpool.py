@@ -13,7 +13,7 @@ from fastfc.kernels.runtime import threads
 def register(threadpoolctl):
     """Tell the module threadpoolctl of us."""
 
-    class Controller(threadpoolctl.LibController):
+    class Controller(threadpoolctl.LibController):  # type: ignore[name-defined]
         user_api = internal_api = "fastfc"
         filename_prefixes = "libllvmlite", "llvmlite"
 
@@ -46,7 +46,7 @@ class ImportHook(importlib.abc.MetaPathFinder):
                     sys.meta_path.remove(self)
                     register(module)
 
-            spec.loader.exec_module = execute_and_register
+            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
         return spec
 
 

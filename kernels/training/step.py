@@ -199,7 +199,9 @@ def steps(
             found, _, total = run_gradient(pointer(params), pointer(grads), objective, waiting > 0)
             waiting += 1
         if found == OK and waiting and (waiting == accumulate or start + n == last):
-            found = update(grads, hyper, segments, params[: grads.size], state, count, optimizer, 1.0 / waiting, parts, least)
+            found = update(
+                grads, hyper, segments, params[: grads.size], state, count, optimizer, 1.0 / waiting, parts, least
+            )
             waiting = 0
         if found != OK:
             break
