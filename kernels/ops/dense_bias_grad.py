@@ -18,7 +18,6 @@ from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, one, pointer, release, stack
 from fastfc.kernels.simd.vector import fetch, load, load_first, splat, store, store_first, sum_of_lanes, width
 
-
 # Columns are summed side by side in so many registers, by one thread in its part of a batch.
 REGISTERS = 4
 # Of long batches, so many registers are shared by several chunks: one chain of additions is slower than memory.
@@ -318,13 +317,13 @@ def sum_on_threads(grad_output, out, accumulate, n_threads):
 
 
 @kernel("grad_output[n, o] -> out[o]", types.int64, types.int64)
-def _dense_bias_grad(grad_output, out, accumulate, parts):
+def _dense_bias_grad(grad_output, out, accumulate, n_threads):
     if out.size != grad_output.shape[1]:
         return BAD_SHAPE
     if overlaps(out, grad_output):
         return OVERLAP
-    if parts > 1:
-        return sum_on_threads(grad_output, out, accumulate, parts)
+    if n_threads > 1:
+        return sum_on_threads(grad_output, out, accumulate, n_threads)
     return sum_in_chunks(grad_output, out, accumulate)
 
 

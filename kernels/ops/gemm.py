@@ -17,11 +17,11 @@ import numpy as np
 from numba import types
 
 from fastfc.kernels.ops.activation_rules import DERIVATIVE, NONE, RELU, activation_type
-from fastfc.kernels.ops.epilogue import finish, finish_matrix
+from fastfc.kernels.ops.epilogue import epilogue, matrix_epilogue
 from fastfc.kernels.ops.level1 import dot_products, row_times_transposed
-from fastfc.kernels.ops.matrix import Matrix, ceil_div, copy_matrix, crowded, element, matrix_type, transposed
+from fastfc.kernels.ops.matrix import Matrix, aliases_sets, ceil_div, copy_matrix, element, matrix_type, transposed
 from fastfc.kernels.ops.packing import PACK_ROWS, pack
-from fastfc.kernels.runtime.native import native
+from fastfc.kernels.runtime.native import compiled_kernel
 from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import NO_MEMORY, OK
 from fastfc.kernels.runtime.threads import thread_range
@@ -73,7 +73,7 @@ def blocked(c, a, b, start, m, n, k, activation, z):
     """The product, for a C whose columns are neighbours."""
     size = itemsize(c.data)
     # with one or two summands all time goes to writing C, which must not be crowded
-    tiles = ceil_div(m, 2 if k <= 2 and crowded(c.row) else tile_rows(c.data))
+    tiles = ceil_div(m, 2 if k <= 2 and aliases_sets(c.row) else tile_rows(c.data))
     # of nearly equal height: 32 rows are 11 + 11 + 10, not 14 + 14 + 4
     short, tall, rows = m // tiles, m % tiles, ceil_div(m, tiles)
     columns = tile_columns(c.data, rows)
@@ -88,7 +88,7 @@ def blocked(c, a, b, start, m, n, k, activation, z):
     if m <= FEW_ROWS and pack_b:
         depth, wide = PANEL_DEPTH, columns
     elif tiles == 1 and n > columns and k * n * size > HALF_L2:
-        depth, wide = STREAM_DEPTH // 4 if crowded(b.row) else STREAM_DEPTH, n
+        depth, wide = STREAM_DEPTH // 4 if aliases_sets(b.row) else STREAM_DEPTH, n
     b_bytes = ceil_div(min(n, wide), columns) * columns * min(k, depth) * size if pack_b else 0
     a_bytes = min(tiles, block_tiles) * panel_width * min(k, depth) * size if pack_a else 0
     b_panels, memory = allocate(b.data, b_bytes + a_bytes)
@@ -144,15 +144,17 @@ def blocked(c, a, b, start, m, n, k, activation, z):
                         multiply_tile(i_end - i, deep, a_tile, b_tile, begin, c_tile, some, bound)
                         if last and not solid:
                             for r in range(i_end - i):
-                                finish(activation, some, element(c_tile, r, 0), element(z, i + r, q))
+                                epilogue(activation, some, element(c_tile, r, 0), element(z, i + r, q))
                     if last and solid:
                         i, i_end = first_row(t + x, short, tall), first_row(t + x + 1, short, tall)
-                        finish(activation, (i_end - i) * n, element(c, i, 0), element(z, i, 0))
+                        epilogue(activation, (i_end - i) * n, element(c, i, 0), element(z, i, 0))
     release(memory)
     return OK
 
 
-@native(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 3, activation_type, matrix_type(dtype)))
+@compiled_kernel(
+    lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 3, activation_type, matrix_type(dtype))
+)
 def product(c, a, b, start, m, n, k, activation, y):
     """C = f(start + A B), for matrices C (m, n), A (m, k), B (k, n).
 
@@ -166,12 +168,12 @@ def product(c, a, b, start, m, n, k, activation, y):
     if n == 1:
         c = Matrix(c.data, c.row, size)
     # a C whose rows are neighbours is computed as its transpose, Cᵀ = Bᵀ Aᵀ
-    rows_are_neighbours = c.column != size and (c.row == size or m == 1)
+    rows_unit_stride = c.column != size and (c.row == size or m == 1)
     # so is one that leaves fewer lanes empty that way, unless copying C is more than its few summands
     lanes = width(c.data)
     fuller = a.row == size and b.column == size and 5 * m * ceil_div(n, lanes) > 6 * n * ceil_div(m, lanes)
     fuller = fuller and (c.row == size or k > lanes)
-    swapped = rows_are_neighbours or fuller
+    swapped = rows_unit_stride or fuller
     later = activation.code >= DERIVATIVE and (swapped or c.column != size or y.column != size)
     if later:
         activation = NONE
@@ -183,14 +185,14 @@ def product(c, a, b, start, m, n, k, activation, y):
         c = Matrix(c.data, c.row, size)
     if n == 1 and start.column != 0:
         start = Matrix(start.data, start.row, size)
-    neighbours = c.column == size
+    unit_stride = c.column == size
     fits = start.column == size or start.column == 0
     matrix_bytes = ceil_div(m * n * size, 64) * 64
-    wanted = 0 if neighbours and fits else 2 * matrix_bytes
+    wanted = 0 if unit_stride and fits else 2 * matrix_bytes
     copies, memory = allocate(c.data, wanted)
     if wanted and is_null(memory):
         return NO_MEMORY
-    result = c if neighbours else Matrix(copies, n * size, size)
+    result = c if unit_stride else Matrix(copies, n * size, size)
     if not fits:
         begin = Matrix(at(copies, matrix_bytes), n * size, size)
         copy_matrix(m, n, start, begin)
@@ -202,10 +204,10 @@ def product(c, a, b, start, m, n, k, activation, y):
         start, k = result, k - deep
         a, b = Matrix(element(a, 0, deep), a.row, a.column), Matrix(element(b, deep, 0), b.row, b.column)
     status = blocked(result, a, b, start, m, n, k, activation, y if activation.code >= DERIVATIVE else result)
-    if not neighbours and status == OK:
+    if not unit_stride and status == OK:
         copy_matrix(m, n, result, c)
     if later and status == OK:
-        finish_matrix(derivative, rows, columns, values, y)
+        matrix_epilogue(derivative, rows, columns, values, y)
     release(memory)
     return status
 
@@ -223,9 +225,9 @@ def columns_from(x, first):
 
 
 @helper
-def product_range(c, a, b, start, m, n, k, activation, y, narrow, index, n_threads):
+def product_range(c, a, b, start, m, n, k, activation, y, small_n, index, n_threads):
     """`serial_product` of one range of the rows or columns of C."""
-    if m >= n or narrow:
+    if m >= n or small_n:
         first, last = thread_range(index, n_threads, m)
         c, a, start, y = rows_from(c, first), rows_from(a, first), rows_from(start, first), rows_from(y, first)
         m = last - first
@@ -238,31 +240,31 @@ def product_range(c, a, b, start, m, n, k, activation, y, narrow, index, n_threa
             columns_from(y, first),
         )
         n = last - first
-    return serial_product(c, a, b, start, m, n, k, activation, y, narrow)
+    return serial_product(c, a, b, start, m, n, k, activation, y, small_n)
 
 
 @helper
-def serial_product(c, a, b, start, m, n, k, activation, y, narrow):
-    if narrow:
+def serial_product(c, a, b, start, m, n, k, activation, y, small_n):
+    if small_n:
         return dot_products(c, a, b, start, m, n, k, activation, y)
     return product(c, a, b, start, m, n, k, activation, y)
 
 
 @helper
-def spread(c, a, b, start, m, n, k, activation, y, narrow, parts):
+def parallel_product(c, a, b, start, m, n, k, activation, y, small_n, n_threads):
     """`product` or, if narrow, `dot_products`, in several parts at once where there are to be several."""
-    if parts > 1:
-        return parallel(product_range, (c, a, b, start, m, n, k, activation, y, narrow), parts)
-    return serial_product(c, a, b, start, m, n, k, activation, y, narrow)
+    if n_threads > 1:
+        return parallel(product_range, (c, a, b, start, m, n, k, activation, y, small_n), n_threads)
+    return serial_product(c, a, b, start, m, n, k, activation, y, small_n)
 
 
 @helper
-def forward_product(c, a, b, start, m, n, k, activation, parts):
+def forward_product(c, a, b, start, m, n, k, activation, n_threads):
     """`product` for B = W. A layer's width decides how a sum is made, so n must be the whole width."""
-    return spread(c, a, b, start, m, n, k, activation, c, n <= NARROW and k >= LONG, parts)
+    return parallel_product(c, a, b, start, m, n, k, activation, c, n <= NARROW and k >= LONG, n_threads)
 
 
 @helper
-def input_product(c, a, b, start, m, n, k, activation, y, parts):
+def input_product(c, a, b, start, m, n, k, activation, y, n_threads):
     """The same for B = Wᵀ, with the derivative of the activation before it, if any."""
-    return spread(c, a, b, start, m, n, k, activation, y, n <= 2 * NARROW and k >= LONG, parts)
+    return parallel_product(c, a, b, start, m, n, k, activation, y, n <= 2 * NARROW and k >= LONG, n_threads)

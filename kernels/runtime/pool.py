@@ -26,7 +26,7 @@ from numba.extending import intrinsic
 
 from fastfc.kernels.runtime.cache import compile_lock
 from fastfc.kernels.runtime.fastcall import c_function
-from fastfc.kernels.runtime.linkage import call_through_cell, define_symbol
+from fastfc.kernels.runtime.linkage import call_through_slot, define_symbol
 from fastfc.kernels.simd.llvm import I8, I32, I64, pause
 
 # How often a thread looks for the next job, or for the end of the present one, before it sleeps: some 20 to 50 µs.
@@ -255,7 +255,7 @@ class Pool:
         How many threads there are besides the one that launches.
     """
 
-    name = "launch"  # of the cell, and in `natives` when something is not loaded
+    name = "launch"  # of the slot, and in `compiled_kernels` when something is not loaded
 
     def __init__(self):
         self.words = np.zeros((MAX_WORKERS + 7) * LINE, np.uint64)  # never freed, and so never moved
@@ -362,6 +362,6 @@ def parallel(typingctx, body, arguments, n_ranges):
         address = builder.ptrtoint(task, I64)
         launched = [address, builder.bitcast(place, I8.as_pointer()), values[2]]
         missing = RuntimeError, ("fastfc: the launcher of threads is not loaded",)
-        return call_through_cell(context, builder, f"fastfc.{pool.name}", LAUNCH, launched, missing)
+        return call_through_slot(context, builder, f"fastfc.{pool.name}", LAUNCH, launched, missing)
 
     return signature, codegen
