@@ -21,6 +21,7 @@ from fastfc.kernels.ops.losses import (
     smooth_l1_loss,
 )
 from fastfc.kernels.optim.update import sgd
+from fastfc.kernels.runtime import threadpool as threadpool
 
 __all__ = [
     "activation_backward",

@@ -16,7 +16,6 @@ from numba import njit, prange
 import fastfc as fc
 from fastfc import kernels
 from fastfc.kernels.runtime import threads
-from fastfc.kernels.runtime.native import DTYPES, load_parallel
 
 STEPS = 20
 
@@ -130,9 +129,7 @@ def settings():
 def run(seconds, count, parallel, timeout=None):
     """`count` threads for so long, with or without the parallel paths."""
     faulthandler.dump_traceback_later(timeout or seconds + 120, exit=True)
-    threads.MIN_WORK = 1
-    load_parallel(DTYPES[np.dtype("f4")])
-    layer = threads.layer()
+    threads.MIN_WORK = threads.MIN_RANGE_WORK = 1
     shared, failures, calls, begun = Shared(2 if parallel else 1), [], [0] * count, threading.Barrier(count + 1)
 
     def work(index):
@@ -153,6 +150,7 @@ def run(seconds, count, parallel, timeout=None):
     for kind in set(caller.kinds):  # compiled, or loaded
         kind(random)
     assert settings() == before
+    layer = numba.threading_layer()  # of the user's parallel function
     workers = [threading.Thread(target=work, args=(index,)) for index in range(count)]
     for worker in workers:
         worker.start()

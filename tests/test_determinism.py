@@ -1,4 +1,4 @@
-"""The same seed, the same bits: in another process, with any threads, threading layer, batch, and after a pause."""
+"""The same seed, the same bits: in another process, with any threads, batch, and after a pause."""
 
 import itertools
 import pickle
@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from arrays import DTYPES, normal
 from examples import LAYERS, inputs
-from numba.np.ufunc import parallel  # tells which threading layers there are
 from processes import run
 from soak import report
 
 import fastfc as fc
+from fastfc.kernels.runtime import threads
 
 QUICK, FULL = 1, 12  # seeds
 
@@ -20,6 +20,7 @@ TRAIN = """
 import hashlib, pickle, sys
 import numba, numpy as np
 import fastfc as fc
+from fastfc.kernels.runtime.pool import pool
 
 def digest(*arrays):
     return hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()[:16]
@@ -48,36 +49,14 @@ def everything(seed, n_threads):
     return digest(net.params, net.predict(x), optimizer.state, history.loss, long.loss)
 """
 EVERYTHING = """
-seeds, n_threads = range({first}, {last}), {n_threads}
+seeds, n_threads = range({first}, {last}), {n_threads!r}
 print(*[everything(seed, n_threads) for seed in seeds])
-try:
-    print(numba.threading_layer())
-except ValueError:
-    print("none")
+print(pool.n_workers)
 """
 
 
-def layers():
-    """The threading layers of this machine."""
-    known = []
-    for name in ("omp", "tbb", "workqueue"):
-        try:
-            if name == "tbb":
-                parallel._check_tbb_version_compatible()
-            __import__("numba.np.ufunc." + (name if name == "workqueue" else f"{name}pool"))
-        except ImportError:
-            continue
-        known.append(name)
-    return known
-
-
-def settings():
-    """n_threads, Numba's own number of threads, threading layer."""
-    yield 1, 2, None
-    for layer in ("omp", "tbb", "workqueue"):
-        mark = pytest.mark.skipif(layer not in layers(), reason=f"Numba has no threading layer {layer} here")
-        yield pytest.param(2, 2, layer, marks=mark)
-    yield 64, 3, None
+# n_threads, and how many NUMBA_NUM_THREADS allows; the last asks for more than there are
+SETTINGS = pytest.mark.parametrize(("n_threads", "count"), [(1, 2), (2, 2), (64, 3), ("auto", 2)])
 
 
 @pytest.fixture(scope="module")
@@ -94,26 +73,23 @@ def digests():
     return find
 
 
-def check(digests, last, n_threads, count, layer):
+def check(digests, last, n_threads, count):
     code = TRAIN + EVERYTHING.format(first=0, last=last, n_threads=n_threads)
-    environment = {"NUMBA_NUM_THREADS": count, "PYTHONHASHSEED": last + count}
-    if layer:
-        environment["NUMBA_THREADING_LAYER"] = layer
-    *found, used = run(code, **environment)[0].split()
+    *found, n_workers = run(code, NUMBA_NUM_THREADS=count, PYTHONHASHSEED=last + count)[0].split()
     assert found == digests(0, last)
-    assert used == (layer or used) and (n_threads > 1) == (used != "none")
+    assert (int(n_workers) > 0) == (n_threads != 1 and threads.cores() > 1)
 
 
-@pytest.mark.parametrize(("n_threads", "count", "layer"), list(settings()))
-def test_processes_threads_and_layers_give_the_same_bits(digests, n_threads, count, layer):
-    check(digests, QUICK, n_threads, count, layer)
+@SETTINGS
+def test_processes_and_threads_give_the_same_bits(digests, n_threads, count):
+    check(digests, QUICK, n_threads, count)
 
 
+@SETTINGS
 @pytest.mark.soak
-@pytest.mark.parametrize(("n_threads", "count", "layer"), list(settings()))
-def test_many_seeds_give_the_same_bits(digests, n_threads, count, layer):
-    check(digests, FULL, n_threads, count, layer)
-    report(f"determinism, {n_threads} of {count} threads by {layer}", runs=FULL)
+def test_many_seeds_give_the_same_bits(digests, n_threads, count):
+    check(digests, FULL, n_threads, count)
+    report(f"determinism, {n_threads} of {count} threads", runs=FULL)
 
 
 def test_another_process_goes_on_where_this_one_stopped(tmp_path):

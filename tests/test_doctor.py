@@ -8,6 +8,7 @@ import pytest
 import fastfc
 from fastfc.benchmark import processor as doctor
 from fastfc.cli.main import main
+from fastfc.kernels.runtime import threads
 
 
 def test_doctor_tells_every_fact(capsys):
@@ -20,6 +21,7 @@ def test_doctor_tells_every_fact(capsys):
         "float32 tile",
         "float64 tile",
         "cores",
+        "threads",
         "threading",
         "kernel cache",
         "float32 peak",
@@ -35,6 +37,8 @@ def test_doctor_tells_every_fact(capsys):
         assert float(facts[f"{dtype} peak"].split()[0]) > 0
     assert float(facts["memory read"].split()[0]) > 0
     assert "workqueue" in facts["threading"]
+    number, why = threads.auto_threads()
+    assert facts["threads"].startswith(f'"auto" takes {number}, for {why}')
     assert "numba" in facts["versions"] and "scikit-learn" in facts["versions"]
     assert re.search(r": \d+ files, \d+\.\d MB$", facts["kernel cache"]) or facts["kernel cache"] == "off"
     assert str(Path(fastfc.__file__).parent) in facts["installed"]

@@ -462,7 +462,7 @@ def test_an_optimizer_without_its_state_is_an_error():
     optimizer, params = fc.SGD(0.1, momentum=0.9), np.ones(3)
     arrays = np.ones(3), optimizer.hyper, optimizer.segments, params, np.zeros((0, 3)), optimizer.count
     with pytest.raises(ValueError, match="prepare"):
-        update.call(*arrays, optimizer.code, 1.0)
+        update.call(*arrays, optimizer.code, 1.0, 1, 1)
     assert (params == 1).all() and optimizer.count[0] == 0
 
 

@@ -643,7 +643,7 @@ def test_gradients_may_be_scaled(name):
     for layer, optimizer, scale in zip(layers, optimizers, (0.25, 1.0), strict=True):
         state, segments = optimizer.prepare(layer)
         update_kernels.update.call(
-            layer.grads, optimizer.hyper, segments, layer.params, state, optimizer.count, optimizer.code, scale
+            layer.grads, optimizer.hyper, segments, layer.params, state, optimizer.count, optimizer.code, scale, 1, 1
         )
     assert_array_equal(layers[0].params, layers[1].params)
 
@@ -669,7 +669,7 @@ BAD_SEGMENTS = {
 def test_bad_segments_change_nothing(name):
     layer, optimizer = layer_with_gradient(), fc.SGD(groups={"*": {"lr": 1.0}})
     state, segments = optimizer.prepare(layer)
-    before, rest = layer.params.copy(), (optimizer.count, optimizer.code, 1.0)
+    before, rest = layer.params.copy(), (optimizer.count, optimizer.code, 1.0, 1, 1)
     with pytest.raises(ValueError, match=r"call optimizer.prepare\(net\) first"):
         update_kernels.update.call(
             layer.grads, optimizer.hyper, BAD_SEGMENTS[name](segments), layer.params, state, *rest

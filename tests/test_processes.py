@@ -7,41 +7,34 @@ import pytest
 from processes import run
 from soak import report
 
-from fastfc.cli.doctor import threading_layers
 from fastfc.kernels.runtime.cache import cache_folder
 
 # Children, requests and predictions: here, and in the long run
 FEW, MANY = 8, 400
 long = pytest.mark.soak
 counts = pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=long)])
-counts_and_layers = pytest.mark.parametrize(
-    ("count", "layer"), [(FEW, None), *(pytest.param(MANY, layer, marks=long) for layer in ("omp", "tbb", "workqueue"))]
-)
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
 
-def figures(call, layer=None):
-    """What a function of tests/forks.py found in a process of its own, under a threading layer of Numba."""
-    if layer is not None and layer not in threading_layers():
-        pytest.skip(f"no {layer} here")
-    environment = {"FASTFC_CACHE": cache_folder() or "0"} | ({"NUMBA_THREADING_LAYER": layer} if layer else {})
-    output, _ = run(f"import forks\nif __name__ == '__main__': forks.{call}", **environment)
+def figures(call):
+    """What a function of tests/forks.py found in a process of its own."""
+    output, _ = run(f"import forks\nif __name__ == '__main__': forks.{call}", FASTFC_CACHE=cache_folder() or "0")
     found = json.loads(output.splitlines()[-1])
-    report(f"{call} {layer or ''}", **found)
+    report(call, **found)
     return found
 
 
 @needs_fork
-@counts_and_layers
-def test_forks_after_a_parallel_call(count, layer):
-    assert figures(f"forks({count})", layer)["right"] == count
+@counts
+def test_forks_after_a_parallel_call(count):
+    assert figures(f"forks({count})")["right"] == count
 
 
 @needs_fork
-@counts_and_layers
-def test_forks_while_threads_fit_and_compile(count, layer):
+@counts
+def test_forks_while_threads_fit_and_compile(count):
     """A child would wait forever for what a thread of the parent held."""
-    assert figures(f"busy({count})", layer)["right"] == count
+    assert figures(f"busy({count})")["right"] == count
 
 
 @counts

@@ -1,10 +1,10 @@
-"""The dense kernels on several threads: the same bits, and nobody else's settings changed."""
+"""Several threads: the same bits, as many as pay and as are allowed, and nobody else's settings changed."""
 
 import json
 import os
+import pickle
 import threading
 
-import numba
 import numpy as np
 import pytest
 from processes import run
@@ -15,17 +15,27 @@ from fastfc import kernels
 from fastfc.cli.doctor import threading_layers
 from fastfc.kernels.runtime import threads
 from fastfc.kernels.runtime.cache import cache_folder
-from fastfc.kernels.runtime.threads import MIN_WORK, launch, layer, thread_range
+from fastfc.kernels.runtime.pool import OWNED, pool
+from fastfc.kernels.runtime.threads import MIN_WORK, n_threads_for, thread_range
 
 # Seconds that many threads call everything: here, and in the long run
 SECONDS, LONG_SECONDS, MANY = 1, 60, 64
 long = pytest.mark.soak
-needs_cores = pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="Numba has one thread here")
+needs_cores = pytest.mark.skipif(threads.auto_threads()[0] < 2, reason="one thread is all there is here")
 # in the second row, few columns or one more than a whole number of cache lines
 SHAPES = [(257, 300, 129), (33, 300, 1025), (4096, 64, 64), (700, 1100, 31)]
 SHAPES += [(300, 70, 1), (5, 70, 17), (5, 33, 70), (300, 3, 70), (9000, 1, 1), (9000, 1, 33)]
+MANY_CORES = 8
 
-OUT = np.zeros(1, np.float32)
+
+@pytest.fixture
+def many_cores(monkeypatch):
+    """A machine of eight cores, on which any work pays."""
+    monkeypatch.setattr(threads, "cores", lambda: MANY_CORES)
+    monkeypatch.setattr(threads, "numba_threads", lambda: MANY_CORES)
+    monkeypatch.setattr(threads, "quota", lambda: None)
+    monkeypatch.setattr(threads, "MIN_WORK", 1)
+    monkeypatch.setattr(threads, "MIN_RANGE_WORK", 1)
 
 
 def calls(n, i, o, dtype):
@@ -40,33 +50,77 @@ def calls(n, i, o, dtype):
     yield lambda out, **k: kernels.dense_add_bias_grad(grad, out, **k), (o,)
 
 
-@needs_cores
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_any_number_of_threads_gives_the_same_bits(shape, dtype, monkeypatch):
-    monkeypatch.setattr(threads, "MIN_WORK", 1)
-    before = numba.get_num_threads()
+def test_any_number_of_threads_gives_the_same_bits(shape, dtype, many_cores):
     for call, size in calls(*shape, dtype):
         expected = np.ones(size, dtype)
-        call(expected)
-        for n_threads in (2, 3, 64):
+        call(expected, n_threads=1)
+        for n_threads in (2, 3, 64, "auto"):
             out = np.ones(size, dtype)
             call(out, n_threads=n_threads)
             np.testing.assert_array_equal(out, expected)
-    assert numba.get_num_threads() == before
+    assert pool.n_workers >= MANY_CORES - 1
+
+
+NETWORKS = {
+    "wide": (lambda: fc.MLP([70, 300, 130, 5], "gelu", seed=0), fc.AdamW),
+    "narrow": (lambda: fc.MLP([9, 8, 3], "tanh", seed=0), fc.SGD),
+    "layers of every kind": (
+        lambda: fc.Sequential(
+            [
+                *[fc.Linear(20, 90, seed=0), fc.BatchNorm1d(90), fc.SiLU(), fc.Dropout(0.3, seed=1)],
+                *[fc.Linear(90, 33, seed=2), fc.LayerNorm(33), fc.ELU(), fc.Linear(33, 4, seed=3), fc.Softmax()],
+            ]
+        ),
+        lambda: fc.Lion(1e-3),
+    ),
+}
+
+
+@pytest.mark.parametrize("n", [2, 16, 38, 700])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_have_the_same_bits_on_any_number_of_threads(name, n, many_cores):
+    """Products, activations, updates and the rows of predictions are shared by threads."""
+    make, optimizer = NETWORKS[name]
+    rng, found = np.random.default_rng(n), []
+    x, y = (rng.standard_normal((n, w)).astype(np.float32) for w in (make().in_features, make().out_features))
+    for n_threads in (1, 2, 3, 8, "auto"):
+        net, rule = make(), optimizer()
+        net.n_threads = n_threads
+        values = [net.predict(x), net.predict(x[0]), net.forward(x), net.backward(y), net.grads.copy()]
+        values += [net.train_step(x, y, fc.MSELoss(), rule)]
+        net.fit(x, y, loss=fc.HuberLoss(), optimizer=rule, epochs=2, batch_size=max(2, n // 2), seed=0)
+        values += [net.params, net.buffers, rule.state, net.predict(x)]
+        found.append(values)
+    for values in found[1:]:
+        for value, expected in zip(values, found[0], strict=True):
+            np.testing.assert_array_equal(value, expected)
 
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 31, 33, 100, 1000])
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
 def test_parts_cover_everything_once_and_are_not_narrow(count, parts):
-    pieces = [np.arange(count)[thread_range.py_func(p, parts, count)] for p in range(parts)]
+    pieces = [np.arange(count)[slice(*thread_range.py_func(p, parts, count))] for p in range(parts)]
     np.testing.assert_array_equal(np.concatenate(pieces), np.arange(count))
     assert all(len(piece) >= min(count, 16) for piece in pieces if len(piece))
 
 
 def test_small_work_stays_on_one_thread():
-    with launch(8, 2 * MIN_WORK - 1, OUT) as parts:
-        assert parts == 1
+    assert n_threads_for(8, 2 * MIN_WORK - 1) == n_threads_for("auto", 2 * MIN_WORK - 1) == 1
+
+
+def test_nothing_is_loaded_and_no_thread_started_for_small_networks():
+    code = """
+import numpy as np, threading, os
+import fastfc as fc
+from fastfc.kernels.runtime.pool import OWNED, pool
+net, x = fc.MLP([17, 64, 6], seed=0), np.ones((64, 17), np.float32)
+net.predict(x)
+net.fit(x, x[:, :6], loss=fc.MSELoss(), optimizer=fc.Adam(), epochs=3)
+print(pool.n_workers, pool.cell[0])
+"""
+    assert run(code, FASTFC_CACHE=cache_folder() or "0")[0].split() == ["0", "0"]
 
 
 @pytest.mark.parametrize("n_threads", [0, -1])
@@ -77,8 +131,7 @@ def test_no_threads_is_an_error(n_threads):
     assert (out == 7).all()
 
 
-def test_errors_are_those_of_one_thread(monkeypatch):
-    monkeypatch.setattr(threads, "MIN_WORK", 1)
+def test_errors_are_those_of_one_thread(many_cores):
     with pytest.raises(ValueError, match=r"dense_forward.*weight \(5, 8\)"):
         kernels.dense_forward(np.ones((4, 6)), np.ones((5, 8)), np.ones(8), np.ones((4, 8)), n_threads=2)
 
@@ -92,25 +145,6 @@ def test_what_cannot_be_an_output_is_refused_as_on_one_thread(out):
             kernels.dense_input_grad(np.ones((4, 8)), np.ones((6, 8)), out, n_threads=n_threads)
         with pytest.raises(TypeError, match="dense_weight_grad: out"):
             kernels.dense_weight_grad(np.ones((4, 6)), np.ones((4, 8)), out, n_threads=n_threads)
-
-
-@needs_cores
-def test_under_workqueue_only_the_only_thread_launches(monkeypatch):
-    monkeypatch.setattr(threads, "layer", lambda: "workqueue")
-    frames = threads.sys._current_frames
-    others = frames().keys() - {threading.get_ident()}  # of tests before, such as tqdm's monitor
-    monkeypatch.setattr(threads.sys, "_current_frames", lambda: frames().keys() - others)
-    with launch(2, 1 << 30, OUT) as parts:
-        assert parts == 2
-    done = threading.Event()
-    other = threading.Thread(target=done.wait)
-    other.start()
-    with launch(2, 1 << 30, OUT) as parts:
-        assert parts == 1
-    done.set()
-    other.join()
-    with launch(2, 1 << 30, OUT) as parts:
-        assert parts == 2
 
 
 @needs_cores
@@ -147,7 +181,6 @@ def test_calls_from_many_python_threads():
     for worker in workers:
         worker.join()
     assert all((out == 128).all() for out in outs)
-    assert layer() in ("omp", "tbb", "workqueue")
 
 
 @pytest.fixture(scope="module")
@@ -172,25 +205,26 @@ def test_many_threads_call_everything(wanted, parallel, seconds, users_cache):
 
 
 def test_settings_of_others_stay():
-    """Numba's start tells OpenMP how many threads to use, and multiprocessing how to start processes."""
+    """Numba's threads are not started, OpenMP not told how many to use, multiprocessing not how to start processes."""
     code = """
-import multiprocessing
-import numpy as np
+import multiprocessing, threading
+import numba, numpy as np
 from fastfc import kernels
-from fastfc.kernels.runtime import threads
-get, put = threads.openmp_threads()
-put(5)
-before = get()
-threads.MIN_WORK = 1
-x, out = np.ones((64, 64), np.float32), np.empty((64, 64), np.float32)
+from fastfc.kernels.runtime.pool import OWNED, pool
+x, out = np.ones((512, 512), np.float32), np.empty((512, 512), np.float32)
 for _ in range(2):
     kernels.dense_forward(x, x, x[0], out, n_threads=2)
-    assert get() == before, (get(), before)
 multiprocessing.set_start_method("spawn")
-print(threads.layer(), before)
+try:
+    print(numba.threading_layer())
+except ValueError:
+    print(pool.n_workers, threading.active_count())
+numba.set_num_threads(1)
+kernels.dense_forward(x, x, x[0], out, n_threads=2)
+print(numba.get_num_threads())
 """
-    layer, before = run(code, FASTFC_CACHE=cache_folder() or "0")[0].split()
-    assert layer in ("omp", "tbb", "workqueue") and before == ("5" if layer == "omp" else before)
+    n_workers, active, numbas = run(code, FASTFC_CACHE=cache_folder() or "0")[0].split()
+    assert int(n_workers) == min(1, threads.auto_threads()[0] - 1) and (active, numbas) == ("1", "1")
 
 
 def test_in_threads_of_joblib():
@@ -203,46 +237,43 @@ def test_in_threads_of_joblib():
         np.testing.assert_array_equal(found, expected[first:])
 
 
-ARRAYS = """
-import numpy as np
+@needs_cores
+def test_a_thread_with_nothing_to_do_takes_no_time():
+    code = """
+import time, numpy as np
 from fastfc import kernels
-from fastfc.kernels.runtime import threads
-x, out = np.ones((64, 64), np.float32), np.empty((64, 64), np.float32)
+x, out = np.ones((512, 512), np.float32), np.empty((512, 512), np.float32)
+for _ in range(3):
+    kernels.dense_forward(x, x, x[0], out, n_threads=2)
+begin = time.process_time()
+time.sleep(0.2)
+print(time.process_time() - begin)
 """
-IN_PARALLEL = {
-    "forward": "kernels.dense_forward(x, x, x[0], out, n_threads=2)",
-    "weight_grad": "kernels.dense_weight_grad(x, x, out, n_threads=2)",
-    "input_grad": "kernels.dense_input_grad(x, x, out, n_threads=2)",
-    "bias_grad": "kernels.dense_bias_grad(x, out[0], n_threads=2)",
-}
+    assert float(run(code, FASTFC_CACHE=cache_folder() or "0")[0]) < 0.02
 
 
-def run_in_parallel(kernel, folder, first=""):
-    """Let a new process, in which no serial kernel is loaded, run one on two threads; what it says besides."""
-    total = 65 if kernel == "forward" else 64
-    code = f"{ARRAYS}{first}threads.MIN_WORK = 1\n{IN_PARALLEL[kernel]}\nprint((out[0] == {total}).all())"
-    output, errors = run(code, FASTFC_CACHE=folder)
-    assert output == "True\n"
-    return errors
+def in_one_thread(work):
+    """What `work` returns in a thread of its own."""
+    found = []
+    other = threading.Thread(target=lambda: found.append(work()))
+    other.start()
+    other.join()
+    return found[0]
 
 
 @needs_cores
-@pytest.mark.parametrize("kernel", IN_PARALLEL)
-def test_threads_from_the_cache(kernel, monkeypatch):
-    if cache_folder() is None:
-        pytest.skip("no folder for compiled kernels")
-    monkeypatch.setattr(threads, "MIN_WORK", 1)
-    exec(ARRAYS + IN_PARALLEL[kernel], {})  # compiled now, if not before
-    assert run_in_parallel(kernel, cache_folder()) == ""
-
-
-@needs_cores
-def test_threads_with_an_empty_cache(tmp_path):
-    """The first process compiles, the second loads; the sums of columns alone, as compiling the products takes long."""
-    few = "from fastfc.kernels.runtime import native as n\n"
-    few += "n.parallel_kernels[:] = [n.compiled_kernels['column_sums_threads']]\n"
-    assert "compiles" in run_in_parallel("bias_grad", tmp_path, few)
-    assert run_in_parallel("bias_grad", tmp_path, few) == ""
+def test_a_launch_while_another_runs_computes_alone(many_cores):
+    """As one of another thread does, and one inside a range: neither waits for the other."""
+    x = np.random.default_rng(0).standard_normal((300, 200)).astype(np.float32)
+    expected, out = np.empty((300, 300), np.float32), np.empty((300, 300), np.float32)
+    kernels.dense_forward(x, x.T, x[:, 0], expected, n_threads=1)
+    pool.grow(2)
+    pool.words[OWNED] = 1
+    try:
+        kernels.dense_forward(x, x.T, x[:, 0], out, n_threads=3)
+    finally:
+        pool.words[OWNED] = 0
+    np.testing.assert_array_equal(out, expected)
 
 
 @pytest.mark.parametrize(
@@ -270,26 +301,158 @@ def test_quota_without_control_groups(tmp_path):
     assert threads.quota(tmp_path, tmp_path / "absent") is None
 
 
-@needs_cores
-@pytest.mark.parametrize(("limit", "expected"), [(None, 2), (8, 2), (1.5, 2), (1, 1), (0.5, 1)])
-def test_a_launch_keeps_to_the_quota(monkeypatch, limit, expected):
+BIG = 1 << 40
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(None, 8), (9, 8), (1.5, 2), (1, 1), (0.5, 1)])
+@pytest.mark.parametrize("n_threads", [8, "auto"])
+def test_a_launch_keeps_to_the_quota(monkeypatch, many_cores, n_threads, limit, expected):
     monkeypatch.setattr(threads, "quota", lambda: limit)
-    with launch(2, 1 << 30, OUT) as parts:
-        assert parts == expected
+    assert n_threads_for(n_threads, BIG) == expected
 
 
 @needs_cores
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
-def test_a_launch_keeps_to_the_affinity_of_now():
+@pytest.mark.parametrize("n_threads", [2, "auto"])
+def test_a_launch_keeps_to_the_affinity_of_now(n_threads):
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     try:
-        with launch(2, 1 << 30, OUT) as parts:
-            assert parts == 1
+        assert n_threads_for(n_threads, BIG) == 1
     finally:
         os.sched_setaffinity(0, before)
-    with launch(2, 1 << 30, OUT) as parts:
-        assert parts == 2
+    assert n_threads_for(n_threads, BIG) >= 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("OMP_NUM_THREADS", "3", 3),
+        ("OMP_NUM_THREADS", "3,2", 3),
+        ("OMP_NUM_THREADS", " 2 ", 2),
+        ("OMP_NUM_THREADS", "many", 8),
+        ("OMP_NUM_THREADS", "", 8),
+        ("FASTFC_NUM_THREADS", "1", 1),
+        ("FASTFC_NUM_THREADS", "5", 5),
+        ("FASTFC_NUM_THREADS", "100", 8),
+        ("FASTFC_NUM_THREADS", "", 8),
+    ],
+)
+def test_auto_keeps_to_the_environment(monkeypatch, many_cores, name, text, expected):
+    for other in ("OMP_NUM_THREADS", "FASTFC_NUM_THREADS"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, text)
+    assert n_threads_for("auto", BIG) == expected
+    assert n_threads_for(6, BIG) == 6  # who names a number means it
+    assert (expected, name) in threads.limits() or expected == 8
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
+def test_a_wrong_number_in_our_own_variable_is_an_error(monkeypatch, text):
+    monkeypatch.setenv("FASTFC_NUM_THREADS", text)
+    with pytest.raises(ValueError, match=f"FASTFC_NUM_THREADS must be a positive integer, got '{text}'"):
+        n_threads_for("auto", BIG)
+
+
+def test_auto_keeps_to_numbas_number():
+    code = """
+import numba
+from fastfc.kernels.runtime import threads
+print(threads.numba_threads())
+threads.cores = lambda: 8
+numba.set_num_threads(2)
+print(threads.n_threads_for("auto", 1 << 40))
+numba.set_num_threads(1)
+print(threads.n_threads_for("auto", 1 << 40), threads.n_threads_for(8, 1 << 40))
+"""
+    assert run(code, NUMBA_NUM_THREADS=3, FASTFC_NUM_THREADS="")[0].split() == ["3", "2", "1", "1"]
+
+
+@pytest.mark.parametrize("user_api", [None, "fastfc"])
+@pytest.mark.parametrize("first", ["threadpoolctl", "fastfc"])
+def test_auto_keeps_to_threadpoolctl(first, user_api):
+    """Whichever is imported first, and though fastfc never imports it."""
+    pytest.importorskip("threadpoolctl")
+    code = f"""
+import sys, {first}
+from fastfc.kernels.runtime import threads
+assert ("threadpoolctl" in sys.modules) == ({first!r} == "threadpoolctl")
+threads.cores = threads.numba_threads = lambda: 8
+threads.quota = lambda: None
+import threadpoolctl
+def found():
+    return [threads.n_threads_for(n, 1 << 40) for n in ("auto", 4)]
+print(found())
+with threadpoolctl.threadpool_limits(2, user_api={user_api!r}):
+    print(found(), [i["num_threads"] for i in threadpoolctl.threadpool_info() if i["user_api"] == "fastfc"])
+    with threadpoolctl.threadpool_limits(1, user_api={user_api!r}):
+        print(found())
+    print(found())
+with threadpoolctl.threadpool_limits(1, user_api="blas"):
+    print(found())
+print(found(), threads.allowed)
+"""
+    wanted = ["[8, 4]", "[2, 2] [2]", "[1, 1]", "[2, 2]", "[8, 4]", "[8, 4] None"]
+    assert run(code, OMP_NUM_THREADS="", FASTFC_NUM_THREADS="")[0].splitlines() == wanted
+
+
+@pytest.mark.parametrize("n_threads", [1, 3, "auto"])
+def test_networks_are_made_with_a_number_of_threads(n_threads):
+    x = fc.Input(2)
+    nets = [
+        fc.MLP([2, 3, 1], n_threads=n_threads),
+        fc.Sequential([fc.Linear(2, 1)], n_threads=n_threads),
+        fc.Graph(x, fc.Linear(2, 1)(x), n_threads=n_threads),
+    ]
+    for net in nets:
+        assert (
+            [net.n_threads] * len(net.layers)
+            == [layer.n_threads for layer in net.layers]
+            == [n_threads for _ in net.layers]
+        )
+        assert pickle.loads(pickle.dumps(net)).n_threads == n_threads
+    layer = fc.Linear(2, 1)
+    assert layer.n_threads == "auto"
+    layer.n_threads = 2
+    fc.Sequential([layer])
+    assert layer.n_threads == 2
+
+
+@pytest.mark.parametrize(
+    ("n_threads", "error"),
+    [(0, ValueError), (2.0, TypeError), ("all", TypeError), (None, TypeError), (True, TypeError)],
+)
+def test_networks_refuse_what_is_no_number_of_threads(n_threads, error):
+    layer = fc.Linear(2, 1)
+    for name, make in {
+        "MLP": lambda: fc.MLP([2, 1], n_threads=n_threads),
+        "Sequential": lambda: fc.Sequential([layer], n_threads=n_threads),
+        "Linear": lambda: setattr(layer, "n_threads", n_threads),
+    }.items():
+        with pytest.raises(error, match=rf"{name}.*: n_threads must be .*{n_threads}"):
+            make()
+    assert layer.n_threads == "auto"
+    fc.Sequential([layer])  # which is free
+
+
+def auto_number():
+    return n_threads_for("auto", BIG)
+
+
+@needs_cores
+@pytest.mark.parametrize("backend", ["threading", "loky", "multiprocessing", "sequential"])
+def test_workers_of_joblib_take_one_thread(backend, monkeypatch):
+    joblib = pytest.importorskip("joblib")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("FASTFC_NUM_THREADS", raising=False)
+    found = joblib.Parallel(2, backend=backend)(joblib.delayed(auto_number)() for _ in range(3))
+    assert found == [1 if backend != "sequential" else auto_number()] * 3
+    assert auto_number() > 1
+
+
+@needs_cores
+def test_threads_of_python_may_have_others_compute():
+    assert in_one_thread(auto_number) == auto_number() > 1
 
 
 @pytest.mark.parametrize(

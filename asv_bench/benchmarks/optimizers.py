@@ -64,7 +64,9 @@ class Optimizers:
 
     def update(self):
         o = self.optimizer
-        update_kernels.update.call(self.grads, o.hyper, o.segments, self.params_, self.state, o.count, o.code, 1.0)
+        update_kernels.update.call(
+            self.grads, o.hyper, o.segments, self.params_, self.state, o.count, o.code, 1.0, 1, 1
+        )
 
     def seconds(self, run, parameters):
         number = max(1, 1_000_000 // parameters)

@@ -130,7 +130,7 @@ def jax_calls(jax, view, *arrays):
 def load(library, threads):
     """The function that gives a library's calls for a view and arrays."""
     if library.startswith("fastfc"):
-        return partial(array_calls, kernels, **({"n_threads": threads} if threads > 1 else {}))
+        return partial(array_calls, kernels, n_threads=threads)
     if library == "NumPy":
         return partial(array_calls, reference)
     module = import_module(PACKAGES[library][0])

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastfc._version import __version__
 from fastfc.benchmark.processor import processor
-from fastfc.kernels.runtime.threads import cores, quota
+from fastfc.kernels.runtime import threads
 
 
 def threading_layers():
@@ -88,9 +88,12 @@ def facts():
     for dtype in (np.float32, np.float64):
         rows, columns = gemm.tile(dtype)
         yield f"{dtype.__name__} tile", f"{rows} x {columns}"
-    limit = quota()
-    yield "cores", f"{cores()} by affinity, " + ("no quota" if limit is None else f"quota of {limit:g}")
-    yield "threading", ", ".join(threading_layers())
+    limit = threads.quota()
+    yield "cores", f"{threads.cores()} by affinity, " + ("no quota" if limit is None else f"quota of {limit:g}")
+    number, why = threads.auto_threads()
+    others = ", ".join(f"{what} {n}" for n, what in threads.limits() if what != why)
+    yield "threads", f'"auto" takes {number}, for {why}' + f" ({others})" * bool(others)
+    yield "threading", f"{', '.join(threading_layers())} (of Numba, for your own prange loops)"
     yield "kernel cache", kernel_cache(cache.cache_folder())
     for dtype in (np.float32, np.float64):
         yield f"{dtype.__name__} peak", f"{machine.fma_peak(dtype):.0f} GFLOP/s on one core (measured)"

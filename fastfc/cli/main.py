@@ -11,9 +11,9 @@ from fastfc._version import __version__
 from fastfc.benchmark.compare import ODD, SHAPES, TARGETS, TASKS, compare, compare_networks
 from fastfc.benchmark.worker import LAYOUTS, NETWORK_PACKAGES, PACKAGES, Shape, environment, installed
 from fastfc.cli.demo_datasets import RUNS, real_run
-from fastfc.cli.doctor import cores
 from fastfc.extras import extra
 from fastfc.kernels.runtime.portable import levels
+from fastfc.kernels.runtime.threads import cores
 from fastfc.kernels.simd.isa import host_isa
 
 

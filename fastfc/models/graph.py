@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fastfc.kernels.ops.activation_rules import NONE
 from fastfc.kernels.program import table as program_table
+from fastfc.kernels.runtime.threads import AUTO, check_n_threads
 from fastfc.models.network import Network
 from fastfc.nn.activations import Identity
 from fastfc.nn.container import CONTAINERS, check_free
@@ -30,6 +31,8 @@ class Graph(Network):
     Parameters
     ----------
     inputs, outputs : Node or iterable of Node
+    n_threads : int or "auto"
+        At most this many threads, see Layer.
 
     Raises
     ------
@@ -61,7 +64,10 @@ class Graph(Network):
 
     _fixed = {**Network._fixed} | dict.fromkeys(("inputs", "outputs", "nodes"), "make a new Graph")
 
-    def __init__(self, inputs: Node | Iterable[Node], outputs: Node | Iterable[Node]) -> None:
+    def __init__(
+        self, inputs: Node | Iterable[Node], outputs: Node | Iterable[Node], *, n_threads: int | str = AUTO
+    ) -> None:
+        n_threads = check_n_threads(n_threads, "Graph")
         self._fix(inputs=as_nodes(inputs, "inputs"), outputs=as_nodes(outputs, "outputs"))
         for i, node in enumerate(self.inputs):
             if not isinstance(node, Input):
@@ -85,7 +91,7 @@ class Graph(Network):
         for node in self.nodes:
             node._in_graph = True
         self._one_input = len(self.inputs) == 1
-        super().__init__(sum(n.width for n in self.inputs), sum(n.width for n in self.outputs))
+        super().__init__(sum(n.width for n in self.inputs), sum(n.width for n in self.outputs), n_threads)
 
     def __call__(self, node: Node) -> Node:
         self._check_layer()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastfc import html
+from fastfc.kernels.runtime.threads import AUTO
 from fastfc.nn.container import Container
 from fastfc.training import fit as training
 from fastfc.training import lr_finder
@@ -30,10 +31,12 @@ class Network(Container):
 
     find_lr = lr_finder.find_lr
 
-    def __init__(self, in_features: int | None, out_features: int | None) -> None:
+    def __init__(self, in_features: int | None, out_features: int | None, n_threads: int | str = AUTO) -> None:
         self._fix(in_features=in_features, out_features=out_features)
         self.history = History()
         self._rehome()
+        if n_threads != AUTO:  # which every layer has, unless it was given a number
+            self.n_threads = n_threads
 
     @property
     def history(self) -> History:

@@ -9,6 +9,7 @@ from typing import Any, overload
 import numpy as np
 
 from fastfc.data.columns import Names
+from fastfc.kernels.runtime.threads import AUTO, check_n_threads
 from fastfc.models.network import Network
 from fastfc.nn.activations import Activation, Identity, get_activation
 from fastfc.nn.container import CONTAINERS, check_free
@@ -31,6 +32,8 @@ class Sequential(Network):
     ----------
     layers : iterable of Layer
         Each layer object belongs to one network only; copy.deepcopy(layer) for use in another.
+    n_threads : int or "auto"
+        At most this many threads; an attribute too. "auto" is as many as pay and as this process may use.
 
     Attributes
     ----------
@@ -65,13 +68,15 @@ class Sequential(Network):
            [0.]], dtype=float32)
     """
 
-    def __init__(self, layers: Iterable[Layer]) -> None:
+    def __init__(self, layers: Iterable[Layer], *, n_threads: int | str = AUTO) -> None:
+        n_threads = check_n_threads(n_threads, "Sequential")
         layers = tuple(listed(layers, "Sequential", "layers", "[Linear(2, 8), ReLU(), Linear(8, 1)]"))
         check_chain(layers)
         self._fix(layers=layers)
         super().__init__(
             next((layer.in_features for layer in layers if layer.in_features), None),
             next((layer.out_features for layer in layers[::-1] if layer.out_features), None),
+            n_threads,
         )
 
     def _rows(self) -> list[tuple[str, ...]]:
@@ -123,6 +128,8 @@ def MLP(
     init: str | Initializer = "he",
     seed: int | np.random.Generator | None = None,
     dtype: Any = np.float32,
+    *,
+    n_threads: int | str = AUTO,
 ) -> Sequential:
     """A multi-layer perceptron: Linear layers of these sizes with an activation between them.
 
@@ -139,6 +146,8 @@ def MLP(
         First values of the weights, see fastfc.nn.initializers; biases start at zero.
     seed : int, numpy.random.Generator or None
     dtype : np.float32 or np.float64
+    n_threads : int or "auto"
+        At most this many threads, see Sequential.
 
     Returns
     -------
@@ -158,6 +167,7 @@ def MLP(
     >>> fc.MLP([8, 4, 2, 1], activation=[fc.LeakyReLU(0.1), "tanh"])
     Sequential([Linear(8, 4), LeakyReLU(negative_slope=0.1), Linear(4, 2), Tanh(), Linear(2, 1)])
     """
+    n_threads = check_n_threads(n_threads, "MLP")
     sizes = [positive_int(size, "MLP", "each size") for size in listed(sizes, "MLP", "sizes", "[64, 128, 10]")]
     if len(sizes) < 2:
         raise ValueError(f"MLP: sizes must name at least the input's and output's width, got {sizes}")
@@ -177,7 +187,7 @@ def MLP(
         layers += [get_activation(one) for one in activation[i : i + 1]]
     if output_activation is not None:
         layers.append(get_activation(output_activation))
-    return Sequential(layers)
+    return Sequential(layers, n_threads=n_threads)
 
 
 def check_chain(layers: tuple[Layer, ...]) -> None:

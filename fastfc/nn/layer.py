@@ -81,9 +81,11 @@ class Layer(Guarded):
     buffers : (b,) array
         What is kept but not trained: running statistics of BatchNorm1d, mean and scale of Standardize. Assigning
         copies the values into place.
-    n_threads : int
-        At most this many threads for each product, 1 unless you assign another number; those that are too small
-        to gain stay on one. Results are the same bits for any number.
+    n_threads : int or "auto"
+        At most this many threads. "auto", unless you assign a number, is as many as this process may use: cores
+        by affinity, the container's quota, NUMBA_NUM_THREADS, OMP_NUM_THREADS, FASTFC_NUM_THREADS and threadpoolctl
+        limit it, and in a worker of joblib or multiprocessing it is 1; `fastfc doctor` says what holds. Calls that
+        are too small to gain stay on one. Results are the same bits for any number.
     frozen : bool
         Whether optimizers leave our parameters alone; False unless you assign True. A frozen BatchNorm1d also leaves
         its running statistics alone, and takes them in training too. For nopython code call
@@ -109,7 +111,7 @@ class Layer(Guarded):
     _buffers: NDArray[Any] = _vector
     _frozen = False
     _trained_now: list[Parameter] | None = None  # what _trained says until something changes
-    _n_threads = 1
+    _n_threads: int | str = threads.AUTO
     _programs: dict[int, Program] | None = None  # by the width of x
     _ready: Program | None = None  # for predict's shortest way
     _step_ready: tuple[Any, ...] | None = None  # the latest training step's arguments, see train_step
@@ -154,12 +156,12 @@ class Layer(Guarded):
         assign(self, "buffers", values, self._buffers)
 
     @property
-    def n_threads(self) -> int:
+    def n_threads(self) -> int | str:
         return self._n_threads
 
     @n_threads.setter
-    def n_threads(self, value: int) -> None:
-        self._n_threads = positive_int(value, self, "n_threads")
+    def n_threads(self, value: int | str) -> None:
+        self._n_threads = threads.check_n_threads(value, self)
         self._step_ready = None
         for part in self._parts():
             if part is not self:
@@ -243,7 +245,7 @@ class Layer(Guarded):
         if type(x) is np.ndarray and self._ready and out is None and params is None:
             program, vector = self._ready, self._vector
             fits = x.dtype == vector.dtype and x.ndim == 2 and x.shape[1] == program.inputs
-            if fits and self._is_serial(program.multiplications * len(x)):
+            if fits and self._is_serial(program.multiplications * (len(x) + threads.ELEMENT_WORK)):
                 out = np.empty((len(x), program.outputs), x.dtype)
                 interpreter.predict.call(vector, program.table, x, out, 1, 1)
                 return out
@@ -263,7 +265,7 @@ class Layer(Guarded):
         if out is None:
             out = np.empty((x.shape[0], program.outputs), x.dtype)
         vector, _ = self._vectors(x.dtype) if params is None else (self._with_buffers(params, x.dtype), None)
-        self._call(interpreter.predict, program.multiplications * len(x), vector, program.table, x, out)
+        self._call(interpreter.predict, program.work(len(x)), vector, program.table, x, out)
         return out
 
     def _with_buffers(self, params: Any, dtype: Any) -> Any:
@@ -352,7 +354,7 @@ class Layer(Guarded):
         vector, _ = self._vectors(x.dtype)
         assign_here = object.__setattr__  # ours takes as long as a small layer
         assign_here(self, "_saved", None)
-        self._call(interpreter.forward, program.largest * len(x), x, program.table, vector, out, space, self._tape)
+        self._call(interpreter.forward, program.work(len(x)), x, program.table, vector, out, space, self._tape)
         assign_here(self, "_saved", (program, x, out, space))
         return out
 
@@ -397,7 +399,7 @@ class Layer(Guarded):
         grad_input = np.empty(x.shape, x.dtype)
         vector, grads = self._vectors(x.dtype)
         arrays = vector, program.table, x, output, grad_output, self._tape, grads, grad_input, space
-        self._call(interpreter.backward, program.largest * len(x), *arrays)
+        self._call(interpreter.backward, program.work(2 * len(x)), *arrays)
         return grad_input
 
     def update_parameters(self, lr: float) -> None:
@@ -549,7 +551,7 @@ class Layer(Guarded):
         return np.zeros(0, dtype), np.zeros(0, dtype)
 
     def _is_serial(self, work: int) -> bool:
-        return self._n_threads == 1 or threads.small(self._n_threads, work)
+        return work < 2 * threads.MIN_WORK or self._n_threads == 1
 
     def _call(self, kernel: Any, work: int, *args: Any) -> Any:
         """Run a native function on several threads, where that is asked for and pays for so many multiplications.
@@ -559,8 +561,7 @@ class Layer(Guarded):
         try:
             if self._is_serial(work):
                 return kernel.call(*args, 1, 1)
-            with threads.launch(self._n_threads, work, args[0]) as n_threads:
-                return kernel.call(*args, n_threads, threads.MIN_WORK)
+            return kernel.call(*args, threads.n_threads_for(self._n_threads, work), threads.MIN_RANGE_WORK)
         except ValueError as error:
             raise in_our_terms(error, self) from None
 

@@ -18,6 +18,7 @@ from fastfc.kernels.ops.activation_rules import IDENTITY, LAZY, ROWWISE, Activat
 from fastfc.kernels.ops.activations import apply_lazy, derive_lazy
 from fastfc.kernels.program import interpreter
 from fastfc.kernels.program import table as program_table
+from fastfc.kernels.runtime.threads import ELEMENT_WORK
 
 
 @dataclass
@@ -61,7 +62,6 @@ class Program(NamedTuple):
     outputs: int
     numbers: int  # of space per sample, for training
     multiplications: int  # per sample, of all products
-    largest: int  # of the largest product
 
     def has(self, op: int) -> bool:
         """Whether there is such a step."""
@@ -80,6 +80,10 @@ class Program(NamedTuple):
         for dtype in dtypes:
             for function in needed:
                 function.compile_or_load(dtype)
+
+    def work(self, n: int) -> int:
+        """Multiplications for n samples, and what the time to read the weights is worth."""
+        return self.multiplications * (n + ELEMENT_WORK)
 
     def workspace_size(self, n: int) -> int:
         """Numbers of space that training in batches of n needs."""
@@ -235,7 +239,7 @@ class Lowering:
         rows.flags.writeable = False
         products = [widths[step.a] * widths[step.y] for step in steps if step.op == program_table.PRODUCT]
         n_inputs, n_outputs = sum_of(widths, inputs), sum_of(widths, outputs)
-        return Program(rows, n_inputs, n_outputs, train_numbers, sum(products), max(products, default=0))
+        return Program(rows, n_inputs, n_outputs, train_numbers, sum(products))
 
 
 def sum_of(widths: list[int], values: list[int]) -> int:

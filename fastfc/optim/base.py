@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fastfc.attributes import OF_OPTIMIZERS, Guarded
 from fastfc.kernels.optim import schedules
 from fastfc.kernels.optim import update as update_kernels
-from fastfc.kernels.runtime import native
+from fastfc.kernels.runtime import native, threads
 from fastfc.nn.layer import Layer, Parameter, in_our_terms
 from fastfc.optim.schedules import ReduceLROnPlateau, Schedule, Seen
 from fastfc.validation import as_floats, as_generator, as_real, did_you_mean, flag, positive_int, positive_number
@@ -290,7 +290,8 @@ class Optimizer(Guarded):
             If earlier steps went to another network, or a group matches no parameter.
         """
         state, segments = self.prepare(network)
-        rest = self.count, self.code, 1.0
+        n_threads = threads.n_threads_for(network.n_threads, update_kernels.UPDATE_WORK * network.grads.size)
+        rest = self.count, self.code, 1.0, n_threads, threads.MIN_RANGE_WORK
         try:
             update_kernels.update.call(network.grads, self.hyper, segments, network.params, state, *rest)
         except ValueError as error:

@@ -114,7 +114,7 @@ class Epoch:
 
     def call(self, order: NDArray[np.int64], first: int, last: int, so_far: float = 0.0) -> float:
         rest = order, first, last, self.batch_size, self.accumulate, self.optimizer.code, so_far
-        return self.network._call(step_kernels.train_steps, self.program.largest * self.batch_size, *self.given, *rest)
+        return self.network._call(step_kernels.train_steps, self.program.work(3 * self.batch_size), *self.given, *rest)
 
     def save(self, rng: np.random.Generator) -> None:
         """Keep what an epoch changes, as it is before it, with the generator of its order."""

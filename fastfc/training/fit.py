@@ -94,7 +94,7 @@ def train_step(
     data = as_data(network, x, y, loss, sample_weight)
     program = network._program_for(data.x)
     given = arguments(network, program, data, optimizer, len(data.x))
-    work = program.largest * len(data.x)
+    work = program.work(3 * len(data.x))
     try:
         value = network._call(step_kernels.train_step, work, *given, optimizer.code)
     except ValueError:

@@ -1,82 +1,169 @@
 """db (+)= column sums of g"""
 
+import math
+
 import numpy as np
-from numba import prange, types
+from numba import types
 from numba.extending import overload
 
 from fastfc.kernels.ops.activation_rules import NONE
 from fastfc.kernels.ops.gemm import CHUNK, product
-from fastfc.kernels.ops.matrix import Matrix, copy_matrix, matrix, zeros
+from fastfc.kernels.ops.matrix import Matrix, ceil_div, copy_matrix, matrix, zeros
 from fastfc.kernels.runtime.kernel import kernel
-from fastfc.kernels.runtime.native import compiled_kernel
 from fastfc.kernels.runtime.overlap import overlaps
+from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check
-from fastfc.kernels.runtime.threads import launch, single, size, thread_range
+from fastfc.kernels.runtime.threads import AUTO, ELEMENT_WORK, resolve, shape, thread_range
 from fastfc.kernels.simd.compiler import helper
-from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, one, pointer, release
-from fastfc.kernels.simd.vector import load, load_first, splat, store_first, sum_of_lanes, width
+from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, one, pointer, release, stack
+from fastfc.kernels.simd.vector import fetch, load, load_first, splat, store, store_first, sum_of_lanes, width
+
+# Columns are summed side by side in so many registers, by one thread in its part of a batch.
+REGISTERS = 4
+# Of long batches, so many registers are shared by several chunks: one chain of additions is slower than memory.
+ACCUMULATORS = 8
+ACCUMULATORS_BYTES = ACCUMULATORS * 64
+# Short rows are read ahead by so many bytes, for which the processor does not look far enough.
+SHORT_ROW, AHEAD = 1 << 11, 1 << 13
+
+
+@helper
+def readable(n, o, row, size, nbytes):
+    """Of how many rows `nbytes` can be read, more than they have: all but the last, whose end may be that of memory."""
+    return max(0, n - ceil_div(nbytes - o * size, row)) if row >= o * size else 0
 
 
 @helper
 def sums_in_registers(g, n, o, row, out, accumulate):
-    """out[j] (+)= Σ g[i, j], a few registers of columns at a time from the first row to the last."""
+    """out[j] (+)= Σ g[i, j] for a few registers of columns, from the first row to the last."""
     size, lanes = itemsize(g), width(g)
-    for j in range(0, o, 4 * lanes):
-        sums, here, some = at(out, j * size), at(g, j * size), o - j
-        s0 = s1 = s2 = s3 = splat(g, 0.0)
-        if accumulate:
-            s0, s1 = load_first(sums, some, 0.0), load_first(at(sums, lanes * size), some - lanes, 0.0)
-            s2 = load_first(at(sums, 2 * lanes * size), some - 2 * lanes, 0.0)
-            s3 = load_first(at(sums, 3 * lanes * size), some - 3 * lanes, 0.0)
-        if some >= 4 * lanes:
-            for _ in range(n):
-                s0, s1 = s0 + load(here), s1 + load(at(here, lanes * size))
-                s2, s3 = s2 + load(at(here, 2 * lanes * size)), s3 + load(at(here, 3 * lanes * size))
-                here = at(here, row)
-        elif some <= lanes:
-            for _ in range(n):
-                s0 = s0 + load_first(here, some, 0.0)
-                here = at(here, row)
-        elif some <= 2 * lanes:
-            for _ in range(n):
-                s0, s1 = s0 + load(here), s1 + load_first(at(here, lanes * size), some - lanes, 0.0)
-                here = at(here, row)
-        else:
-            for _ in range(n):
-                s0, s1 = s0 + load(here), s1 + load_first(at(here, lanes * size), some - lanes, 0.0)
-                s2 = s2 + load_first(at(here, 2 * lanes * size), some - 2 * lanes, 0.0)
-                s3 = s3 + load_first(at(here, 3 * lanes * size), some - 3 * lanes, 0.0)
-                here = at(here, row)
-        store_first(sums, s0, some)
-        store_first(at(sums, lanes * size), s1, some - lanes)
-        store_first(at(sums, 2 * lanes * size), s2, some - 2 * lanes)
-        store_first(at(sums, 3 * lanes * size), s3, some - 3 * lanes)
+    step, here, some = lanes * size, g, o
+    s0 = s1 = s2 = s3 = splat(g, 0.0)
+    if accumulate:
+        s0, s1 = load_first(out, some, 0.0), load_first(at(out, step), some - lanes, 0.0)
+        s2 = load_first(at(out, 2 * step), some - 2 * lanes, 0.0)
+        s3 = load_first(at(out, 3 * step), some - 3 * lanes, 0.0)
+    # masks take more time than the additions; what whole registers read of other rows is not stored
+    whole = readable(n, o, row, size, ceil_div(o, lanes) * step)
+    if o <= lanes:
+        for _ in range(whole):
+            s0 = s0 + load(here)
+            here = at(here, row)
+    elif o <= 2 * lanes:
+        for _ in range(whole):
+            s0, s1 = s0 + load(here), s1 + load(at(here, step))
+            here = at(here, row)
+    else:
+        whole = readable(n, o, row, size, 4 * step)
+        for _ in range(whole):
+            s0, s1 = s0 + load(here), s1 + load(at(here, step))
+            s2, s3 = s2 + load(at(here, 2 * step)), s3 + load(at(here, 3 * step))
+            here = at(here, row)
+    for _ in range(n - whole):
+        s0, s1 = s0 + load_first(here, some, 0.0), s1 + load_first(at(here, step), some - lanes, 0.0)
+        s2 = s2 + load_first(at(here, 2 * step), some - 2 * lanes, 0.0)
+        s3 = s3 + load_first(at(here, 3 * step), some - 3 * lanes, 0.0)
+        here = at(here, row)
+    store_first(out, s0, some)
+    store_first(at(out, step), s1, some - lanes)
+    store_first(at(out, 2 * step), s2, some - 2 * lanes)
+    store_first(at(out, 3 * step), s3, some - 3 * lanes)
+
+
+@helper
+def chunks_at_once(o, lanes):
+    """How many chunks `sums_of_whole_chunks` takes; 0 of rows that are too wide for it."""
+    return ACCUMULATORS // (1 if o <= lanes else 2 if o <= 2 * lanes else 4) if o <= 4 * lanes else 0
+
+
+@helper
+def sums_of_whole_chunks(g, o, row, out, out_row):
+    """The column sums of several chunks of CHUNK rows, each into a row of `out`, their rows in turn."""
+    size, lanes = itemsize(g), width(g)
+    step, chunks = lanes * size, chunks_at_once(o, lanes)
+    across = ACCUMULATORS // chunks  # registers of a row
+    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = splat(g, 0.0)
+    # register i has the columns from (i % across) on of chunk i // across
+    g1, g2 = register_at(g, 1, across, row, step), register_at(g, 2, across, row, step)
+    g3, g4 = register_at(g, 3, across, row, step), register_at(g, 4, across, row, step)
+    g5, g6 = register_at(g, 5, across, row, step), register_at(g, 6, across, row, step)
+    g7 = register_at(g, 7, across, row, step)
+    whole = readable(CHUNK, o, row, size, across * step)
+    for r in range(0, whole * row, row):
+        s0, s1, s2, s3 = s0 + load(at(g, r)), s1 + load(at(g1, r)), s2 + load(at(g2, r)), s3 + load(at(g3, r))
+        s4, s5, s6, s7 = s4 + load(at(g4, r)), s5 + load(at(g5, r)), s6 + load(at(g6, r)), s7 + load(at(g7, r))
+    sums = stack(g, ACCUMULATORS_BYTES)
+    store(sums, s0)
+    store(at(sums, step), s1)
+    store(at(sums, 2 * step), s2)
+    store(at(sums, 3 * step), s3)
+    store(at(sums, 4 * step), s4)
+    store(at(sums, 5 * step), s5)
+    store(at(sums, 6 * step), s6)
+    store(at(sums, 7 * step), s7)
+    for i in range(ACCUMULATORS):
+        s, first, here = load(at(sums, i * step)), i % across * lanes, register_at(g, i, across, row, step)
+        for r in range(whole, CHUNK):
+            s = s + load_first(at(here, r * row), o - first, 0.0)
+        store_first(at(out, i // across * out_row + first * size), s, o - first)
+
+
+@helper
+def register_at(g, i, across, row, step):
+    return at(g, i // across * CHUNK * row + i % across * step)
+
+
+@helper
+def eight_rows(total, g, row):
+    """total + the elements at `g` and in the seven rows behind it, in order."""
+    g2, g4, g6 = at(g, 2 * row), at(g, 4 * row), at(g, 6 * row)
+    total = total + load(g) + load(at(g, row)) + load(g2) + load(at(g2, row))
+    return total + load(g4) + load(at(g4, row)) + load(g6) + load(at(g6, row))
+
+
+@helper
+def fetch_eight_rows(g, row):
+    g2, g4, g6 = at(g, 2 * row), at(g, 4 * row), at(g, 6 * row)
+    fetch(g)
+    fetch(at(g, row))
+    fetch(g2)
+    fetch(at(g2, row))
+    fetch(g4)
+    fetch(at(g4, row))
+    fetch(g6)
+    fetch(at(g6, row))
 
 
 @helper
 def sums_by_rows(g, n, o, row, out, accumulate):
     """out[j] (+)= Σ g[i, j], eight rows at a time from the first column to the last: memory is read in order."""
     size, lanes = itemsize(g), width(g)
+    step, whole, short = lanes * size, o - o % lanes, row <= SHORT_ROW
+    if not accumulate:
+        for x in range(0, whole * size, step):
+            store(at(out, x), splat(g, 0.0))
+        store_first(at(out, whole * size), splat(g, 0.0), o - whole)
     for i in range(0, n, 8):
-        begin = i > 0 or accumulate
-        r0 = at(g, i * row)
-        if n - i >= 8:
-            r2, r4, r6 = at(r0, 2 * row), at(r0, 4 * row), at(r0, 6 * row)
-            for j in range(0, o, lanes):
-                some, x = o - j, j * size
-                total = load_first(at(out, x), some, 0.0) if begin else splat(g, 0.0)
-                total = total + load_first(at(r0, x), some, 0.0) + load_first(at(r0, x + row), some, 0.0)
-                total = total + load_first(at(r2, x), some, 0.0) + load_first(at(r2, x + row), some, 0.0)
-                total = total + load_first(at(r4, x), some, 0.0) + load_first(at(r4, x + row), some, 0.0)
-                total = total + load_first(at(r6, x), some, 0.0) + load_first(at(r6, x + row), some, 0.0)
-                store_first(at(out, x), total, some)
+        here, rows = at(g, i * row), min(8, n - i)
+        if rows < 8:
+            for x in range(0, whole * size, step):
+                total = load(at(out, x))
+                for r in range(rows):
+                    total = total + load(at(here, x + r * row))
+                store(at(out, x), total)
+        elif short:
+            for x in range(0, whole * size, step):
+                fetch_eight_rows(at(here, x + AHEAD), row)
+                store(at(out, x), eight_rows(load(at(out, x)), at(here, x), row))
         else:
-            for j in range(0, o, lanes):
-                some, x = o - j, j * size
-                total = load_first(at(out, x), some, 0.0) if begin else splat(g, 0.0)
-                for r in range(n - i):
-                    total = total + load_first(at(r0, x + r * row), some, 0.0)
-                store_first(at(out, x), total, some)
+            for x in range(0, whole * size, step):
+                store(at(out, x), eight_rows(load(at(out, x)), at(here, x), row))
+        if whole < o:
+            x, some = whole * size, o - whole
+            total = load_first(at(out, x), some, 0.0)
+            for r in range(rows):
+                total = total + load_first(at(here, x + r * row), some, 0.0)
+            store_first(at(out, x), total, some)
 
 
 @helper
@@ -121,7 +208,7 @@ def column_sums(g, out, accumulate):
         return sum_of_one_column(g, out, accumulate)
     size, lanes = out.itemsize, width(pointer(out))
     if n > 0 and g.strides[1] == size and out.strides[0] == size:
-        if o <= 4 * lanes:
+        if o <= REGISTERS * lanes:
             sums_in_registers(pointer(g), n, o, g.strides[0], pointer(out), accumulate)
         else:
             sums_by_rows(pointer(g), n, o, g.strides[0], pointer(out), accumulate)
@@ -157,70 +244,76 @@ def add_rest(total, rest, out):
 
 
 @helper
+def chunk_sums(grad_output, start, partials, accumulate, first, last):
+    """partials[q - first] = the column sums of chunk q, from the first to the last - 1; chunk 0 is added to `start`."""
+    (n, o), size, q, found = grad_output.shape, grad_output.itemsize, first, OK
+    row, out_row = grad_output.strides[0], partials.strides[0]
+    at_once = chunks_at_once(o, width(pointer(grad_output))) if o > 1 and grad_output.strides[1] == size else 0
+    while q < last:
+        begin, some, out = accumulate and q == 0, grad_output[q * CHUNK : min(n, (q + 1) * CHUNK)], partials[q - first]
+        if at_once and not begin and q + at_once <= last and (q + at_once) * CHUNK <= n:
+            sums_of_whole_chunks(pointer(some), o, row, pointer(out), out_row)
+            q += at_once
+        else:
+            if begin:
+                copy_vector(start, out)
+            found += column_sums(some, out, begin)
+            q += 1
+    return NO_MEMORY if found else OK
+
+
+@helper
 def sum_in_chunks(grad_output, out, accumulate):
     """out (+)= the column sums, by chunks of CHUNK rows, in order."""
     n, o = grad_output.shape
     if o == 0:  # of which there may be more rows than a loop could pass
         return OK
+    if n <= CHUNK:
+        return column_sums(grad_output, out, accumulate)
     # the sum grows beside out, which stays as it is if memory runs out on the way
-    total, partial = (np.empty(o, out.dtype), np.empty(o, out.dtype)) if n > CHUNK else (out, out)
-    rest = np.zeros(o, out.dtype) if n > CHUNK else out
-    if accumulate and n > CHUNK:
-        copy_vector(out, total)
-    found = OK
-    for r in range(0, max(n, 1), CHUNK):
-        found += column_sums(grad_output[r : r + CHUNK], partial if r else total, accumulate and not r)
-        if r:
-            add_chunk(total, rest, partial)
-    if found != OK:
-        return NO_MEMORY
-    if n > CHUNK:
-        add_rest(total, rest, out)
-    return OK
-
-
-@compiled_kernel(
-    lambda dtype: types.int64(
-        types.Array(dtype, 1, "A", aligned=False),
-        types.Array(dtype, 2, "A", readonly=True, aligned=False),
-        *[types.int64] * 2,
-    ),
-    parallel=True,
-)
-def column_sums_threads(out, grad_output, accumulate, n_threads):
-    """The same on several threads, that have some columns each or, of a long batch, some chunks."""
-    (n, o), failed = grad_output.shape, 0
-    chunks = max(1, (n + CHUNK - 1) // CHUNK)
-    if chunks < n_threads:
-        for p in prange(n_threads):
-            columns = thread_range(p, n_threads, o)
-            failed += _dense_bias_grad(grad_output[:, columns], out[columns], accumulate, 1)
-        return NO_MEMORY if failed else OK
-    partials = np.empty((chunks, o), out.dtype)
-    for p in prange(n_threads):
-        for q in range(chunks * p // n_threads, chunks * (p + 1) // n_threads):
-            rows = slice(q * CHUNK, min(n, (q + 1) * CHUNK))
-            failed += first_or_not(grad_output[rows], out, partials[q], accumulate and q == 0)
-    if failed:
-        return NO_MEMORY
-    add_in_order(partials, out)
+    total, rest, partials = np.empty(o, out.dtype), np.zeros(o, out.dtype), np.empty((ACCUMULATORS, o), out.dtype)
+    chunks = ceil_div(n, CHUNK)
+    for first in range(0, chunks, ACCUMULATORS):
+        last = min(chunks, first + ACCUMULATORS)
+        if chunk_sums(grad_output, out, partials, accumulate, first, last) != OK:
+            return NO_MEMORY
+        if first == 0:
+            copy_vector(partials[0], total)
+        for q in range(max(first, 1), last):
+            add_chunk(total, rest, partials[q - first])
+    add_rest(total, rest, out)
     return OK
 
 
 @helper
-def first_or_not(grad_output, start, out, begin):
-    """out = the column sums, or start and the column sums."""
-    if begin:
-        copy_vector(start, out)
-    return _dense_bias_grad(grad_output, out, begin, 1)
+def sums_of_columns(grad_output, out, accumulate, index, n_threads):
+    """The column sums of one range of the columns."""
+    first, last = thread_range(index, n_threads, out.size)
+    return sum_in_chunks(grad_output[:, first:last], out[first:last], accumulate)
 
 
 @helper
-def add_in_order(partials, out):
-    rest = np.zeros(out.size, out.dtype)
-    for q in range(1, len(partials)):
-        add_chunk(partials[0], rest, partials[q])
-    add_rest(partials[0], rest, out)
+def sums_of_chunks(grad_output, start, partials, accumulate, index, n_threads):
+    """The sums of one range of the chunks."""
+    chunks = partials.shape[0]
+    first, last = chunks * index // n_threads, chunks * (index + 1) // n_threads
+    return chunk_sums(grad_output, start, partials[first:last], accumulate, first, last)
+
+
+@helper
+def sum_on_threads(grad_output, out, accumulate, n_threads):
+    """As sum_in_chunks, on several threads, that have some columns each or, of a long batch, some chunks."""
+    n, o = grad_output.shape
+    chunks = max(1, ceil_div(n, CHUNK))
+    if chunks < n_threads or o == 0:
+        return parallel(sums_of_columns, (grad_output, out, accumulate), n_threads)
+    partials, rest = np.empty((chunks, o), out.dtype), np.zeros(o, out.dtype)
+    found = parallel(sums_of_chunks, (grad_output, out, partials, accumulate), n_threads)
+    if found == OK:
+        for q in range(1, chunks):
+            add_chunk(partials[0], rest, partials[q])
+        add_rest(partials[0], rest, out)
+    return found
 
 
 @kernel("grad_output[n, o] -> out[o]", types.int64, types.int64)
@@ -230,28 +323,23 @@ def _dense_bias_grad(grad_output, out, accumulate, n_threads):
     if overlaps(out, grad_output):
         return OVERLAP
     if n_threads > 1:
-        return column_sums_threads(out, grad_output, accumulate, n_threads)
+        return sum_on_threads(grad_output, out, accumulate, n_threads)
     return sum_in_chunks(grad_output, out, accumulate)
 
 
 def run(grad_output, out, accumulate, n_threads):
-    # reading an element takes as long as two multiplications (asv: threads.LaunchBiasGrad)
-    name = _dense_bias_grad.name
-    if (type(n_threads) is int and n_threads == 1) or single(n_threads, name, 2 * size(grad_output)):
-        _dense_bias_grad.call(grad_output, out, accumulate, 1)
-        return
-    with launch(n_threads, 2 * size(grad_output), out) as n_threads:
-        _dense_bias_grad.call(grad_output, out, accumulate, n_threads)
+    n_threads = resolve(n_threads, _dense_bias_grad.name, ELEMENT_WORK * math.prod(shape(grad_output)))
+    _dense_bias_grad.call(grad_output, out, accumulate, n_threads)
 
 
-def dense_bias_grad(grad_output, out, n_threads=1):
+def dense_bias_grad(grad_output, out, n_threads=AUTO):
     """out[j] = Σᵢ grad_output[i, j]
 
     Parameters
     ----------
     grad_output : (n, o) float32 or float64, any strides
     out : (o,), same dtype, any stride, overwritten and never read; must not overlap grad_output
-    n_threads : int, at most this many threads; the bits are the same for any number
+    n_threads : int, at most this many threads, or "auto", as many as pay; the bits are the same for any number
 
     The rows are added in order; of more than gemm.CHUNK rows, each CHUNK for itself, and the sums in order, without
     loss. A single column is summed in lanes, see vector_sum.
@@ -259,7 +347,7 @@ def dense_bias_grad(grad_output, out, n_threads=1):
     run(grad_output, out, 0, n_threads)
 
 
-def dense_add_bias_grad(grad_output, out, n_threads=1):
+def dense_add_bias_grad(grad_output, out, n_threads=AUTO):
     """out[j] += Σᵢ grad_output[i, j]; see dense_bias_grad."""
     run(grad_output, out, 1, n_threads)
 

@@ -10,7 +10,7 @@ from fastfc.kernels.ops.matrix import Matrix, matrix
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.status import BAD_SHAPE, OK, OVERLAP, check
-from fastfc.kernels.runtime.threads import launch, multiplications, single
+from fastfc.kernels.runtime.threads import AUTO, product_work, resolve, shape
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import pointer
 
@@ -33,7 +33,7 @@ def _dense_forward(x, weight, bias, out, code, a, b, n_threads):
     return found
 
 
-def dense_forward(x, weight, bias, out, activation="identity", n_threads=1):
+def dense_forward(x, weight, bias, out, activation="identity", n_threads=AUTO):
     """out = f(x weight + bias)
 
     Parameters
@@ -43,7 +43,7 @@ def dense_forward(x, weight, bias, out, activation="identity", n_threads=1):
     bias : (o,), same dtype, any stride
     out : (n, o), same dtype, any strides, overwritten and never read; must not overlap the others
     activation : "identity", "relu", "sigmoid" or "tanh", applied while the sums are in registers or L1
-    n_threads : int, at most this many threads; the bits are the same for any number
+    n_threads : int, at most this many threads, or "auto", as many as pay; the bits are the same for any number
 
     Each element is one chain of fused multiply-adds from the bias on, in the order of i; long sums of a layer with
     few outputs are dot products, see gemm.dot.
@@ -58,13 +58,8 @@ def dense_forward(x, weight, bias, out, activation="identity", n_threads=1):
     [[4.0, -0.75]]
     """
     numbers = fused(activation)
-    if (type(n_threads) is int and n_threads == 1) or single(
-        n_threads, "dense_forward", multiplications(x, weight, out)
-    ):
-        _dense_forward.call(x, weight, bias, out, *numbers, 1)
-        return
-    with launch(n_threads, multiplications(x, weight, out), out) as n_threads:
-        _dense_forward.call(x, weight, bias, out, *numbers, n_threads)
+    n_threads = resolve(n_threads, "dense_forward", product_work(*shape(out), shape(x)[1]))
+    _dense_forward.call(x, weight, bias, out, *numbers, n_threads)
 
 
 @overload(dense_forward, prefer_literal=True)

@@ -9,7 +9,7 @@ from fastfc.kernels.ops.matrix import matrix, transposed, zeros
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.status import BAD_SHAPE, OK, OVERLAP, check
-from fastfc.kernels.runtime.threads import launch, multiplications, single
+from fastfc.kernels.runtime.threads import AUTO, product_work, resolve, shape
 from fastfc.kernels.simd.compiler import helper
 
 
@@ -30,7 +30,7 @@ def _dense_input_grad(grad_output, weight, out, n_threads):
     return found
 
 
-def dense_input_grad(grad_output, weight, out, n_threads=1):
+def dense_input_grad(grad_output, weight, out, n_threads=AUTO):
     """out = grad_output weightᵀ
 
     Parameters
@@ -38,18 +38,13 @@ def dense_input_grad(grad_output, weight, out, n_threads=1):
     grad_output : (n, o) float32 or float64, any strides
     weight : (i, o), same dtype, any strides
     out : (n, i), same dtype, any strides, overwritten and never read; must not overlap the others
-    n_threads : int, at most this many threads; the bits are the same for any number
+    n_threads : int, at most this many threads, or "auto", as many as pay; the bits are the same for any number
 
     Each element is one chain of fused multiply-adds in the order of o; long sums of a layer with few inputs are dot
     products, see gemm.dot.
     """
-    if (type(n_threads) is int and n_threads == 1) or single(
-        n_threads, "dense_input_grad", multiplications(grad_output, weight, out)
-    ):
-        _dense_input_grad.call(grad_output, weight, out, 1)
-        return
-    with launch(n_threads, multiplications(grad_output, weight, out), out) as n_threads:
-        _dense_input_grad.call(grad_output, weight, out, n_threads)
+    n_threads = resolve(n_threads, "dense_input_grad", product_work(*shape(out), shape(grad_output)[1]))
+    _dense_input_grad.call(grad_output, weight, out, n_threads)
 
 
 @overload(dense_input_grad)

@@ -1,17 +1,17 @@
 """dW (+)= xᵀ g"""
 
 import numpy as np
-from numba import prange, types
+from numba import types
 from numba.extending import overload
 
 from fastfc.kernels.ops.activation_rules import NONE
 from fastfc.kernels.ops.gemm import CHUNK, parallel_product
 from fastfc.kernels.ops.matrix import Matrix, add_matrix, copy_matrix, element, matrix, transposed, zeros
 from fastfc.kernels.runtime.kernel import kernel
-from fastfc.kernels.runtime.native import compiled_kernel
 from fastfc.kernels.runtime.overlap import overlaps
+from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check
-from fastfc.kernels.runtime.threads import launch, multiplications, single
+from fastfc.kernels.runtime.threads import AUTO, product_work, resolve, shape
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, release
 
@@ -33,23 +33,15 @@ def sums(c, a, b, start, i, o, n, n_threads):
     return parallel_product(c, a, b, start, i, o, n, NONE, c, i * o == 1, n_threads)
 
 
-@compiled_kernel(
-    lambda dtype: types.int64(
-        types.Array(dtype, 3, "A", aligned=False),
-        *[types.Array(dtype, 2, "A", readonly=True, aligned=False)] * 2,
-        *[types.int64] * 2,
-    ),
-    parallel=True,
-)
-def chunk_sums_threads(partials, x, grad_output, accumulate, n_threads):
-    """The sum over each CHUNK rows of the batch, on several threads; the first is added to what is there, if wanted."""
+@helper
+def chunk_sums(partials, x, grad_output, accumulate, index, n_threads):
+    """One range of the sums over each CHUNK rows of the batch; the first is added to what is there, if wanted."""
     (chunks, i, o), n, failed = partials.shape, x.shape[0], 0
-    for p in prange(n_threads):
-        for q in range(chunks * p // n_threads, chunks * (p + 1) // n_threads):
-            rows = slice(q * CHUNK, min(n, (q + 1) * CHUNK))
-            c, a, b = matrix(partials[q]), transposed(matrix(x[rows])), matrix(grad_output[rows])
-            start = c if accumulate and q == 0 else zeros(c)
-            failed += sums(c, a, b, start, i, o, rows.stop - rows.start, 1)
+    for q in range(chunks * index // n_threads, chunks * (index + 1) // n_threads):
+        rows = slice(q * CHUNK, min(n, (q + 1) * CHUNK))
+        c, a, b = matrix(partials[q]), transposed(matrix(x[rows])), matrix(grad_output[rows])
+        start = c if accumulate and q == 0 else zeros(c)
+        failed += sums(c, a, b, start, i, o, rows.stop - rows.start, 1)
     return NO_MEMORY if failed else OK
 
 
@@ -88,7 +80,7 @@ def sums_of_chunks(x, grad_output, out, accumulate, n_threads):
     partials = np.empty((chunks, i, o), out.dtype)
     if accumulate:
         copy_matrix(i, o, matrix(out), matrix(partials[0]))
-    if chunk_sums_threads(partials, x, grad_output, accumulate, n_threads) != OK:
+    if parallel(chunk_sums, (partials, x, grad_output, accumulate), n_threads) != OK:
         return NO_MEMORY
     copy_matrix(i, o, matrix(partials[0]), matrix(out))
     for q in range(1, chunks):
@@ -97,15 +89,11 @@ def sums_of_chunks(x, grad_output, out, accumulate, n_threads):
 
 
 def run(x, grad_output, out, accumulate, n_threads):
-    name = _dense_weight_grad.name
-    if (type(n_threads) is int and n_threads == 1) or single(n_threads, name, multiplications(x, grad_output, out)):
-        _dense_weight_grad.call(x, grad_output, out, accumulate, 1)
-        return
-    with launch(n_threads, multiplications(x, grad_output, out), out) as n_threads:
-        _dense_weight_grad.call(x, grad_output, out, accumulate, n_threads)
+    n_threads = resolve(n_threads, _dense_weight_grad.name, product_work(*shape(x), shape(grad_output)[1]))
+    _dense_weight_grad.call(x, grad_output, out, accumulate, n_threads)
 
 
-def dense_weight_grad(x, grad_output, out, n_threads=1):
+def dense_weight_grad(x, grad_output, out, n_threads=AUTO):
     """out = xᵀ grad_output
 
     Parameters
@@ -113,7 +101,7 @@ def dense_weight_grad(x, grad_output, out, n_threads=1):
     x : (n, i) float32 or float64, any strides
     grad_output : (n, o), same dtype, any strides
     out : (i, o), same dtype, any strides, overwritten and never read; must not overlap the others
-    n_threads : int, at most this many threads; the bits are the same for any number
+    n_threads : int, at most this many threads, or "auto", as many as pay; the bits are the same for any number
 
     Each element is one chain of fused multiply-adds in the order of n; of a batch of more than gemm.CHUNK rows,
     one chain for each CHUNK rows, added in order. The only element of a (1, 1) gradient is a dot product instead.
@@ -121,7 +109,7 @@ def dense_weight_grad(x, grad_output, out, n_threads=1):
     run(x, grad_output, out, 0, n_threads)
 
 
-def dense_add_weight_grad(x, grad_output, out, n_threads=1):
+def dense_add_weight_grad(x, grad_output, out, n_threads=AUTO):
     """out += xᵀ grad_output; see dense_weight_grad."""
     run(x, grad_output, out, 1, n_threads)
 

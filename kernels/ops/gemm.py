@@ -14,28 +14,20 @@ copied into panels when the copy pays, and read in place when it does not.
 """
 
 import numpy as np
-from numba import prange, types
+from numba import types
 
-from fastfc.kernels.ops.activation_rules import DERIVATIVE, NONE, NUMBERS, RELU, Activation, activation_type
+from fastfc.kernels.ops.activation_rules import DERIVATIVE, NONE, RELU, activation_type
 from fastfc.kernels.ops.epilogue import epilogue, matrix_epilogue
 from fastfc.kernels.ops.level1 import dot_products, row_times_transposed
-from fastfc.kernels.ops.matrix import (
-    Matrix,
-    aliases_sets,
-    ceil_div,
-    copy_matrix,
-    element,
-    matrix,
-    matrix_type,
-    transposed,
-)
+from fastfc.kernels.ops.matrix import Matrix, aliases_sets, ceil_div, copy_matrix, element, matrix_type, transposed
 from fastfc.kernels.ops.packing import PACK_ROWS, pack
 from fastfc.kernels.runtime.native import compiled_kernel
+from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import NO_MEMORY, OK
 from fastfc.kernels.runtime.threads import thread_range
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.isa import host_isa, l2_bytes
-from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, read, release, view, zero
+from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, read, release, zero
 from fastfc.kernels.simd.microkernel import multiply_tile, tile_columns, tile_rows
 from fastfc.kernels.simd.vector import infinity, width
 
@@ -220,52 +212,50 @@ def product(c, a, b, start, m, n, k, activation, y):
     return status
 
 
-@compiled_kernel(
-    lambda dtype: types.int64(*[types.Array(dtype, 2, "A", aligned=False)] * 5, *NUMBERS, *[types.int64] * 2),
-    parallel=True,
-)
-def product_threads(c, a, b, start, y, code, number, other, small_n, n_threads):
-    """`product` or, if narrow, `dot_products`, with the rows or columns of C on several threads."""
-    (m, n), failed, activation = c.shape, 0, Activation(code, number, other)
-    for p in prange(n_threads):
-        if m >= n or small_n:
-            rows = thread_range(p, n_threads, m)
-            failed += serial_product(c[rows], a[rows], b, start[rows], y[rows], activation, small_n)
-        else:
-            columns = thread_range(p, n_threads, n)
-            failed += serial_product(
-                c[:, columns], a, b[:, columns], start[:, columns], y[:, columns], activation, small_n
-            )
-    return NO_MEMORY if failed else OK
+@helper
+def rows_from(x, first):
+    """A matrix without the rows before `first`."""
+    return Matrix(element(x, first, 0), x.row, x.column)
 
 
 @helper
-def serial_product(c, a, b, start, y, activation, small_n):
-    (m, n), k = c.shape, a.shape[1]
+def columns_from(x, first):
+    """A matrix without the columns before `first`."""
+    return Matrix(element(x, 0, first), x.row, x.column)
+
+
+@helper
+def product_range(c, a, b, start, m, n, k, activation, y, small_n, index, n_threads):
+    """`serial_product` of one range of the rows or columns of C."""
+    if m >= n or small_n:
+        first, last = thread_range(index, n_threads, m)
+        c, a, start, y = rows_from(c, first), rows_from(a, first), rows_from(start, first), rows_from(y, first)
+        m = last - first
+    else:
+        first, last = thread_range(index, n_threads, n)
+        c, b, start, y = (
+            columns_from(c, first),
+            columns_from(b, first),
+            columns_from(start, first),
+            columns_from(y, first),
+        )
+        n = last - first
+    return serial_product(c, a, b, start, m, n, k, activation, y, small_n)
+
+
+@helper
+def serial_product(c, a, b, start, m, n, k, activation, y, small_n):
     if small_n:
-        return dot_products(matrix(c), matrix(a), matrix(b), matrix(start), m, n, k, activation, matrix(y))
-    return product(matrix(c), matrix(a), matrix(b), matrix(start), m, n, k, activation, matrix(y))
+        return dot_products(c, a, b, start, m, n, k, activation, y)
+    return product(c, a, b, start, m, n, k, activation, y)
 
 
 @helper
 def parallel_product(c, a, b, start, m, n, k, activation, y, small_n, n_threads):
     """`product` or, if narrow, `dot_products`, in several parts at once where there are to be several."""
     if n_threads > 1:
-        return product_threads(
-            view(c, m, n),
-            view(a, m, k),
-            view(b, k, n),
-            view(start, m, n),
-            view(y, m, n),
-            activation.code,
-            activation.a,
-            activation.b,
-            small_n,
-            n_threads,
-        )
-    if small_n:
-        return dot_products(c, a, b, start, m, n, k, activation, y)
-    return product(c, a, b, start, m, n, k, activation, y)
+        return parallel(product_range, (c, a, b, start, m, n, k, activation, y, small_n), n_threads)
+    return serial_product(c, a, b, start, m, n, k, activation, y, small_n)
 
 
 @helper

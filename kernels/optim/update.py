@@ -34,7 +34,9 @@ from fastfc.kernels.optim.schedules import rate
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.native import compiled_kernel, named_after
 from fastfc.kernels.runtime.overlap import overlaps
+from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_STATE, OK, OVERLAP, check
+from fastfc.kernels.runtime.threads import thread_range
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import at, itemsize, pointer, stack
 from fastfc.kernels.simd.vector import (
@@ -60,6 +62,8 @@ DECOUPLED, MAXIMIZE = 1, 2  # bits of FLAGS
 # of the whole vector, 0 stands for any, and then the range is all of it
 FIRST, LAST, RATE, DECAY, L1, L2, MAX_NORM, COLUMNS, SIZE, N_RANGE_COLUMNS = range(10)
 BLOCK_BYTES = 1 << 13
+# Multiplications that the update of a parameter takes as long as, if all is in L2; from memory it takes thrice as long.
+UPDATE_WORK = 32
 
 
 @helper
@@ -378,12 +382,38 @@ def update_fits(n, hyperparameters, param_ranges, state, count, optimizer):
     return NO_STATE if state.shape[0] < rows or (rows > 0 and state.shape[1] != n) else OK
 
 
+@helper
+def update_neighbours(vectors, row, optimizer, rows, n, how, numbers, of_gradient):
+    """The rule for n neighbours in gradients, parameters and state, and before it the change of their gradients."""
+    (g, p, s), (change, l1, l2, scale, limit, factor) = vectors, of_gradient
+    size, buffer, j = itemsize(p), stack(p, BLOCK_BYTES), 0
+    while j < n:  # a range would divide
+        some, gradient = n - j, at(g, j * size)
+        if change:
+            some = min(some, BLOCK_BYTES // size)
+            change_gradient(some, gradient, at(p, j * size), buffer, l1, l2, scale, limit, factor)
+            gradient = buffer
+        run_rule(gradient, at(p, j * size), at(s, j * size), row, optimizer, rows, some, how, numbers)
+        j += some
+
+
+@helper
+def update_range(vectors, row, optimizer, rows, n, how, numbers, of_gradient, index, n_threads):
+    """`update_neighbours` of one range of them."""
+    (g, p, s), (first, last) = vectors, thread_range(index, n_threads, n)
+    offset = first * itemsize(p)
+    some = at(g, offset), at(p, offset), at(s, offset)
+    update_neighbours(some, row, optimizer, rows, last - first, how, numbers, of_gradient)
+    return OK
+
+
 @kernel(
     "grads[p], hyperparameters:float64[h], param_ranges:float64[s, k] -> params[p], state[r, q], count:int64[two]",
     types.int64,
     types.float64,
+    *[types.int64] * 2,
 )
-def update(grads, hyperparameters, param_ranges, params, state, count, optimizer, scale):
+def update(grads, hyperparameters, param_ranges, params, state, count, optimizer, scale, n_threads, min_work):
     """One step of an optimizer on contiguous vectors, with gradients multiplied by scale.
 
     count is the number of steps so far; and for NAdam the bits of μ₁ … μₜ, for SGD the number of steps before its first
@@ -414,15 +444,14 @@ def update(grads, hyperparameters, param_ranges, params, state, count, optimizer
         decay = param_ranges[i, DECAY] if param_ranges[i, DECAY] >= 0.0 else hyperparameters[WEIGHT_DECAY]
         how = (lr, 1.0 - lr * decay, 0.0) if flags & DECOUPLED else (lr, 1.0, decay)
         change = l1 != 0.0 or l2 != 0.0 or scale * factor != 1.0 or limit != np.inf
-        j = first
-        while j < last:  # a range would divide
-            some, p, g = last - j, at(params_data, j * size), at(grads_data, j * size)
-            if change:
-                some = min(some, BLOCK_BYTES // size)
-                change_gradient(some, g, p, buffer, l1, l2, scale, limit, factor)
-                g = buffer
-            run_rule(g, p, at(state_data, j * size), row, optimizer, rows, some, how, numbers)
-            j += some
+        vectors = at(grads_data, first * size), at(params_data, first * size), at(state_data, first * size)
+        of_gradient = change, l1, l2, scale, limit, factor
+        n_here = min(n_threads, (last - first) * UPDATE_WORK // min_work)
+        if n_here > 1:
+            rest = row, optimizer, rows, last - first, how, numbers, of_gradient
+            parallel(update_range, (vectors, *rest), n_here)
+        else:
+            update_neighbours(vectors, row, optimizer, rows, last - first, how, numbers, of_gradient)
         if max_norm > 0.0:
             columns = int(param_ranges[i, COLUMNS])
             shorten_columns((last - first) // columns, columns, at(params_data, first * size), max_norm, buffer)

@@ -20,7 +20,7 @@ what several steps contribute to one gradient is added in that order.
 """
 
 import numpy as np
-from numba import prange, types
+from numba import types
 
 from fastfc.kernels.ops.activation_rules import DERIVATIVE, IDENTITY, NONE, Activation
 from fastfc.kernels.ops.activations import _activation_backward, _activation_forward
@@ -91,8 +91,9 @@ from fastfc.kernels.program.table import (
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.native import compiled_kernel
 from fastfc.kernels.runtime.overlap import overlaps
+from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP
-from fastfc.kernels.runtime.threads import thread_range
+from fastfc.kernels.runtime.threads import ELEMENT_WORK, product_work_in_kernels, thread_range
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.isa import l2_bytes
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, one, pointer, read, release, stack, vector, view
@@ -111,6 +112,8 @@ OPTIONAL_KERNELS = {
 
 # So many for each thread, and a prediction is cut into rows.
 MANY_ROWS = 64
+# Multiplications that an element of an activation takes as long as.
+ACTIVATION_WORK = 32
 # Up to so many bytes, a prediction's workspace is on the stack.
 STACK_BYTES = 1 << 15
 
@@ -212,6 +215,36 @@ def derivative(f):
     return Activation(f.code + DERIVATIVE, f.a, f.b)
 
 
+@helper
+def activate(a, y, n, o, f, n_threads):
+    """y = f(a), by rows on several threads."""
+    if n_threads > 1:
+        return parallel(activate_range, (a, y, n, o, f), n_threads)
+    return _activation_forward(view(a, n, o), view(y, n, o), f.code, f.a, f.b)
+
+
+@helper
+def activate_range(a, y, n, o, f, index, n_threads):
+    first, last = thread_range(index, n_threads, n)
+    n = last - first
+    return _activation_forward(view(row(a, first), n, o), view(row(y, first), n, o), f.code, f.a, f.b)
+
+
+@helper
+def multiply_by_derivative(saved, grad_y, out, n, o, f, n_threads):
+    """out = grad_y f′, f′ in terms of what is saved, by rows on several threads."""
+    if n_threads > 1:
+        return parallel(derivative_range, (saved, grad_y, out, n, o, f), n_threads)
+    return _activation_backward(view(saved, n, o), view(grad_y, n, o), view(out, n, o), f.code, f.a, f.b)
+
+
+@helper
+def derivative_range(saved, grad_y, out, n, o, f, index, n_threads):
+    first, last = thread_range(index, n_threads, n)
+    saved, grad_y, out, n = row(saved, first), row(grad_y, first), row(out, first), last - first
+    return _activation_backward(view(saved, n, o), view(grad_y, n, o), view(out, n, o), f.code, f.a, f.b)
+
+
 def looked_up(program):
     """(first column, columns, rows of the table, its width) of each embedding that reads x."""
     found = []
@@ -272,11 +305,13 @@ def run_forward(params, program, x, output, workspace, n, purpose, rng_step, n_t
             f = activation_of(program, s)
             if program[s, OF_INPUT] and purpose == TRAINING:
                 f = NONE
-            found = forward_product(y, a, weight, bias, n, o, i, f, n_threads_for(n_threads, min_work, n * i * o))
+            found = forward_product(
+                y, a, weight, bias, n, o, i, f, n_threads_for(n_threads, min_work, product_work_in_kernels(n, o, i))
+            )
         elif op == ACTIVATION:
             f = activation_of(program, s)
             if not (program[s, IN_PRODUCT] and purpose == PREDICTING):
-                found = _activation_forward(view(a, n, o), view(y, n, o), f.code, f.a, f.b)
+                found = activate(a, y, n, o, f, n_threads_for(n_threads, min_work, ACTIVATION_WORK * n * o))
         elif op == MULTIPLY:
             multiply_add(n, o, a, b, 1.0, y, False)
         elif op == DROPOUT and purpose == TRAINING:
@@ -341,14 +376,16 @@ def run_backward(
             i = program[program[s, A], WIDTH]
             dz = view(grad_y, n, o)
             if f.code != IDENTITY and not program[s, DERIVED] and not program[s, OF_INPUT]:
-                found = _activation_backward(view(y, n, o), dz, dz, f.code, f.a, f.b)
+                found = multiply_by_derivative(
+                    y, grad_y, grad_y, n, o, f, n_threads_for(n_threads, min_work, ACTIVATION_WORK * n * o)
+                )
             weight_grad = view(weight_of(program, s, grads, i, o), i, o)
-            some = n_threads_for(n_threads, min_work, n * i * o)
+            some = n_threads_for(n_threads, min_work, product_work_in_kernels(n, o, i))
             more = add or program[s, ADD_WEIGHT]
             found = max(found, _dense_weight_grad(view(a, n, i), dz, weight_grad, more, some))
             if program[s, BIAS] != NOWHERE:
                 bias_grad = vector(at(grads, program[s, BIAS] * size), o)
-                more, some_more = add or program[s, ADD_BIAS], n_threads_for(n_threads, min_work, 2 * n * o)
+                more, some_more = add or program[s, ADD_BIAS], n_threads_for(n_threads, min_work, ELEMENT_WORK * n * o)
                 found = max(found, _dense_bias_grad(dz, bias_grad, more, some_more))
             if a_wanted:
                 weight = weight_of(program, s, params, i, o)
@@ -364,9 +401,8 @@ def run_backward(
             target = grad_y if add_a else grad_a
             if a_wanted and not program[s, DERIVED]:
                 saved = a if program[s, OF_INPUT] else y
-                found = _activation_backward(
-                    view(saved, n, o), view(grad_y, n, o), view(target, n, o), f.code, f.a, f.b
-                )
+                some = n_threads_for(n_threads, min_work, ACTIVATION_WORK * n * o)
+                found = multiply_by_derivative(saved, grad_y, target, n, o, f, some)
                 if add_a:
                     multiply_add(n, o, grad_y, ones, 1.0, grad_a, True)
         elif op == DROPOUT:
@@ -415,23 +451,35 @@ def fits(params, program, x, out):
     return OVERLAP if overlaps(out, x) or overlaps(out, params) else OK
 
 
-@compiled_kernel(
-    lambda dtype: types.int64(
-        types.Array(dtype, 1, "A", readonly=True, aligned=False),
-        table_type(),
-        types.Array(dtype, 2, "A", readonly=True, aligned=False),
-        types.Array(dtype, 2, "A", aligned=False),
-        types.int64,
-    ),
-    parallel=True,
-)
-def predict_threads(params, program, x, out, n_threads):
-    """`predict` with the rows on several threads."""
-    failed = 0
-    for p in prange(n_threads):
-        rows = thread_range(p, n_threads, x.shape[0])
-        failed = max(failed, predict(params, program, x[rows], out[rows], 1, 1))
-    return failed
+@helper
+def predict_range(params, program, x, out, index, n_threads):
+    """`predict_rows` of one range of the rows."""
+    first, last = thread_range(index, n_threads, x.shape[0])
+    return predict_rows(params, program, x[first:last], out[first:last], 1, 1)
+
+
+@helper
+def predict_rows(params, program, x, out, n_threads, min_work):
+    """out = the network's output, by blocks of rows that go through all layers."""
+    n, numbers, size = x.shape[0], program[0, PREDICT_WORKSPACE], out.itemsize
+    # rows go through all layers together, as many as find room in a part of L2
+    rows = max(16, l2_bytes() // 4 // (max(numbers, 1) * size) // 16 * 16)
+    rows = n if program[0, WHOLE] else min(rows, n)
+    wanted = padded_size(numbers, rows) * size
+    heap, memory = allocate(pointer(out), wanted if wanted > STACK_BYTES else 0)
+    if wanted > STACK_BYTES and is_null(memory):
+        return NO_MEMORY
+    workspace = heap if wanted > STACK_BYTES else stack(pointer(out), STACK_BYTES)
+    x_all, out_all, found = matrix(x), matrix(out), OK
+    for r in range(0, n, max(rows, 1)):
+        x_some, out_some, some = row(x_all, r), row(out_all, r), min(rows, n - r)
+        found = run_forward(
+            pointer(params), program, x_some, out_some, workspace, some, PREDICTING, 0, n_threads, min_work
+        )
+        if found != OK:
+            break
+    release(memory)
+    return found
 
 
 @kernel(
@@ -449,27 +497,10 @@ def predict(params, program, x, out, n_threads, min_work):
         return found
     if out.size == 0:  # of which there may be more rows than a loop could pass
         return OK
-    n, numbers, size = x.shape[0], program[0, PREDICT_WORKSPACE], out.itemsize
+    n = x.shape[0]
     if n_threads > 1 and n >= n_threads * MANY_ROWS and not program[0, WHOLE]:
-        return predict_threads(params, program, x, out, n_threads)
-    # rows of a prediction go through all layers together, as many as find room in a part of L2
-    rows = max(16, l2_bytes() // 4 // (max(numbers, 1) * size) // 16 * 16)
-    rows = n if program[0, WHOLE] else min(rows, n)
-    wanted = padded_size(numbers, rows) * size
-    heap, memory = allocate(pointer(out), wanted if wanted > STACK_BYTES else 0)
-    if wanted > STACK_BYTES and is_null(memory):
-        return NO_MEMORY
-    workspace = heap if wanted > STACK_BYTES else stack(pointer(out), STACK_BYTES)
-    x_all, out_all = matrix(x), matrix(out)
-    for r in range(0, n, max(rows, 1)):
-        x_some, out_some, some = row(x_all, r), row(out_all, r), min(rows, n - r)
-        found = run_forward(
-            pointer(params), program, x_some, out_some, workspace, some, PREDICTING, 0, n_threads, min_work
-        )
-        if found != OK:
-            break
-    release(memory)
-    return found
+        return parallel(predict_range, (params, program, x, out), n_threads)
+    return predict_rows(params, program, x, out, n_threads, min_work)
 
 
 @helper

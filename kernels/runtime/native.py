@@ -29,7 +29,6 @@ def named_after(made, *parts):
 
 
 compiled_kernels: dict[str, "CompiledKernel"] = {}
-parallel_kernels: list["CompiledKernel"] = []
 
 
 class CompiledKernel:
@@ -41,21 +40,15 @@ class CompiledKernel:
         The nopython source.
     signature : callable
         dtype (a Numba float type) -> Numba signature. The first argument tells the dtype, see element_type.
-    parallel : bool
-        Whether it has a prange. As loading that starts threads, it is not loaded with the code that calls it but
-        by load_parallel, before there are several parts to compute.
     optional : bool
         Whether it is loaded only for what asks for it, by `compile_or_load` or `requires`, or by the first call from
         Python.
     """
 
-    def __init__(self, function, signature, parallel=False, optional=False):
+    def __init__(self, function, signature, optional=False):
         self.name, self.signature = function.__name__.lstrip("_"), signature
-        self.function, self.parallel, self.slots = function, parallel, {}
-        self.optional = parallel or optional
+        self.function, self.slots, self.optional = function, {}, optional
         compiled_kernels[self.name] = self
-        if parallel:
-            parallel_kernels.append(self)
         for dtype in DTYPES.values():
             self.slots[dtype] = np.zeros(1, np.uintp)
             define_symbol(self.slot_name(dtype), self.slots[dtype].ctypes.data)
@@ -66,8 +59,7 @@ class CompiledKernel:
 
     @cached_property
     def compiler(self):
-        options = {"parallel": True} if self.parallel else {"pipeline_class": KernelCompiler}
-        compiler = njit(nogil=True, error_model="numpy", **options)(self.function)
+        compiler = njit(nogil=True, error_model="numpy", pipeline_class=KernelCompiler)(self.function)
         compiler._cache = KernelCache(self.function)
         return compiler
 
@@ -126,16 +118,9 @@ class CompiledKernel:
         return result
 
 
-def compiled_kernel(signature, parallel=False, optional=False):
+def compiled_kernel(signature, optional=False):
     """Decorator: see CompiledKernel."""
-    return lambda function: CompiledKernel(function, signature, parallel, optional)
-
-
-def load_parallel(dtype):
-    """Compile or load everything that runs on several threads, see CompiledKernel."""
-    kernels = [kernel for kernel in parallel_kernels if not kernel.load(dtype)]
-    if kernels:
-        plan.compile_or_load(kernels, dtype, POLL_SECONDS)
+    return lambda function: CompiledKernel(function, signature, optional)
 
 
 class Dependency:
@@ -210,7 +195,7 @@ def add_dependency(context, builder, load):
     """Load a kernel whenever the code that is being compiled, or what that is linked into, is loaded from a cache."""
     library = context.active_code_library
     if context.fndesc.modname == "<dynamic>" or isinstance(library, HelperLibrary):
-        # no environment that survives a cache: the body of a prange, or what only kernels call
+        # no environment that survives a cache: what only kernels call
         library._reload_init.add(load)
     else:  # also reaches what is compiled against a user's function that comes from a cache
         context.get_env_manager(builder).add_const(load)

@@ -1,6 +1,7 @@
-"""Kernels on several threads: blocks of the output, each computed by the serial kernel.
+"""How many threads a kernel runs on: as many as it is asked for, and as pay for so much work.
 
-The bits of an element do not depend on the block that it is in, so they do not depend on the threads either.
+Each thread computes a range of the output with the serial kernel. The bits of an element do not depend on the range
+that it is in, so they do not depend on the number of threads either, and "auto" is a safe default.
 """
 
 import contextlib
@@ -17,22 +18,31 @@ from pathlib import Path
 import numba
 import numpy as np
 
-from fastfc.kernels.runtime.native import DTYPES, load_parallel
+from fastfc.kernels.runtime.pool import pool
 from fastfc.kernels.simd.compiler import helper
 
 CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
-# Multiplications that each thread must have to do for a launch to pay (asv: threads.Launch).
-MIN_WORK = 1 << 20
+AUTO = "auto"
 
-serial = threading.Event()  # set in a forked child, where GNU OpenMP would wait for its lost threads forever
+# Multiplications that each thread must have to do. Measured on two cores of a Zen 5 (asv: threads.Launch), which do
+# some 120,000 of them a microsecond: to wake a worker costs the caller 8 µs, and it begins 40 µs later. So a call of
+# 4 Mi (32 µs) is the first that does not lose when workers sleep, and gains 14 µs when they do not.
+MIN_WORK = 1 << 21
+# The same for a product inside a network's call, before which workers have hardly fallen asleep: a launch is 0.5 µs.
+MIN_RANGE_WORK = 1 << 18
+# To read an element from L2 or beyond takes as long as so many multiplications.
+ELEMENT_WORK = 4
+
+allowed = None  # the number of threads that threadpoolctl allows; None without a limit
+forked = threading.Event()  # set in a forked child
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=serial.set)
+    os.register_at_fork(after_in_child=forked.set)
 
 
 def cores():
     """The cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_max(cgroup):
@@ -66,106 +76,157 @@ def quota(root=CGROUPS, membership=MEMBERSHIP):
     return min(limits, default=None)
 
 
+def numba_threads():
+    """How many threads Numba may use: NUMBA_NUM_THREADS, less where numba.set_num_threads says so."""
+    try:
+        numba.threading_layer()
+    except ValueError:  # nobody has used its threads yet, and to ask would start them
+        return numba.config.NUMBA_NUM_THREADS
+    return numba.get_num_threads()
+
+
+def environment_limit(name):
+    """The number of threads that an environment variable allows; None if it says nothing.
+
+    OMP_NUM_THREADS may be a list, for nested regions, and is not ours: what it has that is no number says nothing.
+    """
+    text = os.environ.get(name, "").partition(",")[0].strip()
+    if not text or (name == "OMP_NUM_THREADS" and not text.isdigit()):
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise ValueError(f"{name} must be a positive integer, got {os.environ[name]!r}")
+    return max(1, int(text))
+
+
+def alone():
+    """Why this thread should not have others compute for it, as text; empty if it may."""
+    if forked.is_set():
+        return "a forked process"
+    multiprocessing = sys.modules.get("multiprocessing")
+    variables = "FASTFC_NUM_THREADS", "OMP_NUM_THREADS"  # which loky sets
+    if multiprocessing and multiprocessing.parent_process():
+        return "" if any(map(environment_limit, variables)) else "a process of multiprocessing"
+    joblib = sys.modules.get("joblib.parallel")
+    if joblib and joblib.get_active_backend()[0].nesting_level:
+        return "a worker of joblib"
+    return "numba.prange" if in_prange() else ""
+
+
+def in_prange():
+    """Whether Python code runs inside a prange, by Numba's objmode."""
+    with contextlib.suppress(ValueError):
+        of_openmp = numba.threading_layer() == "omp" and openmp_in_parallel()()
+        # a thread that Python did not start
+        return bool(of_openmp) or isinstance(threading.current_thread(), threading._DummyThread)
+    return False
+
+
 @cache
-def start():
-    """Have Numba start its threads, and leave the settings of others as they were.
-
-    Numba sets how many threads OpenMP uses, also for others that use the same library, and settles how
-    multiprocessing starts processes, which a program may settle only once.
-    """
-    import multiprocessing  # no other part needs it
-
-    method: str | None = multiprocessing.get_start_method(allow_none=True)
-    get, put = openmp_threads()
-    before = get()
-    numba.get_num_threads()
-    put(before)
-    if method is None:
-        multiprocessing.set_start_method(None, force=True)
-
-
-def openmp_threads():
-    """Functions that get and set the number of threads in the OpenMP that Numba uses, if it uses one."""
+def openmp_in_parallel():
+    """omp_in_parallel of the OpenMP that Numba uses."""
     try:
-        library = ctypes.CDLL(importlib.import_module("numba.np.ufunc.omppool").__file__)
-        return library.omp_get_max_threads, library.omp_set_num_threads
+        return ctypes.CDLL(importlib.import_module("numba.np.ufunc.omppool").__file__).omp_in_parallel
     except (ImportError, OSError, AttributeError):
-        return int, int
+        return int
 
 
-@contextlib.contextmanager
-def launch(n_threads, work, out):
-    """How many parts to make of so many multiplications, 1 where threads would not pay or would not be safe.
+def limits():
+    """(threads, what says so) of everything that limits how many threads "auto" takes, here and now."""
+    yield cores(), "cores by affinity"
+    limit = quota()
+    if limit is not None:
+        yield math.ceil(limit), "the quota of the control group"
+    yield numba_threads(), "NUMBA_NUM_THREADS"
+    for name in ("OMP_NUM_THREADS", "FASTFC_NUM_THREADS"):
+        limit = environment_limit(name)
+        if limit is not None:
+            yield limit, name
+    if allowed is not None:
+        yield allowed, "threadpoolctl"
+    why = alone()
+    if why:
+        yield 1, why
 
-    If there are several, what computes parts for the dtype of the array `out` is loaded.
 
-    Numba's own layer "workqueue" aborts the process when two threads launch at once, and the other launch may be
-    the user's: there, only a process with a single thread launches.
+def auto_threads():
+    """(threads, why) of the most that "auto" takes, here and now."""
+    return min(limits(), key=operator.itemgetter(0))
+
+
+def limit_to(n_threads):
+    """Let "auto" take at most so many threads, and those who name a number too; as many as it would is no limit."""
+    global allowed
+    allowed = None
+    if n_threads < auto_threads()[0]:
+        allowed = max(1, n_threads)
+
+
+def most_threads(n_threads):
+    """At most how many threads are used, of so many that are asked for."""
+    if n_threads == AUTO:
+        return auto_threads()[0]
+    return min(n_threads, cores(), math.ceil(quota() or n_threads), numba_threads(), allowed or n_threads)
+
+
+def n_threads_for(n_threads, work):
+    """Number of threads for so many multiplications, 1 where threads do not pay; for several, the workers are there.
+
+    `n_threads` is "auto" or a positive integer.
     """
-    if operator.index(n_threads) < 1:
-        raise ValueError(f"n_threads must be at least 1, got {n_threads}")
-    n_threads = min(n_threads, work // MIN_WORK)
-    if n_threads > 1 and not serial.is_set():
-        start()
-        # Numba counted the cores once, when it was imported, and knows of no quota
-        n_threads = min(n_threads, numba.get_num_threads(), cores(), math.ceil(quota() or n_threads))
-    dtype = getattr(out, "dtype", None)
-    if n_threads < 2 or serial.is_set() or dtype not in DTYPES:
-        yield 1
-        return
-    load_parallel(DTYPES[dtype])
-    yield 1 if layer() == "workqueue" and len(sys._current_frames()) > 1 else n_threads
+    if n_threads == 1 or work < 2 * MIN_WORK:
+        return 1
+    n_threads = min(most_threads(n_threads), work // MIN_WORK)
+    if n_threads < 2:
+        return 1
+    pool.grow(n_threads - 1)
+    return min(n_threads, pool.n_workers + 1)
 
 
-def single(n_threads, name, work):
-    """Whether a kernel of this name runs on one thread, as it is asked to or as so little work does not pay."""
-    if type(n_threads) is not int:
-        try:
-            n_threads = operator.index(n_threads)
-        except TypeError:
-            raise TypeError(f"{name}: n_threads must be an integer, got {n_threads!r}") from None
-    if n_threads < 1:
-        raise ValueError(f"{name}: n_threads must be at least 1, got {n_threads}")
-    return n_threads == 1 or small(n_threads, work)
-
-
-def small(n_threads, work):
-    """Whether so few multiplications are not worth the microsecond in which `launch` finds that threads don't pay."""
-    return n_threads > 1 and work < 2 * MIN_WORK
-
-
-def multiplications(a, b, c):
-    """n i o, from the three matrices of a product in any order; whatever they are, for the kernel has yet to check."""
+def check_n_threads(n_threads, where):
+    """`n_threads` as "auto" or an int of at least 1, or an error that says where it was given."""
+    if type(n_threads) is str and n_threads == AUTO:
+        return n_threads
     try:
-        return math.isqrt(a.size * b.size * c.size)
-    except (AttributeError, TypeError):
-        return math.isqrt(size(a) * size(b) * size(c))
+        if isinstance(n_threads, bool):
+            raise TypeError
+        number = operator.index(n_threads)
+    except TypeError:
+        raise TypeError(f'{where}: n_threads must be "auto" or an integer, got {n_threads!r}') from None
+    if number < 1:
+        raise ValueError(
+            f'{where}: n_threads must be at least 1, got {n_threads}; "auto" takes as many as this process may use'
+        )
+    return number
 
 
-def size(a):
-    """How many elements, 0 of what is no array."""
-    try:
-        return np.asarray(a).size
-    except (TypeError, ValueError):
-        return 0
+def resolve(n_threads, where, work):
+    """Number of threads for a kernel: what it was given, checked, and what pays for so many multiplications."""
+    if n_threads is not AUTO:
+        n_threads = check_n_threads(n_threads, where)
+    return 1 if work < 2 * MIN_WORK else n_threads_for(n_threads, work)
 
 
-def layer():
-    """The threading layer, as Numba settles it at the first parallel run; until then taken for the worst."""
-    try:
-        return numba.threading_layer()
-    except ValueError:
-        return "workqueue"
+def shape(a):
+    """Rows and columns of a matrix; 0 of what is none, which the kernel will see to."""
+    return a.shape if isinstance(a, np.ndarray) and a.ndim == 2 else (0, 0)
+
+
+def product_work(m, n, k):
+    """Multiplications of a product (m, k) by (k, n), and what the time to read and write its matrices is worth."""
+    return m * n * k + ELEMENT_WORK * (m * k + k * n + m * n)
+
+
+product_work_in_kernels = helper(product_work)
 
 
 @helper
 def thread_range(index, n_threads, count):
-    """Slice of `count` items that part `index` has.
+    """First and last + 1 of the `count` items that thread `index` has.
 
-    Whole cache lines, so that two threads never share one; the last part has the rest as well. So no part is
+    Whole cache lines, so that two threads never share one; the last range has the rest as well. So no range is
     narrower than a line unless the whole is: its few columns would be summed another way, see `gemm.NARROW`.
     """
     line = 16
     lines = max(1, count // line)
     first, last = index * lines // n_threads, (index + 1) * lines // n_threads
-    return slice(first * line, count if last == lines else last * line)
+    return first * line, count if last == lines else last * line

@@ -93,6 +93,15 @@ def prefetch(builder, pointer):
     builder.call(function, [pointer, *(ir.Constant(I32, value) for value in (0, 3, 1))])  # read, all caches, data
 
 
+def pause(builder):
+    """Tell the processor that this thread waits for another one."""
+    name = {"neon": "llvm.aarch64.hint", "generic": None}.get(host_isa().name, "llvm.x86.sse2.pause")
+    hint = [ir.Constant(I32, 1)] if host_isa().name == "neon" else []
+    if name:
+        signature = ir.FunctionType(ir.VoidType(), [a.type for a in hint])
+        builder.call(cgutils.get_or_insert_function(builder.module, signature, name), hint)
+
+
 def emit_where_less(builder, a, b, then, otherwise):
     return builder.select(builder.fcmp_ordered("<", a, b), then, otherwise)
 

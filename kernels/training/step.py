@@ -141,7 +141,18 @@ def train_step(
         else:
             found, value, _ = run_gradient(pointer(params), pointer(grads), objective, 0)
             if found == OK:
-                found = update(grads, hyperparameters, param_ranges, params[: grads.size], state, count, optimizer, 1.0)
+                found = update(
+                    grads,
+                    hyperparameters,
+                    param_ranges,
+                    params[: grads.size],
+                    state,
+                    count,
+                    optimizer,
+                    1.0,
+                    n_threads,
+                    min_work,
+                )
     if found == OK:
         commit_step(pointer(params), program, pointer(workspace), n, counters)
     return found, value
@@ -208,7 +219,16 @@ def train_steps(
             waiting += 1
         if found == OK and waiting and (waiting == accumulate or start + n == last):
             found = update(
-                grads, hyperparameters, param_ranges, params[: grads.size], state, count, optimizer, 1.0 / waiting
+                grads,
+                hyperparameters,
+                param_ranges,
+                params[: grads.size],
+                state,
+                count,
+                optimizer,
+                1.0 / waiting,
+                n_threads,
+                min_work,
             )
             waiting = 0
         if found != OK:
