@@ -35,7 +35,7 @@ def pytest_cmdline_main(config):
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     """Cases that the sample leaves out are slow, unless they are named."""
-    items = [item for item in items if not item.get_closest_marker("soak")]
+    items = [item for item in items if not (item.get_closest_marker("soak") or item.get_closest_marker("slow"))]
     kept = sample.of(items)
     for item in items:
         if item not in kept and item.nodeid not in config.args:

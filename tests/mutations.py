@@ -18,11 +18,23 @@ ROOT = Path(__file__).parents[1]
 
 # The line as it is and as it becomes, each once in all of kernels/ or fastfc/, and the test files
 KERNELS = [
-    ("return fma(c * fma(c, -0.5, size) / b, w, total)", "return fma(c * fma(c, 0.5, size) / b, w, total)", "kernel_losses"),
+    (
+        "return fma(c * fma(c, -0.5, size) / b, w, total)",
+        "return fma(c * fma(c, 0.5, size) / b, w, total)",
+        "kernel_losses",
+    ),
     ("return fma(error * slope, w, total), 0.0 - slope", "return fma(error * slope, w, total), slope", "kernel_losses"),
-    ("spread = where_less(spread, 1e-12, 1e-12, spread)", "spread = where_less(spread, 1e-3, 1e-3, spread)", "kernel_losses losses"),
+    (
+        "spread = where_less(spread, 1e-12, 1e-12, spread)",
+        "spread = where_less(spread, 1e-3, 1e-3, spread)",
+        "kernel_losses losses",
+    ),
     ("v = fma(g, g, v)", "v = fma(g, v, g)", "kernel_optimizers optimizers"),
-    ("b = fma(b, momentum, g / (square_root(v) + eps))\n    return b, v, b, fma", "b = fma(b, momentum, g / square_root(v + eps))\n    return b, v, b, fma", "optimizers"),
+    (
+        "b = fma(b, momentum, g / (square_root(v) + eps))\n    return b, v, b, fma",
+        "b = fma(b, momentum, g / square_root(v + eps))\n    return b, v, b, fma",
+        "optimizers",
+    ),
     ("new = fma(old, keep, p * (1.0 - keep))", "new = fma(old, keep, p)", "optimizers"),
     ("scale = 1.0 / (1.0 - p) if p < 1.0 else 0.0", "scale = 1.0 / (1.0 - p) if p < 1.0 else 1.0", "dropout"),
     ("mean = fma(delta, count / (before + count), mean)", "mean = fma(delta, count / before, mean)", "norms"),
@@ -101,7 +113,10 @@ def main():
             found, by = caught(tree, where, line, other, files, options.markers)
             missed += not found
             seconds = time.perf_counter() - start
-            print(f"{number:3} {'caught' if found else 'MISSED'} {seconds:6.1f} s  {line.strip()[:60]:60} {by}", flush=True)
+            print(
+                f"{number:3} {'caught' if found else 'MISSED'} {seconds:6.1f} s  {line.strip()[:60]:60} {by}",
+                flush=True,
+            )
     print(f"{missed} missed")
     return int(missed > 0)
 

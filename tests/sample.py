@@ -9,6 +9,8 @@ import itertools
 import random
 import re
 
+import pytest
+
 
 def axes(test):
     """Names of the parameters of each axis."""
@@ -61,3 +63,8 @@ def of(items):
             table = rows(cases)
             kept.update(cases[i] for i in (unlike(table, *few.args) if few else covering(table, test)))
     return kept
+
+
+def slow(*values):
+    """A case for `parametrize` that the quick suite leaves out."""
+    return pytest.param(*values, marks=pytest.mark.slow)

@@ -21,7 +21,12 @@ def test_rows_that_are_left_out_of_a_product_are_not_missed():
 
 def test_few_rows_show_as_many_values_as_so_many_can():
     kept = unlike(TABLE, 4)
-    assert kept[0] == 0 and [len({row[axis] for row in map(TABLE.__getitem__, kept)}) for axis in range(4)] == [4, 4, 2, 2]
+    assert kept[0] == 0 and [len({row[axis] for row in map(TABLE.__getitem__, kept)}) for axis in range(4)] == [
+        4,
+        4,
+        2,
+        2,
+    ]
     assert unlike(["ab", "ab", "cd"], 5) == [0, 2, 1]
 
 
