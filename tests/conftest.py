@@ -1,5 +1,7 @@
+import gc
 import os
 import signal
+import sys
 
 import pytest
 import sample
@@ -24,7 +26,7 @@ def n_cores():
 def pytest_cmdline_main(config):
     """Two workers for the whole suite, where pytest-xdist is installed and nothing else is asked for.
 
-    They share the cache of compiled kernels, in which each kernel is compiled once. The tests of a file run in one worker.
+    They share the cache of compiled kernels, in which each is compiled once. The tests of a file run in one worker.
     """
     option = config.option
     alone = option.usepdb or option.collectonly or option.keyword or option.capture == "no" or n_cores() < 2
@@ -40,3 +42,15 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item not in kept and item.nodeid not in config.args:
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish(session):
+    """Let the collector, which tests call, skip what was imported: half a second each time."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_runtest_setup(item):
+    """PyTorch's threads, which wait for one another in turns, take far longer for few numbers than one thread."""
+    if "torch" in sys.modules and sys.modules["torch"].get_num_threads() > 1:
+        sys.modules["torch"].set_num_threads(1)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
+# ruff: noqa: E501
 # The line as it is and as it becomes, each once in all of kernels/ or fastfc/, and the test files
 KERNELS = [
     (

@@ -57,7 +57,7 @@ def of(items):
     for test, group in itertools.groupby(items, key=lambda item: item.nodeid.partition("[")[0]):
         cases = [*group]
         few = cases[0].get_closest_marker("few")
-        if len(cases) == 1 or few is None and len(axes(cases[0])) < 3:
+        if len(cases) == 1 or (few is None and len(axes(cases[0])) < 3):
             kept.update(cases)
         else:
             table = rows(cases)

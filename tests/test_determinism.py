@@ -104,6 +104,7 @@ def check(digests, last, n_threads, count, layer):
     assert used == (layer or used) and (n_threads > 1) == (used != "none")
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(("n_threads", "count", "layer"), list(settings()))
 def test_processes_threads_and_layers_give_the_same_bits(digests, n_threads, count, layer):
     check(digests, QUICK, n_threads, count, layer)
