@@ -30,7 +30,8 @@ def pytest_cmdline_main(config):
     """
     option = config.option
     alone = option.usepdb or option.collectonly or option.keyword or option.capture == "no" or n_cores() < 2
-    if getattr(option, "numprocesses", 0) is None and not alone and all(map(os.path.isdir, config.args)):
+    is_worker = hasattr(config, "workerinput")
+    if getattr(option, "numprocesses", 0) is None and not (alone or is_worker) and all(map(os.path.isdir, config.args)):
         option.numprocesses, option.dist = 2, "loadfile"
 
 
