@@ -1,5 +1,9 @@
+import gc
+import os
 import signal
+import sys
 
+import pytest
 import sample
 from hypothesis import settings
 
@@ -14,12 +18,40 @@ boundary.CALLS_BEFORE_FASTCALL = 1
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_addoption(parser):
-    parser.addoption("--sample", action="store_true", help="of many cases of a test those in sample.py")
+def n_cores():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Two workers for the whole suite, where pytest-xdist is installed and nothing else is asked for.
+
+    They share the cache of compiled kernels, in which each is compiled once. The tests of a file run in one worker.
+    """
+    option = config.option
+    alone = option.usepdb or option.collectonly or option.keyword or option.capture == "no" or n_cores() < 2
+    is_worker = hasattr(config, "workerinput")
+    if getattr(option, "numprocesses", 0) is None and not (alone or is_worker) and all(map(os.path.isdir, config.args)):
+        option.numprocesses, option.dist = 2, "loadfile"
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--sample"):
-        kept = sample.of(items)
-        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-        items[:] = [item for item in items if item in kept]
+    """Cases that the sample leaves out are slow, unless they are named."""
+    items = [item for item in items if not (item.get_closest_marker("soak") or item.get_closest_marker("slow"))]
+    kept = sample.of(items)
+    for item in items:
+        if item not in kept and item.nodeid not in config.args:
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish(session):
+    """Let the collector, which tests call, skip what was imported: half a second each time."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_runtest_setup(item):
+    """PyTorch's threads, which wait for one another in turns, take far longer for few numbers than one thread."""
+    if "torch" in sys.modules and sys.modules["torch"].get_num_threads() > 1:
+        sys.modules["torch"].set_num_threads(1)

@@ -1,12 +1,15 @@
-"""A part of the cases of parametrized tests, for runs that repeat on other instructions what the suite tests in full.
+"""The cases of parametrized tests that the quick suite runs. The others are slow.
 
 A case has a value on each axis: an axis is what one `parametrize` ranges over. Those cases are kept that show each pair
 of values of two axes, so that a test of one or two axes stays whole. Which they are depends on the test's name alone.
+Of a test that is marked `few(n)`, since each case compiles or takes long, n cases are kept.
 """
 
 import itertools
 import random
 import re
+
+import pytest
 
 
 def axes(test):
@@ -37,11 +40,31 @@ def covering(table, seed):
     return kept
 
 
+def unlike(table, n):
+    """Indices of n rows: the first, then each time the first of those that show the most values not yet shown."""
+    rest, kept, shown = [*range(len(table))], [], set()
+    while rest and len(kept) < n:
+        best = max(rest, key=lambda i: len({*enumerate(table[i])} - shown))  # max takes the first of equals
+        rest.remove(best)
+        kept.append(best)
+        shown |= {*enumerate(table[best])}
+    return kept
+
+
 def of(items):
     """Those of a session's tests that are kept."""
     kept = set()
     for test, group in itertools.groupby(items, key=lambda item: item.nodeid.partition("[")[0]):
         cases = [*group]
-        whole = len(cases) == 1 or len(axes(cases[0])) < 3
-        kept.update(cases if whole else (cases[i] for i in covering(rows(cases), test)))
+        few = cases[0].get_closest_marker("few")
+        if len(cases) == 1 or (few is None and len(axes(cases[0])) < 3):
+            kept.update(cases)
+        else:
+            table = rows(cases)
+            kept.update(cases[i] for i in (unlike(table, *few.args) if few else covering(table, test)))
     return kept
+
+
+def slow(*values):
+    """A case for `parametrize` that the quick suite leaves out."""
+    return pytest.param(*values, marks=pytest.mark.slow)

@@ -66,6 +66,7 @@ def records(shape=LARGE, kernel="forward", threads=1, share=0.95, **seconds):
     ]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_table_and_json(quick, dtype, threads, tmp_path, capsys):
@@ -231,6 +232,7 @@ def test_every_kind_of_task_has_a_title():
     assert {task.kind for task in TASKS} == set(compare.TASK_TITLES)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_tables_of_networks_and_json(quick, dtype, tmp_path, capsys, monkeypatch):
     file = tmp_path / "out.json"

@@ -80,6 +80,7 @@ def check(digests, last, n_threads, count):
     assert (int(n_workers) > 0) == (n_threads != 1 and threads.cores() > 1)
 
 
+@pytest.mark.few(3)
 @SETTINGS
 def test_processes_and_threads_give_the_same_bits(digests, n_threads, count):
     check(digests, QUICK, n_threads, count)

@@ -37,6 +37,7 @@ except ImportError as error:
 """
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("missing", USES, ids=" ".join)
 def test_a_missing_extra_is_named(missing, tmp_path):
     module, extra = missing

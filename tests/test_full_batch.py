@@ -232,6 +232,7 @@ print(train(net, x, y, fc.MSELoss(), optimizer).hex())
 """
 
 
+@pytest.mark.few(1)
 @optimizers
 def test_pickles_go_on_in_nopython_code_of_another_process(make):
     net, optimizer = net_for(), make()

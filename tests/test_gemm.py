@@ -290,6 +290,7 @@ def assembly(kernel, numba_dtype):
     return "\n".join(fresh.inspect_asm().values())
 
 
+@pytest.mark.slow
 def test_assembly_has_the_widest_fused_multiply_adds_and_no_double():
     text = assembly(product, float32)
     register = {"avx512": "zmm", "avx2": "ymm"}.get(host_isa().name)

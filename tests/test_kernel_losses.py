@@ -130,6 +130,7 @@ def test_gradient_is_the_slope_of_the_value(name):
         assert abs((above - below) / (2 * step) - grad[index]) <= 1e-8 * max(1, abs(grad[index]))
 
 
+@pytest.mark.few(5)
 @losses
 def test_nopython_code_gives_the_same(name):
     dtype = np.float32

@@ -443,6 +443,7 @@ def test_a_custom_loss_is_like_a_built_in_one(dtype, reduction):
         assert_allclose(grad, expected_grad, rtol=1e-6 if dtype == np.float32 else 1e-14)
 
 
+@pytest.mark.slow
 def test_custom_losses_of_matrices_and_pickles():
     loss = fc.CustomLoss(half_square)
     value, grad = loss(np.asfortranarray(NUMBERS[0]), NUMBERS[1])

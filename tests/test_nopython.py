@@ -102,6 +102,7 @@ NETS = [chain, graph, part]
 VECTORS = [LAYOUTS[name] for name in ("C", "sliced", "read-only")]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("build", NETS)
 def test_predict_has_pythons_bits(build, dtype):
@@ -133,6 +134,7 @@ def test_params_none_are_the_networks_own():
     assert_array_equal(predict_into(net, x, None), net.predict(x))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("build", NETS)
 def test_forward_and_backward_have_pythons_bits(build, dtype):
@@ -165,6 +167,7 @@ TARGETS = {
 }
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("momentum", [0, 0.9])
 @pytest.mark.parametrize("loss, y", TARGETS.values(), ids=TARGETS.keys())
@@ -199,6 +202,7 @@ def test_training_of_a_graph():
 WEIGHTS = np.random.default_rng(0).random(20) * (np.arange(20) % 4 > 0)  # some are 0
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("loss, y", TARGETS.values(), ids=TARGETS.keys())
 def test_weights_of_samples(loss, y, dtype):
@@ -747,6 +751,7 @@ def predict_blocks(net, x, out):
         net.predict(x[10 * i : 10 * i + 10], out=out[10 * i : 10 * i + 10])
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("function", [predict_rows, predict_blocks])
 def test_in_prange(function, dtype):

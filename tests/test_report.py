@@ -30,6 +30,7 @@ def overlaps(boxes):
     return any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("long", [False, True])
 @pytest.mark.parametrize("k", [2, 3, 6, 12, 13, 30, 100])
 def test_everything_is_on_the_picture_and_readable(k, long):

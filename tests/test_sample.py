@@ -1,7 +1,7 @@
 import itertools
 
 import pytest
-from sample import axes, covering, pairs, rows
+from sample import axes, covering, pairs, rows, unlike
 
 TABLE = [*itertools.product("abcde", "uvwxyz", (1, 2), (True, False))]
 
@@ -17,6 +17,25 @@ def test_rows_that_are_left_out_of_a_product_are_not_missed():
     table = [row for row in TABLE if row[:2] != ("a", "u")]
     kept = covering(table, "a test")
     assert set().union(*(pairs(table[i]) for i in kept)) == set().union(*map(pairs, table))
+
+
+def test_few_rows_show_as_many_values_as_so_many_can():
+    kept = unlike(TABLE, 4)
+    assert kept[0] == 0 and [len({row[axis] for row in map(TABLE.__getitem__, kept)}) for axis in range(4)] == [
+        4,
+        4,
+        2,
+        2,
+    ]
+    assert unlike(["ab", "ab", "cd"], 5) == [0, 2, 1]
+
+
+@pytest.mark.few(2)
+@pytest.mark.parametrize("other", [0, 1])
+@pytest.mark.parametrize("one", [0, 1, 2])
+def test_those_that_are_left_out_are_slow(request, one, other):
+    slow = request.node.get_closest_marker("slow") is not None
+    assert slow != ((one, other) in [(0, 0), (1, 1)]) or request.node.nodeid in request.config.args
 
 
 @pytest.mark.parametrize("together, other", [("a", 1), ("b", 2)])

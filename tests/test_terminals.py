@@ -80,6 +80,7 @@ def test_wrong_arguments(command, encoding):
     assert (status, out, err[:6], err.count("\n")) == (2, "", "fastfc", 1)
 
 
+@pytest.mark.few(3)
 @encodings
 @pytest.mark.parametrize("classes", [(), ("m²", "m2", "≤")], ids=["regression", "classification"])
 def test_train_and_predict(encoding, tmp_path, classes):
@@ -112,6 +113,7 @@ def test_predict_of_what_is_not_there(encoding):
     assert (status, out) == (2, "") and shown(NAME, encoding) in err
 
 
+@pytest.mark.few(3)
 @encodings
 @pytest.mark.parametrize("options", [[], ["--data", "wine"], ["--data", "diabetes"]], ids=" ".join)
 def test_demo(options, encoding, tmp_path, monkeypatch):
@@ -142,6 +144,7 @@ def measured(monkeypatch):
     monkeypatch.setattr(machine, "read_bandwidth", lambda: 10.0)
 
 
+@pytest.mark.few(2)
 @encodings
 @pytest.mark.parametrize("what", [["--networks"], ["--shapes", LARGE, OTHER]], ids=["networks", "kernels"])
 def test_compare(what, encoding, tmp_path, measured):

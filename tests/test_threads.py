@@ -189,6 +189,7 @@ def users_cache(tmp_path_factory):
     return tmp_path_factory.mktemp("numba")
 
 
+@pytest.mark.few(3)
 @needs_cores
 @pytest.mark.parametrize("seconds", [SECONDS, pytest.param(LONG_SECONDS, marks=long)])
 @pytest.mark.parametrize("parallel", [False, True], ids=["serial", "parallel"])

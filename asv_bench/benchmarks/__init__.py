@@ -4,3 +4,7 @@ import os
 # than on a user's machine. It reads them when it is loaded: this must come before the first import of NumPy.
 for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
     os.environ.pop(variable, None)
+# Processor time tells how fast one thread is. The long tables have threads.Launch, which is about several.
+if not os.environ.get("FASTFC_LONG"):
+    for variable in ("NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")

@@ -6,6 +6,10 @@ from fastfc import kernels
 from fastfc.benchmark.worker import installed
 from fastfc.kernels.ops.activation_rules import ACTIVATIONS, ROWWISE, of_input
 
+from .common import Timed, asked_for, table, three_digits
+
+USUAL = ["relu", "tanh", "gelu", "softmax"]
+COMPARED = [name for name in ACTIVATIONS if name != "identity"]
 SIZES = [1_000, 100_000, 10_000_000]
 COLUMNS = 100  # of those that work along rows
 
@@ -27,18 +31,23 @@ def seconds(*calls):
     return [min(times) for times in zip(*rounds, strict=True)]
 
 
-class Activations:
-    params = (list(ACTIVATIONS), SIZES, ["float32", "float64"])
+class Activations(Timed):
+    params = (
+        table(USUAL, [name for name in ACTIVATIONS if name not in USUAL]),
+        table(SIZES[:2], SIZES[2:]),
+        table(["float32"], ["float64"]),
+    )
     param_names = ("activation", "elements", "dtype")
-    unit = "elements per nanosecond"
 
-    def track_forward(self, activation, elements, dtype):
-        x, _, _, out = arrays(activation, elements, dtype)
-        return elements / seconds(lambda: kernels.activation_forward(x, out, activation))[0] / 1e9
+    def setup(self, activation, elements, dtype):
+        self.x, self.saved, self.grad, self.out = arrays(activation, elements, dtype)
+        self.time_derivative(activation)
 
-    def track_backward(self, activation, elements, dtype):
-        _, kept, grad, out = arrays(activation, elements, dtype)
-        return elements / seconds(lambda: kernels.activation_backward(kept, grad, out, activation))[0] / 1e9
+    def time_function(self, activation, *_):
+        kernels.activation_forward(self.x, self.out, activation)
+
+    def time_derivative(self, activation, *_):
+        kernels.activation_backward(self.saved, self.grad, self.out, activation)
 
 
 def peer(activation, x, grad):
@@ -97,34 +106,38 @@ def peer(activation, x, grad):
     return forward[activation], backward.get(activation)
 
 
-class ActivationRatios:
-    """How many times as long PyTorch takes; NaN where it is not installed, or has no function of its own for it."""
+def ratio(activation, elements, backward):
+    """How many times as long PyTorch takes; NaN where it has no function of its own that writes to a given place."""
+    x, saved, grad, out = arrays(activation, elements)
+    theirs = peer(activation, x, grad)[backward]
+    if theirs is None:
+        return float("nan")
+    if backward:
+        ours, other = seconds(lambda: kernels.activation_backward(saved, grad, out, activation), theirs)
+    else:
+        ours, other = seconds(lambda: kernels.activation_forward(x, out, activation), theirs)
+    return three_digits(other / ours)
 
-    params = ([name for name in ACTIVATIONS if name != "identity"], SIZES)
+
+@asked_for
+class AgainstPyTorch:
+    params = (COMPARED, SIZES)
     param_names = ("activation", "elements")
     unit = "times as fast"
 
-    def track_forward(self, activation, elements):
-        return self.ratio(activation, elements, backward=False)
+    def setup(self, activation, elements):
+        if "PyTorch" not in installed():
+            raise NotImplementedError("PyTorch is not installed")
 
-    def track_backward(self, activation, elements):
-        return self.ratio(activation, elements, backward=True)
+    def track_function(self, activation, elements):
+        return ratio(activation, elements, backward=False)
 
-    def ratio(self, activation, elements, backward):
-        x, kept, grad, out = arrays(activation, elements)
-        theirs = peer(activation, x, grad)[backward] if "PyTorch" in installed() else None
-        if theirs is None:
-            return float("nan")
-        if backward:
-            ours, other = seconds(lambda: kernels.activation_backward(kept, grad, out, activation), theirs)
-        else:
-            ours, other = seconds(lambda: kernels.activation_forward(x, out, activation), theirs)
-        return other / ours
+    def track_derivative(self, activation, elements):
+        return ratio(activation, elements, backward=True)
 
 
 if __name__ == "__main__":
-    ratios = ActivationRatios()
     print("PyTorch's time / fastfc's: forward and derivative of", ", ".join(map(str, SIZES)), "elements, float32")
-    for name in ratios.params[0]:
-        row = [f"{ratios.ratio(name, n, back):8.2f}" for back in (False, True) for n in SIZES]
+    for name in COMPARED:
+        row = [f"{ratio(name, n, back):8.2f}" for back in (False, True) for n in SIZES]
         print(f"{name:<12}", *row, flush=True)

@@ -1,8 +1,42 @@
-"""The situations in which kernels are measured. Add rows; a changed row loses its history."""
+"""What benchmarks share: how they measure, and the situations in which kernels are measured.
+
+Add rows; a changed row loses its history.
+"""
+
+import os
+import time
 
 import numpy as np
 
 from fastfc import kernels, reference
+
+# The long tables: FASTFC_LONG=1 asv run --bench ...
+LONG = bool(os.environ.get("FASTFC_LONG"))
+
+
+def table(rows, long=()):
+    """Values of a parameter: `rows`, and after them `long` where the long tables are asked for."""
+    return [*rows, *(long if LONG else ())]
+
+
+def asked_for(benchmark):
+    """A class that is part of the long tables alone: what asv sees of it elsewhere is None."""
+    return benchmark if LONG else None
+
+
+def three_digits(value):
+    return float(f"{value:.3g}")
+
+
+class Timed:
+    """Processor time, which other programs hardly change, of few and long samples."""
+
+    timer = time.process_time
+    sample_time = 0.05
+    warmup_time = 0.1
+    repeat = (5, 10, 1.0)
+    rounds = 2
+
 
 IMPLEMENTATIONS = {"fastfc": kernels, "reference": reference}
 
@@ -10,18 +44,20 @@ IMPLEMENTATIONS = {"fastfc": kernels, "reference": reference}
 SHAPES = [
     "1x64x64",  # one sample through a small layer
     "32x64x128",  # the digits network
-    "33x65x17",  # no size fits a tile
     "4096x17x6",  # a long batch through a tiny layer
     "256x256x256",
+]
+LONG_SHAPES = [
+    "33x65x17",  # no size fits a tile
     "128x784x512",
     "512x1024x1024",  # larger than the caches
 ]
 
 
-class Kernel:
+class Kernel(Timed):
     """The arrays of one dense layer; setup compiles what is measured by calling it once."""
 
-    params = (list(IMPLEMENTATIONS), SHAPES, ["float32", "float64"])
+    params = (table(["fastfc"], ["reference"]), table(SHAPES, LONG_SHAPES), table(["float32"], ["float64"]))
     param_names = ("implementation", "shape", "dtype")
 
     def setup(self, implementation, shape, dtype):

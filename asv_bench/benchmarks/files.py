@@ -7,8 +7,10 @@ import numpy as np
 
 import fastfc as fc
 
+from .common import Timed, three_digits
 
-class Checkpoint:
+
+class Checkpoint(Timed):
     def setup(self):
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name) / "net.safetensors"
@@ -26,6 +28,6 @@ class Checkpoint:
         fc.load_checkpoint(self.path)
 
     def track_size(self):
-        return self.path.stat().st_size / self.net.params.nbytes
+        return three_digits(self.path.stat().st_size / self.net.params.nbytes)
 
     track_size.unit = "times the parameters"

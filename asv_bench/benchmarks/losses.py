@@ -4,6 +4,8 @@ import numpy as np
 
 import fastfc as fc
 
+from .common import Timed, table
+
 LOSSES = {
     "MSELoss": fc.MSELoss(),
     "L1Loss": fc.L1Loss(),
@@ -20,6 +22,7 @@ LOSSES = {
     "MultiMarginLoss": fc.MultiMarginLoss(),
     "QuantileLoss": fc.QuantileLoss(0.9),
 }
+USUAL = ["MSELoss", "HuberLoss", "CrossEntropyLoss"]
 
 
 def problem(loss, shape):
@@ -31,8 +34,8 @@ def problem(loss, shape):
     return prediction, target[:, : loss.target_width(shape[1])]
 
 
-class Losses:
-    params = (list(LOSSES), [(1000, 10), (10000, 100)])
+class Losses(Timed):
+    params = (table(USUAL, [name for name in LOSSES if name not in USUAL]), table([(1000, 10)], [(10000, 100)]))
     param_names = ("loss", "shape")
 
     def setup(self, name, shape):

@@ -4,6 +4,8 @@ import numpy as np
 
 import fastfc as fc
 
+from .common import Timed, asked_for, table
+
 # layer sizes
 NETWORKS = {"digits": [64, 128, 10], "mnist": [784, 512, 256, 10], "control": [17, 64, 64, 6]}
 BATCHES = [1, 32, 1024]
@@ -16,8 +18,8 @@ def network_and_data(sizes, samples, dtype="float32"):
     return net, x, rng.integers(0, sizes[-1], samples)
 
 
-class Predict:
-    params = (list(NETWORKS), BATCHES, ["float32", "float64"])
+class Predict(Timed):
+    params = (list(NETWORKS), BATCHES, table(["float32"], ["float64"]))
     param_names = ("network", "batch", "dtype")
 
     def setup(self, network, batch, dtype):
@@ -28,8 +30,8 @@ class Predict:
         self.net.predict(self.x)
 
 
-class TrainStep:
-    params = (list(NETWORKS), BATCHES, ["float32", "float64"])
+class TrainStep(Timed):
+    params = (list(NETWORKS), BATCHES, table(["float32"], ["float64"]))
     param_names = ("network", "batch", "dtype")
 
     def setup(self, network, batch, dtype):
@@ -41,8 +43,8 @@ class TrainStep:
         self.net.train_step(self.x, self.y, self.loss, self.optimizer)
 
 
-class Epoch:
-    params = (list(NETWORKS), [32, 256])
+class Epoch(Timed):
+    params = (list(NETWORKS), table([256], [32]))
     param_names = ("network", "batch")
 
     def setup(self, network, batch):
@@ -82,6 +84,7 @@ def resident():
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@asked_for
 class Soak:
     unit = "bytes"
     timeout = 600

@@ -1,8 +1,10 @@
-"""The layers that normalise, drop or look up: forward, and forward with backward."""
+"""The layers that normalise, drop or look up: alone, and with backward."""
 
 import numpy as np
 
 import fastfc as fc
+
+from .common import Timed, table
 
 LAYERS = {
     "LayerNorm": fc.LayerNorm,
@@ -14,8 +16,8 @@ LAYERS = {
 }
 
 
-class Layers:
-    params = (list(LAYERS), ["32x128", "256x256", "1024x1024"], ["float32", "float64"])
+class Layers(Timed):
+    params = (list(LAYERS), table(["32x128"], ["256x256", "1024x1024"]), table(["float32"], ["float64"]))
     param_names = ("layer", "shape", "dtype")
 
     def setup(self, layer, shape, dtype):
@@ -27,11 +29,11 @@ class Layers:
         if layer == "Embedding":
             self.x = rng.integers(0, 1000, (n, 1)).astype(dtype)
         self.grad_output = rng.standard_normal((n, features)).astype(dtype)
-        self.time_forward_and_backward(layer, shape, dtype)
+        self.time_with_backward()
 
-    def time_forward(self, layer, shape, dtype):
+    def time_layer(self, *_):
         self.layer.forward(self.x)
 
-    def time_forward_and_backward(self, layer, shape, dtype):
+    def time_with_backward(self, *_):
         self.layer.forward(self.x)
         self.layer.backward(self.grad_output)

@@ -9,6 +9,8 @@ from fastfc.kernels.simd.memory import at, itemsize, pointer
 from fastfc.kernels.simd.vector import load, store, width
 from fastfc.nn.layer import aligned_zeros
 
+from .common import Timed, asked_for, table, three_digits
+
 RULES = {
     "SGD": lambda: fc.SGD(1e-3),
     "momentum": lambda: fc.SGD(1e-3, momentum=0.9),
@@ -22,6 +24,8 @@ RULES = {
     "Lion": lambda: fc.Lion(),
     "Adam, clipped, averaged": lambda: fc.Adam(clip_norm=1.0, average=0.999),
 }
+
+USUAL = ["SGD", "momentum", "Adam", "AdamW"]
 
 
 def plain_pass(written):
@@ -47,10 +51,9 @@ def plain_pass(written):
 PASSES = {written: plain_pass(written) for written in (1, 2, 3, 4)}
 
 
-class Optimizers:
-    params = (list(RULES), [1000, 10_000_000], ["float32", "float64"])
+class Update(Timed):
+    params = (table(USUAL, [rule for rule in RULES if rule not in USUAL]), [1000], table(["float32"], ["float64"]))
     param_names = ("rule", "parameters", "dtype")
-    timeout = 300
 
     def setup(self, rule, parameters, dtype):
         self.optimizer = RULES[rule]()
@@ -58,9 +61,7 @@ class Optimizers:
         self.grads, self.vectors = aligned_zeros(parameters, dtype), np.ones((4, parameters), dtype)
         self.grads[:] = 1e-3
         self.params_, self.state = self.vectors[0].copy(), np.zeros((rows, parameters), dtype)
-        self.plain, self.streams = PASSES[1 + self.optimizer._rule_rows], 3 + 2 * self.optimizer._rule_rows
         self.update()
-        self.plain(self.grads, self.vectors)
 
     def update(self):
         o = self.optimizer
@@ -68,15 +69,25 @@ class Optimizers:
             self.grads, o.hyper, o.segments, self.params_, self.state, o.count, o.code, 1.0, 1, 1
         )
 
-    def seconds(self, run, parameters):
-        number = max(1, 1_000_000 // parameters)
-        return min(timeit.repeat(run, number=number, repeat=5)) / number
-
-    def time_update(self, rule, parameters, dtype):
+    def time_update(self, *_):
         self.update()
 
+
+@asked_for
+class AgainstMemory(Update):
+    params = (list(RULES), [10_000_000], ["float32", "float64"])
+    time_update = None
+
+    def setup(self, rule, parameters, dtype):
+        super().setup(rule, parameters, dtype)
+        self.plain, self.streams = PASSES[1 + self.optimizer._rule_rows], 3 + 2 * self.optimizer._rule_rows
+        self.plain(self.grads, self.vectors)
+
+    def seconds(self, run):
+        return min(timeit.repeat(run, number=1, repeat=5))
+
     def track_gigabytes(self, rule, parameters, dtype):
-        return self.streams * self.grads.nbytes / self.seconds(self.update, parameters) / 1e9
+        return three_digits(self.streams * self.grads.nbytes / self.seconds(self.update) / 1e9)
 
     track_gigabytes.unit = "GB/s"
 
@@ -86,6 +97,6 @@ class Optimizers:
         def plain():
             self.plain(self.grads, self.vectors)
 
-        return np.median([self.seconds(plain, parameters) / self.seconds(self.update, parameters) for _ in range(7)])
+        return three_digits(np.median([self.seconds(plain) / self.seconds(self.update) for _ in range(7)]))
 
     track_share.unit = "of a plain pass"

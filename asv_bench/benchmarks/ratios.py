@@ -1,60 +1,74 @@
-"""How many times as long as fastfc the best other library takes, of those installed.
+"""The four kernels' time divided by that of NumPy, in turn in one process: less is better, as asv takes it.
 
-For networks the other is the one that `fastfc compare --networks` names; NaN where it is not installed.
+`fastfc compare --peers` compares with the best of all other libraries.
 """
 
-from fastfc.benchmark.compare import TARGETS, TASKS, contestants, measure, measure_network, pin
-from fastfc.benchmark.worker import NETWORK_PACKAGES, installed
+import time
+
+import numpy as np
+
+from .common import Kernel, three_digits
+
+ROUNDS, SAMPLE_SECONDS = 25, 0.01
 
 
-class Ratios:
-    params = tuple(map(str, TARGETS))
-    param_names = ("shape",)
-    unit = "times as fast"
-    timeout = 600
-
-    def setup_cache(self):
-        pin(1)
-        with contestants(1, installed()) as workers:
-            return {
-                (line.kernel, str(shape)): line.ratio
-                for shape in TARGETS
-                for line in measure(shape, "float32", 1, workers, rounds=5)
-            }
-
-    setup_cache.timeout = 600
-
-    def track_ratio_forward(self, ratios, shape):
-        return ratios["forward", shape]
-
-    def track_ratio_weight_grad(self, ratios, shape):
-        return ratios["weight_grad", shape]
-
-    def track_ratio_input_grad(self, ratios, shape):
-        return ratios["input_grad", shape]
-
-    def track_ratio_bias_grad(self, ratios, shape):
-        return ratios["bias_grad", shape]
+def interleaved(*calls):
+    """Of each call the least processor time, of rounds in which they take turns."""
+    counts = []
+    for call in calls:
+        start = time.process_time()
+        call()
+        once = time.process_time() - start
+        counts.append(max(1, round(SAMPLE_SECONDS / max(once, 1e-6))))
+    best = [np.inf] * len(calls)
+    for _ in range(ROUNDS):
+        for which, (call, count) in enumerate(zip(calls, counts, strict=True)):
+            start = time.process_time()
+            for _ in range(count):
+                call()
+            best[which] = min(best[which], (time.process_time() - start) / count)
+    return best
 
 
-def name(task):
-    return f"{task.kind} {task.network} x {task.batch}"
+class Ratios(Kernel):
+    params = (Kernel.params[1], Kernel.params[2])
+    param_names = ("shape", "dtype")
+    unit = "of NumPy's time"
 
+    def setup(self, shape, dtype):
+        super().setup("fastfc", shape, dtype)
 
-class NetworkRatios:
-    params = tuple(map(name, TASKS))
-    param_names = ("task",)
-    unit = "times as fast"
-    timeout = 600
+    def ratio(self, ours, theirs):
+        ours(), theirs()
+        mine, other = interleaved(ours, theirs)
+        return three_digits(mine / other)
 
-    def setup_cache(self):
-        pin(1)
-        libraries = installed(NETWORK_PACKAGES)
-        with contestants(1, libraries, module="fastfc.benchmark.networks", alone=False) as workers:
-            measured = {name(task): measure_network(task, "float32", 1, workers, rounds=3) for task in TASKS}
-        return {task: float("nan") if row.ratio is None else row.ratio for task, row in measured.items()}
+    def track_output(self, *_):
+        """Bias and ReLU among it."""
 
-    setup_cache.timeout = 600
+        def theirs():
+            np.matmul(self.x, self.weight, out=self.output)
+            np.add(self.output, self.bias, out=self.output)
+            np.maximum(self.output, 0, out=self.output)
 
-    def track_ratio(self, ratios, task):
-        return ratios[task]
+        return self.ratio(
+            lambda: self.kernels.dense_forward(self.x, self.weight, self.bias, self.output, "relu"), theirs
+        )
+
+    def track_grad_weight(self, *_):
+        return self.ratio(
+            lambda: self.kernels.dense_weight_grad(self.x, self.grad_output, self.weight_grad),
+            lambda: np.matmul(self.x.T, self.grad_output, out=self.weight_grad),
+        )
+
+    def track_grad_input(self, *_):
+        return self.ratio(
+            lambda: self.kernels.dense_input_grad(self.grad_output, self.weight, self.input_grad),
+            lambda: np.matmul(self.grad_output, self.weight.T, out=self.input_grad),
+        )
+
+    def track_grad_bias(self, *_):
+        return self.ratio(
+            lambda: self.kernels.dense_bias_grad(self.grad_output, self.bias_grad),
+            lambda: np.sum(self.grad_output, axis=0, out=self.bias_grad),
+        )

@@ -8,13 +8,15 @@ import numpy as np
 import fastfc as fc
 from fastfc.data import streams
 
+from .common import Timed, table
+
 N, SIZES, BATCH = 2**17, [128, 64, 10], 256
 
 
-class Fit:
+class Sources(Timed):
     """67 MB in windows of 4 MB; reading alone is time_read."""
 
-    params = ("memory", "memmap", "zarr", "batches")
+    params = (table(["memory", "memmap"], ["zarr", "batches"]),)
     param_names = ("source",)
 
     def setup(self, source):

@@ -2,7 +2,10 @@ import numpy as np
 
 from fastfc import kernels
 
+from .common import asked_for
 
+
+@asked_for
 class Launch:
     """Squares around the work from which two threads pay, see MIN_WORK in kernels/runtime/threads.py."""
 
@@ -13,13 +16,14 @@ class Launch:
         rng = np.random.default_rng(0)
         self.x, self.weight = (rng.standard_normal((size, size), dtype=np.float32) for _ in range(2))
         self.bias, self.out = np.zeros(size, np.float32), np.empty((size, size), np.float32)
-        self.time_forward(size, n_threads)
+        self.time_launch(size, n_threads)
 
-    def time_forward(self, size, n_threads):
+    def time_launch(self, size, n_threads):
         kernels.dense_forward(self.x, self.weight, self.bias, self.out, "relu", n_threads=n_threads)
 
 
-class LaunchBiasGrad:
+@asked_for
+class LaunchOfSums:
     """The same for the bias gradient, which only reads, see `run` in kernels/ops/dense_bias_grad.py."""
 
     params = ([256, 512, 1024, 2048, 4096], [1, 2])
@@ -30,5 +34,5 @@ class LaunchBiasGrad:
         self.out = np.empty(512, np.float32)
         self.time_bias_grad(rows, n_threads)
 
-    def time_bias_grad(self, rows, n_threads):
+    def time_launch(self, rows, n_threads):
         kernels.dense_bias_grad(self.grad_output, self.out, n_threads=n_threads)

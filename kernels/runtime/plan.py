@@ -67,7 +67,8 @@ def named(function):
 @functools.cache
 def uses(function):
     """Bytes of code of a function and its helpers, and the kernels that have to be loaded with it, in order."""
-    size, kernels, seen, waiting = 0, {}, set(), [function]
+    kernels: dict[str, None] = {}
+    size, seen, waiting = 0, set(), [function]
     while waiting:
         current = waiting.pop()
         if current in seen:

@@ -1,0 +1,52 @@
+import importlib
+import inspect
+import itertools
+import pkgutil
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "asv_bench"
+
+
+@pytest.fixture(params=["", "1"], ids=["usual", "long"])
+def benchmarks(request, monkeypatch):
+    """Names of the benchmarks as asv has them, by file: module.Class.method(value, value)."""
+    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.setenv("FASTFC_LONG", request.param)
+    for name in ("NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")  # set by the package, and restored by this
+    found = {}
+    package = importlib.import_module("benchmarks")
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.name != "common":
+            found[module.name] = [*names(importlib.import_module(f"benchmarks.{module.name}"))]
+    yield found
+    for name in [name for name in sys.modules if name.partition(".")[0] == "benchmarks"]:
+        del sys.modules[name]
+
+
+def names(module):
+    kinds = [kind for _, kind in inspect.getmembers(module, inspect.isclass) if kind.__module__ == module.__name__]
+    for kind in kinds:
+        params = getattr(kind, "params", ())
+        axes = params if params and isinstance(params[0], list | tuple) else [params] if params else []
+        for method, _ in inspect.getmembers(kind, inspect.isfunction):
+            if method.startswith(("time_", "track_", "peakmem_")):
+                for values in itertools.product(*axes):
+                    said = f"({', '.join(map(repr, values))})" if values else ""
+                    yield f"{module.__name__.partition('.')[2]}.{kind.__name__}.{method}{said}"
+
+
+def test_the_name_of_a_file_matches_its_benchmarks_alone(benchmarks):
+    """`asv run --bench forward` ran norms and threads too."""
+    every = [(kind, name) for kind, rows in benchmarks.items() for name in rows]
+    assert len(every) > 100
+    for word in benchmarks:
+        assert {kind for kind, name in every if word in name} <= {word}
+
+
+def test_what_asv_runs_is_short_unless_more_is_asked_for(benchmarks, request):
+    n = sum(map(len, benchmarks.values()))
+    assert n < 150 if request.node.callspec.params["benchmarks"] == "" else n > 500
