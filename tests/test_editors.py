@@ -1,6 +1,5 @@
 """Type checkers, and editors by them, know `fastfc` and `fastfc.kernels` where they are installed."""
 
-import importlib.util
 import json
 import subprocess
 import sys
