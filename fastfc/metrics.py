@@ -286,7 +286,7 @@ def mae(y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = 
     Raises
     ------
     TypeError, ValueError
-        For what are no real numbers, or shapes that do not fit.
+        For values that are not real numbers, or shapes that do not fit.
 
     References
     ----------
@@ -389,7 +389,7 @@ class Accuracy:
     Raises
     ------
     TypeError, ValueError
-        For a threshold that is no number; when called, for targets that do not fit the outputs.
+        For a threshold that is not a number; when called, for targets that do not fit the outputs.
 
     References
     ----------
@@ -464,7 +464,7 @@ class F1:
     Raises
     ------
     TypeError, ValueError
-        For another average, or a threshold that is no number; when called, for targets that do not fit the outputs.
+        For another average, or a threshold that is not a number; when called, for targets that do not fit the outputs.
 
     References
     ----------

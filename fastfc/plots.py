@@ -58,7 +58,7 @@ def plot_digits(figure, images, labels, predictions):
 
 
 def save_plot(path, title, losses, images, labels, predictions):
-    """Write the picture; its kind is told by the file's ending."""
+    """Write the picture; the file's ending decides its format."""
     figure = new_figure(title, (12, 9))
     top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.15, 1])[:, 0]
     loss, confusion = top.subplots(1, 2, width_ratios=[1.3, 1])

@@ -39,7 +39,7 @@ def checkpoints():
         content = FILE.read_bytes()
         yield b"\0" + content
         with safetensors.safe_open(FILE, framework="numpy") as file:
-            TENSORS.append({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118, it is no dict
+            TENSORS.append({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118, it is not a dict
             yield bytes([len(TENSORS)]) + file.metadata()["fastfc"].encode()
 
 

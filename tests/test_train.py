@@ -197,7 +197,7 @@ def test_classes_or_numbers(cells, task, classes, why):
         (["a"] * 9, None, 'all cells are "a"; there is nothing to learn'),
         ([1.5] * 9, None, 'all cells are "1.5"; there is nothing to learn'),
         ([1] * 9, "regression", "nothing to learn"),
-        ([*"abcdefgh"], None, "8 different values in 8 lines are no classes"),
+        ([*"abcdefgh"], None, "8 different values in 8 lines are not classes"),
         (range(60), "classification", "60 different values .* --task regression"),
         (["a", "b"] * 9, "regression", 'd.csv, line 2, column "t": "a" is not a number'),
         ([1.5, 2.5, 3.5, "x"], None, 'line 5, column "t": "x" is not a number; .*--task classification'),
@@ -322,7 +322,7 @@ def test_numbers_and_the_first_bad_cell(tmp_path):
         ("1,5", '"1,5" is not a number'),
         ("inf", '"inf" is not a finite number'),
         ("", "the cell is empty; fill it in, remove such lines, or leave"),
-        ("NA", '"NA" is no value'),
+        ("NA", '"NA" is not a value'),
     ]:
         sheet = sheet_of(tmp_path, f'size,age\n1,17\n\n2,"{cell}"\n')
         with pytest.raises(BadSheet, match=f'data.csv, line 4, column "age": {message}'):
@@ -395,7 +395,7 @@ def test_errors_of_train(tmp_path, capsys):
     err = fails(capsys, "train", data, "--target", "wine")
     assert 'wine.csv, line 17, column "age": "abc" is not a number; leave the column out with --exclude "age"' in err
     data, _ = wine(tmp_path, name=[f"bottle {i}" for i in range(178)])
-    assert '"name": 178 different texts in 178 lines are no categories' in fails(
+    assert '"name": 178 different texts in 178 lines are not categories' in fails(
         capsys, "train", data, "--target", "wine"
     )
     small = tmp_path / "small.csv"

@@ -99,7 +99,7 @@ TASK_TITLES = {
     "update": "SGD with momentum, against as many bytes read and written in place",
 }
 SLOW_ROUNDS = 5  # of what takes longer than all rounds of the rest
-# Larger errors are no rounding, not even with a sample that falls on the other side of the kink of a ReLU.
+# Larger errors are not rounding, not even with a sample that falls on the other side of the kink of a ReLU.
 WRONG = {"float32": 5e-3, "float64": 5e-6}
 
 

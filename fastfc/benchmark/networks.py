@@ -309,7 +309,7 @@ class ScikitLearn:
             batch = slice(self.task.batch)
             checked = model(shuffle=False).partial_fit(x[batch], y[batch], classes=classes)  # makes the arrays
             checked.coefs_, checked.intercepts_ = [w.copy() for w in weights], [b.copy() for b in biases]
-            del checked._optimizer  # made anew, for these parameters
+            del checked._optimizer  # made again, for these parameters
             checked.partial_fit(x[rows], y[rows])
             return flat(checked.coefs_, checked.intercepts_)
 

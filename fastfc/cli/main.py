@@ -116,7 +116,7 @@ def parser():
         "--categories", nargs="+", default=[], metavar="NAME", help="columns of numbers that stand for categories"
     )
     train.add_argument("--hidden", type=sizes, default=[64, 64], metavar="64,64", help="widths of the hidden layers")
-    train.add_argument("--epochs", type=whole_number(1), default=300, help="at most so many passes over the data (300)")
+    train.add_argument("--epochs", type=whole_number(1), default=300, help="most passes over the data (300)")
     train.add_argument("--batch-size", type=whole_number(1), default=32, help="samples for an update (32)")
     train.add_argument("--lr", type=positive, default=2e-3, help="learning rate of AdamW (0.002)")
     train.add_argument("--seed", type=whole_number(0), default=0, help="what is held out, start and order (0)")

@@ -31,7 +31,7 @@ def warmup(dtypes):
 
 
 def silence(record):
-    """For a logger: that kernels are compiled is no news here."""
+    """For a logger: that kernels are compiled is not news here."""
     return False
 
 

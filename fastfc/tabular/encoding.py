@@ -49,7 +49,7 @@ def find_feature(sheet: Sheet, name: str, category: bool) -> Feature:
     found, n = sorted(set(texts)), len(texts)
     if len(found) > MOST_CATEGORIES or (len(found) > FEW and 2 * len(found) > n):
         raise BadSheet(
-            f'{sheet.path}, column "{name}": {len(found)} different texts in {n} {sheet.unit}s are no categories; '
+            f'{sheet.path}, column "{name}": {len(found)} different texts in {n} {sheet.unit}s are not categories; '
             f'leave the column out with --exclude "{name}"'
         )
     return Feature(name, found)
@@ -86,7 +86,7 @@ def find_target(sheet: Sheet, name: str, task: str | None) -> Target:
     check_different(sheet, name, texts)
     if 2 * len(counts) > len(texts) and len(counts) > 2:
         raise BadSheet(
-            f'{sheet.path}, column "{name}": {len(counts)} different values in {len(texts)} {sheet.unit}s are no '
+            f'{sheet.path}, column "{name}": {len(counts)} different values in {len(texts)} {sheet.unit}s are not '
             + ("classes; --task regression for a number" if task else "classes")
         )
     return Target(name, in_order(sheet, list(counts)), why)

@@ -120,7 +120,7 @@ class Sheet:
         count = sum(self.is_missing(cell, number) for cell in self.columns[name])
         others = "" if count == 1 else f", and {count - 1} more in this column"
         cell = (self.columns[name][i] or "").strip()
-        found = f'"{cell}" is no value' if cell else "the cell is empty"
+        found = f'"{cell}" is not a value' if cell else "the cell is empty"
         return BadSheet(f"{self.where(i, name)}: {found}{others}; fill it in, remove such {self.unit}s, or {fix}")
 
 

@@ -35,7 +35,7 @@ BINS = 10  # of probabilities
 def save_report(
     path: Path, title: str, goal: Target, history: History, y: NDArray[Any], output: NDArray[Any], summary: str
 ) -> None:
-    """Write the picture; its kind is told by the file's ending."""
+    """Write the picture; the file's ending decides its format."""
     report(title, goal, history, y, output, summary).savefig(path, dpi=120)
 
 

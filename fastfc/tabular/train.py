@@ -31,10 +31,10 @@ from fastfc.training.progress import can_show
 
 KEY = "fastfc train"  # of our metadata in the file of a network
 VERSION = 1
-HELD_OUT = 5  # every so manieth row is held out, and of the others every so manieth is to stop by
+HELD_OUT = 5  # one row in so many is the test set, and of the others one in so many the validation set
 PATIENCE = 30  # epochs
 WEIGHT_DECAY = 0.1
-# for float32: numbers that are so many times as large as their spread, and so large
+# for float32: numbers this many times as large as their spread, or this large
 TOO_FINE, TOO_LARGE = 1e5, 1e30
 
 
