@@ -25,6 +25,8 @@ from numpy.typing import ArrayLike, NDArray
 from fastfc.attributes import frozen
 from fastfc.validation import as_real, choice, did_you_mean, finite_number, flag, positive_int, unknown
 
+__all__ = ["F1", "Accuracy", "TopK", "accuracy", "f1", "mae", "r2", "rmse", "roc_auc", "top_k_accuracy"]
+
 Array = NDArray[Any]
 Metric = Callable[..., float]
 AVERAGES = ("binary", "macro", "micro", "weighted")
@@ -783,3 +785,8 @@ def matched(
     if not (np.isfinite(weight).all() and weight.min() >= 0 and weight.any()):
         raise ValueError(f"{owner}: sample_weight must be finite, not negative and not all 0")
     return true.reshape(n, -1).astype(np.float64), predicted.reshape(n, -1).astype(np.float64), weight
+
+
+def __dir__() -> list[str]:
+    """The public names, which editors and notebooks offer, and those with underscores."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("_"))})

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 import fastfc as fc
 import fastfc.kernels
-from fastfc import kernels, metrics, reference
+from fastfc import kernels, metrics
 from fastfc.kernels import dense_forward
 from fastfc.sklearn import MLPClassifier, MLPRegressor
 from fastfc.training.callbacks import Run
@@ -74,7 +74,6 @@ fc.kernels.dense_forward(np.ones((5, 7)), np.ones((7, 3)), np.zeros(3), out, "re
 kernels.dense_forward(np.ones((5, 7)), np.ones((7, 3)), np.zeros(3), out)
 dense_forward(np.ones((5, 7)), np.ones((7, 3)), np.zeros(3), out)
 fastfc.kernels.exp(out, out)
-reference.dense_forward(np.ones((5, 7)), np.ones((7, 3)), np.zeros(3), out, "relu")
 print(fc.MSELoss()(out, np.zeros((5, 3)))[0], metrics.accuracy(labels, prediction))
 
 classifier = MLPClassifier((64,), activation="relu", random_state=0, max_iter=5).fit(images, labels)

@@ -97,7 +97,7 @@ class EarlyStopping(Callback):
     ----------
     best : float
     best_epoch : int
-        The value and the number of the best epoch; NaN and 0 if there is none. NaN is not an improvement, and neither is
+        The value and the number of the best epoch; NaN and 0 if there is none. NaN is not an improvement, nor is
         infinity in the wrong direction: a network that gives nothing else keeps the weights of its last epoch.
 
     Raises

@@ -1,8 +1,11 @@
 """db (+)= column sums of g"""
 
+from typing import Any
+
 import numpy as np
 from numba import prange, types
 from numba.extending import overload
+from numpy.typing import ArrayLike, NDArray
 
 from fastfc.kernels.ops.activation_rules import NONE
 from fastfc.kernels.ops.gemm import CHUNK, product
@@ -244,7 +247,7 @@ def run(grad_output, out, accumulate, n_threads):
         _dense_bias_grad.call(grad_output, out, accumulate, parts)
 
 
-def dense_bias_grad(grad_output, out, n_threads=1):
+def dense_bias_grad(grad_output: ArrayLike, out: NDArray[Any], n_threads: int = 1) -> None:
     """out[j] = Σᵢ grad_output[i, j]
 
     Parameters
@@ -259,7 +262,7 @@ def dense_bias_grad(grad_output, out, n_threads=1):
     run(grad_output, out, 0, n_threads)
 
 
-def dense_add_bias_grad(grad_output, out, n_threads=1):
+def dense_add_bias_grad(grad_output: ArrayLike, out: NDArray[Any], n_threads: int = 1) -> None:
     """out[j] += Σᵢ grad_output[i, j]; see dense_bias_grad."""
     run(grad_output, out, 1, n_threads)
 
