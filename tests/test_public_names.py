@@ -4,6 +4,8 @@ import importlib
 
 import pytest
 
+import fastfc as fc
+
 NAMES = {
     "fastfc": """
         Accuracy Adagrad Adam AdamW BCELoss BCEWithLogitsLoss BatchNorm1d CELU Callback Constant CosineAnnealingLR

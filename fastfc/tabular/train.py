@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from fastfc.tabular.encoding import Feature, Target, classes_of, described, find
 from fastfc.tabular.reader import BadSheet, Sheet, read_sheet
 from fastfc.training.callbacks import EarlyStopping
 from fastfc.training.epoch import DivergenceWarning
+from fastfc.training.history import History
 from fastfc.training.progress import can_show
 
 KEY = "fastfc train"  # of our metadata in the file of a network
@@ -56,52 +57,23 @@ def train(
     if out is not None:
         extra("safetensors", "safetensors", "fastfc train --out")
     sheet = read_sheet(data, [target, *exclude, *categories], target)
-    for option, names in (("--target", [target]), ("--exclude", exclude), ("--categories", categories)):
-        for name in names:
-            if name not in sheet.columns:
-                raise BadSheet(f'{data}: there is no column "{name}" ({option}); there are {listing(sheet.columns)}')
-    names = [name for name in sheet.columns if name != target and name not in exclude]
-    if not names:
-        raise BadSheet(f'{data}: besides "{target}" there is no column to predict it by')
+    names = predictors(sheet, target, exclude, categories)
     goal = find_target(sheet, target, task)
     features = find_features(sheet, names, categories)
     x, _ = inputs_of(sheet, features)
     y = classes_of(sheet, goal) if goal.classes else sheet.numbers(target, "")
     rng = np.random.default_rng(seed)
-    test = held_out(goal, y, rng)
-    stop = np.zeros_like(test)
-    stop[~test] = held_out(goal, y[~test], rng)
-    learn = ~test & ~stop
-    if min(learn.sum(), stop.sum(), test.sum()) == 0:
+    split = Split.of(goal, y, rng)
+    if min(rows.sum() for rows in split) == 0:
         raise BadSheet(f"{data}: {len(sheet)} {sheet.unit}s are too few; give at least 10")
-    describe(sheet, features, goal, learn, stop, test)
+    describe(sheet, features, goal, split)
 
-    dtype = precision(x[learn], y[learn])
-    net = network_for(x[learn], features, hidden, len(goal.classes) if goal.classes else 1, seed, dtype)
-    mean, spread = (0.0, 1.0) if goal.classes else (y[learn].mean(), y[learn].std() or 1.0)
-    wanted = y if goal.classes else ((y - mean) / spread)[:, None]
-    x = x.astype(net.dtype)
-    stopping = EarlyStopping("val_loss", patience=PATIENCE)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", DivergenceWarning)
-            history = net.fit(
-                x[learn],
-                wanted[learn],
-                loss=CrossEntropyLoss() if goal.classes else MSELoss(),
-                optimizer=AdamW(lr=lr, weight_decay=WEIGHT_DECAY),
-                epochs=epochs,
-                batch_size=batch_size,
-                validation_data=(x[stop], wanted[stop]),
-                callbacks=[stopping],
-                seed=seed,
-                progress=can_show(),
-            )
-    except DivergenceWarning as warning:
-        raise BadSheet(f"{data}: {str(warning).partition(';')[0]}. Use a smaller --lr than {lr:g}") from None
-    in_units(net, mean, spread)
-    output = net.predict(x[test])
-    values, trivial, name = scored(goal, y[learn], y[test], output)
+    dtype = precision(x[split.learn], y[split.learn])
+    net = network_for(x[split.learn], features, hidden, len(goal.classes) if goal.classes else 1, seed, dtype)
+    options = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+    history, best_epoch = fit(net, x.astype(net.dtype), y, goal, split, lr, data, **options)
+    output = net.predict(x[split.test].astype(net.dtype))
+    values, trivial, name = scored(goal, y[split.learn], y[split.test], output)
     # files first: whatever may go wrong with the terminal, the training is not lost
     if out is not None:
         about = {
@@ -117,15 +89,69 @@ def train(
         from fastfc.tabular.report import save_report
 
         key = next(iter(values))
-        one, other = (written(key, scores[key]) for scores in (values, trivial))
-        summary = f"{TITLES[key]} {one} on {test.sum():,} {sheet.unit}s held out ({name}: {other})"
+        one, other = (written(key, scores[key]).replace("-", "−") for scores in (values, trivial))
+        summary = f"{TITLES[key]} {one} on {split.test.sum():,} {sheet.unit}s held out ({name}: {other})"
         said = probabilities(output) if goal.classes else output
-        save_report(plot, f"{data.name}: {target}", goal, history, y[test], said, summary)
-    print(f"{len(history)} epochs, the best was epoch {stopping.best_epoch}; the network is that of this epoch")
-    print_scores(f"held out, {test.sum():,} {sheet.unit}s", values, trivial, name)
+        save_report(plot, f"{data.name}: {target}", goal, history, y[split.test], said, summary)
+    print(f"{len(history)} epochs, the best was epoch {best_epoch}; the network is that of this epoch")
+    print_scores(f"held out, {split.test.sum():,} {sheet.unit}s", values, trivial, name)
     for path in filter(None, (out, plot)):
         print(f"wrote {path}")
     return values
+
+
+def predictors(sheet: Sheet, target: str, exclude: Sequence[str], categories: Sequence[str]) -> list[str]:
+    """The columns to predict by; BadSheet for a column that does not exist, or if there are none."""
+    for option, names in (("--target", [target]), ("--exclude", exclude), ("--categories", categories)):
+        for name in names:
+            if name not in sheet.columns:
+                listed = listing(sheet.columns)
+                raise BadSheet(f'{sheet.path}: there is no column "{name}" ({option}); there are {listed}')
+    names = [name for name in sheet.columns if name != target and name not in exclude]
+    if not names:
+        raise BadSheet(f'{sheet.path}: besides "{target}" there is no column to predict it by')
+    return names
+
+
+class Split(NamedTuple):
+    """Which rows are for training, for stopping (validation) and for the final score (test)."""
+
+    learn: NDArray[np.bool_]
+    stop: NDArray[np.bool_]
+    test: NDArray[np.bool_]
+
+    @staticmethod
+    def of(goal: Target, y: NDArray[Any], rng: np.random.Generator) -> Split:
+        test = held_out(goal, y, rng)
+        stop = np.zeros_like(test)
+        stop[~test] = held_out(goal, y[~test], rng)
+        return Split(~test & ~stop, stop, test)
+
+
+def fit(
+    net: Sequential, x: Any, y: NDArray[Any], goal: Target, split: Split, lr: float, data: Path, **options: Any
+) -> tuple[History, int]:
+    """Train with AdamW and early stopping, numbers standardised; the history and the best epoch."""
+    mean, spread = (0.0, 1.0) if goal.classes else (y[split.learn].mean(), y[split.learn].std() or 1.0)
+    wanted = y if goal.classes else ((y - mean) / spread)[:, None]
+    stopping = EarlyStopping("val_loss", patience=PATIENCE)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DivergenceWarning)
+            history = net.fit(
+                x[split.learn],
+                wanted[split.learn],
+                loss=CrossEntropyLoss() if goal.classes else MSELoss(),
+                optimizer=AdamW(lr=lr, weight_decay=WEIGHT_DECAY),
+                validation_data=(x[split.stop], wanted[split.stop]),
+                callbacks=[stopping],
+                progress=can_show(),
+                **options,
+            )
+    except DivergenceWarning as warning:
+        raise BadSheet(f"{data}: {str(warning).partition(';')[0]}. Use a smaller --lr than {lr:g}") from None
+    in_units(net, mean, spread)
+    return history, stopping.best_epoch
 
 
 def listing(names: Any, most: int = 20) -> str:
@@ -150,7 +176,7 @@ def plural(n: int, noun: str) -> str:
     return f"{n:,} {noun}" + "s" * (n != 1)
 
 
-def describe(sheet: Sheet, features: list[Feature], goal: Target, learn: Any, stop: Any, test: Any) -> None:
+def describe(sheet: Sheet, features: list[Feature], goal: Target, split: Split) -> None:
     numbers = sum(feature.categories is None for feature in features)
     categories = [feature for feature in features if feature.categories is not None]
     columns = f"{numbers} of numbers"
@@ -162,8 +188,8 @@ def describe(sheet: Sheet, features: list[Feature], goal: Target, learn: Any, st
     what = f"classification into {len(goal.classes)} classes" if goal.classes else "regression"
     print(f"{what}: {goal.why}")
     print(
-        f"{learn.sum():,} {sheet.unit}s to learn from, {stop.sum():,} to stop by, {test.sum():,} held out"
-        + (", of each class alike" if goal.classes else ""),
+        f"{split.learn.sum():,} {sheet.unit}s to learn from, {split.stop.sum():,} to stop by, "
+        f"{split.test.sum():,} held out" + (", of each class alike" if goal.classes else ""),
         flush=True,
     )
 
