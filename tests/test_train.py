@@ -13,7 +13,7 @@ from processes import run
 import fastfc as fc
 from fastfc.cli.main import main
 from fastfc.tabular import encoding as features
-from fastfc.tabular import reader as sheets
+from fastfc.tabular import reader
 from fastfc.tabular import train
 from fastfc.tabular.reader import BadTable, read_table
 
@@ -166,7 +166,7 @@ def test_options(tmp_path, capsys):
 
 def target_of(cells, task=None):
     cells = [str(cell) for cell in cells]
-    table = sheets.Table("d.csv", {"t": cells}, list(range(2, len(cells) + 2)), "line", [])
+    table = reader.Table("d.csv", {"t": cells}, list(range(2, len(cells) + 2)), "line", [])
     return features.find_target(table, "t", task)
 
 
@@ -350,11 +350,11 @@ def test_any_table_comes_back(tmp_path_factory, rows, delimiter):
 
 
 def test_numbers_have_one_form_and_take_little_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(sheets, "CHUNK", 3)
+    monkeypatch.setattr(reader, "CHUNK", 3)
     text = "a,b,c,d\n" + "1.0,007,12345678901234567890,x\n" * 5 + "1,7,2,3\n" * 5 + "1e0,7,3,y\n"
     table = table_of(tmp_path, text)
     assert table.texts("a", "") == ["1"] * 11 and table.texts("b", "") == ["7"] * 11
-    assert [type(cells) is sheets.Numbers for cells in table.columns.values()] == [True, True, False, False]
+    assert [type(cells) is reader.Numbers for cells in table.columns.values()] == [True, True, False, False]
     assert table.texts("d", "") == ["x"] * 5 + ["3"] * 5 + ["y"]
     assert table.columns["c"][:6] == ["12345678901234567890"] * 5 + ["2"]
     assert_array_equal(table.numbers("a", ""), np.ones(11))

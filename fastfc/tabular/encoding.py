@@ -1,4 +1,4 @@
-"""Columns of a sheet as the inputs of a network: numbers as they are, categories as columns of 0 and 1."""
+"""Columns of a table as the inputs of a network: numbers as they are, categories as columns of 0 and 1."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Target(NamedTuple):
 
 
 def find_features(table: Table, names: Sequence[str], categories: Collection[str]) -> list[Feature]:
-    """How each of these columns is read; BadSheet for a cell or a column that can't be."""
+    """How each of these columns is read; BadTable for a cell or a column that can't be."""
     return [find_feature(table, name, name in categories) for name in names]
 
 

@@ -101,7 +101,7 @@ def train(
 
 
 def predictors(table: Table, target: str, exclude: Sequence[str], categories: Sequence[str]) -> list[str]:
-    """The columns to predict by; BadSheet for a column that does not exist, or if there are none."""
+    """The columns to predict by; BadTable for a column that does not exist, or if there are none."""
     for option, names in (("--target", [target]), ("--exclude", exclude), ("--categories", categories)):
         for name in names:
             if name not in table.columns:
