@@ -13,8 +13,7 @@ from processes import run
 import fastfc as fc
 from fastfc.cli.main import main
 from fastfc.tabular import encoding as features
-from fastfc.tabular import reader
-from fastfc.tabular import train
+from fastfc.tabular import reader, train
 from fastfc.tabular.reader import BadTable, read_table
 
 WINES = ["Barolo", "Grignolino", "Barbera"]

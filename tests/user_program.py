@@ -95,7 +95,7 @@ def fitted(loss: Any, optimizer: Any) -> float:
     x, y = np.ones((20, 3)), np.ones((20, 1))
     history = regression.fit(x, y, loss=loss, optimizer=optimizer, epochs=2)
     history.plot(title="Training").savefig("training.png")
-    return history["loss"][-1].item()
+    return float(history["loss"][-1])
 
 
 for some_loss in (fc.MSELoss(), fc.HuberLoss(2.0), fc.L1Loss(), fc.QuantileLoss(0.9)):
