@@ -55,7 +55,7 @@ history = mlp.fit(
 )
 print(history.loss[-1], history["val_accuracy"].max(), len(history), history.names())
 prediction = mlp.predict(images)
-accuracy = float(np.mean(prediction.argmax(axis=1) == labels))
+accuracy = float((prediction.argmax(axis=1) == labels).mean())
 print(mlp.evaluate(images, labels, loss), mlp.predict_one(images[0]).shape, mlp.summary(), accuracy)
 mlp.params *= 0.99
 mlp.save(Path("digits.safetensors"))
