@@ -228,4 +228,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *LATER})
+    """The public names, which editors and notebooks offer, and those with underscores."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("_"))})

@@ -1,4 +1,4 @@
-"""Attributes of our objects: which may be assigned, and what a name that there is not should have been."""
+"""Attributes of our objects: which may be assigned, and what an unknown name should have been."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ OF_FASTFC = {
 
 
 class Elsewhere:
-    """An attribute that there is not, as a descriptor: `hasattr` is False, and the error says what to do here.
+    """An attribute that does not exist, as a descriptor: `hasattr` is False, and the error says what to do here.
 
     A `__getattr__` would do the same, but slow down every other attribute.
     """
@@ -148,7 +148,7 @@ class Elsewhere:
 
 
 class Guarded:
-    """Base of our public classes: what there is not can't be assigned, and what is fixed is not replaced.
+    """Base of our public classes: an unknown attribute can't be assigned, and what is fixed is not replaced.
 
     A subclass that is not ours may have attributes of its own. Names that begin with an underscore are free.
     """

@@ -24,7 +24,7 @@ def is_arrow(a: Any) -> bool:
 
 
 def names(table: Any) -> tuple[Any, ...] | None:
-    """The names of a frame's columns; None of what is no frame."""
+    """The names of a frame's columns; None of what is not a frame."""
     if type(table) is np.ndarray:
         return None
     if is_arrow(table):

@@ -25,6 +25,8 @@ from numpy.typing import ArrayLike, NDArray
 from fastfc.attributes import frozen
 from fastfc.validation import as_real, choice, did_you_mean, finite_number, flag, positive_int, unknown
 
+__all__ = ["F1", "Accuracy", "TopK", "accuracy", "f1", "mae", "r2", "rmse", "roc_auc", "top_k_accuracy"]
+
 Array = NDArray[Any]
 Metric = Callable[..., float]
 AVERAGES = ("binary", "macro", "micro", "weighted")
@@ -286,7 +288,7 @@ def mae(y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = 
     Raises
     ------
     TypeError, ValueError
-        For what are no real numbers, or shapes that do not fit.
+        For values that are not real numbers, or shapes that do not fit.
 
     References
     ----------
@@ -389,7 +391,7 @@ class Accuracy:
     Raises
     ------
     TypeError, ValueError
-        For a threshold that is no number; when called, for targets that do not fit the outputs.
+        For a threshold that is not a number; when called, for targets that do not fit the outputs.
 
     References
     ----------
@@ -464,7 +466,7 @@ class F1:
     Raises
     ------
     TypeError, ValueError
-        For another average, or a threshold that is no number; when called, for targets that do not fit the outputs.
+        For another average, or a threshold that is not a number; when called, for targets that do not fit the outputs.
 
     References
     ----------
@@ -783,3 +785,8 @@ def matched(
     if not (np.isfinite(weight).all() and weight.min() >= 0 and weight.any()):
         raise ValueError(f"{owner}: sample_weight must be finite, not negative and not all 0")
     return true.reshape(n, -1).astype(np.float64), predicted.reshape(n, -1).astype(np.float64), weight
+
+
+def __dir__() -> list[str]:
+    """The public names, which editors and notebooks offer, and those with underscores."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("_"))})

@@ -2,7 +2,7 @@
 
 A layer is there what the kernels take: its program, its flat vectors and its memory for training. The types
 hold the dtype and a hash of the sources, no sizes: a function is compiled once for all networks of a dtype,
-and anew after an upgrade of fastfc.
+and again after an upgrade of fastfc.
 
 What has a wrong type is said in one sentence. Numba wraps an error of typing into twenty lines of its own, so a call
 that can't be is compiled to one that raises.
@@ -84,7 +84,7 @@ class FromHandle(types.Type):
 
 
 class Global(types.Opaque):
-    """Type of an object that is no argument of the function: its arrays can't be constants of compiled code."""
+    """Type of an object that is not an argument of the function: its arrays can't be constants of compiled code."""
 
     def __init__(self, kind, dtype):
         self.dtype, self.text = dtype, f"the {kind} is a global of the function; give it to the function as an argument"
@@ -553,7 +553,7 @@ def table_for(program, losses, widths):
         return losses
     if len(losses) != outputs or len(widths) != outputs:
         raise ValueError(
-            "fastfc: a MultiLoss takes a network with an output for each of its losses, and as many targets"
+            "fastfc: a MultiLoss takes a network with an output for each of its losses, and one target for each"
         )
     table, column, number, place = losses.copy(), 0, 0, 0
     for r in range(outputs):

@@ -11,6 +11,8 @@ from fastfc.extras import extra
 
 BLUE, ORANGE = "#0072b2", "#d55e00"  # apart for every kind of colour vision (Okabe & Ito)
 ABREAST = 3  # panels at most
+FEW_EPOCHS = 60  # each is marked
+MOST_DIGITS = 1e7  # numbers below are written out
 
 
 def plot_losses(axes, losses):
@@ -20,8 +22,8 @@ def plot_losses(axes, losses):
         axes.plot(range(1, len(values) + 1), values, label=name, **style)
     axes.set(xlabel="epoch", ylabel="mean cross-entropy of the epoch", yscale="log")
     difference = np.max(np.abs(np.subtract(*losses.values())))
-    axes.set_title(f"Loss of both trainings, at most {difference:.0e} apart")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_title(f"Loss of both trainings, at most {number(difference, 1)} apart")
+    count_epochs(axes)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
 
@@ -56,7 +58,7 @@ def plot_digits(figure, images, labels, predictions):
 
 
 def save_plot(path, title, losses, images, labels, predictions):
-    """Write the picture; its kind is told by the file's ending."""
+    """Write the picture; the file's ending decides its format."""
     figure = new_figure(title, (12, 9))
     top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.15, 1])[:, 0]
     loss, confusion = top.subplots(1, 2, width_ratios=[1.3, 1])
@@ -64,6 +66,51 @@ def save_plot(path, title, losses, images, labels, predictions):
     plot_confusion(confusion, labels, predictions)
     plot_digits(bottom, images, labels, predictions)
     figure.savefig(path, dpi=120)
+
+
+def number(value, digits=3):
+    """A number as a picture shows it: with a minus sign, not a hyphen, and separators of thousands."""
+    text = f"{value:.{digits}g}"
+    if 1 <= abs(value) < MOST_DIGITS:
+        text = f"{float(text):,.10g}"
+    return text.replace("-", "−")
+
+
+def count_epochs(axes):
+    """The x axis counts epochs from 1 or a later one: whole numbers, also where there is a single one."""
+    low, high = axes.dataLim.intervalx
+    if low == high:
+        axes.set_xlim(low - 0.5, low + 0.5)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    separate_thousands(axes.xaxis, high)
+
+
+def written_out(value, _=None):
+    """The text of a tick; a function of its own, as figures with one can be pickled."""
+    return f"{value:,.10g}".replace("-", "−")
+
+
+def separate_thousands(axis, largest):
+    """Ticks such as 12,500, where the numbers on this axis are that long and not longer."""
+    if 1000 <= largest < MOST_DIGITS:
+        axis.set_major_formatter(written_out)
+
+
+def log_scale(axis, values):
+    """A logarithmic axis with plain numbers as ticks, more of them where the values span little."""
+    values = values[np.isfinite(values)]
+    decades = np.log10(values.max() / values.min())
+    digits = (1,) if decades > 3 else (1, 2, 5) if decades > 0.6 else range(1, 10)
+    ticks = {"numticks": 12} if decades > 3 else {"subs": digits, "numticks": 12}
+    axis.set_major_locator(extra("matplotlib.ticker", "plot", "a picture").LogLocator(**ticks))
+    axis.set_major_formatter(written_out)
+    axis.set_minor_formatter("")
+
+
+def decays(rates):
+    """Whether a learning rate goes through decades in steps or evenly; one that warms up or ends at 0 does not."""
+    low, middle, high = np.quantile(rates, [0, 0.5, 1])
+    return 1e-6 * high < low and middle < high / 5 and low > middle / 1e3
 
 
 def curves(columns):
@@ -111,20 +158,31 @@ def history(history, title="Training"):
     figure = new_figure(title, (5.5 * abreast, 0.4 + 3.8 * rows))
     places = [figure.add_subplot(rows, abreast, i + 1) for i in range(len(panels))]
     for axes, panel in zip(places, panels, strict=True):
-        styles = {panel: dict(label="training", color=BLUE), f"val_{panel}": dict(label="validation", color=ORANGE)}
-        names = [name for name in styles if name in found]
-        for name in names:
-            epochs = first + np.arange(len(found[name]))
-            axes.plot(epochs, found[name], linewidth=1.5, marker="." if len(epochs) <= 60 else "", **styles[name])
-        mark_best(axes, panel, found.get(f"val_{panel}"), first)
-        positive = not any((found[name] <= 0).any() for name in names)
-        scale = "log" if positive and panel in ("loss", "lr") else "linear"
-        axes.set(xlabel="epoch", ylabel="learning rate" if panel == "lr" else panel, yscale=scale)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-        if names != [panel]:
-            axes.legend(frameon=False)
+        plot_panel(axes, panel, {name: found[name] for name in (panel, f"val_{panel}") if name in found}, first)
     return figure
+
+
+def plot_panel(axes, panel, found, first):
+    """A quantity over the epochs, of training and validation."""
+    styles = {panel: dict(label="training", color=BLUE), f"val_{panel}": dict(label="validation", color=ORANGE)}
+    for name, values in found.items():
+        epochs = first + np.arange(len(values))
+        axes.plot(epochs, values, linewidth=1.5, marker="." if len(epochs) <= FEW_EPOCHS else "", **styles[name])
+    if len(found) > 1:
+        axes.legend(frameon=False)
+    elif panel not in found:
+        axes.set_title("validation")
+    mark_best(axes, panel, found.get(f"val_{panel}"), first)
+    axes.set(xlabel="epoch", ylabel="learning rate" if panel == "lr" else panel)
+    everything = np.concatenate([*found.values()])
+    finite = everything[np.isfinite(everything)]
+    if len(finite) and finite.min() > 0 and (panel == "loss" or (panel == "lr" and decays(finite))):
+        axes.set_yscale("log")
+        log_scale(axes.yaxis, finite)
+    elif len(finite):
+        separate_thousands(axes.yaxis, np.abs(finite).max())
+    count_epochs(axes)
+    axes.grid(alpha=0.3)
 
 
 def mark_best(axes, name, values, first=1):
@@ -133,7 +191,7 @@ def mark_best(axes, name, values, first=1):
         return
     best = int(np.nanargmin(values))
     axes.plot(first + best, values[best], "o", color=ORANGE, markersize=9, fillstyle="none")
-    axes.set_title(f"least validation loss {values[best]:.3g}, epoch {first + best}")
+    axes.set_title(f"least validation loss {number(values[best])}, epoch {first + best:,}")
 
 
 def learning_rates(rates, losses, suggestion=None, title="Learning rates"):
@@ -178,8 +236,9 @@ def learning_rates(rates, losses, suggestion=None, title="Learning rates"):
     if high > low:
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     if suggestion is not None:
-        axes.axvline(suggestion, color=ORANGE, linewidth=1.5, linestyle="--", label=f"suggestion {suggestion:.2g}")
-        axes.legend(frameon=False)
+        text = f"suggestion {number(suggestion, 2)}"
+        axes.axvline(suggestion, color=ORANGE, linewidth=1.5, linestyle="--", label=text)
+        axes.set_title(text, color=ORANGE)
     axes.set(xlabel="learning rate", ylabel="loss", xscale="log")
     axes.grid(alpha=0.3)
     return figure

@@ -30,7 +30,7 @@ def as_floats(a: ArrayLike, dtype: Any, owner: object, what: str) -> NDArray[Any
 
 
 def as_real(a: ArrayLike, owner: object, what: str) -> NDArray[Any]:
-    """`a` as an array of real numbers of whatever dtype."""
+    """`a` as an array of real numbers of any dtype."""
     if type(a) is np.ndarray and a.dtype.kind in "biuf":
         return a
     if boundary.is_masked(a):
@@ -183,7 +183,7 @@ def unknown(what: str, name: Any, known: Iterable[str]) -> ValueError:
 
 
 def listed(values: Any, owner: object, what: str, example: str) -> list[Any]:
-    """What is in a sequence that is no string."""
+    """What is in a sequence that is not a string."""
     if isinstance(values, str | bytes) or not np.iterable(values):
         raise TypeError(f"{owner}: {what} must be a sequence such as {example}, got {values!r}")
     return list(values)

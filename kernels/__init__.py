@@ -53,3 +53,8 @@ __all__ = [
     "smooth_l1_loss",
     "tanh",
 ]
+
+
+def __dir__():
+    """The public names, which editors and notebooks offer, and those with underscores."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("_"))})

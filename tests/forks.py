@@ -170,7 +170,7 @@ def pools(method, count):
 
 
 def server(count):
-    """A server that computes, then forks workers who answer requests, and one anew for each that ends."""
+    """A server that computes, then forks workers who answer requests, and a new one for each that ends."""
     expected, net = parent(), network()
     wanted = net.predict(X).tobytes()
     listener = socket.create_server(("127.0.0.1", 0))

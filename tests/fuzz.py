@@ -637,7 +637,7 @@ class Problem:
         given = {what: tuple(p) if len(p) > 1 else p[0] for what, p in parts.items()}
         options = {
             k: v() if any(v is o for o in OPTIMIZERS) else v for k, v in self.options.items()
-        }  # optimizers are made anew
+        }  # optimizers are made again
         if self.method == "backward":
             self.net.forward(given["x"])
             return self.net.backward(given["grad_output"])

@@ -16,7 +16,7 @@ with atheris.instrument_imports(include=["fastfc"]):
     import fastfc as fc
     from fastfc.io import checkpoint as files
     from fastfc.io.onnx import reader as onnx
-    from fastfc.tabular import reader as sheets
+    from fastfc.tabular import reader
 
 FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
 FILE = FOLDER / "input"
@@ -39,7 +39,7 @@ def checkpoints():
         content = FILE.read_bytes()
         yield b"\0" + content
         with safetensors.safe_open(FILE, framework="numpy") as file:
-            TENSORS.append({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118, it is no dict
+            TENSORS.append({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118, it is not a dict
             yield bytes([len(TENSORS)]) + file.metadata()["fastfc"].encode()
 
 
@@ -71,7 +71,7 @@ def tables():
 
 def read_csv(data):
     FILE.write_bytes(data)
-    sheets.read_table(FILE)
+    reader.read_table(FILE)
 
 
 READERS = {"checkpoint": (read_checkpoint, checkpoints), "onnx": (read_onnx, models), "csv": (read_csv, tables)}

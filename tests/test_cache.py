@@ -264,7 +264,7 @@ class Payload:
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no owners of files here")
 def test_what_others_could_have_written_is_not_run(folder, tmp_path, monkeypatch):
-    """A file with a valid seal, for that is no secret."""
+    """A file with a valid seal, for that is not a secret."""
     proof, (file, key) = tmp_path / "proof", planted(folder, monkeypatch)
     content = pickle.dumps(Payload(proof))
     file.write_bytes(cache.file_digest(key, content) + content)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from fastfc.benchmark import compare
 from fastfc.benchmark import figures as comparison
@@ -358,6 +359,27 @@ def test_picture_of_networks():
     assert comparison.network_work(step, "float32") == (operations, 4 * (32 * 6 + 2 * params))
     assert comparison.network_work(Task("epoch", step.sizes, 32), "float32").operations == 1875 * operations
     np.testing.assert_allclose(points["fastfc, step"][0, 1], operations / 1e9)
+
+
+def overlaps(texts):
+    boxes = [Text.get_window_extent(text) for text in texts]
+    return [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
+
+
+def test_names_in_the_roofline_lie_apart():
+    """The gradients of the bias of many shapes are at one place, and networks near each other."""
+    for shapes in (TARGETS, compare.SHAPES):
+        given = [Line(records(s, kernel, fastfc=1e-6, NumPy=2e-6)) for s in shapes for kernel in KERNELS]
+        figure = comparison.of_kernels(given, 100.0, 20.0)
+        figure.draw_without_rendering()
+        texts = figure.axes[-1].texts[2:]
+        frame = figure.axes[-1].get_window_extent()
+        assert texts and not overlaps(texts)
+        assert all(frame.y0 <= Text.get_window_extent(text).y0 for text in texts)
+    rates = [Row(task_records(task, fastfc=1e-3, NumPy=1.5e-3)) for task in TASKS]
+    figure = comparison.of_networks(rates, 100.0, 20.0)
+    figure.draw_without_rendering()
+    assert len(figure.axes[-1].texts) > 5 and not overlaps(figure.axes[-1].texts[2:])
 
 
 def test_many_shapes_are_not_named():

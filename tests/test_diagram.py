@@ -55,13 +55,13 @@ def test_norms_of_gradients_after_backward(tmp_path):
         [f"|dL/d {name}| {np.sqrt(np.sum(grad.astype(float) ** 2)):.3g}" for name, _, grad in layer.named_parameters()]
         for layer in net
     ]
-    _, edges, _ = drawn(net, tmp_path)
-    assert [text.split("\n") for *_, text in edges] == [
-        ["(n, 3)", *rows[0]],
-        *(["(n, 4)", *r] for r in rows[1:]),
-        ["(n, 3)"],
-    ]
+    nodes, edges, _ = drawn(net, tmp_path)
+    # On the edge above its layer a norm read as the neighbour's.
+    assert [text for *_, text in edges] == ["(n, 3)", "(n, 4)", "(n, 4)", "(n, 3)"]
+    assert [text.split("\n")[2:] for text in nodes.values() if "parameters" in text] == rows
     assert len({row for each in rows for row in each}) == 6
+    net[1].frozen = True
+    assert net.plot().source.count("|dL/d ") == 4 + 1  # and the title
     net.grads[:] = 0
     assert "dL" not in net.plot().source
 
@@ -79,7 +79,11 @@ def test_a_graph(tmp_path):
     named, plain = 'the "first" & <only> \\one: Input(3)', "Input(3)"
     assert {text.replace("\n", " ") for text in nodes.values()} >= {named}
     edges = [tuple(text.replace("\n", " ") for text in edge) for edge in edges]
-    layer, last = "0: Linear(3, 3) 12 parameters", "1: Linear(6, 2) 14 parameters"
+    linears = (net.layers[0], "0: Linear(3, 3) 12 parameters"), (net.layers[1], "1: Linear(6, 2) 14 parameters")
+    layer, last = (
+        f"{text} |dL/d weight| {np.linalg.norm(each.weight_grad):.3g} |dL/d bias| {np.linalg.norm(each.bias_grad):.3g}"
+        for each, text in linears
+    )
     ways = [(source, to) for source, to, _ in edges]
     assert sorted(ways) == sorted(
         [
@@ -97,8 +101,7 @@ def test_a_graph(tmp_path):
             ("concatenate", "output 1"),
         ]
     )
-    weight, bias = (f"{np.linalg.norm(grad):.3g}" for grad in (shared.weight_grad, shared.bias_grad))
-    assert [t for _, to, t in edges if to == layer] == [f"(n, 3) |dL/d weight| {weight} |dL/d bias| {bias}"] * 2
+    assert [t for _, to, t in edges if to == layer] == ["(n, 3)"] * 2 and net.layers[0] is shared
     assert {t for _, to, t in edges if to in ("output 0", "output 1")} == {"(n, 2)", "(n, 6)"}
 
 
@@ -112,6 +115,16 @@ def test_networks_in_networks_are_framed(tmp_path):
     before = "2: Linear(5, 4)\n24 parameters"
     assert {to for source, to, _ in edges if source == before} == {"0: Linear(4, 4)\n20 parameters", "+"}
     assert len(nodes) == 2 + 3 + 3 + 1
+
+
+@needs_dot
+def test_numbers_that_are_not_trained_are_not_parameters(tmp_path):
+    net = fc.Sequential([fc.Standardize.of(X), fc.Linear(3, 4), fc.BatchNorm1d(4)])
+    net.fit(X, np.tile(X, 2)[:, :4], loss=fc.MSELoss(), optimizer=fc.SGD(0.1))
+    nodes, _, _ = drawn(net, tmp_path)
+    counts = {text.split("(")[0]: re.findall(r"\d+ parameters", text) for text in nodes.values()}
+    assert counts["Standardize"] == [] and counts["1: Linear"] == ["16 parameters"]
+    assert counts["2: BatchNorm1d"] == ["8 parameters"] and "Sequential, 24 parameters" in net.plot().source
 
 
 @needs_dot

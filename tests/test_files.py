@@ -413,7 +413,7 @@ BAD = {
     "dtype": (changed("dtype", to="float16"), "dtype must be np.float32 or np.float64"),
     "other dtype": (changed("dtype", to="float64"), "0.weight has shape .* dtype float32, expected .* float64"),
     "no network": (without("network"), "it has no 'network'"),
-    "a layer as network": (changed("network", to={"kind": "ReLU", "options": {}}), "which is no network"),
+    "a layer as network": (changed("network", to={"kind": "ReLU", "options": {}}), "which is not a network"),
     "a list as network": (changed("network", to=[]), "it has no 'kind'"),
     "no layers": (changed("network", "layers", to=[]), "at least one layer"),
     "unknown layer": (changed(*FIRST, "kind", to="os.system"), "layer 0 is of the unknown kind 'os.system'"),
@@ -470,7 +470,7 @@ BAD = {
     "a state of no axes": (tensor("optimizer.state", np.full((), 3, np.float32)), "nothing was loaded"),
     "history": (changed("history", to=[{"loss": "x"}]), "the history has the row"),
     "history as text": (changed("history", to="abc"), "nothing was loaded"),
-    "metadata": (changed("metadata", to=[]), "its metadata are no dict"),
+    "metadata": (changed("metadata", to=[]), "its metadata are not a dict"),
     "no history": (without("history"), "it has no 'history'"),
 }
 
@@ -507,7 +507,7 @@ def test_the_checksum_is_of_everything(good, tmp_path):
 def test_a_key_that_is_there_twice(good, tmp_path):
     header, tensors = contents(good)
     text = json.dumps(header)[:-1] + ', "metadata": {"a": 2}}'
-    load_fails(put(tmp_path / "bad.safetensors", text, tensors), "a key is there twice")
+    load_fails(put(tmp_path / "bad.safetensors", text, tensors), "a key is duplicated")
 
 
 def test_graphs_that_are_wrong(tmp_path):

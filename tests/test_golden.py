@@ -1,6 +1,6 @@
 """The bits of every kernel stay what they were, on each instruction set that was recorded in golden.json.
 
-A change of the order of a sum, or of an approximation, shows here first. If it is meant, record anew, once for
+A change of the order of a sum, or of an approximation, shows here first. If it is meant, record again, once for
 each instruction set (with a folder of its own for compiled kernels, FASTFC_CACHE):
 
     python tests/test_golden.py

@@ -1,4 +1,4 @@
-"""Layers, losses and optimizers as arguments of nopython functions: the same bits, and nothing compiled anew."""
+"""Layers, losses and optimizers as arguments of nopython functions: the same bits, and nothing compiled again."""
 
 import copy
 import gc

@@ -883,7 +883,7 @@ def test_a_column_that_is_squeezed():
 
 
 def test_inputs_of_one_axis():
-    """A sample; or, where that is no network, a number for each sample."""
+    """A sample; or, where that is not a network, a number for each sample."""
     x = samples()[0][0]
     for shape in ((4,), ("features",)):
         model = model_of([node("MatMul", "x,w", "h"), node("Tanh", "h")], {"w": W}, x=(("x", shape),))
@@ -918,7 +918,7 @@ def test_a_width_that_a_constant_tells():
 
 
 def test_stale_descriptions_of_shapes():
-    """ONNX Runtime takes no notice of what a file says of the values inside; here it was no valid model."""
+    """ONNX Runtime takes no notice of what a file says of the values inside; here it was not a valid model."""
     nodes = [node("Gemm", "x,w", "h"), node("Relu", "h")]
     for shape in (("n", 7), (1,), (1, 2, 3)):
         model = model_of(nodes, {"w": W})
@@ -1173,7 +1173,7 @@ def damaged():
 
     return {
         "nothing": (b"", "no valid model"),
-        "text": (b"this is no model\n" * 9, "damaged"),
+        "text": (b"this is not a model\n" * 9, "damaged"),
         "truncated": (data[:-9], "damaged"),
         "half": (data[: len(data) // 2], "damaged|no valid"),
         "bits": (bytes(b ^ 255 for b in data), "damaged"),

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -31,18 +32,32 @@ def run_python(code, cwd, path=None):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """A wheel of the working tree, built from a copy so that no build folder is left behind."""
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+def source(tmp_path_factory):
+    """A copy of the working tree, so that no build folder is left behind."""
+    copy = tmp_path_factory.mktemp("source")
     for file in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / file, source)
-    for folder in ("fastfc", "kernels", "tests"):
-        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    code = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
-    done = subprocess.run([sys.executable, "-c", code, str(target)], cwd=source, capture_output=True, text=True)
+        shutil.copy(ROOT / file, copy)
+    for folder in (".ci", "fastfc", "kernels", "tests"):
+        shutil.copytree(ROOT / folder, copy / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+def build(what, source, target):
+    """What the backend builds of a tree: "wheel", "editable" or "sdist"."""
+    code = (
+        "import sys; sys.path.insert(0, '.ci'); import build_backend as b; print(getattr(b, sys.argv[1])(sys.argv[2]))"
+    )
+    command = [sys.executable, "-c", code, f"build_{what}", str(target)]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (file,) = target.iterdir()
+    assert done.stdout.splitlines()[-1] == file.name
     return file
+
+
+@pytest.fixture(scope="module")
+def wheel(source, tmp_path_factory):
+    return build("wheel", source, tmp_path_factory.mktemp("wheel"))
 
 
 def test_wheel_holds_the_package_and_nothing_else(wheel):
@@ -78,6 +93,38 @@ def test_wheel_imports_from_any_folder(wheel, tmp_path):
     assert Path(installed) == tmp_path / "site" / "fastfc" / "kernels" / "__init__.py"
     # In the repository's root ./fastfc comes first on sys.path, and has no kernels folder beside it.
     assert Path(run_python(where, ROOT, tmp_path / "site")) == ROOT / "kernels" / "__init__.py"
+
+
+def test_an_editable_install_is_folders_that_any_tool_can_read(source, tmp_path):
+    """An import hook told Python where kernels/ lies, which pyright, mypy and VS Code do not run."""
+    with zipfile.ZipFile(build("editable", source, tmp_path)) as archive:
+        files = {file: archive.read(file).decode() for file in archive.namelist()}
+    (pth,) = (file for file in files if "dist-info" not in file)
+    folders = [Path(line) for line in files[pth].splitlines()]
+    assert pth.endswith(".pth") and folders[0] == source
+    found = [folder / "fastfc" / "kernels" / "__init__.py" for folder in folders]
+    assert [path.resolve() for path in found if path.exists()] == [source / "kernels" / "__init__.py"]
+    for folder in folders:
+        assert (folder / "fastfc" / "__init__.py").exists() and (folder / "fastfc" / "py.typed").exists()
+    where = "import fastfc.kernels; print(fastfc.__file__, fastfc.kernels.__file__)"
+    path = os.pathsep.join(map(str, folders))
+    assert run_python(where, tmp_path, path).split() == [
+        str(source / folder / "__init__.py") for folder in ("fastfc", "kernels")
+    ]
+    (record,) = (text for file, text in files.items() if file.endswith("/RECORD"))
+    assert {line.split(",")[0] for line in record.splitlines()} == set(files)
+    (entries,) = (text for file, text in files.items() if file.endswith("/entry_points.txt"))
+    assert "fastfc = fastfc.cli.main:main" in entries
+
+
+def test_a_wheel_of_the_source_archive_is_the_same(source, wheel, tmp_path):
+    with tarfile.open(build("sdist", source, tmp_path)) as archive:
+        archive.extractall(tmp_path / "sdist", filter="data")
+    (extracted,) = (tmp_path / "sdist").iterdir()
+    (tmp_path / "wheel").mkdir()
+    again = build("wheel", extracted, tmp_path / "wheel")
+    names = [zipfile.ZipFile(file).namelist() for file in (wheel, again)]
+    assert sorted(names[0]) == sorted(names[1])
 
 
 @pytest.mark.parametrize("folder", [ROOT, ROOT / "tests", ROOT.parent], ids=["root", "tests", "above"])

@@ -54,6 +54,79 @@ def test_history_has_a_panel_for_each_quantity(tmp_path):
     sheet.savefig(tmp_path / "history.svg")
 
 
+def ticks(axis, low, high):
+    """The texts at the major ticks between these values."""
+    axis.axes.figure.draw_without_rendering()
+    found = zip(axis.get_majorticklocs(), axis.get_ticklabels(), strict=True)
+    return [label.get_text() for value, label in found if low <= value <= high]
+
+
+def test_one_epoch_has_one_tick():
+    """They were 0.96, 0.98, 1.00, …"""
+    sheet = plots.history({"epoch": [7], "loss": [0.83], "val_loss": [0.91], "accuracy": [0.7]})
+    for axes in sheet.axes:
+        low, high = axes.get_xlim()
+        assert (low, high) == (6.5, 7.5) and ticks(axes.xaxis, low, high) == ["7"]
+
+
+def test_only_two_curves_need_a_legend():
+    values = {"loss": [2.0, 1.0], "val_loss": [2.0, 1.0], "accuracy": [0.1, 0.2], "val_r2": [0.1, 0.2]}
+    both, one, other = plots.history(values).axes
+    assert [text.get_text() for text in both.get_legend().get_texts()] == ["training", "validation"]
+    assert one.get_legend() is other.get_legend() is None
+    assert (one.get_title(), other.get_title()) == ("", "validation")
+
+
+EPOCHS = np.arange(100)
+
+
+@pytest.mark.parametrize(
+    ("rates", "scale"),
+    [
+        (np.cos(EPOCHS / 99 * np.pi) / 2 + 0.5, "linear"),
+        (np.cos(EPOCHS / 99 * np.pi) / 2 + 0.5 + 1e-9, "linear"),
+        (np.minimum(EPOCHS + 1e-6, 20) / 20, "linear"),
+        (1 - EPOCHS / 200, "linear"),
+        (0.1 * 0.1 ** (EPOCHS // 30), "log"),
+        (0.1 * 0.9**EPOCHS, "log"),
+    ],
+    ids=["to 0", "almost to 0", "warm-up", "line", "steps", "exponential"],
+)
+def test_a_learning_rate_fills_its_panel(rates, scale):
+    """On a logarithmic axis, one that ends near 0 lay squashed at the top."""
+    axes = plots.history({"loss": 1 / (1 + EPOCHS), "lr": rates}).axes[1]
+    assert axes.get_ylabel() == "learning rate" and axes.get_yscale() == scale
+    middle = axes.transAxes.inverted().transform(axes.transData.transform((0, np.median(rates))))[1]
+    assert middle > 0.2 and len(ticks(axes.yaxis, *axes.get_ylim())) >= 3
+
+
+def test_large_numbers_and_narrow_ranges_can_be_read():
+    epochs = np.arange(1, 3001)
+    wide, narrow, mae = plots.history(
+        {"epoch": epochs, "loss": 3e4 / epochs, "val_mae": 9000 - 4 * epochs, "val_r2": -2.0 - epochs}
+    ).axes
+    assert "10,000" in ticks(wide.yaxis, *wide.get_ylim()) and "1,000" in ticks(wide.xaxis, *wide.get_xlim())
+    assert "2,000" in ticks(narrow.yaxis, *narrow.get_ylim())
+    assert "−2,000" in ticks(mae.yaxis, *mae.get_ylim())
+    (axes,) = plots.history({"loss": [0.92, 0.9, 0.83]}).axes
+    assert {"0.9", "0.85"} & {*ticks(axes.yaxis, *axes.get_ylim())} and not axes.yaxis.get_offset_text().get_text()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (-0.001, "−0.001"),
+        (123456.7, "123,000"),
+        (260.4, "260"),
+        (-1234.5, "−1,230"),
+        (1.5e-7, "1.5e−07"),
+        (2e9, "2e+09"),
+    ],
+)
+def test_numbers_have_minus_signs_and_separators(value, text):
+    assert plots.number(value) == text
+
+
 def test_history_of_a_fit():
     net = fc.MLP([1, 1], init="zeros")
     losses = [net.fit([[2]], [[1]], loss=fc.MSELoss(), optimizer=fc.SGD(0.05), epochs=3)]

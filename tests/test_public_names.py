@@ -4,6 +4,8 @@ import importlib
 
 import pytest
 
+import fastfc as fc
+
 NAMES = {
     "fastfc": """
         Accuracy Adagrad Adam AdamW BCELoss BCEWithLogitsLoss BatchNorm1d CELU Callback Constant CosineAnnealingLR
@@ -47,3 +49,17 @@ NAMES = {
 def test_names_of_0_1_0_are_there(module):
     there = importlib.import_module(module)
     assert [name for name in NAMES[module].split() if not hasattr(there, name)] == []
+
+
+@pytest.mark.parametrize("module", [fc, fc.kernels, fc.metrics], ids=lambda module: module.__name__)
+def test_completion_offers_public_names_alone(module):
+    """Imports such as Any and Path were among them."""
+    assert [name for name in dir(module) if not name.startswith("_")] == sorted(module.__all__)
+    assert {"__name__", "__doc__", "__file__"} <= set(dir(module))
+
+
+def test_completion_of_objects_offers_what_they_have():
+    net = fc.MLP([2, 3, 1])
+    for thing in (net, net[0], fc.MSELoss(), fc.Adam(), fc.History()):
+        names = [name for name in dir(thing) if not name.startswith("_")]
+        assert names and all(hasattr(thing, name) for name in names)

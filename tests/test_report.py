@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -80,6 +81,51 @@ def test_calibration_is_probability_against_frequency():
     report.plot_calibration(axes, ["no", "yes"], happened.astype(int), np.column_stack([1 - p, p]))
     assert axes.get_xlabel() == "probability of “yes”"
     assert axes.get_title() == f"Calibration: {(0.05 + 2 * 0.35 + 2 * 0.025) / 5:.1%} off on average"
+
+
+@pytest.mark.parametrize("k", [2, 3, 12, 13, 30])
+def test_no_bubble_of_the_calibration_is_cut(k):
+    """Sure predictions lie at 0 and 1, where the frame cut them."""
+    y = np.random.default_rng(0).integers(0, k, 5000)
+    p = np.full((len(y), k), 1e-9)
+    p[np.arange(len(y)), y] = 1
+    picture = report.report("d", Target("kind", names(k), ""), history(), y, p, "accuracy 100 %")
+    picture.draw_without_rendering()
+    (axes,) = (axes for axes in picture.axes if axes.get_title().startswith("Calibration"))
+    (points,) = (c for c in axes.collections if isinstance(c, PathCollection))
+    radius = np.sqrt(points.get_sizes().max()) / 2 * picture.dpi / 72
+    frame, at = axes.get_window_extent(), points.get_offset_transform().transform(points.get_offsets())
+    assert (at - radius >= frame.min).all() and (at + radius <= frame.max).all()
+
+
+@pytest.mark.parametrize(("factor", "tick"), [(1.0, "−1"), (1e5, "−100,000"), (1e8, "−1")])
+def test_numbers_of_any_size_can_be_read(factor, tick):
+    y = factor * np.linspace(-2, 2, 101)
+    picture = report.report("d", Target("y", None, ""), history(), y, 0.9 * y[:, None] - 0.001 * factor, "")
+    picture.draw_without_rendering()
+    _, scatter, residuals = picture.axes
+    for axis in (scatter.xaxis, scatter.yaxis, residuals.xaxis):
+        texts = [label.get_text() for label in axis.get_ticklabels()]
+        assert tick in texts and not any("-" in text for text in texts)
+        assert not overlaps([label.get_window_extent() for label in axis.get_ticklabels()])
+    assert residuals.get_title() == {1.0: "Residuals, mean −0.001", 1e5: "Residuals, mean −100"}.get(
+        factor, "Residuals, mean −100,000"
+    )
+    for axes in picture.axes:
+        assert len(axes.get_legend().get_texts()) == 2
+
+
+def test_one_epoch_is_seen():
+    axes = Figure().subplots()
+    report.plot_curves(axes, history(1), "loss")
+    assert [line.get_marker() for line in axes.lines[:2]] == [".", "."] and axes.get_xlim() == (0.5, 1.5)
+
+
+def test_counts_have_separators():
+    axes = Figure().subplots()
+    y = np.repeat([0, 1], [12345, 10])
+    report.plot_confusion(axes, names(2), y, y)
+    assert [text.get_text() for text in axes.texts] == ["12,345", "10"]
 
 
 def test_the_interval_is_wilsons():

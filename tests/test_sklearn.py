@@ -135,7 +135,7 @@ def test_partial_fit_is_scikit_learns(data):
             estimator.partial_fit(x[rows], y[rows], **options)
         options = {}
         assert_same(ours, theirs, x)
-    for estimator in (ours, theirs):  # fit starts anew, and partial_fit goes on with its optimizer
+    for estimator in (ours, theirs):  # fit starts again, and partial_fit goes on with its optimizer
         estimator.set_params(max_iter=3).fit(x, y).partial_fit(x[:150], y[:150])
     assert_same(ours, theirs, x)
 
@@ -169,7 +169,7 @@ def test_every_call_of_partial_fit_trains(data, settings, capsys):
 @pytest.mark.parametrize("warm_start", [False, True])
 @pytest.mark.parametrize("settings", ["adam", "sgd", "invscaling", "adaptive"])
 def test_fit_and_partial_fit_take_turns(settings, warm_start):
-    """The counters of either go on in the other, or start anew, as scikit-learn's do."""
+    """The counters of either go on in the other, or start again, as scikit-learn's do."""
     kind, x, y = diabetes()
     options = SETTINGS[settings] | {"n_iter_no_change": 2, "tol": 1e-3, "max_iter": 12, "random_state": 0}
     pair = [k(**options, warm_start=warm_start, hidden_layer_sizes=(5,)) for k in (kind, THEIRS[kind])]
@@ -514,7 +514,7 @@ def test_coefs_that_are_assigned_before_fit(data, train):
             assert_allclose(a, b, rtol=1e-9, atol=1e-9)
     fresh = kind(hidden_layer_sizes=(4, 3), max_iter=2, random_state=0)
     fresh.coefs_ = fresh.intercepts_ = [0] * 3
-    assert_array_equal(fresh.fit(x, y).coefs_[0], kind(**fresh.get_params()).fit(x, y).coefs_[0])  # fit starts anew
+    assert_array_equal(fresh.fit(x, y).coefs_[0], kind(**fresh.get_params()).fit(x, y).coefs_[0])  # fit starts again
 
 
 def test_assigned_coefs_that_make_no_network():

@@ -65,7 +65,7 @@ for name in of_kind(Activation):
     layer = getattr(fc, name)
     FORMULAS |= {name: f"ACTIVATIONS {layer().name if name != 'Elementwise' else ''}"}
 
-# What has none: functions of yours, what is made of others, a rule of Python's own numbers, and what is no formula.
+# What has none: functions of yours, what is made of others, a rule of Python's own numbers, and what is not a formula.
 YOURS = {"Elementwise", "CustomLoss"}
 COMPOSED = {"Graph", "Input", "concatenate", "MultiLoss"}
 PLAIN = {"ReduceLROnPlateau", "EarlyStopping"}

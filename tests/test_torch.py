@@ -808,7 +808,7 @@ def test_files_that_are_refused(tmp_path, monkeypatch):
         ("ours.safetensors", ValueError, "ours.safetensors is a network of fastfc's; read it with fc.load"),
         ("float8.safetensors", ValueError, "float8.safetensors is of a dtype that NumPy has not: F8_E4M3"),
         ("weights.bin", ValueError, r"weights.bin must end in .pt, .pth, .ckpt or .safetensors"),
-        ("folder.pt", ValueError, "folder.pt is no regular file"),
+        ("folder.pt", ValueError, "folder.pt is not a regular file"),
         ("missing.pt", FileNotFoundError, "missing.pt"),
     ]:
         with pytest.raises(error, match=message):

@@ -13,8 +13,7 @@ from processes import run
 import fastfc as fc
 from fastfc.cli.main import main
 from fastfc.tabular import encoding as features
-from fastfc.tabular import reader as sheets
-from fastfc.tabular import train
+from fastfc.tabular import reader, train
 from fastfc.tabular.reader import BadTable, read_table
 
 WINES = ["Barolo", "Grignolino", "Barbera"]
@@ -166,7 +165,7 @@ def test_options(tmp_path, capsys):
 
 def target_of(cells, task=None):
     cells = [str(cell) for cell in cells]
-    table = sheets.Table("d.csv", {"t": cells}, list(range(2, len(cells) + 2)), "line", [])
+    table = reader.Table("d.csv", {"t": cells}, list(range(2, len(cells) + 2)), "line", [])
     return features.find_target(table, "t", task)
 
 
@@ -197,7 +196,7 @@ def test_classes_or_numbers(cells, task, classes, why):
         (["a"] * 9, None, 'all cells are "a"; there is nothing to learn'),
         ([1.5] * 9, None, 'all cells are "1.5"; there is nothing to learn'),
         ([1] * 9, "regression", "nothing to learn"),
-        ([*"abcdefgh"], None, "8 different values in 8 lines are no classes"),
+        ([*"abcdefgh"], None, "8 different values in 8 lines are not classes"),
         (range(60), "classification", "60 different values .* --task regression"),
         (["a", "b"] * 9, "regression", 'd.csv, line 2, column "t": "a" is not a number'),
         ([1.5, 2.5, 3.5, "x"], None, 'line 5, column "t": "x" is not a number; .*--task classification'),
@@ -322,7 +321,7 @@ def test_numbers_and_the_first_bad_cell(tmp_path):
         ("1,5", '"1,5" is not a number'),
         ("inf", '"inf" is not a finite number'),
         ("", "the cell is empty; fill it in, remove such lines, or leave"),
-        ("NA", '"NA" is no value'),
+        ("NA", '"NA" is not a value'),
     ]:
         table = table_of(tmp_path, f'size,age\n1,17\n\n2,"{cell}"\n')
         with pytest.raises(BadTable, match=f'data.csv, line 4, column "age": {message}'):
@@ -350,11 +349,11 @@ def test_any_table_comes_back(tmp_path_factory, rows, delimiter):
 
 
 def test_numbers_have_one_form_and_take_little_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(sheets, "CHUNK", 3)
+    monkeypatch.setattr(reader, "CHUNK", 3)
     text = "a,b,c,d\n" + "1.0,007,12345678901234567890,x\n" * 5 + "1,7,2,3\n" * 5 + "1e0,7,3,y\n"
     table = table_of(tmp_path, text)
     assert table.texts("a", "") == ["1"] * 11 and table.texts("b", "") == ["7"] * 11
-    assert [type(cells) is sheets.Numbers for cells in table.columns.values()] == [True, True, False, False]
+    assert [type(cells) is reader.Numbers for cells in table.columns.values()] == [True, True, False, False]
     assert table.texts("d", "") == ["x"] * 5 + ["3"] * 5 + ["y"]
     assert table.columns["c"][:6] == ["12345678901234567890"] * 5 + ["2"]
     assert_array_equal(table.numbers("a", ""), np.ones(11))
@@ -395,7 +394,7 @@ def test_errors_of_train(tmp_path, capsys):
     err = fails(capsys, "train", data, "--target", "wine")
     assert 'wine.csv, line 17, column "age": "abc" is not a number; leave the column out with --exclude "age"' in err
     data, _ = wine(tmp_path, name=[f"bottle {i}" for i in range(178)])
-    assert '"name": 178 different texts in 178 lines are no categories' in fails(
+    assert '"name": 178 different texts in 178 lines are not categories' in fails(
         capsys, "train", data, "--target", "wine"
     )
     small = tmp_path / "small.csv"

@@ -99,7 +99,7 @@ TASK_TITLES = {
     "update": "SGD with momentum, against as many bytes read and written in place",
 }
 SLOW_ROUNDS = 5  # of what takes longer than all rounds of the rest
-# Larger errors are no rounding, not even with a sample that falls on the other side of the kink of a ReLU.
+# Larger errors are not rounding, not even with a sample that falls on the other side of the kink of a ReLU.
 WRONG = {"float32": 5e-3, "float64": 5e-6}
 
 
@@ -114,7 +114,7 @@ def pin(threads):
 
 @contextlib.contextmanager
 def contestants(threads, libraries, **options):
-    """One process for each library, the judge's last."""
+    """One process for each library, the reference's last."""
     workers = start(threads, libraries, **options)
     try:
         yield workers
@@ -137,10 +137,10 @@ def measure(shape, dtype, threads, workers, rounds=None):
     """For each kernel, its Line."""
     for worker in workers:
         worker.ask("prepare", shape, dtype)
-    *libraries, judge = workers
+    *libraries, reference = workers
     for kernel in KERNELS:
-        errors = [judge.ask("error", kernel, library.ask("result", kernel)) for library in libraries]
-        done = [work(shape, kernel, dtype)] * len(libraries) + [int(judge.ask("result", kernel))]
+        errors = [reference.ask("error", kernel, library.ask("result", kernel)) for library in libraries]
+        done = [work(shape, kernel, dtype)] * len(libraries) + [int(reference.ask("result", kernel))]
         medians = interleaved([partial(worker.ask, "seconds", kernel) for worker in workers], rounds or ROUNDS)
         yield Line(
             {

@@ -8,6 +8,7 @@ import numpy as np
 
 from fastfc.benchmark.networks import SAMPLES
 from fastfc.benchmark.worker import KERNELS, work
+from fastfc.extras import extra
 from fastfc.plots import new_figure
 
 # Okabe & Ito's, apart for every kind of colour vision; a second round of them is hatched.
@@ -115,7 +116,8 @@ def drawn(what, panels, points, peak, bandwidth, dtype, threads):
     top.supxlabel("time of the library / time of fastfc: right of the line fastfc is faster", fontsize=11)
     handles = {label: bar for axes in top.axes for bar, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     top.legend([handles[name] for name in libraries], libraries, loc="outside right upper", frameon=False)
-    roofline(bottom.subplots(), points, peak * threads, bandwidth)
+    roof = bottom.subplots()
+    move_apart(figure, roof, roofline(roof, points, peak * threads, bandwidth))
     return figure
 
 
@@ -141,15 +143,16 @@ def ratios(axes, rows, libraries):
 
 
 def roofline(axes, points, peak, bandwidth):
-    """Rate against operations per byte, under what the cores can compute and one can read."""
+    """Rate against operations per byte, under what the cores can compute and one can read; the names of the points."""
     x = np.array([point.work.intensity for point in points])
     knee = peak / bandwidth
     ends = np.array([min(x.min(), knee) / 4, knee, max(x.max(), knee) * 3])
     axes.plot(ends, np.minimum(peak, bandwidth * ends), color="black", linewidth=1.5)
     note(axes, f"multiply-add peak, {peak:.0f} GFLOP/s", (ends[2], peak), (0, 5), ha="right")
-    along = {"rotation": math.degrees(math.atan(bandwidth)), "rotation_mode": "anchor", "transform_rotates_text": True}
+    above = 1.15 * bandwidth
+    along = {"rotation": math.degrees(math.atan(above)), "rotation_mode": "anchor", "transform_rotates_text": True}
     left = ends[0] * 1.1
-    axes.text(left, bandwidth * left * 1.15, f"one core reads {bandwidth:.0f} GB/s", fontsize=8, **along)
+    axes.text(left, above * left, f"one core reads {bandwidth:.0f} GB/s", fontsize=8, **along)
     for i, group in enumerate(dict.fromkeys(point.group for point in points)):
         some = [point for point in points if point.group == group]
         at, rates, best = zip(*[(p.work.intensity, p.rate(p.seconds), p.rate(p.best)) for p in some], strict=True)
@@ -157,16 +160,47 @@ def roofline(axes, points, peak, bandwidth):
         axes.scatter(at, best, facecolor="none", edgecolor=GREY, **style)
         axes.scatter(at, rates, color=COLOURS[i], label=f"fastfc, {group}", zorder=3, **style)
     axes.scatter([], [], facecolor="none", edgecolor=GREY, s=45, label="the best other library")
-    for some in neighbours(points):
-        names = list(dict.fromkeys(point.name for point in some))
+    notes = []
+    for near in neighbours(points):
+        names = list(dict.fromkeys(point.name for point in near))
         text = "\n".join(names) if len(names) <= 3 else f"{len(names)} shapes"
-        lowest = min(rate for p in some for rate in (p.rate(p.seconds), p.rate(p.best)) if rate > 0)
-        note(axes, text, (some[0].work.intensity, lowest), (0, -7), ha="center", va="top")
+        lowest = min(rate for p in near for rate in (p.rate(p.seconds), p.rate(p.best)) if rate > 0)
+        style = {"ha": "center", "va": "top", "arrowprops": {"arrowstyle": "-", "color": GREY, "linewidth": 0.5}}
+        notes.append(note(axes, text, (near[0].work.intensity, lowest), (0, -7), **style))
     axes.set(xscale="log", yscale="log", xlabel="arithmetic intensity, FLOP / byte, each byte moved once")
     axes.set(ylabel="GFLOP/s", title="Roofline; what stays in a cache may be above the slope")
     axes.set_ylim(bottom=axes.get_ylim()[0] / 2)  # room for the names
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="lower right")
+    return notes
+
+
+def move_apart(figure, axes, notes):
+    """Move names down, each with a line to its point, until none lies on another name or on a point."""
+    extent = extra("matplotlib.text", "plot", "a picture").Text.get_window_extent  # without the line
+    for _ in range(2):  # the second time with more room below
+        figure.draw_without_rendering()
+        scale = 72 / figure.dpi
+        taken = [box for points in axes.collections for box in boxes(points)]
+        for text in sorted(notes, key=lambda text: -text.xy[1]):
+            text.xyann = (0, -7)
+            box = extent(text)
+            while blocking := [other for other in taken if other.overlaps(box)]:
+                box = box.translated(0, min(other.y0 for other in blocking) - box.y1 - 1)
+            text.xyann = (0, -7 + (box.y0 - extent(text).y0) * scale)
+            taken.append(box)
+        frame = axes.get_window_extent()
+        below = max(frame.y0 - min((box.y0 for box in taken), default=frame.y0), 0) / frame.height
+        low, high = np.log(axes.get_ylim())
+        axes.set_ylim(np.exp(low - (high - low) * 1.3 * below), np.exp(high))
+
+
+def boxes(points):
+    """Where the markers of a scatter plot are, in pixels."""
+    radius = np.sqrt(points.get_sizes()[0]) / 2 * points.figure.dpi / 72
+    at = np.ma.filled(points.get_offset_transform().transform(points.get_offsets()), np.nan)
+    bbox = extra("matplotlib.transforms", "plot", "a picture").Bbox
+    return [bbox([xy - radius, xy + radius]) for xy in at if np.isfinite(xy).all()]
 
 
 def neighbours(points):
@@ -178,4 +212,4 @@ def neighbours(points):
 
 
 def note(axes, text, at, offset, **style):
-    axes.annotate(text, at, offset, textcoords="offset points", fontsize=8, **style)
+    return axes.annotate(text, at, offset, textcoords="offset points", fontsize=8, **style)

@@ -51,7 +51,7 @@ class Values(NamedTuple):
 
 
 class Call(NamedTuple):
-    """What is timed: `run` does it `times` times. `outcome` is one of the first runs, for the judge."""
+    """What is timed: `run` does it `times` times. `outcome` is one of the first runs, for the reference."""
 
     run: Any
     outcome: Any
@@ -309,7 +309,7 @@ class ScikitLearn:
             batch = slice(self.task.batch)
             checked = model(shuffle=False).partial_fit(x[batch], y[batch], classes=classes)  # makes the arrays
             checked.coefs_, checked.intercepts_ = [w.copy() for w in weights], [b.copy() for b in biases]
-            del checked._optimizer  # made anew, for these parameters
+            del checked._optimizer  # made again, for these parameters
             checked.partial_fit(x[rows], y[rows])
             return flat(checked.coefs_, checked.intercepts_)
 
@@ -376,7 +376,7 @@ class FastFC:
 
 
 class Memory:
-    """The judge's own: as many bytes read and written in one pass as by the update, each line of them both."""
+    """The reference's own: as many bytes read and written in one pass as by the update, each line of them both."""
 
     def __init__(self, task, given, threads):
         # SGD with momentum reads parameters, gradients and velocities, and writes the first and the last
@@ -420,7 +420,7 @@ class NetworkWorker(Worker):
 
 
 class NetworkReference(NetworkWorker):
-    """The results of the textbook formulas in float64; and, as a contestant, the speed of the memory."""
+    """The results of the textbook formulas in float64; and, as a worker, the speed of the memory."""
 
     def prepare(self, task, dtype):
         given = values(task, dtype)

@@ -180,7 +180,7 @@ def formulas(arrays, rows, inputs, outputs):
 
 
 class ReferenceWorker(Worker):
-    """The exact results; and, as a contestant, what one core could do at most, the calls returning the work done."""
+    """The exact results; and, as a worker, what one core could do at most, the calls returning the work done."""
 
     FMA_STEPS = 100_000
 
@@ -230,19 +230,19 @@ def make(library, threads):
 
 
 def serve(library, threads, make=make):
-    """What a process does: answer requests for methods of its contestant until there are no more."""
+    """What a process does: answer requests for methods of its worker until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a stopped process would outlive it for ever
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing that a library prints comes between the answers
-    contestant = make(library, threads)
+    worker = make(library, threads)
     while True:
         try:
             method, *args = pickle.load(requests)
         except EOFError:
             return
-        pickle.dump(getattr(contestant, method)(*args), answers)
+        pickle.dump(getattr(worker, method)(*args), answers)
         answers.flush()
 
 
@@ -255,9 +255,9 @@ def environment(threads):
 
 
 class WorkerProcess:
-    """A contestant's process, seen from outside. It is stopped but for the time of a request.
+    """A worker's process, seen from outside. It is stopped but for the time of a request.
 
-    The contestant is made by the function `make` of a module.
+    The worker is made by the function `make` of a module.
     """
 
     def __init__(self, library, version, threads, module="fastfc.benchmark.worker"):
@@ -305,7 +305,7 @@ def installed(packages=PACKAGES):
 
 
 def start(threads, libraries, module="fastfc.benchmark.worker", alone=True):
-    """Processes for the libraries, fastfc and the judge; with several threads also for fastfc `alone` on one."""
+    """Processes for the libraries, fastfc and the reference; with several threads also for fastfc `alone` on one."""
     versions = installed(NETWORK_PACKAGES)
     workers = [WorkerProcess(library, versions[library], threads, module) for library in libraries]
     workers.append(WorkerProcess("fastfc", __version__, threads, module))

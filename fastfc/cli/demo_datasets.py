@@ -34,7 +34,7 @@ class Run:
     batch_size: int = 32
     init: str | Initializer = "he"
     load_test: Callable[[], datasets.Data] | None = None  # else each of FOLDS parts is the test of a network,
-    repeats: int = 1  # so often, parted anew: a single parting of few samples is a matter of luck
+    repeats: int = 1  # number of splits: a single split of few samples is a matter of luck
     images: bool = False
 
 
@@ -125,7 +125,7 @@ def real_run(name, epochs=None, seed=0, plot_file=None):
     network = "-".join(map(str, run.sizes))
     held_out = f"{len(y_test):,} held out"
     if not run.load_test:
-        held_out += f": every fifth once, parted anew {run.repeats} times" if run.repeats > 1 else ": every fifth once"
+        held_out += f": every fifth once, in each of {run.repeats} splits" if run.repeats > 1 else ": every fifth once"
     print(
         f"{run.title}: {len(x):,} to learn from, {held_out}.\n"
         f"Network {network}, ReLU, {'softmax cross-entropy' if classes else 'squared error'}; {epochs} epochs of AdamW "

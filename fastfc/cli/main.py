@@ -106,7 +106,13 @@ def parser():
     top = Parser(prog="fastfc", description="Fully connected networks as fast as the processor allows.")
     top.add_argument("--version", action="version", version=f"fastfc {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
+    for add in (add_demo, add_train, add_predict, add_compare, add_warmup):
+        add(commands)
+    commands.add_parser("doctor", help="what fastfc finds on this machine")
+    return top
 
+
+def add_demo(commands):
     demo = commands.add_parser("demo", help="train a digit classifier, with NumPy and with fastfc; or on other data")
     demo.add_argument(
         "--data", choices=RUNS, help="train a network that suits these data, and say how good it is on unseen samples"
@@ -115,6 +121,8 @@ def parser():
     demo.add_argument("--seed", type=whole_number(0), default=0, help="start and order of the samples (0)")
     demo.add_argument("--plot", type=picture, metavar="FILE", help="write a picture: .png, .svg or .pdf")
 
+
+def add_train(commands):
     train = commands.add_parser("train", help="train a network that predicts a column of a CSV or Parquet file")
     train.add_argument("data", type=Path, help="CSV, or Parquet named .parquet, with a row for each sample")
     train.add_argument("--target", required=True, metavar="NAME", help="the column to predict")
@@ -128,16 +136,20 @@ def parser():
         "--categories", nargs="+", default=[], metavar="NAME", help="columns of numbers that stand for categories"
     )
     train.add_argument("--hidden", type=sizes, default=[64, 64], metavar="64,64", help="widths of the hidden layers")
-    train.add_argument("--epochs", type=whole_number(1), default=300, help="at most so many passes over the data (300)")
+    train.add_argument("--epochs", type=whole_number(1), default=300, help="most passes over the data (300)")
     train.add_argument("--batch-size", type=whole_number(1), default=32, help="samples for an update (32)")
     train.add_argument("--lr", type=positive, default=2e-3, help="learning rate of AdamW (0.002)")
     train.add_argument("--seed", type=whole_number(0), default=0, help="what is held out, start and order (0)")
 
+
+def add_predict(commands):
     predict = commands.add_parser("predict", help="what a network of fastfc train says of a CSV or Parquet file")
     predict.add_argument("model", type=Path, help="what fastfc train --out wrote")
     predict.add_argument("data", type=Path, help="CSV or Parquet, with the columns of the training in any order")
     predict.add_argument("--out", type=output_file(".csv"), metavar="FILE", help="write a CSV file (to the terminal)")
 
+
+def add_compare(commands):
     compare = commands.add_parser("compare", help="time kernels and networks against other libraries")
     compare.add_argument(
         "--peers",
@@ -163,6 +175,8 @@ def parser():
     about = "write a picture, .png, .svg or .pdf: bars of the ratios, and a roofline"
     compare.add_argument("--plot", type=picture, metavar="FILE", help=about)
 
+
+def add_warmup(commands):
     warmup = commands.add_parser("warmup", help="compile all kernels ahead, into the cache, for this processor")
     warmup.add_argument(
         "--dtype", choices=["float32", "float64"], nargs="+", default=["float32", "float64"], help="for these (both)"
@@ -176,9 +190,6 @@ def parser():
         metavar="avx2,avx512",
         help=f"with --out: for these of {', '.join(levels())} (this processor's)",
     )
-
-    commands.add_parser("doctor", help="what fastfc finds on this machine")
-    return top
 
 
 def parse(arguments):

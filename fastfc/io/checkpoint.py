@@ -90,7 +90,7 @@ SCHEDULES = by_name(
     schedules.LinearWarmup,
     schedules.ReduceLROnPlateau,
 )
-# Arguments that are no attribute of the same name: how to tell them, or that parameters and `name` hold what they did.
+# Arguments that are not attributes of the same name: how to read them, or that parameters and `name` hold them.
 TOLD_BY: dict[str, Callable[[Any], Any]] = {
     "features": lambda layer: layer.in_features,
     "bias": lambda layer: layer.bias is not None,
@@ -228,7 +228,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             header = read_header(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is not a dict
             for name, values in tensors.items():
                 if values.dtype.kind not in "biuf":  # bfloat16, where some package makes it known to NumPy
                     raise ValueError(f"{name!r} is {values.dtype}, which no network holds")
@@ -247,7 +247,7 @@ def regular(path: Path) -> str:
     """The path of a file that can be read without waiting for anybody."""
     path = os.fsdecode(path)
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError(f"{path} is no regular file")
+        raise ValueError(f"{path} is not a regular file")
     return path
 
 
@@ -272,12 +272,12 @@ def build(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Checkpoin
     reader = Reader(header["dtype"], tensors)
     network = reader.layer(header["network"], "")
     if not isinstance(network, Container):
-        raise ValueError(f"damaged: it holds {network}, which is no network")
+        raise ValueError(f"damaged: it holds {network}, which is not a network")
     optimizer = None if header["optimizer"] is None else reader.optimizer(header["optimizer"], network)
     if reader.tensors:
         raise ValueError(f"damaged: nothing has the tensors {', '.join(sorted(reader.tensors))}")
     if not isinstance(header["metadata"], dict):
-        raise ValueError("damaged: its metadata are no dict")
+        raise ValueError("damaged: its metadata are not a dict")
     network.history.rows[:] = rows_of_numbers(header["history"])
     read_names(network, header)
     return Checkpoint(network, optimizer, header["metadata"])
@@ -287,7 +287,7 @@ NAMES = {"feature_names": "_input_names", "target_names": "_target_names"}
 
 
 def names_of(network: Container) -> dict[str, Any]:
-    """The names of columns that a network knows, where there are any; those that are no text or number are not kept."""
+    """The names of the columns that a network knows, if any; names that are neither text nor numbers are not kept."""
     known = {"feature_names": network._known_names(), "target_names": network._target_names}
     found: dict[str, Any] = {}
     for what, rows in known.items():
@@ -328,7 +328,7 @@ class Writer:
         if (LAYERS | CONTAINERS).get(kind) is not type(layer):
             why = "it is made of functions" if isinstance(layer, Elementwise) else "its class is none of fastfc's own"
             raise TypeError(
-                f"save: {layer} can't be stored: {why}, and a file holds no code; make the network anew with it and "
+                f"save: {layer} can't be stored: {why}, and a file holds no code; build the network again with it and "
                 "copy net.params"
             )
         row: dict[str, Any] = {"kind": kind}
@@ -597,7 +597,7 @@ def known(kinds: dict[str, type[Any]], kind: Any, what: str) -> type[Any]:
 
 def a_name(name: Any, owner: str) -> str | None:
     if not isinstance(name, str | None):
-        raise ValueError(f"{owner} has the name {name!r}, which is no text")
+        raise ValueError(f"{owner} has the name {name!r}, which is not text")
     return name
 
 
@@ -612,7 +612,7 @@ def below_limit(value: Any, owner: object, what: str) -> int:
 def without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("damaged: a key is there twice")
+        raise ValueError("damaged: a key is duplicated")
     return found
 
 

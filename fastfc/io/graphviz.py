@@ -89,11 +89,8 @@ class Drawing:
         """An input or output of the whole."""
         return Value(self.node(self.diagram, text, shape="oval", fillcolor=END), width)
 
-    def edge(self, value: Value, to: str, layer: Layer | None = None) -> None:
-        rows = [f"(n, {value.width or 'any'})"]
-        if layer is not None and self.has_grads:
-            rows += [f"|dL/d {name}| {np.linalg.norm(grad):.3g}" for name, _, grad in layer.named_parameters()]
-        label = "\n".join(f" {row} " for row in rows)  # spaces keep it off the line
+    def edge(self, value: Value, to: str) -> None:
+        label = f" (n, {value.width or 'any'}) "  # spaces keep it off the line
         self.diagram.edge(value.name, to, self.graphviz.escape(label))
 
     def network(self, network: Any, diagram: Any, inputs: Sequence[Value]) -> list[Value]:
@@ -127,8 +124,11 @@ class Drawing:
         if layer.params.size:  # the number is that in the parameters' names
             text = f"{text if layer.name else f'{key}: {text}'}\n{parameters(layer)}"
             style["fillcolor"] = TRAINED
+            if self.has_grads and not layer.frozen:
+                norms = [(name, np.linalg.norm(grad)) for name, _, grad in layer.named_parameters()]
+                text += "".join(f"\n|dL/d {name}| {norm:.3g}" for name, norm in norms)
         name = self.node(diagram, text, **style)
-        self.edge(value, name, layer)
+        self.edge(value, name)
         return Value(name, layer.out_features or value.width)
 
     def gate(self, node: Node, diagram: Any, read: list[Value]) -> Value:

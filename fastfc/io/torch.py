@@ -608,7 +608,7 @@ def read(path: Path) -> tuple[Mapping[str, Any], bool]:
         with safetensors.safe_open(path, framework="numpy") as file:
             if "fastfc" in (file.metadata() or {}):
                 raise ValueError(f"load_state_dict: {path} is a network of fastfc's; read it with fc.load")
-            dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118, it is no dict
+            dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118, it is not a dict
             unknown = {dtype for dtype in dtypes.values() if dtype not in KNOWN}
             if unknown:
                 raise ValueError(f"load_state_dict: {path} is of a dtype that NumPy has not: {', '.join(unknown)}")

@@ -22,7 +22,7 @@ class CustomLoss(Loss):
     Or one function of matrices, f(prediction, target, out), that writes dL/d(prediction) to `out` and
     returns L, a mean over the samples. It takes no sample weights.
 
-    They are compiled once for each dtype, with the first object made of them; networks are not compiled anew.
+    They are compiled once for each dtype, with the first object made of them; networks are not compiled again.
     What an exception in them does is not defined. Pickles hold the functions' names if they are of a module.
 
     Parameters

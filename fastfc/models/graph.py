@@ -73,7 +73,7 @@ class Graph(Network):
             if not isinstance(node, Input):
                 raise ValueError(f"Graph: inputs must be Input nodes, got {node}")
             if node in self.inputs[:i]:
-                raise ValueError(f"Graph: {node} is there twice among the inputs")
+                raise ValueError(f"Graph: {node} is duplicated among the inputs")
         self._fix(nodes=in_order(self.outputs))
         for node in self.nodes:
             if isinstance(node, Input) and node not in self.inputs:

@@ -74,9 +74,9 @@ class Network(Container):
     def plot(self, path: Any = None) -> Any:
         """A diagram of the network: layers, shapes, parameters, and for a Graph its nodes and gates.
 
-        What flows along an edge is (n, width) for n samples. After `backward`, `train_step` or `fit`, the edge into a
-        layer also tells the Euclidean norm of the gradient of each of its parameters, |dL/d weight|, from `grads`:
-        that of the latest batch, and for a layer with several uses the sum over them.
+        What flows along an edge is (n, width) for n samples. After `backward`, `train_step` or `fit`, a layer also
+        tells the Euclidean norm of the gradient of each of its parameters, |dL/d weight|, from `grads`: that of the
+        latest batch, and for a layer with several uses the sum over them.
 
         Parameters
         ----------

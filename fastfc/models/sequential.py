@@ -105,13 +105,13 @@ class Sequential(Network):
         return len(self.layers)
 
     @overload
-    def __getitem__(self, index: int) -> Layer: ...
+    def __getitem__(self, index: int) -> Any: ...
     @overload
-    def __getitem__(self, index: slice) -> tuple[Layer, ...]: ...
-    def __getitem__(self, index: int | slice) -> Layer | tuple[Layer, ...]:
+    def __getitem__(self, index: slice) -> tuple[Any, ...]: ...
+    def __getitem__(self, index: int | slice) -> Any:
         return self.layers[index]
 
-    def __iter__(self) -> Iterator[Layer]:
+    def __iter__(self) -> Iterator[Any]:
         return iter(self.layers)
 
     def __repr__(self) -> str:
@@ -156,7 +156,7 @@ def MLP(
     Raises
     ------
     TypeError, ValueError
-        For sizes that are not at least two positive integers, a name that there is not, or another number of
+        For sizes that are not at least two positive integers, an unknown name, or another number of
         activations than of hidden layers.
 
     Examples
@@ -198,7 +198,7 @@ def check_chain(layers: tuple[Layer, ...]) -> None:
         if not isinstance(layer, Layer):
             raise TypeError(f"Sequential: layer {i} must be a layer object such as ReLU(), got {layer!r}")
         if any(layer is other for other in layers[:i]):
-            raise ValueError(f"Sequential: layer {i}, {layer}, is there twice; use copy.deepcopy(layer)")
+            raise ValueError(f"Sequential: layer {i}, {layer}, is duplicated; use copy.deepcopy(layer)")
     check_free("Sequential", layers)
     last = None  # the latest layer that fixes width and dtype
     for i, layer in enumerate(layers):

@@ -181,7 +181,7 @@ class Hardtanh(Activation):
     Parameters
     ----------
     min_val, max_val : float
-        min_val < max_val; one of them may be infinite, which is no bound on that side.
+        min_val < max_val; one of them may be infinite, which is not a bound on that side.
 
     Raises
     ------

@@ -32,7 +32,7 @@ class Container(Layer):
     Trainers and exporters know a network as that: `layers`, and of a graph `nodes`, `inputs` and `outputs`.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[Any, ...]  # of Layer; Any, as a layer's own attributes, such as weight, are its kind's
     history: Any
 
     _input_shapes: tuple[tuple[int, ...], ...] | None = None

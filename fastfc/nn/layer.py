@@ -31,7 +31,7 @@ class Parameter(NamedTuple):
 
 
 class Option:
-    """Attribute of a layer that may be changed at any time; the next call of whatever kind takes the new value.
+    """Attribute of a layer that may be changed at any time; the next call of any kind takes the new value.
 
     `check(value, owner, what)` returns the value as it is kept, or raises.
     """

@@ -80,7 +80,7 @@ class Node(Guarded):
         return self.text(REPR_NODES)
 
     def text(self, most: int) -> str:
-        """Itself, what it reads, and so on, `most` nodes: a node that is read twice would be there twice."""
+        """Itself, what it reads, and so on, `most` nodes: a node that is read twice would be listed twice."""
         share = (most - 1) // max(len(self.inputs), 1)
         inputs = ", ".join(node.text(share) for node in self.inputs) if share else "..."
         return f"{OPS.get(self.what, self.what)}({inputs})"

@@ -437,7 +437,7 @@ class Optimizer(Guarded):
                 )
 
     def _forget_segments(self) -> None:
-        """Prepare anew before the next step; until then, the segments are all parameters if that is simple.
+        """Prepare again before the next step; until then, the segments are all parameters if that is simple.
 
         The shortest ways of training go on as long as `segments` is the same object.
         """

@@ -68,7 +68,7 @@ class Schedule:
 
 @frozen
 class StepLR(Schedule):
-    """A factor γ every so many updates: η = lr γ^⌊t / step_size⌋.
+    """A factor γ every `step_size` updates: η = lr γ^⌊t / step_size⌋.
 
     Parameters
     ----------

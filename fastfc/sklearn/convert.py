@@ -42,9 +42,9 @@ def from_sklearn(estimator: Any) -> Sequential:
     Raises
     ------
     TypeError
-        If it is no such estimator, naming the steps of a Pipeline that can't be converted.
+        If it is not such an estimator, naming the steps of a Pipeline that can't be converted.
     ValueError
-        If it is not fitted, or its last function is no layer of fastfc (the exponential of loss="poisson").
+        If it is not fitted, or its last function is not a layer of fastfc (the exponential of loss="poisson").
 
     References
     ----------
@@ -199,7 +199,7 @@ def last_layers(estimator: Any, layers: list[Layer]) -> list[Layer]:
         return [Softmax()]
     if function != "logistic":
         raise ValueError(
-            f"from_sklearn: the outputs of {estimator} go through {function!r}, which is no layer of fastfc"
+            f"from_sklearn: the outputs of {estimator} go through {function!r}, which is not a layer of fastfc"
         )
     if estimator.n_outputs_ > 1 or not hasattr(estimator, "classes_"):
         return [Sigmoid()]
@@ -321,6 +321,6 @@ def labels(network: Network, classes: ArrayLike | None, n: int) -> tuple[NDArray
     """The classes in the order that scikit-learn has them in, and their places."""
     names = np.arange(n) if classes is None else np.asarray(classes)
     if names.shape != (n,) or len(np.unique(names)) != n:
-        raise ValueError(f"to_sklearn: {network} tells {n} classes apart; classes must be so many different labels")
+        raise ValueError(f"to_sklearn: {network} tells {n} classes apart; give one label for each, all different")
     order = np.argsort(names)
     return names[order], order

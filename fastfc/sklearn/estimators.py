@@ -562,7 +562,7 @@ class BaseMLP(BaseEstimator):
             if weights:
                 total += self.alpha / 2 / weight_sum * sum([float(w @ w) for w in weights]) * (stop - start)
                 if weight_sum != prepared:
-                    # the penalty is divided by the weight of the batch; in place, so that the step is not prepared anew
+                    # the penalty is divided by the weight of the batch; in place, so that no step is prepared twice
                     optimizer.segments[penalised, update_kernels.L2] = self.alpha / weight_sum
                     prepared = weight_sum
             if adam is not None:
@@ -754,7 +754,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     callbacks : list of Callback or callable, optional
         As for a network's `fit`; the score on held-out samples is their column "val_accuracy".
     n_estimators : int
-        Train so many networks from different first weights; predictions are their mean, attributes those of the first.
+        The number of networks, trained from different first weights. Predictions are their mean, and attributes are
+        those of the first.
 
     Attributes
     ----------

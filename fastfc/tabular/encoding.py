@@ -1,4 +1,4 @@
-"""Columns of a sheet as the inputs of a network: numbers as they are, categories as columns of 0 and 1."""
+"""Columns of a table as the inputs of a network: numbers as they are, categories as columns of 0 and 1."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Target(NamedTuple):
 
 
 def find_features(table: Table, names: Sequence[str], categories: Collection[str]) -> list[Feature]:
-    """How each of these columns is read; BadSheet for a cell or a column that can't be."""
+    """How each of these columns is read; BadTable for a cell or a column that can't be."""
     return [find_feature(table, name, name in categories) for name in names]
 
 
@@ -49,7 +49,7 @@ def find_feature(table: Table, name: str, category: bool) -> Feature:
     found, n = sorted(set(texts)), len(texts)
     if len(found) > MOST_CATEGORIES or (len(found) > FEW and 2 * len(found) > n):
         raise BadTable(
-            f'{table.path}, column "{name}": {len(found)} different texts in {n} {table.unit}s are no categories; '
+            f'{table.path}, column "{name}": {len(found)} different texts in {n} {table.unit}s are not categories; '
             f'leave the column out with --exclude "{name}"'
         )
     return Feature(name, found)
@@ -86,7 +86,7 @@ def find_target(table: Table, name: str, task: str | None) -> Target:
     check_different(table, name, texts)
     if 2 * len(counts) > len(texts) and len(counts) > 2:
         raise BadTable(
-            f'{table.path}, column "{name}": {len(counts)} different values in {len(texts)} {table.unit}s are no '
+            f'{table.path}, column "{name}": {len(counts)} different values in {len(texts)} {table.unit}s are not '
             + ("classes; --task regression for a number" if task else "classes")
         )
     return Target(name, in_order(table, list(counts)), why)

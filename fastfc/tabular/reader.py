@@ -97,7 +97,7 @@ class Table:
         return self.parsed[name]
 
     def numbers(self, name: str, fix: str) -> NDArray[np.float64]:
-        """A column of numbers; BadSheet names the first cell that is none."""
+        """A column of numbers; BadTable names the first cell that is none."""
         found, cells = self.as_numbers(name), self.columns[name]
         if found is not None:
             return found
@@ -107,7 +107,7 @@ class Table:
         raise BadTable(f'{self.where(i, name)}: "{cells[i]}" is not a {"finite " * is_infinite(cells[i])}number; {fix}')
 
     def texts(self, name: str, fix: str) -> list[str]:
-        """A column of texts, numbers in one form; BadSheet names the first cell that is empty."""
+        """A column of texts, numbers in one form; BadTable names the first cell that is empty."""
         cells = self.columns[name]
         for i, cell in enumerate(cells):
             if self.is_missing(cell, number=False):
@@ -120,7 +120,7 @@ class Table:
         count = sum(self.is_missing(cell, number) for cell in self.columns[name])
         others = "" if count == 1 else f", and {count - 1} more in this column"
         cell = (self.columns[name][i] or "").strip()
-        found = f'"{cell}" is no value' if cell else "the cell is empty"
+        found = f'"{cell}" is not a value' if cell else "the cell is empty"
         return BadTable(f"{self.where(i, name)}: {found}{others}; fill it in, remove such {self.unit}s, or {fix}")
 
 

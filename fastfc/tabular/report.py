@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfc.plots import BLUE, ORANGE, mark_best, new_figure
+from fastfc.plots import (
+    BLUE,
+    FEW_EPOCHS,
+    ORANGE,
+    count_epochs,
+    log_scale,
+    mark_best,
+    new_figure,
+    number,
+    separate_thousands,
+)
 from fastfc.tabular.encoding import Target
 from fastfc.training.history import History
 
@@ -25,7 +35,7 @@ BINS = 10  # of probabilities
 def save_report(
     path: Path, title: str, goal: Target, history: History, y: NDArray[Any], output: NDArray[Any], summary: str
 ) -> None:
-    """Write the picture; its kind is told by the file's ending."""
+    """Write the picture; the file's ending decides its format."""
     report(title, goal, history, y, output, summary).savefig(path, dpi=120)
 
 
@@ -53,12 +63,16 @@ def report(title: str, goal: Target, history: History, y: NDArray[Any], output: 
 
 def plot_curves(axes: Any, history: History, label: str) -> None:
     epochs = history["epoch"]
-    axes.plot(epochs, history["loss"], color=BLUE, label="training", linewidth=1.5)
-    axes.plot(epochs, history["val_loss"], color=ORANGE, label="validation, to stop by", linewidth=1.5)
+    style = {"linewidth": 1.5, "marker": "." if len(epochs) <= FEW_EPOCHS else ""}
+    axes.plot(epochs, history["loss"], color=BLUE, label="training", **style)
+    axes.plot(epochs, history["val_loss"], color=ORANGE, label="validation, to stop by", **style)
     mark_best(axes, "loss", history["val_loss"])
-    positive = min(history["loss"].min(), history["val_loss"].min()) > 0
-    axes.set(xlabel="epoch", ylabel=label, yscale="log" if positive else "linear")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set(xlabel="epoch", ylabel=label)
+    losses = np.concatenate([history["loss"], history["val_loss"]])
+    if losses.min() > 0:
+        axes.set_yscale("log")
+        log_scale(axes.yaxis, losses)
+    count_epochs(axes)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
 
@@ -82,7 +96,8 @@ def plot_confusion(axes: Any, classes: Sequence[str], y: NDArray[Any], predicted
         for (i, j), count in np.ndenumerate(counts):
             if count:
                 colour = "white" if shares[i, j] > 0.3 else "black"
-                axes.text(j, i, count, ha="center", va="center", color=colour, fontsize=10 if k <= 10 else 8)
+                size = 10 if k <= 10 else 8 if count < 1000 else 7
+                axes.text(j, i, f"{count:,}", ha="center", va="center", color=colour, fontsize=size)
     else:
         bar = axes.figure.colorbar(image, ax=axes, shrink=0.7, label="share of the true class")
         bar.set_ticks(np.sqrt([0, 0.01, 0.1, 0.25, 0.5, 1]), labels=["0", "1 %", "10 %", "25 %", "50 %", "100 %"])
@@ -125,9 +140,11 @@ def plot_calibration(axes: Any, classes: Sequence[str], y: NDArray[Any], p: NDAr
     axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, label="perfectly calibrated")
     errors = np.maximum([share - low, high - share], 0)
     axes.errorbar(x, share, errors, color=BLUE, fmt="none", capsize=3, linewidth=1.2)
-    axes.scatter(x, share, 20 + 180 * n / n.max(), color=BLUE, label="held out (area: how many), 95 % interval")
+    # Bubbles of the edge lie across the frame's line, whole.
+    label = "held out (area: how many), 95 % interval"
+    axes.scatter(x, share, 20 + 180 * n / n.max(), color=BLUE, label=label, clip_on=False, zorder=3)
     error = float((np.abs(x - share) * n).sum() / n.sum())
-    axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel=f"probability of {what}", ylabel="how often it was true")
+    axes.set(xlim=(-0.06, 1.06), ylim=(-0.06, 1.06), xlabel=f"probability of {what}", ylabel="how often it was true")
     axes.set_title(f"Calibration: {error:.1%} off on average")
     axes.set_aspect("equal")
     axes.grid(alpha=0.3)
@@ -140,7 +157,6 @@ def plot_predictions(axes: Any, name: str, y: NDArray[Any], predicted: NDArray[A
     scatter(axes, y, predicted)
     axes.set(xlabel=f"true {short(name)}", ylabel=f"predicted {short(name)}", title=f"{len(y):,} held out")
     axes.set_aspect("equal")
-    axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="upper left")
 
 
@@ -149,13 +165,18 @@ def plot_residuals(axes: Any, name: str, y: NDArray[Any], predicted: NDArray[Any
     axes.axhline(0, color="0.6", linestyle="--", linewidth=1)
     scatter(axes, predicted, errors)
     spread = float(np.sqrt(np.mean(errors**2)))
-    axes.axhspan(-spread, spread, color=ORANGE, alpha=0.12, linewidth=0, label=f"± root mean square, {spread:.3g}")
-    axes.set(xlabel=f"predicted {short(name)}", ylabel="predicted − true", title=f"Residuals, mean {errors.mean():.2g}")
-    axes.grid(alpha=0.3)
+    axes.axhspan(-spread, spread, color=ORANGE, alpha=0.12, linewidth=0, label=f"± root mean square, {number(spread)}")
+    axes.set(xlabel=f"predicted {short(name)}", ylabel="predicted − true")
+    axes.set_title(f"Residuals, mean {number(errors.mean(), 2)}")
     axes.legend(frameon=False, loc="best")
 
 
 def scatter(axes: Any, x: NDArray[Any], y: NDArray[Any]) -> None:
-    """Points, the paler the more there are."""
+    """Points of the held-out rows, the paler the more there are, on axes that suit large numbers."""
     alpha = float(np.clip(300 / len(x), 0.05, 0.7))
-    axes.plot(x, y, "o", color=BLUE, markersize=4, alpha=alpha, markeredgewidth=0, rasterized=len(x) > 5000)
+    style = {"color": BLUE, "markersize": 4, "alpha": alpha, "markeredgewidth": 0, "rasterized": len(x) > 5000}
+    axes.plot(x, y, "o", label="held out", **style)
+    for axis, values in ((axes.xaxis, x), (axes.yaxis, y)):
+        axis.get_major_locator().set_params(nbins=6)
+        separate_thousands(axis, np.abs(values).max())
+    axes.grid(alpha=0.3)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,14 +27,15 @@ from fastfc.tabular.encoding import Feature, Target, classes_of, described, find
 from fastfc.tabular.reader import BadTable, Table, read_table
 from fastfc.training.callbacks import EarlyStopping
 from fastfc.training.epoch import DivergenceWarning
+from fastfc.training.history import History
 from fastfc.training.progress import can_show
 
 KEY = "fastfc train"  # of our metadata in the file of a network
 VERSION = 1
-HELD_OUT = 5  # every so manieth row is held out, and of the others every so manieth is to stop by
+HELD_OUT = 5  # one row in so many is the test set, and of the others one in so many the validation set
 PATIENCE = 30  # epochs
 WEIGHT_DECAY = 0.1
-# for float32: numbers that are so many times as large as their spread, and so large
+# for float32: numbers this many times as large as their spread, or this large
 TOO_FINE, TOO_LARGE = 1e5, 1e30
 
 
@@ -56,52 +57,23 @@ def train(
     if out is not None:
         extra("safetensors", "safetensors", "fastfc train --out")
     table = read_table(data, [target, *exclude, *categories], target)
-    for option, names in (("--target", [target]), ("--exclude", exclude), ("--categories", categories)):
-        for name in names:
-            if name not in table.columns:
-                raise BadTable(f'{data}: there is no column "{name}" ({option}); there are {listing(table.columns)}')
-    names = [name for name in table.columns if name != target and name not in exclude]
-    if not names:
-        raise BadTable(f'{data}: besides "{target}" there is no column to predict it by')
+    names = predictors(table, target, exclude, categories)
     goal = find_target(table, target, task)
     features = find_features(table, names, categories)
     x, _ = inputs_of(table, features)
     y = classes_of(table, goal) if goal.classes else table.numbers(target, "")
     rng = np.random.default_rng(seed)
-    test = held_out(goal, y, rng)
-    stop = np.zeros_like(test)
-    stop[~test] = held_out(goal, y[~test], rng)
-    learn = ~test & ~stop
-    if min(learn.sum(), stop.sum(), test.sum()) == 0:
+    split = Split.of(goal, y, rng)
+    if min(rows.sum() for rows in split) == 0:
         raise BadTable(f"{data}: {len(table)} {table.unit}s are too few; give at least 10")
-    describe(table, features, goal, learn, stop, test)
+    describe(table, features, goal, split)
 
-    dtype = precision(x[learn], y[learn])
-    net = network_for(x[learn], features, hidden, len(goal.classes) if goal.classes else 1, seed, dtype)
-    mean, spread = (0.0, 1.0) if goal.classes else (y[learn].mean(), y[learn].std() or 1.0)
-    wanted = y if goal.classes else ((y - mean) / spread)[:, None]
-    x = x.astype(net.dtype)
-    stopping = EarlyStopping("val_loss", patience=PATIENCE)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", DivergenceWarning)
-            history = net.fit(
-                x[learn],
-                wanted[learn],
-                loss=CrossEntropyLoss() if goal.classes else MSELoss(),
-                optimizer=AdamW(lr=lr, weight_decay=WEIGHT_DECAY),
-                epochs=epochs,
-                batch_size=batch_size,
-                validation_data=(x[stop], wanted[stop]),
-                callbacks=[stopping],
-                seed=seed,
-                progress=can_show(),
-            )
-    except DivergenceWarning as warning:
-        raise BadTable(f"{data}: {str(warning).partition(';')[0]}. Use a smaller --lr than {lr:g}") from None
-    in_units(net, mean, spread)
-    output = net.predict(x[test])
-    values, trivial, name = scored(goal, y[learn], y[test], output)
+    dtype = precision(x[split.learn], y[split.learn])
+    net = network_for(x[split.learn], features, hidden, len(goal.classes) if goal.classes else 1, seed, dtype)
+    options = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+    history, best_epoch = fit(net, x.astype(net.dtype), y, goal, split, lr, data, **options)
+    output = net.predict(x[split.test].astype(net.dtype))
+    values, trivial, name = scored(goal, y[split.learn], y[split.test], output)
     # files first: whatever may go wrong with the terminal, the training is not lost
     if out is not None:
         about = {
@@ -117,15 +89,69 @@ def train(
         from fastfc.tabular.report import save_report
 
         key = next(iter(values))
-        one, other = (written(key, scores[key]) for scores in (values, trivial))
-        summary = f"{TITLES[key]} {one} on {test.sum():,} {table.unit}s held out ({name}: {other})"
+        one, other = (written(key, scores[key]).replace("-", "−") for scores in (values, trivial))
+        summary = f"{TITLES[key]} {one} on {split.test.sum():,} {table.unit}s held out ({name}: {other})"
         said = probabilities(output) if goal.classes else output
-        save_report(plot, f"{data.name}: {target}", goal, history, y[test], said, summary)
-    print(f"{len(history)} epochs, the best was epoch {stopping.best_epoch}; the network is that of this epoch")
-    print_scores(f"held out, {test.sum():,} {table.unit}s", values, trivial, name)
+        save_report(plot, f"{data.name}: {target}", goal, history, y[split.test], said, summary)
+    print(f"{len(history)} epochs, the best was epoch {best_epoch}; the network is that of this epoch")
+    print_scores(f"held out, {split.test.sum():,} {table.unit}s", values, trivial, name)
     for path in filter(None, (out, plot)):
         print(f"wrote {path}")
     return values
+
+
+def predictors(table: Table, target: str, exclude: Sequence[str], categories: Sequence[str]) -> list[str]:
+    """The columns to predict by; BadTable for a column that does not exist, or if there are none."""
+    for option, names in (("--target", [target]), ("--exclude", exclude), ("--categories", categories)):
+        for name in names:
+            if name not in table.columns:
+                listed = listing(table.columns)
+                raise BadTable(f'{table.path}: there is no column "{name}" ({option}); there are {listed}')
+    names = [name for name in table.columns if name != target and name not in exclude]
+    if not names:
+        raise BadTable(f'{table.path}: besides "{target}" there is no column to predict it by')
+    return names
+
+
+class Split(NamedTuple):
+    """Which rows are for training, for stopping (validation) and for the final score (test)."""
+
+    learn: NDArray[np.bool_]
+    stop: NDArray[np.bool_]
+    test: NDArray[np.bool_]
+
+    @staticmethod
+    def of(goal: Target, y: NDArray[Any], rng: np.random.Generator) -> Split:
+        test = held_out(goal, y, rng)
+        stop = np.zeros_like(test)
+        stop[~test] = held_out(goal, y[~test], rng)
+        return Split(~test & ~stop, stop, test)
+
+
+def fit(
+    net: Sequential, x: Any, y: NDArray[Any], goal: Target, split: Split, lr: float, data: Path, **options: Any
+) -> tuple[History, int]:
+    """Train with AdamW and early stopping, numbers standardised; the history and the best epoch."""
+    mean, spread = (0.0, 1.0) if goal.classes else (y[split.learn].mean(), y[split.learn].std() or 1.0)
+    wanted = y if goal.classes else ((y - mean) / spread)[:, None]
+    stopping = EarlyStopping("val_loss", patience=PATIENCE)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DivergenceWarning)
+            history = net.fit(
+                x[split.learn],
+                wanted[split.learn],
+                loss=CrossEntropyLoss() if goal.classes else MSELoss(),
+                optimizer=AdamW(lr=lr, weight_decay=WEIGHT_DECAY),
+                validation_data=(x[split.stop], wanted[split.stop]),
+                callbacks=[stopping],
+                progress=can_show(),
+                **options,
+            )
+    except DivergenceWarning as warning:
+        raise BadTable(f"{data}: {str(warning).partition(';')[0]}. Use a smaller --lr than {lr:g}") from None
+    in_units(net, mean, spread)
+    return history, stopping.best_epoch
 
 
 def listing(names: Any, most: int = 20) -> str:
@@ -150,7 +176,7 @@ def plural(n: int, noun: str) -> str:
     return f"{n:,} {noun}" + "s" * (n != 1)
 
 
-def describe(table: Table, features: list[Feature], goal: Target, learn: Any, stop: Any, test: Any) -> None:
+def describe(table: Table, features: list[Feature], goal: Target, split: Split) -> None:
     numbers = sum(feature.categories is None for feature in features)
     categories = [feature for feature in features if feature.categories is not None]
     columns = f"{numbers} of numbers"
@@ -162,8 +188,8 @@ def describe(table: Table, features: list[Feature], goal: Target, learn: Any, st
     what = f"classification into {len(goal.classes)} classes" if goal.classes else "regression"
     print(f"{what}: {goal.why}")
     print(
-        f"{learn.sum():,} {table.unit}s to learn from, {stop.sum():,} to stop by, {test.sum():,} held out"
-        + (", of each class alike" if goal.classes else ""),
+        f"{split.learn.sum():,} {table.unit}s to learn from, {split.stop.sum():,} to stop by, "
+        f"{split.test.sum():,} held out" + (", of each class alike" if goal.classes else ""),
         flush=True,
     )
 

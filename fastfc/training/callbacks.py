@@ -88,7 +88,7 @@ class EarlyStopping(Callback):
     patience : int
         Epochs without an improvement after which the run ends.
     min_delta : float
-        A smaller change is no improvement.
+        A smaller change is not an improvement.
     mode : {"min", "max", None}
         Whether less or more is better. None knows it of the loss and of fastfc's metrics; a metric of your own needs
         to be told.
@@ -97,8 +97,8 @@ class EarlyStopping(Callback):
     ----------
     best : float
     best_epoch : int
-        The value and the number of the best epoch; NaN and 0 if there is none. NaN is no improvement, nor is infinity
-        in the wrong direction: a network that gives nothing else keeps the weights of its last epoch.
+        The value and the number of the best epoch; NaN and 0 if there is none. NaN is not an improvement, nor is
+        infinity in the wrong direction: a network that gives nothing else keeps the weights of its last epoch.
 
     Raises
     ------

@@ -52,7 +52,7 @@ def arguments(
     vector, grads = network._vectors(data.x.dtype)
     state, segments = optimizer.prepare(network)
     space = network._space_for(program, batch_size, data.x.dtype)
-    network._saved = None  # the space is used anew
+    network._saved = None  # the space is used again
     given = data.x, program.table, data.target, data.labels, data.weights, data.losses
     return *given, optimizer.hyper, segments, vector, grads, state, optimizer.count, space, network._tape
 

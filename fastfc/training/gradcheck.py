@@ -140,7 +140,7 @@ def check_gradients(
     Raises
     ------
     TypeError, ValueError
-        For something that is no network or layer, or x and target that do not fit it.
+        For something that is neither a network nor a layer, or x and target that do not fit it.
 
     Examples
     --------

@@ -119,7 +119,7 @@ class History(Guarded):
         return plots.history(self, title)
 
     def save_plot(self, path: Any) -> None:
-        """Write the picture; its kind is told by the file's ending: .png, .svg, .pdf."""
+        """Write the picture; the file's ending decides its format: .png, .svg, .pdf."""
         self.plot().savefig(path, dpi=120)
 
     def _repr_html_(self) -> str:

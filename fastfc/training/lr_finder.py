@@ -47,7 +47,7 @@ class LearningRates(NamedTuple):
         return plots.learning_rates(self.rates, self.losses, self.suggestion, title)
 
     def save_plot(self, path: Any) -> None:
-        """Write the picture; its kind is told by the file's ending: .png, .svg, .pdf."""
+        """Write the picture; the file's ending decides its format: .png, .svg, .pdf."""
         self.plot().savefig(path, dpi=120)
 
 
@@ -74,7 +74,7 @@ def find_lr(
         As for `fit`.
     lowest, highest : float
         The first and the last rate. The run ends before if the loss has grown to four times its least value, is
-        infinite or not a number, or not defined, which is no part of the result.
+        infinite or not a number, or not defined, which is not part of the result.
     steps : int
         So many rates, each the same multiple of the one before.
 

@@ -1,11 +1,13 @@
 """Activations of matrices, forward and backward: the functions of `fastfc.kernels`; see activation_rules.py."""
 
 import contextlib
+from typing import Any
 
 import numpy as np
 from numba import types
 from numba.core import errors
 from numba.extending import overload
+from numpy.typing import ArrayLike, NDArray
 
 from fastfc.kernels.ops.activation_rules import (
     ACTIVATIONS,
@@ -323,7 +325,7 @@ def literal(name, find=named):
     raise errors.TypingError("activation must be a string literal in nopython code, such as activation='relu'")
 
 
-def activation_forward(x, out, activation):
+def activation_forward(x: ArrayLike, out: NDArray[Any], activation: str) -> None:
     """out = f(x), elementwise or along rows (softmax, log_softmax).
 
     Parameters
@@ -345,7 +347,7 @@ def activation_forward(x, out, activation):
     _activation_forward.call(as_rows(x), as_rows(out), *named(activation))
 
 
-def activation_backward(output, grad_output, out, activation):
+def activation_backward(output: ArrayLike, grad_output: ArrayLike, out: NDArray[Any], activation: str) -> None:
     """out = dL/dz from what a layer y = f(z) keeps and grad_output = dL/dy.
 
     Parameters
@@ -411,7 +413,7 @@ def nopython_backward(output, grad_output, out, activation):
 def function(name, formula, code):
     """A function of (x, out), for Python and nopython code."""
 
-    def run(x, out):
+    def run(x: ArrayLike, out: NDArray[Any]) -> None:
         _activation_forward.call(as_rows(x), as_rows(out), code, 0.0, 0.0)
 
     run.__name__ = run.__qualname__ = name

@@ -1,10 +1,12 @@
 """db (+)= column sums of g"""
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import types
 from numba.extending import overload
+from numpy.typing import ArrayLike, NDArray
 
 from fastfc.kernels.ops.activation_rules import NONE
 from fastfc.kernels.ops.gemm import CHUNK, product
@@ -332,7 +334,7 @@ def run(grad_output, out, accumulate, n_threads):
     _dense_bias_grad.call(grad_output, out, accumulate, n_threads)
 
 
-def dense_bias_grad(grad_output, out, n_threads=AUTO):
+def dense_bias_grad(grad_output: ArrayLike, out: NDArray[Any], n_threads: int | str = AUTO) -> None:
     """out[j] = Σᵢ grad_output[i, j]
 
     Parameters
@@ -347,7 +349,7 @@ def dense_bias_grad(grad_output, out, n_threads=AUTO):
     run(grad_output, out, 0, n_threads)
 
 
-def dense_add_bias_grad(grad_output, out, n_threads=AUTO):
+def dense_add_bias_grad(grad_output: ArrayLike, out: NDArray[Any], n_threads: int | str = AUTO) -> None:
     """out[j] += Σᵢ grad_output[i, j]; see dense_bias_grad."""
     run(grad_output, out, 1, n_threads)
 

@@ -1,7 +1,10 @@
 """y = f(x W + b)"""
 
+from typing import Any
+
 from numba import types
 from numba.extending import overload
+from numpy.typing import ArrayLike, NDArray
 
 from fastfc.kernels.ops.activation_rules import NUMBERS, Activation
 from fastfc.kernels.ops.activations import fused, literal, load_for
@@ -33,7 +36,14 @@ def _dense_forward(x, weight, bias, out, code, a, b, n_threads):
     return found
 
 
-def dense_forward(x, weight, bias, out, activation="identity", n_threads=AUTO):
+def dense_forward(
+    x: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike,
+    out: NDArray[Any],
+    activation: str = "identity",
+    n_threads: int | str = AUTO,
+) -> None:
     """out = f(x weight + bias)
 
     Parameters

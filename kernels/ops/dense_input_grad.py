@@ -1,7 +1,10 @@
 """dx = g Wᵀ"""
 
+from typing import Any
+
 from numba import types
 from numba.extending import overload
+from numpy.typing import ArrayLike, NDArray
 
 from fastfc.kernels.ops.activation_rules import NONE
 from fastfc.kernels.ops.gemm import input_product
@@ -30,7 +33,7 @@ def _dense_input_grad(grad_output, weight, out, n_threads):
     return found
 
 
-def dense_input_grad(grad_output, weight, out, n_threads=AUTO):
+def dense_input_grad(grad_output: ArrayLike, weight: ArrayLike, out: NDArray[Any], n_threads: int | str = AUTO) -> None:
     """out = grad_output weightᵀ
 
     Parameters

@@ -1,8 +1,11 @@
 """dW (+)= xᵀ g"""
 
+from typing import Any
+
 import numpy as np
 from numba import types
 from numba.extending import overload
+from numpy.typing import ArrayLike, NDArray
 
 from fastfc.kernels.ops.activation_rules import NONE
 from fastfc.kernels.ops.gemm import CHUNK, parallel_product
@@ -93,7 +96,7 @@ def run(x, grad_output, out, accumulate, n_threads):
     _dense_weight_grad.call(x, grad_output, out, accumulate, n_threads)
 
 
-def dense_weight_grad(x, grad_output, out, n_threads=AUTO):
+def dense_weight_grad(x: ArrayLike, grad_output: ArrayLike, out: NDArray[Any], n_threads: int | str = AUTO) -> None:
     """out = xᵀ grad_output
 
     Parameters
@@ -109,7 +112,7 @@ def dense_weight_grad(x, grad_output, out, n_threads=AUTO):
     run(x, grad_output, out, 0, n_threads)
 
 
-def dense_add_weight_grad(x, grad_output, out, n_threads=AUTO):
+def dense_add_weight_grad(x: ArrayLike, grad_output: ArrayLike, out: NDArray[Any], n_threads: int | str = AUTO) -> None:
     """out += xᵀ grad_output; see dense_weight_grad."""
     run(x, grad_output, out, 1, n_threads)
 

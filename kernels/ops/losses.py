@@ -1,8 +1,11 @@
 """Losses of matrices and their gradients, and the functions of `fastfc.kernels`; the formulas are in loss_rules.py."""
 
+from typing import Any
+
 import numpy as np
 from numba import types
 from numba.extending import overload, register_jitable
+from numpy.typing import ArrayLike, NDArray
 
 from fastfc.kernels.ops.activation_rules import sum_lanes
 from fastfc.kernels.ops.activations import as_rows
@@ -548,7 +551,7 @@ def nopython_of_variances(name, prediction, target, out, a, b):
 
 
 @register_jitable
-def mse_loss(prediction, target, out):
+def mse_loss(prediction: ArrayLike, target: ArrayLike, out: NDArray[Any]) -> float:
     """Mean squared error: L = Σ (prediction − target)² / (n o); out = 2 (prediction − target) / (n o).
 
     Parameters
@@ -572,51 +575,60 @@ def mse_loss(prediction, target, out):
 
 
 @register_jitable
-def l1_loss(prediction, target, out):
+def l1_loss(prediction: ArrayLike, target: ArrayLike, out: NDArray[Any]) -> float:
     """Mean absolute error: L = Σ |prediction − target| / (n o). Arguments as for mse_loss, as in all that follow."""
     return of_numbers("l1_loss", prediction, target, out, L1, 0.0, 0.0, 0.0)
 
 
 @register_jitable
-def huber_loss(prediction, target, out, delta=1.0):
+def huber_loss(prediction: ArrayLike, target: ArrayLike, out: NDArray[Any], delta: float = 1.0) -> float:
     """Mean of e² / 2 for errors |e| ≤ delta, and of delta (|e| − delta / 2) for larger ones; delta > 0."""
     return of_numbers("huber_loss", prediction, target, out, HUBER, delta, 1.0, 0.0)
 
 
 @register_jitable
-def smooth_l1_loss(prediction, target, out, beta=1.0):
+def smooth_l1_loss(prediction: ArrayLike, target: ArrayLike, out: NDArray[Any], beta: float = 1.0) -> float:
     """huber_loss by beta, divided by beta; beta > 0."""
     return of_numbers("smooth_l1_loss", prediction, target, out, HUBER, beta, beta, 0.0)
 
 
 @register_jitable
-def quantile_loss(prediction, target, out, quantile=0.5):
+def quantile_loss(prediction: ArrayLike, target: ArrayLike, out: NDArray[Any], quantile: float = 0.5) -> float:
     """Mean of quantile e for errors e = target − prediction > 0, and of (quantile − 1) e for others."""
     return of_numbers("quantile_loss", prediction, target, out, QUANTILE, 0.0, 0.0, quantile)
 
 
 @register_jitable
-def poisson_nll_loss(prediction, target, out, log_input=True, full=False, eps=1e-8):
+def poisson_nll_loss(
+    prediction: ArrayLike,
+    target: ArrayLike,
+    out: NDArray[Any],
+    log_input: bool = True,
+    full: bool = False,
+    eps: float = 1e-8,
+) -> float:
     """Mean of e^p − t p, or without log_input of p − t log(p + eps); if full, with Stirling's log t! for t > 1."""
     code = POISSON_LOG if log_input else POISSON
     return of_numbers("poisson_nll_loss", prediction, target, out, code, eps, 1.0 if full else 0.0, 0.0)
 
 
 @register_jitable
-def kl_div_loss(prediction, target, out, log_target=False):
+def kl_div_loss(prediction: ArrayLike, target: ArrayLike, out: NDArray[Any], log_target: bool = False) -> float:
     """Mean over all elements of t (log t − p) for log-probabilities p, or of eᵗ (t − p) if t are logarithms too."""
     code = KL_LOG if log_target else KL
     return of_numbers("kl_div_loss", prediction, target, out, code, 0.0, 0.0, 0.0)
 
 
 @register_jitable
-def bce_loss(prediction, target, out):
+def bce_loss(prediction: ArrayLike, target: ArrayLike, out: NDArray[Any]) -> float:
     """Binary cross entropy of probabilities in [0, 1]; logarithms are at least −100."""
     return of_numbers("bce_loss", prediction, target, out, BCE, 0.0, 0.0, 0.0)
 
 
 @register_jitable
-def gaussian_nll_loss(prediction, target, out, full=False, eps=1e-6):
+def gaussian_nll_loss(
+    prediction: ArrayLike, target: ArrayLike, out: NDArray[Any], full: bool = False, eps: float = 1e-6
+) -> float:
     """Mean of (log v + (p − t)² / v) / 2; the prediction (n, 2 k) has k columns of p, then k of v ≥ 0; target (n, k).
 
     v is at least eps; if full, with log(2 π) / 2.
@@ -625,19 +637,21 @@ def gaussian_nll_loss(prediction, target, out, full=False, eps=1e-6):
 
 
 @register_jitable
-def nll_loss(prediction, target, out):
+def nll_loss(prediction: ArrayLike, target: ArrayLike, out: NDArray[Any]) -> float:
     """Mean over rows of −prediction at the row's class; target (n,) integers. Class −100 is ignored."""
     return of_classes("nll_loss", prediction, target, out, NLL, 0.0, 0.0, -100.0)
 
 
 @register_jitable
-def multi_margin_loss(prediction, target, out, p=1, margin=1.0):
+def multi_margin_loss(
+    prediction: ArrayLike, target: ArrayLike, out: NDArray[Any], p: int = 1, margin: float = 1.0
+) -> float:
     """Mean over rows of Σ max(0, margin − z_y + z_j)ᵖ / c over the classes j ≠ y; target (n,) integers, p 1 or 2."""
     return of_classes("multi_margin_loss", prediction, target, out, MULTI_MARGIN, margin, float(p), NO_CLASS)
 
 
 @register_jitable
-def bce_with_logits_loss(prediction, target, out):
+def bce_with_logits_loss(prediction: ArrayLike, target: ArrayLike, out: NDArray[Any]) -> float:
     """Binary cross entropy of σ(prediction), mean over all elements; out = (σ(prediction) − target) / (n o).
 
     Parameters
@@ -652,7 +666,7 @@ def bce_with_logits_loss(prediction, target, out):
     return of_numbers("bce_with_logits_loss", prediction, target, out, BCE_WITH_LOGITS, 0.0, 0.0, 1.0)
 
 
-def cross_entropy_loss(prediction, target, out):
+def cross_entropy_loss(prediction: ArrayLike, target: ArrayLike, out: NDArray[Any]) -> float:
     """Cross entropy of softmax(prediction), mean over rows; out = (softmax(prediction) − y) / n.
 
     Parameters

@@ -25,9 +25,12 @@ clipped, and all of them together clipped by their norm; afterwards columns of a
 moving average of p is taken. Gradients are changed by blocks in a small buffer, so that this is still one pass.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import types
 from numba.extending import overload
+from numpy.typing import ArrayLike, NDArray
 
 from fastfc.kernels.optim import schedules
 from fastfc.kernels.optim.schedules import rate
@@ -482,7 +485,9 @@ def _sgd(grads, params, velocity, lr, momentum, weight_decay):
     return OK
 
 
-def sgd(params, grads, velocity, lr, momentum, weight_decay):
+def sgd(
+    params: NDArray[Any], grads: ArrayLike, velocity: NDArray[Any], lr: float, momentum: float, weight_decay: float
+) -> None:
     """Stochastic gradient descent with momentum and an L2 penalty, in place, by PyTorch's rule.
 
         g = grads + weight_decay params;  velocity = momentum velocity + g;  params −= lr velocity

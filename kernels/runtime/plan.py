@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from types import ModuleType
+from typing import Any
 
 from numba.core.dispatcher import Dispatcher
 from numba.core.extending import _Intrinsic
@@ -67,7 +68,7 @@ def named(function):
 @functools.cache
 def uses(function):
     """Bytes of code of a function and its helpers, and the kernels that have to be loaded with it, in order."""
-    kernels: dict[str, None] = {}
+    kernels: dict[Any, None] = {}
     size, seen, waiting = 0, set(), [function]
     while waiting:
         current = waiting.pop()
@@ -234,7 +235,8 @@ def second_process(kernels, dtype):
     finally:
         process.kill()
         process.wait()
-        process.stdin.close()
+        if process.stdin is not None:
+            process.stdin.close()
 
 
 local = threading.local()  # busy: whether this thread goes through a list of kernels

@@ -46,7 +46,7 @@ class Call:
         if not isinstance(value, Value):
             raise ValueError(f"input {i} must depend on the model's inputs")
         if value.kind == "labels":
-            raise ValueError(f"input {i} is made of labels, which are no numbers to compute with")
+            raise ValueError(f"input {i} is made of labels, which are not numbers to compute with")
         if (value.dtype == np.int64) != whole:
             raise ValueError(f"input {i} is {value.dtype}, which is supported only for Gather and Cast of an input")
         return value
@@ -581,7 +581,7 @@ def shape_of(call: Call, start: int, end: int | None) -> NDArray[Any]:
 
 
 def scaler(call: Call, offset: list[float], scale: list[float]) -> Value:
-    """(x − offset) · scale, in float32 whatever x is."""
+    """(x − offset) · scale, in float32 for any x."""
     reader = call.reader
     whole = call.is_whole(0)
     value = call.value(0, whole=whole)

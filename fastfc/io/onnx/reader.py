@@ -51,11 +51,11 @@ def from_onnx(model: Any, *, outputs: Iterable[str] | None = None) -> Any:
     Slice and Gather of features, Flatten, Reshape, Squeeze and Unsqueeze that keep samples apart, Dropout, PRelu,
     LayerNormalization, BatchNormalization, Gather of an embedding, Softmax and LogSoftmax along the features, Scaler of
     scikit-learn's pipelines, and all activations, also as the formulas that exporters write for them. What is made of
-    constants alone is computed. Factors and shifts that are no part of another layer become Standardize layers or
+    constants alone is computed. Factors and shifts that are not part of another layer become Standardize layers or
     gates; columns are taken by a Linear of ones and zeros that is frozen.
 
     The network takes what the model takes: (n, features); for inputs of more axes, such as images, also (n, *shape),
-    see `Network.input_shapes`; for an input of one axis a sample or, where that is no network, one number for each
+    see `Network.input_shapes`; for an input of one axis a sample or, where that is not a network, one number for each
     sample. It gives (n, features): where the model gives (n,), (n, 1).
 
     Parameters
@@ -101,7 +101,7 @@ def from_onnx(model: Any, *, outputs: Iterable[str] | None = None) -> Any:
 
 
 def read(onnx: Any, model: Any, types: dict[str, int], outputs: list[str] | None) -> Container:
-    """The network. An input of one axis is a sample, or if that is no network, a number for each sample."""
+    """The network. An input of one axis is a sample, or if that is not a network, a number for each sample."""
     first: ValueError | None = None
     widths: dict[str, int] = {}
     while True:
@@ -193,7 +193,7 @@ def read_external(onnx: Any, tensor: Any, folder: Path | None) -> None:
         size = math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
         length = int(entries.get("length", size))
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{where}, with entries that are no numbers: {error}") from error
+        raise ValueError(f"{where}, with entries that are not numbers: {error}") from error
     if length != size or min(tensor.dims, default=0) < 0 or offset < 0 or offset + size > file.stat().st_size:
         raise ValueError(
             f"{where} of {file.stat().st_size:,} bytes, where bytes {offset:,} to {offset + length:,} should hold its "
@@ -413,7 +413,7 @@ class Reader:
         elif name not in self.values:
             reason = f"output {name!r} is a constant"
         elif self.values[name].kind == "labels":
-            reason = f"{described(self.values[name].node)}: output {name!r} is labels, which are no floats"
+            reason = f"{described(self.values[name].node)}: output {name!r} is labels, which are not floats"
         else:
             return self.of_floats(name)
         others = [other for other in known if other in self.values and self.values[other].kind != "labels"]
@@ -495,7 +495,7 @@ class Reader:
         return self.dag(needed, inputs, ends)
 
     def chain(self, needed: list[Value]) -> list[Layer] | None:
-        """The layers if one follows the other, None if some is there twice or must be a gate."""
+        """The layers if one follows the other, None if one is duplicated or must be a gate."""
         layers: list[Layer] = []
         linear: dict[Any, Linear] = {}
         for value in needed:
