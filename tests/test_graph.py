@@ -600,7 +600,7 @@ BAD = [
     (lambda: Graph(A, []), ValueError, "give at least one node as outputs"),
     (lambda: Graph(np.ones((1, 2)), A), TypeError, "inputs must be nodes .* got array"),
     (lambda: Graph(A, [A, "A"]), TypeError, "outputs must be nodes .* got 'A'"),
-    (lambda: Graph([A, A], A), ValueError, r"Input\(2\) is there twice among the inputs"),
+    (lambda: Graph([A, A], A), ValueError, r"Input\(2\) is duplicated among the inputs"),
     (lambda: Graph(-A, -A), ValueError, r"inputs must be Input nodes, got scale\(Input\(2\)\)"),
     (lambda: Graph([A, B], A), ValueError, r"no output needs Input\(3, 'speed'\); leave it out"),
     (lambda: Graph(A, concatenate([A, B])), ValueError, r"the outputs need Input\(3, 'speed'\), which is not among"),

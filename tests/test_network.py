@@ -230,8 +230,8 @@ L = fc.Linear
         ([L(2, 3), L(3, 1, dtype=np.float64)], ValueError, r"Linear\(2, 3\) is float32, .* is float64"),
         ([fc.ReLU], TypeError, r"layer 0 must be a layer object such as ReLU\(\), got <class"),
         ([L(2, 2), "relu"], TypeError, "layer 1 .* got 'relu'"),
-        ([layer := fc.Linear(2, 2), layer], ValueError, r"layer 1, Linear\(2, 2\), is there twice.*deepcopy"),
-        ([relu := fc.ReLU(), fc.Linear(2, 2), relu], ValueError, r"layer 2, ReLU\(\), is there twice"),
+        ([layer := fc.Linear(2, 2), layer], ValueError, r"layer 1, Linear\(2, 2\), is duplicated.*deepcopy"),
+        ([relu := fc.ReLU(), fc.Linear(2, 2), relu], ValueError, r"layer 2, ReLU\(\), is duplicated"),
     ],
 )
 def test_bad_layers(layers, error, message):

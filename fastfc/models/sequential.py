@@ -82,19 +82,19 @@ class Sequential(Network):
             rows.append((str(layer), str(width or "any"), f"{layer.params.size:,}"))
         return [*rows, ("total", "", f"{self.params.size:,}")]
 
-    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
+    def record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         for layer in self.layers:
-            value = layer._record(recorder, value, first, alone)
-            first, alone = first + layer._params.size, True
+            value = layer.record(recorder, value, first, alone)
+            first, alone = first + layer.params.size, True
         return value
 
-    def _known_names(self) -> tuple[Names | None, ...] | None:
-        first = self.layers[0]
-        return first._known_names() if self._input_names is None and isinstance(first, Network) else self._input_names
+    def input_names(self) -> tuple[Names | None, ...] | None:
+        first, own = self.layers[0], super().input_names()
+        return first.input_names() if own is None and isinstance(first, Network) else own
 
-    def _last_layers(self) -> list[Layer | None]:
+    def last_layers(self) -> list[Layer | None]:
         changing = [layer for layer in self.layers if not isinstance(layer, Identity | Dropout)]
-        return changing[-1]._last_layers() if changing else [None]
+        return changing[-1].last_layers() if changing else [None]
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -188,7 +188,7 @@ def check_chain(layers: tuple[Layer, ...]) -> None:
         if not isinstance(layer, Layer):
             raise TypeError(f"Sequential: layer {i} must be a layer object such as ReLU(), got {layer!r}")
         if any(layer is other for other in layers[:i]):
-            raise ValueError(f"Sequential: layer {i}, {layer}, is there twice; use copy.deepcopy(layer)")
+            raise ValueError(f"Sequential: layer {i}, {layer}, is duplicated; use copy.deepcopy(layer)")
     check_free("Sequential", layers)
     last = None  # the latest layer that fixes width and dtype
     for i, layer in enumerate(layers):

@@ -12,16 +12,16 @@ from fastfc.kernels.program import table as native
 from fastfc.validation import listed, positive_int, positive_number
 
 REPR_NODES = 12  # that the representation of a node shows at most
-GATES = {native.ADD: "add", native.MULTIPLY: "multiply", native.SCALE: "scale", native.PLACE: "concatenate"}
+OPS = {native.ADD: "add", native.MULTIPLY: "multiply", native.SCALE: "scale", native.PLACE: "concatenate"}
 
 
 class Node(Guarded):
-    """A value of a graph, `width` numbers per sample: an input, or what a layer or a gate makes of other nodes.
+    """A value of a graph, `width` numbers per sample: an input, or the output of a layer or an operation.
 
-    Nodes come from `Input`, from calling a layer with a node, and from gates: `a + b`, `a * b`, `0.5 * a`,
-    `concatenate([a, b])`. Each gate passes back what it receives times its local gradient: `+` passes it on,
-    `*` swaps the factors, a scale multiplies, a concatenation takes apart; what reaches a node by several ways
-    is added.
+    Nodes come from `Input`, from calling a layer with a node, and from operations: `a + b`, `a * b`, `0.5 * a`,
+    `concatenate([a, b])`. Backward, each operation multiplies the gradient that it receives by its local gradient:
+    `+` passes it on, `*` swaps the factors, a scale multiplies, a concatenation splits it. Gradients that reach a node
+    on several paths are added.
 
     References
     ----------
@@ -35,6 +35,7 @@ class Node(Guarded):
 
     _fixed = dict.fromkeys(("width", "inputs", "what", "factor", "name"), "graphs are made of it; make a new node")
 
+    _internal = frozenset(("enter_graph", "text"))
     _in_graph = False
 
     def __init__(self, width: int, inputs: Sequence[Node] = (), what: Any = None, factor: float = 1.0):
@@ -47,13 +48,13 @@ class Node(Guarded):
             super().__setattr__(name, value)
 
     def __add__(self, other: Node) -> Node:
-        return gate(native.ADD, "+", self, other)
+        return operation(native.ADD, "+", self, other)
 
     __radd__ = __add__  # no node is on the left, so this says what is wrong
 
     def __mul__(self, other: Any) -> Node:
         if isinstance(other, Node):
-            return gate(native.MULTIPLY, "*", self, other)
+            return operation(native.MULTIPLY, "*", self, other)
         size = abs(other) if isinstance(other, Real) else other
         size = positive_number(size, "scale", "the factor's size", or_zero=True)
         return Node(self.width, [self], native.SCALE, math.copysign(size, other))
@@ -71,14 +72,18 @@ class Node(Guarded):
 
     __array_ufunc__ = None  # an array times a node is an error, not an array of nodes
 
+    def enter_graph(self) -> None:
+        """Be a node of a graph, whose inputs do not change any more."""
+        self._in_graph = True
+
     def __repr__(self) -> str:
         return self.text(REPR_NODES)
 
     def text(self, most: int) -> str:
-        """Itself, what it reads, and so on, `most` nodes: a node that is read twice would be there twice."""
+        """Itself, what it reads, and so on, at most `most` nodes; a node that is read twice is shown twice."""
         share = (most - 1) // max(len(self.inputs), 1)
         inputs = ", ".join(node.text(share) for node in self.inputs) if share else "..."
-        return f"{GATES.get(self.what, self.what)}({inputs})"
+        return f"{OPS.get(self.what, self.what)}({inputs})"
 
 
 class Input(Node):
@@ -113,7 +118,7 @@ class Input(Node):
         return f"Input({self.width})" if self.name is None else f"Input({self.width}, {self.name!r})"
 
 
-def gate(op: int, sign: str, a: Node, b: Any) -> Node:
+def operation(op: int, sign: str, a: Node, b: Any) -> Node:
     if not isinstance(b, Node):
         raise TypeError(f"{a} {sign} {b!r}: both sides must be nodes of a graph, such as Input({a.width})")
     if a.width != b.width:
@@ -127,7 +132,7 @@ def concatenate(nodes: Iterable[Node]) -> Node:
     Parameters
     ----------
     nodes : iterable of Node
-        The same node may be there several times.
+        The same node may be repeated.
 
     Returns
     -------
@@ -137,7 +142,7 @@ def concatenate(nodes: Iterable[Node]) -> Node:
     Raises
     ------
     TypeError, ValueError
-        If something is not a node, or there is none.
+        If an element is not a node, or there is none.
 
     Examples
     --------

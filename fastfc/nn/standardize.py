@@ -85,6 +85,6 @@ class Standardize(PerFeature):
         self.mean, self.scale = mean, np.where(constant, 1, np.sqrt(variance))
         return self
 
-    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
+    def record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
         self._check_width(recorder, value)
         return recorder.step(native.STANDARDIZE, value, weight=self._place("mean", first))
