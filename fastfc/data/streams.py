@@ -290,16 +290,20 @@ class Batches:
         """x, y and weights of a batch, as arrays or None."""
         where, names = f"{self.owner}: batch {i}", ("x", "y", "sample_weight")
         if self.inputs is not None:
-            batch = (self.input_of(batch),)
-        elif not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
+            self._check_names(i, self.input_of(batch))
+            return self.input_of(arrays_of(batch, where)), None, None
+        if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
             what = f"{kind(batch)} of {len(batch)}" if isinstance(batch, tuple | list) else kind(batch)
             raise TypeError(f"{where} must be (x, y) or (x, y, sample_weight), got {what}")
+        self._check_names(i, *batch[:2])
+        x, y, weights = (*(arrays_of(a, where, name) for a, name in zip(batch, names, strict=False)), None)[:3]
+        return x, y, weights
+
+    def _check_names(self, i: int, *frames: Any) -> None:
         try:
-            self.check_names(*batch[:2])
+            self.check_names(*frames)
         except ValueError as error:
             raise self.named(error, i) from None
-        x, y, weights, *_ = *(arrays_of(a, where, name) for a, name in zip(batch, names, strict=False)), None, None
-        return x, y, weights
 
     def input_of(self, batch: Any) -> Any:
         """The x of a batch, which may be (x,) or (x, y); several inputs are a tuple themselves."""

@@ -129,7 +129,7 @@ def prepare(
     TypeError, ValueError
         Naming what does not fit the network, the loss or the other arrays.
     """
-    if columns is not None and not (type(x) is np.ndarray and type(y) is np.ndarray):
+    if columns is not None:
         columns.check(x, y)
     x = network.join(x)
     program, n = network.program_for(x), len(x)
