@@ -631,9 +631,9 @@ def test_what_is_larger_than_memory(tmp_path):
     small, large = (np.memmap(tmp_path / str(n), np.uint8, "w+", shape=(n, 2**16)) for n in (2**10, 2**10 + 1))
     labels = np.zeros(2**10 + 1, np.int64)
     assert streams.source_of(small, labels[1:], None, "fit", print) is None  # 256 MiB as float32
-    source = streams.source_of(large, labels, None, "fit")
+    source = streams.source_of(large, labels, None, "fit", print)
     assert (source.block, source.blocks_at_once) == (3, 42)
-    assert streams.source_of(np.asarray(large), labels, None, "fit") is None
+    assert streams.source_of(np.asarray(large), labels, None, "fit", print) is None
     assert streams.too_large(large) and not streams.too_large(small)
 
 

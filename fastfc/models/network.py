@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastfc import html
-from fastfc.kernels.training import step as native
+from fastfc.kernels.training import step as step_kernels
 from fastfc.nn.container import Container
 from fastfc.nn.layer import USED, in_our_terms
 from fastfc.training import evaluation, fit, lr_finder, step
@@ -94,8 +94,8 @@ class Network(Container):
                 counters[0] = USED
                 try:
                     if of_classes:
-                        return native.step.call(x, table, empty, y, *rest)
-                    return native.step.call(x, table, y, empty, *rest)
+                        return step_kernels.step.call(x, table, empty, y, *rest)
+                    return step_kernels.step.call(x, table, y, empty, *rest)
                 except ValueError as error:
                     explain_refused(self, prepare(self, x, y, loss, values=False), loss)
                     raise in_our_terms(error, self) from None

@@ -17,10 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from fastfc import kernels
 from fastfc.attributes import OF_LAYERS, Versioned
 from fastfc.data import streams
-from fastfc.kernels.program import interpreter as native
-from fastfc.kernels.runtime import native as edge
-from fastfc.kernels.runtime import threads
-from fastfc.nn.lowering import Program, Recorder
+from fastfc.kernels.program import interpreter
+from fastfc.kernels.runtime import native, threads
+from fastfc.nn.lowering import Lowering, Program
 from fastfc.nn.node import Node
 from fastfc.validation import as_floats, flag, positive_int, positive_number
 
@@ -262,7 +261,7 @@ class Layer(Versioned):
         if straight is not None and out is None and params is None:
             _, _, dtype, outputs, program, vector = straight
             out = np.empty((len(x), outputs), dtype)
-            native.predict.call(vector, program.table, x, out, 1, 1)
+            interpreter.predict.call(vector, program.table, x, out, 1, 1)
             return out
         if type(x) is not np.ndarray and (streams.gives_batches(x) or streams.too_large(x)):
             return self._predict_in_parts(x, out, params)
@@ -291,7 +290,7 @@ class Layer(Versioned):
         if out is None:
             out = np.empty((x.shape[0], program.outputs), x.dtype)
         vector, _ = self.vectors(x.dtype) if params is None else (self._with_buffers(params, x.dtype), None)
-        self.run(native.predict, program.multiplications * len(x), vector, program.table, x, out)
+        self.run(interpreter.predict, program.multiplications * len(x), vector, program.table, x, out)
         return out
 
     def _predict_in_parts(self, x: Any, out: Any, params: Any) -> Any:
@@ -355,7 +354,7 @@ class Layer(Versioned):
         except (AttributeError, TypeError, LookupError):
             raise TypeError(f"{self}: predict_one takes NumPy arrays of dtype {self.dtype}; or use predict") from None
         try:
-            native.predict.call(self._vector, program.table, rows, into, 1, 1)
+            interpreter.predict.call(self._vector, program.table, rows, into, 1, 1)
         except (TypeError, ValueError):
             check_array(x, (program.inputs,), self.dtype or into.dtype, self, "x")
             check_array(out, (program.outputs,), self.dtype or into.dtype, self, "out", written=True)
@@ -404,9 +403,9 @@ class Layer(Versioned):
         counters[0] = USED
         arguments = x, program.table, vector, out, self._workspace, counters
         if straight is not None:
-            native.forward.call(*arguments, 1, 1)
+            interpreter.forward.call(*arguments, 1, 1)
         else:
-            self.run(native.forward, program.largest * n, *arguments)
+            self.run(interpreter.forward, program.largest * n, *arguments)
         counters[0] = SAVED_BY_PYTHON
         object.__setattr__(self, "_saved", (program, x, out, self._workspace))  # ours takes as long as a small layer
         return out
@@ -452,7 +451,7 @@ class Layer(Versioned):
         grad_input = np.empty(x.shape, x.dtype)
         vector, grads = self.vectors(x.dtype)
         arrays = vector, program.table, x, output, grad_output, counters, grads, grad_input, workspace
-        self.run(native.backward, program.largest * len(x), *arrays)
+        self.run(interpreter.backward, program.largest * len(x), *arrays)
         return grad_input
 
     def update_parameters(self, lr: float) -> None:
@@ -518,7 +517,7 @@ class Layer(Versioned):
         """How many numbers optimizers may change."""
         return sum(math.prod(shape) for _, _, shape in self.trained_parameters())
 
-    def record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
+    def record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
         """Record the steps from this value to the output, which is returned; our parameters begin at `first`.
 
         `alone` says that no other layer reads the value.
@@ -533,17 +532,17 @@ class Layer(Versioned):
             return self._programs[x.shape[1]]
         width = self._check_rows(x).shape[1]
         program = self._lower(width)
-        program.load(edge.DTYPES.values() if self.dtype is None else [edge.DTYPES[self.dtype]])
+        program.load(native.DTYPES.values() if self.dtype is None else [native.DTYPES[self.dtype]])
         self._programs[width] = program
         if self._vector.size and self.one_input:
-            rows = threads.LEAST_WORK // max(program.multiplications, 1)  # fewer are not worth a second thread
+            rows = threads.MIN_WORK // max(program.multiplications, 1)  # fewer are not worth a second thread
             self._shortest = width, rows, self._vector.dtype, program.outputs, program, self._vector
         return program
 
     def _lower(self, width: int) -> Program:
-        recorder = Recorder()
-        x = recorder.value(width)
-        return recorder.program([x], [self.record(recorder, x, 0)], *self._sizes)
+        lowering = Lowering()
+        x = lowering.value(width)
+        return lowering.program([x], [self.record(lowering, x, 0)], *self._sizes)
 
     @property
     def _sizes(self) -> tuple[int, ...]:
@@ -592,7 +591,7 @@ class Layer(Versioned):
     def _make_workspace(self, program: Program, n: int, dtype: Any) -> NDArray[np.int64]:
         """Make a workspace for batches of n, unless the one that is there suffices; the counters."""
         if self._capacity[0] is not program or n > self._capacity[1] or self._workspace.dtype != dtype:
-            size = program.space(n)
+            size = program.workspace_size(n)
             if self._workspace.size < size or self._workspace.dtype != dtype:
                 self._workspace = aligned_zeros(size, dtype)
                 if self._counters is not None and self._counters[0] > 0:
@@ -643,7 +642,7 @@ class Layer(Versioned):
             if self.is_serial(work):
                 return kernel.call(*args, 1, 1)
             with threads.launch(self._n_threads, work, args[0]) as n_threads:
-                return kernel.call(*args, n_threads, threads.LEAST_WORK)
+                return kernel.call(*args, n_threads, threads.MIN_WORK)
         except ValueError as error:
             raise in_our_terms(error, self) from None
 

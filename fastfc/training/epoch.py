@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfc.kernels.program import table as table_module
-from fastfc.kernels.runtime.cache import uninterrupted
-from fastfc.kernels.training import step as native
+from fastfc.kernels.program import table as program_table
+from fastfc.kernels.runtime.cache import defer_sigint
+from fastfc.kernels.training import step as step_kernels
 from fastfc.nn.lowering import Program
 from fastfc.optim.base import Optimizer
 from fastfc.training.samples import Data, refuse_not_finite
@@ -102,7 +102,9 @@ class Epoch:
 
     def call(self, order: NDArray[np.int64], first: int, last: int, so_far: float = 0.0) -> float:
         rest = order, first, last, self.batch_size, self.accumulate, self.optimizer.code, so_far
-        return self.network.run(native.steps, self.program.largest * self.batch_size, *self.arguments, *rest)
+        return self.network.run(
+            step_kernels.train_steps, self.program.largest * self.batch_size, *self.arguments, *rest
+        )
 
     def save(self, rng: np.random.Generator) -> None:
         """Keep what an epoch changes, as it is before it, with the generator of its order."""
@@ -114,7 +116,7 @@ class Epoch:
 
     def restore(self) -> None:
         """Undo the epoch."""
-        with uninterrupted():
+        with defer_sigint():
             for array, copy in self.saved:
                 array[...] = copy
             self.rng.bit_generator.state = self.rng_state
@@ -139,7 +141,7 @@ class Epoch:
 
 def check_last_batch(network: Container, program: Program, n: int, batch_size: int) -> None:
     """Raise if a batch would be too small."""
-    if (n % batch_size or batch_size) == 1 and program.has(table_module.BATCH_NORM):
+    if (n % batch_size or batch_size) == 1 and program.has(program_table.BATCH_NORM):
         raise ValueError(
             f"{network}: {n} samples in batches of {batch_size} leave one alone, and BatchNorm1d "
             f"needs two for their variance; choose another batch_size"

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastfc.kernels.ops import loss_rules
 from fastfc.kernels.ops.activation_rules import CUSTOM
 from fastfc.kernels.program import interpreter
-from fastfc.kernels.program import table as table_module
+from fastfc.kernels.program import table as program_table
 from fastfc.losses.base import Loss, as_numbers, as_weights
 from fastfc.losses.multi import MultiLoss
 from fastfc.nn.lowering import Program
@@ -186,7 +186,7 @@ def check_finite(data: Data, what: str, name_row: Callable[[int], str] = "row {}
     `what` formats the name of x or y, as "fit: {}"; `name_row` names a row.
     """
     table = data.program.table
-    codes = table[1 : 1 + table[0, table_module.STEPS], table_module.CODE]
+    codes = table[1 : 1 + table[0, program_table.N_OPS], program_table.CODE]
     custom_losses = loss_rules.CUSTOM, loss_rules.CUSTOM_ARRAY
     if CUSTOM not in codes and not np.isin(data.losses[:, loss_rules.CODE], custom_losses).any():
         refuse_not_finite(data, what, name_row)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastfc.kernels.training import step as native
+from fastfc.kernels.training import step as step_kernels
 from fastfc.losses.base import Loss
 from fastfc.nn.lowering import Program
 from fastfc.optim.base import Optimizer
@@ -61,7 +61,7 @@ def step_on(network: Container, data: Data, loss: Loss, optimizer: Optimizer) ->
     """The loss of a step on prepared samples, and what the kernel got."""
     arguments = kernel_arguments(network, data.program, data, optimizer, data.n)
     try:
-        value = network.run(native.step, data.program.largest * data.n, *arguments, optimizer.code)
+        value = network.run(step_kernels.train_step, data.program.largest * data.n, *arguments, optimizer.code)
     except ValueError:
         explain_refused(network, data, loss)
         raise
