@@ -224,7 +224,7 @@ def method(name):
 
     def decorate(function):
         for kind in (LayerType, Global):
-            overload_method(kind, name)(function)
+            overload_method(kind, name, inline="always")(function)
         return function
 
     return decorate
@@ -391,7 +391,8 @@ def predict_one(net, x, out=None):
         return net.predict(x)
 
     def run(net, x, out=None):
-        predict_into(net.vector, net.program, as_rows(x), as_rows(out))
+        status = interpreter.predict(net.vector, net.program, as_rows(x), as_rows(out), 1, 1)
+        check_prediction(status, x.shape[-1] == net.program[0, program_table.INPUTS])
         return out
 
     return wrong if fault else new if is_none(out) else run
