@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 Class = TypeVar("Class", bound=type)
@@ -155,19 +156,46 @@ class Guarded:
 
     _fixed: ClassVar[Mapping[str, str]] = {}  # what is set when an object is made, and why it is not assigned later
     _elsewhere: ClassVar[Mapping[str, str]] = {}  # what users of other packages look for, and what to do here
+    _internal: ClassVar[frozenset[str]] = frozenset()  # for other modules of fastfc, not for users: not in dir()
 
     def __init_subclass__(cls) -> None:
         for name, advice in vars(cls).get("_elsewhere", {}).items():
             setattr(cls, name, Elsewhere(name, advice))
+        own = [vars(base) for base in reversed(cls.__mro__)]
+        cls._internal = frozenset({"internal_names"}).union(*(base.get("_internal", ()) for base in own))
+        cls._fixed = {name: why for base in own for name, why in base.get("_fixed", {}).items()}
+
+    @classmethod
+    def internal_names(cls) -> frozenset[str]:
+        """The names that other modules of fastfc use, and users do not."""
+        return cls._internal
 
     def _fix(self, **values: Any) -> None:
         """Set attributes that are fixed from then on."""
         for name, value in values.items():  # without vars, which makes all later attributes slower
             object.__setattr__(self, name, value)
 
+    def _check_assignable(self, name: str) -> None:
+        """Raise AttributeError unless this attribute may be assigned."""
+        kind = type(self)
+        if not is_ours(kind):
+            return
+        if name in self._fixed:
+            raise AttributeError(f"{kind.__name__}: {name} is fixed: {self._fixed[name]}")
+        there = getattr(kind, name, None)
+        if isinstance(there, property) and there.fset is None:
+            raise AttributeError(f"{kind.__name__}: {name} can be read but not assigned")
+        if name in self._internal and not isinstance(there, property):
+            there = None
+        if callable(there):
+            raise AttributeError(f"{kind.__name__}: {name} is a method; a class derived from it may have another")
+        if isinstance(there, Elsewhere | None) and name not in names_of(kind):
+            text = f"{kind.__name__} has no attribute {name!r}"
+            raise AttributeError(suggestion(text, name, names_of(kind), self._elsewhere))
+
     def __setattr__(self, name: str, value: Any) -> None:
         if name[:1] != "_":
-            check_assignable(self, name)
+            self._check_assignable(name)
         object.__setattr__(self, name, value)
 
     def __delattr__(self, name: str) -> None:
@@ -176,7 +204,26 @@ class Guarded:
         object.__delattr__(self, name)
 
     def __dir__(self) -> list[str]:
-        return [name for name in object.__dir__(self) if name.startswith("_") or hasattr(self, name)]
+        names = (name for name in object.__dir__(self) if name not in self._internal)
+        return [name for name in names if name.startswith("_") or hasattr(self, name)]
+
+
+VERSIONS = count(1)
+
+
+class Versioned(Guarded):
+    """A Guarded whose `version` is another number after each change that something derived from it must know of.
+
+    No number comes twice, for any object: what was derived holds as long as the version is the one it was derived from.
+    Every setter raises the version; what depends on it compares, and is not told.
+    """
+
+    version: int = 0
+
+    _internal = frozenset({"version", "raise_version"})
+
+    def raise_version(self) -> None:
+        object.__setattr__(self, "version", next(VERSIONS))
 
 
 def is_ours(kind: type) -> bool:
@@ -189,24 +236,9 @@ def names_of(kind: type) -> set[str]:
     for base in kind.__mro__:
         names |= {name for name, value in vars(base).items() if not isinstance(value, Elsewhere)}
         names |= set(vars(base).get("__annotations__", ()))
+    if issubclass(kind, Guarded):
+        names -= kind.internal_names()
     return {name for name in names if not name.startswith("_")}
-
-
-def check_assignable(owner: Guarded, name: str) -> None:
-    """Raise AttributeError unless this attribute may be assigned."""
-    kind = type(owner)
-    if not is_ours(kind):
-        return
-    if name in kind._fixed:
-        raise AttributeError(f"{kind.__name__}: {name} is fixed: {kind._fixed[name]}")
-    there = getattr(kind, name, None)
-    if isinstance(there, property) and there.fset is None:
-        raise AttributeError(f"{kind.__name__}: {name} can be read but not assigned")
-    if callable(there):
-        raise AttributeError(f"{kind.__name__}: {name} is a method; a class derived from it may have another")
-    if isinstance(there, Elsewhere | None) and name not in names_of(kind):
-        text = f"{kind.__name__} has no attribute {name!r}"
-        raise AttributeError(suggestion(text, name, names_of(kind), kind._elsewhere))
 
 
 def suggestion(text: str, name: str, known: set[str], elsewhere: Mapping[str, str]) -> str:

@@ -43,13 +43,10 @@ from fastfc.kernels.runtime.cache import source_hash
 from fastfc.kernels.simd.memory import address
 from fastfc.kernels.training import step as step_kernels
 from fastfc.losses.base import Loss
-from fastfc.nn.layer import Layer
+from fastfc.nn.layer import USED, Layer
 from fastfc.optim.base import Optimizer
 from fastfc.validation import did_you_mean
 
-# The counters of a layer say what its workspace holds: values for `backward`, of so many samples; -1, of Python's
-# forward;
-USED = -2  # or nothing that a backward could use
 CLASSES = -1  # instead of the columns of a target
 
 

@@ -66,7 +66,7 @@ for name, axes in PRODUCT_AXES.items():
 for name, dtype, n, at_end in itertools.product(NETS, DTYPES, (0, 2, 9), (True, False)):
     print(name, np.dtype(dtype), n, "end" if at_end else "begin", flush=True)
     net, x = net_of(name, dtype), data_of(name, dtype, n)
-    program = net._program_for(x)
+    program = net.program_for(x)
     arrays = (
         x,
         program.table,

@@ -306,7 +306,7 @@ def test_functions_of_the_user_in_nopython_code():
 
 
 def test_functions_outlive_their_layer():
-    table = fc.Elementwise(njit(lambda x: x + 1.0), njit(lambda x: 1.0 + 0 * x))._program_for(np.zeros((0, 4))).table
+    table = fc.Elementwise(njit(lambda x: x + 1.0), njit(lambda x: 1.0 + 0 * x)).program_for(np.zeros((0, 4))).table
     gc.collect()
     out = np.zeros((3, 4))
     predict.call(np.zeros(0), table, np.ones((3, 4)), out, 1, 1)

@@ -212,7 +212,7 @@ def test_an_option_of_a_layer_acts_in_all_networks_around_it(make, name, value, 
             net.train_step(x, y, fc.MSELoss(), fc.SGD(1e-30))
             for part in (net, inner, layer):
                 part.predict(x if part is not layer else np.ones((2, 4), np.float32))
-            net._drawn, net._tape = 0, None  # masks of Dropout are numbered from there
+            net.rng_step = 0  # masks of Dropout are numbered from there
             if isinstance(layer, fc.BatchNorm1d):
                 layer.running_mean, layer.running_var = np.zeros(4), np.ones(4)
         setattr(layer, name, value)

@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 import fastfc as fc
 from fastfc.data import streams
 from fastfc.kernels.runtime import status as statuses
-from fastfc.training import fit as training
+from fastfc.training import epoch as training
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((24, 3))
@@ -26,7 +26,7 @@ def net_for(dtype=np.float64):
 
 def everything(net, optimizer):
     """All that is to be as it was."""
-    arrays = [array.copy() for array in (net.params, optimizer.state, optimizer.count, net._tape)]
+    arrays = [array.copy() for array in (net.params, optimizer.state, optimizer.count, net._counters)]
     rest = optimizer.epochs, optimizer.lr, optimizer.current_lr, optimizer._plateau
     return [*arrays, *rest, optimizer._generator and optimizer._generator.bit_generator.state]
 
@@ -109,7 +109,7 @@ def assert_undone(data, make, error, epoch, monkeypatch, **options):
         assert_same(everything(net, optimizer), everything(twin, other))
     else:
         assert_array_equal(net.params, twin.params)
-        assert not optimizer.state.any() and not optimizer.count.any() and net._tape[1] == 0
+        assert not optimizer.state.any() and not optimizer.count.any() and net._counters[1] == 0
     fit(net, data, optimizer, 2, **options)
     fit(twin, data, other, 2, **options)
     assert_same(everything(net, optimizer), everything(twin, other))

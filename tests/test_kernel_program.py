@@ -18,7 +18,7 @@ class Arguments:
     """What the kernels take, for a network: memory is full of NaN."""
 
     def __init__(self, net, batch=20):
-        self.net, self.program = net, net._program_for(np.zeros((0, net.in_features), net.dtype))
+        self.net, self.program = net, net.program_for(np.zeros((0, net.in_features), net.dtype))
         self.table, self.params = self.program.table, net.params.copy()
         self.grads = nan(self.params.shape, net.dtype)
         self.workspace = nan(self.program.workspace_size(batch), net.dtype)
@@ -124,7 +124,7 @@ def all_gates():
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_change_no_bit(layout, dtype):
     net = copy.deepcopy(all_gates())
-    net._rehome(dtype)
+    net.convert_to(dtype)
     run, x, g = Arguments(net), normal((9, 5), dtype), normal((9, net.out_features), dtype, 1)
     output = run.forward(x)
     grad_input = run.backward(x, output, g)
@@ -171,7 +171,7 @@ def test_gates_pass_on_what_is_not_finite():
 def test_batches_grow_and_shrink(net):
     for n in (3, 700, 1, 0, 17, 701, 16):
         fresh, x = copy.deepcopy(net), normal((n, 5), np.float32, n)
-        net._space[:] = np.nan
+        net._workspace[:] = np.nan
         ours, theirs = net.forward(x), fresh.forward(x)
         assert_array_equal(np.hstack(ours) if n else 0, np.hstack(theirs) if n else 0)
         assert_array_equal(net.backward(ours), fresh.backward(theirs))
@@ -181,13 +181,13 @@ def test_batches_grow_and_shrink(net):
 def test_memory_is_kept_while_it_is_large_enough():
     net, x = fc.MLP([5, 9, 3]), normal((100, 5), np.float32)
     net.forward(x)
-    space = net._space
+    space = net._workspace
     for n in (1, 100, 50):
         net.forward(x[:n])
         net.train_step(x[:n], np.zeros((n, 3)), fc.MSELoss(), fc.SGD())
-        assert net._space is space
+        assert net._workspace is space
     net.forward(np.zeros((200, 5)))
-    assert net._space is not space
+    assert net._workspace is not space
 
 
 @pytest.mark.parametrize("net", [fc.MLP([5, 9, 3]), all_gates()], ids=["chain", "gates"])

@@ -253,7 +253,7 @@ for dtype in (np.float32, np.float64):
             if dtype == np.float32:
                 net.train_step(x, y, loss, optimizer)
             net.fit(x, y, loss=loss, optimizer=optimizer, epochs=2, batch_size=5, seed=0)
-            ends.append([a.copy() for a in (net.params, optimizer.state, optimizer.count, net._tape)])
+            ends.append([a.copy() for a in (net.params, optimizer.state, optimizer.count, net._counters)])
         for one, other in zip(*ends):
             np.testing.assert_array_equal(one, other)
     kind = native.DTYPES[np.dtype(dtype)]

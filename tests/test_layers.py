@@ -300,9 +300,9 @@ def test_tied_to_a_layer_of_another_network():
 def test_frozen_layers_stay_as_they_are():
     net = fc.MLP([4, 3, 2], seed=0)
     net[0].frozen = True
-    assert [name for name, _, _ in net._trained()] == ["2.weight", "2.bias"]
+    assert [name for name, _, _ in net.trained_parameters()] == ["2.weight", "2.bias"]
     net.frozen = True
-    assert net._trained() == []
+    assert net.trained_parameters() == []
 
 
 def test_update_leaves_what_is_frozen():
@@ -312,7 +312,7 @@ def test_update_leaves_what_is_frozen():
     net.grads[:] = 1
     net.update_parameters(lr=1)
     trained = np.zeros(len(before), bool)
-    for _, first, shape in net._trained_parameters():
+    for _, first, shape in net.trained_parameters():
         trained[first : first + np.prod(shape)] = True
     assert trained.sum() == len(before) - 9
     assert_array_equal(net.params, before - trained)

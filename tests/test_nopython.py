@@ -723,11 +723,11 @@ def test_a_step_that_fails_changes_nothing(case, make):
     build, message = FAILING[case]
     (net, x, y, loss), optimizer = build(), make()
     optimizer.prepare(net)
-    before, tape = net.params.copy(), net._tape.copy()
+    before, tape = net.params.copy(), net._counters.copy()
     with pytest.raises(ValueError, match=message):
         train(net, x, y, loss, optimizer, 1)
     assert_array_equal(net.params, before)
-    assert not optimizer.state.any() and not optimizer.count.any() and net._tape[1] == tape[1]
+    assert not optimizer.state.any() and not optimizer.count.any() and net._counters[1] == tape[1]
 
 
 def test_lr_can_change_between_calls():

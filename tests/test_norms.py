@@ -112,7 +112,7 @@ def test_buffers_are_no_parameters():
     net = fc.Sequential([fc.Linear(2, 3), fc.BatchNorm1d(3, name="norm"), fc.Standardize(3)])
     assert [name for name, *_ in net.named_parameters()] == ["0.weight", "0.bias", "norm.weight", "norm.bias"]
     assert [name for name, _ in net.named_buffers()] == ["norm.running_mean", "norm.running_var", "2.mean", "2.scale"]
-    assert [parameter.first for parameter in net._trained()] == [0, 6, 9, 12]
+    assert [parameter.first for parameter in net.trained_parameters()] == [0, 6, 9, 12]
     assert (net.params.size, net.buffers.size) == (15, 12)
     net.named_buffers()[0][1][:] = 7
     assert_array_equal(net.layers[1].running_mean, [7, 7, 7])

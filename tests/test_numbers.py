@@ -330,10 +330,10 @@ def test_nothing_beside_the_data_or_in_old_memory_matters_to_networks(name, dtyp
         for _ in range(2):
             net.forward(x)
             if change is among_nan:
-                net._space[...] = np.nan
+                net._workspace[...] = np.nan
             found += [net.predict(x), net.forward(x), net.backward(y), net.grads.copy()]
             if change is among_nan:
-                net._space[...] = np.nan
+                net._workspace[...] = np.nan
             found.append(net.train_step(x, y, fc.MSELoss(), optimizer))
         results.append([*found, net.params])
     for ours, theirs in zip(*results, strict=True):

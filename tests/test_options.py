@@ -249,7 +249,7 @@ def test_options_of_layers_act(way):
             mine, other, same = nets
             setattr(mine[1], option, OF_LAYERS[option])
             twin = around(made(kind, **{option: OF_LAYERS[option]}))
-            twin.params, twin.buffers, twin._drawn = other.params, other.buffers, other._draws
+            twin.params, twin.buffers, twin.rng_step = other.params, other.buffers, other.rng_step
             for net, optimizer in ((mine, optimizers[0]), (twin, optimizers[1]), (same, optimizers[2])):
                 optimizer.reset()
                 go(net, optimizer, 2)

@@ -562,7 +562,7 @@ def test_reading_is_ahead_of_the_use_but_bounded():
     for item in streams.prefetch(items()):
         time.sleep(0.02)
         used.append(item)
-        assert len(read) <= len(used) + streams.AHEAD + 1
+        assert len(read) <= len(used) + streams.PREFETCH + 1
         if item == 10:
             assert len(read) > len(used)
     assert used == list(range(20))
@@ -630,10 +630,10 @@ def test_what_is_larger_than_memory(tmp_path):
     """The files have holes: nothing is written."""
     small, large = (np.memmap(tmp_path / str(n), np.uint8, "w+", shape=(n, 2**16)) for n in (2**10, 2**10 + 1))
     labels = np.zeros(2**10 + 1, np.int64)
-    assert streams.source_of(small, labels[1:], None, "fit") is None  # 256 MiB as float32
-    source = streams.source_of(large, labels, None, "fit")
+    assert streams.source_of(small, labels[1:], None, "fit", print) is None  # 256 MiB as float32
+    source = streams.source_of(large, labels, None, "fit", print)
     assert (source.block, source.blocks_at_once) == (3, 42)
-    assert streams.source_of(np.asarray(large), labels, None, "fit") is None
+    assert streams.source_of(np.asarray(large), labels, None, "fit", print) is None
     assert streams.too_large(large) and not streams.too_large(small)
 
 

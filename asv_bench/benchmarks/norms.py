@@ -24,7 +24,7 @@ class Layers(Timed):
         n, features = map(int, shape.split("x"))
         rng = np.random.default_rng(0)
         self.layer = LAYERS[layer](features)
-        self.layer._rehome(np.dtype(dtype))
+        self.layer.convert_to(np.dtype(dtype))
         self.x = rng.standard_normal((n, features)).astype(dtype)
         if layer == "Embedding":
             self.x = rng.integers(0, 1000, (n, 1)).astype(dtype)

@@ -9,8 +9,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Set
-from contextlib import closing
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,10 +20,10 @@ from fastfc.validation import as_real
 IN_MEMORY = 2**28
 # Of larger ones, blocks of about BLOCK bytes are read in a random order, and so many as fit into WINDOW are shuffled.
 BLOCK, WINDOW = 2**20, 2**25
-AHEAD = 1  # parts that wait, besides the one in use and the one that is being read
-GROUP, GROUP_SECONDS = 64, 0.002  # batches are handed over together: each time costs both threads
-PATIENCE = 0.1  # seconds between looks at whether the other thread is still there
-FAREWELL = 2.0  # seconds that a thread has to end
+PREFETCH = 1  # parts that wait, besides the one in use and the one that is being read
+GROUP, GROUP_SECONDS = 64, 0.002  # batches are handed over together, as each handover costs both threads
+POLL_SECONDS = 0.1  # between two looks at whether the other thread still runs
+JOIN_SECONDS = 2.0  # that a thread has to end
 
 
 class Part(NamedTuple):
@@ -51,7 +49,7 @@ class Part(NamedTuple):
 
 
 def tree_map(function: Callable[..., Any], *trees: Any) -> Any:
-    """A function of arrays, of each in nested tuples; None stays None."""
+    """The function of corresponding arrays in nested tuples; None stays None."""
     if trees[0] is None:
         return None
     if isinstance(trees[0], tuple):
@@ -79,13 +77,13 @@ def too_large(*trees: Any) -> bool:
 
 
 def arrays_on_disk(tree: Any) -> list[Any]:
-    return [a for a in (tree if several(tree) else [tree]) if on_disk(a)]
+    return [a for a in (tree if is_sequence_of_arrays(tree) else [tree]) if on_disk(a)]
 
 
-def several(tree: Any) -> bool:
+def is_sequence_of_arrays(tree: Any) -> bool:
     """Whether this is a tuple or a list of arrays, and not of numbers or rows of them."""
     shape = getattr(tree[0], "shape", ()) if isinstance(tree, tuple | list) and len(tree) > 0 else ()
-    return isinstance(shape, tuple) and len(shape) > 0  # a class has a shape too, which is none
+    return isinstance(shape, tuple) and len(shape) > 0  # a class of arrays has a shape too, which is a property
 
 
 def gives_batches(x: Any) -> bool:
@@ -98,21 +96,31 @@ def gives_batches(x: Any) -> bool:
 
 
 def source_of(
-    x: Any, y: Any, sample_weight: Any, owner: str, look: Callable[..., None] = lambda *given: None
+    x: Any, y: Any, sample_weight: Any, owner: str, check_names: Callable[..., None]
 ) -> Blocks | Batches | None:
-    """What gives the samples in parts, if they do not come as arrays; `look` sees x and y as they come."""
+    """The reader of samples that come in parts; None for arrays in memory.
+
+    `check_names(x, y)` gets frames before they become arrays.
+    """
     if y is None:
         if isinstance(x, list | tuple) or gives_batches(x):
             if sample_weight is not None:
                 raise TypeError(f"{owner}: with batches, leave out sample_weight; give batches (x, y, sample_weight)")
-            return Batches(x, owner, look)
+            return Batches(x, owner, check_names)
         raise TypeError(f"{owner}: y is missing; give the targets, or as x an iterable of batches (x, y)")
     if gives_batches(x):
         raise TypeError(f"{owner}: x is {kind(x)}, which must give batches (x, y); leave out y")
     if not too_large(x, y, sample_weight):
         return None
-    look(x, y)
+    check_names(x, y)
     return Blocks((x, y, sample_weight), owner)
+
+
+def source_of_inputs(x: Any, owner: str, one_input: bool, check_names: Callable[..., None]) -> Blocks | Batches:
+    """The reader of the x of a prediction; batches may be (x,) or (x, y) as for `fit`."""
+    if gives_batches(x):
+        return Batches(x, owner, check_names, inputs="one" if one_input else "several")
+    return Blocks((x, None, None), owner)
 
 
 def kind(x: Any) -> str:
@@ -149,7 +157,11 @@ class Blocks:
         self.blocks_at_once = max(1, WINDOW // max(row * self.block, 1))
 
     def check_epochs(self, epochs: int, why: str) -> None:
-        """Arrays can be read as often as one likes."""
+        """Arrays can be read any number of times."""
+
+    def named(self, error: Exception, i: int) -> Exception:
+        """The error of part i; rows are named by the one who knows which they are."""
+        return error
 
     def part(self, first: int, last: int) -> Blocks:
         """These rows only."""
@@ -191,32 +203,46 @@ class Blocks:
     def joined(self, rest: Any, ranges: list[tuple[int, int]]) -> tuple[Any, Any, Any]:
         """The rest of the window before, and some blocks."""
 
-        def join(a: Any, kept: NDArray[Any]) -> NDArray[Any]:
-            size = len(kept) + sum(last - first for first, last in ranges)
-            out = np.empty((size, *a.shape[1:]), kept.dtype)
-            out[: len(kept)], place = kept, len(kept)
+        def join(a: Any, rest: NDArray[Any]) -> NDArray[Any]:
+            size = len(rest) + sum(last - first for first, last in ranges)
+            out = np.empty((size, *a.shape[1:]), rest.dtype)
+            out[: len(rest)], row = rest, len(rest)
             for first, last in ranges:
-                out[place : place + last - first] = a[first:last]
-                place += last - first
+                out[row : row + last - first] = a[first:last]
+                row += last - first
             return out
 
         return tree_map(join, self.trees, rest)
 
 
 class Batches:
-    """An iterable of batches (x, y) or (x, y, sample_weight), or a function that returns one for each epoch."""
+    """An iterable of batches (x, y) or (x, y, sample_weight), or a function that returns one for each epoch.
+
+    Parameters
+    ----------
+    batches : iterable or callable
+    owner : str
+        Who reads, for errors.
+    check_names : callable
+        Gets x and y of each batch as they come, before they are arrays.
+    inputs : {None, "one", "several"}
+        For a prediction, how many inputs x is for; batches are then x, (x,) or (x, y).
+    """
 
     together = GROUP
 
-    def __init__(self, batches: Any, owner: str, look: Callable[..., None], *, of_x: bool = False) -> None:
-        self.batches, self.owner, self.look, self.of_x = batches, owner, look, of_x
-        self.begun: Iterator[Any] | None = None
+    def __init__(
+        self, batches: Any, owner: str, check_names: Callable[..., None], *, inputs: str | None = None
+    ) -> None:
+        self.batches, self.owner, self.check_names, self.inputs = batches, owner, check_names, inputs
+        self.begun: Iterator[Any] | None = None  # the iterator whose first batch `head` has read
+        self.first: Any = None  # that batch
         self.again = callable(batches) or iter(batches) is not batches
         self.n: int | None = None  # how many samples there are is known when all have been seen
 
     @property
     def n_batches(self) -> int | None:
-        """How many there are, if that can be told."""
+        """How many there are, if that is known."""
         try:
             return len(self.batches)
         except TypeError:
@@ -230,48 +256,59 @@ class Batches:
                 "a list, a loader, or the generator function itself instead of what it returns"
             )
 
+    def named(self, error: Exception, i: int) -> Exception:
+        """The error of batch i, with its number."""
+        return type(error)(f"batch {i}: {error}")
+
     def head(self) -> Any:
-        """The first batch, which will be the first again."""
-        begun = self.start()
+        """The first batch, which `in_order` gives again, the same object."""
+        self.begun = self.start()
         try:
-            first = next(begun)
+            self.first = self.batch(next(self.begun), 0)
         except StopIteration:
             raise ValueError(f"{self.owner}: {kind(self.batches)} gives no batch; give at least one") from None
-        self.begun = chain([first], begun)
-        return self.batch(first, 0)
+        return self.first
 
     def start(self) -> Iterator[Any]:
-        if self.begun is not None:
-            begun, self.begun = self.begun, None
-            return begun
-        found = self.batches() if callable(self.batches) else self.batches
+        iterable = self.batches() if callable(self.batches) else self.batches
         try:
-            return iter(found)
+            return iter(iterable)
         except TypeError:
             raise TypeError(
-                f"{self.owner}: {kind(self.batches)} must return an iterator of batches, got {kind(found)}"
+                f"{self.owner}: {kind(self.batches)} must return an iterator of batches, got {kind(iterable)}"
             ) from None
 
     def in_order(self) -> Iterator[Any]:
-        for i, batch in enumerate(self.start()):
+        begun, first = self.begun, self.first
+        self.begun = self.first = None
+        if begun is not None:
+            yield first
+        for i, batch in enumerate(self.start() if begun is None else begun, int(begun is not None)):
             yield self.batch(batch, i)
 
-    def batch(self, given: Any, i: int) -> Any:
-        if self.of_x:
-            self._look(i, given)
-            return arrays_of(given, f"{self.owner}: batch {i}")
-        if not isinstance(given, tuple | list) or len(given) not in (2, 3):
-            what = f"{kind(given)} of {len(given)}" if isinstance(given, tuple | list) else kind(given)
-            raise TypeError(f"{self.owner}: batch {i} must be (x, y) or (x, y, sample_weight), got {what}")
-        self._look(i, *given[:2])
+    def batch(self, batch: Any, i: int) -> tuple[Any, Any, Any]:
+        """x, y and weights of a batch, as arrays or None."""
         where, names = f"{self.owner}: batch {i}", ("x", "y", "sample_weight")
-        return (*(arrays_of(part, where, name) for part, name in zip(given, names, strict=False)), None)[:3]
+        if self.inputs is not None:
+            self._check_names(i, self.input_of(batch))
+            return self.input_of(arrays_of(batch, where)), None, None
+        if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
+            what = f"{kind(batch)} of {len(batch)}" if isinstance(batch, tuple | list) else kind(batch)
+            raise TypeError(f"{where} must be (x, y) or (x, y, sample_weight), got {what}")
+        self._check_names(i, *batch[:2])
+        x, y, weights = (*(arrays_of(a, where, name) for a, name in zip(batch, names, strict=False)), None)[:3]
+        return x, y, weights
 
-    def _look(self, i: int, *given: Any) -> None:
+    def _check_names(self, i: int, *frames: Any) -> None:
         try:
-            self.look(*given)
+            self.check_names(*frames)
         except ValueError as error:
-            raise ValueError(f"batch {i}: {error}") from None
+            raise self.named(error, i) from None
+
+    def input_of(self, batch: Any) -> Any:
+        """The x of a batch, which may be (x,) or (x, y); several inputs are a tuple themselves."""
+        is_pair = isinstance(batch, tuple) and (self.inputs == "one" or isinstance(batch[0], tuple))
+        return batch[0] if is_pair else batch
 
     def parts(self, rng: np.random.Generator | None, batch: int, accumulate: int) -> Iterator[Part]:
         """An epoch: so many batches in a part as give an update."""
@@ -295,30 +332,30 @@ class Batches:
         return Part(tree_map(lambda *arrays: np.concatenate(arrays), *group), None, None, sizes[0])
 
 
-def arrays_of(given: Any, owner: str, what: str = "x") -> Any:
+def arrays_of(data: Any, owner: str, what: str = "x") -> Any:
     """Tensors, tables and lists as arrays, in nested tuples; arrays on disk stay there."""
-    if given is None or on_disk(given) or type(given) is np.ndarray:
-        return given
-    if isinstance(given, tuple) or several(given):
-        return tuple(arrays_of(part, owner, f"{what}[{i}]") for i, part in enumerate(given))
-    if hasattr(given, "numpy") and not hasattr(given, "__array__"):
-        given = given.numpy()
-    return as_real(given, owner, what)
+    if data is None or on_disk(data) or type(data) is np.ndarray:
+        return data
+    if isinstance(data, tuple) or is_sequence_of_arrays(data):
+        return tuple(arrays_of(part, owner, f"{what}[{i}]") for i, part in enumerate(data))
+    if hasattr(data, "numpy") and not hasattr(data, "__array__"):
+        data = data.numpy()
+    return as_real(data, owner, what)
 
 
 def prefetch(items: Iterable[Any], together: int = 1) -> Generator[Any, None, None]:
-    """The same items, got by a thread while the caller is busy with the ones before; its exceptions come here.
+    """The same items, read by a thread while the caller uses the ones before; its exceptions are raised here.
 
-    So many are handed over together, if they come fast. Close this generator, as contextlib.closing does, and the
-    thread ends with what it is at.
+    The thread hands over up to `together` items at once, if they come fast. Close this generator, as
+    contextlib.closing does, and the thread ends after the item that it reads.
     """
-    waiting: queue.Queue[tuple[list[Any], BaseException | None, bool]] = queue.Queue(AHEAD)
+    waiting: queue.Queue[tuple[list[Any], BaseException | None, bool]] = queue.Queue(PREFETCH)
     closed = threading.Event()
 
     def put(group: list[Any], error: BaseException | None, last: bool) -> bool:
         while not closed.is_set():
             try:
-                waiting.put((group, error, last), timeout=PATIENCE)
+                waiting.put((group, error, last), timeout=POLL_SECONDS)
                 return True
             except queue.Full:
                 pass
@@ -349,7 +386,7 @@ def prefetch(items: Iterable[Any], together: int = 1) -> Generator[Any, None, No
         last = False
         while not last:
             try:
-                group, error, last = waiting.get(timeout=PATIENCE)
+                group, error, last = waiting.get(timeout=POLL_SECONDS)
             except queue.Empty:
                 continue  # so that Ctrl-C is seen on every system
             while group:
@@ -358,54 +395,49 @@ def prefetch(items: Iterable[Any], together: int = 1) -> Generator[Any, None, No
                 raise error
     finally:
         closed.set()
-        thread.join(FAREWELL)
+        thread.join(JOIN_SECONDS)
 
 
-def predict(network: Any, x: Any, out: Any, params: Any) -> Any:
-    """The outputs for x, that is read in parts; see Layer.predict."""
-    n = None
-    source: Batches | Blocks
-    if gives_batches(x):
-        source = Batches(x, str(network), lambda batch: network._look(input_of(network, batch)), of_x=True)
-        parts = inputs(network, source)
-    else:
-        source = Blocks((x, None, None), str(network))
-        n, parts = source.n, (network._join(samples[0]) for samples in source.in_order())
-    found, place = [], 0
-    with closing(prefetch(parts, source.together)) as reading:
-        for part in reading:
-            result = network._output(part, None, params)
-            if out is None and n is not None:
-                out = np.empty((n, *result.shape[1:]), result.dtype)
-            if out is None:
-                found.append(result)
-                continue
-            wanted = len(out) if n is None else n, *result.shape[1:]
-            if tuple(out.shape) != wanted or out.dtype != result.dtype:
-                raise ValueError(
-                    f"{network}: out has shape {tuple(out.shape)} and dtype {out.dtype}, expected {wanted} and "
-                    f"{result.dtype}"
-                )
-            if place + len(result) > len(out):
-                raise ValueError(f"{network}: out has {len(out)} rows, and the batches have more; make it longer")
-            out[place : place + len(result)] = result
-            place += len(result)
-    if out is None and not found:
-        raise ValueError(f"{network}: {kind(x)} gives no batch; give at least one")
-    if out is not None and place != len(out):
-        raise ValueError(f"{network}: out has {len(out)} rows, but the batches only {place}; give out[:{place}]")
-    return np.concatenate(found) if out is None else out
+class Rows:
+    """Where the parts of a result go: into `out` if there is one, else into an array that is made of them.
 
+    Parameters
+    ----------
+    out : array or None
+        In memory or on disk.
+    owner : str
+        Whose result it is, for errors.
+    n : int or None
+        How many rows there will be, if that is known.
+    """
 
-def input_of(network: Any, batch: Any) -> Any:
-    """The x of a batch, which may be (x,) or (x, y)."""
-    return batch[0] if isinstance(batch, tuple) and (network._one_input or isinstance(batch[0], tuple)) else batch
+    def __init__(self, out: Any, owner: str, n: int | None) -> None:
+        self.out, self.owner, self.n, self.done = out, owner, n, 0
+        self.parts: list[NDArray[Any]] = []
 
+    def append(self, part: NDArray[Any]) -> None:
+        if self.out is None and self.n is not None:
+            self.out = np.empty((self.n, *part.shape[1:]), part.dtype)
+        if self.out is None:
+            self.parts.append(part)
+            return
+        shape = len(self.out) if self.n is None else self.n, *part.shape[1:]
+        if tuple(self.out.shape) != shape or self.out.dtype != part.dtype:
+            raise ValueError(
+                f"{self.owner}: out has shape {tuple(self.out.shape)} and dtype {self.out.dtype}, expected {shape} and "
+                f"{part.dtype}"
+            )
+        if self.done + len(part) > len(self.out):
+            raise ValueError(f"{self.owner}: out has {len(self.out)} rows, and the batches have more; make it longer")
+        self.out[self.done : self.done + len(part)] = part
+        self.done += len(part)
 
-def inputs(network: Any, batches: Batches) -> Iterator[NDArray[Any]]:
-    """The x of batches, which may be (x,) or (x, y) as for `fit`."""
-    for i, batch in enumerate(batches.in_order()):
-        try:
-            yield network._join(input_of(network, batch))
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"batch {i}: {error}") from None
+    def result(self, nothing: str) -> Any:
+        """All rows; `nothing` says what is wrong if there was no part."""
+        if self.out is None and not self.parts:
+            raise ValueError(f"{self.owner}: {nothing}")
+        if self.out is not None and self.done != len(self.out):
+            raise ValueError(
+                f"{self.owner}: out has {len(self.out)} rows, but the batches only {self.done}; give out[:{self.done}]"
+            )
+        return np.concatenate(self.parts) if self.out is None else self.out

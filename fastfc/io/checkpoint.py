@@ -97,9 +97,9 @@ TOLD_BY: dict[str, Callable[[Any], Any]] = {
     "affine": lambda layer: layer.weight is not None,
     "track_running_stats": lambda layer: layer.running_mean is not None,
     "elementwise_affine": lambda layer: layer.weight is not None,
-    "groups": lambda optimizer: optimizer._groups,
-    "max_eval": lambda optimizer: optimizer._max_eval,
-    "lr": lambda optimizer: optimizer._groups_lr,  # rates of groups are in proportion to it
+    "groups": lambda optimizer: optimizer.option_as_given("groups"),
+    "max_eval": lambda optimizer: optimizer.option_as_given("max_eval"),
+    "lr": lambda optimizer: optimizer.option_as_given("lr"),  # rates of groups are in proportion to it
     "schedule": lambda optimizer: optimizer.schedule and schedule_row(optimizer.schedule),
 }
 NOT_STORED = ("init", "bias_init", "seed", "dtype", "name", "options", "dim")
@@ -283,12 +283,9 @@ def build(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Checkpoin
     return Checkpoint(network, optimizer, header["metadata"])
 
 
-NAMES = {"feature_names": "_input_names", "target_names": "_target_names"}
-
-
 def names_of(network: Container) -> dict[str, Any]:
     """The names of the columns that a network knows, if any; names that are neither text nor numbers are not kept."""
-    known = {"feature_names": network._known_names(), "target_names": network._target_names}
+    known = {"feature_names": network.input_names(), "target_names": network.target_names()}
     found: dict[str, Any] = {}
     for what, rows in known.items():
         with suppress(TypeError, ValueError):
@@ -297,16 +294,18 @@ def names_of(network: Container) -> dict[str, Any]:
 
 
 def read_names(network: Container, header: dict[str, Any]) -> None:
-    for what, attribute in NAMES.items():
+    known: dict[str, Any] = {}
+    no_widths: list[int | None] = [None] * len(network.output_widths())
+    for what, widths in (("feature_names", network.input_widths()), ("target_names", no_widths)):
         rows = header.get(what)
         if rows is None:
             continue
-        of_targets: list[int | None] = [None] * len(network._output_widths())
-        widths = network._input_widths() if what == "feature_names" else of_targets
         if not isinstance(rows, list) or not all(isinstance(row, list | None) for row in rows):
             raise ValueError(f"damaged: its {what} are {rows!r}")
         rows = [row and [tuple(name) if isinstance(name, list) else name for name in row] for row in rows]
-        setattr(network, attribute, columns.as_names(rows[0] if len(widths) == 1 else rows, widths))
+        known[what] = columns.as_names(rows[0] if len(widths) == 1 else rows, widths)
+    if known:
+        network.learn_names(known.get("feature_names"), known.get("target_names"))
 
 
 def rows_of_numbers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -334,10 +333,10 @@ class Writer:
         row: dict[str, Any] = {"kind": kind}
         if not isinstance(layer, Activation) and layer.name is not None:
             row["name"] = a_name(layer.name, f"save: {layer}")
-        if layer._frozen:
+        if layer.frozen:
             row["frozen"] = True
-        if layer._draws:
-            row["draws"] = layer._draws
+        if layer.rng_step:
+            row["draws"] = layer.rng_step
         if isinstance(layer, Container):
             if layer.input_shapes is not None:
                 row["input_shapes"] = layer.input_shapes
@@ -364,7 +363,7 @@ class Writer:
         except ValueError as error:
             raise ValueError(f"save: {error}; give the optimizer that trained the network") from None
         state = optimizer.state
-        if 0 < len(state) < optimizer._rows:  # a momentum where there was none
+        if 0 < len(state) < optimizer.n_vectors:  # a momentum where there was none
             optimizer.prepare(network)
         if optimizer.state.size:
             of_parameters = columns_of_parameters(network)
@@ -380,12 +379,8 @@ class Writer:
             "count": optimizer.count.tolist(),
             "epochs": optimizer.epochs,
             "of_epochs": optimizer.hyper[OF_EPOCHS].tolist(),
-            "plateau": optimizer._plateau,
-            "first_lr": optimizer._first_lr,
         }
-        if isinstance(optimizer._seed, Integral) and optimizer._generator is not None:
-            row["seed"], row["generator"] = int(optimizer._seed), optimizer._generator.bit_generator.state
-        return row
+        return row | optimizer.fit_state()
 
 
 OF_EPOCHS = [schedule_kernels.EPOCHS, schedule_kernels.SINCE, schedule_kernels.STEPS_PER_EPOCH]
@@ -425,7 +420,7 @@ class Reader:
         else:
             layer = self.leaf(kind, row.pop("options"), place)
         if isinstance(layer, Dropout):
-            layer._seed = below_limit(row.pop("seed"), what, "seed")
+            layer.restore_seed(below_limit(row.pop("seed"), what, "seed"))
         if name is not None:
             if isinstance(layer, Activation):
                 raise ValueError(f"damaged: {what} is an activation, and has the name {name!r}")
@@ -433,7 +428,7 @@ class Reader:
         if frozen is not False:
             layer.frozen = frozen
         if draws:
-            layer._drawn = below_limit(draws, what, "draws")
+            layer.rng_step = below_limit(draws, what, "draws")
         if row:
             raise ValueError(f"damaged: {what} has {', '.join(row)}")
         self.layers[place] = layer
@@ -462,27 +457,28 @@ class Reader:
                 raise ValueError(f"damaged: {optimizer}: epochs of the schedule are {row['of_epochs']}")
             optimizer.hyper[place] = number
         optimizer.epochs = below_limit(row["epochs"], optimizer, "epochs")
+        plateau = first_lr = seed = None
         if row["plateau"] is not None:
             best, bad, cooldown = row["plateau"]
             counts = [positive_int(count, optimizer, "counts of epochs", or_zero=True) for count in (bad, cooldown)]
-            optimizer._plateau = float(best), counts[0], counts[1]
+            plateau = float(best), counts[0], counts[1]
             first_lr = row.get("first_lr")  # which version 0.1 did not keep
-            optimizer._first_lr = None if first_lr is None else positive_number(first_lr, optimizer, "first_lr")
+            first_lr = None if first_lr is None else positive_number(first_lr, optimizer, "first_lr")
         if "seed" in row:
-            if type(row["seed"]) is not int:
-                raise ValueError(f"damaged: {optimizer}: its seed is {row['seed']!r}")
-            optimizer.generator(row["seed"])
-            optimizer._generator.bit_generator.state = row["generator"]  # type: ignore[union-attr]
+            seed = row["seed"]
+            if type(seed) is not int:
+                raise ValueError(f"damaged: {optimizer}: its seed is {seed!r}")
+        optimizer.restore_fit_state(plateau, first_lr, seed, row.get("generator"))
         optimizer.count[:] = counts_of(optimizer, *row["count"])
         if optimizer.count[0]:
-            optimizer._measure(network)
+            optimizer.measure(network)
         if "optimizer.state" in self.tensors:
             state = self.tensors["optimizer.state"]
-            if len(state) < optimizer._rows or not state.size:
-                raise ValueError(f"damaged: {optimizer}: its state has {len(state)} vectors, not {optimizer._rows}")
+            if len(state) < optimizer.n_vectors or not state.size:
+                raise ValueError(f"damaged: {optimizer}: its state has {len(state)} vectors, not {optimizer.n_vectors}")
             of_parameters = columns_of_parameters(network)
             optimizer.state = self.take("optimizer.state", (len(state), len(of_parameters)))[:, of_parameters]
-        elif optimizer.count[0] and optimizer._rows and network.params.size:
+        elif optimizer.count[0] and optimizer.n_vectors and network.params.size:
             raise ValueError(f"damaged: {optimizer}: its state is missing")
         return optimizer
 

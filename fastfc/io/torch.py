@@ -100,7 +100,7 @@ def from_torch(module: Any) -> Any:
         )
     network = layer if is_a(layer, "Sequential") else CONTAINERS["Sequential"]([layer])
     counted = [int(b) for name, b in module.named_buffers() if name.rpartition(".")[2] == "num_batches_tracked"]
-    network._drawn = max(counted, default=0)  # for the running means of BatchNorm1d with momentum=None
+    network.rng_step = max(counted, default=0)  # for the running means of BatchNorm1d with momentum=None
     return network
 
 
@@ -281,7 +281,7 @@ def to_torch(network: Container) -> Any:
         module = modules_of(torch, network, network.frozen).eval()
         for name, buffer in module.named_buffers():
             if name.rpartition(".")[2] == "num_batches_tracked":
-                buffer.fill_(network._draws)
+                buffer.fill_(network.rng_step)
         return module
 
 

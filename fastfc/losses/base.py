@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastfc.attributes import OF_LOSSES, Guarded, is_ours, names_of, suggestion
+from fastfc.attributes import OF_LOSSES, Versioned, is_ours, names_of, suggestion
 from fastfc.kernels.ops import loss_rules
 from fastfc.kernels.ops import losses as loss_kernels
 from fastfc.kernels.runtime import kernel as boundary
@@ -23,7 +23,7 @@ REDUCTIONS = {"mean": loss_rules.MEAN, "sum": loss_rules.SUM, "none": loss_rules
 Targets = tuple[NDArray[Any], NDArray[np.int64], NDArray[np.float64]]
 
 
-class Loss(Guarded):
+class Loss(Versioned):
     """Base of the losses: checks at the edge, then one kernel gives value and gradient.
 
     A loss can't be changed after it is made. A class of yours, derived from one, may set attributes of its own.
@@ -70,6 +70,7 @@ class Loss(Guarded):
         self._table = table
 
     _elsewhere = OF_LOSSES
+    _internal = frozenset({"table"})
 
     def __setattr__(self, name: str, value: Any) -> None:
         if "_table" in self.__dict__:
@@ -77,10 +78,12 @@ class Loss(Guarded):
         if isinstance(value, np.ndarray) and name != "_table":
             value.flags.writeable = False  # the kernels have a copy in the table
         object.__setattr__(self, name, value)
+        self.raise_version()
 
     def __delattr__(self, name: str) -> None:
         self._refuse(name)
         super().__delattr__(name)
+        self.raise_version()
 
     def _refuse(self, name: str) -> None:
         if name.startswith("_"):
@@ -93,8 +96,13 @@ class Loss(Guarded):
             raise AttributeError(suggestion(f"{ours.__name__} has no attribute {name!r}", name, known, OF_LOSSES))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for name in sorted(state, key=lambda name: name == "_table"):  # with which the loss is whole
+        for name in sorted(state.keys() - {"version"}, key=lambda name: name == "_table"):  # which makes the loss whole
             setattr(self, name, state[name])
+
+    @property
+    def table(self) -> NDArray[np.float64]:
+        """The table of losses that the kernels read, see kernels/ops/losses.py."""
+        return self._table
 
     @property
     def _handle(self) -> tuple[NDArray[np.float64]]:

@@ -60,9 +60,9 @@ class MultiLoss(Loss):
         self.weights = tuple(positive_number(weight, "MultiLoss", "each weight", or_zero=True) for weight in weights)
         self.losses, self.reduction = losses, "mean"
         self._tables: dict[Any, NDArray[np.float64]] = {}  # for the widths of outputs and targets
-        table = np.zeros((len(losses), max(loss._table.shape[1] for loss in losses)))
+        table = np.zeros((len(losses), max(loss.table.shape[1] for loss in losses)))
         for row, loss, weight in zip(table, losses, self.weights, strict=True):
-            row[: loss._table.shape[1]] = loss._table[0]
+            row[: loss.table.shape[1]] = loss.table[0]
             row[loss_rules.WEIGHT] = weight
         self._table = table  # without widths
 

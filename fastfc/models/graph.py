@@ -22,9 +22,9 @@ from fastfc.validation import as_floats, listed
 
 
 class Graph(Network):
-    """A network of layers and gates between some inputs and some outputs, without cycles.
+    """A network of layers and operations from inputs to outputs, without cycles.
 
-    It runs forward in topological order and backward in reverse, and does all that a Sequential does. With
+    It runs forward in topological order and backward in reverse order, and has all methods of a Sequential. With
     several inputs or outputs, `x`, `y` and gradients are tuples of arrays, one for each. A layer that is called
     several times shares its parameters; their gradient is the sum over its uses.
 
@@ -62,7 +62,7 @@ class Graph(Network):
     outputs: tuple[Node, ...]
     nodes: tuple[Node, ...]
 
-    _fixed = {**Network._fixed} | dict.fromkeys(("inputs", "outputs", "nodes"), "make a new Graph")
+    _fixed = dict.fromkeys(("inputs", "outputs", "nodes"), "make a new Graph")
 
     def __init__(
         self, inputs: Node | Iterable[Node], outputs: Node | Iterable[Node], *, n_threads: int | str = AUTO
@@ -89,8 +89,7 @@ class Graph(Network):
                 if layer.dtype and other.dtype and layer.dtype != other.dtype:
                     raise ValueError(f"Graph: {layer} is {layer.dtype}, but {other} is {other.dtype}")
         for node in self.nodes:
-            node._in_graph = True
-        self._one_input = len(self.inputs) == 1
+            node.enter_graph()
         super().__init__(sum(n.width for n in self.inputs), sum(n.width for n in self.outputs), n_threads)
 
     def __call__(self, node: Node) -> Node:
@@ -103,11 +102,11 @@ class Graph(Network):
         return self._split(super().predict(x, out, params), self.outputs)
 
     def forward(self, x: Any) -> Any:
-        return self._split(super().forward(self._join(x)), self.outputs)
+        return self._split(super().forward(x), self.outputs)
 
     def backward(self, grad_output: Any) -> Any:
         if len(self.outputs) > 1:
-            grad_output = join(grad_output, self.outputs, self.dtype, self, "grad_output")
+            grad_output = side_by_side(grad_output, self.outputs, self.dtype, self, "grad_output")
         return self._split(super().backward(grad_output), self.inputs)
 
     def _rows(self) -> list[tuple[str, ...]]:
@@ -122,34 +121,35 @@ class Graph(Network):
             rows.append((name, what, reads, str(node.width), f"{size:,}"))
         return [*rows, ("total", "", "", "", f"{self.params.size:,}")]
 
-    def _join(self, x: Any) -> NDArray[Any]:
-        if self._one_input:
-            return super()._join(x)
-        self._look(x)
-        if self._input_shapes is not None and isinstance(x, tuple | list) and len(x) == len(self.inputs):
-            x = tuple(self._as_rows(a, i) for i, a in enumerate(x))
-        return join(x, self.inputs, self.dtype, self, "x")
+    @property
+    def one_input(self) -> bool:
+        return len(self.inputs) == 1
 
-    def _input_widths(self) -> list[int | None]:
+    def join(self, x: Any) -> NDArray[Any]:
+        if self.one_input:
+            return super().join(x)
+        if self.input_shapes is not None and isinstance(x, tuple | list) and len(x) == len(self.inputs):
+            x = tuple(self.rows_of_input(a, i) for i, a in enumerate(x))
+        return side_by_side(x, self.inputs, self.dtype, self, "x")
+
+    def input_widths(self) -> list[int | None]:
         return [node.width for node in self.inputs]
 
-    def _join_targets(self, y: Any) -> Any:
-        if len(self.outputs) == 1:
-            return y
-        return join(y, self.outputs, self.dtype, self, "y")
+    def join_targets(self, y: Any) -> Any:
+        return y if len(self.outputs) == 1 else side_by_side(y, self.outputs, self.dtype, self, "y")
 
-    def _output_widths(self) -> list[int]:
+    def output_widths(self) -> list[int]:
         return [node.width for node in self.outputs]
 
-    def _last_layers(self) -> list[Layer | None]:
+    def last_layers(self) -> list[Layer | None]:
         def of(node: Node) -> Layer | None:
             while isinstance(node.what, Identity | Dropout):
                 (node,) = node.inputs
-            return node.what._last_layers()[0] if isinstance(node.what, Layer) else None
+            return node.what.last_layers()[0] if isinstance(node.what, Layer) else None
 
         return [of(node) for node in self.outputs]
 
-    def _split_output(self, output: NDArray[Any]) -> Any:
+    def split_output(self, output: NDArray[Any]) -> Any:
         return self._split(output, self.outputs)
 
     def _split(self, y: NDArray[Any], nodes: Sequence[Node]) -> Any:
@@ -165,7 +165,7 @@ class Graph(Network):
         inputs, outputs = ([values[node] for node in nodes] for nodes in (self.inputs, self.outputs))
         return lowering.program(inputs, outputs, *self._sizes)
 
-    def _record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
+    def record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
         self._check_layer()
         if lowering.widths[value] != self.in_features:
             raise ValueError(f"{self} takes {self.in_features} numbers per sample, got {lowering.widths[value]}")
@@ -182,7 +182,7 @@ class Graph(Network):
         readers = [other for node in self.nodes for other in node.inputs] + list(self.outputs)
         begin, start = {}, first
         for layer in self.layers:
-            begin[layer], start = start, start + layer._params.size
+            begin[layer], start = start, start + layer.params.size
         for node in self.nodes:
             if isinstance(node, Input):
                 continue
@@ -190,7 +190,7 @@ class Graph(Network):
             if isinstance(node.what, Layer):
                 source = node.inputs[0]
                 only = readers.count(source) == 1 and (alone or not isinstance(source, Input))
-                values[node] = node.what._record(lowering, read[0], begin[node.what], only)
+                values[node] = node.what.record(lowering, read[0], begin[node.what], only)
             elif node.what == program_table.CONCAT:
                 values[node] = lowering.concatenate(read)
             else:
@@ -252,7 +252,7 @@ def in_order(outputs: Sequence[Node]) -> tuple[Node, ...]:
     return tuple(order)
 
 
-def join(arrays: Any, nodes: Sequence[Node], dtype: Any, owner: object, what: str) -> NDArray[Any]:
+def side_by_side(arrays: Any, nodes: Sequence[Node], dtype: Any, owner: object, what: str) -> NDArray[Any]:
     """One array for each node, side by side in one array."""
     if not isinstance(arrays, (tuple, list)) or len(arrays) != len(nodes):
         raise ValueError(f"{owner}: {what} must be a tuple of {len(nodes)} arrays, one for each of {list(nodes)}")

@@ -4,39 +4,114 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from fastfc import html
 from fastfc.kernels.runtime.threads import AUTO
+from fastfc.kernels.training import step as step_kernels
 from fastfc.nn.container import Container
-from fastfc.training import fit as training
-from fastfc.training import lr_finder
+from fastfc.nn.layer import USED, in_our_terms
+from fastfc.training import evaluation, fit, lr_finder, step
 from fastfc.training.history import History
+from fastfc.training.samples import explain_refused, prepare
 
 if TYPE_CHECKING:
+    from fastfc.losses.base import Loss
     from fastfc.optim.base import Optimizer
 
 
 NUMERIC = 2  # columns of numbers in a summary, the last ones
+KEPT_PLANS = 7  # plans of train_step beside the latest one
 
 
 class Network(Container):
     """Base of the networks: layers whose parameters live in one flat vector, and their training."""
 
-    train_step = training.train_step
+    _not_pickled = (*Container._not_pickled, "_plan", "_plans")
+    _plan: step.StepPlan | None = None  # of the latest train_step
+    _plans: Mapping[Any, step.StepPlan] = MappingProxyType({})  # of those before it, by the kinds of their arrays
 
-    fit = training.fit
+    fit = fit.fit
 
-    evaluate = training.evaluate
+    evaluate = evaluation.evaluate
 
     find_lr = lr_finder.find_lr
 
     def __init__(self, in_features: int | None, out_features: int | None, n_threads: int | str = AUTO) -> None:
         self._fix(in_features=in_features, out_features=out_features)
         self.history = History()
-        self._rehome()
+        self._make_vectors()
         if n_threads != AUTO:  # which every layer has, unless it was given a number
             self.n_threads = n_threads
+
+    def train_step(
+        self, x: ArrayLike, y: ArrayLike, loss: Loss, optimizer: Optimizer, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """One step on one batch: forward, loss, backward, update.
+
+        Parameters
+        ----------
+        x : (n, in_features) array of real numbers
+        y : the loss's target for these n samples
+        loss : Loss
+        optimizer : Optimizer
+        sample_weight : (n,) array of numbers, optional
+            At least 0 where the loss is a mean, which divides by their sum; of either sign with reduction="sum".
+
+        Returns
+        -------
+        float
+            The loss before the update.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For bad input, such as a prediction that the loss is not defined for. Parameters, buffers and the
+            optimizer's memory are unchanged then, whatever is raised; `grads` may have changed.
+
+        Examples
+        --------
+        >>> import fastfc as fc
+        >>> net = fc.MLP([2, 1], init="zeros")
+        >>> net.train_step([[1, 2]], [[3]], fc.MSELoss(), fc.SGD(lr=0.1))
+        9.0
+        >>> net.params
+        array([0.6, 1.2, 0.6], dtype=float32)
+        """
+        plan = self._plan
+        if plan is not None and sample_weight is None and type(x) is np.ndarray and type(y) is np.ndarray:
+            # the shortest way, for arrays like those of the latest step
+            kinds = x.shape, x.dtype, y.shape, y.dtype
+            if kinds != plan.kinds:
+                plan = self._plans.get(kinds, plan)
+            versions, planned_kinds, of_classes, table, empty, rest, counters = plan
+            try:
+                fits = kinds == planned_kinds and versions == (self.version, loss.version, optimizer.version)
+            except AttributeError:  # not a loss, or not an optimizer
+                fits = False
+            if fits:
+                counters[0] = USED
+                try:
+                    if of_classes:
+                        return step_kernels.train_step.call(x, table, empty, y, *rest)
+                    return step_kernels.train_step.call(x, table, y, empty, *rest)
+                except ValueError as error:
+                    explain_refused(self, prepare(self, x, y, loss, values=False), loss)
+                    raise in_our_terms(error, self) from None
+        value, plan = step.train_step(self, x, y, loss, optimizer, sample_weight)
+        if plan is not None:
+            self._keep_plan(plan)
+        return value
+
+    def _keep_plan(self, plan: step.StepPlan) -> None:
+        """Keep the plan of the latest step, and earlier ones that still hold: the last batch of an epoch is shorter."""
+        others = [other for other in self._plans.values() if other.versions == plan.versions]
+        self._plan = plan
+        self._plans = {other.kinds: other for other in [*others[-KEPT_PLANS:], plan]}
 
     @property
     def history(self) -> History:

@@ -87,19 +87,19 @@ class Sequential(Network):
             rows.append((str(layer), str(width or "any"), f"{layer.params.size:,}"))
         return [*rows, ("total", "", f"{self.params.size:,}")]
 
-    def _record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
+    def record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
         for layer in self.layers:
-            value = layer._record(lowering, value, first, alone)
-            first, alone = first + layer._params.size, True
+            value = layer.record(lowering, value, first, alone)
+            first, alone = first + layer.params.size, True
         return value
 
-    def _known_names(self) -> tuple[Names | None, ...] | None:
-        first = self.layers[0]
-        return first._known_names() if self._input_names is None and isinstance(first, Network) else self._input_names
+    def input_names(self) -> tuple[Names | None, ...] | None:
+        first, own = self.layers[0], super().input_names()
+        return first.input_names() if own is None and isinstance(first, Network) else own
 
-    def _last_layers(self) -> list[Layer | None]:
+    def last_layers(self) -> list[Layer | None]:
         changing = [layer for layer in self.layers if not isinstance(layer, Identity | Dropout)]
-        return changing[-1]._last_layers() if changing else [None]
+        return changing[-1].last_layers() if changing else [None]
 
     def __len__(self) -> int:
         return len(self.layers)

@@ -19,7 +19,6 @@ class Activation(Layer):
     name: str
 
     _fixed: ClassVar[Mapping[str, str]] = {
-        **Layer._fixed,
         "name": "its name says which function it is; make another activation",
     }
 
@@ -27,7 +26,7 @@ class Activation(Layer):
         """What the kernels take: the function's code and the numbers in its formula."""
         return named(self.name)
 
-    def _record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
+    def record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
         return lowering.activation(value, self._numbers(), alone)
 
     def __repr__(self) -> str:
@@ -207,7 +206,7 @@ class Hardtanh(Activation):
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
         self.min_val, self.max_val = min_val, max_val
 
-    def _check_options(self) -> None:
+    def check_options(self) -> None:
         low, high = self.min_val, self.max_val
         if high is not None and not low < high:  # None while they are first told; NaN is never less
             raise ValueError(f"Hardtanh: min_val must be less than max_val, got {low:g} and {high:g}")
@@ -331,7 +330,7 @@ class CELU(Activation):
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = alpha
 
-    def _check_options(self) -> None:
+    def check_options(self) -> None:
         if self.alpha == 0:
             raise ValueError("CELU: alpha must not be 0")
 
@@ -614,7 +613,6 @@ class Elementwise(Activation):
 
     name = "elementwise"
     _fixed: ClassVar[Mapping[str, str]] = {
-        **Activation._fixed,
         **dict.fromkeys(("function", "derivative"), "make another Elementwise"),
     }
     function: Callable[[float], float]

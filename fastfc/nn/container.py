@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfc.attributes import OF_NETWORKS
-from fastfc.data import columns
-from fastfc.data.columns import Names
+from fastfc.data.columns import Columns, Names, as_names, check_sample
 from fastfc.nn.layer import Layer, Parameter
 from fastfc.validation import as_floats, positive_int
 
@@ -45,6 +44,7 @@ class Container(Layer):
     }
 
     _elsewhere = OF_NETWORKS
+    _internal = frozenset(("columns", "input_names", "learn_names", "rows_of_input", "target_names"))
 
     _arrays = ()
 
@@ -73,22 +73,20 @@ class Container(Layer):
     @input_shapes.setter
     def input_shapes(self, shapes: Iterable[Iterable[int]] | None) -> None:
         if shapes is not None:
-            found = tuple(
+            checked = tuple(
                 tuple(positive_int(size, self, "each size in input_shapes") for size in shape) for shape in shapes
             )
-            widths = self._input_widths()
-            if len(found) != len(widths) or any(
-                width not in (None, math.prod(shape)) for width, shape in zip(widths, found, strict=True)
+            widths = self.input_widths()
+            if len(checked) != len(widths) or any(
+                width not in (None, math.prod(shape)) for width, shape in zip(widths, checked, strict=True)
             ):
-                raise ValueError(f"{self}: input_shapes {found} do not fit inputs of {widths} features")
-            shapes = found
+                raise ValueError(f"{self}: input_shapes {checked} do not fit inputs of {widths} features")
+            shapes = checked
         self._input_shapes = shapes
+        self.raise_version()
 
-    def forward(self, x: Any) -> Any:
-        return super().forward(self._as_rows(x))
-
-    def _as_rows(self, x: Any, i: int = 0) -> Any:
-        """What is given for input i, with each sample as a row."""
+    def rows_of_input(self, x: Any, i: int = 0) -> Any:
+        """The x of input i with each sample as a row."""
         if self._input_shapes is None:
             return x
         shape, x = self._input_shapes[i], as_floats(x, self.dtype, self, "x")
@@ -115,12 +113,12 @@ class Container(Layer):
             for name, values in layer.named_buffers()
         ]
 
-    def _trained(self) -> list[Parameter]:
+    def _list_trained(self) -> list[Parameter]:
         parameters, start = [], 0
         for i, layer in enumerate([] if self.frozen else self.layers):
-            for name, first, shape in layer._trained():
+            for name, first, shape in layer.trained_parameters():
                 parameters.append(Parameter(f"{layer.name or i}.{name}", start + first, shape))
-            start += layer._params.size
+            start += layer.params.size
         return parameters
 
     @property
@@ -130,47 +128,59 @@ class Container(Layer):
         A frame whose columns have other names or another order is refused. For a graph of several inputs, a list with
         the names of each. Assign names to have frames checked by them, None to forget them.
         """
-        known = self._known_names()
+        known = self.input_names()
         if known is None:
             return None
         lists = [None if names is None else list(names) for names in known]
-        return lists[0] if self._one_input else lists
+        return lists[0] if self.one_input else lists
 
     @feature_names.setter
     def feature_names(self, names: Any) -> None:
-        self._input_names, self._target_names = columns.as_names(names, self._input_widths()), None
+        self.learn_names(as_names(names, self.input_widths()), None)
 
-    def _known_names(self) -> tuple[Names | None, ...] | None:
+    def input_names(self) -> tuple[Names | None, ...] | None:
+        """The names of the columns of each input, where they are known."""
         return self._input_names
 
-    def _input_widths(self) -> list[int | None]:
-        return [self.in_features]
+    def target_names(self) -> tuple[Names | None, ...] | None:
+        """The names of the columns of each output, where they are known."""
+        return self._target_names
 
-    def _look(self, x: Any) -> None:
-        if type(x) is not np.ndarray and self._known_names() is not None:
-            columns.Columns(self).look(x)
-            columns.check_sample(self, x)
+    def learn_names(self, inputs: tuple[Names | None, ...] | None, targets: tuple[Names | None, ...] | None) -> None:
+        """Know these names from now on."""
+        self._input_names, self._target_names = inputs, targets
 
-    def _join(self, x: Any) -> NDArray[Any]:
-        self._look(x)
-        return super()._join(self._as_rows(x))
+    def columns(self, *, learning: bool = False) -> Columns:
+        """The names that we know, for checks of frames; learning, the first frame may have others."""
+        counts = len(self.input_widths()), len(self.output_widths())
+        return Columns(self, self.input_names(), self.target_names(), counts, learning=learning)
+
+    def check_names(self, x: Any) -> None:
+        if type(x) is not np.ndarray and self.input_names() is not None:
+            self.columns().check(x)
+            check_sample(self, self.input_names(), x)
+
+    def join(self, x: Any) -> NDArray[Any]:
+        return super().join(self.rows_of_input(x))
 
     def _more(self) -> list[str]:
         """Lines below the summary's table."""
         kinds = dict.fromkeys(name.rpartition(".")[2] for name, _ in self.named_buffers())
         return [f"and {self.buffers.size:,} numbers that are not trained: {', '.join(kinds)}"] if kinds else []
 
-    def _parts(self) -> Sequence[Layer]:
+    def parts(self) -> Sequence[Layer]:
         return self.layers
 
-    def _bind(self, vector: NDArray[Any], grads: NDArray[Any], n_buffers: int = 0) -> None:
-        super()._bind(vector, grads, n_buffers)
-        start, place = 0, vector.size - n_buffers
+    def bind(
+        self, vector: NDArray[Any], grads: NDArray[Any], n_buffers: int = 0, owner: weakref.ref[Layer] | None = None
+    ) -> None:
+        super().bind(vector, grads, n_buffers, owner)
+        # parameters of all layers come first, then buffers of all
+        first, first_buffer = 0, vector.size - n_buffers
         for layer in self.layers:
-            stop, n = start + layer._params.size, layer._buffers.size
-            layer._bind(vector[start : place + n if n else stop], grads[start:stop], n)
-            layer._owner = weakref.ref(self)
-            start, place = stop, place + n
+            last, n = first + layer.params.size, layer.buffers.size
+            layer.bind(vector[first : first_buffer + n if n else last], grads[first:last], n, weakref.ref(self))
+            first, first_buffer = last, first_buffer + n
 
     def __copy__(self) -> Container:
         return copy.deepcopy(self)  # a shallow copy would move our layers' arrays to itself
@@ -179,5 +189,5 @@ class Container(Layer):
 def check_free(network: str, layers: tuple[Layer, ...]) -> None:
     """Raise if a layer is part of another network."""
     for i, layer in enumerate(layers):
-        if layer._owner is not None and layer._owner() is not None:
+        if layer.network() is not None:
             raise ValueError(f"{network}: layer {i}, {layer}, is in another network; copy.deepcopy(layer)")

@@ -50,13 +50,19 @@ class Dropout(Layer):
     array([1., 2., 3., 4., 5., 6.], dtype=float32)
     """
 
+    _internal = frozenset({"restore_seed"})
     p: float = option(fraction)
     seed: Any = option(lambda seed, owner, what: int(as_generator(seed, owner).integers(1 << 63)))
 
     def __init__(self, p: float = 0.5, seed: int | np.random.Generator | None = None) -> None:
         self.p, self.seed = p, seed
 
-    def _record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
+    def restore_seed(self, seed: int) -> None:
+        """Take the seed that another Dropout had; `seed = …` draws one from it."""
+        self._seed = seed
+        self.changed()
+
+    def record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
         if self.p == 0:
             return lowering.activation(value, NONE, alone)
         return lowering.op(program_table.DROPOUT, value, number=self.seed, factor=self.p)

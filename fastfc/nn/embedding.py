@@ -74,13 +74,8 @@ class Embedding(Layer):
     num_embeddings: int
     embedding_dim: int
 
-    _fixed: ClassVar[Mapping[str, str]] = {
-        **Layer._fixed,
-        **dict.fromkeys(("num_embeddings", "embedding_dim"), "make a new Embedding"),
-    }
+    _fixed: ClassVar[Mapping[str, str]] = dict.fromkeys(("num_embeddings", "embedding_dim"), "make a new Embedding")
     weight, weight_grad = view(0, "weight"), view(1, "weight_grad")
-
-    _not_pickled = (*Layer._not_pickled, "_views")
 
     def __init__(
         self,
@@ -101,7 +96,7 @@ class Embedding(Layer):
         if dtype == np.float32 and num_embeddings > 1 << 24:
             raise ValueError(f"Embedding: float32 can number 2**24 rows, not {num_embeddings}; use dtype=np.float64")
         size = self.num_embeddings * self.embedding_dim
-        self._bind(aligned_zeros(size, dtype), aligned_zeros(size, dtype))
+        self.bind(aligned_zeros(size, dtype), aligned_zeros(size, dtype))
         self.weight = get_initializer(init)(as_generator(seed, "Embedding"), self.weight.shape, dtype)
 
     @property
@@ -111,12 +106,12 @@ class Embedding(Layer):
     def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
         return [("weight", self.weight, self.weight_grad)]
 
-    def _bind(self, vector: NDArray[Any], grads: NDArray[Any], n_buffers: int = 0) -> None:
-        super()._bind(vector, grads, n_buffers)
+    def bind(self, vector: NDArray[Any], grads: NDArray[Any], n_buffers: int = 0, owner: Any = None) -> None:
+        super().bind(vector, grads, n_buffers, owner)
         shape = self.num_embeddings, self.embedding_dim
         self._views = self._params.reshape(shape), grads.reshape(shape)
 
-    def _record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
+    def record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
         if lowering.widths[value] != self.in_features:
             raise ValueError(f"{self} takes {self.in_features} numbers per sample, got {lowering.widths[value]}")
         return lowering.op(

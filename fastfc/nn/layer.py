@@ -1,17 +1,21 @@
-"""`Layer`, what every layer can do."""
+"""`Layer`, what every layer can do.
+
+Other modules of fastfc use the methods named in `_internal`, which have no underscore and are hidden from users.
+"""
 
 from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastfc import kernels
-from fastfc.attributes import OF_LAYERS, Guarded
+from fastfc.attributes import OF_LAYERS, Versioned
 from fastfc.data import streams
 from fastfc.kernels.program import interpreter
 from fastfc.kernels.runtime import native, threads
@@ -21,9 +25,14 @@ from fastfc.validation import as_floats, flag, positive_int, positive_number
 
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
 
+# The first counter of a layer says what its workspace holds: what `forward` of Python saved,
+SAVED_BY_PYTHON = -1
+# or nothing that a backward could use; a count of samples is one of nopython code.
+USED = -2
+
 
 class Parameter(NamedTuple):
-    """A parameter that is to be trained: where it is in a network's flat vectors."""
+    """A parameter that optimizers may change: where it is in a network's flat vectors."""
 
     name: str
     first: int
@@ -40,20 +49,20 @@ class Option:
         self.check, self.default = check, default
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self.name, self.kept = name, f"_{name}"
+        self.name, self.attribute = name, f"_{name}"
 
     def __get__(self, layer: Layer | None, owner: type | None = None) -> Any:
-        return self if layer is None else getattr(layer, self.kept, self.default)
+        return self if layer is None else getattr(layer, self.attribute, self.default)
 
     def __set__(self, layer: Layer, value: Any) -> None:
         before = self.__get__(layer)
-        setattr(layer, self.kept, self.check(value, type(layer).__name__, self.name))
+        setattr(layer, self.attribute, self.check(value, type(layer).__name__, self.name))
         try:
-            layer._check_options()
+            layer.check_options()
         except ValueError:
-            setattr(layer, self.kept, before)
+            setattr(layer, self.attribute, before)
             raise
-        layer._look_again()
+        layer.changed()
 
 
 def option(check: Callable[[Any, str, str], Any], default: Any = None) -> Any:
@@ -66,7 +75,7 @@ def text_or_none(value: Any, owner: str, what: str) -> str | None:
     return value
 
 
-class Layer(Guarded):
+class Layer(Versioned):
     """Base of every layer and network: checks at the edge, then one native call that runs its program.
 
     Samples are rows: inputs are (n, in_features), outputs (n, out_features).
@@ -103,6 +112,15 @@ class Layer(Guarded):
     }
     _elsewhere = OF_LAYERS
 
+    _internal = frozenset(
+        {
+            *("check_names", "input_widths", "join", "join_targets", "last_layers", "one_input", "output_widths"),
+            *("is_finite", "is_serial", "output", "program_for", "run", "split_output", "vectors", "workspace_for"),
+            *("bind", "changed", "check_options", "forget", "frozen_here_or_above", "network", "parts", "record"),
+            *("convert_to", "rng_step", "trained_parameters"),
+        }
+    )
+
     # What the kernels take: our parameters first, our buffers last. In a network that is a piece of the network's
     # vector, and what lies between the two belongs to other layers.
     _vector: NDArray[Any] = np.zeros(0, np.float32)
@@ -110,21 +128,19 @@ class Layer(Guarded):
     _grads: NDArray[Any] = _vector
     _buffers: NDArray[Any] = _vector
     _frozen = False
-    _trained_now: list[Parameter] | None = None  # what _trained says until something changes
+    _trained: list[Parameter] | None = None  # see trained_parameters
     _n_threads: int | str = threads.AUTO
     _programs: dict[int, Program] | None = None  # by the width of x
-    _ready: Program | None = None  # for predict's shortest way
-    _step_ready: tuple[Any, ...] | None = None  # the latest training step's arguments, see train_step
-    _space: NDArray[Any] = np.zeros(0, np.float32)  # memory for training
-    _room: tuple[Program | None, int] = None, 0  # the program and the samples that it has room for
+    _shortest: tuple[Any, ...] | None = None  # see _straight
+    _workspace: NDArray[Any] = np.zeros(0, np.float32)  # memory for training
+    _capacity: tuple[Program | None, int] = None, 0  # the program and the number of samples that it suffices for
     _saved: tuple[Any, ...] | None = None  # what backward needs from forward
-    _tape: NDArray[np.int64] | None = None  # what the space holds, see nopython.USED; the forwards in training
-    _drawn = 0  # of these, in the life before pickling
+    _counters: NDArray[np.int64] | None = None  # what the workspace holds, see USED; how many forwards in training
+    _rng_step = 0  # of these, those before there were counters
     _owner: weakref.ref[Layer] | None = None  # the network whose vectors hold our parameters
-    _one_input = True
-    _remade = ("_programs", "_ready", "_step_ready", "_space", "_room", "_saved", "_tape", "_trained_now")
+    _derived = ("version", "_programs", "_shortest", "_workspace", "_capacity", "_saved", "_counters", "_trained")
     _arrays: tuple[str, ...] = "params", "grads", "buffers"  # what a pickle holds of the vectors
-    _not_pickled: tuple[str, ...] = (*_remade, "_owner", "_vector", "_params", "_grads", "_buffers")
+    _not_pickled: tuple[str, ...] = (*_derived, "_owner", "_vector", "_params", "_grads", "_buffers", "_views")
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
@@ -162,8 +178,8 @@ class Layer(Guarded):
     @n_threads.setter
     def n_threads(self, value: int | str) -> None:
         self._n_threads = threads.check_n_threads(value, self)
-        self._step_ready = None
-        for part in self._parts():
+        self.raise_version()
+        for part in self.parts():
             if part is not self:
                 part.n_threads = value
 
@@ -174,35 +190,36 @@ class Layer(Guarded):
     @frozen.setter
     def frozen(self, value: bool) -> None:
         self._frozen = flag(value, self, "frozen")
-        self._look_again()
+        self.changed()
 
-    def _look_again(self) -> None:
-        """Forget what is known of ourselves, in our parts and in the networks that we are part of."""
+    def changed(self) -> None:
+        """Forget what is derived from our options, in our parts and in the networks that we are part of."""
         layer: Layer | None = self
         while layer is not None:
-            layer._forget()
-            layer = layer._network()
-        waiting = [part for part in self._parts() if part is not self]
+            layer.forget()
+            layer = layer.network()
+        waiting = [part for part in self.parts() if part is not self]
         while waiting:
             layer = waiting.pop()
-            layer._forget()
-            waiting += [part for part in layer._parts() if part is not layer]
+            layer.forget()
+            waiting += [part for part in layer.parts() if part is not layer]
 
-    def _forget(self) -> None:
-        self._programs = self._ready = self._step_ready = self._trained_now = None
+    def forget(self) -> None:
+        self._programs = self._shortest = self._trained = None
+        self.raise_version()
 
-    def _network(self) -> Layer | None:
+    def network(self) -> Layer | None:
         """The network whose vectors hold our parameters."""
         return None if self._owner is None else self._owner()
 
-    def _is_frozen(self) -> bool:
+    def frozen_here_or_above(self) -> bool:
         """Whether we, or a network that we are part of, are frozen."""
         layer: Layer | None = self
-        while layer is not None and not layer._frozen:
-            layer = layer._network()
+        while layer is not None and not layer.frozen:
+            layer = layer.network()
         return layer is not None
 
-    def _check_options(self) -> None:
+    def check_options(self) -> None:
         """Raise if options contradict each other."""
 
     def __call__(self, node: Node) -> Node:
@@ -242,31 +259,57 @@ class Layer(Guarded):
         array([[0.5],
                [0.5]], dtype=float32)
         """
-        if type(x) is np.ndarray and self._ready and out is None and params is None:
-            program, vector = self._ready, self._vector
-            fits = x.dtype == vector.dtype and x.ndim == 2 and x.shape[1] == program.inputs
-            if fits and self._is_serial(program.multiplications * (len(x) + threads.ELEMENT_WORK)):
-                out = np.empty((len(x), program.outputs), x.dtype)
-                interpreter.predict.call(vector, program.table, x, out, 1, 1)
-                return out
+        straight = self._straight(x)
+        if straight is not None and out is None and params is None:
+            _, _, dtype, outputs, program, vector = straight
+            out = np.empty((len(x), outputs), dtype)
+            interpreter.predict.call(vector, program.table, x, out, 1, 1)
+            return out
         if type(x) is not np.ndarray and (streams.gives_batches(x) or streams.too_large(x)):
-            return streams.predict(self, x, out, params)
-        x = self._join(x)
+            return self._predict_in_parts(x, out, params)
+        self.check_names(x)
+        x = self.join(x)
         single = x.ndim == 1
         rows = self._check_rows(x[None]) if single else x
         if out is not None:
-            n, width = len(rows), self._program_for(rows).outputs
+            n, width = len(rows), self.program_for(rows).outputs
             check_array(out, (width,) if single else (n, width), x.dtype, self, "out", written=True)
-        result = self._output(rows, out[None] if single and out is not None else out, params)
+        result = self.output(rows, out[None] if single and out is not None else out, params)
         return result[0] if single else result
 
-    def _output(self, x: NDArray[Any], out: Any = None, params: Any = None) -> NDArray[Any]:
-        program = self._program_for(x)
+    def _straight(self, x: Any) -> tuple[Any, ...] | None:
+        """What the shortest ways of `predict` and `forward` read, if x is as the kernels take it and small."""
+        straight = self._shortest
+        if straight is not None and type(x) is np.ndarray and x.ndim == 2:
+            n, width = x.shape
+            if width == straight[0] and n <= straight[1] and x.dtype == straight[2]:
+                return straight
+        return None
+
+    def output(self, x: NDArray[Any], out: Any = None, params: Any = None) -> NDArray[Any]:
+        """`predict` for an array as `join` makes it."""
+        program = self.program_for(x)
         if out is None:
             out = np.empty((x.shape[0], program.outputs), x.dtype)
-        vector, _ = self._vectors(x.dtype) if params is None else (self._with_buffers(params, x.dtype), None)
-        self._call(interpreter.predict, program.work(len(x)), vector, program.table, x, out)
+        vector, _ = self.vectors(x.dtype) if params is None else (self._with_buffers(params, x.dtype), None)
+        self.run(interpreter.predict, program.work(len(x)), vector, program.table, x, out)
         return out
+
+    def _predict_in_parts(self, x: Any, out: Any, params: Any) -> Any:
+        """`predict` for an array on disk or an iterable of batches; a thread reads ahead."""
+        source = streams.source_of_inputs(x, str(self), self.one_input, self.check_names)
+        rows = streams.Rows(out, str(self), source.n)
+        with closing(streams.prefetch(self._joined(source), source.together)) as parts:
+            for part in parts:
+                rows.append(self.output(part, None, params))
+        return rows.result(f"{streams.kind(x)} gives no batch; give at least one")
+
+    def _joined(self, source: streams.Blocks | streams.Batches) -> Iterator[NDArray[Any]]:
+        for i, samples in enumerate(source.in_order()):
+            try:
+                yield self.join(samples[0])
+            except (TypeError, ValueError) as error:
+                raise source.named(error, i) from None
 
     def _with_buffers(self, params: Any, dtype: Any) -> Any:
         """The vector that the kernels take, with these parameters instead of ours."""
@@ -307,7 +350,7 @@ class Layer(Guarded):
         """
         try:
             rows = x[None]
-            program = self._program_for(rows)
+            program = self.program_for(rows)
             out = np.empty(program.outputs, x.dtype) if out is None else out
             into = out[None]
         except (AttributeError, TypeError, LookupError):
@@ -323,7 +366,7 @@ class Layer(Guarded):
     def reserve(self, batch_size: int) -> None:
         """Make memory for training in batches of up to `batch_size` samples inside `@njit` functions."""
         batch_size = positive_int(batch_size, self, "batch_size")
-        self._space_for(self._program_for(np.zeros((0, self.in_features or 0), self.dtype)), batch_size, self.dtype)
+        self._make_workspace(self.program_for(np.zeros((0, self.in_features or 0), self.dtype)), batch_size, self.dtype)
 
     def forward(self, x: ArrayLike) -> NDArray[Any]:
         """Output for `x`, keeping what `backward` needs.
@@ -348,14 +391,27 @@ class Layer(Guarded):
         >>> fc.ReLU().forward([[-1, 2]])
         array([[0., 2.]], dtype=float32)
         """
-        x = as_floats(x, self.dtype, self, "x") if type(x) is np.ndarray else self._join(x)
-        program = self._program_for(x)
-        out, space = np.empty((x.shape[0], program.outputs), x.dtype), self._space_for(program, len(x), x.dtype)
-        vector, _ = self._vectors(x.dtype)
-        assign_here = object.__setattr__  # ours takes as long as a small layer
-        assign_here(self, "_saved", None)
-        self._call(interpreter.forward, program.work(len(x)), x, program.table, vector, out, space, self._tape)
-        assign_here(self, "_saved", (program, x, out, space))
+        straight = self._straight(x)
+        if straight is not None:
+            _, _, dtype, _, program, vector = straight
+        else:
+            self.check_names(x)
+            x = self.join(x)
+            program, dtype = self.program_for(x), x.dtype
+            vector, _ = self.vectors(dtype)
+        if TYPE_CHECKING:
+            assert isinstance(x, np.ndarray)
+        n = len(x)
+        out = np.empty((n, program.outputs), dtype)
+        counters = self._make_workspace(program, n, dtype)
+        counters[0] = USED
+        arguments = x, program.table, vector, out, self._workspace, counters
+        if straight is not None:
+            interpreter.forward.call(*arguments, 1, 1)
+        else:
+            self.run(interpreter.forward, program.work(n), *arguments)
+        counters[0] = SAVED_BY_PYTHON
+        object.__setattr__(self, "_saved", (program, x, out, self._workspace))  # ours takes as long as a small layer
         return out
 
     def backward(self, grad_output: ArrayLike) -> NDArray[Any]:
@@ -387,19 +443,19 @@ class Layer(Guarded):
         array([[1.],
                [2.]], dtype=float32)
         """
-        used_by_nopython = self._tape is not None and self._tape[0] != -1
-        if self._saved is None or used_by_nopython:
+        counters = self._counters
+        if self._saved is None or counters is None or counters[0] != SAVED_BY_PYTHON:
             raise RuntimeError(f"{self}: backward needs what forward saves; call forward(x) first")
-        program, x, output, space = self._saved
+        program, x, output, workspace = self._saved
         grad_output = as_floats(grad_output, output.dtype, self, "grad_output")
         if grad_output.shape != output.shape:
             raise ValueError(
                 f"{self}: grad_output has shape {grad_output.shape}; it must have the output's, {output.shape}"
             )
         grad_input = np.empty(x.shape, x.dtype)
-        vector, grads = self._vectors(x.dtype)
-        arrays = vector, program.table, x, output, grad_output, self._tape, grads, grad_input, space
-        self._call(interpreter.backward, program.work(2 * len(x)), *arrays)
+        vector, grads = self.vectors(x.dtype)
+        arrays = vector, program.table, x, output, grad_output, counters, grads, grad_input, workspace
+        self.run(interpreter.backward, program.work(2 * len(x)), *arrays)
         return grad_input
 
     def update_parameters(self, lr: float) -> None:
@@ -426,12 +482,12 @@ class Layer(Guarded):
         """
         lr = positive_number(lr, self, "lr")
         if self._n_trained == self._params.size:
-            parts = [slice(None)]
+            ranges = [slice(None)]
         else:
-            parts = [slice(first, first + math.prod(shape)) for _, first, shape in self._trained_parameters()]
-        for part in parts:
+            ranges = [slice(first, first + math.prod(shape)) for _, first, shape in self.trained_parameters()]
+        for rows in ranges:
             try:
-                kernels.sgd(self._params[part], self._grads[part], self._params[:0], lr, 0.0, 0.0)
+                kernels.sgd(self._params[rows], self._grads[rows], self._params[:0], lr, 0.0, 0.0)
             except ValueError as error:
                 raise in_our_terms(error, self) from None
 
@@ -447,33 +503,32 @@ class Layer(Guarded):
         """(name, values) of what is kept but not trained, such as running statistics: views, as in `buffers`."""
         return []
 
-    def _trained(self) -> list[Parameter]:
+    def trained_parameters(self) -> list[Parameter]:
         """The parameters that optimizers may change, in the order of `params`."""
+        if self._trained is None:
+            self._trained = self._list_trained()
+        return self._trained
+
+    def _list_trained(self) -> list[Parameter]:
         parameters, start = [], self.params.ctypes.data
         for name, values, _ in [] if self.frozen else self.named_parameters():
             first = (values.ctypes.data - start) // self.params.itemsize
             parameters.append(Parameter(name, first, values.shape))
         return parameters
 
-    def _trained_parameters(self) -> list[Parameter]:
-        """The same, and the same object while nothing has changed."""
-        if self._trained_now is None:
-            self._trained_now = self._trained()
-        return self._trained_now
-
     @property
     def _n_trained(self) -> int:
         """How many numbers optimizers may change."""
-        return sum(math.prod(shape) for _, _, shape in self._trained_parameters())
+        return sum(math.prod(shape) for _, _, shape in self.trained_parameters())
 
-    def _record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
+    def record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
         """Record the steps from this value to the output, which is returned; our parameters begin at `first`.
 
         `alone` says that no other layer reads the value.
         """
         raise NotImplementedError
 
-    def _program_for(self, x: NDArray[Any]) -> Program:
+    def program_for(self, x: NDArray[Any]) -> Program:
         """The program for this input, which is checked."""
         if self._programs is None:
             self._programs = {}
@@ -483,137 +538,176 @@ class Layer(Guarded):
         program = self._lower(width)
         program.load(native.DTYPES.values() if self.dtype is None else [native.DTYPES[self.dtype]])
         self._programs[width] = program
-        if self._vector.size and self._one_input:
-            self._ready = program
+        if self._vector.size and self.one_input:
+            rows = program.serial_rows(2 * threads.MIN_WORK)  # not worth a second thread
+            self._shortest = width, rows, self._vector.dtype, program.outputs, program, self._vector
         return program
 
     def _lower(self, width: int) -> Program:
         lowering = Lowering()
         x = lowering.value(width)
-        return lowering.program([x], [self._record(lowering, x, 0)], *self._sizes)
+        return lowering.program([x], [self.record(lowering, x, 0)], *self._sizes)
 
     @property
     def _sizes(self) -> tuple[int, ...]:
         return self._params.size, self._n_trained, self._vector.size, self._buffers.size
 
-    def _join(self, x: Any) -> NDArray[Any]:
-        """The input as one array."""
+    @property
+    def one_input(self) -> bool:
+        """Whether x is one array, and not a tuple with one for each input."""
+        return True
+
+    def check_names(self, x: Any) -> None:
+        """Raise if a frame has other columns than those that the network knows."""
+
+    def join(self, x: Any) -> NDArray[Any]:
+        """The input as one array of our dtype; its names are not looked at."""
         return as_floats(x, self.dtype, self, "x")
 
-    def _look(self, x: Any) -> None:
-        """Raise if a frame has not the columns that we know, as networks do."""
-
-    def _join_targets(self, y: Any) -> Any:
+    def join_targets(self, y: Any) -> Any:
         """Targets for several outputs as one array, others as they are."""
         return y
 
-    def _output_widths(self) -> list[int]:
+    def input_widths(self) -> list[int | None]:
+        """The width of each input."""
+        return [self.in_features]
+
+    def output_widths(self) -> list[int]:
         """The width of each output, for losses of several outputs."""
         return [self.out_features or 0]
 
-    def _split_output(self, output: NDArray[Any]) -> Any:
+    def split_output(self, output: NDArray[Any]) -> Any:
         """The outputs, of one array."""
         return output
 
-    def _last_layers(self) -> list[Layer | None]:
-        """The layer that each output comes from; None where it comes from a gate of a graph or from an input."""
+    def last_layers(self) -> list[Layer | None]:
+        """The layer that each output comes from; None where it comes from an operation of a graph or from an input."""
         return [self]
 
-    def _space_for(self, program: Program, n: int, dtype: Any) -> NDArray[Any]:
-        """Memory for training in batches of n, the same again if it is large enough."""
-        if self._room[0] is not program or n > self._room[1] or self._space.dtype != dtype:
+    def workspace_for(self, program: Program, n: int, dtype: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Memory for training in batches of n, and the counters; what `forward` saved there is given up."""
+        counters = self._make_workspace(program, n, dtype)
+        counters[0] = USED
+        if self._saved is not None:
+            object.__setattr__(self, "_saved", None)  # ours takes as long as a small layer
+        return self._workspace, counters
+
+    def _make_workspace(self, program: Program, n: int, dtype: Any) -> NDArray[np.int64]:
+        """Make a workspace for batches of n, unless the one that is there suffices; the counters."""
+        if self._capacity[0] is not program or n > self._capacity[1] or self._workspace.dtype != dtype:
             size = program.workspace_size(n)
-            if self._space.size < size or self._space.dtype != dtype:
-                self._space = aligned_zeros(size, dtype)
-            self._room = program, n
-        if self._tape is None:
-            self._tape = np.array([-1, self._drawn], np.int64)
-        self._tape[0] = -1
-        return self._space
+            if self._workspace.size < size or self._workspace.dtype != dtype:
+                self._workspace = aligned_zeros(size, dtype)
+                if self._counters is not None and self._counters[0] > 0:
+                    self._counters[0] = USED  # what nopython code saved is in the old one
+                self.raise_version()
+            self._capacity = program, n
+        if self._counters is None:
+            self._counters = np.array([USED, self._rng_step], np.int64)
+            self.raise_version()
+        return self._counters
 
     @property
-    def _draws(self) -> int:
+    def rng_step(self) -> int:
         """How many forwards in training there were, which numbers the masks of Dropout."""
-        return self._drawn if self._tape is None else int(self._tape[1])
+        return self._rng_step if self._counters is None else int(self._counters[1])
+
+    @rng_step.setter
+    def rng_step(self, value: int) -> None:
+        self._rng_step = value
+        if self._counters is not None:
+            self._counters[1] = value
 
     @property
     def _handle(self) -> tuple[Any, ...]:
         """What we are in nopython code, see nopython.LayerType."""
-        program = self._program_for(np.zeros((0, self.in_features or 0), self.dtype))
-        if self._tape is None:
-            self._space_for(program, 0, self.dtype)
-        return program.table, self._vector, self._grads, self._space, self._tape
+        program = self.program_for(np.zeros((0, self.in_features or 0), self.dtype))
+        counters = self._counters
+        if counters is None:
+            counters = self._make_workspace(program, 0, self.dtype)
+        return program.table, self._vector, self._grads, self._workspace, counters
 
-    def _vectors(self, dtype: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    def vectors(self, dtype: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """Parameters with buffers, and gradients, of the dtype of the input where we have none."""
         if self._vector.size:
             return self._vector, self._grads
         return np.zeros(0, dtype), np.zeros(0, dtype)
 
-    def _is_serial(self, work: int) -> bool:
+    def is_serial(self, work: int) -> bool:
+        """Whether a kernel runs on one thread, if it has so many multiplications."""
         return work < 2 * threads.MIN_WORK or self._n_threads == 1
 
-    def _call(self, kernel: Any, work: int, *args: Any) -> Any:
+    def run(self, kernel: Any, work: int, *args: Any) -> Any:
         """Run a native function on several threads, where that is asked for and pays for so many multiplications.
 
         A prediction is cut into rows, so all its products count; in training each product is cut for itself.
         """
         try:
-            if self._is_serial(work):
+            if self.is_serial(work):
                 return kernel.call(*args, 1, 1)
             return kernel.call(*args, threads.n_threads_for(self._n_threads, work), threads.MIN_RANGE_WORK)
         except ValueError as error:
             raise in_our_terms(error, self) from None
 
     def _check_rows(self, x: NDArray[Any]) -> NDArray[Any]:
-        wanted = self.in_features
-        if x.ndim == 2 and wanted in (None, x.shape[1]):
+        width = self.in_features
+        if x.ndim == 2 and width in (None, x.shape[1]):
             return x
-        if x.shape == (wanted,) or (x.ndim == 1 and wanted is None):
+        if x.shape == (width,) or (x.ndim == 1 and width is None):
             fix = "a single sample is x[None]"
-        elif x.ndim == 2 and x.shape[0] == wanted:
+        elif x.ndim == 2 and x.shape[0] == width:
             fix = "samples are rows: pass x.T"
         else:
             fix = "samples are rows, features are columns"
-        raise ValueError(f"{self}: x has shape {x.shape}, expected (n, {wanted or 'width'}); {fix}")
+        raise ValueError(f"{self}: x has shape {x.shape}, expected (n, {width or 'width'}); {fix}")
 
-    def _parts(self) -> Sequence[Layer]:
+    def parts(self) -> Sequence[Layer]:
         """The layers whose vectors, one after another, make up `params`."""
         return [self]
 
-    def _bind(self, vector: NDArray[Any], grads: NDArray[Any], n_buffers: int = 0) -> None:
-        """Make these flat vectors the home of our parameters with our buffers, and of the gradients; see `_vector`."""
+    def bind(
+        self, vector: NDArray[Any], grads: NDArray[Any], n_buffers: int = 0, owner: weakref.ref[Layer] | None = None
+    ) -> None:
+        """Make these flat vectors the home of our parameters with our buffers, and of the gradients; see `_vector`.
+
+        The owner is the network that they are pieces of the vectors of.
+        """
         self._vector, self._grads = vector, grads
         self._params, self._buffers = vector[: grads.size], vector[vector.size - n_buffers :]
-        self._forget()
+        if owner is not None:
+            self._owner = owner
+        self.forget()
 
-    def _rehome(self, dtype: Any = None) -> None:
-        """Move parameters, buffers and gradients into two new aligned vectors, of `dtype` or that of our parts."""
-        parts, none = self._parts(), np.zeros(0, np.float32)
-        if dtype is None:
-            dtype = next((part.dtype for part in parts if part.dtype is not None), None)
-        values = [none, *(part._params for part in parts), *(part._buffers for part in parts)]
-        grads = [none, *(part._grads for part in parts)]
-        self._bind(
+    def convert_to(self, dtype: Any) -> None:
+        """Move parameters, buffers and gradients into two new aligned vectors of this dtype."""
+        layers, none = self.parts(), np.zeros(0, np.float32)
+        values = [none, *(layer.params for layer in layers), *(layer.buffers for layer in layers)]
+        grads = [none, *(layer.grads for layer in layers)]
+        self.bind(
             np.concatenate(values, out=aligned_zeros(sum(a.size for a in values), dtype)),
             np.concatenate(grads, out=aligned_zeros(sum(a.size for a in grads), dtype)),
-            sum(part._buffers.size for part in parts),
+            sum(layer.buffers.size for layer in layers),
         )
 
-    def _is_finite(self) -> bool:
+    def _make_vectors(self) -> None:
+        """Make the vectors, of the dtype of our parts."""
+        self.convert_to(next((layer.dtype for layer in self.parts() if layer.dtype is not None), None))
+
+    def is_finite(self) -> bool:
+        """Whether all parameters and buffers are."""
         return bool(np.isfinite(self._params).all() and np.isfinite(self._buffers).all())
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {key: value for key, value in vars(self).items() if key not in self._not_pickled}
-        kept |= {name: getattr(self, name) for name in self._arrays}
-        return kept | ({"_drawn": self._draws} if self._draws else {})
+        state = {key: value for key, value in vars(self).items() if key not in self._not_pickled}
+        state |= {name: getattr(self, name) for name in self._arrays}
+        return state | ({"_rng_step": self.rng_step} if self.rng_step else {})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if not state.keys() >= set(self._arrays):
             kind = type(self).__name__
             raise ValueError(f"{kind}: a pickle of fastfc 0.1.0; write files with net.save, which later versions read")
         vars(self).update({f"_{key}" if key in self._arrays else key: value for key, value in state.items()})
-        self._rehome()
+        self._make_vectors()
 
 
 def assign(layer: Layer, what: str, values: ArrayLike, view: NDArray[Any] | None) -> None:

@@ -84,8 +84,6 @@ class Linear(Layer):
     weight, bias = view(0, "weight"), view(1, "bias")
     weight_grad, bias_grad = view(2, "weight_grad"), view(3, "bias_grad")
 
-    _not_pickled = (*Layer._not_pickled, "_views")
-
     def __init__(
         self,
         in_features: int,
@@ -105,7 +103,7 @@ class Linear(Layer):
         self.name = name
         dtype = float_dtype(dtype, "Linear")
         size = (self.in_features + flag(bias, "Linear", "bias")) * self.out_features
-        self._bind(aligned_zeros(size, dtype), aligned_zeros(size, dtype))
+        self.bind(aligned_zeros(size, dtype), aligned_zeros(size, dtype))
         rng = as_generator(seed, "Linear")
         self.weight = get_initializer(init)(rng, self.weight.shape, dtype)
         if bias:
@@ -119,14 +117,14 @@ class Linear(Layer):
         bias = [("bias", self.bias, self.bias_grad)]
         return [("weight", self.weight, self.weight_grad)] + bias * (self.bias is not None)
 
-    def _bind(self, vector: NDArray[Any], grads: NDArray[Any], n_buffers: int = 0) -> None:
-        super()._bind(vector, grads, n_buffers)
+    def bind(self, vector: NDArray[Any], grads: NDArray[Any], n_buffers: int = 0, owner: Any = None) -> None:
+        super().bind(vector, grads, n_buffers, owner)
         params = self._params
         shape, n_weights = (self.in_features, self.out_features), self.in_features * self.out_features
         bias, bias_grad = (params[n_weights:], grads[n_weights:]) if params.size > n_weights else (None, None)
         self._views = params[:n_weights].reshape(shape), bias, grads[:n_weights].reshape(shape), bias_grad
 
-    def _record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
+    def record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
         lowering.weights[self] = first
         bias = table.NOWHERE if self.bias is None else first + self.in_features * self.out_features
         return lowering.op(table.PRODUCT, value, width=self.out_features, weight=first, bias=bias)
@@ -175,7 +173,7 @@ class Tied(Layer):
     out_features: int
     layer: Linear
 
-    _fixed: ClassVar[Mapping[str, str]] = {**Layer._fixed, "layer": "make a new Tied layer"}
+    _fixed: ClassVar[Mapping[str, str]] = {"layer": "make a new Tied layer"}
 
     def __init__(self, layer: Linear, bias: bool = True, *, name: str | None = None) -> None:
         if not isinstance(layer, Linear):
@@ -183,7 +181,7 @@ class Tied(Layer):
         self._fix(layer=layer, in_features=layer.out_features, out_features=layer.in_features)
         self.name = name
         size = self.out_features * flag(bias, "Tied", "bias")
-        self._bind(aligned_zeros(size, layer.dtype), aligned_zeros(size, layer.dtype))
+        self.bind(aligned_zeros(size, layer.dtype), aligned_zeros(size, layer.dtype))
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -208,7 +206,7 @@ class Tied(Layer):
     def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
         return [("bias", self._params, self._grads)] if self._params.size else []
 
-    def _record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
+    def record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
         if self.layer not in lowering.weights:
             raise ValueError(f"{self}: {self.layer} must come before it in the same network")
         weight, bias = lowering.weights[self.layer], first if self._params.size else table.NOWHERE

@@ -85,6 +85,10 @@ class Program(NamedTuple):
         """Multiplications for n samples, and what the time to read the weights is worth."""
         return self.multiplications * (n + ELEMENT_WORK)
 
+    def serial_rows(self, work: int) -> int:
+        """The most samples whose work is less than this."""
+        return (work - 1) // max(self.multiplications, 1) - ELEMENT_WORK
+
     def workspace_size(self, n: int) -> int:
         """Numbers of space that training in batches of n needs."""
         return (self.numbers + 3 * self.outputs + self.inputs) * (-n // 16 * -16)

@@ -21,12 +21,12 @@ OPS = {
 
 
 class Node(Guarded):
-    """A value of a graph, `width` numbers per sample: an input, or what a layer or a gate makes of other nodes.
+    """A value of a graph, `width` numbers per sample: an input, or the output of a layer or an operation.
 
-    Nodes come from `Input`, from calling a layer with a node, and from gates: `a + b`, `a * b`, `0.5 * a`,
-    `concatenate([a, b])`. Each gate passes back what it receives times its local gradient: `+` passes it on,
-    `*` swaps the factors, a scale multiplies, a concatenation takes apart; what reaches a node by several ways
-    is added.
+    Nodes come from `Input`, from calling a layer with a node, and from operations: `a + b`, `a * b`, `0.5 * a`,
+    `concatenate([a, b])`. Backward, each operation multiplies the gradient that it receives by its local gradient:
+    `+` passes it on, `*` swaps the factors, a scale multiplies, a concatenation splits it. Gradients that reach a node
+    on several paths are added.
 
     References
     ----------
@@ -40,6 +40,7 @@ class Node(Guarded):
 
     _fixed = dict.fromkeys(("width", "inputs", "what", "factor", "name"), "graphs are made of it; make a new node")
 
+    _internal = frozenset(("enter_graph", "text"))
     _in_graph = False
 
     def __init__(self, width: int, inputs: Sequence[Node] = (), what: Any = None, factor: float = 1.0):
@@ -52,13 +53,13 @@ class Node(Guarded):
             super().__setattr__(name, value)
 
     def __add__(self, other: Node) -> Node:
-        return gate(program_table.ADD, "+", self, other)
+        return operation(program_table.ADD, "+", self, other)
 
     __radd__ = __add__  # no node is on the left, so this says what is wrong
 
     def __mul__(self, other: Any) -> Node:
         if isinstance(other, Node):
-            return gate(program_table.MULTIPLY, "*", self, other)
+            return operation(program_table.MULTIPLY, "*", self, other)
         size = abs(other) if isinstance(other, Real) else other
         size = positive_number(size, "scale", "the factor's size", or_zero=True)
         return Node(self.width, [self], program_table.SCALE, math.copysign(size, other))
@@ -75,6 +76,10 @@ class Node(Guarded):
         return -self + other
 
     __array_ufunc__ = None  # an array times a node is an error, not an array of nodes
+
+    def enter_graph(self) -> None:
+        """Be a node of a graph, whose inputs do not change any more."""
+        self._in_graph = True
 
     def __repr__(self) -> str:
         return self.text(REPR_NODES)
@@ -118,7 +123,7 @@ class Input(Node):
         return f"Input({self.width})" if self.name is None else f"Input({self.width}, {self.name!r})"
 
 
-def gate(op: int, sign: str, a: Node, b: Any) -> Node:
+def operation(op: int, sign: str, a: Node, b: Any) -> Node:
     if not isinstance(b, Node):
         raise TypeError(f"{a} {sign} {b!r}: both sides must be nodes of a graph, such as Input({a.width})")
     if a.width != b.width:
@@ -132,7 +137,7 @@ def concatenate(nodes: Iterable[Node]) -> Node:
     Parameters
     ----------
     nodes : iterable of Node
-        The same node may be there several times.
+        The same node may be repeated.
 
     Returns
     -------
@@ -142,7 +147,7 @@ def concatenate(nodes: Iterable[Node]) -> Node:
     Raises
     ------
     TypeError, ValueError
-        If something is not a node, or there is none.
+        If an element is not a node, or there is none.
 
     Examples
     --------

@@ -54,7 +54,7 @@ class FeatureNorm(Layer):
         self.name = name
         self._trained_rows, self._buffer_rows = trained, buffers
         dtype, p, b = float_dtype(dtype, kind), len(trained) * width, len(buffers) * width
-        self._bind(aligned_zeros(p + b, dtype), aligned_zeros(p, dtype), b)
+        self.bind(aligned_zeros(p + b, dtype), aligned_zeros(p, dtype), b)
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
@@ -158,7 +158,7 @@ class LayerNorm(FeatureNorm):
             return [*eps, "elementwise_affine=False"]
         return eps + ["bias=False"] * (self.bias is None)
 
-    def _record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
+    def record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
         self._check_width(lowering, value)
         weight, bias = self._place("weight", first), self._place("bias", first)
         return lowering.norm(table.LAYER_NORM, value, 2, weight=weight, bias=bias, factor=self.eps)
@@ -222,7 +222,7 @@ class RMSNorm(FeatureNorm):
         eps = [] if self.eps is None else [f"eps={self.eps:g}"]
         return eps + ["elementwise_affine=False"] * (self.weight is None)
 
-    def _record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
+    def record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
         self._check_width(lowering, value)
         eps = -1.0 if self.eps is None else self.eps
         return lowering.norm(table.RMS_NORM, value, 2, weight=self._place("weight", first), bias=-1, factor=eps)
@@ -318,10 +318,10 @@ class BatchNorm1d(FeatureNorm):
         settings += ["track_running_stats=False"] * (self.running_mean is None)
         return settings + ["bias=False"] * (self.bias is None and self.weight is not None)
 
-    def _record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
+    def record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
         self._check_width(lowering, value)
         return lowering.norm(
-            table.FROZEN_BATCH_NORM if self._is_frozen() else table.BATCH_NORM,
+            table.FROZEN_BATCH_NORM if self.frozen_here_or_above() else table.BATCH_NORM,
             value,
             norms.COLUMN_ROWS * self.in_features / interpreter.LEAST_ROWS,
             weight=self._place("weight", first),

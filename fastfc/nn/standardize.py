@@ -85,6 +85,6 @@ class Standardize(FeatureNorm):
         self.mean, self.scale = mean, np.where(constant, 1, np.sqrt(variance))
         return self
 
-    def _record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
+    def record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
         self._check_width(lowering, value)
         return lowering.op(program_table.STANDARDIZE, value, weight=self._place("mean", first))

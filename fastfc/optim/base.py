@@ -7,13 +7,14 @@ import functools
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from types import MappingProxyType
 from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfc.attributes import OF_OPTIMIZERS, Guarded
+from fastfc.attributes import OF_OPTIMIZERS, Versioned
 from fastfc.kernels.optim import schedules
 from fastfc.kernels.optim import update as update_kernels
 from fastfc.kernels.runtime import native, threads
@@ -68,7 +69,7 @@ def hyperparameter(
             raise ValueError(f"{type(self).__name__}: {what} must be less than {below:g}, got {value}")
         self._put(index, number)
         if decides:
-            self._forget_segments()
+            self._options_changed()
 
     return property(get, assign)
 
@@ -111,7 +112,7 @@ def variant(what: str) -> Any:
 
     def assign(self: Optimizer, value: bool) -> None:
         vars(self)[what] = flag(value, type(self).__name__, what)
-        self._forget_segments()
+        self._options_changed()
 
     return property(get, assign)
 
@@ -121,8 +122,8 @@ def without_parameters(init: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(init)
     def checked_init(self: Optimizer, *args: Any, **options: Any) -> None:
-        given = args[0] if args else options.get("params")
-        if isinstance(given, Layer) or (np.iterable(given) and not isinstance(given, str)):
+        params = args[0] if args else options.get("params")
+        if isinstance(params, Layer) or (np.iterable(params) and not isinstance(params, str)):
             kind = type(self).__name__
             raise TypeError(
                 f"{kind}: an optimizer is made without parameters; it changes those of the network that it trains: "
@@ -134,7 +135,7 @@ def without_parameters(init: Callable[..., None]) -> Callable[..., None]:
     return checked_init
 
 
-def of_segments(what: str) -> Any:
+def group_option(what: str) -> Any:
     """Property of an optimizer: an option that groups may have of their own."""
 
     def get(self: Optimizer) -> float | None:
@@ -142,12 +143,12 @@ def of_segments(what: str) -> Any:
 
     def assign(self: Optimizer, value: float | None) -> None:
         setattr(self, f"_{what}", checked(value, what, type(self).__name__))
-        self._forget_segments()
+        self._options_changed()
 
     return property(get, assign)
 
 
-class Optimizer(Guarded):
+class Optimizer(Versioned):
     """Base of the optimizers. One of them serves one network, whose gradients it remembers.
 
     A second network is refused, unless nothing is remembered (SGD without momentum, average and schedule): make an
@@ -233,7 +234,10 @@ class Optimizer(Guarded):
         "full_batch": "it is that of the rule; make another optimizer",
     }
     _elsewhere = OF_OPTIMIZERS
-    _trained: list[Parameter] | None = None  # what the segments were made for
+    _internal = frozenset(
+        ("check_network", "fit_state", "measure", "n_vectors", "option_as_given", "restore_fit_state", "watched_column")
+    )
+    _prepared: int | None = None  # the version of our network that the segments were made for
     _optional: tuple[str, ...] = ()  # what the text shows only if it is neither 0 nor False
     _group_options: tuple[str, ...] = GROUP_OPTIONS
     full_batch = False  # whether a step needs all samples
@@ -248,7 +252,7 @@ class Optimizer(Guarded):
     lr = hyperparameter(schedules.LR, "lr")
     weight_decay = hyperparameter(update_kernels.WEIGHT_DECAY, "weight_decay", or_zero=True)
     clip_value, clip_norm = limit(update_kernels.CLIP_VALUE, "clip_value"), limit(update_kernels.CLIP_NORM, "clip_norm")
-    l1, l2, max_norm = of_segments("l1"), of_segments("l2"), of_segments("max_norm")
+    l1, l2, max_norm = group_option("l1"), group_option("l2"), group_option("max_norm")
     maximize = switch(update_kernels.FLAGS, "maximize", update_kernels.MAXIMIZE)
 
     def __init_subclass__(cls) -> None:
@@ -299,31 +303,35 @@ class Optimizer(Guarded):
 
     def prepare(self, network: Layer) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """The state for this network's parameters, zeros at first, and their segments."""
+        if self._prepared == network.version and self._is_for(network):
+            return self._state, self.segments
         if self._optional_kernel is not None:
             self._optional_kernel.compile_or_load(native.DTYPES[network.params.dtype])
-        trained = network._trained_parameters()
-        if trained is self._trained and self._is_for(network):
-            return self._state, self.segments
         self.bind(network)
-        params, state, rows = network.params, self._state, self._rows
         if self.hyper[schedules.EPOCH] and not self.steps_per_epoch:
             raise ValueError(
                 f"{self}: its schedule counts epochs; train with fit, or assign optimizer.steps_per_epoch before"
             )
-        segments = self._segments_of(network, trained)
-        if len(state) < rows or len(state) == 0:
-            self._state = np.zeros((rows, params.size), params.dtype)
-            known = len(state) - (self.average is not None and len(state) > 0)  # the average is the last one
-            if len(state):
-                self._state[:known] = state[:known]
-                self._state[rows - len(state) + known :] = state[known:]
-            self._begin(known)
+        segments = self._segments_of(network, network.trained_parameters())
+        self._make_state(network.params)
         self._fix(segments=segments)
-        self._trained = trained
+        self._prepared = network.version
         return self._state, segments
 
+    def _make_state(self, params: NDArray[Any]) -> None:
+        """Make the vectors that are missing, of zeros; the average stays the last one."""
+        state, rows = self._state, self.n_vectors
+        if len(state) >= max(rows, 1):
+            return
+        self._state = np.zeros((rows, params.size), params.dtype)
+        of_rule = len(state) - (self.average is not None and len(state) > 0)
+        if len(state):
+            self._state[:of_rule] = state[:of_rule]
+            self._state[rows - len(state) + of_rule :] = state[of_rule:]
+        self._begin(of_rule)
+
     def _begin(self, known: int) -> None:
-        """What the rule remembers is there now; of its vectors so many were before, others are 0."""
+        """Begin with new vectors, of which the first `known` keep their values and others are 0."""
 
     def _is_for(self, network: Layer) -> bool:
         return self._network is not None and self._network() is network
@@ -373,7 +381,7 @@ class Optimizer(Guarded):
         self.hyper[[schedules.EPOCHS, schedules.SINCE, schedules.STEPS_PER_EPOCH]] = 0.0
         self.epochs, self._seed, self._generator, self._plateau, self._first_lr = 0, None, None, None, None
         self._network = None
-        self._forget_segments()
+        self._options_changed()
 
     def _refuse_after_steps(self, what: str, why: str) -> None:
         """Raise if an option comes too late, after the first step."""
@@ -436,14 +444,12 @@ class Optimizer(Guarded):
                     f"{', '.join(names) or '(there are none)'}{did_you_mean(pattern, names)}"
                 )
 
-    def _forget_segments(self) -> None:
-        """Prepare again before the next step; until then, the segments are all parameters if that is simple.
-
-        The shortest ways of training go on as long as `segments` is the same object.
-        """
+    def _options_changed(self) -> None:
+        """Prepare anew before the next step; until then, the segments are all parameters if that is simple."""
         plain = not (self._groups or self.l1 or self.l2 or self.max_norm)
         self._fix(segments=everything()[: int(plain)])
-        self._trained = None
+        self._prepared = None
+        self.raise_version()
 
     @property
     def state(self) -> NDArray[Any]:
@@ -461,7 +467,7 @@ class Optimizer(Guarded):
             now[...] = state
         else:
             self._state, self._network = np.array(state, order="C"), None
-            self._forget_segments()
+            self._options_changed()
 
     @property
     def count(self) -> NDArray[np.int64]:
@@ -498,16 +504,16 @@ class Optimizer(Guarded):
 
     @groups.setter
     def groups(self, groups: Mapping[str, Mapping[str, Any]] | None) -> None:
-        owner, found = type(self).__name__, {}
+        owner, checked_groups = type(self).__name__, {}
         for pattern, options in (checked_dict(groups, owner, "groups") if groups is not None else {}).items():
             for what in checked_dict(options, owner, f"groups[{pattern!r}]"):
                 if what not in self._group_options:
                     known = ", ".join(self._group_options)
                     near = did_you_mean(what, self._group_options)
                     raise ValueError(f"{owner}: groups have the options {known}, not {what!r}{near}")
-            found[pattern] = {what: checked(value, what, owner) for what, value in options.items()}
-        self._groups, self._groups_lr = found, self.lr
-        self._forget_segments()
+            checked_groups[pattern] = {what: checked(value, what, owner) for what, value in options.items()}
+        self._groups, self._groups_lr = checked_groups, self.lr
+        self._options_changed()
 
     @property
     def penalize_bias(self) -> bool:
@@ -516,7 +522,7 @@ class Optimizer(Guarded):
     @penalize_bias.setter
     def penalize_bias(self, value: bool) -> None:
         self._penalize_bias = flag(value, type(self).__name__, "penalize_bias")
-        self._forget_segments()
+        self._options_changed()
 
     @property
     def average(self) -> float | None:
@@ -532,7 +538,7 @@ class Optimizer(Guarded):
             self._refuse_after_steps("whether there is an average", "it is one of all steps")
         self.hyper[update_kernels.AVERAGE] = average or 0.0
         self._state = self._state if self.count[0] else self._state[:0]
-        self._forget_segments()
+        self._options_changed()
 
     @property
     def average_params(self) -> NDArray[Any] | None:
@@ -552,9 +558,9 @@ class Optimizer(Guarded):
         # the first numbers but for the rate, and how many updates there were in an epoch, are the schedule's
         hyper = self.hyper[: update_kernels.N_HYPERPARAMETERS].copy()
         hyper[schedules.SCHEDULE : schedules.STEPS_PER_EPOCH] = 0.0
-        self._fix(hyper=schedule._write(hyper) if isinstance(schedule, Schedule) else hyper)
+        self._fix(hyper=schedule.write(hyper) if isinstance(schedule, Schedule) else hyper)
         self._schedule, self._plateau, self._first_lr = schedule, None, None
-        self._forget_segments()
+        self._options_changed()
 
     @property
     def current_lr(self) -> float:
@@ -580,13 +586,13 @@ class Optimizer(Guarded):
             self._first_lr = self.lr if self._plateau is None else self._first_lr
             self.lr, self._plateau = self._schedule.reduced(self.lr, float(loss), self._plateau)
 
-    def _watched(self, columns: Sequence[str]) -> str:
-        """The one of these columns of a history whose values `epoch_end` takes."""
+    def watched_column(self, columns: Sequence[str]) -> str:
+        """The one of these columns of a history whose values `epoch_end` takes; an error if it is missing."""
         plateau = self._schedule if isinstance(self._schedule, ReduceLROnPlateau) else ReduceLROnPlateau()
         return plateau.column(columns)
 
-    def _measure(self, network: Layer) -> None:
-        """Note of the network what decides how many vectors are remembered."""
+    def measure(self, network: Layer) -> None:
+        """Note the sizes of the network that decide how many vectors are remembered."""
 
     def check_loss(self, loss: Any) -> None:
         """Raise if this optimizer can't minimise such a loss."""
@@ -597,8 +603,27 @@ class Optimizer(Guarded):
             self._seed, self._generator = seed, as_generator(seed, "fit")
         return self._generator
 
+    def option_as_given(self, name: str) -> Any:
+        """An option as it was assigned: rates of groups are in proportion to the `lr` of that time."""
+        return self._groups if name == "groups" else self._groups_lr if name == "lr" else getattr(self, name)
+
+    def fit_state(self) -> dict[str, Any]:
+        """What `fit` remembers beside the vectors: of ReduceLROnPlateau, and of the order of samples."""
+        state: dict[str, Any] = {"plateau": self._plateau, "first_lr": self._first_lr}
+        if isinstance(self._seed, Integral) and self._generator is not None:
+            state |= {"seed": int(self._seed), "generator": self._generator.bit_generator.state}
+        return state
+
+    def restore_fit_state(
+        self, plateau: Seen | None, first_lr: float | None, seed: int | None = None, generator: Any = None
+    ) -> None:
+        """Go on from what `fit_state` gave."""
+        self._plateau, self._first_lr = plateau, first_lr
+        if seed is not None:
+            self.generator(seed).bit_generator.state = generator
+
     @property
-    def _rows(self) -> int:
+    def n_vectors(self) -> int:
         """How many vectors are remembered."""
         return self._rule_rows + (self.average is not None)
 
@@ -623,15 +648,19 @@ class Optimizer(Guarded):
     @property
     def _remembers(self) -> bool:
         """Whether later steps depend on earlier ones."""
-        return self._rows > 0 or self._schedule is not None
+        return self.n_vectors > 0 or self._schedule is not None
 
     def __getstate__(self) -> dict[str, Any]:
         # they are those of one network object
-        return {key: value for key, value in vars(self).items() if key not in ("segments", "_trained", "_network")}
+        return {
+            key: value
+            for key, value in vars(self).items()
+            if key not in ("version", "segments", "_prepared", "_network")
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._forget_segments()
+        self._options_changed()
 
     def __repr__(self) -> str:
         numbers = {name: getattr(self, name) for name in self._names}

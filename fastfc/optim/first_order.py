@@ -466,7 +466,7 @@ class Adagrad(Optimizer):
             self._refuse_after_steps("initial_accumulator_value", "it is what v began with")
         self._initial = value
         self._state = self._state if self.count[0] else self._state[:0]
-        self._forget_segments()
+        self._options_changed()
 
     def _begin(self, known: int) -> None:
         if not known:

@@ -147,7 +147,10 @@ class LBFGS(FullBatch):
             self._refuse_after_steps("history_size", f"it remembers up to {self._history_size} pairs of steps")
         self._history_size = value
         self._state = self._state if self.count[0] else self._state[:0]
-        self._forget_segments()
+        self._options_changed()
+
+    def option_as_given(self, name: str) -> Any:
+        return self._max_eval if name == "max_eval" else super().option_as_given(name)
 
     @property
     def _rule_rows(self) -> int:
@@ -224,11 +227,11 @@ class LevenbergMarquardt(FullBatch):
             raise TypeError(f"{self} is for least squares: it takes MSELoss(), not {loss}")
 
     def prepare(self, network: Layer) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        self._measure(network)
+        self.measure(network)
         return super().prepare(network)
 
-    def _measure(self, network: Layer) -> None:
-        self._outputs, self._parameters = sum(network._output_widths()), network.params.size
+    def measure(self, network: Layer) -> None:
+        self._outputs, self._parameters = sum(network.output_widths()), network.params.size
 
     @property
     def _rule_rows(self) -> int:

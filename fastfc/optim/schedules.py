@@ -51,7 +51,7 @@ class Schedule:
         """Numbers behind all others."""
         return ()
 
-    def _write(self, hyper: NDArray[np.float64]) -> NDArray[np.float64]:
+    def write(self, hyper: NDArray[np.float64]) -> NDArray[np.float64]:
         """An optimizer's numbers with ours."""
         hyper = np.concatenate([hyper, self._milestones()])
         hyper[schedule_kernels.SCHEDULE], hyper[schedule_kernels.EPOCH] = self.code, self.unit == "epoch"
@@ -61,7 +61,7 @@ class Schedule:
 
     def rate(self, base_lr: float, t: int) -> float:
         """The learning rate after t updates, or epochs."""
-        hyper = self._write(np.zeros(schedule_kernels.N_NUMBERS))
+        hyper = self.write(np.zeros(schedule_kernels.N_NUMBERS))
         hyper[schedule_kernels.LR], hyper[schedule_kernels.EPOCH] = base_lr, 0
         return float(schedule_kernels.rate.py_func(hyper, 1.0, float(t)))
 

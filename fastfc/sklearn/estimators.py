@@ -102,7 +102,7 @@ def keep(estimator: Any, arguments: dict[str, Any]) -> None:
 
 def per_sample(loss: Loss, factor: float = 1.0) -> Loss:
     """The loss times a factor, summed over the columns, as a mean over the samples."""
-    loss._table[0, [loss_rules.REDUCTION, loss_rules.WEIGHT]] = loss_rules.BATCH_MEAN, factor
+    loss.table[0, [loss_rules.REDUCTION, loss_rules.WEIGHT]] = loss_rules.BATCH_MEAN, factor
     return loss
 
 
@@ -483,7 +483,7 @@ class BaseMLP(BaseEstimator):
         if not incremental:
             self.history_ = History()
         monitored = ["loss"] + [f"val_{self._score_name}"] * (held is not None)
-        optimizer._watched(monitored)  # says what is wrong before the first step
+        optimizer.watched_column(monitored)  # says what is wrong before the first step
         run = Run(net, optimizer, self.history_, 1 if incremental else self.max_iter, monitored)
         callbacks = [as_callback(callback) for callback in self.callbacks or ()]
         self.n_iter_ = 0
@@ -515,7 +515,7 @@ class BaseMLP(BaseEstimator):
         self, samples: Samples, held: Held | None, batch_size: int, rng: np.random.RandomState, run: Run
     ) -> Iterator[None]:
         """Train epoch by epoch, and after each keep what was seen."""
-        n, optimizer, order, ready = samples.target.shape[0], self._optimizer, None, dict[int, Any]()
+        n, optimizer, order = samples.target.shape[0], self._optimizer, None
         if self.shuffle:
             order = np.arange(n)
         while self.n_iter_ < self.max_iter:
@@ -524,7 +524,7 @@ class BaseMLP(BaseEstimator):
                 drawn = np.arange(n)
                 rng.shuffle(drawn)
                 order = order[drawn]
-            self.loss_ = self._epoch(samples, order, batch_size, ready)
+            self.loss_ = self._epoch(samples, order, batch_size)
             self.n_iter_ += 1
             self.t_ += n
             self.loss_curve_.append(self.loss_)
@@ -536,16 +536,13 @@ class BaseMLP(BaseEstimator):
                 row[f"val_{self._score_name}"] = self._score_held(held)
             self._compare()
             self.history_.rows.append(row | {"seconds": time.perf_counter() - start})
-            optimizer.epoch_end(row[optimizer._watched(run.monitored)])
+            optimizer.epoch_end(row[optimizer.watched_column(run.monitored)])
             if self.solver == "sgd" and self.learning_rate == "invscaling":
                 self._set_lr(self.learning_rate_init / (self.t_ + 1) ** self.power_t)
             yield
 
-    def _epoch(self, samples: Samples, order: NDArray[Any] | None, batch_size: int, ready: dict[int, Any]) -> float:
-        """Steps on all batches; the mean of their losses, each before its step.
-
-        train_step's shortest way is for batches of one length: `ready` has it for each, the last of an epoch too.
-        """
+    def _epoch(self, samples: Samples, order: NDArray[Any] | None, batch_size: int) -> float:
+        """Steps on all batches; the mean of their losses, each before its step."""
         net, optimizer, loss, total = self.network_, self._optimizer, self._loss, 0.0
         n, prepared = samples.target.shape[0], 0.0
         optimizer.prepare(net)
@@ -569,9 +566,7 @@ class BaseMLP(BaseEstimator):
                 t += 1
                 # scikit-learn adds epsilon to √v, Adam here to √(v / (1 − β₂ᵗ))
                 adam.eps = self.epsilon / math.sqrt(1 - adam.beta2**t)
-            net._step_ready = ready.get(stop - start)
             value = net.train_step(x, target, loss, optimizer, sample_weight)
-            ready[stop - start] = net._step_ready
             total += (value * self._loss_scale + self._constant(target, sample_weight)) * (stop - start)
         return total / n
 

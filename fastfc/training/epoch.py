@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from fastfc.kernels.training import step as step_kernels
 from fastfc.nn.lowering import Program
 from fastfc.optim.base import Optimizer
 from fastfc.training.samples import Data, refuse_not_finite
+from fastfc.training.step import kernel_arguments
 
 if TYPE_CHECKING:
     from fastfc.nn.container import Container
@@ -45,18 +46,6 @@ class DivergenceWarning(RuntimeWarning):
     """
 
 
-def arguments(
-    network: Container, program: Program, data: Data, optimizer: Optimizer, batch_size: int
-) -> tuple[Any, ...]:
-    """What the native functions take for training on this data in batches of this size."""
-    vector, grads = network._vectors(data.x.dtype)
-    state, segments = optimizer.prepare(network)
-    space = network._space_for(program, batch_size, data.x.dtype)
-    network._saved = None  # the space is used again
-    given = data.x, program.table, data.target, data.labels, data.weights, data.losses
-    return *given, optimizer.hyper, segments, vector, grads, state, optimizer.count, space, network._tape
-
-
 class Epoch:
     """Epochs on some data, each in as few native calls as Ctrl-C allows, which Python answers between calls."""
 
@@ -64,23 +53,22 @@ class Epoch:
         self.n, self.weight_sum = data.n, data.weight_sum
         n = self.n
         batch_size = n if optimizer.full_batch else min(batch_size, n)
-        check_last_batch(network, data, n, batch_size)
+        check_last_batch(network, data.program, n, batch_size)
         accumulate = min(accumulate, -(-n // batch_size))
         optimizer.steps_per_epoch = -(-n // (batch_size * accumulate))
-        self.begin(network, data.shared(), optimizer, batch_size, accumulate)
+        self.begin(network, data.with_shares(), optimizer, batch_size, accumulate)
 
     def begin(self, network: Container, data: Data, optimizer: Optimizer, batch_size: int, accumulate: int) -> None:
-        self.network, self.data, self.optimizer = network, data, optimizer
-        self.batch_size, self.accumulate = batch_size, accumulate
-        self._look_again()
+        self.network, self.optimizer, self.accumulate = network, optimizer, accumulate
+        self.use(data, batch_size)
         seconds = 6e-9 * self.batch_size * self.accumulate * (self.program.multiplications + 1)
         self.updates = max(1, int(CALL_SECONDS / seconds))  # in the next call
 
-    def _look_again(self) -> None:
-        """A callback may have frozen a layer or given the optimizer another schedule."""
-        network, optimizer = self.network, self.optimizer
-        self.program = network._program_for(self.data.x)
-        self.given = arguments(network, self.program, self.data, optimizer, self.batch_size)
+    def use(self, data: Data, batch_size: int) -> None:
+        """Train on this data from now on; a callback may have frozen a layer, or changed the optimizer's options."""
+        self.data, self.batch_size = data, batch_size
+        self.program = self.network.program_for(data.x)
+        self.arguments = kernel_arguments(self.network, self.program, data, self.optimizer, batch_size)
 
     def order(self, rng: np.random.Generator) -> NDArray[np.int64]:
         return rng.permutation(self.n)
@@ -96,7 +84,7 @@ class Epoch:
 
     def went_out(self) -> bool:
         """Whether parameters or buffers became infinite or NaN."""
-        return not self.network._is_finite() and all(np.isfinite(before).all() for _, before in self.saved[:2])
+        return not self.network.is_finite() and all(np.isfinite(before).all() for _, before in self.saved[:2])
 
     def calls(self, order: NDArray[np.int64], n: int, total: float = 0.0) -> Iterator[tuple[int, float]]:
         """Train on n samples; after each call how many are done, and the total with their losses.
@@ -114,14 +102,15 @@ class Epoch:
 
     def call(self, order: NDArray[np.int64], first: int, last: int, so_far: float = 0.0) -> float:
         rest = order, first, last, self.batch_size, self.accumulate, self.optimizer.code, so_far
-        return self.network._call(step_kernels.train_steps, self.program.work(3 * self.batch_size), *self.given, *rest)
+        return self.network.run(
+            step_kernels.train_steps, self.program.work(3 * self.batch_size), *self.arguments, *rest
+        )
 
     def save(self, rng: np.random.Generator) -> None:
         """Keep what an epoch changes, as it is before it, with the generator of its order."""
-        self._look_again()
+        self.use(self.data, self.batch_size)
         network, optimizer = self.network, self.optimizer
-        values = network.params, network.buffers
-        arrays: tuple[Any, ...] = *values, optimizer.state, optimizer.count, network._tape
+        arrays = network.params, network.buffers, optimizer.state, optimizer.count, self.arguments[-1]
         self.saved = [(array, array.copy()) for array in arrays]
         self.rng, self.rng_state = rng, rng.bit_generator.state
 
@@ -140,7 +129,7 @@ class Epoch:
         for first in range(0, len(self.data.x), update):
             layers = [(float(np.abs(p).max()), name) for name, p, _ in self.network.named_parameters() if p.size]
             value = self.call(order, first, min(first + update, len(self.data.x)))
-            if not (math.isfinite(value) and self.network._is_finite()):
+            if not (math.isfinite(value) and self.network.is_finite()):
                 break
         seen = f"the loss became {value}" if not math.isfinite(value) else "parameters became infinite or NaN"
         epoch, (largest, name) = self.optimizer.epochs + 1, max(layers, default=(0.0, "none"))
@@ -150,9 +139,9 @@ class Epoch:
         )
 
 
-def check_last_batch(network: Container, data: Data, n: int, batch_size: int) -> None:
+def check_last_batch(network: Container, program: Program, n: int, batch_size: int) -> None:
     """Raise if a batch would be too small."""
-    if (n % batch_size or batch_size) == 1 and network._program_for(data.x).has(program_table.BATCH_NORM):
+    if (n % batch_size or batch_size) == 1 and program.has(program_table.BATCH_NORM):
         raise ValueError(
             f"{network}: {n} samples in batches of {batch_size} leave one alone, and BatchNorm1d "
             f"needs two for their variance; choose another batch_size"

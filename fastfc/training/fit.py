@@ -1,121 +1,33 @@
-"""Training: `train_step`, `fit` and `evaluate`, which are methods of every network."""
+"""`fit`, which is a method of every network: checks before the first step, then epoch by epoch."""
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastfc.data.columns import Columns
-from fastfc.data.streams import gives_batches, source_of
-from fastfc.kernels.ops import losses
-from fastfc.kernels.training import step as step_kernels
+from fastfc.data.streams import gives_batches
 from fastfc.losses.base import Loss
-from fastfc.metrics import get_metric, is_ours
+from fastfc.metrics import is_ours
 from fastfc.optim.base import Optimizer
-from fastfc.training.callbacks import Run, as_callback
-from fastfc.training.epoch import DivergenceWarning, Epoch, arguments
+from fastfc.training.callbacks import Callback, Run, as_callback
+from fastfc.training.epoch import DivergenceWarning, Epoch
+from fastfc.training.evaluation import as_scores, dataset, evaluation, measured
 from fastfc.training.history import History
-from fastfc.training.outputs import outputs_of
 from fastfc.training.progress import Progress
-from fastfc.training.samples import NOTHING, Data, as_data, by_class, check_finite, check_values, refuse_not_finite
+from fastfc.training.samples import NOTHING, Data, check_finite
+from fastfc.training.step import check_loss_and_optimizer
 from fastfc.training.streaming import StreamDataset, StreamEpoch
 from fastfc.validation import listed, positive_int
 
 if TYPE_CHECKING:
+    from fastfc.data.columns import Columns
     from fastfc.nn.container import Container
-
-
-def train_step(
-    network: Container,
-    x: ArrayLike,
-    y: ArrayLike,
-    loss: Loss,
-    optimizer: Optimizer,
-    sample_weight: ArrayLike | None = None,
-) -> float:
-    """One step on one batch: forward, loss, backward, update.
-
-    Parameters
-    ----------
-    x : (n, in_features) array of real numbers
-    y : the loss's target for these n samples
-    loss : Loss
-    optimizer : Optimizer
-    sample_weight : (n,) array of numbers, optional
-        At least 0 where the loss is a mean, which divides by their sum; of either sign with reduction="sum".
-
-    Returns
-    -------
-    float
-        The loss before the update.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For bad input, such as a prediction that the loss is not defined for. Whatever is raised, parameters, buffers
-        and the optimizer's memory are then unchanged; `grads` may not be.
-
-    Examples
-    --------
-    >>> import fastfc as fc
-    >>> net = fc.MLP([2, 1], init="zeros")
-    >>> net.train_step([[1, 2]], [[3]], fc.MSELoss(), fc.SGD(lr=0.1))
-    9.0
-    >>> net.params
-    array([0.6, 1.2, 0.6], dtype=float32)
-    """
-    ready = network._step_ready
-    if ready is not None and sample_weight is None and type(x) is np.ndarray and type(y) is np.ndarray:
-        # the shortest way, for arrays of the same kind with the same loss and optimizer as in the latest step
-        known_loss, known_optimizer, segments, space, kind, table, tape, rest = ready
-        same = loss is known_loss and optimizer is known_optimizer and optimizer.segments is segments
-        if same and network._space is space and (x.shape, x.dtype, y.shape, y.dtype) == kind:
-            targets = (x[:0], y) if y.dtype == np.int64 else (y, NOTHING)
-            if network._saved is not None:
-                network._saved = None
-            tape[0] = -1
-            try:
-                return step_kernels.train_step.call(x, table, *targets, *rest)
-            except ValueError:
-                network._step_ready = None
-                check_values(network, as_data(network, x, y, loss), loss)  # says more than the kernel can
-                raise
-    check_loss_and_optimizer(loss, optimizer)
-    columns = None if type(x) is np.ndarray else Columns(network, learning=network._known_names() is None)
-    if columns is not None:
-        columns.look(x, y)
-    data = as_data(network, x, y, loss, sample_weight)
-    program = network._program_for(data.x)
-    given = arguments(network, program, data, optimizer, len(data.x))
-    work = program.work(3 * len(data.x))
-    try:
-        value = network._call(step_kernels.train_step, work, *given, optimizer.code)
-    except ValueError:
-        check_values(network, data, loss)
-        raise
-    if columns is not None:
-        columns.teach()
-    target = data.labels if data.labels.size else data.target
-    if data.y is y and not data.weights.size and network._one_input and network._is_serial(work):
-        kind, rest = (data.x.shape, data.x.dtype, target.shape, target.dtype), (*given[4:], optimizer.code, 1, 1)
-        network._step_ready = (
-            loss,
-            optimizer,
-            optimizer.segments,
-            network._space,
-            kind,
-            program.table,
-            network._tape,
-            rest,
-        )
-    return value
 
 
 def fit(
@@ -248,173 +160,75 @@ def fit(
         raise ValueError(f"fit: {optimizer} takes all samples at once; accumulate is for batches")
     metrics, scores = as_scores(metrics, "fit", network, loss)
     called = [as_callback(callback) for callback in listed(callbacks, "fit", "callbacks", "[EarlyStopping()]")]
-    columns = Columns(network, learning=True)
-    data = prepare(network, x, y, loss, columns, sample_weight, class_weight)
-    data, validation, told = held_out(network, data, validation_data, validation_split, loss, columns)
-    for part, what in ((data, "training"), (validation, "validation")):
-        if isinstance(part, Data) and not part.weight_sum:
-            raise ValueError(f"fit: the weights of all samples for {what} are 0; give at least one a positive weight")
-    if isinstance(validation, Data):
-        check_finite(network, validation, told)
-    # our own metrics say what does not fit before anything has changed; others may count their calls
-    ours = [score for given, score in zip(metrics, scores, strict=True) if is_ours(given)]
-    if ours:
-        evaluation(network, (data if validation is None else validation).first, ours, told)
-    passes = epochs * (2 if scores and validation is None else 1)
-    data.check_epochs(passes, "epochs" if passes == epochs else "epochs with metrics but no validation_data")
-    if validation is not None:
-        validation.check_epochs(epochs, "epochs with validation")
-    line = Progress(progress, epochs, data.n)
-    of_data = network, data, optimizer, batch_size, accumulate
-    epoch_of = Epoch(*of_data) if isinstance(data, Data) else StreamEpoch(*of_data)  # type: ignore[arg-type]
+    columns = network.columns(learning=True)
+    training = dataset(network, x, y, loss, columns, sample_weight, class_weight)
+    samples = held_out(network, training, validation_data, validation_split, loss, columns)
+    check_samples(network, samples, [score for metric, score in zip(metrics, scores, strict=True) if is_ours(metric)])
+    check_readings(samples, epochs, bool(scores))
+    progress_bar = Progress(progress, epochs, samples.training.n)
+    of_samples = network, samples.training, optimizer, batch_size, accumulate
+    epoch = Epoch(*of_samples) if isinstance(samples.training, Data) else StreamEpoch(*of_samples)  # type: ignore[arg-type]
     rng = optimizer.generator(seed)
+    monitored = columns_of_history(samples, scores)
+    optimizer.watched_column(monitored)  # raises before the first step if it is missing
 
-    history = History()
-    prefix = "" if validation is None else "val_"
-    monitored = ["loss"] + ["val_loss"] * (validation is not None) + [prefix + name for name, _ in scores]
-    optimizer._watched(monitored)  # says what is wrong before the first step
-    run = Run(network, optimizer, history, epochs, monitored)
-    started = []
+    run = Run(network, optimizer, History(), epochs, monitored)
+    started: list[Callback] = []
     try:
         for callback in called:
             started.append(callback)
             callback.on_start(run)
-        network.history = history
-        columns.teach()
-        for epoch in range(epochs):
-            start = time.perf_counter()
-            row = {"epoch": optimizer.epochs + 1, "loss": np.nan, "lr": optimizer.current_lr}
-            epoch_of.save(rng)
+        network.history = run.history
+        network.learn_names(columns.inputs, columns.targets)
+        for i in range(epochs):
             try:
-                for done, row["loss"] in epoch_of.run(epoch_of.order(rng) if shuffle else NOTHING):
-                    line.show(epoch, done, row["loss"], history)
-                row |= measured(network, data, validation, scores, told)
+                row = one_epoch(epoch, i, rng, shuffle, samples, scores, run, progress_bar)
             except DivergenceWarning as warning:
-                epoch_of.restore()
                 warnings.warn(warning, stacklevel=2)
                 break
-            except Exception:
-                epoch_of.restore()
-                raise
             optimizer.epochs += 1
-            history.rows.append(row | {"seconds": time.perf_counter() - start})
-            optimizer.epoch_end(row[optimizer._watched(monitored)])
-            line.show(epoch, epoch_of.n, row["loss"], history)
+            run.history.rows.append(row)
+            optimizer.epoch_end(row[optimizer.watched_column(monitored)])
+            progress_bar.show(i, epoch.n, row["loss"], run.history)
             for callback in called:
                 callback.on_epoch(run)
             if run.stopped:
                 break
     finally:
-        line.close()
+        progress_bar.close()
         with ExitStack() as stack:  # calls all of them, even if one raises
             for callback in reversed(started):
                 stack.callback(callback.on_end, run)
-    return history
+    return run.history
 
 
-def evaluate(
-    network: Container,
-    x: Any,
-    y: Any = None,
-    loss: Any = None,
-    *,
-    sample_weight: ArrayLike | None = None,
-    metrics: Sequence[Any] = (),
-) -> Any:
-    """Loss over all samples, and metrics. Changes nothing.
+class Samples(NamedTuple):
+    """What a `fit` trains and validates on, and how an error names x or y of what it validates on."""
 
-    Parameters
-    ----------
-    x, y, loss, sample_weight, metrics
-        As for `fit`; with an iterable of batches, evaluate(batches, loss=loss). Metrics need the outputs of all samples
-        in memory.
+    training: Data | StreamDataset
+    validation: Data | StreamDataset | None
+    what: str
 
-    Returns
-    -------
-    float, or with metrics a dict of floats: the loss as "loss" and each metric by its name
-
-    Raises
-    ------
-    TypeError, ValueError
-        For bad input, such as samples that are infinite or not a number, and make the loss so.
-
-    Examples
-    --------
-    >>> import fastfc as fc
-    >>> net = fc.MLP([2, 1], init="zeros")
-    >>> net.evaluate([[1, 2], [3, 4]], [[1], [3]], fc.MSELoss())
-    5.0
-    >>> net.evaluate([[1, 2], [3, 4]], [[1], [3]], fc.MSELoss(), metrics=["mae"])
-    {'loss': 5.0, 'mae': 2.0}
-    """
-    check_loss(loss)
-    _, scores = as_scores(metrics, "evaluate", network, loss)
-    data = prepare(network, x, y, loss, Columns(network), sample_weight, owner="evaluate")
-    found = evaluation(network, data, scores, "evaluate: {}")
-    return found if scores else found["loss"]
-
-
-def as_scores(metrics: Any, owner: str, network: Container, loss: Loss) -> tuple[list[Any], list[tuple[str, Any]]]:
-    """The metrics, and the name and function of each, which knows what this network's outputs are."""
-    metrics, outputs = listed(metrics, owner, "metrics", "['accuracy']"), outputs_of(network, loss)
-    scores, taken = [get_metric(metric, outputs) for metric in metrics], ["epoch", "loss", "lr", "seconds"]
-    for name, _ in scores:
-        if name in taken:
-            raise ValueError(f"{owner}: there would be two columns {name!r}; give the metric's function another name")
-        taken.append(name)
-    return metrics, scores
-
-
-def evaluation(
-    network: Container, data: Data | StreamDataset, scores: Sequence[tuple[str, Any]], told: str
-) -> dict[str, float]:
-    """The loss and the metrics of a prediction. `told` is how an error names x or y, "fit: {}" for instance."""
-    if not isinstance(data, Data):
-        return data.evaluation(scores, told)
-    output = network._output(data.x)
-    values, gradient = output[:0, 0], np.empty_like(output)
-    arrays = output, data.target, data.labels, data.weights, data.losses, values, gradient
-    found = {"loss": losses.loss.call(*arrays)}
-    if not math.isfinite(found["loss"]) or (scores and not np.isfinite(output).all()):
-        refuse_not_finite(data, told)
-    if scores:
-        weighted = data.weights.size and data.weights.min() >= 0
-        predicted, weights = network._split_output(output), data.weights if weighted else None
-        found |= {name: score(data.y, predicted, weights) for name, score in scores}
-    return found
-
-
-def prepare(
-    network: Container,
-    x: Any,
-    y: Any,
-    loss: Loss,
-    columns: Columns,
-    sample_weight: ArrayLike | None = None,
-    class_weight: Any = None,
-    owner: str = "fit",
-) -> Data | StreamDataset:
-    """What x and y give, in memory or in parts, checked; of parts the first."""
-    source = source_of(x, y, sample_weight, owner, columns.look)
-    if source is not None:
-        return StreamDataset(network, source, loss, class_weight)
-    x = columns.take(x, y)
-    data = as_data(network, x, y, loss, by_class(class_weight, y, sample_weight, loss))
-    check_values(network, data, loss)
-    return data
+    @property
+    def measured(self) -> Data | StreamDataset:
+        """The samples that metrics are computed of."""
+        return self.training if self.validation is None else self.validation
 
 
 def held_out(
     network: Container,
-    data: Data | StreamDataset,
+    training: Data | StreamDataset,
     validation_data: Any,
     validation_split: float,
     loss: Loss,
     columns: Columns,
-) -> tuple[Data | StreamDataset, Data | StreamDataset | None, str]:
-    """The samples for training, those for validation if there are any, and how an error names x or y of these."""
+) -> Samples:
+    """The samples for training and those for validation, which are split off or prepared."""
     if validation_data is None:
-        return (*data.split(validation_split), "fit: {}") if validation_split else (data, None, "fit: {}")
+        if not validation_split:
+            return Samples(training, None, "fit: {}")
+        training, validation = training.split(validation_split)
+        return Samples(training, validation, "fit: {}")
     if validation_split:
         raise ValueError("fit: give validation_data or validation_split, not both")
     if gives_batches(validation_data):
@@ -424,32 +238,59 @@ def held_out(
         got = f"{len(validation_data)} items" if isinstance(validation_data, tuple | list) else f"a {kind}"
         raise ValueError(f"fit: validation_data must be (x, y) or (x, y, sample_weight), got {got}")
     x, y, *weights = validation_data
-    return data, prepare(network, x, y, loss, columns, *weights), "fit: {} of validation_data"
+    return Samples(training, dataset(network, x, y, loss, columns, *weights), "fit: {} of validation_data")
 
 
-def measured(
-    network: Container,
-    data: Data | StreamDataset,
-    validation: Data | StreamDataset | None,
+def check_samples(network: Container, samples: Samples, scores: Sequence[tuple[str, Any]]) -> None:
+    """Raise before anything has changed: all weights are 0, validation data are not finite, or a metric fails.
+
+    The metrics are fastfc's own; others may count their calls.
+    """
+    for part, use in ((samples.training, "training"), (samples.validation, "validation")):
+        if isinstance(part, Data) and not part.weight_sum:
+            raise ValueError(f"fit: the weights of all samples for {use} are 0; give at least one a positive weight")
+    if isinstance(samples.validation, Data):
+        check_finite(samples.validation, samples.what)
+    if scores:
+        evaluation(network, samples.measured.first, scores, samples.what)
+
+
+def check_readings(samples: Samples, epochs: int, has_scores: bool) -> None:
+    """Raise if batches would have to be read more often than they can."""
+    if has_scores and samples.validation is None:
+        samples.training.check_epochs(2 * epochs, "epochs with metrics but no validation_data")
+    else:
+        samples.training.check_epochs(epochs, "epochs")
+    if samples.validation is not None:
+        samples.validation.check_epochs(epochs, "epochs with validation")
+
+
+def columns_of_history(samples: Samples, scores: Sequence[tuple[str, Any]]) -> list[str]:
+    """The columns of the history that a callback may watch."""
+    if samples.validation is None:
+        return ["loss", *(name for name, _ in scores)]
+    return ["loss", "val_loss", *(f"val_{name}" for name, _ in scores)]
+
+
+def one_epoch(
+    epoch: Epoch,
+    i: int,
+    rng: np.random.Generator,
+    shuffle: bool,
+    samples: Samples,
     scores: Sequence[tuple[str, Any]],
-    told: str,
+    run: Run,
+    progress_bar: Progress,
 ) -> dict[str, float]:
-    """What the history says of the network at the end of an epoch."""
-    if validation is not None:
-        return {f"val_{name}": value for name, value in evaluation(network, validation, scores, told).items()}
-    found = evaluation(network, data, scores, told) if scores else {}
-    return {name: found[name] for name, _ in scores}  # the loss is that of the training
-
-
-def check_loss_and_optimizer(loss: Loss, optimizer: Optimizer) -> None:
-    check_loss(loss)
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer must be an object such as SGD(lr=0.1), got {optimizer!r}")
-    optimizer.check_loss(loss)
-
-
-def check_loss(loss: Any) -> None:
-    if not isinstance(loss, Loss):
-        several = "MultiLoss([...]), for several outputs" if isinstance(loss, tuple | list) else "MSELoss()"
-        raise TypeError(f"loss must be an object such as {several}, got {loss!r}")
-    loss.check_scalar()
+    """The row that epoch i, counted from 0, gives for the history; if anything but Ctrl-C is raised, it is undone."""
+    start, optimizer = time.perf_counter(), run.optimizer
+    row = {"epoch": optimizer.epochs + 1, "loss": np.nan, "lr": optimizer.current_lr}
+    epoch.save(rng)
+    try:
+        for done, row["loss"] in epoch.run(epoch.order(rng) if shuffle else NOTHING):
+            progress_bar.show(i, done, row["loss"], run.history)
+        row |= measured(run.network, samples.training, samples.validation, scores, samples.what)
+    except Exception:
+        epoch.restore()
+        raise
+    return row | {"seconds": time.perf_counter() - start}

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastfc.kernels.program.interpreter import looked_up
-from fastfc.losses.base import Loss
+from fastfc.losses.base import Loss, evaluate
 from fastfc.nn.layer import Layer
+from fastfc.training.samples import prepare
+from fastfc.training.step import check_loss
 from fastfc.validation import FLOATS, as_floats, positive_number
 
 
@@ -48,10 +50,8 @@ def numerical_gradient(
     array([2., 4., 6.])
     """
     if not isinstance(w, np.ndarray) or w.dtype not in FLOATS or not w.flags.writeable:
-        found = f"dtype {w.dtype}" if isinstance(w, np.ndarray) else type(w).__name__
-        raise TypeError(
-            f"numerical_gradient: w must be a writable float array, got {found}; use np.array(w, np.float64)"
-        )
+        got = f"dtype {w.dtype}" if isinstance(w, np.ndarray) else type(w).__name__
+        raise TypeError(f"numerical_gradient: w must be a writable float array, got {got}; use np.array(w, np.float64)")
     if eps is None:
         eps = float(np.finfo(w.dtype).eps) ** (1 / 3)
     eps = positive_number(eps, "numerical_gradient", "eps")
@@ -153,25 +153,18 @@ def check_gradients(
         raise TypeError(f"check_gradients: give a network or layer object, got {network!r}")
     if (target is None) != (loss is None):
         raise TypeError("check_gradients: give both target and loss, or neither")
+    if loss is not None:
+        check_loss(loss)
     tolerance = positive_number(tolerance, "check_gradients", "tolerance")
     network = copy.deepcopy(network)
-    network._rehome(np.float64)
+    network.convert_to(np.float64)
     x = as_floats(x, np.float64, network, "x").copy()
-    r = np.random.default_rng(seed).standard_normal(network.forward(x).shape)
-
-    def value_and_grad() -> tuple[float, NDArray[Any]]:
-        assert network._tape is not None
-        network._tape[1] = 0  # the same masks of Dropout each time
-        output = network.forward(x)
-        if loss is None or target is None:
-            return float((r * output).sum()), r
-        return loss(output, target)
-
+    value_and_grad = objective(network, x, target, loss, seed)
     value, grad_output = value_and_grad()
     input_grad = network.backward(grad_output)
     rounding = 1e-9 * max(1.0, abs(value))
     arrays = [*network.named_parameters(), ("input", x, input_grad)]
-    indices = looked_up(network._program_for(x).table)
+    indices = looked_up(network.program_for(x).table)
     report = GradientReport()
     for name, array, grad in arrays:
         if array is x and indices:  # which have no neighbours to take differences with
@@ -187,3 +180,26 @@ def check_gradients(
         ok = absolute <= tolerance * scale + rounding
         report.append(GradientCheck(name, array.shape, absolute, relative, ok))
     return report
+
+
+def objective(
+    network: Layer, x: NDArray[Any], target: ArrayLike | None, loss: Loss | None, seed: int
+) -> Callable[[], tuple[float, NDArray[Any]]]:
+    """A function that gives the number to be differentiated and its gradient with respect to the output."""
+
+    def forward() -> Any:
+        network.rng_step = 0  # the same masks of Dropout each time
+        return network.forward(x)
+
+    if loss is None or target is None:
+        r = np.random.default_rng(seed).standard_normal(forward().shape)
+        return lambda: (float((r * forward()).sum()), r)
+    data = prepare(network, x, target, loss)
+
+    def value_and_grad() -> tuple[float, NDArray[Any]]:
+        output = forward()
+        grad = np.empty_like(output)
+        arrays = output, data.target, data.labels, data.weights, data.losses, output[:0, 0], grad
+        return evaluate(loss, *arrays), grad
+
+    return value_and_grad

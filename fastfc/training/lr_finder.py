@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfc.training.fit import check_loss_and_optimizer
-from fastfc.training.samples import as_data, check_finite, check_values, refuse_not_finite, samples
-from fastfc.validation import as_generator, as_real, positive_int, positive_number
+from fastfc.training.samples import Data, check_finite, prepare, refuse_not_finite
+from fastfc.training.step import check_loss_and_optimizer, step_on
+from fastfc.validation import as_generator, positive_int, positive_number
 
 if TYPE_CHECKING:
     from fastfc.losses.base import Loss
@@ -22,7 +23,7 @@ DIVERGED = 4  # times the least loss: larger rates are of no interest
 
 
 class NotFinite(ValueError, FloatingPointError):
-    """Samples that are not finite, as `fit` refuses them; it has been the other one."""
+    """Samples that are not finite: a ValueError as in `fit`, and the FloatingPointError of earlier versions."""
 
 
 class LearningRates(NamedTuple):
@@ -73,10 +74,10 @@ def find_lr(
     x, y, loss, optimizer, batch_size, seed
         As for `fit`.
     lowest, highest : float
-        The first and the last rate. The run ends before if the loss has grown to four times its least value, is
-        infinite or not a number, or not defined, which is not part of the result.
+        The first and the last rate. The run ends earlier if the loss grows to four times its least value, is infinite
+        or not a number, or is not defined; that loss is not part of the result.
     steps : int
-        So many rates, each the same multiple of the one before.
+        The number of rates, each the same multiple of the one before.
 
     Returns
     -------
@@ -111,42 +112,54 @@ def find_lr(
     optimizer.check_network(network)
     if optimizer.full_batch:
         raise TypeError(f"find_lr: {optimizer} finds the size of its steps by itself; call fit")
-    data = as_data(network, x, y, loss)
-    inputs = data.x if network._one_input else tuple(as_real(part, network, f"x[{i}]") for i, part in enumerate(x))
-    check_values(network, data, loss)
+    data = prepare(network, x, y, loss, columns=network.columns())
     network, optimizer = copy.deepcopy(network), copy.deepcopy(optimizer)
     optimizer.schedule = None
-    rng, n = as_generator(seed, "find_lr"), len(data.x)
-    rows = np.concatenate([rng.permutation(n) for _ in range(-(-steps * batch_size // n))])
-    rates, losses, mean = np.geomspace(lowest, highest, steps), np.empty(steps), 0.0
-    used = steps
-    for i, rate in enumerate(rates):
-        chosen = rows[i * batch_size : (i + 1) * batch_size]
-        optimizer.lr = rate
+    rng = as_generator(seed, "find_lr")
+    rows = np.concatenate([rng.permutation(data.n) for _ in range(-(-steps * batch_size // data.n))])
+    rates = np.geomspace(lowest, highest, steps)
+    batches = (rows[i * batch_size : (i + 1) * batch_size] for i in range(steps))
+    losses = smoothed_losses(network, data, loss, optimizer, zip(rates, batches, strict=True))
+    check_finite(data, "find_lr: {}")  # what no loss has shown
+    first = min(FIRST, len(losses) - 1)
+    return LearningRates(rates[: len(losses)], losses, float(rates[first + np.argmin(losses[first:])] / 10))
+
+
+def smoothed_losses(
+    network: Any, data: Data, loss: Loss, optimizer: Optimizer, steps: Iterable[tuple[float, NDArray[np.int64]]]
+) -> NDArray[np.float64]:
+    """The smoothed loss after a step with each rate on each batch, until it diverges.
+
+    The mean m ← βm + (1 − β)L begins at 0, so it is divided by 1 − βᵗ.
+    """
+    losses: list[float] = []
+    mean = 0.0
+    for i, (optimizer.lr, rows) in enumerate(steps):
         try:
-            value = network.train_step(samples(inputs, chosen), samples(data.y, chosen), loss, optimizer)
+            value, _ = step_on(network, data.rows(rows), loss, optimizer)
         except ValueError:  # so high a rate has led to where the loss is not defined
             if i == 0:
                 raise
-            used = i
             break
         mean = SMOOTHING * mean + (1 - SMOOTHING) * value
-        losses[i] = mean / (1 - SMOOTHING ** (i + 1))
+        losses.append(mean / (1 - SMOOTHING ** (i + 1)))
         if not np.isfinite(value):
-            when = "before the first step" if i == 0 else f"in step {i + 1}"
-            try:
-                refuse_not_finite(data, f"find_lr: the loss is {value} {when}: {{}}")
-            except ValueError as error:
-                raise NotFinite(str(error)) from None
-        if not np.isfinite(losses[0]):
-            raise FloatingPointError(
-                f"find_lr: the loss is {value} before the first step, though x and y are finite; bring them to mean 0 "
-                "and spread 1, or make a new network"
-            )
-        if not losses[i] <= DIVERGED * losses[: i + 1].min():  # NaN is not
-            used = max(i, 1)
+            refuse_samples(data, value, i)
+        if not losses[i] <= DIVERGED * min(losses):  # NaN is not
+            del losses[max(i, 1) :]
             break
-    check_finite(network, data, "find_lr: {}")  # what has not shown
-    rates, losses = rates[:used], losses[:used]
-    first = min(FIRST, used - 1)
-    return LearningRates(rates, losses, float(rates[first + np.argmin(losses[first:])] / 10))
+    return np.array(losses)
+
+
+def refuse_samples(data: Data, value: float, i: int) -> None:
+    """Raise if the loss of step i is not finite because of the samples, or already before the first step."""
+    when = "before the first step" if i == 0 else f"in step {i + 1}"
+    try:
+        refuse_not_finite(data, f"find_lr: the loss is {value} {when}: {{}}")
+    except ValueError as error:
+        raise NotFinite(str(error)) from None
+    if i == 0:
+        raise FloatingPointError(
+            f"find_lr: the loss is {value} before the first step, though x and y are finite; bring them to mean 0 "
+            "and spread 1, or make a new network"
+        )

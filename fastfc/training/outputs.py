@@ -106,7 +106,7 @@ class Outputs(NamedTuple):
 
 def outputs_of(network: Container, loss: losses.Loss) -> list[Outputs]:
     """What each output of a network is that is trained with this loss."""
-    last = network._last_layers()
+    last = network.last_layers()
     parts = loss.losses if isinstance(loss, losses.MultiLoss) else [loss] * len(last)
     return [of_one(layer, part) for layer, part in zip(last, parts, strict=False)]
 

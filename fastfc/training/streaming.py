@@ -1,4 +1,4 @@
-"""Training on data that come in parts, see streams.py: what `fit` and `evaluate` do with arrays in memory."""
+"""Training on data that come in parts, see data/streams.py: what `fit` and `evaluate` do with arrays in memory."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfc.data.streams import Batches, Blocks, prefetch, tree_map
+from fastfc.data.streams import Batches, Blocks, Part, prefetch, tree_map
 from fastfc.kernels.ops import loss_rules, losses
 from fastfc.losses.base import Loss
 from fastfc.training.epoch import ADVICE, DivergenceWarning, Epoch, check_last_batch
 from fastfc.training.samples import (
     NOTHING,
     Data,
-    as_data,
     by_class,
     check_finite,
-    check_values,
     class_weight_sum,
+    prepare,
     refuse_not_finite,
     split_at,
-    weight_sum_of,
+    weight_sum,
 )
 
 if TYPE_CHECKING:
@@ -34,19 +33,28 @@ if TYPE_CHECKING:
 
 
 class StreamDataset:
-    """Samples that come in parts, checked and converted as they come."""
+    """Samples that come in parts, each of which is prepared as it comes.
+
+    Attributes
+    ----------
+    first : Data
+        The first batch, or of arrays on disk the first sample: to see, before the first step, whether it fits.
+    """
 
     def __init__(self, network: Container, source: Blocks | Batches, loss: Loss, class_weight: Any = None) -> None:
         self.network, self.source, self.loss = network, source, loss
-        self.class_weight = self._counted(class_weight) if isinstance(class_weight, str) else class_weight
-        self.first = self.data(source.head(), 0, None)
+        self.class_weight = self._balanced(class_weight) if isinstance(class_weight, str) else class_weight
+        head = source.head()
+        self.first = self._prepared(head, 0, None)
+        # the first batch comes again in the first epoch, when it is prepared already
+        self._waiting: tuple[Any, Data] | None = (head, self.first) if isinstance(source, Batches) else None
 
     @property
     def n(self) -> int | None:
         """How many samples there are, if that is known."""
         return self.source.n
 
-    def _counted(self, class_weight: str) -> Any:
+    def _balanced(self, class_weight: str) -> Any:
         """The weights of balanced classes, from all targets."""
         if isinstance(self.source, Batches):
             raise ValueError(
@@ -59,15 +67,20 @@ class StreamDataset:
         return dict(zip(names.tolist(), np.asarray(weights)[places].tolist(), strict=True))
 
     def data(self, samples: Any, i: int, rows: NDArray[np.int64] | None) -> Data:
+        """Part i, prepared; rows say which samples it has, if they are not batch i."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and waiting[0] is samples:
+            return waiting[1]
+        return self._prepared(samples, i, rows)
+
+    def _prepared(self, samples: Any, i: int, rows: NDArray[np.int64] | None) -> Data:
         x, y, weights = samples
         try:
-            data = as_data(self.network, x, y, self.loss, by_class(self.class_weight, y, weights, self.loss))
-            check_values(self.network, data, self.loss)
+            return prepare(self.network, x, y, self.loss, weights, self.class_weight)
         except (TypeError, ValueError) as error:
-            if rows is None and isinstance(self.source, Batches):
-                raise type(error)(f"batch {i}: {error}") from None
+            if rows is None:
+                raise self.source.named(error, i) from None
             raise
-        return data
 
     def part(self, first: int, last: int) -> StreamDataset:
         """These rows only, of arrays on disk."""
@@ -83,59 +96,62 @@ class StreamDataset:
         middle = split_at(self.source.n, fraction)
         return self.part(0, middle), self.part(middle, self.source.n)
 
-    def place_of(self, i: int, row: int) -> str:
-        """Where a row of part i, read in order, is in what was given."""
+    def name_row(self, i: int, row: int) -> str:
+        """What an error calls a row of part i, read in order."""
         if isinstance(self.source, Batches):
             return f"row {row} of batch {i}"
         return f"row {self.source.first + i * self.source.block + row}"
 
-    def checked(self, told: str) -> Iterator[Data]:
+    def checked(self, what: str) -> Iterator[Data]:
         """All parts in order; for `fit`, of finite numbers, where `evaluate` takes infinity if the loss is finite."""
         for i, samples in enumerate(self.source.in_order()):
             data = self.data(samples, i, None)
             if self.source.owner == "fit":
-                check_finite(self.network, data, told, partial(self.place_of, i))
+                check_finite(data, what, partial(self.name_row, i))
             yield data
 
-    def evaluation(self, scores: Sequence[tuple[str, Any]], told: str) -> dict[str, float]:
-        """The loss and the metrics of a prediction, of which metrics need all outputs and targets in memory."""
+    def evaluation(self, scores: Sequence[tuple[str, Any]], what: str) -> dict[str, float]:
+        """The loss and the metrics of a prediction; metrics need all outputs and targets in memory."""
         totals: Any = 0.0
-        weight_sums: Any = 0.0
-        kept = []
-        with closing(prefetch(self.checked(told), self.source.together)) as reading:
-            for i, data in enumerate(reading):
-                output = self.network._output(data.x)
-                weight_sum, values = weight_sums_of(data), means(data, output)
+        divisors: Any = 0.0
+        saved = []
+        with closing(prefetch(self.checked(what), self.source.together)) as parts:
+            for i, data in enumerate(parts):
+                output = self.network.output(data.x)
+                divisor, values = divisors_of(data), means(data, output)
                 if not np.isfinite(values).all() or (scores and not np.isfinite(output).all()):
-                    refuse_not_finite(data, told, partial(self.place_of, i))
-                totals, weight_sums = totals + values * weight_sum, weight_sums + weight_sum
+                    refuse_not_finite(data, what, partial(self.name_row, i))
+                totals, divisors = totals + values * divisor, divisors + divisor
                 if scores:
-                    kept.append((self.network._split_output(output), data.y, weights_of(data)))
-        summed = data.losses[:, loss_rules.REDUCTION] == loss_rules.SUM
-        weighted = bool((weight_sums > 0).all())
-        if not weighted and not summed.all():
-            totals, weight_sums = np.where(weight_sums > 0, totals, 0.0), np.where(weight_sums > 0, weight_sums, 1.0)
-        found = {"loss": float(np.where(summed, totals, totals / weight_sums).sum())}
+                    saved.append((self.network.split_output(output), data.y, weights_of(data)))
+        row = {"loss": mean_of_parts(totals, divisors, data.losses[:, loss_rules.REDUCTION] == loss_rules.SUM)}
         if scores:
-            predicted, y, weights = tree_map(lambda *arrays: np.concatenate(arrays), *kept)
+            predicted, y, weights = tree_map(lambda *arrays: np.concatenate(arrays), *saved)
             weights = None if (weights == 1).all() or weights.min() < 0 else weights
-            found |= {name: score(y, predicted, weights) for name, score in scores}
-        return found
+            row |= {name: score(y, predicted, weights) for name, score in scores}
+        return row
+
+
+def mean_of_parts(totals: NDArray[np.float64], divisors: NDArray[np.float64], sums: NDArray[np.bool_]) -> float:
+    """The sum of the losses of all parts, of which some are sums and others means."""
+    if not (divisors > 0).all() and not sums.all():
+        totals, divisors = np.where(divisors > 0, totals, 0.0), np.where(divisors > 0, divisors, 1.0)
+    return float(np.where(sums, totals, totals / divisors).sum())
 
 
 def weights_of(data: Data) -> NDArray[Any]:
     return data.weights if data.weights.size else np.ones(len(data.x), data.x.dtype)
 
 
-def weight_sums_of(data: Data) -> NDArray[np.float64]:
+def divisors_of(data: Data) -> NDArray[np.float64]:
     """What the mean of each loss divides by; 1 for sums."""
-    weight_sums = np.full(len(data.losses), data.weight_sum)
+    divisors = np.full(len(data.losses), data.weight_sum)
     for r, row in enumerate(data.losses):
         if row[loss_rules.REDUCTION] == loss_rules.SUM:
-            weight_sums[r] = 1.0
+            divisors[r] = 1.0
         elif is_mean_over_classes(data, row):
-            weight_sums[r] = class_weight_sum(data, row)
-    return weight_sums
+            divisors[r] = class_weight_sum(data, row)
+    return divisors
 
 
 def is_mean_over_classes(data: Data, row: NDArray[np.float64]) -> bool:
@@ -149,24 +165,38 @@ def is_mean_over_classes(data: Data, row: NDArray[np.float64]) -> bool:
 
 def means(data: Data, output: NDArray[Any]) -> NDArray[np.float64]:
     """The value of each loss of the table."""
-    found, gradient = np.zeros(len(data.losses)), np.empty_like(output)
-    for r in range(len(found)):
+    values, gradient = np.zeros(len(data.losses)), np.empty_like(output)
+    for r in range(len(values)):
         only = data.losses.copy()
         only[np.arange(len(only)) != r, loss_rules.WEIGHT] = 0.0
         arrays = output, data.target, data.labels, data.weights, only, output[:0, 0], gradient
-        found[r] = losses.loss.call(*arrays)
-    return found
+        values[r] = losses.loss.call(*arrays)
+    return values
 
 
-class Ready(NamedTuple):
-    """A part as the native functions take it, and its number."""
+class ReadyPart(NamedTuple):
+    """A part as the native functions take it, and its number.
+
+    Attributes
+    ----------
+    order : (n,) int64 array
+        Of the samples that are used; empty for the first n.
+    n, batch : int
+        How many samples are used, in batches of this size.
+    weight_sum : float
+        Of the samples that are used.
+    divisor : float
+        What the mean of the losses divides by.
+    rows : (n,) int64 array, or None
+        Which samples of the whole these are.
+    """
 
     data: Data
-    order: NDArray[np.int64]  # of the samples that are used, if they are not the first ones
+    order: NDArray[np.int64]
     n: int
     batch: int
-    weight_sum: float  # of the samples that are used
-    counted: float  # what the mean of the losses divides by
+    weight_sum: float
+    divisor: float
     rows: NDArray[np.int64] | None
     number: int
 
@@ -181,10 +211,10 @@ class StreamEpoch(Epoch):
         self.n: Any = self.source.n
         if optimizer.full_batch:
             raise TypeError(f"fit: {optimizer} takes all samples at once; give arrays in memory, or another optimizer")
-        self.wanted = first = batch_size  # of arrays; batches have their own
+        self.array_batch = first = batch_size  # of arrays; batches have their own sizes
         steps: int | None
         if isinstance(self.source, Blocks):
-            check_last_batch(network, data.first, self.source.n, min(batch_size, self.source.n))
+            check_last_batch(network, data.first.program, self.source.n, min(batch_size, self.source.n))
             steps = -(-self.source.n // (batch_size * accumulate))
         else:
             first, batches = len(data.first.x), self.source.n_batches
@@ -197,47 +227,48 @@ class StreamEpoch(Epoch):
         """The generator of this epoch's orders; the thread that reads has it for itself."""
         return np.random.default_rng(rng.integers(2**63, size=4))
 
-    def ready(self, order: Any) -> Iterator[Ready]:
+    def ready(self, order: Any) -> Iterator[ReadyPart]:
         rng = order if isinstance(order, np.random.Generator) else None
-        for number, part in enumerate(self.source.parts(rng, self.wanted, self.accumulate)):
-            data = self.streamed.data(part.samples, number, part.rows)
-            n = len(data.x) if part.n is None else part.n
-            batch = min(part.batch or n, n)
-            if part.rows is None:
-                check_last_batch(self.network, data, n, batch)
-            used = slice(n) if part.order is None else part.order
-            weight_sum = weight_sum_of(data.weights[used] if data.weights.size else data.weights, n)
-            row, divisor = data.losses[0], weight_sum
-            if len(data.losses) == 1 and is_mean_over_classes(data, row):
-                divisor = class_weight_sum(data, row, used)
-            else:
-                data = data.shared()
-            yield Ready(
-                data, NOTHING if part.order is None else part.order, n, batch, weight_sum, divisor, part.rows, number
-            )
+        for number, part in enumerate(self.source.parts(rng, self.array_batch, self.accumulate)):
+            yield self.ready_part(self.streamed.data(part.samples, number, part.rows), part, number)
+
+    def ready_part(self, data: Data, part: Part, number: int) -> ReadyPart:
+        """A prepared part with the sums of its weights."""
+        n = len(data.x) if part.n is None else part.n
+        batch = min(part.batch or n, n)
+        if part.rows is None:
+            check_last_batch(self.network, data.program, n, batch)
+        used = slice(n) if part.order is None else part.order
+        total = weight_sum(data.weights[used] if data.weights.size else data.weights, n)
+        row, divisor = data.losses[0], total
+        if len(data.losses) == 1 and is_mean_over_classes(data, row):
+            divisor = class_weight_sum(data, row, used)
+        else:
+            data = data.with_shares()
+        order = NOTHING if part.order is None else part.order
+        return ReadyPart(data, order, n, batch, total, divisor, part.rows, number)
 
     def run(self, order: Any) -> Iterator[tuple[int, float]]:
         """One epoch; after each call the number of samples done and their mean loss."""
-        seen, total, weight_sum, counted = 0, 0.0, 0.0, 0.0
+        seen, total, weights, divisors = 0, 0.0, 0.0, 0.0
         with closing(prefetch(self.ready(order), self.source.together)) as parts:
-            for ready in parts:
-                self.data, self.batch_size = ready.data, ready.batch
-                self._look_again()
-                for done, so_far in self.calls(ready.order, ready.n, total):
+            for part in parts:
+                self.use(part.data, part.batch)
+                for done, so_far in self.calls(part.order, part.n, total):
                     total = so_far
                     if not math.isfinite(total):
-                        raise self.gone_wrong(ready)
-                    below = counted + ready.counted * done / ready.n
-                    yield seen + done, total / below if below else 0.0
-                seen, weight_sum, counted = seen + ready.n, weight_sum + ready.weight_sum, counted + ready.counted
+                        raise self.gone_wrong(part)
+                    divisor = divisors + part.divisor * done / part.n
+                    yield seen + done, total / divisor if divisor else 0.0
+                seen, weights, divisors = seen + part.n, weights + part.weight_sum, divisors + part.divisor
                 if self.went_out():
-                    raise self.gone_wrong(ready)
-        if not weight_sum:
+                    raise self.gone_wrong(part)
+        if not weights:
             raise ValueError("fit: the weights of all samples for training are 0; give at least one a positive one")
         self.n = seen
 
-    def gone_wrong(self, ready: Ready) -> Exception:
-        """What is told where a loss or a parameter is not finite."""
+    def gone_wrong(self, ready: ReadyPart) -> Exception:
+        """The exception for a loss or a parameter that is not finite."""
         rows, number = ready.rows, ready.number
         refuse_not_finite(
             ready.data, "fit: {}", lambda row: f"row {row} of batch {number}" if rows is None else f"row {rows[row]}"
