@@ -16,7 +16,7 @@ with atheris.instrument_imports(include=["fastfc"]):
     import fastfc as fc
     from fastfc.io import checkpoint as files
     from fastfc.io.onnx import reader as onnx
-    from fastfc.tabular import reader as sheets
+    from fastfc.tabular import reader as tables_of
 
 FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
 FILE = FOLDER / "input"
@@ -71,7 +71,7 @@ def tables():
 
 def read_csv(data):
     FILE.write_bytes(data)
-    sheets.read_sheet(FILE)
+    fc.tabular.TableEncoder().fit(tables_of.Table.read(FILE))
 
 
 READERS = {"checkpoint": (read_checkpoint, checkpoints), "onnx": (read_onnx, models), "csv": (read_csv, tables)}

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfc.plots import BLUE, ORANGE, mark_best, new_figure
-from fastfc.tabular.encoding import Target
+from fastfc.tabular.target import Target
 from fastfc.training.history import History
 
 LONGEST_NAME, LONGEST_LINE = 18, 11
