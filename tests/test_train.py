@@ -1,4 +1,7 @@
 import io
+import re
+import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -273,7 +276,7 @@ def test_errors_of_train(tmp_path, capsys):
     small = tmp_path / "small.csv"
     small.write_text("a,b\n1,x\n2,y\n3,x\n4,y\n")
     assert "4 lines are too few; give at least 10" in fails(capsys, "train", small, "--target", "b")
-    table = pd.DataFrame({"a": np.arange(100), "b": np.arange(100) + 0.5})
+    table = pd.DataFrame({"a": np.arange(100) / 4, "b": np.arange(100) + 0.5})
     table.to_csv(small, index=False)
     assert "Use a smaller --lr" in fails(capsys, "train", small, "--target", "b", "--lr", "1e20")
     assert not list(tmp_path.glob("*.safetensors"))
@@ -352,3 +355,203 @@ def test_the_network_goes_to_others(target, scale, tmp_path):
     session = onnxruntime.InferenceSession(tmp_path / "wine.onnx")
     assert_allclose(session.run(None, {"input": x})[0], net.predict(x), rtol=1e-5, atol=1e-5)
     assert_array_equal(fc.from_onnx(tmp_path / "wine.onnx").predict(x), net.predict(x))
+
+
+# ---------- options of the commands
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A table with all that is unusual, and a network of it."""
+    folder = tmp_path_factory.mktemp("shop")
+    rng = np.random.default_rng(0)
+    n = 120
+    price, town = rng.integers(100, 9999, n), rng.choice(["0012", "12", "007"], n)
+    frame = pd.DataFrame(
+        {
+            "id": np.arange(n),
+            "price": [f"{p:,}" for p in price],
+            "town": town,
+            "when": pd.date_range("2024-01-01", periods=n).strftime("%d.%m.%Y"),
+            "dear": np.where(price > 5000, "TRUE", "FALSE"),
+        }
+    )
+    frame.loc[3, "when"] = ""
+    frame.to_csv(folder / "shop.csv", sep=";", index=False)
+    out = folder / "shop.safetensors"
+    assert main(["train", str(folder / "shop.csv"), "--target", "dear", "--epochs", "40", "--out", str(out)]) == 0
+    return folder / "shop.csv", frame, out
+
+
+def test_what_was_decided_is_printed_stored_and_applied(shop, tmp_path, capsys):
+    data, frame, model = shop
+    assert main(["train", str(data), "--target", "dear", "--epochs", "1"]) == 0
+    out = capsys.readouterr().out
+    for line in (
+        "  id     left out",
+        "  price  number",
+        "  town   category: 12, 007, 0012",
+        "  when   date; missing cells",
+    ):
+        assert line in out
+    assert '"id" counts the rows: left out; --as number:id keeps it' in out and "holds true and false" in out
+    assert '"007" has a zero in front' in out or '"0012" has a zero in front' in out
+    assert main(["predict", str(model), str(data), "--keep", "id", "dear"]) == 0
+    out, err = capsys.readouterr()
+    said = pd.read_csv(io.StringIO(out), dtype=str)
+    assert err == "" and list(said) == ["id", "dear", "predicted dear"]
+    assert (said["dear"] == said["predicted dear"]).mean() > 0.9 and set(said["predicted dear"]) == {"TRUE", "FALSE"}
+    # the same table, clean and from elsewhere
+    clean = frame.drop(columns=["id", "dear"]).assign(price=frame["price"].str.replace(",", ""))
+    clean.to_csv(tmp_path / "clean.csv", index=False)
+    assert main(["predict", str(model), str(tmp_path / "clean.csv")]) == 0
+    assert (
+        pd.read_csv(io.StringIO(capsys.readouterr().out), dtype=str)["dear"].tolist() == said["predicted dear"].tolist()
+    )
+
+
+@pytest.mark.parametrize(
+    "option, seen",
+    [
+        (["--as", "number:id,town"], ["  id     number", "  town   number"]),
+        (["--as", "text:", "--epochs", "1"], None),
+        (["--as", "text:town,ignore:when,price"], ["  when   left out", "  price  left out"]),
+        (["--exclude", "town"], ["  town   left out"]),
+        (["--categories", "town"], ["  town   category"]),
+        (["--decimal", ","], ["  price  number"]),
+        (["--delimiter", ";"], ["  price  number"]),
+        (["--delimiter", "space"], None),
+        (["--delimiter", "ab"], None),
+        (["--as", "word:town"], None),
+        (["--as", "text:twon"], None),
+        (["--encoding", "latin-9000"], None),
+        (["--report", "nodir/r.html"], None),
+        (["--plot", "nodir/r.png"], None),
+    ],
+)
+def test_options_act_or_are_refused(option, seen, shop, capsys):
+    arguments = ["train", str(shop[0]), "--target", "dear", "--epochs", "1", *option]
+    if seen is None:
+        try:
+            assert main(arguments) == 2
+        except SystemExit as error:
+            assert error.code == 2
+        err = capsys.readouterr().err
+        assert err.startswith("fastfc train: ") and err.count("\n") == 1
+        if "nodir" in option[1]:
+            assert "there is no folder 'nodir'" in err
+        return
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert all(line in out for line in seen)
+
+
+def test_files_without_a_header_and_of_other_encodings(tmp_path, capsys):
+    data = tmp_path / "d.csv"
+    data.write_bytes("\n".join(f"{i % 7},{'süß' if i % 7 > 3 else 'sauer'}" for i in range(60)).encode("latin-1"))
+    assert "this is not UTF-8 text; say --encoding latin-1" in fails(capsys, "train", data, "--target", "column2")
+    model = tmp_path / "m.safetensors"
+    arguments = ["train", data, "--target", "column2", "--encoding", "latin-1", "--no-header", "--out", model]
+    assert main([*map(str, arguments), "--epochs", "60"]) == 0
+    assert "1 of numbers" in capsys.readouterr().out
+    arguments = ["predict", model, data, "--encoding", "latin-1", "--no-header", "--keep", "--out", tmp_path / "p.csv"]
+    assert main([*map(str, arguments)]) == 0
+    found = pd.read_csv(tmp_path / "p.csv")
+    assert list(found) == ["column1", "column2", "predicted column2"]
+    assert (found["column2"] == found["predicted column2"]).all()
+
+
+def test_bad_cells_stop_or_are_left_empty(shop, tmp_path, capsys):
+    _, frame, model = shop
+    frame = frame.copy()
+    frame.loc[4, "price"], frame.loc[9, "when"] = "dear", "yesterday"
+    frame.to_csv(tmp_path / "bad.csv", index=False)
+    out = tmp_path / "p.csv"
+    err = fails(capsys, "predict", model, tmp_path / "bad.csv", "--out", out)
+    assert 'bad.csv, line 6, column "price": "dear" is not a number' in err and "--skip-bad" in err
+    assert not out.exists()
+    assert (
+        main(["predict", str(model), str(tmp_path / "bad.csv"), "--out", str(out), "--skip-bad", "--keep", "id"]) == 0
+    )
+    assert "2 lines without a prediction; the first: " in capsys.readouterr().err
+    found = pd.read_csv(out, dtype=str)
+    assert (
+        np.flatnonzero(found["dear"].isna()).tolist() == [4, 9]
+        and found["id"].tolist() == frame["id"].astype(str).tolist()
+    )
+
+
+def test_standard_input(shop):
+    data, _, model = shop
+    arguments = [sys.executable, "-m", "fastfc"]
+    with open(data, "rb") as file:
+        command = [*arguments, "train", "-", "--target", "dear", "--epochs", "1"]
+        done = subprocess.run(command, stdin=file, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith('standard input: 120 lines, "dear" by 3 columns'), (
+        done.stderr
+    )
+    with open(data, "rb") as file:
+        done = subprocess.run([*arguments, "predict", str(model), "-"], stdin=file, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count("\n") == 121
+    done = subprocess.run(
+        [*arguments, "predict", str(model), "-"], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stderr == "fastfc predict: standard input: the file is empty\n"
+
+
+def test_ctrl_c_says_what_was_kept(shop, tmp_path, monkeypatch, capsys):
+    from fastfc.training.callbacks import EarlyStopping
+
+    on_epoch = EarlyStopping.on_epoch
+
+    def interrupted(self, run):
+        on_epoch(self, run)
+        if len(run.history["epoch"]) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(EarlyStopping, "on_epoch", interrupted)
+    out = tmp_path / "m.safetensors"
+    assert main(["train", str(shop[0]), "--target", "dear", "--out", str(out)]) == 130
+    said = capsys.readouterr().out
+    assert "interrupted after 5 epochs, the best was epoch" in said and f"wrote {out}" in said
+    assert main(["predict", str(out), str(shop[0])]) == 0
+
+
+def test_networks_of_0_1_predict(tmp_path, capsys):
+    net = fc.MLP([4, 3], seed=0)
+    about = {
+        "version": 1,
+        "features": [{"name": "a", "categories": None}, {"name": "c", "categories": ["u", "v", "w"]}],
+        "target": "y",
+        "classes": ["r", "s", "t"],
+        "excluded": ["z"],
+        "held_out": {},
+    }
+    net.save(tmp_path / "old.safetensors", metadata={"fastfc train": about})
+    (tmp_path / "d.csv").write_text("c,z,a\nv,8,1.5\nw,9,2\n")
+    assert main(["predict", str(tmp_path / "old.safetensors"), str(tmp_path / "d.csv")]) == 0
+    out, err = capsys.readouterr()
+    x = np.array([[1.5, 0, 1, 0], [2, 0, 0, 1]], np.float32)
+    assert out.split() == ["y", *(["r", "s", "t"][i] for i in net.predict(x).argmax(axis=1))] and err == ""
+
+
+@pytest.mark.parametrize("target", ["dear", "price"])
+def test_the_report_is_one_page_without_links(target, shop, tmp_path, capsys):
+    page = tmp_path / "report.html"
+    assert main(["train", str(shop[0]), "--target", target, "--epochs", "3", "--report", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    for heading in ("What the columns were taken for", "Which columns matter", "The hardest rows", "counts the rows"):
+        assert heading in text
+    assert text.count("<picture>") == 4 and text.count("prefers-color-scheme: dark") == 5
+    assert not re.search(r'(src|href|srcset)="(?!data:)', text) and "http://" not in text.replace(
+        "http://www.w3.org", ""
+    )
+    browser = shutil.which("chromium")
+    if browser:
+        flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+        folder = f"--user-data-dir={tmp_path / 'profile'}"
+        done = subprocess.run(
+            [browser, *flags.split(), folder, "--dump-dom", page.as_uri()], capture_output=True, timeout=90
+        )
+        dom = done.stdout.decode()
+        assert dom.count("<img") == 4 and dom.count("<tr>") > 15

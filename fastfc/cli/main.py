@@ -259,7 +259,10 @@ def table_command(command, **options):
     from fastfc.tabular.train import train
 
     try:
-        {"train": train, "predict": predict}[command](**options)
+        if command == "train":
+            train(**options)
+        else:
+            predict(**options)
     except BrokenPipeError:
         raise
     except (ValueError, TypeError, ImportError, OSError) as error:

@@ -222,7 +222,9 @@ class TableEncoder:
     def read(self, table: Table, fix: str = LEAVE_OUT) -> Read:
         """The inputs of each row of a table; rows with a bad cell are told, not raised."""
         notes = self.check(table)
-        parts, bad, unseen, first = [], {}, {}, 0
+        bad: dict[int, str] = {}
+        unseen: dict[tuple[str, str], tuple[int, int]] = {}
+        parts, first = [], 0
         for batch in table.batches():
             x = self.read_batch(table, batch, first, bad, unseen, fix)
             parts.append(x)

@@ -17,7 +17,7 @@ from fastfc.extras import extra
 from fastfc.plots import BLUE
 from fastfc.tabular.columns import texts_of
 from fastfc.tabular.report import plot_calibration, plot_confusion, plot_curves, plot_predictions, plot_residuals, short
-from fastfc.tabular.result import TITLES, Result, plural, probabilities, scored, written
+from fastfc.tabular.result import TITLES, Result, column_rows, plural, probabilities, scored, written
 
 HARDEST = 10  # rows that are shown
 SHUFFLES = 5  # of each column, for its importance
@@ -68,7 +68,7 @@ def page(result: Result) -> str:
         html_table([["", "network", result.guess], *scores], numeric=2),
         '<div class="figures">' + "".join(pictures(result)) + "</div>",
         "<h2>What the columns were taken for</h2>",
-        html_table(column_rows(result), numeric=1),
+        html_table(column_rows(result.encoder), numeric=1),
         "".join(f"<p>{escape(note)}</p>" for note in table.notes),
         "<h2>Which columns matter</h2>",
         f"<p>What the {escape(measure)} on the held-out rows loses when a column is shuffled: means of {SHUFFLES}.</p>",
@@ -96,22 +96,6 @@ def html_table(rows: Sequence[Sequence[str]], numeric: int) -> str:
 
     body = "".join(line(row, "td") for row in rows[1:])
     return f'<div class="wide"><table><thead>{line(rows[0], "th")}</thead><tbody>{body}</tbody></table></div>'
-
-
-def column_rows(result: Result) -> list[list[str]]:
-    rows = [["column", "taken for", "because", "inputs"]]
-    encoded = {column.name: column for column in result.encoder.encoded_}
-    for column in result.encoder.columns_:
-        kind = {"ignore": "left out", "text": "category"}.get(column.kind, column.kind)
-        read = encoded.get(column.name)
-        if read is not None and read.kind == "text":
-            kind += f": {', '.join(read.categories[:6])}" + (
-                f", … ({len(read.categories)})" if len(read.categories) > 6 else ""
-            )
-        if read is not None and read.missing:
-            kind += "; missing cells are told"
-        rows.append([column.name, kind, column.doubt or column.why, str(read.width if read else 0)])
-    return rows
 
 
 def pictures(result: Result) -> list[str]:

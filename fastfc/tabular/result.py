@@ -82,3 +82,20 @@ def written(key: str, value: float) -> str:
 
 def plural(n: int, noun: str) -> str:
     return f"{n:,} {noun}" + "s" * (n != 1)
+
+
+def column_rows(encoder: TableEncoder) -> list[list[str]]:
+    """What each column was taken for, below a row of heads."""
+    rows = [["column", "taken for", "because", "inputs"]]
+    encoded = {column.name: column for column in encoder.encoded_}
+    for column in encoder.columns_:
+        kind = {"ignore": "left out", "text": "category"}.get(column.kind, column.kind)
+        read = encoded.get(column.name)
+        if read is not None and read.kind == "text":
+            kind += f": {', '.join(read.categories[:6])}" + (
+                f", … ({len(read.categories)})" if len(read.categories) > 6 else ""
+            )
+        if read is not None and read.missing:
+            kind += "; missing cells are told"
+        rows.append([column.name, kind, column.doubt or column.why, str(read.width if read else 0)])
+    return rows

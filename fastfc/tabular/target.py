@@ -102,7 +102,8 @@ def nothing_to_learn(place: str, text: str) -> BadTable:
 
 def target_values(table: Table, target: Target, fix: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """The number of each row's class, or its value, and the rows that have one; BadTable for one that is no number."""
-    values, there, first = [], [], 0
+    values: list[NDArray[Any]] = []
+    there, first = [], 0
     for cells in table.column(target.name):
         cells = plain_cells(cells)
         if target.classes is None:

@@ -20,7 +20,7 @@ from fastfc.optim.first_order import AdamW
 from fastfc.tabular.columns import Wishes, file_decimal, profiled
 from fastfc.tabular.encoding import TableEncoder, listing
 from fastfc.tabular.reader import BadTable, Options, Table, read_table
-from fastfc.tabular.result import TITLES, Parts, Result, plural, probabilities, scored, written
+from fastfc.tabular.result import TITLES, Parts, Result, column_rows, plural, probabilities, scored, written
 from fastfc.tabular.target import Target, find_target, target_values
 from fastfc.training.callbacks import EarlyStopping
 from fastfc.training.epoch import DivergenceWarning
@@ -30,6 +30,7 @@ KEY = "fastfc train"  # of our metadata in the file of a network
 VERSION = 2
 HELD_OUT = 5  # every fifth row is the test set, and of the others every fifth is to stop by
 PATIENCE = 30  # epochs
+MOST_COLUMNS, LONGEST_NAME = 40, 40  # that are printed
 WEIGHT_DECAY = 0.1
 # for float32: numbers that are this many times as large as their spread, and this large
 TOO_FINE, TOO_LARGE = 1e5, 1e30
@@ -222,6 +223,7 @@ def describe(table: Table, encoder: TableEncoder, goal: Target, parts: Parts, no
     if dates:
         columns += f", {len(dates)} of dates ({sum(c.width for c in dates)} inputs)"
     print(f'{table.path}: {len(table):,} {table.unit}s, "{goal.name}" by {plural(len(read), "column")}: {columns}')
+    print_columns(encoder)
     for note in [*table.notes, *notes]:
         print(f"note: {note}")
     missing = [c.name for c in read if c.missing]
@@ -236,6 +238,16 @@ def describe(table: Table, encoder: TableEncoder, goal: Target, parts: Parts, no
         f"{parts.test.sum():,} held out" + (", of each class alike" if goal.classes else ""),
         flush=True,
     )
+
+
+def print_columns(encoder: TableEncoder) -> None:
+    """What each column was taken for."""
+    rows = [row[:2] for row in column_rows(encoder)[1:]]
+    width = min(max(len(name) for name, _ in rows), LONGEST_NAME)
+    for name, kind in rows[:MOST_COLUMNS]:
+        print(f"  {name:<{width}}  {kind}")
+    if len(rows) > MOST_COLUMNS:
+        print(f"  and {len(rows) - MOST_COLUMNS} more, which --report lists")
 
 
 def precision(x: NDArray[np.float64], y: NDArray[Any]) -> type[Any]:
