@@ -25,9 +25,7 @@ MOST_CATEGORIES = 1000
 COUNTED = 100_000  # different texts that are counted
 LARGEST_WHOLE = 2.0**53  # from which on not each whole number is a float64
 LARGEST = 3e38  # numbers beyond are taken for mistakes
-ID_NAME = re.compile(
-    r"(.*[ _.-])?(id|index|idx|key|nr|no|row|rownames|uuid|guid)|.*[a-z](Id|ID)|id[ _.-].*", re.IGNORECASE
-)
+ID_NAME = re.compile(r"(.*[ _.-])?(id|index|idx|rownames|uuid|guid)|id[ _.-].*|key|nr|no|row|obs", re.IGNORECASE)
 ID_CAMEL = re.compile(r".*[a-z](Id|ID)")
 
 # ---------- numbers in text
