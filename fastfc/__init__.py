@@ -217,6 +217,7 @@ LATER = {
     "from_sklearn": "sklearn.convert",
     "from_torch": "io.torch",
     "load_state_dict": "io.torch",
+    "tabular": "tabular",
 }
 
 
@@ -224,7 +225,8 @@ def __getattr__(name: str) -> Any:
     if name not in LATER:
         known = set() if name.startswith("_") else {*__all__, *LATER}
         raise AttributeError(suggestion(f"module {__name__!r} has no attribute {name!r}", name, known, OF_FASTFC))
-    return getattr(importlib.import_module(f".{LATER[name]}", __name__), name)
+    module = importlib.import_module(f".{LATER[name]}", __name__)
+    return module if LATER[name] == name else getattr(module, name)
 
 
 def __dir__() -> list[str]:

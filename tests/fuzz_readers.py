@@ -71,7 +71,7 @@ def tables():
 
 def read_csv(data):
     FILE.write_bytes(data)
-    reader.read_table(FILE)
+    fc.tabular.TableEncoder().fit(reader.Table.read(FILE))
 
 
 READERS = {"checkpoint": (read_checkpoint, checkpoints), "onnx": (read_onnx, models), "csv": (read_csv, tables)}

@@ -13,8 +13,7 @@ USES = {
     ("graphviz", "graphviz"): "net.plot()",
     ("tqdm", "progress"): "sys.stderr.isatty = lambda: True; "
     "net.fit([[1, 2]], [[1]], loss=fc.MSELoss(), optimizer=fc.SGD(), progress=True)",
-    ("pyarrow", "parquet"): "from pathlib import Path; from fastfc.tabular.reader import read_parquet; "
-    "read_parquet(Path('data.parquet'))",
+    ("pyarrow", "table"): "fc.tabular.Table.of({'a': [1]})",
     ("safetensors", "safetensors"): "net.save('net.safetensors')",
     ("torch", "torch"): "net.to_torch()",
     ("sklearn", "sklearn"): "fc.from_sklearn(net)",

@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
 from fastfc.tabular import report
-from fastfc.tabular.encoding import Target
+from fastfc.tabular.target import Target
 
 
 def history(epochs=9):

@@ -15,6 +15,7 @@ from fastfc.extras import extra
 from fastfc.kernels.runtime.portable import levels
 from fastfc.kernels.runtime.threads import cores
 from fastfc.kernels.simd.isa import host_isa
+from fastfc.tabular.columns import KINDS
 
 
 class Parser(argparse.ArgumentParser):
@@ -82,24 +83,128 @@ def instruction_sets(text):
     return names
 
 
+def why_not(path):
+    """Why a file can't be written; empty if it can."""
+    if path.is_dir():
+        return "it is a folder"
+    if path.exists():
+        return "" if os.access(path, os.W_OK) else "it is write-protected"
+    if not path.parent.is_dir():
+        return f"there is no folder {str(path.parent)!r}"
+    return "" if os.access(path.parent, os.W_OK) else f"the folder {str(path.parent)!r} is write-protected"
+
+
 def output_file(*suffixes):
     def parse(text):
         path = Path(text)
         if suffixes and path.suffix.lower() not in suffixes:
             raise argparse.ArgumentTypeError(f"{text!r} does not end in {' or '.join(suffixes)}")
-        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise argparse.ArgumentTypeError(f"cannot write {text!r}")
+        reason = why_not(path)
+        if reason:
+            raise argparse.ArgumentTypeError(f"cannot write {text!r}: {reason}")
         return path
 
     return parse
 
 
-def picture(text):
-    try:
-        extra("matplotlib", "plot", "a picture")
-    except ImportError as error:
-        raise argparse.ArgumentTypeError(error) from None
-    return output_file(".png", ".svg", ".pdf")(text)
+def drawn(what, *suffixes):
+    def parse(text):
+        try:
+            extra("matplotlib", "plot", what)
+        except ImportError as error:
+            raise argparse.ArgumentTypeError(error) from None
+        return output_file(*suffixes)(text)
+
+    return parse
+
+
+picture, page = drawn("a picture", ".png", ".svg", ".pdf"), drawn("a report", ".html")
+
+
+def kinds(text):
+    """Kinds of columns by name, from text:zip,number:price; a name without a kind has the one before it."""
+    found, kind = {}, None
+    for part in text.split(","):
+        before, colon, name = part.partition(":")
+        if colon and before in KINDS:
+            kind = before
+        else:
+            name = part
+        if kind is None or not name:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not like text:zip,number:price; kinds are {', '.join(KINDS)}"
+            )
+        found[name] = kind
+    return found
+
+
+def character(text):
+    text = {"tab": "\t", "\\t": "\t", "space": " ", "spaces": " "}.get(text, text)
+    if len(text) != 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one character, tab or space")
+    return text
+
+
+def add_reading(command):
+    """Options that say how a file is read."""
+    command.add_argument("--delimiter", type=character, metavar="C", help="between cells: a character, tab or space")
+    command.add_argument("--no-header", dest="header", action="store_false", help="the first line is a row")
+    command.add_argument(
+        "--encoding", metavar="NAME", help="of a CSV file, such as latin-1 (UTF-8, or as its first bytes say)"
+    )
+
+
+def add_train(commands):
+    train = commands.add_parser("train", help="train a network that predicts a column of a table")
+    train.add_argument(
+        "data", help="CSV (also .gz, .bz2, .xz, .zst), Parquet or Arrow; - reads CSV from standard input"
+    )
+    train.add_argument("--target", required=True, metavar="NAME", help="the column to predict")
+    train.add_argument(
+        "--out", type=output_file(".safetensors"), metavar="FILE", help="write the network: .safetensors"
+    )
+    train.add_argument("--plot", type=picture, metavar="FILE", help="write a picture: .png, .svg or .pdf")
+    train.add_argument("--report", type=page, metavar="FILE", help="write a page of all that was found: .html")
+    train.add_argument("--task", choices=["classification", "regression"], help="what to do (told by the target)")
+    train.add_argument(
+        "--as",
+        dest="kinds",
+        type=kinds,
+        default={},
+        metavar="KIND:NAME,…",
+        help="what columns hold: text:zip,number:price,date:when,ignore:id (found out)",
+    )
+    train.add_argument("--exclude", nargs="+", default=[], metavar="NAME", help="columns not to predict by")
+    train.add_argument(
+        "--categories", nargs="+", default=[], metavar="NAME", help="columns of numbers that stand for categories"
+    )
+    add_reading(train)
+    train.add_argument("--decimal", choices=[".", ","], help="mark in numbers (found out)")
+    train.add_argument("--thousands", choices=[",", ".", " ", "'"], help="mark in numbers (found out)")
+    train.add_argument("--hidden", type=sizes, default=[64, 64], metavar="64,64", help="widths of the hidden layers")
+    train.add_argument(
+        "--epochs", type=whole_number(1), default=300, help="at most this many passes over the data (300)"
+    )
+    train.add_argument("--batch-size", type=whole_number(1), default=32, help="samples for an update (32)")
+    train.add_argument("--lr", type=positive, default=2e-3, help="learning rate of AdamW (0.002)")
+    train.add_argument("--seed", type=whole_number(0), default=0, help="which rows are held out, start and order (0)")
+
+
+def add_predict(commands):
+    predict = commands.add_parser("predict", help="what a network of fastfc train says of each row of a table")
+    predict.add_argument("model", type=Path, help="what fastfc train --out wrote")
+    predict.add_argument(
+        "data", help="a table with the columns of the training in any order; - reads CSV from standard input"
+    )
+    predict.add_argument("--out", type=output_file(".csv"), metavar="FILE", help="write a CSV file (to the terminal)")
+    predict.add_argument(
+        "--keep", nargs="*", metavar="NAME", help="columns to write beside the prediction (all, if none is named)"
+    )
+    predict.add_argument("--proba", action="store_true", help="the probability of each class too")
+    predict.add_argument(
+        "--skip-bad", action="store_true", help="leave rows with a bad cell empty, instead of stopping"
+    )
+    add_reading(predict)
 
 
 def parser():
@@ -120,33 +225,6 @@ def add_demo(commands):
     demo.add_argument("--epochs", type=whole_number(1), help="passes over the data (30; with --data what suits them)")
     demo.add_argument("--seed", type=whole_number(0), default=0, help="start and order of the samples (0)")
     demo.add_argument("--plot", type=picture, metavar="FILE", help="write a picture: .png, .svg or .pdf")
-
-
-def add_train(commands):
-    train = commands.add_parser("train", help="train a network that predicts a column of a CSV or Parquet file")
-    train.add_argument("data", type=Path, help="CSV, or Parquet named .parquet, with a row for each sample")
-    train.add_argument("--target", required=True, metavar="NAME", help="the column to predict")
-    train.add_argument(
-        "--out", type=output_file(".safetensors"), metavar="FILE", help="write the network: .safetensors"
-    )
-    train.add_argument("--plot", type=picture, metavar="FILE", help="write a report: .png, .svg or .pdf")
-    train.add_argument("--task", choices=["classification", "regression"], help="what to do (told by the target)")
-    train.add_argument("--exclude", nargs="+", default=[], metavar="NAME", help="columns not to predict by")
-    train.add_argument(
-        "--categories", nargs="+", default=[], metavar="NAME", help="columns of numbers that stand for categories"
-    )
-    train.add_argument("--hidden", type=sizes, default=[64, 64], metavar="64,64", help="widths of the hidden layers")
-    train.add_argument("--epochs", type=whole_number(1), default=300, help="most passes over the data (300)")
-    train.add_argument("--batch-size", type=whole_number(1), default=32, help="samples for an update (32)")
-    train.add_argument("--lr", type=positive, default=2e-3, help="learning rate of AdamW (0.002)")
-    train.add_argument("--seed", type=whole_number(0), default=0, help="what is held out, start and order (0)")
-
-
-def add_predict(commands):
-    predict = commands.add_parser("predict", help="what a network of fastfc train says of a CSV or Parquet file")
-    predict.add_argument("model", type=Path, help="what fastfc train --out wrote")
-    predict.add_argument("data", type=Path, help="CSV or Parquet, with the columns of the training in any order")
-    predict.add_argument("--out", type=output_file(".csv"), metavar="FILE", help="write a CSV file (to the terminal)")
 
 
 def add_compare(commands):
@@ -204,10 +282,14 @@ def parse(arguments):
 
 
 def table_command(command, **options):
-    from fastfc.tabular import train
+    from fastfc.tabular.predict import predict
+    from fastfc.tabular.train import train
 
     try:
-        getattr(train, command)(**options)
+        if command == "train":
+            train(**options)
+        else:
+            predict(**options)
     except BrokenPipeError:
         raise
     except (ValueError, TypeError, ImportError, OSError) as error:

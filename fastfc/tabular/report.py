@@ -21,7 +21,7 @@ from fastfc.plots import (
     number,
     separate_thousands,
 )
-from fastfc.tabular.encoding import Target
+from fastfc.tabular.target import Target
 from fastfc.training.history import History
 
 LONGEST_NAME, LONGEST_LINE = 18, 11

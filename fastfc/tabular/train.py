@@ -1,49 +1,47 @@
-"""`fastfc train` and `fastfc predict`: a network for a table, and what it says of another one."""
+"""`fastfc train`: a network for a table, and how good it is."""
 
 from __future__ import annotations
 
-import csv
-import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from io import TextIOWrapper
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfc import metrics, reference
 from fastfc.extras import extra
-from fastfc.io.checkpoint import load_checkpoint
 from fastfc.losses.classification import CrossEntropyLoss
 from fastfc.losses.regression import MSELoss
 from fastfc.models.sequential import MLP, Sequential
 from fastfc.nn.linear import Linear
 from fastfc.nn.standardize import Standardize
 from fastfc.optim.first_order import AdamW
-from fastfc.tabular.encoding import Feature, Target, classes_of, described, find_features, find_target, inputs_of
-from fastfc.tabular.reader import BadTable, Table, read_table
+from fastfc.tabular.columns import Wishes, file_decimal, profiled
+from fastfc.tabular.encoding import TableEncoder, listing
+from fastfc.tabular.reader import BadTable, Options, Table, read_table
+from fastfc.tabular.result import TITLES, Parts, Result, column_rows, plural, probabilities, scored, written
+from fastfc.tabular.target import Target, find_target, target_values
 from fastfc.training.callbacks import EarlyStopping
 from fastfc.training.epoch import DivergenceWarning
-from fastfc.training.history import History
 from fastfc.training.progress import can_show
 
 KEY = "fastfc train"  # of our metadata in the file of a network
-VERSION = 1
-HELD_OUT = 5  # one row in so many is the test set, and of the others one in so many the validation set
+VERSION = 2
+HELD_OUT = 5  # every fifth row is the test set, and of the others every fifth is to stop by
 PATIENCE = 30  # epochs
+MOST_COLUMNS, LONGEST_NAME = 40, 40  # that are printed
 WEIGHT_DECAY = 0.1
-# for float32: numbers this many times as large as their spread, or this large
+# for float32: numbers that are this many times as large as their spread, and this large
 TOO_FINE, TOO_LARGE = 1e5, 1e30
 
 
 def train(
-    data: Path,
+    data: Path | str,
     target: str,
     out: Path | None = None,
     plot: Path | None = None,
+    report: Path | None = None,
     epochs: int = 300,
     hidden: Sequence[int] = (64, 64),
     batch_size: int = 32,
@@ -52,111 +50,153 @@ def train(
     task: str | None = None,
     exclude: Sequence[str] = (),
     categories: Sequence[str] = (),
+    kinds: Mapping[str, str] | None = None,
+    delimiter: str | None = None,
+    header: bool = True,
+    encoding: str | None = None,
+    decimal: str | None = None,
+    thousands: str | None = None,
 ) -> dict[str, float]:
     """Train a network that predicts a column of a file by the others, print how good it is; the metrics."""
     if out is not None:
         extra("safetensors", "safetensors", "fastfc train --out")
-    table = read_table(data, [target, *exclude, *categories], target)
-    names = predictors(table, target, exclude, categories)
-    goal = find_target(table, target, task)
-    features = find_features(table, names, categories)
-    x, _ = inputs_of(table, features)
-    y = classes_of(table, goal) if goal.classes else table.numbers(target, "")
-    rng = np.random.default_rng(seed)
-    split = Split.of(goal, y, rng)
-    if min(rows.sum() for rows in split) == 0:
-        raise BadTable(f"{data}: {len(table)} {table.unit}s are too few; give at least 10")
-    describe(table, features, goal, split)
-
-    dtype = precision(x[split.learn], y[split.learn])
-    net = network_for(x[split.learn], features, hidden, len(goal.classes) if goal.classes else 1, seed, dtype)
-    options = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
-    history, best_epoch = fit(net, x.astype(net.dtype), y, goal, split, lr, data, **options)
-    output = net.predict(x[split.test].astype(net.dtype))
-    values, trivial, name = scored(goal, y[split.learn], y[split.test], output)
+    kinds = {**dict.fromkeys(exclude, "ignore"), **dict.fromkeys(categories, "text"), **(kinds or {})}
+    table = read_table(data, Options(delimiter, header, encoding, known=[target, *kinds]))
+    check_columns(table, {"--target": [target], "--exclude": exclude, "--categories": categories, "--as": kinds})
+    encoder = TableEncoder({n: k for n, k in kinds.items() if n != target}, decimal, thousands)
+    goal, parts, notes = prepare(table, target, encoder, Wishes(kinds, decimal, thousands), task, seed)
+    describe(table, encoder, goal, parts, notes)
+    result, interrupted = fitted(table, encoder, goal, parts, hidden, epochs, batch_size, lr, seed)
     # files first: whatever may go wrong with the terminal, the training is not lost
-    if out is not None:
-        about = {
-            "version": VERSION,
-            "features": described(features),
-            "target": target,
-            "classes": goal.classes,
-            "excluded": list(exclude),
-            "held_out": values,
-        }
-        net.save(out, metadata={KEY: about})
-    if plot is not None:
-        from fastfc.tabular.report import save_report
-
-        key = next(iter(values))
-        one, other = (written(key, scores[key]).replace("-", "−") for scores in (values, trivial))
-        summary = f"{TITLES[key]} {one} on {split.test.sum():,} {table.unit}s held out ({name}: {other})"
-        said = probabilities(output) if goal.classes else output
-        save_report(plot, f"{data.name}: {target}", goal, history, y[split.test], said, summary)
-    print(f"{len(history)} epochs, the best was epoch {best_epoch}; the network is that of this epoch")
-    print_scores(f"held out, {split.test.sum():,} {table.unit}s", values, trivial, name)
-    for path in filter(None, (out, plot)):
+    wrote = written_files(result, out, plot, report)
+    best = f"the best was epoch {result.best_epoch}; the network is that of this epoch"
+    kept = f"interrupted after {len(result.history)} epochs, " if interrupted else f"{len(result.history)} epochs, "
+    print(kept + best)
+    print_scores(f"held out, {parts.test.sum():,} {table.unit}s", result.values, result.trivial, result.guess)
+    for path in wrote:
         print(f"wrote {path}")
-    return values
+    if interrupted:
+        raise KeyboardInterrupt
+    return result.values
 
 
-def predictors(table: Table, target: str, exclude: Sequence[str], categories: Sequence[str]) -> list[str]:
-    """The columns to predict by; BadTable for a column that does not exist, or if there are none."""
-    for option, names in (("--target", [target]), ("--exclude", exclude), ("--categories", categories)):
+def check_columns(table: Table, options: Mapping[str, Any]) -> None:
+    for option, names in options.items():
         for name in names:
-            if name not in table.columns:
-                listed = listing(table.columns)
-                raise BadTable(f'{table.path}: there is no column "{name}" ({option}); there are {listed}')
-    names = [name for name in table.columns if name != target and name not in exclude]
-    if not names:
-        raise BadTable(f'{table.path}: besides "{target}" there is no column to predict it by')
-    return names
+            if name not in table.names:
+                raise BadTable(
+                    f'{table.path}: there is no column "{name}" ({option}); there are {listing(table.names)}'
+                )
 
 
-class Split(NamedTuple):
-    """Which rows are for training, for stopping (validation) and for the final score (test)."""
+def prepare(
+    table: Table, name: str, encoder: TableEncoder, wishes: Wishes, task: str | None, seed: int
+) -> tuple[Target, Parts, list[str]]:
+    """Find out what the columns hold, and divide the rows; notes about what was found."""
+    names = [other for other in table.names if other != name]
+    if not [other for other in names if wishes.kinds.get(other) != "ignore"]:
+        raise BadTable(f'{table.path}: besides "{name}" there is no column to predict it by')
+    profiles = profiled(table, wishes, [name])
+    hint = file_decimal(profiles)
+    goal = find_target(table, profiles[name], wishes, hint, task)
+    y, there = target_values(table, goal, f"mend it, remove such {table.unit}s, or say --task classification")
+    notes = []
+    if not there.all():
+        notes.append(f'{plural(int((~there).sum()), table.unit)} without "{name}" left out')
+    rows = np.flatnonzero(there)
+    y = y[rows]
+    if goal.classes is None and len(y) and (y == y[0]).all():
+        raise BadTable(f'{table.path}, column "{name}": all cells are {y[0]:g}; there is nothing to learn')
+    rng = np.random.default_rng(seed)
+    test = held_out(goal, y, rng)
+    stop = np.zeros_like(test)
+    stop[~test] = held_out(goal, y[~test], rng)
+    learn = ~test & ~stop
+    if min(learn.sum(), stop.sum(), test.sum()) == 0:
+        raise BadTable(f"{table.path}: {len(y)} {table.unit}s are too few; give at least 10")
+    of_learning = np.zeros(len(table), bool)
+    of_learning[rows[learn]] = True
+    others = {other: profile for other, profile in profiles.items() if other != name}
+    encoder.fit(table, rows=of_learning, profiles=others)
+    notes += [column.doubt for column in encoder.columns_ if column.doubt]
+    x = encoder.transform(table, 'leave the column out with --exclude "{name}", or mend the cell')[rows]
+    x = x[:, encoder.restrict(x[learn])]
+    return goal, Parts(x, y, rows, learn, stop, test), notes
 
-    learn: NDArray[np.bool_]
-    stop: NDArray[np.bool_]
-    test: NDArray[np.bool_]
 
-    @staticmethod
-    def of(goal: Target, y: NDArray[Any], rng: np.random.Generator) -> Split:
-        test = held_out(goal, y, rng)
-        stop = np.zeros_like(test)
-        stop[~test] = held_out(goal, y[~test], rng)
-        return Split(~test & ~stop, stop, test)
-
-
-def fit(
-    net: Sequential, x: Any, y: NDArray[Any], goal: Target, split: Split, lr: float, data: Path, **options: Any
-) -> tuple[History, int]:
-    """Train with AdamW and early stopping, numbers standardised; the history and the best epoch."""
-    mean, spread = (0.0, 1.0) if goal.classes else (y[split.learn].mean(), y[split.learn].std() or 1.0)
-    wanted = y if goal.classes else ((y - mean) / spread)[:, None]
-    stopping = EarlyStopping("val_loss", patience=PATIENCE)
+def fitted(
+    table: Table,
+    encoder: TableEncoder,
+    goal: Target,
+    parts: Parts,
+    hidden: Sequence[int],
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    seed: int,
+) -> tuple[Result, bool]:
+    """A network that has learned, and whether Ctrl-C ended it."""
+    x, y, learn, stop, test = parts.x, parts.y, parts.learn, parts.stop, parts.test
+    dtype = precision(x[learn], y[learn])
+    net = network_for(x[learn], encoder, hidden, len(goal.classes) if goal.classes else 1, seed, dtype)
+    mean, spread = (0.0, 1.0) if goal.classes else (y[learn].mean(), y[learn].std() or 1.0)
+    targets = y if goal.classes else ((y - mean) / spread)[:, None]
+    inputs = x.astype(net.dtype)
+    stopping, interrupted = EarlyStopping("val_loss", patience=PATIENCE), False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", DivergenceWarning)
-            history = net.fit(
-                x[split.learn],
-                wanted[split.learn],
+            net.fit(
+                inputs[learn],
+                targets[learn],
                 loss=CrossEntropyLoss() if goal.classes else MSELoss(),
                 optimizer=AdamW(lr=lr, weight_decay=WEIGHT_DECAY),
-                validation_data=(x[split.stop], wanted[split.stop]),
+                epochs=epochs,
+                batch_size=batch_size,
+                validation_data=(inputs[stop], targets[stop]),
                 callbacks=[stopping],
+                seed=seed,
                 progress=can_show(),
-                **options,
             )
     except DivergenceWarning as warning:
-        raise BadTable(f"{data}: {str(warning).partition(';')[0]}. Use a smaller --lr than {lr:g}") from None
+        raise BadTable(f"{table.path}: {str(warning).partition(';')[0]}. Use a smaller --lr than {lr:g}") from None
+    except KeyboardInterrupt:
+        if not len(net.history):
+            raise
+        interrupted = True
     in_units(net, mean, spread)
-    return history, stopping.best_epoch
+    output = net.predict(inputs[test])
+    values, trivial, guess = scored(goal, y[learn], y[test], output)
+    best = stopping.best_epoch
+    return Result(net, encoder, goal, table, parts, net.history, values, trivial, guess, output, best), interrupted
 
 
-def listing(names: Any, most: int = 20) -> str:
-    names = [f'"{name}"' for name in names]
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def written_files(result: Result, out: Path | None, plot: Path | None, report: Path | None) -> list[Path]:
+    """Write the network, the picture and the page that are asked for."""
+    goal, y = result.target, result.parts.y
+    if out is not None:
+        about = {
+            "version": VERSION,
+            "encoder": result.encoder.to_dict(),
+            "target": goal._asdict(),
+            "held_out": result.values,
+        }
+        result.network.save(out, metadata={KEY: about})
+    if plot is not None:
+        from fastfc.tabular.report import save_report
+
+        key = next(iter(result.values))
+        one, other = (written(key, scores[key]) for scores in (result.values, result.trivial))
+        held = f"{result.parts.test.sum():,} {result.table.unit}s held out"
+        summary = f"{TITLES[key]} {one} on {held} ({result.guess}: {other})"
+        said = probabilities(result.output) if goal.classes else result.output
+        title = f"{Path(result.table.path).name}: {goal.name}"
+        save_report(plot, title, goal, result.history, y[result.parts.test], said, summary)
+    if report is not None:
+        from fastfc.tabular.page import save_page
+
+        save_page(report, result)
+    return [path for path in (out, plot, report) if path is not None]
 
 
 def held_out(goal: Target, y: NDArray[Any], rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -172,26 +212,42 @@ def held_out(goal: Target, y: NDArray[Any], rng: np.random.Generator) -> NDArray
     return chosen
 
 
-def plural(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" + "s" * (n != 1)
-
-
-def describe(table: Table, features: list[Feature], goal: Target, split: Split) -> None:
-    numbers = sum(feature.categories is None for feature in features)
-    categories = [feature for feature in features if feature.categories is not None]
-    columns = f"{numbers} of numbers"
-    if categories:
-        columns += f", {len(categories)} of categories ({sum(f.width for f in categories)} inputs of 0 and 1)"
-    print(f'{table.path}: {len(table):,} {table.unit}s, "{goal.name}" by {plural(len(features), "column")}: {columns}')
-    for note in table.notes:
-        print(note)
+def describe(table: Table, encoder: TableEncoder, goal: Target, parts: Parts, notes: Sequence[str]) -> None:
+    """Print what the columns were taken for."""
+    read = encoder.encoded_
+    numbers, dates = ([c for c in read if c.kind == kind] for kind in ("number", "date"))
+    texts = [c for c in read if c.kind == "text"]
+    columns = f"{len(numbers)} of numbers"
+    if texts:
+        columns += f", {len(texts)} of categories ({sum(c.width for c in texts)} inputs of 0 and 1)"
+    if dates:
+        columns += f", {len(dates)} of dates ({sum(c.width for c in dates)} inputs)"
+    print(f'{table.path}: {len(table):,} {table.unit}s, "{goal.name}" by {plural(len(read), "column")}: {columns}')
+    print_columns(encoder)
+    for note in [*table.notes, *notes]:
+        print(f"note: {note}")
+    missing = [c.name for c in read if c.missing]
+    if missing:
+        print(
+            f"missing cells in {listing(missing)}: the median and an input that tells them, or a category of their own"
+        )
     what = f"classification into {len(goal.classes)} classes" if goal.classes else "regression"
     print(f"{what}: {goal.why}")
     print(
-        f"{split.learn.sum():,} {table.unit}s to learn from, {split.stop.sum():,} to stop by, "
-        f"{split.test.sum():,} held out" + (", of each class alike" if goal.classes else ""),
+        f"{parts.learn.sum():,} {table.unit}s to learn from, {parts.stop.sum():,} to stop by, "
+        f"{parts.test.sum():,} held out" + (", of each class alike" if goal.classes else ""),
         flush=True,
     )
+
+
+def print_columns(encoder: TableEncoder) -> None:
+    """What each column was taken for."""
+    rows = [row[:2] for row in column_rows(encoder)[1:]]
+    width = min(max(len(name) for name, _ in rows), LONGEST_NAME)
+    for name, kind in rows[:MOST_COLUMNS]:
+        print(f"  {name:<{width}}  {kind}")
+    if len(rows) > MOST_COLUMNS:
+        print(f"  and {len(rows) - MOST_COLUMNS} more, which --report lists")
 
 
 def precision(x: NDArray[np.float64], y: NDArray[Any]) -> type[Any]:
@@ -202,10 +258,10 @@ def precision(x: NDArray[np.float64], y: NDArray[Any]) -> type[Any]:
 
 
 def network_for(
-    x: NDArray[np.float64], features: list[Feature], hidden: Sequence[int], n_out: int, seed: int, dtype: Any
+    x: NDArray[np.float64], encoder: TableEncoder, hidden: Sequence[int], n_out: int, seed: int, dtype: Any
 ) -> Sequential:
     """Numbers are standardised, categories stay 0 and 1."""
-    numbers = np.concatenate([np.full(f.width, f.categories is None) for f in features])
+    numbers = np.concatenate([np.arange(c.width) < (0 if c.kind == "text" else len(c.fill)) for c in encoder.encoded_])
     scaled = Standardize.of(x, dtype=dtype)
     scaled.mean, scaled.scale = np.where(numbers, scaled.mean, 0), np.where(numbers, scaled.scale, 1)
     return Sequential([scaled, *MLP([x.shape[1], *hidden, n_out], seed=seed, dtype=dtype).layers])
@@ -219,41 +275,6 @@ def in_units(net: Sequential, mean: float, spread: float) -> None:
     last.bias[...] = last.bias * spread + mean
 
 
-def probabilities(output: NDArray[Any]) -> NDArray[np.float64]:
-    return reference.softmax(output.astype(np.float64))
-
-
-def scored(
-    goal: Target, y_learn: NDArray[Any], y: NDArray[Any], output: NDArray[Any]
-) -> tuple[dict[str, float], dict[str, float], str]:
-    """Metrics of the network's output, of a guess that knows only the target's distribution, and its name."""
-    if goal.classes:
-        counts = np.bincount(y_learn, minlength=len(goal.classes))
-        guess = np.broadcast_to(np.log(np.maximum(counts, 0.5) / counts.sum()), output.shape)
-        names, name = ("accuracy", "f1_macro", "log_loss"), f'always "{goal.classes[counts.argmax()]}"'
-    else:
-        guess, names, name = np.full(output.shape, y_learn.mean()), ("r2", "rmse", "mae"), "always the mean"
-
-    def score(output: NDArray[Any]) -> dict[str, float]:
-        if not goal.classes:
-            return {name: metrics.BY_NAME[name](y, output) for name in names}
-        p = np.maximum(probabilities(output)[np.arange(len(y)), y], 1e-15)
-        found = {name: metrics.BY_NAME[name](y, output) for name in names[:2]}
-        return found | {"log_loss": float(-np.log(p).mean())}
-
-    return score(output), score(guess), name
-
-
-TITLES = {"accuracy": "accuracy", "f1_macro": "F1, mean of classes", "log_loss": "log loss"}
-TITLES |= {"r2": "R²", "rmse": "root mean squared error", "mae": "mean absolute error"}
-
-
-def written(key: str, value: float) -> str:
-    if key in ("rmse", "mae"):
-        return f"{value:.4g}"
-    return f"{value:.1%}" if key == "accuracy" else f"{value:.3f}"
-
-
 def print_scores(title: str, values: dict[str, float], trivial: dict[str, float], name: str) -> None:
     width = max(len(title), *(len(TITLES[key]) for key in values))
     print(f"\n{title:<{width}}   network   {name}")
@@ -261,59 +282,3 @@ def print_scores(title: str, values: dict[str, float], trivial: dict[str, float]
         one, other = written(key, value), written(key, trivial[key])
         print(f"{TITLES[key]:<{width}}  {one:>8}   {other:>{len(name)}}")
     print()
-
-
-def predict(model: Path, data: Path, out: Path | None = None) -> None:
-    """Write a CSV file of what a network of `fastfc train` says of each row of a file."""
-    checkpoint = load_checkpoint(model)
-    about = (checkpoint.metadata or {}).get(KEY)
-    if not isinstance(about, dict) or about.get("version") != VERSION:
-        raise BadTable(
-            f"{model}: this network does not say how to read tables; make it with fastfc train data.csv --target NAME "
-            f"--out {model}, or load it with fastfc.load and call predict"
-        )
-    features = [Feature(feature["name"], feature["categories"]) for feature in about["features"]]
-    names = [feature.name for feature in features]
-    table = read_table(data, names)
-    missing = [name for name in names if name not in table.columns]
-    others = [name for name in table.columns if name not in [*names, about["target"], *about["excluded"]]]
-    if missing:
-        there = f"; there are {listing(others)}, which it does not know" if others else ""
-        raise BadTable(f"{data}: the network needs {listing(missing)}{there}; give each column the name it had")
-    notes = [*table.notes, *([f"left out, for the network does not know them: {listing(others)}"] if others else [])]
-    x, unseen = inputs_of(table, features)
-    if out is None:
-        unseen += unprintable([about["target"], *(about["classes"] or [])])
-    for note in [*notes, *unseen]:
-        print(f"fastfc predict: {note}", file=sys.stderr)
-    with opened(out) as file:
-        write(csv.writer(file, lineterminator="\n"), checkpoint.network, x, about["target"], about["classes"])
-
-
-def unprintable(names: Sequence[str]) -> list[str]:
-    """A note about names that stdout has no characters for."""
-    encoding = sys.stdout.encoding or "utf-8"
-    lost = [name for name in names if name.encode(encoding, "ignore").decode(encoding) != name]
-    return [f"{encoding} has no characters for {listing(lost)}: escaped here; --out writes UTF-8"] if lost else []
-
-
-def write(rows: Any, net: Any, x: NDArray[np.float64], target: str, classes: list[str] | None) -> None:
-    output = net.predict(x)
-    if classes is None:
-        rows.writerow([target])
-        rows.writerows([[str(value)] for value in output[:, 0]])
-        return
-    rows.writerow([target, *(f"probability of {name}" for name in classes)])
-    for p in probabilities(output):
-        rows.writerow([classes[p.argmax()], *(f"{value:.6g}" for value in p)])
-
-
-@contextmanager
-def opened(path: Path | None) -> Iterator[TextIO]:
-    if path is None:
-        if isinstance(sys.stdout, TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # names of classes stay different
-        yield sys.stdout
-        return
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        yield file
