@@ -10,7 +10,7 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfc.kernels.optim import update as native
+from fastfc.kernels.optim import update as update_kernels
 from fastfc.nn.layer import Layer
 from fastfc.optim.base import Optimizer, Options, of_rule, switch, variant
 from fastfc.validation import listed, positive_number
@@ -61,11 +61,11 @@ class SGD(Optimizer):
     array([[-2.5]], dtype=float32)
     """
 
-    code = native.SGD
+    code = update_kernels.SGD
 
     momentum = of_rule(0, "momentum", or_zero=True, below=1, decides=True)
     dampening = of_rule(1, "dampening", or_zero=True, below=1)
-    nesterov = switch(native.RULE + 2, "nesterov")
+    nesterov = switch(update_kernels.RULE + 2, "nesterov")
     _optional = "dampening", "nesterov"
 
     def __init__(
@@ -104,7 +104,7 @@ class SGD(Optimizer):
         return self.state[0] if self._rule_rows and len(self.state) else None
 
 
-class WithBetas(Optimizer):
+class BetaOptimizer(Optimizer):
     """Base of the rules that remember means of the gradients: their decays are β₁ and β₂."""
 
     beta1 = of_rule(0, "beta1", or_zero=True, below=1)
@@ -129,7 +129,7 @@ class WithBetas(Optimizer):
             raise
 
 
-class Adam(WithBetas):
+class Adam(BetaOptimizer):
     """Adam: steps by the mean of the gradients over the root of the mean of their squares.
 
     With g = ∇L + λ w and the t-th step:
@@ -190,7 +190,7 @@ class Adam(WithBetas):
 
     @property
     def code(self) -> int:  # type: ignore[override]
-        return native.AMSGRAD if self.amsgrad else native.ADAM
+        return update_kernels.AMSGRAD if self.amsgrad else update_kernels.ADAM
 
 
 class AdamW(Adam):
@@ -230,10 +230,10 @@ class AdamW(Adam):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(lr, betas, eps, weight_decay, amsgrad, **options)
-        self._put(native.FLAGS, int(self.hyper[native.FLAGS]) | native.DECOUPLED)
+        self._put(update_kernels.FLAGS, int(self.hyper[update_kernels.FLAGS]) | update_kernels.DECOUPLED)
 
 
-class NAdam(WithBetas):
+class NAdam(BetaOptimizer):
     """NAdam: Adam with Nesterov's look ahead, by a momentum that grows.
 
     With g = ∇L + λ w, the t-th step and μₜ = β₁ (1 − 0.96^(t ψ) / 2):
@@ -278,11 +278,11 @@ class NAdam(WithBetas):
     array([[-0.5282]], dtype=float32)
     """
 
-    code = native.NADAM
+    code = update_kernels.NADAM
 
     eps = of_rule(2, "eps")
     momentum_decay = of_rule(3, "momentum_decay", or_zero=True)
-    decoupled_weight_decay = switch(native.FLAGS, "decoupled_weight_decay", native.DECOUPLED)
+    decoupled_weight_decay = switch(update_kernels.FLAGS, "decoupled_weight_decay", update_kernels.DECOUPLED)
     _optional = ("decoupled_weight_decay",)
 
     def __init__(
@@ -377,7 +377,7 @@ class RMSprop(Optimizer):
 
     @property
     def code(self) -> int:  # type: ignore[override]
-        return native.RMSPROP_CENTERED if self.centered else native.RMSPROP
+        return update_kernels.RMSPROP_CENTERED if self.centered else update_kernels.RMSPROP
 
     def prepare(self, network: Layer) -> tuple[NDArray[Any], NDArray[np.float64]]:
         prepared = super().prepare(network)
@@ -391,11 +391,11 @@ class RMSprop(Optimizer):
 
     def _convert(self) -> None:
         """Make v the variance of g, or the mean of g², after a change of `centered`; files of version 0.1 have that."""
-        is_variance = self.count[1] == native.CENTERED
+        is_variance = self.count[1] == update_kernels.CENTERED
         if self.count[0] and self.centered != is_variance and len(self._state) > 2:
             v, _, mean = self._state[:3]
             v[...] = np.maximum(v - mean**2, 0) if self.centered else v + mean**2
-            self.count[1] = native.CENTERED * self.centered
+            self.count[1] = update_kernels.CENTERED * self.centered
 
 
 class Adagrad(Optimizer):
@@ -436,7 +436,7 @@ class Adagrad(Optimizer):
     array([[-0.5]], dtype=float32)
     """
 
-    code = native.ADAGRAD
+    code = update_kernels.ADAGRAD
 
     lr_decay = of_rule(0, "lr_decay", or_zero=True)
     eps = of_rule(1, "eps")
@@ -473,7 +473,7 @@ class Adagrad(Optimizer):
             self._state[0] = self._initial
 
 
-class Lion(WithBetas):
+class Lion(BetaOptimizer):
     """Lion: steps of one size, in the direction of the sign of a mean of the gradients.
 
         w ← w − lr λ w − lr sign(β₁ m + (1 − β₁) ∇L),    then m ← β₂ m + (1 − β₂) ∇L
@@ -508,7 +508,7 @@ class Lion(WithBetas):
     array([[-0.5]], dtype=float32)
     """
 
-    code = native.LION
+    code = update_kernels.LION
 
     def __init__(
         self,
@@ -518,4 +518,4 @@ class Lion(WithBetas):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(("lr", lr), ("betas", betas), ("weight_decay", weight_decay), **options)
-        self._put(native.FLAGS, int(self.hyper[native.FLAGS]) | native.DECOUPLED)
+        self._put(update_kernels.FLAGS, int(self.hyper[update_kernels.FLAGS]) | update_kernels.DECOUPLED)

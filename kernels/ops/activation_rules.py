@@ -100,7 +100,7 @@ from fastfc.kernels.simd.vector import (
     LOG1P,
     ERF,
 ) = range(25)
-OTHERS = frozenset(range(CUSTOM + 1)) - {IDENTITY, RELU, SIGMOID, TANH, SOFTMAX, EXP, CUSTOM}  # see apply_other
+LAZY = frozenset(range(CUSTOM + 1)) - {IDENTITY, RELU, SIGMOID, TANH, SOFTMAX, EXP, CUSTOM}  # see apply_lazy
 DERIVATIVE = 1000  # added to a code: not the activation but the product with its derivative
 # derivatives in terms of the input
 OF_INPUT = {ELU, SELU, SOFTPLUS, SOFTSIGN, HARDSIGMOID, HARDSWISH, SILU, GELU, GELU_TANH, MISH, CUSTOM}

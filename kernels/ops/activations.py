@@ -20,6 +20,7 @@ from fastfc.kernels.ops.activation_rules import (
     HARDSWISH,
     HARDTANH,
     IDENTITY,
+    LAZY,
     LEAKY_RELU,
     LOG,
     LOG1P,
@@ -27,7 +28,6 @@ from fastfc.kernels.ops.activation_rules import (
     LOG_SOFTMAX,
     MISH,
     NUMBERS,
-    OTHERS,
     RELU,
     ROWWISE,
     SELU,
@@ -84,17 +84,17 @@ from fastfc.kernels.ops.activation_rules import (
 )
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.linkage import call_at
-from fastfc.kernels.runtime.native import loaded, native
+from fastfc.kernels.runtime.native import compiled_kernel, requires
 from fastfc.kernels.runtime.overlap import overlaps, same
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, pointer, read, release, write
 
 
-@native(
+@compiled_kernel(
     lambda dtype: types.int64(types.CPointer(dtype), types.CPointer(dtype), types.int64, activation_type), optional=True
 )
-def apply_other(x, out, count, activation):
+def apply_lazy(x, out, count, activation):
     """`apply` for the functions that most networks do not need."""
     code, a, b = activation
     if code == LEAKY_RELU:
@@ -136,7 +136,7 @@ def apply_other(x, out, count, activation):
     return OK
 
 
-@native(lambda dtype: types.int64(types.CPointer(dtype), types.CPointer(dtype), types.int64, activation_type))
+@compiled_kernel(lambda dtype: types.int64(types.CPointer(dtype), types.CPointer(dtype), types.int64, activation_type))
 def apply(x, out, count, activation):
     """out[j] = f(x[j]) for j < count, neighbours in memory; out may be x."""
     code, a, _ = activation
@@ -155,68 +155,68 @@ def apply(x, out, count, activation):
     elif code == CUSTOM:
         call_at(a, x, (count, x, x, out, 1))
     else:
-        return apply_other(x, out, count, activation)
+        return apply_lazy(x, out, count, activation)
     return OK
 
 
-@native(lambda dtype: types.int64(*[types.CPointer(dtype)] * 3, types.int64, activation_type), optional=True)
-def derive_other(kept, g, out, count, activation):
+@compiled_kernel(lambda dtype: types.int64(*[types.CPointer(dtype)] * 3, types.int64, activation_type), optional=True)
+def derive_lazy(saved, g, out, count, activation):
     """`apply_derivative` for those."""
     code, a, b = activation
     if code == LEAKY_RELU:
-        leaky_relu_derivative_row(count, kept, g, out, a)
+        leaky_relu_derivative_row(count, saved, g, out, a)
     elif code == LOG_SIGMOID:
-        log_sigmoid_derivative_row(count, kept, g, out)
+        log_sigmoid_derivative_row(count, saved, g, out)
     elif code == HARDTANH:
-        hardtanh_derivative_row(count, kept, g, out, a, b)
+        hardtanh_derivative_row(count, saved, g, out, a, b)
     elif code == ELU:
-        elu_derivative_row(count, kept, g, out, a, b)
+        elu_derivative_row(count, saved, g, out, a, b)
     elif code == SELU:
-        selu_derivative_row(count, kept, g, out)
+        selu_derivative_row(count, saved, g, out)
     elif code == SOFTPLUS:
-        softplus_derivative_row(count, kept, g, out, a, b)
+        softplus_derivative_row(count, saved, g, out, a, b)
     elif code == SOFTSIGN:
-        softsign_derivative_row(count, kept, g, out)
+        softsign_derivative_row(count, saved, g, out)
     elif code == HARDSIGMOID:
-        hardsigmoid_derivative_row(count, kept, g, out)
+        hardsigmoid_derivative_row(count, saved, g, out)
     elif code == HARDSWISH:
-        hardswish_derivative_row(count, kept, g, out)
+        hardswish_derivative_row(count, saved, g, out)
     elif code == SILU:
-        silu_derivative_row(count, kept, g, out)
+        silu_derivative_row(count, saved, g, out)
     elif code == GELU:
-        gelu_derivative_row(count, kept, g, out)
+        gelu_derivative_row(count, saved, g, out)
     elif code == GELU_TANH:
-        gelu_tanh_derivative_row(count, kept, g, out)
+        gelu_tanh_derivative_row(count, saved, g, out)
     elif code == MISH:
-        mish_derivative_row(count, kept, g, out)
+        mish_derivative_row(count, saved, g, out)
     else:
-        log_softmax_derivative_row(count, kept, g, out)
+        log_softmax_derivative_row(count, saved, g, out)
     return OK
 
 
-@native(lambda dtype: types.int64(*[types.CPointer(dtype)] * 3, types.int64, activation_type))
-def apply_derivative(kept, g, out, count, activation):
+@compiled_kernel(lambda dtype: types.int64(*[types.CPointer(dtype)] * 3, types.int64, activation_type))
+def apply_derivative(saved, g, out, count, activation):
     """out[j] = g[j] f′, f′ in terms of what is kept, for j < count, neighbours in memory; out may be g."""
     code, _, b = activation
     if code == IDENTITY:
         identity_row(count, g, out)
     elif code == RELU:
-        relu_derivative_row(count, kept, g, out)
+        relu_derivative_row(count, saved, g, out)
     elif code == SIGMOID:
-        sigmoid_derivative_row(count, kept, g, out)
+        sigmoid_derivative_row(count, saved, g, out)
     elif code == TANH:
-        tanh_derivative_row(count, kept, g, out)
+        tanh_derivative_row(count, saved, g, out)
     elif code == SOFTMAX:
-        softmax_derivative_row(count, kept, g, out)
+        softmax_derivative_row(count, saved, g, out)
     elif code == CUSTOM:
-        call_at(b, kept, (count, kept, g, out, 0))
+        call_at(b, saved, (count, saved, g, out, 0))
     else:
-        return derive_other(kept, g, out, count, activation)
+        return derive_lazy(saved, g, out, count, activation)
     return OK
 
 
 @helper
-def neighbours(x, axis):
+def unit_stride(x, axis):
     """Whether the elements along an axis are neighbours in memory."""
     return x.strides[axis] == x.itemsize
 
@@ -237,10 +237,10 @@ def _activation_forward(x, out, code, a, b):
     if out.size == 0:  # of which there may be more rows than a loop could pass
         return OK
     f, elementwise, size = Activation(code, a, b), code != SOFTMAX and code != LOG_SOFTMAX, out.itemsize
-    along = 0 if elementwise and neighbours(x, 0) and neighbours(out, 0) else 1
+    along = 0 if elementwise and unit_stride(x, 0) and unit_stride(out, 0) else 1
     count, lines = out.shape[along], out.shape[1 - along]
     step, out_step = x.strides[1 - along], out.strides[1 - along]
-    if neighbours(x, along) and neighbours(out, along):
+    if unit_stride(x, along) and unit_stride(out, along):
         if elementwise and step == out_step == count * size:
             count, lines = count * lines, 1
         for i in range(lines):
@@ -266,12 +266,12 @@ def _activation_backward(output, grad_output, out, code, a, b):
     if out.size == 0:  # of which there may be more rows than a loop could pass
         return OK
     f, elementwise, size = Activation(code, a, b), code != SOFTMAX and code != LOG_SOFTMAX, out.itemsize
-    columns = neighbours(output, 0) and neighbours(grad_output, 0) and neighbours(out, 0)
+    columns = unit_stride(output, 0) and unit_stride(grad_output, 0) and unit_stride(out, 0)
     along = 0 if elementwise and columns else 1
     count, lines = out.shape[along], out.shape[1 - along]
     step, grad_step, out_step = output.strides[1 - along], grad_output.strides[1 - along], out.strides[1 - along]
     y, g, result = pointer(output), pointer(grad_output), pointer(out)
-    if neighbours(output, along) and neighbours(grad_output, along) and neighbours(out, along):
+    if unit_stride(output, along) and unit_stride(grad_output, along) and unit_stride(out, along):
         if elementwise and step == grad_step == out_step == count * size:
             count, lines = count * lines, 1
         for i in range(lines):
@@ -369,12 +369,12 @@ def nothing_to_load(like):
     pass
 
 
-load_others = loaded(apply_other, derive_other)
+require_lazy = requires(apply_lazy, derive_lazy)
 
 
 def load_for(code):
     """What code with this activation calls to have it loaded."""
-    return load_others if code in OTHERS else nothing_to_load
+    return require_lazy if code in LAZY else nothing_to_load
 
 
 @overload(as_rows)

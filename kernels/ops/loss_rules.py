@@ -152,7 +152,7 @@ def quantile_rule(total, p, t, v, w):
 
 
 @helper
-def usual_rule(code, total, p, t, v, w, a, b):
+def eager_rule(code, total, p, t, v, w, a, b):
     if code == MSE:
         total, g = mse_rule(total, p, t, w)
     else:
@@ -161,7 +161,7 @@ def usual_rule(code, total, p, t, v, w, a, b):
 
 
 @helper
-def other_rule(code, total, p, t, v, w, a, b):
+def lazy_rule(code, total, p, t, v, w, a, b):
     if code == L1:
         total, g = l1_rule(total, p, t, w)
     elif code == HUBER:
@@ -192,7 +192,7 @@ def dense(data, columns):
 @helper
 def soft_cross_entropy_row(count, z, q, out, scale):
     """Σ q (log Σ eᶻ − z), and out = (softmax(z) Σ q − q) scale."""
-    size, lanes, value, mass = itemsize(z), width(z), 0.0, 0.0
+    size, lanes, value, weight_sum = itemsize(z), width(z), 0.0, 0.0
     top, denominator = softmax_row(count, z, out, 1.0)
     log_sum = np.log(np.float64(denominator))
     for first in range(0, count, BLOCK):
@@ -203,10 +203,10 @@ def soft_cross_entropy_row(count, z, q, out, scale):
             less = load_first(at(z, j * size), some, 0.0) - top - log_sum
             # a class of no weight may have a logit of −∞
             total, weight = total - where_less_equal(y, 0.0, 0.0, y * less), weight + y
-        value, mass = value + np.float64(sum_lanes(total, z)), mass + np.float64(sum_lanes(weight, z))
+        value, weight_sum = value + np.float64(sum_lanes(total, z)), weight_sum + np.float64(sum_lanes(weight, z))
     for j in range(0, count, lanes):
         some = count - j
-        difference = load_first(at(out, j * size), some, 0.0) * mass - load_first(at(q, j * size), some, 0.0)
+        difference = load_first(at(out, j * size), some, 0.0) * weight_sum - load_first(at(q, j * size), some, 0.0)
         store_first(at(out, j * size), difference * scale, some)
     return value
 

@@ -141,7 +141,7 @@ def lane(typingctx, vector, index):
 def elementwise(emit, count):
     """An intrinsic of `count` vectors (or scalars, spread over the lanes) from an IR emitter."""
 
-    def spread(context, builder, vector, kind, value):
+    def broadcast(context, builder, vector, kind, value):
         if isinstance(kind, Vector):
             return value
         return splat_value(builder, context.cast(builder, value, kind, vector.dtype), llvm_vector(vector.dtype))
@@ -150,7 +150,7 @@ def elementwise(emit, count):
         vector = next(kind for kind in kinds if isinstance(kind, Vector))
 
         def codegen(context, builder, signature, args):
-            return emit(builder, *[spread(context, builder, vector, k, a) for k, a in zip(kinds, args, strict=True)])
+            return emit(builder, *[broadcast(context, builder, vector, k, a) for k, a in zip(kinds, args, strict=True)])
 
         return vector(*kinds), codegen
 
