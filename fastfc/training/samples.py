@@ -178,7 +178,7 @@ def check_values(network: Container, data: Data, loss: Loss) -> None:
 def check_finite(network: Container, data: Data, told: str, where: Callable[[int], str] = "row {}".format) -> None:
     """Raise if samples are infinite or not a number; functions of the user's own may have a use for such."""
     program = network._program_for(data.x).table
-    steps = program[1 : 1 + program[0, program_table.N_OPS], program_table.CODE]
+    steps = program[1 : 1 + program[0, program_table.Header.N_OPS], program_table.Column.CODE]
     if (
         CUSTOM not in steps
         and not np.isin(data.losses[:, loss_rules.CODE], (loss_rules.CUSTOM, loss_rules.CUSTOM_ARRAY)).any()
