@@ -303,7 +303,7 @@ def check_step(status, x_fits, rows_fit, weights_fit):
 @njit
 def predict_into(vector, program, x, out):
     status = interpreter.predict(vector, program, x, out, 1, 1)
-    check_prediction(status, x.shape[1] == program[0, program_table.INPUTS])
+    check_prediction(status, x.shape[1] == program[0, program_table.Header.INPUTS])
 
 
 @overload_attribute(LayerType, "params")
@@ -313,7 +313,7 @@ def params_of(net):
 
 @overload_attribute(LayerType, "buffers")
 def buffers_of(net):
-    return lambda net: net.vector[net.vector.size - net.program[0, program_table.BUFFERS] :]
+    return lambda net: net.vector[net.vector.size - net.program[0, program_table.Header.BUFFERS] :]
 
 
 @method("predict")
@@ -338,7 +338,7 @@ def predict(net, x, out=None, params=None):
     if is_none(out) and x.ndim == 1:
 
         def one(net, x, out=None, params=None):
-            y = np.empty(net.program[0, program_table.OUTPUTS], net.vector.dtype)
+            y = np.empty(net.program[0, program_table.Header.OUTPUTS], net.vector.dtype)
             predict_into(vector(net, params), net.program, as_rows(x), as_rows(y))
             return y
 
@@ -346,7 +346,7 @@ def predict(net, x, out=None, params=None):
     if is_none(out):
 
         def rows(net, x, out=None, params=None):
-            y = np.empty((x.shape[0], net.program[0, program_table.OUTPUTS]), net.vector.dtype)
+            y = np.empty((x.shape[0], net.program[0, program_table.Header.OUTPUTS]), net.vector.dtype)
             predict_into(vector(net, params), net.program, x, y)
             return y
 
@@ -392,7 +392,7 @@ def predict_one(net, x, out=None):
 
     def run(net, x, out=None):
         status = interpreter.predict(net.vector, net.program, as_rows(x), as_rows(out), 1, 1)
-        check_prediction(status, x.shape[-1] == net.program[0, program_table.INPUTS])
+        check_prediction(status, x.shape[-1] == net.program[0, program_table.Header.INPUTS])
         return out
 
     return wrong if fault else new if is_none(out) else run
@@ -410,11 +410,11 @@ def forward(net, x):
 
     def run(net, x):
         n = x.shape[0]
-        out = np.empty((n, net.program[0, program_table.OUTPUTS]), net.vector.dtype)
+        out = np.empty((n, net.program[0, program_table.Header.OUTPUTS]), net.vector.dtype)
         net.counters[0] = USED
         enough(interpreter.workspace_size(net.program, n), net.workspace)
         status = interpreter.forward_saving(x, net.program, net.vector, out, net.workspace, net.counters)
-        check_prediction(status, x.shape[1] == net.program[0, program_table.INPUTS])
+        check_prediction(status, x.shape[1] == net.program[0, program_table.Header.INPUTS])
         net.counters[0] = n
         return out
 
@@ -435,7 +435,7 @@ def backward(net, grad_output):
         n = net.counters[0]
         if n < 0:
             raise ValueError("fastfc: backward needs what forward saves; call forward(x) first")
-        grad_input = np.empty((n, net.program[0, program_table.INPUTS]), net.vector.dtype)
+        grad_input = np.empty((n, net.program[0, program_table.Header.INPUTS]), net.vector.dtype)
         status = interpreter.backward_saved(
             net.vector, net.program, grad_output, net.counters, net.grads, grad_input, net.workspace
         )
@@ -522,7 +522,7 @@ def train_step(net, x, y, loss, optimizer, sample_weight=None):
         )  # fmt: skip
         n, n_targets = len(x), len(target) if target.size else len(labels)
         rows_fit = n_targets == n or (parts and labels.size > 0)
-        check_step(status, x.shape[1] == net.program[0, program_table.INPUTS], rows_fit, weights.size in (0, n))
+        check_step(status, x.shape[1] == net.program[0, program_table.Header.INPUTS], rows_fit, weights.size in (0, n))
         return value
 
     return run
@@ -545,7 +545,7 @@ def table_for(program, losses, widths):
 
     A single loss is for all columns.
     """
-    outputs = program[0, program_table.PARTS]
+    outputs = program[0, program_table.Header.PARTS]
     if len(losses) == 1:
         return losses
     if len(losses) != outputs or len(widths) != outputs:
@@ -554,7 +554,11 @@ def table_for(program, losses, widths):
         )
     table, column, number, place = losses.copy(), 0, 0, 0
     for r in range(outputs):
-        row, width, classes = table[r], program[len(program) - outputs + r, program_table.WIDTH], widths[r] == CLASSES
+        row, width, classes = (
+            table[r],
+            program[len(program) - outputs + r, program_table.Value.WIDTH],
+            widths[r] == CLASSES,
+        )
         if classes and row[loss_rules.CLASSES] == 0.0:
             raise ValueError("fastfc: the shapes do not fit: integers (n,) are classes, and this loss takes numbers")
         if not classes and widths[r] != (width // 2 if row[loss_rules.CODE] == loss_rules.GAUSSIAN else width):

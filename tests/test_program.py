@@ -29,7 +29,7 @@ from fastfc.nn.lowering import Lowering, pack
 def steps_of(layer, width=3):
     """(op, code) of each step."""
     rows = layer._lower(width).table
-    return [tuple(row[[table.OP, table.CODE]]) for row in rows[1 : 1 + rows[0, table.N_OPS]]]
+    return [tuple(row[[table.Column.OP, table.Column.CODE]]) for row in rows[1 : 1 + rows[0, table.Header.N_OPS]]]
 
 
 class Memory:
@@ -41,59 +41,71 @@ class Memory:
     def span(self, value, purpose, columns=slice(None)):
         """The numbers of a value, or of some of its columns."""
         where, first = self.rows[value, purpose : purpose + 2]
-        width = self.rows[value, table.WIDTH]
+        width = self.rows[value, table.Value.WIDTH]
         if where == table.IN_WORKSPACE:
-            size = self.rows[0, table.PREDICT_WORKSPACE if purpose == table.PREDICTING else table.TRAIN_WORKSPACE]
+            size = self.rows[
+                0, table.Header.PREDICT_WORKSPACE if purpose == table.Value.PREDICTING else table.Header.TRAIN_WORKSPACE
+            ]
             assert first >= 0 and first + width <= size
-        buffer = (where, purpose == table.GRADIENT and where != table.IN_WORKSPACE)
+        buffer = (where, purpose == table.Value.GRADIENT and where != table.IN_WORKSPACE)
         return [(buffer, i) for i in range(first, first + width)[columns]]
 
     def write(self, value, purpose, columns=slice(None)):
-        owner = value, purpose == table.GRADIENT
+        owner = value, purpose == table.Value.GRADIENT
         self.slots |= dict.fromkeys(self.span(value, purpose, columns), owner)
 
     def read(self, value, purpose):
-        owner = value, purpose == table.GRADIENT
+        owner = value, purpose == table.Value.GRADIENT
         assert {self.slots.get(cell) for cell in self.span(value, purpose)} == {owner}
 
     def columns(self, row):
-        first = row[table.NUMBER]
-        return slice(first, first + self.rows[row[table.A], table.WIDTH]) if row[table.OP] == CONCAT else slice(None)
+        first = row[table.Column.NUMBER]
+        return (
+            slice(first, first + self.rows[row[table.Column.A], table.Value.WIDTH])
+            if row[table.Column.OP] == CONCAT
+            else slice(None)
+        )
 
     def operands(self, row):
-        return {row[table.A], row[table.B]} if row[table.OP] in (ADD, MULTIPLY) else {row[table.A]}
+        return (
+            {row[table.Column.A], row[table.Column.B]}
+            if row[table.Column.OP] in (ADD, MULTIPLY)
+            else {row[table.Column.A]}
+        )
 
     def forward(self, inputs, purpose):
         for value in inputs:
             self.write(value, purpose)
         for row in self.steps():
-            if row[table.OP] in NORMS:
-                self.write(row[table.B], purpose)
-            self.write(row[table.Y], purpose, self.columns(row))
+            if row[table.Column.OP] in NORMS:
+                self.write(row[table.Column.B], purpose)
+            self.write(row[table.Column.Y], purpose, self.columns(row))
             for value in self.operands(row):  # after y, of which parts may be written before all is read
                 self.read(value, purpose)
 
     def backward(self, outputs):
         written = set(outputs)
         for value in outputs:
-            self.write(value, table.GRADIENT)
+            self.write(value, table.Value.GRADIENT)
         for row in self.steps()[::-1]:
-            a, b, y = row[[table.A, table.B, table.Y]]
-            both = row[table.OP] in (ADD, MULTIPLY)
-            for value, flag in ((a, table.ADD_A), (b, table.ADD_B)) if both else ((a, table.ADD_A),):
+            a, b, y = row[[table.Column.A, table.Column.B, table.Column.Y]]
+            both = row[table.Column.OP] in (ADD, MULTIPLY)
+            for value, flag in (
+                ((a, table.Column.ADD_A), (b, table.Column.ADD_B)) if both else ((a, table.Column.ADD_A),)
+            ):
                 assert row[flag] == (value in written)
                 if row[flag]:
-                    self.read(value, table.GRADIENT)
-                self.write(value, table.GRADIENT)
+                    self.read(value, table.Value.GRADIENT)
+                self.write(value, table.Value.GRADIENT)
                 written.add(value)
-            needed = self.operands(row) if row[table.OP] in (PRODUCT, MULTIPLY, *NORMS) else set()
-            needed |= {b} if row[table.OP] in NORMS else set()
-            for value in needed | ({y} if row[table.CODE] != IDENTITY else set()):
-                self.read(value, table.TRAINING)
-            self.read(y, table.GRADIENT)
+            needed = self.operands(row) if row[table.Column.OP] in (PRODUCT, MULTIPLY, *NORMS) else set()
+            needed |= {b} if row[table.Column.OP] in NORMS else set()
+            for value in needed | ({y} if row[table.Column.CODE] != IDENTITY else set()):
+                self.read(value, table.Value.TRAINING)
+            self.read(y, table.Value.GRADIENT)
 
     def steps(self):
-        return self.rows[1 : 1 + self.rows[0, table.N_OPS]]
+        return self.rows[1 : 1 + self.rows[0, table.Header.N_OPS]]
 
 
 @st.composite
@@ -130,16 +142,16 @@ def recorded(draw):
 def test_places_that_are_needed_at_the_same_time_never_overlap(case):
     lowering, inputs, outputs = case
     program = lowering.program(inputs, outputs, 0, 0)
-    first = 1 + program.table[0, table.N_OPS]
+    first = 1 + program.table[0, table.Header.N_OPS]
     inputs, outputs = [first + v for v in inputs], [first + v for v in outputs]
-    Memory(program).forward(inputs, table.PREDICTING)
+    Memory(program).forward(inputs, table.Value.PREDICTING)
     memory = Memory(program)
-    memory.forward(inputs, table.TRAINING)
+    memory.forward(inputs, table.Value.TRAINING)
     for value in outputs:
-        memory.read(value, table.TRAINING)
+        memory.read(value, table.Value.TRAINING)
     memory.backward(outputs)
     memory.backward(outputs)
-    spans = [memory.span(value, table.TRAINING) for value in outputs]
+    spans = [memory.span(value, table.Value.TRAINING) for value in outputs]
     assert [i for span in spans for _, i in span] == list(range(program.outputs))
     assert program.inputs == sum(lowering.widths[: len(inputs)])
 
@@ -148,10 +160,10 @@ def test_places_that_are_needed_at_the_same_time_never_overlap(case):
 def test_no_activation_goes_from_columns_of_the_output_to_others(case):
     """They overlap in memory, as the kernel sees them."""
     rows = case[0].program(*case[1:], 0, 0).table
-    for row in rows[1 : 1 + rows[0, table.N_OPS]]:
-        if row[table.OP] == ACTIVATION:
-            for purpose in (table.PREDICTING, table.TRAINING, table.GRADIENT):
-                places = rows[row[[table.A, table.Y]], purpose]
+    for row in rows[1 : 1 + rows[0, table.Header.N_OPS]]:
+        if row[table.Column.OP] == ACTIVATION:
+            for purpose in (table.Value.PREDICTING, table.Value.TRAINING, table.Value.GRADIENT):
+                places = rows[row[[table.Column.A, table.Column.Y]], purpose]
                 assert places[0] != places[1] or places[0] == table.IN_WORKSPACE
 
 
@@ -175,8 +187,8 @@ def test_memory_of_a_chain(sizes, activation):
     program = fc.MLP(sizes, activation=activation)._lower(sizes[0])
     hidden = sizes[1:-1]
     neighbours = max(sum(pair) for pair in pairwise([0, *hidden, 0]))
-    assert program.table[0, table.PREDICT_WORKSPACE] == neighbours
-    assert program.numbers == program.table[0, table.TRAIN_WORKSPACE] == sum(hidden) + neighbours
+    assert program.table[0, table.Header.PREDICT_WORKSPACE] == neighbours
+    assert program.numbers == program.table[0, table.Header.TRAIN_WORKSPACE] == sum(hidden) + neighbours
 
 
 def test_memory_of_a_residual_network_does_not_grow_with_depth():
@@ -184,7 +196,7 @@ def test_memory_of_a_residual_network_does_not_grow_with_depth():
         x = h = fc.Input(8)
         for _ in range(blocks):
             h = h + fc.ReLU()(fc.Linear(8, 8)(h))
-        return fc.Graph(x, h)._lower(8).table[0, table.PREDICT_WORKSPACE]
+        return fc.Graph(x, h)._lower(8).table[0, table.Header.PREDICT_WORKSPACE]
 
     assert space(20) == space(3) <= 3 * 8
 
@@ -222,9 +234,9 @@ def test_which_steps():
 def test_header_and_parameters():
     net = fc.MLP([3, 5, 2])
     program = net._lower(3)
-    header = program.table[0, [table.N_OPS, table.INPUTS, table.OUTPUTS, table.PARAMETERS]]
+    header = program.table[0, [table.Header.N_OPS, table.Header.INPUTS, table.Header.OUTPUTS, table.Header.PARAMETERS]]
     assert_array_equal(header, [2, 3, 2, 32])
-    assert_array_equal(program.table[1:3, [table.WEIGHT, table.BIAS]], [[0, 15], [20, 30]])
+    assert_array_equal(program.table[1:3, [table.Column.WEIGHT, table.Column.BIAS]], [[0, 15], [20, 30]])
     assert (program.inputs, program.outputs, program.multiplications) == (3, 2, 25)
     assert program.table.dtype == np.int64 and not program.table.flags.writeable
 
@@ -232,7 +244,7 @@ def test_header_and_parameters():
 def test_a_shared_layer_overwrites_its_gradient_once():
     x, layer = fc.Input(3), fc.Linear(3, 3)
     rows = fc.Graph(x, layer(layer(layer(x))))._lower(3).table
-    assert_array_equal(rows[1:4, table.ADD_WEIGHT], [1, 1, 0])
+    assert_array_equal(rows[1:4, table.Column.ADD_WEIGHT], [1, 1, 0])
 
 
 def compiled():

@@ -1,6 +1,6 @@
-"""Lowering: layers record what they do as steps, and the steps become the table that the kernels run.
+"""Lowering: layers record what they do as ops, and the ops become the table that the kernels run.
 
-The table's columns are explained in kernels/program/interpreter.py.
+The table's columns are explained in kernels/program/table.py.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from fastfc.kernels.ops.activation_rules import IDENTITY, LAZY, ROWWISE, Activat
 from fastfc.kernels.ops.activations import apply_lazy, derive_lazy
 from fastfc.kernels.program import interpreter
 from fastfc.kernels.program import table as program_table
+from fastfc.kernels.program.table import Column, Header, Value
 from fastfc.kernels.runtime.threads import ELEMENT_WORK
 
 
 @dataclass
 class Op:
-    """y = the step's operation on the values a and b; values are numbers of the Lowering."""
+    """y = an operation on the values a and b; values are numbers of the Lowering."""
 
     op: int
     a: int
@@ -42,16 +43,16 @@ class Op:
     def reads(self) -> tuple[int, ...]:
         return (self.a, self.b) if self.op in (program_table.ADD, program_table.MULTIPLY) else (self.a,)
 
+    def has_weight(self) -> bool:
+        return self.op in (program_table.PRODUCT, program_table.EMBEDDING, *program_table.NORMS)
+
     def needs_output(self) -> bool:
         """Whether its derivative is in terms of y."""
         return self.code != IDENTITY and not self.of_input
 
     def needs_inputs(self) -> bool:
         """Whether its derivative is in terms of a and b."""
-        return (
-            self.op in (program_table.PRODUCT, program_table.MULTIPLY, program_table.EMBEDDING, *program_table.NORMS)
-            or self.of_input
-        )
+        return self.op == program_table.MULTIPLY or self.has_weight() or self.of_input
 
 
 class Program(NamedTuple):
@@ -60,26 +61,26 @@ class Program(NamedTuple):
     table: NDArray[np.int64]
     inputs: int
     outputs: int
-    numbers: int  # of space per sample, for training
+    numbers: int  # of workspace per sample, for the values and gradients of training
     multiplications: int  # per sample, of all products
 
+    def ops(self) -> NDArray[np.int64]:
+        """The rows of the ops."""
+        return self.table[1 : 1 + self.table[0, Header.N_OPS]]
+
     def has(self, op: int) -> bool:
-        """Whether there is such a step."""
-        return op in self.table[1 : 1 + self.table[0, program_table.N_OPS], program_table.OP]
+        """Whether there is such an op."""
+        return op in self.ops()[:, Column.OP]
 
     def load(self, dtypes: Iterable[Any]) -> None:
         """Compile, or load, what this program needs that not every one does."""
-        steps = self.table[1 : 1 + self.table[0, program_table.N_OPS]]
-        needed = [
-            function
-            for op in set(steps[:, program_table.OP].tolist())
-            for function in interpreter.OPTIONAL_KERNELS.get(op, ())
-        ]
-        if LAZY & set(steps[:, program_table.CODE].tolist()):
+        kinds, codes = (set(self.ops()[:, column].tolist()) for column in (Column.OP, Column.CODE))
+        needed = [kernel for op in kinds for kernel in interpreter.OPTIONAL_KERNELS.get(op, ())]
+        if LAZY & codes:
             needed += [apply_lazy, derive_lazy]
         for dtype in dtypes:
-            for function in needed:
-                function.compile_or_load(dtype)
+            for kernel in needed:
+                kernel.compile_or_load(dtype)
 
     def work(self, n: int) -> int:
         """Multiplications for n samples, and what the time to read the weights is worth."""
@@ -90,13 +91,23 @@ class Program(NamedTuple):
         return (work - 1) // max(self.multiplications, 1) - ELEMENT_WORK
 
     def workspace_size(self, n: int) -> int:
-        """Numbers of space that training in batches of n needs."""
-        return (self.numbers + 3 * self.outputs + self.inputs) * (-n // 16 * -16)
+        """Numbers in the workspace that training in batches of n needs."""
+        return int(interpreter.workspace_size.py_func(self.table, n))
+
+
+class Places(NamedTuple):
+    """Where values are in the workspace, by the first number per sample; and how many numbers that takes."""
+
+    predicting: dict[int, int]
+    training: dict[int, int]
+    gradients: dict[int, int]
+    predict_numbers: int
+    train_numbers: int
 
 
 @dataclass
 class Lowering:
-    """The steps of a network in topological order, and the widths of its values."""
+    """The ops of a network in topological order, and the widths of its values."""
 
     widths: list[int] = field(default_factory=list)
     ops: list[Op] = field(default_factory=list)
@@ -107,7 +118,7 @@ class Lowering:
         return len(self.widths) - 1
 
     def op(self, op: int, a: int, b: int | None = None, width: int | None = None, **rest: Any) -> int:
-        """Record a step; the new value that it gives."""
+        """Record an op; the new value that it gives."""
         y = self.value(self.widths[a] if width is None else width)
         self.ops.append(Op(op, a, a if b is None else b, y, **rest))
         return y
@@ -119,7 +130,7 @@ class Lowering:
         """
         if function.code == IDENTITY:
             return a if alone else self.op(program_table.CONCAT, a)
-        maker = next((step for step in self.ops if step.y == a), None)
+        maker = next((op for op in self.ops if op.y == a), None)
         fused = alone and maker and (maker.op, maker.code) == (program_table.PRODUCT, IDENTITY)
         of_a, in_product = of_input(function), bool(fused and function.code not in ROWWISE)
         code, factor, factor_2 = function
@@ -131,7 +142,7 @@ class Lowering:
         return self.op(program_table.ACTIVATION, a, **rest)
 
     def norm(self, op: int, a: int, numbers: float, **rest: Any) -> int:
-        """A step that keeps so many numbers per sample for backward, in a value of its own."""
+        """An op that keeps so many numbers per sample for backward, in a value of its own."""
         return self.op(op, a, self.value(math.ceil(numbers)), **rest)
 
     def concatenate(self, values: list[int]) -> int:
@@ -146,104 +157,142 @@ class Lowering:
 
         sizes are the numbers of parameters, of those to be trained, of all values, and of buffers.
         """
-        steps, widths = self.ops, self.widths
+        widths = self.widths
+        self.separate_outputs(inputs, outputs)
+        places = self.places(outputs)
+        rows = np.zeros((1 + len(self.ops) + len(widths) + len(outputs), len(Column)), np.int64)
+        n_inputs, n_outputs = sum_of(widths, inputs), sum_of(widths, outputs)
+        values = rows[1 + len(self.ops) :]
+        rows[0] = self.header(n_inputs, n_outputs, places, len(outputs), sizes)
+        self.write_ops(rows[1 : 1 + len(self.ops)])
+        self.write_values(values[: len(widths)], inputs, outputs, places)
+        values[len(widths) :, Value.WIDTH] = [widths[v] for v in outputs]
+        self.write_accumulation(rows[1 : 1 + len(self.ops)], outputs)
+        self.write_derivatives(rows, outputs)
+        rows.flags.writeable = False
+        products = [widths[op.a] * widths[op.y] for op in self.ops if op.op == program_table.PRODUCT]
+        return Program(rows, n_inputs, n_outputs, places.train_numbers, sum(products))
+
+    def separate_outputs(self, inputs: list[int], outputs: list[int]) -> None:
+        """Replace outputs by copies where they are not values of their own or an activation makes one of another."""
         for i, v in enumerate(outputs):
-            # each needs a place of its own in the output, and an activation can't be from columns of it to others
-            to_output = any(step.op == program_table.ACTIVATION and step.a == v and step.y in outputs for step in steps)
+            to_output = any(op.op == program_table.ACTIVATION and op.a == v and op.y in outputs for op in self.ops)
             if v in inputs or v in outputs[:i] or to_output:
                 outputs[i] = self.op(program_table.CONCAT, v)
-        n_steps, end = len(steps), 2 * len(steps)
-        columns = [side_by_side(values, widths) for values in (inputs, outputs)]
-        made = {step.y: i for i, step in reversed(list(enumerate(steps)))}
-        read: dict[int, list[int]] = {v: [] for v in range(len(widths))}
-        for i, step in enumerate(steps):
-            for v in step.reads():
-                read[v].append(i)
 
-        # when each value and each gradient is needed; the backward of step i happens at time end − i
-        # what an activation in a product reads in training is, in a prediction, never there: it shares the place of y,
-        # and its gradient that of y's gradient
-        outer = {step.a: step.y for step in steps if step.in_product}
+    def makers(self) -> dict[int, int]:
+        """The first op that writes each value."""
+        return {op.y: i for i, op in reversed(list(enumerate(self.ops)))}
+
+    def readers(self) -> list[list[int]]:
+        """The ops that read each value."""
+        result: list[list[int]] = [[] for _ in self.widths]
+        for i, op in enumerate(self.ops):
+            for v in op.reads():
+                result[v].append(i)
+        return result
+
+    def in_products(self) -> dict[int, int]:
+        """What an activation in a product reads -> y.
+
+        In a prediction that value is never there: it shares the place of y, and its gradient that of y's gradient.
+        """
+        return {op.a: op.y for op in self.ops if op.in_product}
+
+    def places(self, outputs: list[int]) -> Places:
+        """Places of values and gradients that share memory if they are needed at different times.
+
+        Op i happens at time i, and its backward at time 2 len(ops) − i.
+        """
+        made, read, outer, end = self.makers(), self.readers(), self.in_products(), 2 * len(self.ops)
         inner = {y: a for a, y in outer.items()}
-        predicting, training = {}, {}
+        written = {v: made[inner.get(v, v)] for v in made}
+        predicting: dict[Any, tuple[int, int]] = {}
+        training: dict[Any, tuple[int, int]] = {}
         for v in made.keys() - set(outputs):
             if v in outer:
                 training[v, "value"] = made[v], end
                 continue
-            predicting[v] = made[inner.get(v, v)], max(read[v])
-            used = any(steps[i].needs_inputs() for i in read[v])
-            used = used or any(step.y == v and step.needs_output() for step in steps)
+            predicting[v] = written[v], max(read[v])
+            used = any(self.ops[i].needs_inputs() for i in read[v])
+            used = used or any(op.y == v and op.needs_output() for op in self.ops)
             training[v, "value"] = made[v], end if used else max(read[v])  # backward may run again
-            training[v, "gradient"] = end - max(read[v]), end - made[inner.get(v, v)]
-        for i, step in enumerate(steps):
-            if step.op in program_table.NORMS:
-                predicting[step.b] = i, i
-                training[step.b, "value"] = i, end
-        predict_places, predict_numbers = pack(predicting, lambda v: widths[v])
-        train_places, train_numbers = pack(training, lambda key: widths[key[0]])
+            training[v, "gradient"] = end - max(read[v]), end - written[v]
+        for i, op in enumerate(self.ops):
+            if op.op in program_table.NORMS:
+                predicting[op.b] = i, i
+                training[op.b, "value"] = i, end
+        predict_places, predict_numbers = pack(predicting, lambda v: self.widths[v])
+        train_places, train_numbers = pack(training, lambda key: self.widths[key[0]])
+        values, gradients = (
+            {v: place for (v, what), place in train_places.items() if what == kind} for kind in ("value", "gradient")
+        )
+        return Places(predict_places, values, gradients, predict_numbers, train_numbers)
 
-        rows = np.zeros((1 + n_steps + len(widths) + len(outputs), program_table.COLUMNS), np.int64)
-        rows[0, program_table.PARTS], rows[len(rows) - len(outputs) :, program_table.WIDTH] = (
-            len(outputs),
-            [widths[v] for v in outputs],
+    def header(
+        self, n_inputs: int, n_outputs: int, places: Places, n_parts: int, sizes: tuple[int, ...]
+    ) -> NDArray[np.int64]:
+        """Row 0."""
+        row = np.zeros(len(Column), np.int64)
+        row[[Header.N_OPS, Header.INPUTS, Header.OUTPUTS]] = len(self.ops), n_inputs, n_outputs
+        row[[Header.PARAMETERS, Header.TRAINED, Header.VALUES, Header.BUFFERS][: len(sizes)]] = sizes
+        row[[Header.PREDICT_WORKSPACE, Header.TRAIN_WORKSPACE]] = places.predict_numbers, places.train_numbers
+        row[Header.WHOLE] = any(
+            op.op == program_table.BATCH_NORM and op.number == program_table.NOWHERE for op in self.ops
         )
-        rows[0, [program_table.N_OPS, program_table.INPUTS, program_table.OUTPUTS]] = (
-            n_steps,
-            sum_of(widths, inputs),
-            sum_of(widths, outputs),
-        )
-        rows[
-            0,
-            [program_table.PARAMETERS, program_table.TRAINED, program_table.VALUES, program_table.BUFFERS][
-                : len(sizes)
-            ],
-        ] = sizes
-        rows[0, program_table.WHOLE] = any(
-            step.op == program_table.BATCH_NORM and step.number == program_table.NOWHERE for step in steps
-        )
-        rows[0, [program_table.PREDICT_WORKSPACE, program_table.TRAIN_WORKSPACE]] = predict_numbers, train_numbers
-        of_value = 1 + n_steps
-        for row, step in zip(rows[1:of_value], steps, strict=True):
-            row[[program_table.OP, program_table.CODE]] = step.op, step.code
-            row[[program_table.A, program_table.B, program_table.Y]] = of_value + np.array([step.a, step.b, step.y])
-            row[[program_table.WEIGHT, program_table.BIAS, program_table.NUMBER]] = step.weight, step.bias, step.number
-            row[[program_table.OF_INPUT, program_table.IN_PRODUCT]] = step.of_input, step.in_product
-            row[[program_table.FACTOR, program_table.FACTOR_2]] = np.array([step.factor, step.factor_2]).view(np.int64)
-            row[program_table.TRANSPOSED] = step.transposed
-        for v, row in enumerate(rows[of_value : of_value + len(widths)]):
-            row[program_table.WIDTH] = widths[v]
+        row[Header.PARTS] = n_parts
+        return row
+
+    def write_ops(self, rows: NDArray[np.int64]) -> None:
+        first_value = 1 + len(self.ops)
+        for row, op in zip(rows, self.ops, strict=True):
+            row[[Column.OP, Column.CODE]] = op.op, op.code
+            row[[Column.A, Column.B, Column.Y]] = first_value + np.array([op.a, op.b, op.y])
+            row[[Column.WEIGHT, Column.BIAS, Column.NUMBER]] = op.weight, op.bias, op.number
+            row[[Column.FACTOR, Column.FACTOR_2]] = np.array([op.factor, op.factor_2]).view(np.int64)
+            row[[Column.TRANSPOSED, Column.OF_INPUT, Column.IN_PRODUCT]] = op.transposed, op.of_input, op.in_product
+
+    def write_values(self, rows: NDArray[np.int64], inputs: list[int], outputs: list[int], places: Places) -> None:
+        """Width and places of each value."""
+        outer = self.in_products()
+        in_x, in_output = (side_by_side(values, self.widths) for values in (inputs, outputs))
+        for v, row in enumerate(rows):
+            row[Value.WIDTH] = self.widths[v]
             w = outer.get(v, v)
-            for purpose, value, place in [
-                (program_table.PREDICTING, w, predict_places.get(w, 0)),
-                (program_table.TRAINING, v, train_places.get((v, "value"), 0)),
-                (program_table.GRADIENT, w, train_places.get((w, "gradient"), 0)),
-            ]:
-                where = (program_table.IN_WORKSPACE, place)
-                for buffer, known in zip((program_table.IN_X, program_table.IN_OUTPUT), columns, strict=True):
-                    if value in known:
-                        where = buffer, known[value]
+            for purpose, value, known in (
+                (Value.PREDICTING, w, places.predicting),
+                (Value.TRAINING, v, places.training),
+                (Value.GRADIENT, w, places.gradients),
+            ):
+                where = program_table.IN_WORKSPACE, known.get(value, 0)
+                if value in in_x:
+                    where = program_table.IN_X, in_x[value]
+                if value in in_output:
+                    where = program_table.IN_OUTPUT, in_output[value]
                 row[purpose : purpose + 2] = where
-        begun = set(outputs)  # gradients that have something to be added to
-        trained: set[int] = set()
-        for row, step in zip(rows[of_value - 1 : 0 : -1], steps[::-1], strict=True):
-            row[program_table.ADD_A] = step.a in begun
-            begun.add(step.a)
-            row[program_table.ADD_B] = step.b in begun
-            begun |= set(step.reads())
-            if step.op in (program_table.PRODUCT, program_table.EMBEDDING, *program_table.NORMS):
-                row[[program_table.ADD_WEIGHT, program_table.ADD_BIAS]] = step.weight in trained, step.bias in trained
-                trained |= {step.weight, step.bias}
-        for row, step in zip(rows[1:of_value], steps, strict=True):
-            maker = made.get(step.a, -1)
-            alone = maker >= 0 and len(read[step.a]) == 1 and step.a not in outputs
-            derivable = alone and (steps[maker].op == program_table.PRODUCT or steps[maker].in_product)
-            if step.op == program_table.PRODUCT and derivable and steps[maker].code != IDENTITY:
-                row[program_table.DERIVE_A] = 1 + maker
-                rows[1 + maker, program_table.DERIVED] = 1
-        rows.flags.writeable = False
-        products = [widths[step.a] * widths[step.y] for step in steps if step.op == program_table.PRODUCT]
-        n_inputs, n_outputs = sum_of(widths, inputs), sum_of(widths, outputs)
-        return Program(rows, n_inputs, n_outputs, train_numbers, sum(products))
+
+    def write_accumulation(self, rows: NDArray[np.int64], outputs: list[int]) -> None:
+        """Which gradients are there already when an op's backward comes, in reverse order, so that it adds to them."""
+        begun, trained = set(outputs), set[int]()
+        for row, op in zip(rows[::-1], self.ops[::-1], strict=True):
+            row[Column.ADD_A] = op.a in begun
+            begun.add(op.a)
+            row[Column.ADD_B] = op.b in begun
+            begun |= set(op.reads())
+            if op.has_weight():
+                row[[Column.ADD_WEIGHT, Column.ADD_BIAS]] = op.weight in trained, op.bias in trained
+                trained |= {op.weight, op.bias}
+
+    def write_derivatives(self, rows: NDArray[np.int64], outputs: list[int]) -> None:
+        """Which products apply the derivative of the activation before them, as they pass the gradient on."""
+        made, read = self.makers(), self.readers()
+        for row, op in zip(rows[1:], self.ops, strict=False):
+            maker = made.get(op.a, -1)
+            alone = maker >= 0 and len(read[op.a]) == 1 and op.a not in outputs
+            derivable = alone and (self.ops[maker].op == program_table.PRODUCT or self.ops[maker].in_product)
+            if op.op == program_table.PRODUCT and derivable and self.ops[maker].code != IDENTITY:
+                row[Column.DERIVE_A] = 1 + maker
+                rows[1 + maker, Column.DERIVED] = 1
 
 
 def sum_of(widths: list[int], values: list[int]) -> int:

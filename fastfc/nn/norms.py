@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastfc.kernels.ops import norms
-from fastfc.kernels.program import interpreter, table
+from fastfc.kernels.program import table
 from fastfc.nn.layer import Layer, aligned_zeros, assign, option
 from fastfc.nn.lowering import Lowering
 from fastfc.validation import flag, float_dtype, fraction, positive_int, positive_number
@@ -323,7 +323,7 @@ class BatchNorm1d(FeatureNorm):
         return lowering.norm(
             table.FROZEN_BATCH_NORM if self.frozen_here_or_above() else table.BATCH_NORM,
             value,
-            norms.COLUMN_ROWS * self.in_features / interpreter.LEAST_ROWS,
+            norms.COLUMN_ROWS * self.in_features / table.ROW_MULTIPLE,
             weight=self._place("weight", first),
             bias=self._place("bias", first),
             number=self._place("running_mean", first),

@@ -201,7 +201,7 @@ class LevenbergMarquardt(FullBatch):
     _outputs = 0
 
     factor = of_rule(levenberg_marquardt.GROWTH - update_kernels.RULE, "factor", above=1.0)
-    max_damping = of_rule(levenberg_marquardt.MOST - update_kernels.RULE, "max_damping")
+    max_damping = of_rule(levenberg_marquardt.MAX_DAMPING - update_kernels.RULE, "max_damping")
 
     def __init__(
         self, damping: float = 1e-3, factor: float = 10.0, max_damping: float = 1e10, groups: Groups = None

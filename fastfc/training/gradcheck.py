@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastfc.kernels.program.interpreter import looked_up
+from fastfc.kernels.program.interpreter import embeddings_of_x
 from fastfc.losses.base import Loss, evaluate
 from fastfc.nn.layer import Layer
 from fastfc.training.samples import prepare
@@ -164,7 +164,7 @@ def check_gradients(
     input_grad = network.backward(grad_output)
     rounding = 1e-9 * max(1.0, abs(value))
     arrays = [*network.named_parameters(), ("input", x, input_grad)]
-    indices = looked_up(network.program_for(x).table)
+    indices = embeddings_of_x(network.program_for(x).table)
     report = GradientReport()
     for name, array, grad in arrays:
         if array is x and indices:  # which have no neighbours to take differences with

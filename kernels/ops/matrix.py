@@ -33,6 +33,24 @@ def element(x, i, j):
 
 
 @helper
+def rows_from(x, i):
+    """x without its first i rows."""
+    return Matrix(element(x, i, 0), x.row, x.column)
+
+
+@helper
+def columns_from(x, j):
+    """x without its first j columns."""
+    return Matrix(element(x, 0, j), x.row, x.column)
+
+
+@helper
+def contiguous_matrix(data, columns):
+    """Whole rows, one after another, in memory that the caller owns."""
+    return Matrix(data, columns * itemsize(data), itemsize(data))
+
+
+@helper
 def zeros(like):
     """Zero, as a matrix of any size."""
     return Matrix(zero(like.data), 0, 0)

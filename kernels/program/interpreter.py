@@ -19,6 +19,8 @@ Backward runs the steps in reverse, each multiplying what it receives by its loc
 what several steps contribute to one gradient is added in that order.
 """
 
+from collections import namedtuple
+
 import numpy as np
 from numba import types
 
@@ -29,8 +31,22 @@ from fastfc.kernels.ops.dense_weight_grad import _dense_weight_grad
 from fastfc.kernels.ops.dropout import apply_dropout, key
 from fastfc.kernels.ops.embedding import embedding_backward, embedding_forward
 from fastfc.kernels.ops.gemm import forward_product, input_product
-from fastfc.kernels.ops.matrix import Matrix, element, matrix, matrix_type, transposed, zeros
+from fastfc.kernels.ops.matrix import (
+    Matrix,
+    columns_from,
+    contiguous_matrix,
+    element,
+    matrix,
+    matrix_type,
+    rows_from,
+    transposed,
+    zeros,
+)
 from fastfc.kernels.ops.norms import (
+    ACCUMULATE,
+    IGNORE,
+    OVERWRITE,
+    Affine,
     batch_norm_backward,
     divide_columns,
     normalise_batch,
@@ -42,50 +58,25 @@ from fastfc.kernels.ops.norms import (
 from fastfc.kernels.program.table import (
     ACTIVATION,
     ADD,
-    ADD_A,
-    ADD_B,
-    ADD_BIAS,
-    ADD_WEIGHT,
     BATCH_NORM,
-    BIAS,
-    CODE,
     CONCAT,
-    DERIVE_A,
-    DERIVED,
     DROPOUT,
     EMBEDDING,
-    FACTOR,
-    FACTOR_2,
     FROZEN_BATCH_NORM,
-    GRADIENT,
     IN_OUTPUT,
-    IN_PRODUCT,
     IN_X,
-    INPUTS,
     LAYER_NORM,
     MULTIPLY,
-    N_OPS,
+    NORMS,
     NOWHERE,
-    NUMBER,
-    OF_INPUT,
-    OP,
-    OUTPUTS,
-    PARAMETERS,
-    PREDICT_WORKSPACE,
-    PREDICTING,
     PRODUCT,
     RMS_NORM,
+    ROW_MULTIPLE,
+    SCALE,
     STANDARDIZE,
-    TRAIN_WORKSPACE,
-    TRAINING,
-    TRANSPOSED,
-    VALUES,
-    WEIGHT,
-    WHOLE,
-    WIDTH,
-    A,
-    B,
-    Y,
+    Column,
+    Header,
+    Value,
     table_type,
 )
 from fastfc.kernels.runtime.kernel import kernel
@@ -117,70 +108,70 @@ ACTIVATION_WORK = 32
 # Up to so many bytes, a prediction's workspace is on the stack.
 STACK_BYTES = 1 << 15
 
-# Rows that each value has room for at least: every value then begins at a multiple of 64 bytes.
-LEAST_ROWS = 16
+# Where the values of a pass are: matrices x and output, and a pointer to the workspace.
+Memory = namedtuple("Memory", ["x", "output", "workspace"])
+# What all ops of a pass share: a pointer to the vector of values, the program, n samples; rng_step numbers the masks of
+# dropout. `memory` is owned by the caller, and values overlap as the program says.
+Context = namedtuple("Context", ["params", "program", "memory", "n", "rng_step", "n_threads", "min_work"])
+# Matrices of an op, n rows each, and the columns of y that it writes.
+Operands = namedtuple("Operands", ["a", "b", "y", "width"])
 
 
-@helper
-def padded_rows(n):
-    """Rows that each value has room for."""
-    return (n + LEAST_ROWS - 1) // LEAST_ROWS * LEAST_ROWS
+def memory_type(dtype):
+    return types.NamedTuple([matrix_type(dtype), matrix_type(dtype), types.CPointer(dtype)], Memory)
+
+
+def context_type(dtype):
+    members = [types.CPointer(dtype), table_type(), memory_type(dtype), *[types.int64] * 4]
+    return types.NamedTuple(members, Context)
 
 
 @helper
 def padded_size(numbers, n):
     """Numbers in a workspace of so many per sample."""
-    return numbers * padded_rows(n)
+    return numbers * ((n + ROW_MULTIPLE - 1) // ROW_MULTIPLE * ROW_MULTIPLE)
 
 
 @helper
 def workspace_size(program, n):
-    """Numbers of workspace that training in batches of n needs.
+    """Numbers in the workspace that training in batches of n needs.
 
     Behind the values and gradients: dL/d(output), the output, the inputs and the targets.
     """
-    return padded_size(program[0, TRAIN_WORKSPACE] + 3 * program[0, OUTPUTS] + program[0, INPUTS], n)
+    numbers = program[0, Header.TRAIN_WORKSPACE] + 3 * program[0, Header.OUTPUTS] + program[0, Header.INPUTS]
+    return numbers * ((n + ROW_MULTIPLE - 1) // ROW_MULTIPLE * ROW_MULTIPLE)
 
 
 @helper
-def locate(program, value, purpose, n, x, output, workspace):
+def locate(context, value, purpose, memory):
     """The matrix of a value."""
+    program, workspace = context.program, memory.workspace
     where, first = program[value, purpose], program[value, purpose + 1]
     if where == IN_X:
-        return Matrix(element(x, 0, first), x.row, x.column)
+        return columns_from(memory.x, first)
     if where == IN_OUTPUT:
-        return Matrix(element(output, 0, first), output.row, output.column)
+        return columns_from(memory.output, first)
     size = itemsize(workspace)
-    return Matrix(at(workspace, padded_size(first, n) * size), program[value, WIDTH] * size, size)
+    data = at(workspace, padded_size(first, context.n) * size)
+    return Matrix(data, program[value, Value.WIDTH] * size, size)
 
 
 @helper
-def dense(n, columns, data):
-    """A matrix of n whole rows, one after another."""
-    return Matrix(data, columns * itemsize(data), itemsize(data))
-
-
-@helper
-def saved(program, n, workspace):
-    """Where workspace, a pointer, has dL/d(output), the output, the inputs and the targets."""
-    i, o, first, size = program[0, INPUTS], program[0, OUTPUTS], program[0, TRAIN_WORKSPACE], itemsize(workspace)
+def saved_batch(program, n, workspace):
+    """Where the workspace, a pointer, has dL/d(output), the output, the inputs and the targets."""
+    i, o, first = program[0, Header.INPUTS], program[0, Header.OUTPUTS], program[0, Header.TRAIN_WORKSPACE]
+    size = itemsize(workspace)
     return (
-        dense(n, o, at(workspace, padded_size(first, n) * size)),
-        dense(n, o, at(workspace, padded_size(first + o, n) * size)),
-        dense(n, i, at(workspace, padded_size(first + 2 * o, n) * size)),
-        dense(n, o, at(workspace, padded_size(first + 2 * o + i, n) * size)),
+        contiguous_matrix(at(workspace, padded_size(first, n) * size), o),
+        contiguous_matrix(at(workspace, padded_size(first + o, n) * size), o),
+        contiguous_matrix(at(workspace, padded_size(first + 2 * o, n) * size), i),
+        contiguous_matrix(at(workspace, padded_size(first + 2 * o + i, n) * size), o),
     )
 
 
 @helper
-def row(x, r):
-    """A matrix without its first r rows."""
-    return Matrix(element(x, r, 0), x.row, x.column)
-
-
-@helper
 def n_threads_for(n_threads, min_work, work):
-    """How many of the parts there should be, each with at least so many multiplications."""
+    """Number of threads to use, so that each does at least min_work multiplications."""
     return 1 if n_threads == 1 else max(1, min(n_threads, work // min_work))
 
 
@@ -188,31 +179,43 @@ def n_threads_for(n_threads, min_work, work):
 def multiply_add(n, columns, a, b, factor, y, add):
     """y = a b factor, or y += a b factor; b may be one number, with strides of 0."""
     size = itemsize(y.data)
-    contiguous = a.column == size and y.column == size and (b.column == size or b.column == 0)
-    step = width(y.data) if contiguous else 1
+    unit_stride = a.column == size and y.column == size and (b.column == size or b.column == 0)
+    lanes = width(y.data) if unit_stride else 1
     for r in range(n):
-        for j in range(0, columns, step):
-            some = min(step, columns - j)
-            here, partner = element(y, r, j), element(b, r, j)
-            local = splat(y.data, read(partner)) if b.column == 0 else load_first(partner, some, 0.0)
-            value = load_first(element(a, r, j), some, 0.0) * local * factor
-            store_first(here, load_first(here, some, 0.0) + value if add else value, some)
+        for j in range(0, columns, lanes):
+            count = min(lanes, columns - j)
+            dst, right = element(y, r, j), element(b, r, j)
+            factors = splat(y.data, read(right)) if b.column == 0 else load_first(right, count, 0.0)
+            value = load_first(element(a, r, j), count, 0.0) * factors * factor
+            store_first(dst, load_first(dst, count, 0.0) + value if add else value, count)
+
+
+@helper
+def copy_values(n, columns, source, target, add):
+    """target = source, or target += source."""
+    multiply_add(n, columns, source, Matrix(one(source.data), 0, 0), 1.0, target, add)
 
 
 @helper
 def number(program, s, column):
-    """A number in the formula of a step."""
+    """A number in the formula of an op."""
     return np.int64(program[s, column]).view(np.float64)
 
 
 @helper
 def activation_of(program, s):
-    return Activation(program[s, CODE], number(program, s, FACTOR), number(program, s, FACTOR_2))
+    return Activation(program[s, Column.CODE], number(program, s, Column.FACTOR), number(program, s, Column.FACTOR_2))
 
 
 @helper
 def derivative(f):
     return Activation(f.code + DERIVATIVE, f.a, f.b)
+
+
+@helper
+def threads_of(context, work):
+    """Number of threads for an op with so many multiplications."""
+    return n_threads_for(context.n_threads, context.min_work, work)
 
 
 @helper
@@ -227,42 +230,43 @@ def activate(a, y, n, o, f, n_threads):
 def activate_range(a, y, n, o, f, index, n_threads):
     first, last = thread_range(index, n_threads, n)
     n = last - first
-    return _activation_forward(view(row(a, first), n, o), view(row(y, first), n, o), f.code, f.a, f.b)
+    return _activation_forward(view(rows_from(a, first), n, o), view(rows_from(y, first), n, o), f.code, f.a, f.b)
 
 
 @helper
-def multiply_by_derivative(saved, grad_y, out, n, o, f, n_threads):
-    """out = grad_y f′, f′ in terms of what is saved, by rows on several threads."""
+def multiply_by_derivative(known, grad_y, out, n, o, f, n_threads):
+    """out = grad_y f′, f′ in terms of what is known, by rows on several threads."""
     if n_threads > 1:
-        return parallel(derivative_range, (saved, grad_y, out, n, o, f), n_threads)
-    return _activation_backward(view(saved, n, o), view(grad_y, n, o), view(out, n, o), f.code, f.a, f.b)
+        return parallel(derivative_range, (known, grad_y, out, n, o, f), n_threads)
+    return _activation_backward(view(known, n, o), view(grad_y, n, o), view(out, n, o), f.code, f.a, f.b)
 
 
 @helper
-def derivative_range(saved, grad_y, out, n, o, f, index, n_threads):
+def derivative_range(known, grad_y, out, n, o, f, index, n_threads):
     first, last = thread_range(index, n_threads, n)
-    saved, grad_y, out, n = row(saved, first), row(grad_y, first), row(out, first), last - first
-    return _activation_backward(view(saved, n, o), view(grad_y, n, o), view(out, n, o), f.code, f.a, f.b)
+    known, grad_y, out, n = rows_from(known, first), rows_from(grad_y, first), rows_from(out, first), last - first
+    return _activation_backward(view(known, n, o), view(grad_y, n, o), view(out, n, o), f.code, f.a, f.b)
 
 
-def looked_up(program):
+def embeddings_of_x(program):
     """(first column, columns, rows of the table, its width) of each embedding that reads x."""
-    found = []
-    for s in range(1, 1 + program[0, N_OPS]):
-        a, y = program[s, A], program[s, Y]
-        if program[s, OP] == EMBEDDING and program[a, PREDICTING] == IN_X:
-            first, columns = map(int, (program[a, PREDICTING + 1], program[a, WIDTH]))
-            found.append((first, columns, int(program[s, NUMBER]), int(program[y, WIDTH]) // columns))
-    return found
+    result = []
+    for row in program[1 : 1 + program[0, Header.N_OPS]]:
+        a, y = program[row[Column.A]], program[row[Column.Y]]
+        if row[Column.OP] == EMBEDDING and a[Value.PREDICTING] == IN_X:
+            first, columns = int(a[Value.PREDICTING + 1]), int(a[Value.WIDTH])
+            result.append((first, columns, int(row[Column.NUMBER]), int(y[Value.WIDTH]) // columns))
+    return result
 
 
 def wrong_index(program, x):
     """What is wrong with the indices that x holds for embeddings, as text; empty if nothing is."""
-    for first, columns, rows, wide in looked_up(program):
-        some = x[:, first : first + columns]
-        wrong = some[~((some >= 0) & (some < rows) & (some == np.floor(some)))]
+    for first, columns, rows, table_width in embeddings_of_x(program):
+        indices = x[:, first : first + columns]
+        wrong = indices[~((indices >= 0) & (indices < rows) & (indices == np.floor(indices)))]
         if wrong.size:
-            return f"x holds {wrong[0]:g}, but Embedding({rows}, {wide}) takes whole numbers from 0 to {rows - 1}"
+            takes = f"Embedding({rows}, {table_width}) takes whole numbers from 0 to {rows - 1}"
+            return f"x holds {wrong[0]:g}, but {takes}"
     return ""
 
 
@@ -271,182 +275,225 @@ def computed_index(program, x):
 
 
 @helper
-def operands(program, s, purpose, n, x, output, workspace):
-    """Of step s: a, b and y, the columns of y that a fills in case of `place`; and their number."""
-    a = locate(program, program[s, A], purpose, n, x, output, workspace)
-    b = locate(program, program[s, B], purpose, n, x, output, workspace)
-    y = locate(program, program[s, Y], purpose, n, x, output, workspace)
-    if program[s, OP] == CONCAT:
-        return a, b, Matrix(element(y, 0, program[s, NUMBER]), y.row, y.column), program[program[s, A], WIDTH]
-    return a, b, y, program[program[s, Y], WIDTH]
-
-
-@compiled_kernel(
-    lambda dtype: types.int64(
-        types.CPointer(dtype),
-        table_type(),
-        matrix_type(dtype),
-        matrix_type(dtype),
-        types.CPointer(dtype),
-        *[types.int64] * 5,
-    )
-)
-def run_forward(params, program, x, output, workspace, n, purpose, rng_step, n_threads, min_work):
-    """All steps in order; draw is the number of this forward in training. Returns a status."""
-    size = itemsize(params)
-    ones = Matrix(one(params), 0, 0)
-    for s in range(1, 1 + program[0, N_OPS]):
-        op, found = program[s, OP], OK
-        a, b, y, o = operands(program, s, purpose, n, x, output, workspace)
-        if op == PRODUCT:
-            i = program[program[s, A], WIDTH]
-            weight = weight_of(program, s, params, i, o)
-            bias = zeros(y) if program[s, BIAS] == NOWHERE else Matrix(at(params, program[s, BIAS] * size), 0, size)
-            f = activation_of(program, s)
-            if program[s, OF_INPUT] and purpose == TRAINING:
-                f = NONE
-            found = forward_product(
-                y, a, weight, bias, n, o, i, f, n_threads_for(n_threads, min_work, product_work_in_kernels(n, o, i))
-            )
-        elif op == ACTIVATION:
-            f = activation_of(program, s)
-            if not (program[s, IN_PRODUCT] and purpose == PREDICTING):
-                found = activate(a, y, n, o, f, n_threads_for(n_threads, min_work, ACTIVATION_WORK * n * o))
-        elif op == MULTIPLY:
-            multiply_add(n, o, a, b, 1.0, y, False)
-        elif op == DROPOUT and purpose == TRAINING:
-            found = apply_dropout(a, y, n, o, key(program[s, NUMBER], s, rng_step), number(program, s, FACTOR), False)
-        elif op in (LAYER_NORM, RMS_NORM):
-            weight, bias, eps = program[s, WEIGHT], program[s, BIAS], number(program, s, FACTOR)
-            found = normalise_rows(params, a, y, b, n, o, weight, bias, op == LAYER_NORM, eps)
-        elif op in (BATCH_NORM, FROZEN_BATCH_NORM):
-            weight, bias, running = program[s, WEIGHT], program[s, BIAS], program[s, NUMBER]
-            training, eps = purpose == TRAINING and op == BATCH_NORM, number(program, s, FACTOR)
-            found = normalise_batch(params, b.data, a, y, n, o, weight, bias, running, training, eps)
-        elif op == STANDARDIZE:
-            mean, spread = at(params, program[s, WEIGHT] * size), at(params, (program[s, WEIGHT] + o) * size)
-            found = normalise_columns(params, mean, spread, a, y, n, o, -1, -1, True)
-        elif op == EMBEDDING:
-            i = program[program[s, A], WIDTH]
-            found = embedding_forward(at(params, program[s, WEIGHT] * size), a, y, n, i, o // i, program[s, NUMBER])
-        else:
-            multiply_add(n, o, a, ones, 1.0 if op == DROPOUT else number(program, s, FACTOR), y, False)
-            if op == ADD:
-                multiply_add(n, o, b, ones, 1.0, y, True)
-        if found != OK:
-            return found
-    return OK
+def operands(context, s, purpose, memory):
+    """The matrices of op s; y begins at the column that concat writes."""
+    program = context.program
+    a = locate(context, program[s, Column.A], purpose, memory)
+    b = locate(context, program[s, Column.B], purpose, memory)
+    y = locate(context, program[s, Column.Y], purpose, memory)
+    if program[s, Column.OP] == CONCAT:
+        return Operands(a, b, columns_from(y, program[s, Column.NUMBER]), program[program[s, Column.A], Value.WIDTH])
+    return Operands(a, b, y, program[program[s, Column.Y], Value.WIDTH])
 
 
 @helper
-def weight_of(program, s, params, i, o):
+def weight_of(program, s, values, i, o):
     """The weight of a product, (i, o), in a vector of parameters or gradients."""
-    data = at(params, program[s, WEIGHT] * itemsize(params))
-    return transposed(dense(o, i, data)) if program[s, TRANSPOSED] else dense(i, o, data)
+    data = at(values, program[s, Column.WEIGHT] * itemsize(values))
+    return transposed(contiguous_matrix(data, i)) if program[s, Column.TRANSPOSED] else contiguous_matrix(data, o)
 
 
-@compiled_kernel(
-    lambda dtype: types.int64(
-        types.CPointer(dtype),
-        types.CPointer(dtype),
-        table_type(),
-        *[matrix_type(dtype)] * 4,
-        types.CPointer(dtype),
-        *[types.int64] * 6,
-    )
-)
-def run_backward(
-    params, grads, program, x, output, grad_x, grad_output, workspace, n, input_wanted, rng_step, add,
-    n_threads, min_work
-):  # fmt: skip
-    """All steps in reverse: the gradients of all parameters, or what they add to, and of x if wanted. Returns a status.
+@helper
+def affine_of(context, s, grads, o, add):
+    """γ and β of a norm."""
+    program = context.program
+    weight, bias = program[s, Column.WEIGHT], program[s, Column.BIAS]
+    return Affine(context.params, grads, weight, bias, context.n, o, add or program[s, Column.ADD_WEIGHT])
 
-    grad_output is dL/d(output), and is used up.
-    """
-    size = itemsize(params)
-    ones = Matrix(one(params), 0, 0)
-    for s in range(program[0, N_OPS], 0, -1):
-        op, f, found = program[s, OP], activation_of(program, s), OK
-        a, b, y, o = operands(program, s, TRAINING, n, x, output, workspace)
-        grad_a, grad_b, grad_y, _ = operands(program, s, GRADIENT, n, grad_x, grad_output, workspace)
-        a_wanted = input_wanted or program[program[s, A], GRADIENT] != IN_X
-        b_wanted = input_wanted or program[program[s, B], GRADIENT] != IN_X
-        add_a, add_b = program[s, ADD_A], program[s, ADD_B]
-        if op == PRODUCT:
-            i = program[program[s, A], WIDTH]
-            dz = view(grad_y, n, o)
-            if f.code != IDENTITY and not program[s, DERIVED] and not program[s, OF_INPUT]:
-                found = multiply_by_derivative(
-                    y, grad_y, grad_y, n, o, f, n_threads_for(n_threads, min_work, ACTIVATION_WORK * n * o)
-                )
-            weight_grad = view(weight_of(program, s, grads, i, o), i, o)
-            some = n_threads_for(n_threads, min_work, product_work_in_kernels(n, o, i))
-            more = add or program[s, ADD_WEIGHT]
-            found = max(found, _dense_weight_grad(view(a, n, i), dz, weight_grad, more, some))
-            if program[s, BIAS] != NOWHERE:
-                bias_grad = vector(at(grads, program[s, BIAS] * size), o)
-                more, some_more = add or program[s, ADD_BIAS], n_threads_for(n_threads, min_work, ELEMENT_WORK * n * o)
-                found = max(found, _dense_bias_grad(dz, bias_grad, more, some_more))
-            if a_wanted:
-                weight = weight_of(program, s, params, i, o)
-                start, derive, maker, saved = grad_a if add_a else zeros(grad_a), NONE, program[s, DERIVE_A], a
-                if maker:
-                    derive = derivative(activation_of(program, maker))
-                if maker and program[maker, OF_INPUT]:
-                    saved = locate(program, program[maker, A], TRAINING, n, x, output, workspace)
-                found = max(
-                    found, input_product(grad_a, grad_y, transposed(weight), start, n, i, o, derive, saved, some)
-                )
-        elif op == ACTIVATION:
-            target = grad_y if add_a else grad_a
-            if a_wanted and not program[s, DERIVED]:
-                saved = a if program[s, OF_INPUT] else y
-                some = n_threads_for(n_threads, min_work, ACTIVATION_WORK * n * o)
-                found = multiply_by_derivative(saved, grad_y, target, n, o, f, some)
-                if add_a:
-                    multiply_add(n, o, grad_y, ones, 1.0, grad_a, True)
-        elif op == DROPOUT:
-            if a_wanted:
-                found = apply_dropout(
-                    grad_y, grad_a, n, o, key(program[s, NUMBER], s, rng_step), number(program, s, FACTOR), add_a
-                )
-        elif op in (LAYER_NORM, RMS_NORM):
-            weight, bias, more = program[s, WEIGHT], program[s, BIAS], add or program[s, ADD_WEIGHT]
-            found = normalise_rows_backward(
-                params, grads, a, grad_y, grad_a, b, n, o, weight, bias, op == LAYER_NORM, more, a_wanted, add_a
-            )
-        elif op in (BATCH_NORM, FROZEN_BATCH_NORM):
-            weight, bias, more = program[s, WEIGHT], program[s, BIAS], add or program[s, ADD_WEIGHT]
-            running = program[s, NUMBER] if op == FROZEN_BATCH_NORM else NOWHERE
-            found = batch_norm_backward(
-                params, grads, b.data, a, grad_y, grad_a, n, o, weight, bias, running, more, a_wanted, add_a
-            )
-        elif op == STANDARDIZE:
-            if a_wanted:
-                spread = at(params, (program[s, WEIGHT] + o) * size)
-                found = divide_columns(spread, grad_y, grad_a, n, o, add_a)
-        elif op == EMBEDDING:
-            i, more, rows = program[program[s, A], WIDTH], add or program[s, ADD_WEIGHT], program[s, NUMBER]
-            found = embedding_backward(at(grads, program[s, WEIGHT] * size), a, grad_y, n, i, o // i, rows, more)
-            if a_wanted and not add_a:
-                multiply_add(n, i, zeros(grad_a), ones, 1.0, grad_a, False)
-        else:
-            if a_wanted:
-                c = number(program, s, FACTOR)
-                multiply_add(n, o, grad_y, b if op == MULTIPLY else ones, c, grad_a, add_a)
-            if b_wanted and op in (MULTIPLY, ADD):
-                multiply_add(n, o, grad_y, a if op == MULTIPLY else ones, 1.0, grad_b, add_b)
-        if found != OK:
-            return found
+
+@helper
+def product_op(context, s, x, training):
+    """y = f(a W + b)"""
+    program, params = context.program, context.params
+    i, o, size = program[program[s, Column.A], Value.WIDTH], x.width, itemsize(params)
+    first = program[s, Column.BIAS]
+    bias = zeros(x.y) if first == NOWHERE else Matrix(at(params, first * size), 0, size)
+    # if f′ is in terms of what the product gives, training keeps that: f is an op of its own
+    f = NONE if training and program[s, Column.OF_INPUT] else activation_of(program, s)
+    n_threads = threads_of(context, product_work_in_kernels(context.n, o, i))
+    return forward_product(x.y, x.a, weight_of(program, s, params, i, o), bias, context.n, o, i, f, n_threads)
+
+
+@helper
+def norm_op(context, s, x, training):
+    """Layer norm, rms norm, batch norm and standardise."""
+    program, params, o = context.program, context.params, x.width
+    op, eps, affine = program[s, Column.OP], number(program, s, Column.FACTOR), affine_of(context, s, params, o, 0)
+    if op in (LAYER_NORM, RMS_NORM):
+        return normalise_rows(affine, x.a, x.y, x.b, op == LAYER_NORM, eps)
+    if op == STANDARDIZE:
+        mean = at(params, program[s, Column.WEIGHT] * itemsize(params))
+        scale = at(mean, o * itemsize(params))
+        return normalise_columns(Affine(params, params, -1, -1, context.n, o, 0), mean, scale, x.a, x.y, True)
+    training = training and op == BATCH_NORM
+    return normalise_batch(affine, x.b.data, x.a, x.y, program[s, Column.NUMBER], training, eps)
+
+
+@helper
+def forward_op(context, s, purpose):
+    """y of op s. Returns a status."""
+    program, n, training = context.program, context.n, purpose == Value.TRAINING
+    op, x = program[s, Column.OP], operands(context, s, purpose, context.memory)
+    if op == PRODUCT:
+        return product_op(context, s, x, training)
+    if op == ACTIVATION:
+        if program[s, Column.IN_PRODUCT] and not training:
+            return OK
+        f = activation_of(program, s)
+        return activate(x.a, x.y, n, x.width, f, threads_of(context, ACTIVATION_WORK * n * x.width))
+    if op == DROPOUT and training:
+        mask = key(program[s, Column.NUMBER], s, context.rng_step)
+        return apply_dropout(x.a, x.y, n, x.width, mask, number(program, s, Column.FACTOR), False)
+    if op in NORMS or op == STANDARDIZE:
+        return norm_op(context, s, x, training)
+    if op == EMBEDDING:
+        i = program[program[s, Column.A], Value.WIDTH]
+        table = at(context.params, program[s, Column.WEIGHT] * itemsize(context.params))
+        return embedding_forward(table, x.a, x.y, n, i, x.width // i, program[s, Column.NUMBER])
+    ones = Matrix(one(context.params), 0, 0)
+    factor = number(program, s, Column.FACTOR) if op in (ADD, SCALE, CONCAT) else 1.0
+    multiply_add(n, x.width, x.a, x.b if op == MULTIPLY else ones, factor, x.y, False)
+    if op == ADD:
+        multiply_add(n, x.width, x.b, ones, 1.0, x.y, True)
+    return OK
+
+
+@compiled_kernel(lambda dtype: types.int64(context_type(dtype), types.int64))
+def run_forward(context, purpose):
+    """All ops in order, for a prediction or in training. Returns a status."""
+    for s in range(1, 1 + context.program[0, Header.N_OPS]):
+        status = forward_op(context, s, purpose)
+        if status != OK:
+            return status
     return OK
 
 
 @helper
-def fits(params, program, x, out):
-    """Whether arrays are of the shapes that a program needs."""
-    if x.shape[0] != out.shape[0] or x.shape[1] != program[0, INPUTS] or out.shape[1] != program[0, OUTPUTS]:
+def product_op_backward(context, s, grads, x, grad, flags):
+    """dz = dy f′(y); dW = aᵀ dz, db = column sums of dz, da = dz Wᵀ"""
+    program, n, f = context.program, context.n, activation_of(context.program, s)
+    i, o = program[program[s, Column.A], Value.WIDTH], x.width
+    dz, status = view(grad.y, n, o), OK
+    if f.code != IDENTITY and not program[s, Column.DERIVED] and not program[s, Column.OF_INPUT]:
+        status = multiply_by_derivative(x.y, grad.y, grad.y, n, o, f, threads_of(context, ACTIVATION_WORK * n * o))
+    n_threads = threads_of(context, product_work_in_kernels(n, o, i))
+    weight_grad, add = view(weight_of(program, s, grads, i, o), i, o), flags.add or program[s, Column.ADD_WEIGHT]
+    status = max(status, _dense_weight_grad(view(x.a, n, i), dz, weight_grad, add, n_threads))
+    first = program[s, Column.BIAS]
+    if first != NOWHERE:
+        bias_threads = threads_of(context, ELEMENT_WORK * n * o)
+        bias_grad, add = vector(at(grads, first * itemsize(grads)), o), flags.add or program[s, Column.ADD_BIAS]
+        status = max(status, _dense_bias_grad(dz, bias_grad, add, bias_threads))
+    if flags.a:
+        # with the derivative of the activation before, in terms of what that op read or wrote
+        maker, f_before, known = program[s, Column.DERIVE_A], NONE, x.a
+        if maker:
+            f_before = derivative(activation_of(program, maker))
+        if maker and program[maker, Column.OF_INPUT]:
+            known = locate(context, program[maker, Column.A], Value.TRAINING.value, context.memory)
+        start = grad.a if program[s, Column.ADD_A] else zeros(grad.a)
+        weight = transposed(weight_of(program, s, context.params, i, o))
+        status = max(status, input_product(grad.a, grad.y, weight, start, n, i, o, f_before, known, n_threads))
+    return status
+
+
+@helper
+def norm_op_backward(context, s, grads, x, grad, flags):
+    """dL/dγ, dL/dβ and da"""
+    program, params = context.program, context.params
+    op, add_a = program[s, Column.OP], program[s, Column.ADD_A]
+    into = (ACCUMULATE if add_a else OVERWRITE) if flags.a else IGNORE
+    affine = affine_of(context, s, grads, x.width, flags.add)
+    if op in (LAYER_NORM, RMS_NORM):
+        return normalise_rows_backward(affine, x.a, grad.y, grad.a, x.b, op == LAYER_NORM, into)
+    if op == STANDARDIZE:
+        scale = at(params, (program[s, Column.WEIGHT] + x.width) * itemsize(params))
+        return divide_columns(scale, grad.y, grad.a, context.n, x.width, add_a) if flags.a else OK
+    running = program[s, Column.NUMBER] if op == FROZEN_BATCH_NORM else NOWHERE
+    return batch_norm_backward(affine, x.b.data, x.a, grad.y, grad.a, running, into)
+
+
+@helper
+def activation_op_backward(context, s, x, grad):
+    """da = dy f′"""
+    program, n, o, f = context.program, context.n, x.width, activation_of(context.program, s)
+    add_a, known = program[s, Column.ADD_A], x.a if program[s, Column.OF_INPUT] else x.y
+    target = grad.y if add_a else grad.a
+    n_threads = threads_of(context, ACTIVATION_WORK * n * o)
+    status = multiply_by_derivative(known, grad.y, target, n, o, f, n_threads)
+    if add_a:
+        copy_values(n, o, grad.y, grad.a, True)
+    return status
+
+
+@helper
+def embedding_op_backward(context, s, grads, x, grad, flags):
+    """The gradient of the table; that of the indices is 0."""
+    program, n, i = context.program, context.n, context.program[context.program[s, Column.A], Value.WIDTH]
+    table_grad = at(grads, program[s, Column.WEIGHT] * itemsize(grads))
+    add, rows = flags.add or program[s, Column.ADD_WEIGHT], program[s, Column.NUMBER]
+    if flags.a and not program[s, Column.ADD_A]:
+        copy_values(n, i, zeros(grad.a), grad.a, False)
+    return embedding_backward(table_grad, x.a, grad.y, n, i, x.width // i, rows, add)
+
+
+@helper
+def backward_op(context, s, grads, x, grad, flags):
+    """Gradients of op s, from that of y. Returns a status."""
+    program, n, op = context.program, context.n, context.program[s, Column.OP]
+    add_a, add_b = program[s, Column.ADD_A], program[s, Column.ADD_B]
+    if op == PRODUCT:
+        return product_op_backward(context, s, grads, x, grad, flags)
+    if op in NORMS or op == STANDARDIZE:
+        return norm_op_backward(context, s, grads, x, grad, flags)
+    if op == EMBEDDING:
+        return embedding_op_backward(context, s, grads, x, grad, flags)
+    if op == ACTIVATION:
+        return activation_op_backward(context, s, x, grad) if flags.a and not program[s, Column.DERIVED] else OK
+    if op == DROPOUT:
+        mask = key(program[s, Column.NUMBER], s, context.rng_step)
+        p = number(program, s, Column.FACTOR)
+        return apply_dropout(grad.y, grad.a, n, x.width, mask, p, add_a) if flags.a else OK
+    ones = Matrix(one(context.params), 0, 0)
+    if flags.a:
+        factor = number(program, s, Column.FACTOR)
+        multiply_add(n, x.width, grad.y, x.b if op == MULTIPLY else ones, factor, grad.a, add_a)
+    if flags.b and op in (MULTIPLY, ADD):
+        multiply_add(n, x.width, grad.y, x.a if op == MULTIPLY else ones, 1.0, grad.b, add_b)
+    return OK
+
+
+# What a backward op computes: whether the gradients of a and of b, and whether it adds to those of parameters.
+Flags = namedtuple("Flags", ["a", "b", "add"])
+
+
+@compiled_kernel(
+    lambda dtype: types.int64(context_type(dtype), types.CPointer(dtype), memory_type(dtype), *[types.int64] * 2)
+)
+def run_backward(context, grads, gradients, wants_x, add):
+    """All ops in reverse: the gradients of all parameters, or what they add to, and of x if wanted. Returns a status.
+
+    gradients.output is dL/d(output), and is used up; gradients.x receives dL/dx.
+    """
+    program = context.program
+    for s in range(program[0, Header.N_OPS], 0, -1):
+        x = operands(context, s, Value.TRAINING.value, context.memory)
+        grad = operands(context, s, Value.GRADIENT.value, gradients)
+        wants_a = wants_x or program[program[s, Column.A], Value.GRADIENT] != IN_X
+        wants_b = wants_x or program[program[s, Column.B], Value.GRADIENT] != IN_X
+        status = backward_op(context, s, grads, x, grad, Flags(wants_a, wants_b, add))
+        if status != OK:
+            return status
+    return OK
+
+
+@helper
+def check_shapes(params, program, x, out):
+    """Status of arrays that a program is to run on."""
+    inputs, outputs = program[0, Header.INPUTS], program[0, Header.OUTPUTS]
+    if x.shape[0] != out.shape[0] or x.shape[1] != inputs or out.shape[1] != outputs:
         return BAD_SHAPE
-    if params.size != program[0, VALUES]:
+    if params.size != program[0, Header.VALUES]:
         return BAD_SHAPE
     return OVERLAP if overlaps(out, x) or overlaps(out, params) else OK
 
@@ -461,25 +508,23 @@ def predict_range(params, program, x, out, index, n_threads):
 @helper
 def predict_rows(params, program, x, out, n_threads, min_work):
     """out = the network's output, by blocks of rows that go through all layers."""
-    n, numbers, size = x.shape[0], program[0, PREDICT_WORKSPACE], out.itemsize
-    # rows go through all layers together, as many as find room in a part of L2
+    n, numbers, size = x.shape[0], program[0, Header.PREDICT_WORKSPACE], out.itemsize
+    # as many rows as find room in a part of L2
     rows = max(16, l2_bytes() // 4 // (max(numbers, 1) * size) // 16 * 16)
-    rows = n if program[0, WHOLE] else min(rows, n)
-    wanted = padded_size(numbers, rows) * size
-    heap, memory = allocate(pointer(out), wanted if wanted > STACK_BYTES else 0)
-    if wanted > STACK_BYTES and is_null(memory):
+    rows = n if program[0, Header.WHOLE] else min(rows, n)
+    nbytes = padded_size(numbers, rows) * size
+    heap, to_release = allocate(pointer(out), nbytes if nbytes > STACK_BYTES else 0)
+    if nbytes > STACK_BYTES and is_null(to_release):
         return NO_MEMORY
-    workspace = heap if wanted > STACK_BYTES else stack(pointer(out), STACK_BYTES)
-    x_all, out_all, found = matrix(x), matrix(out), OK
+    workspace, status = heap if nbytes > STACK_BYTES else stack(pointer(out), STACK_BYTES), OK
     for r in range(0, n, max(rows, 1)):
-        x_some, out_some, some = row(x_all, r), row(out_all, r), min(rows, n - r)
-        found = run_forward(
-            pointer(params), program, x_some, out_some, workspace, some, PREDICTING, 0, n_threads, min_work
-        )
-        if found != OK:
+        memory = Memory(rows_from(matrix(x), r), rows_from(matrix(out), r), workspace)
+        context = Context(pointer(params), program, memory, min(rows, n - r), 0, n_threads, min_work)
+        status = run_forward(context, Value.PREDICTING)
+        if status != OK:
             break
-    release(memory)
-    return found
+    release(to_release)
+    return status
 
 
 @kernel(
@@ -490,29 +535,37 @@ def predict_rows(params, program, x, out, n_threads, min_work):
 def predict(params, program, x, out, n_threads, min_work):
     """out = the network's output, by blocks of rows that go through all layers.
 
-    Several parts are rows or, of few rows, parts of each product.
+    Several threads have rows each or, of few rows, their part of each product.
     """
-    found = fits(params, program, x, out)
-    if found != OK:
-        return found
+    status = check_shapes(params, program, x, out)
+    if status != OK:
+        return status
     if out.size == 0:  # of which there may be more rows than a loop could pass
         return OK
     n = x.shape[0]
-    if n_threads > 1 and n >= n_threads * MANY_ROWS and not program[0, WHOLE]:
+    if n_threads > 1 and n >= n_threads * MANY_ROWS and not program[0, Header.WHOLE]:
         return parallel(predict_range, (params, program, x, out), n_threads)
     return predict_rows(params, program, x, out, n_threads, min_work)
 
 
 @helper
-def commit_step(params, program, workspace, n, counters):
+def commit_step(context, counters):
     """After a forward, or a step, that went well: count it, and remember what batch norm saw."""
+    program, n = context.program, context.n
     counters[1] += 1
-    for s in range(1, 1 + program[0, N_OPS]):
-        if program[s, OP] == BATCH_NORM and n > 1 and program[s, NUMBER] != NOWHERE:
-            saved = at(workspace, padded_size(program[program[s, B], TRAINING + 1], n) * itemsize(workspace))
-            momentum, o = number(program, s, FACTOR_2), program[program[s, Y], WIDTH]
+    for s in range(1, 1 + program[0, Header.N_OPS]):
+        running = program[s, Column.NUMBER]
+        if program[s, Column.OP] == BATCH_NORM and n > 1 and running != NOWHERE:
+            saved = locate(context, program[s, Column.B], Value.TRAINING.value, context.memory)
+            momentum, o = number(program, s, Column.FACTOR_2), program[program[s, Column.Y], Value.WIDTH]
             share = momentum if momentum >= 0.0 else 1.0 / counters[1]
-            update_running(params, saved, program[s, NUMBER], n, o, share)
+            update_running(context.params, saved.data, running, n, o, share)
+
+
+@helper
+def fits_workspace(program, n, workspace, counters):
+    """Whether the memory of a network is large enough to train in batches of n."""
+    return workspace.size >= workspace_size(program, n) and counters.size == 2
 
 
 @kernel(
@@ -522,14 +575,15 @@ def commit_step(params, program, workspace, n, counters):
 )
 def forward(x, program, params, out, workspace, counters, n_threads, min_work):
     """out = the network's output; workspace keeps what `backward` needs."""
-    found, n = fits(params, program, x, out), x.shape[0] if out.size else 0
-    if found != OK or workspace.size < workspace_size(program, n) or counters.size != 2:
-        return max(found, BAD_SHAPE)
-    y, data, rng_step = matrix(out), pointer(workspace), counters[1] + 1
-    found = run_forward(pointer(params), program, matrix(x), y, data, n, TRAINING, rng_step, n_threads, min_work)
-    if found == OK:
-        commit_step(pointer(params), program, pointer(workspace), n, counters)
-    return found
+    status, n = check_shapes(params, program, x, out), x.shape[0] if out.size else 0
+    if status != OK or not fits_workspace(program, n, workspace, counters):
+        return max(status, BAD_SHAPE)
+    memory = Memory(matrix(x), matrix(out), pointer(workspace))
+    context = Context(pointer(params), program, memory, n, counters[1] + 1, n_threads, min_work)
+    status = run_forward(context, Value.TRAINING)
+    if status == OK:
+        commit_step(context, counters)
+    return status
 
 
 @kernel(
@@ -540,49 +594,35 @@ def forward(x, program, params, out, workspace, counters, n_threads, min_work):
 )
 def backward(params, program, x, output, grad_output, counters, grads, grad_input, workspace, n_threads, min_work):
     """grads, and grad_input if it has rows, from what `forward` left in workspace."""
-    found, n = fits(params, program, x, output), x.shape[0] if output.size else 0
-    if (
-        found != OK
-        or workspace.size < workspace_size(program, n)
-        or grads.size != program[0, PARAMETERS]
-        or counters.size != 2
-    ):
-        return max(found, BAD_SHAPE)
+    status, n = check_shapes(params, program, x, output), x.shape[0] if output.size else 0
+    fits = fits_workspace(program, n, workspace, counters) and grads.size == program[0, Header.PARAMETERS]
+    if status != OK or not fits:
+        return max(status, BAD_SHAPE)
     data = pointer(workspace)
-    used, _, _, _ = saved(program, n, data)
-    multiply_add(n, output.shape[1], matrix(grad_output), Matrix(one(data), 0, 0), 1.0, used, False)
-    return run_backward(
-        pointer(params),
-        pointer(grads),
-        program,
-        matrix(x),
-        matrix(output),
-        matrix(grad_input),
-        used,
-        data,
-        n,
-        grad_input.shape[0] == n and n > 0,
-        counters[1],
-        0,
-        n_threads,
-        min_work,
+    g, _, _, _ = saved_batch(program, n, data)
+    copy_values(n, output.shape[1], matrix(grad_output), g, False)
+    context = Context(
+        pointer(params), program, Memory(matrix(x), matrix(output), data), n, counters[1], n_threads, min_work
     )
+    wants_x = grad_input.shape[0] == n and n > 0
+    return run_backward(context, pointer(grads), Memory(matrix(grad_input), g, data), wants_x, 0)
 
 
 @kernel("x[n, i], program:int64[t, c] -> params[p], out[n, o], workspace[s], counters:int64[two]")
 def forward_saving(x, program, params, out, workspace, counters):
     """As `forward`; workspace keeps the inputs and outputs too."""
-    found, n = fits(params, program, x, out), x.shape[0]
-    if found != OK or workspace.size < workspace_size(program, n) or counters.size != 2:
-        return max(found, BAD_SHAPE)
-    _, y, x_kept, _ = saved(program, n, pointer(workspace))
-    ones = Matrix(one(y.data), 0, 0)
-    multiply_add(n, x.shape[1], matrix(x), ones, 1.0, x_kept, False)
-    found = run_forward(pointer(params), program, x_kept, y, pointer(workspace), n, TRAINING, counters[1] + 1, 1, 1)
-    multiply_add(n, out.shape[1], y, ones, 1.0, matrix(out), False)
-    if found == OK:
-        commit_step(pointer(params), program, pointer(workspace), n, counters)
-    return found
+    status, n = check_shapes(params, program, x, out), x.shape[0]
+    if status != OK or not fits_workspace(program, n, workspace, counters):
+        return max(status, BAD_SHAPE)
+    data = pointer(workspace)
+    _, y, x_saved, _ = saved_batch(program, n, data)
+    copy_values(n, x.shape[1], matrix(x), x_saved, False)
+    context = Context(pointer(params), program, Memory(x_saved, y, data), n, counters[1] + 1, 1, 1)
+    status = run_forward(context, Value.TRAINING)
+    copy_values(n, out.shape[1], y, matrix(out), False)
+    if status == OK:
+        commit_step(context, counters)
+    return status
 
 
 @kernel(
@@ -590,15 +630,12 @@ def forward_saving(x, program, params, out, workspace, counters):
 )
 def backward_saved(params, program, grad_output, counters, grads, grad_input, workspace):
     """As `backward`, after `forward_saving`."""
-    found, n = fits(params, program, grad_input, grad_output), grad_input.shape[0]
-    if (
-        found != OK
-        or workspace.size < workspace_size(program, n)
-        or grads.size != program[0, PARAMETERS]
-        or counters.size != 2
-    ):
-        return max(found, BAD_SHAPE)
-    g, y, x, _ = saved(program, n, pointer(workspace))
-    multiply_add(n, grad_output.shape[1], matrix(grad_output), Matrix(one(g.data), 0, 0), 1.0, g, False)
-    p, dp, grad_x, data = pointer(params), pointer(grads), matrix(grad_input), pointer(workspace)
-    return run_backward(p, dp, program, x, y, grad_x, g, data, n, 1, counters[1], 0, 1, 1)
+    status, n = check_shapes(params, program, grad_input, grad_output), grad_input.shape[0]
+    fits = fits_workspace(program, n, workspace, counters) and grads.size == program[0, Header.PARAMETERS]
+    if status != OK or not fits:
+        return max(status, BAD_SHAPE)
+    data = pointer(workspace)
+    g, y, x, _ = saved_batch(program, n, data)
+    copy_values(n, grad_output.shape[1], matrix(grad_output), g, False)
+    context = Context(pointer(params), program, Memory(x, y, data), n, counters[1], 1, 1)
+    return run_backward(context, pointer(grads), Memory(matrix(grad_input), g, data), 1, 0)

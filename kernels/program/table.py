@@ -1,33 +1,75 @@
-"""The columns of a program, which is a table of integers: one row for the header, one for each op."""
+"""The columns of a program, which is a table of integers: a header, then a row for each op, then one for each value."""
+
+from enum import IntEnum
 
 from numba import types
 
-COLUMNS = 19
-# columns of the header. The first PARAMETERS numbers of the vector of VALUES are the parameters, of which TRAINED are
-# to be, and each has a gradient; the last BUFFERS numbers are kept but not trained, such as running statistics. WHOLE
-# tells that a prediction of a row depends on the other rows, so that it can't be cut into blocks of them; PARTS is how
-# many outputs stand side by side: as many rows at the end of the table have their WIDTH
-N_OPS, INPUTS, OUTPUTS, PARAMETERS, PREDICT_WORKSPACE, TRAIN_WORKSPACE, TRAINED, VALUES, BUFFERS, WHOLE, PARTS = range(
-    11
-)
-# columns of a step; WEIGHT and BIAS are places in the vector of values, NOWHERE for none; TRANSPOSED tells that the
-# weight lies there as its transpose; FACTOR and FACTOR_2 are the bits of a step's numbers; ADD_ tells to add to a
-# gradient. NUMBER is the first column of `place`, the seed of dropout, the rows of an embedding's table, the place of
-# batch norm's running statistics, NOWHERE for none; its FACTOR_2 is their momentum, -1 for a plain mean. B of a norm is
-# where it keeps statistics. DERIVE_A is the step that made a, if the derivative of its activation is done with the
-# gradient of a: that step is DERIVED. If a derivative is OF_INPUT, training keeps what the product gives, and the
-# activation is a step of its own; in a prediction that is IN_PRODUCT
-OP, CODE, A, B, Y, WEIGHT, BIAS, TRANSPOSED, NUMBER, FACTOR, FACTOR_2 = range(11)
-ADD_A, ADD_B, ADD_WEIGHT, ADD_BIAS, DERIVE_A, DERIVED, OF_INPUT, IN_PRODUCT = range(11, COLUMNS)
+
+class Header(IntEnum):
+    """Columns of row 0."""
+
+    N_OPS = 0
+    INPUTS = 1
+    OUTPUTS = 2
+    PARAMETERS = 3  # so many first numbers of the vector of values are parameters, and each has a gradient
+    PREDICT_WORKSPACE = 4  # numbers per sample
+    TRAIN_WORKSPACE = 5
+    TRAINED = 6  # so many parameters are not frozen
+    VALUES = 7  # numbers in the vector of values
+    BUFFERS = 8  # so many last numbers of that vector are not trained, such as running statistics
+    WHOLE = 9  # whether the prediction of a row depends on the other rows, so that it can't be cut into blocks of them
+    PARTS = 10  # outputs side by side: as many rows at the end of the table have their WIDTH
+
+
+class Column(IntEnum):
+    """Columns of an op, which reads the values a and b and writes the value y.
+
+    WEIGHT and BIAS are indices into the vector of values, NOWHERE for none; FACTOR and FACTOR_2 the bits of float64
+    numbers. The ADD_ columns tell to add to a gradient rather than to overwrite it.
+    """
+
+    OP = 0
+    CODE = 1  # of the activation
+    A = 2
+    B = 3  # of a norm: where it keeps statistics
+    Y = 4
+    WEIGHT = 5
+    BIAS = 6
+    TRANSPOSED = 7  # whether the vector of values holds the transpose of the weight
+    NUMBER = 8  # of concat the first column, of dropout the seed, of an embedding the rows of its table, of batch norm
+    # the index of its running statistics, NOWHERE for none
+    FACTOR = 9
+    FACTOR_2 = 10  # of batch norm the momentum of its running statistics, -1 for a plain mean
+    ADD_A = 11
+    ADD_B = 12
+    ADD_WEIGHT = 13
+    ADD_BIAS = 14
+    DERIVE_A = 15  # the op that gives a, if the derivative of its activation is applied with the gradient of a
+    DERIVED = 16  # whether another op's DERIVE_A names this one
+    OF_INPUT = 17  # whether the derivative is in terms of the activation's input: training keeps what the product
+    # gives, and the activation is an op of its own
+    IN_PRODUCT = 18  # whether that op is part of the product in a prediction
+
+
+class Value(IntEnum):
+    """Columns of a value: its width; and for each purpose where it is, and from which number per sample on."""
+
+    WIDTH = 0
+    PREDICTING = 1
+    TRAINING = 3
+    GRADIENT = 5
+
+
 NOWHERE = -1
+# Column.OP
 PRODUCT, ACTIVATION, ADD, MULTIPLY, SCALE, CONCAT = range(6)
 DROPOUT, LAYER_NORM, RMS_NORM, BATCH_NORM, STANDARDIZE, EMBEDDING, FROZEN_BATCH_NORM = range(6, 13)
 NORMS = LAYER_NORM, RMS_NORM, BATCH_NORM, FROZEN_BATCH_NORM
-
-# columns of a value: its width; and for each of the three purposes where it is, and from which number per sample on
-WIDTH = 0
-PREDICTING, TRAINING, GRADIENT = 1, 3, 5
+# where a value is
 IN_X, IN_OUTPUT, IN_WORKSPACE = range(3)
+
+# Rows that the workspace holds of each value are a multiple of this: every value begins at a multiple of 64 bytes.
+ROW_MULTIPLE = 16
 
 
 def table_type():

@@ -16,13 +16,12 @@ from fastfc.kernels.ops.level1 import dot
 from fastfc.kernels.ops.losses import RESULTS
 from fastfc.kernels.optim.schedules import LR
 from fastfc.kernels.optim.update import DECAY, RULE, WEIGHT_DECAY, bounds
-from fastfc.kernels.program.table import PARAMETERS
 from fastfc.kernels.runtime.native import compiled_kernel
 from fastfc.kernels.runtime.status import BAD_INDEX, BAD_PREDICTION, OK
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import at, itemsize, read, write
 from fastfc.kernels.simd.vector import fma, load_first, store_first, width
-from fastfc.kernels.training.objective import objective_type, readonly, run_gradient
+from fastfc.kernels.training.objective import n_parameters, problem_type, run_gradient
 
 # hyperparameters, behind the numbers that all optimizers have
 MAX_ITER, MAX_EVAL, TOLERANCE_GRAD, TOLERANCE_CHANGE = range(RULE, RULE + 4)
@@ -38,11 +37,17 @@ Point = namedtuple("Point", ["t", "f", "slope"])
 
 @helper
 def axpy(count, x, a, y, out):
-    """out = a x + y"""
+    """out = a x + y, for contiguous vectors"""
     size, lanes = itemsize(x), width(x)
     for j in range(0, count, lanes):
-        some, here = count - j, j * size
-        store_first(at(out, here), fma(load_first(at(x, here), some, 0.0), a, load_first(at(y, here), some, 0.0)), some)
+        rest, p = count - j, j * size
+        store_first(at(out, p), fma(load_first(at(x, p), rest, 0.0), a, load_first(at(y, p), rest, 0.0)), rest)
+
+
+@helper
+def copy(count, x, out):
+    """out = x"""
+    axpy(count, x, 0.0, x, out)
 
 
 @helper
@@ -66,23 +71,29 @@ def clear_untrained(p, grads, param_ranges):
 
 
 @helper
-def evaluate(params, grads, hyperparameters, param_ranges, objective):
+def state_row(problem, i):
+    return at(problem.state, i * problem.row)
+
+
+@helper
+def evaluate(problem):
     """Status, f and its gradient, with weight decay; the loss and its part of an epoch's, without.
 
     The gradient of what is in no range is 0.
     """
-    p, size = objective.program[0, PARAMETERS], itemsize(params)
-    found, value, total = run_gradient(params, grads, objective, 0)
+    objective, grads, param_ranges = problem.objective, problem.grads, problem.param_ranges
+    p, size = n_parameters(objective), itemsize(grads)
+    status, value, total = run_gradient(objective, grads, 0)
     f = value
     clear_untrained(p, grads, param_ranges)
     for i in range(param_ranges.shape[0]):
         first, last = bounds(param_ranges, i, p)
-        decay = param_ranges[i, DECAY] if param_ranges[i, DECAY] >= 0.0 else hyperparameters[WEIGHT_DECAY]
+        decay = param_ranges[i, DECAY] if param_ranges[i, DECAY] >= 0.0 else problem.hyperparameters[WEIGHT_DECAY]
         if decay != 0.0:
-            w, g = at(params, first * size), at(grads, first * size)
+            w, g = at(objective.context.params, first * size), at(grads, first * size)
             f += 0.5 * decay * dot(last - first, w, w)
             axpy(last - first, w, decay, g, g)
-    return found, f, value, total
+    return status, f, value, total
 
 
 @helper
@@ -98,134 +109,137 @@ def cubic_minimum(a, b, low, high):
 
 
 @helper
-def probe(t, p, params, grads, state, row, hyperparameters, param_ranges, objective):
+def probe(problem, t):
     """The point at step t, to where the parameters and gradients go."""
-    axpy(p, at(state, DIRECTION * row), t, at(state, START * row), params)
-    found, f, _, _ = evaluate(params, grads, hyperparameters, param_ranges, objective)
-    if found in (BAD_PREDICTION, BAD_INDEX):  # so long a step leaves where the loss is defined
+    p, d = n_parameters(problem.objective), state_row(problem, DIRECTION)
+    axpy(p, d, t, state_row(problem, START), problem.objective.context.params)
+    status, f, _, _ = evaluate(problem)
+    if status in (BAD_PREDICTION, BAD_INDEX):  # so long a step leaves where the loss is defined
         return OK, Point(t, np.inf, 0.0)
-    return found, Point(t, f, np.float64(dot(p, grads, at(state, DIRECTION * row))))
+    return status, Point(t, f, np.float64(dot(p, problem.grads, d)))
 
 
 @helper
-def search(t, begin, p, params, grads, state, row, hyperparameters, param_ranges, objective, most):
-    """A step that satisfies the strong Wolfe conditions, or the best found. Status, point and evaluations."""
+def search(problem, t, begin, most):
+    """A step that satisfies the strong Wolfe conditions, or the best one. Status, point and evaluations."""
+    d = state_row(problem, DIRECTION)
     low = high = before = begin
-    bracketed, used, found = False, 0, OK
+    bracketed, used, status = False, 0, OK
+    # algorithm 3.5: longer steps, until an interval holds a minimum
     while used < most and not bracketed:
-        found, now = probe(t, p, params, grads, state, row, hyperparameters, param_ranges, objective)
+        status, now = probe(problem, t)
         used += 1
-        if found != OK:
-            return found, now, used
+        if status != OK:
+            return status, now, used
         if not now.f <= begin.f + ARMIJO * t * begin.slope or (used > 1 and now.f >= before.f):
             low, high, bracketed = before, now, True
         elif abs(now.slope) <= -CURVATURE * begin.slope:
-            return found, now, used
+            return status, now, used
         elif now.slope >= 0.0:
             low, high, bracketed = now, before, True
         else:
             # the cubic may point anywhere: go on by a hundredth of the last stride at least, tenfold at most
             t, before, low = cubic_minimum(before, now, t + 0.01 * (t - before.t), 10.0 * t), now, now
+    # algorithm 3.6: smaller intervals
     while used < most and bracketed:
-        wide = abs(high.t - low.t)
-        if wide * largest(p, at(state, DIRECTION * row)) < 1e-9:
+        distance = abs(high.t - low.t)
+        if distance * largest(n_parameters(problem.objective), d) < 1e-9:
             break
         # neither end again, nor close to it
-        least, far = min(low.t, high.t) + 0.1 * wide, max(low.t, high.t) - 0.1 * wide
-        t = cubic_minimum(low, high, least, far)
-        found, now = probe(t, p, params, grads, state, row, hyperparameters, param_ranges, objective)
+        nearest, farthest = min(low.t, high.t) + 0.1 * distance, max(low.t, high.t) - 0.1 * distance
+        t = cubic_minimum(low, high, nearest, farthest)
+        status, now = probe(problem, t)
         used += 1
-        if found != OK:
-            return found, now, used
+        if status != OK:
+            return status, now, used
         if not now.f <= begin.f + ARMIJO * t * begin.slope or now.f >= low.f:
             high = now
         else:
             if abs(now.slope) <= -CURVATURE * begin.slope:
-                return found, now, used
+                return status, now, used
             if now.slope * (high.t - low.t) >= 0.0:
                 high = low
             low = now
-    found, now = probe(low.t, p, params, grads, state, row, hyperparameters, param_ranges, objective)
-    return found, now, used + 1
+    status, now = probe(problem, low.t)
+    return status, now, used + 1
 
 
 @helper
-def direct(p, pairs, memory, grads, state, row, alphas):
+def direct(problem, pairs, memory, alphas):
     """The direction d = −H g from the pairs, the latest of which is number pairs − 1; alphas is to work with."""
-    d = at(state, DIRECTION * row)
-    axpy(p, grads, -2.0, grads, d)  # −g
-    oldest = max(0, pairs - memory)
+    p, d, oldest = n_parameters(problem.objective), state_row(problem, DIRECTION), max(0, pairs - memory)
+    axpy(p, problem.grads, -2.0, problem.grads, d)  # −g
     for k in range(pairs - 1, oldest - 1, -1):
-        s, y = at(state, (PAIRS + k % memory) * row), at(state, (PAIRS + memory + k % memory) * row)
+        s, y = state_row(problem, PAIRS + k % memory), state_row(problem, PAIRS + memory + k % memory)
         alphas[k - oldest] = dot(p, s, d) / dot(p, s, y)
         axpy(p, y, -alphas[k - oldest], d, d)
     if pairs > oldest:
         k = (pairs - 1) % memory
-        s, y = at(state, (PAIRS + k) * row), at(state, (PAIRS + memory + k) * row)
+        s, y = state_row(problem, PAIRS + k), state_row(problem, PAIRS + memory + k)
         scale = np.float64(dot(p, s, y)) / dot(p, y, y)
         axpy(p, d, scale - 1.0, d, d)
     for k in range(oldest, pairs):
-        s, y = at(state, (PAIRS + k % memory) * row), at(state, (PAIRS + memory + k % memory) * row)
+        s, y = state_row(problem, PAIRS + k % memory), state_row(problem, PAIRS + memory + k % memory)
         beta = dot(p, y, d) / dot(p, s, y)
         axpy(p, s, alphas[k - oldest] - beta, d, d)
 
 
+@helper
+def first_step(problem):
+    """The step that a line search begins with as long as nothing is known of the curvature, over LR."""
+    size = 0.0
+    for j in range(n_parameters(problem.objective)):
+        size += abs(np.float64(read(at(problem.grads, j * itemsize(problem.grads)))))
+    return min(1.0, 1.0 / size)
+
+
+@helper
+def remember_pair(problem, number, memory, t):
+    """s = t d and y = g − g₀, over the oldest pair."""
+    p, s = n_parameters(problem.objective), state_row(problem, PAIRS + number % memory)
+    d = state_row(problem, DIRECTION)
+    axpy(p, d, t - 1.0, d, s)
+    axpy(p, state_row(problem, GRADIENT), -1.0, problem.grads, at(s, memory * problem.row))
+
+
 @compiled_kernel(
-    lambda dtype: RESULTS(
-        types.CPointer(dtype),
-        types.CPointer(dtype),
-        objective_type(dtype),
-        readonly(types.float64, 1),
-        readonly(types.float64, 2),
-        types.CPointer(dtype),
-        types.int64,
-        types.int64,
-        types.Array(types.int64, 1, "A", aligned=False),
-    ),
+    lambda dtype: RESULTS(problem_type(dtype), types.int64, types.Array(types.int64, 1, "A", aligned=False)),
     optional=True,
 )
-def lbfgs(params, grads, objective, hyperparameters, param_ranges, state, memory, row, count):
+def lbfgs(problem, memory, count):
     """Up to MAX_ITER iterations; count has how many there were, and how many pairs. The loss before them.
 
     One that fails changes nothing, and ends the step: with its status if it is the first.
     """
     alphas, before = np.empty(memory), count[0]  # first of all, as there may be no memory
-    p = objective.program[0, PARAMETERS]
-    found, f, value, total = evaluate(params, grads, hyperparameters, param_ranges, objective)
+    params, grads, hyperparameters = problem.objective.context.params, problem.grads, problem.hyperparameters
+    p, d = n_parameters(problem.objective), state_row(problem, DIRECTION)
+    status, f, value, total = evaluate(problem)
     used = 1
     if not np.isfinite(np.float64(dot(p, grads, grads))):
-        return found, np.nan, np.nan  # there is no step, and the loss alone would not show it
+        return status, np.nan, np.nan  # there is no step, and the loss alone would not show it
     for _ in range(np.int64(hyperparameters[MAX_ITER])):
-        if found != OK or not largest(p, grads) > hyperparameters[TOLERANCE_GRAD] or used >= hyperparameters[MAX_EVAL]:
+        converged = not largest(p, grads) > hyperparameters[TOLERANCE_GRAD]
+        if status != OK or converged or used >= hyperparameters[MAX_EVAL]:
             break
-        direct(p, count[1], memory, grads, state, row, alphas)
-        d, g0, start = at(state, DIRECTION * row), at(state, GRADIENT * row), at(state, START * row)
+        direct(problem, count[1], memory, alphas)
         slope = np.float64(dot(p, grads, d))
         if not slope < -hyperparameters[TOLERANCE_CHANGE]:
             break
-        axpy(p, grads, 0.0, grads, g0)
-        axpy(p, params, 0.0, params, start)
-        t = hyperparameters[LR]
-        if count[1] == 0:
-            size = 0.0
-            for j in range(p):
-                size += abs(np.float64(read(at(grads, j * itemsize(grads)))))
-            t *= min(1.0, 1.0 / size)
+        copy(p, grads, state_row(problem, GRADIENT))
+        copy(p, params, state_row(problem, START))
+        t = hyperparameters[LR] * (first_step(problem) if count[1] == 0 else 1.0)
         most = min(SEARCH, np.int64(hyperparameters[MAX_EVAL]) - used)
-        found, now, some = search(
-            t, Point(0.0, f, slope), p, params, grads, state, row, hyperparameters, param_ranges, objective, most
-        )
-        if found != OK:
-            axpy(p, start, 0.0, start, params)
-            return found if count[0] == before else OK, value, total
-        used += some
+        status, now, evaluations = search(problem, t, Point(0.0, f, slope), most)
+        if status != OK:
+            copy(p, state_row(problem, START), params)
+            return status if count[0] == before else OK, value, total
+        used += evaluations
         count[0] += 1
         if now.t * (now.slope - slope) > NEGLIGIBLE:  # sᵀy
-            s = at(state, (PAIRS + count[1] % memory) * row)
-            axpy(p, d, now.t - 1.0, d, s)
-            axpy(p, g0, -1.0, grads, at(s, memory * row))
+            remember_pair(problem, count[1], memory, now.t)
             count[1] += 1
         change, f = abs(now.f - f), now.f
         if change < hyperparameters[TOLERANCE_CHANGE] or now.t * largest(p, d) <= hyperparameters[TOLERANCE_CHANGE]:
             break
-    return found, value, total
+    return status, value, total

@@ -8,6 +8,8 @@ if that makes Σ r² less, and then λ falls by ten; else λ grows by ten and δ
 "Training feedforward networks with the Marquardt algorithm", 1994.) The system is solved by Cholesky's factors.
 """
 
+from collections import namedtuple
+
 import numpy as np
 from numba import types
 from numba.extending import register_jitable
@@ -17,20 +19,20 @@ from fastfc.kernels.ops.gemm import product
 from fastfc.kernels.ops.level1 import dot
 from fastfc.kernels.ops.loss_rules import CODE, MSE
 from fastfc.kernels.ops.losses import RESULTS
-from fastfc.kernels.ops.matrix import element, transposed, zeros
+from fastfc.kernels.ops.matrix import contiguous_matrix, element, rows_from, transposed, zeros
 from fastfc.kernels.optim.update import RULE
-from fastfc.kernels.program.interpreter import dense, row, run_backward, run_forward, saved
-from fastfc.kernels.program.table import BATCH_NORM, DROPOUT, N_OPS, OP, OUTPUTS, PARAMETERS, TRAINING
+from fastfc.kernels.program.interpreter import Context, Memory, run_backward, run_forward, saved_batch
+from fastfc.kernels.program.table import BATCH_NORM, DROPOUT, Column, Header, Value
 from fastfc.kernels.runtime.native import compiled_kernel
 from fastfc.kernels.runtime.status import BAD_INDEX, OK
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import at, itemsize, read, write
-from fastfc.kernels.training.lbfgs import axpy, clear_untrained
-from fastfc.kernels.training.objective import objective_type, readonly, run_gradient
+from fastfc.kernels.training.lbfgs import axpy, clear_untrained, copy
+from fastfc.kernels.training.objective import n_parameters, problem_type, run_gradient
 
 # hyperparameters, behind the numbers that all optimizers have
-DAMPING, GROWTH, MOST = range(RULE, RULE + 3)
-LEAST = 1e-20  # damping
+DAMPING, GROWTH, MAX_DAMPING = range(RULE, RULE + 3)
+MIN_DAMPING = 1e-20
 # Rows of J that are computed before they are added to Jᵀ J.
 ROWS = 64
 
@@ -41,42 +43,76 @@ def rows(p, o):
     return 2 * p + 3 + ROWS * o + -(-ROWS * o // max(p, 1))
 
 
+# Where in the state everything is, and matrices of it: Jᵀ J and its factor (p, p), Jᵀ r (p, 1), the parameters before,
+# and ROWS samples' rows of J and residuals.
+Equations = namedtuple("Equations", ["square", "factor", "right", "before", "jacobian", "residuals"])
+
+
 @helper
 def are_residuals(program, losses):
     """Whether the loss is a sum of squares, to which each sample contributes by itself alone."""
     alone = losses.shape[0] == 1 and losses[0, CODE] == MSE
-    for s in range(1, 1 + program[0, N_OPS]):
-        alone = alone and program[s, OP] != BATCH_NORM and program[s, OP] != DROPOUT
+    for s in range(1, 1 + program[0, Header.N_OPS]):
+        alone = alone and program[s, Column.OP] != BATCH_NORM and program[s, Column.OP] != DROPOUT
     return alone
 
 
 @helper
-def add_rows(params, objective, param_ranges, jacobian, residuals, first, some):
-    """Rows of J and residuals of some samples from the first one on, times the root of a sample's weight."""
-    program, workspace, o, size = (
-        objective.program,
-        objective.workspace,
-        objective.program[0, OUTPUTS],
-        itemsize(params),
-    )
-    p, found = objective.program[0, PARAMETERS], OK
-    grad_output, output, _, _ = saved(program, 1, workspace)
-    for i in range(some):
-        x, target = row(objective.x, first + i), row(objective.target, first + i)
-        found = max(found, run_forward(params, program, x, output, workspace, 1, TRAINING, objective.rng_step, 1, 1))
+def equations(problem):
+    """The state by parts; the caller made it large enough, see `rows`."""
+    p, size, state = n_parameters(problem.objective), itemsize(problem.state), problem.state
+    o = problem.objective.context.program[0, Header.OUTPUTS]
+    right, jacobian = at(state, 2 * p * p * size), at(state, (2 * p * p + 2 * p) * size)
+    residuals = at(jacobian, ROWS * o * p * size)
+    return Equations(state, at(state, p * p * size), right, at(right, p * size), jacobian, residuals)
+
+
+@helper
+def one_sample(context, i):
+    """The same network and the sample i alone; its output goes to the workspace."""
+    workspace = context.memory.workspace
+    _, output, _, _ = saved_batch(context.program, 1, workspace)
+    memory = Memory(rows_from(context.memory.x, i), output, workspace)
+    return Context(context.params, context.program, memory, 1, context.rng_step, 1, 1)
+
+
+@helper
+def add_rows(problem, jacobian, residuals, first, n):
+    """Rows of J and residuals of n samples from the first one on, times the root of a sample's weight."""
+    objective, program, size = problem.objective, problem.objective.context.program, itemsize(jacobian)
+    p, o, status = n_parameters(objective), program[0, Header.OUTPUTS], OK
+    grad_output, output, _, _ = saved_batch(program, 1, objective.context.memory.workspace)
+    for i in range(n):
+        context, target = one_sample(objective.context, first + i), rows_from(objective.target, first + i)
+        gradients = Memory(context.memory.x, grad_output, context.memory.workspace)
+        status = max(status, run_forward(context, Value.TRAINING))
         scale = np.sqrt(np.float64(objective.weights[first + i])) if objective.weights.size else 1.0
         for j in range(o):
-            here = at(jacobian, (i * o + j) * p * size)
+            row = at(jacobian, (i * o + j) * p * size)
             for k in range(o):
                 write(element(grad_output, 0, k), scale if k == j else 0.0)
-            one = run_backward(
-                params, here, program, x, output, x, grad_output, workspace, 1, 0, objective.rng_step, 0, 1, 1
-            )
-            found = max(found, one)
-            clear_untrained(p, here, param_ranges)
+            status = max(status, run_backward(context, row, gradients, 0, 0))
+            clear_untrained(p, row, problem.param_ranges)
             difference = np.float64(read(element(output, 0, j))) - np.float64(read(element(target, 0, j)))
             write(at(residuals, (i * o + j) * size), scale * difference)
-    return found
+    return status
+
+
+@helper
+def add_products(problem, parts):
+    """Jᵀ J and Jᵀ r, over blocks of samples. Returns a status."""
+    objective, status = problem.objective, OK
+    p, o = n_parameters(objective), objective.context.program[0, Header.OUTPUTS]
+    square, right = contiguous_matrix(parts.square, p), contiguous_matrix(parts.right, 1)
+    square_start, right_start = zeros(square), zeros(right)
+    for first in range(0, objective.context.n, ROWS):
+        n = min(ROWS, objective.context.n - first)
+        status = max(status, add_rows(problem, parts.jacobian, parts.residuals, first, n))
+        j, r = contiguous_matrix(parts.jacobian, p), contiguous_matrix(parts.residuals, 1)
+        status = max(status, product(square, transposed(j), j, square_start, p, p, n * o, NONE, square))
+        status = max(status, product(right, transposed(j), r, right_start, p, 1, n * o, NONE, right))
+        square_start, right_start = square, right
+    return status
 
 
 @helper
@@ -85,13 +121,13 @@ def factorise(p, matrix, damping, factor):
     size = itemsize(factor)
     for i in range(p):
         for j in range(i + 1):
-            here, there = at(factor, i * p * size), at(factor, j * p * size)
+            row_i, row_j = at(factor, i * p * size), at(factor, j * p * size)
             value = np.float64(read(at(matrix, (i * p + j) * size))) + (damping if i == j else 0.0)
-            value -= dot(j, here, there)
+            value -= dot(j, row_i, row_j)
             if i != j:
-                write(at(here, j * size), value / read(at(there, j * size)))
+                write(at(row_i, j * size), value / read(at(row_j, j * size)))
             elif value > 0.0:
-                write(at(here, j * size), np.sqrt(value))
+                write(at(row_i, j * size), np.sqrt(value))
             else:
                 return False
     return True
@@ -102,68 +138,45 @@ def solve(p, factor, vector):
     """vector = (L Lᵀ)⁻¹ vector"""
     size = itemsize(factor)
     for i in range(p):
-        here = at(factor, i * p * size)
-        value = (read(at(vector, i * size)) - dot(i, here, vector)) / read(at(here, i * size))
+        row = at(factor, i * p * size)
+        value = (read(at(vector, i * size)) - dot(i, row, vector)) / read(at(row, i * size))
         write(at(vector, i * size), value)
     for i in range(p - 1, -1, -1):
-        here = at(factor, i * p * size)
-        value = read(at(vector, i * size)) / read(at(here, i * size))
+        row = at(factor, i * p * size)
+        value = read(at(vector, i * size)) / read(at(row, i * size))
         write(at(vector, i * size), value)
-        axpy(i, here, -value, vector, vector)
+        axpy(i, row, -value, vector, vector)
 
 
 @compiled_kernel(
-    lambda dtype: RESULTS(
-        types.CPointer(dtype),
-        types.CPointer(dtype),
-        objective_type(dtype),
-        readonly(types.float64, 1),
-        readonly(types.float64, 2),
-        types.CPointer(dtype),
-        types.Array(types.int64, 1, "A", aligned=False),
-    ),
-    optional=True,
+    lambda dtype: RESULTS(problem_type(dtype), types.Array(types.int64, 1, "A", aligned=False)), optional=True
 )
-def levenberg_marquardt(params, grads, objective, hyperparameters, param_ranges, state, count):
-    """One iteration; count has how many there were, and the bits of λ. The loss before.
-
-    state: Jᵀ J, its factor, Jᵀ r, the parameters before, then ROWS samples' rows of J and their residuals.
-    """
-    p, o, n, size = objective.program[0, PARAMETERS], objective.program[0, OUTPUTS], objective.n, itemsize(params)
-    found, value, total = run_gradient(params, grads, objective, 0)
-    if found != OK:
-        return found, value, total
-    square, factor = state, at(state, p * p * size)
-    right = at(state, 2 * p * p * size)
-    before, block = at(right, p * size), at(right, 2 * p * size)
-    residuals = at(block, ROWS * o * p * size)
-    whole, column = dense(p, p, square), dense(p, 1, right)
-    start, begin = zeros(whole), zeros(column)
-    for first in range(0, n, ROWS):
-        some = min(ROWS, n - first)
-        found = max(found, add_rows(params, objective, param_ranges, block, residuals, first, some))
-        j, r = dense(some * o, p, block), dense(some * o, 1, residuals)
-        found = max(found, product(whole, transposed(j), j, start, p, p, some * o, NONE, whole))
-        found = max(found, product(column, transposed(j), r, begin, p, 1, some * o, NONE, column))
-        start, begin = whole, column
-    if found != OK:
-        return found, value, total
+def levenberg_marquardt(problem, count):
+    """One iteration; count has how many there were, and the bits of λ. The loss before."""
+    params, grads, hyperparameters = problem.objective.context.params, problem.grads, problem.hyperparameters
+    p, parts = n_parameters(problem.objective), equations(problem)
+    status, value, total = run_gradient(problem.objective, grads, 0)
+    if status == OK:
+        status = add_products(problem, parts)
+    if status != OK:
+        return status, value, total
     damping = np.int64(count[1]).view(np.float64) if count[0] else hyperparameters[DAMPING]
-    axpy(p, params, 0.0, params, before)
+    copy(p, params, parts.before)
     better = False
-    while not better and damping <= hyperparameters[MOST]:
-        if factorise(p, square, damping, factor):
-            axpy(p, right, 0.0, right, grads)
-            solve(p, factor, grads)
-            axpy(p, grads, -1.0, before, params)
-            found, now, _ = run_gradient(params, grads, objective, 0)
-            if found not in (OK, BAD_INDEX):  # so long a step may leave where the network is defined
-                axpy(p, before, 0.0, before, params)
-                return found, value, total
-            better = found == OK and now < value
+    # steps that are shorter and shorter, until one makes the loss less
+    while not better and damping <= hyperparameters[MAX_DAMPING]:
+        if factorise(p, parts.square, damping, parts.factor):
+            copy(p, parts.right, grads)
+            solve(p, parts.factor, grads)
+            axpy(p, grads, -1.0, parts.before, params)
+            status, now, _ = run_gradient(problem.objective, grads, 0)
+            if status not in (OK, BAD_INDEX):  # so long a step may leave where the network is defined
+                copy(p, parts.before, params)
+                return status, value, total
+            better = status == OK and now < value
         damping *= 1.0 / hyperparameters[GROWTH] if better else hyperparameters[GROWTH]
     if not better:
-        axpy(p, before, 0.0, before, params)
+        copy(p, parts.before, params)
     count[0] += 1
-    count[1] = np.float64(max(damping, LEAST)).view(np.int64)
+    count[1] = np.float64(max(damping, MIN_DAMPING)).view(np.int64)
     return OK, value, total

@@ -6,31 +6,20 @@ from numba import types
 
 from fastfc.kernels.ops.losses import RESULTS, evaluate_losses
 from fastfc.kernels.ops.matrix import matrix_type
-from fastfc.kernels.program.interpreter import run_backward, run_forward, saved
-from fastfc.kernels.program.table import OUTPUTS, TRAINING, table_type
+from fastfc.kernels.program.interpreter import Memory, context_type, run_backward, run_forward, saved_batch
+from fastfc.kernels.program.table import Header, Value
 from fastfc.kernels.runtime.native import compiled_kernel
 from fastfc.kernels.runtime.status import OK
+from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import vector, view
 
-# What the loss depends on besides the parameters: x and target are matrices of n rows, target of so many columns;
-# draw numbers the masks of Dropout.
-Objective = namedtuple(
-    "Objective",
-    [
-        "program",
-        "x",
-        "target",
-        "columns",
-        "labels",
-        "weights",
-        "losses",
-        "workspace",
-        "n",
-        "rng_step",
-        "n_threads",
-        "min_work",
-    ],
-)
+# What the loss depends on: the network and its samples (context), a matrix of numeric targets with so many columns,
+# classes sample by sample, the samples' weights or none, and the table of losses. All memory is the caller's.
+Objective = namedtuple("Objective", ["context", "target", "columns", "labels", "weights", "losses"])
+
+# What an optimizer minimises that evaluates the objective as often as it likes: pointers to the gradients and to its
+# state, whose rows are `row` bytes apart; how it goes about it, and what is trained.
+Problem = namedtuple("Problem", ["objective", "grads", "state", "row", "hyperparameters", "param_ranges"])
 
 
 def readonly(dtype, ndim):
@@ -38,41 +27,40 @@ def readonly(dtype, ndim):
 
 
 def objective_type(dtype):
-    workspace, number = types.CPointer(dtype), types.int64
     return types.NamedTuple(
         [
-            table_type(),
+            context_type(dtype),
             matrix_type(dtype),
-            matrix_type(dtype),
-            number,
+            types.int64,
             readonly(types.int64, 1),
             readonly(dtype, 1),
             readonly(types.float64, 2),
-            workspace,
-            *[number] * 4,
         ],
         Objective,
     )
 
 
-@compiled_kernel(
-    lambda dtype: RESULTS(types.CPointer(dtype), types.CPointer(dtype), objective_type(dtype), types.int64)
-)
-def run_gradient(params, grads, objective, add):
+def problem_type(dtype):
+    pointer, tables = types.CPointer(dtype), [readonly(types.float64, 1), readonly(types.float64, 2)]
+    return types.NamedTuple([objective_type(dtype), pointer, pointer, types.int64, *tables], Problem)
+
+
+@helper
+def n_parameters(objective):
+    return objective.context.program[0, Header.PARAMETERS]
+
+
+@compiled_kernel(lambda dtype: RESULTS(objective_type(dtype), types.CPointer(dtype), types.int64))
+def run_gradient(objective, grads, add):
     """Forward, loss and backward: grads, or what they add to. Returns a status, the loss and its part of an epoch's."""
-    program, x, target, columns, labels, weights, losses, workspace, n, rng_step, n_threads, min_work = objective
-    o = program[0, OUTPUTS]
-    grad_output, output, _, _ = saved(program, n, workspace)
-    found, value, total = (
-        run_forward(params, program, x, output, workspace, n, TRAINING, rng_step, n_threads, min_work),
-        0.0,
-        0.0,
-    )
-    if found == OK:
-        y, t, nowhere, g = view(output, n, o), view(target, n, columns), vector(workspace, 0), view(grad_output, n, o)
-        found, value, total = evaluate_losses(y, t, labels, weights, nowhere, g, losses)
-    if found == OK:
-        found = run_backward(
-            params, grads, program, x, output, x, grad_output, workspace, n, 0, rng_step, add, n_threads, min_work
-        )
-    return found, value, total
+    context, target, columns, labels, weights, losses = objective
+    memory, n, o = context.memory, context.n, context.program[0, Header.OUTPUTS]
+    grad_output, _, _, _ = saved_batch(context.program, n, memory.workspace)
+    status, value, total = run_forward(context, Value.TRAINING), 0.0, 0.0
+    if status == OK:
+        y, t, g = view(memory.output, n, o), view(target, n, columns), view(grad_output, n, o)
+        status, value, total = evaluate_losses(y, t, labels, weights, vector(memory.workspace, 0), g, losses)
+    if status == OK:
+        gradients = Memory(memory.x, grad_output, memory.workspace)
+        status = run_backward(context, grads, gradients, 0, add)
+    return status, value, total

@@ -5,15 +5,24 @@
 Several batches may add up their gradients for one update, by the mean of them.
 """
 
+from collections import namedtuple
+
 import numpy as np
 from numba import types
 
 from fastfc.kernels.ops.loss_rules import CLASSES
 from fastfc.kernels.ops.losses import RESULT
-from fastfc.kernels.ops.matrix import element, matrix
+from fastfc.kernels.ops.matrix import contiguous_matrix, element, matrix, rows_from
 from fastfc.kernels.optim.update import LBFGS, N_RANGE_COLUMNS, are_param_ranges, bounds, update, update_fits
-from fastfc.kernels.program.interpreter import commit_step, computed_index, dense, row, saved, workspace_size
-from fastfc.kernels.program.table import INPUTS, OUTPUTS, PARAMETERS, TRAINED, VALUES
+from fastfc.kernels.program.interpreter import (
+    Context,
+    Memory,
+    commit_step,
+    computed_index,
+    fits_workspace,
+    saved_batch,
+)
+from fastfc.kernels.program.table import Header
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.overlap import extent, keep_alive, meet
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_RESIDUALS, NO_STATE, OK, OVERLAP
@@ -22,10 +31,20 @@ from fastfc.kernels.simd.memory import itemsize, pointer
 from fastfc.kernels.simd.vector import fetch, load, load_first, store, store_first, width
 from fastfc.kernels.training.lbfgs import PAIRS, lbfgs
 from fastfc.kernels.training.levenberg_marquardt import are_residuals, levenberg_marquardt, rows
-from fastfc.kernels.training.objective import Objective, run_gradient
+from fastfc.kernels.training.objective import Objective, Problem, run_gradient
 
 # Samples are gathered while those that come so many later are fetched: in a random order no processor foresees them.
-AHEAD = 2
+PREFETCH_ROWS = 2
+
+# Arrays of samples: inputs, numeric targets or none, classes sample by sample or none, weights or none, and the table
+# of losses
+Batch = namedtuple("Batch", ["x", "target", "labels", "weights", "losses"])
+# Arrays of a network: its program, values, gradients, memory, and the counters of what was done with it
+Network = namedtuple("Network", ["program", "params", "grads", "workspace", "counters"])
+# Arrays of an optimizer, and its code
+OptimizerState = namedtuple("OptimizerState", ["hyperparameters", "param_ranges", "state", "count", "code"])
+# How many threads, and the multiplications that each must have
+Threads = namedtuple("Threads", ["n_threads", "min_work"])
 
 
 @helper
@@ -33,18 +52,18 @@ def gather(count, columns, order, source, target):
     """target[r] = source[order[r]] for r < count."""
     size = itemsize(target.data)
     lanes = width(target.data)
-    contiguous = source.column == size and target.column == size
-    whole = columns - columns % lanes if contiguous else 0
-    step = lanes if contiguous else 1
+    unit_stride = source.column == size and target.column == size
+    whole = columns - columns % lanes if unit_stride else 0
+    step = lanes if unit_stride else 1
     for r in range(count):
-        there, here = row(source, order[r]), row(target, r)
-        later = row(source, order[min(r + AHEAD, count - 1)])
+        src, dst = rows_from(source, order[r]), rows_from(target, r)
+        later = rows_from(source, order[min(r + PREFETCH_ROWS, count - 1)])
         for j in range(0, whole, lanes):
             fetch(element(later, 0, j))
-            store(element(here, 0, j), load(element(there, 0, j)))
+            store(element(dst, 0, j), load(element(src, 0, j)))
         for j in range(whole, columns, step):
-            some = min(step, columns - j)
-            store_first(element(here, 0, j), load_first(element(there, 0, j), some, 0.0), some)
+            rest = min(step, columns - j)
+            store_first(element(dst, 0, j), load_first(element(src, 0, j), rest, 0.0), rest)
 
 
 @helper
@@ -54,56 +73,90 @@ def columns_of(target):
 
 
 @helper
-def training_fits(
-    program, x, target, labels, weights, losses, hyperparameters, param_ranges, params, grads, state, count,
-    workspace, counters, optimizer, n
-):  # fmt: skip
-    """Whether arrays are of the shapes that training in batches of n needs, and param_ranges knows what is not trained.
-
-    What is wrong with an optimizer, and all that overlaps, shows here, before anything is written.
-    """
-    samples, classes = x.shape[0], 0
-    for i in range(losses.shape[0]):
-        classes += losses[i, CLASSES] != 0.0
-    if labels.size not in (0, classes * samples) or target.shape[0] not in (0, samples):
+def check_shapes(batch, network, optimizer, n):
+    """Status of arrays to train on in batches of n."""
+    program, samples, classes = network.program, batch.x.shape[0], 0
+    for i in range(batch.losses.shape[0]):
+        classes += batch.losses[i, CLASSES] != 0.0
+    if batch.labels.size not in (0, classes * samples) or batch.target.shape[0] not in (0, samples):
         return BAD_SHAPE
-    if x.shape[1] != program[0, INPUTS] or params.size != program[0, VALUES] or grads.size != program[0, PARAMETERS]:
+    if batch.x.shape[1] != program[0, Header.INPUTS] or columns_of(batch.target) > program[0, Header.OUTPUTS]:
         return BAD_SHAPE
-    if columns_of(target) > program[0, OUTPUTS] or (weights.size and weights.size != samples):
+    if network.params.size != program[0, Header.VALUES] or network.grads.size != program[0, Header.PARAMETERS]:
         return BAD_SHAPE
-    if workspace.size < workspace_size(program, n) or counters.size != 2 or param_ranges.shape[1] != N_RANGE_COLUMNS:
+    if batch.weights.size and batch.weights.size != samples:
         return BAD_SHAPE
-    # each extent once: the smallest networks train in the time of a few more
-    of_params, of_grads, of_space = extent(params), extent(grads), extent(workspace)
-    of_x, of_target, of_weights = extent(x), extent(target), extent(weights)
-    for read in (of_x, of_target, of_weights):
-        if meet(of_params, read) or meet(of_grads, read) or meet(of_space, read):
-            return OVERLAP
-    if meet(of_params, of_grads) or meet(of_params, of_space) or meet(of_grads, of_space):
-        return OVERLAP
-    changed = 0
-    for s in range(param_ranges.shape[0]):
-        first, last = bounds(param_ranges, s, grads.size)
-        changed += last - first
-    if changed > program[0, TRAINED]:
-        return NO_STATE
-    return OK if optimizer >= LBFGS else update_fits(grads.size, hyperparameters, param_ranges, state, count, optimizer)
+    fits = fits_workspace(program, n, network.workspace, network.counters)
+    return OK if fits and optimizer.param_ranges.shape[1] == N_RANGE_COLUMNS else BAD_SHAPE
 
 
 @helper
-def minimise(objective, hyperparameters, param_ranges, params, grads, state, count, optimizer):
+def check_overlaps(batch, network):
+    """Status: whether what is written overlaps what is read. Each extent is computed once."""
+    params, grads, workspace = extent(network.params), extent(network.grads), extent(network.workspace)
+    if meet(params, grads) or meet(params, workspace) or meet(grads, workspace):
+        return OVERLAP
+    for source in (extent(batch.x), extent(batch.target), extent(batch.weights)):
+        if meet(params, source) or meet(grads, source) or meet(workspace, source):
+            return OVERLAP
+    return OK
+
+
+@helper
+def check_training(batch, network, optimizer, n):
+    """Status of arrays to train on in batches of n, and of an optimizer, before anything is written."""
+    status = check_shapes(batch, network, optimizer, n)
+    if status == OK:
+        status = check_overlaps(batch, network)
+    if status != OK:
+        return status
+    p, param_ranges, changed = network.grads.size, optimizer.param_ranges, 0
+    for s in range(param_ranges.shape[0]):
+        first, last = bounds(param_ranges, s, p)
+        changed += last - first
+    if changed > network.program[0, Header.TRAINED]:  # the ranges do not know what is frozen
+        return NO_STATE
+    if optimizer.code >= LBFGS:
+        return OK
+    return update_fits(p, optimizer.hyperparameters, param_ranges, optimizer.state, optimizer.count, optimizer.code)
+
+
+@helper
+def minimise(objective, network, optimizer):
     """A step of an optimizer that evaluates the objective as often as it likes. As for run_gradient."""
-    p, row = grads.size, state.strides[0]
-    if state.shape[1] != p or param_ranges.shape[0] == 0 or not are_param_ranges(param_ranges, p):
+    p, state = network.grads.size, optimizer.state
+    ranges, code = optimizer.param_ranges, optimizer.code
+    if state.shape[1] != p or ranges.shape[0] == 0 or not are_param_ranges(ranges, p):
         return NO_STATE, 0.0, 0.0
-    if state.shape[0] < (PAIRS + 2 if optimizer == LBFGS else rows(p, objective.program[0, OUTPUTS])):
+    if state.shape[0] < (PAIRS + 2 if code == LBFGS else rows(p, network.program[0, Header.OUTPUTS])):
         return NO_STATE, 0.0, 0.0
-    w, g, s = pointer(params), pointer(grads), pointer(state)
-    if optimizer == LBFGS:
-        return lbfgs(w, g, objective, hyperparameters, param_ranges, s, (state.shape[0] - PAIRS) // 2, row, count)
-    if not are_residuals(objective.program, objective.losses):
+    problem = Problem(
+        objective, pointer(network.grads), pointer(state), state.strides[0], optimizer.hyperparameters, ranges
+    )
+    if code == LBFGS:
+        return lbfgs(problem, (state.shape[0] - PAIRS) // 2, optimizer.count)
+    if not are_residuals(network.program, objective.losses):
         return NO_RESIDUALS, 0.0, 0.0
-    return levenberg_marquardt(w, g, objective, hyperparameters, param_ranges, s, count)
+    return levenberg_marquardt(problem, optimizer.count)
+
+
+@helper
+def apply_update(network, optimizer, scale, threads):
+    """An update by the gradients times scale. Returns a status."""
+    params = network.params[: network.grads.size]
+    return update(
+        network.grads, optimizer.hyperparameters, optimizer.param_ranges, params, optimizer.state, optimizer.count,
+        optimizer.code, scale, threads.n_threads, threads.min_work,
+    )  # fmt: skip
+
+
+@helper
+def context_of(network, x, n, threads):
+    """What a pass over n samples of the matrix x needs; its output goes to the workspace."""
+    workspace = pointer(network.workspace)
+    _, output, _, _ = saved_batch(network.program, n, workspace)
+    memory, rng_step = Memory(x, output, workspace), network.counters[1] + 1
+    return Context(pointer(network.params), network.program, memory, n, rng_step, threads.n_threads, threads.min_work)
 
 
 @kernel(
@@ -126,36 +179,38 @@ def train_step(
     anew.
     """
     n, value = x.shape[0], 0.0
-    found = training_fits(
-        program, x, target, labels, weights, losses, hyperparameters, param_ranges, params, grads, state,
-        count, workspace, counters,
-        optimizer, n,
-    )  # fmt: skip
-    if found == OK:
-        objective = Objective(
-            program, matrix(x), matrix(target), columns_of(target), labels, weights, losses, pointer(workspace), n,
-            counters[1] + 1, n_threads, min_work,
-        )  # fmt: skip
-        if optimizer >= LBFGS:
-            found, value, _ = minimise(objective, hyperparameters, param_ranges, params, grads, state, count, optimizer)
-        else:
-            found, value, _ = run_gradient(pointer(params), pointer(grads), objective, 0)
-            if found == OK:
-                found = update(
-                    grads,
-                    hyperparameters,
-                    param_ranges,
-                    params[: grads.size],
-                    state,
-                    count,
-                    optimizer,
-                    1.0,
-                    n_threads,
-                    min_work,
-                )
-    if found == OK:
-        commit_step(pointer(params), program, pointer(workspace), n, counters)
-    return found, value
+    batch = Batch(x, target, labels, weights, losses)
+    network = Network(program, params, grads, workspace, counters)
+    optimizer_state = OptimizerState(hyperparameters, param_ranges, state, count, optimizer)
+    status = check_training(batch, network, optimizer_state, n)
+    if status != OK:
+        return status, value
+    threads = Threads(n_threads, min_work)
+    context = context_of(network, matrix(x), n, threads)
+    objective = Objective(context, matrix(target), columns_of(target), labels, weights, losses)
+    if optimizer >= LBFGS:
+        status, value, _ = minimise(objective, network, optimizer_state)
+    else:
+        status, value, _ = run_gradient(objective, pointer(grads), 0)
+        if status == OK:
+            status = apply_update(network, optimizer_state, 1.0, threads)
+    if status == OK:
+        commit_step(context, counters)
+    return status, value
+
+
+@helper
+def gather_batch(batch, chosen, gathered, x_batch, target_batch):
+    """Copy samples by their numbers: to matrices of inputs and targets, and to the arrays of another Batch."""
+    n, columns, samples = chosen.size, columns_of(batch.target), max(batch.x.shape[0], 1)
+    classes = batch.labels.size // samples
+    gather(n, batch.x.shape[1], chosen, matrix(batch.x), x_batch)
+    gather(n, columns, chosen, matrix(batch.target), target_batch)
+    for r in range(n):
+        for c in range(classes):
+            gathered.labels[r * classes + c] = batch.labels[chosen[r] * classes + c]
+        if batch.weights.size:
+            gathered.weights[r] = batch.weights[chosen[r]]
 
 
 @kernel(
@@ -172,7 +227,7 @@ def train_step(
 def train_steps(
     x, program, target, labels, weights, losses, hyperparameters, param_ranges, params, grads, state,
     count, workspace, counters, order,
-    first, last, batch, accumulate, optimizer, so_far, n_threads, min_work,
+    first, last, batch_size, accumulate, optimizer, so_far, n_threads, min_work,
 ):  # fmt: skip
     """Steps on batches of the samples first, ..., last - 1 in an order; all their losses added to those so far.
 
@@ -180,61 +235,43 @@ def train_steps(
     another status than OK the updates before stay: whoever calls undoes them.
     """
     sum_of_losses = so_far
-    found = training_fits(
-        program, x, target, labels, weights, losses, hyperparameters, param_ranges, params, grads, state,
-        count, workspace, counters,
-        optimizer, batch,
-    )  # fmt: skip
-    if found != OK:
-        return found, sum_of_losses
-    i, columns, classes = program[0, INPUTS], columns_of(target), labels.size // max(x.shape[0], 1)
-    _, _, x_batch, target_place = saved(program, batch, pointer(workspace))
-    target_batch = dense(batch, columns, target_place.data)
-    labels_batch = np.empty(batch * classes if order.size else 0, np.int64)
-    weights_batch = np.empty(batch if order.size and weights.size else 0, weights.dtype)
-    x_all, target_all, waiting = matrix(x), matrix(target), 0
-    for start in range(first, last, batch):
-        n = min(batch, last - start)
-        x_now, target_now = row(x_all, start), row(target_all, start)
+    batch = Batch(x, target, labels, weights, losses)
+    network = Network(program, params, grads, workspace, counters)
+    optimizer_state = OptimizerState(hyperparameters, param_ranges, state, count, optimizer)
+    status, threads = check_training(batch, network, optimizer_state, batch_size), Threads(n_threads, min_work)
+    if status != OK:
+        return status, sum_of_losses
+    columns, classes = columns_of(target), labels.size // max(x.shape[0], 1)
+    # memory for gathered samples: matrices in the workspace, classes and weights of their own
+    _, _, x_batch, target_memory = saved_batch(program, batch_size, pointer(workspace))
+    target_batch = contiguous_matrix(target_memory.data, columns)
+    labels_batch = np.empty(batch_size * classes if order.size else 0, np.int64)
+    weights_batch = np.empty(batch_size if order.size and weights.size else 0, weights.dtype)
+    gathered, waiting = Batch(x, target, labels_batch, weights_batch, losses), 0
+    for start in range(first, last, batch_size):
+        n = min(batch_size, last - start)
+        # the samples of this batch: where they lie, or gathered
+        x_now, target_now = rows_from(matrix(x), start), rows_from(matrix(target), start)
         labels_now, weights_now = labels[start * classes : (start + n) * classes], weights[start : start + n]
         if order.size:
-            chosen = order[start : start + n]
-            gather(n, i, chosen, x_all, x_batch)
-            gather(n, columns, chosen, target_all, target_batch)
-            for r in range(n):
-                for c in range(classes):
-                    labels_batch[r * classes + c] = labels[chosen[r] * classes + c]
-                if weights.size:
-                    weights_batch[r] = weights[chosen[r]]
+            gather_batch(batch, order[start : start + n], gathered, x_batch, target_batch)
             x_now, target_now = x_batch, target_batch
             labels_now, weights_now = labels_batch[: n * classes], weights_batch[: min(n, weights.size)]
-        objective = Objective(
-            program, x_now, target_now, columns, labels_now, weights_now, losses, pointer(workspace), n,
-            counters[1] + 1, n_threads, min_work,
-        )  # fmt: skip
+        context = context_of(network, x_now, n, threads)
+        objective = Objective(context, target_now, columns, labels_now, weights_now, losses)
+        # its gradient, added to those that wait for an update
         if optimizer >= LBFGS:
-            found, _, total = minimise(objective, hyperparameters, param_ranges, params, grads, state, count, optimizer)
+            status, _, total = minimise(objective, network, optimizer_state)
         else:
-            found, _, total = run_gradient(pointer(params), pointer(grads), objective, waiting > 0)
+            status, _, total = run_gradient(objective, pointer(grads), waiting > 0)
             waiting += 1
-        if found == OK and waiting and (waiting == accumulate or start + n == last):
-            found = update(
-                grads,
-                hyperparameters,
-                param_ranges,
-                params[: grads.size],
-                state,
-                count,
-                optimizer,
-                1.0 / waiting,
-                n_threads,
-                min_work,
-            )
+        if status == OK and waiting and (waiting == accumulate or start + n == last):
+            status = apply_update(network, optimizer_state, 1.0 / waiting, threads)
             waiting = 0
-        if found != OK:
+        if status != OK:
             break
-        commit_step(pointer(params), program, pointer(workspace), n, counters)
+        commit_step(context, counters)
         sum_of_losses += total
     keep_alive(labels_batch)
     keep_alive(weights_batch)
-    return found, sum_of_losses
+    return status, sum_of_losses

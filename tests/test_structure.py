@@ -1,0 +1,112 @@
+"""Functions stay small: few parameters in the kernels, and bodies that fit a screen."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parent.parent
+MOST_PARAMETERS, MOST_LINES = 8, 60
+
+# Signatures that are interfaces: arrays and scalars that Python or compiled code passes one by one.
+INTERFACES = {
+    "kernels/program/interpreter.py": ["backward"],
+    "kernels/training/step.py": ["train_step", "train_steps"],
+}
+# What is still to be cut: this list only becomes shorter.
+TOO_MANY_PARAMETERS = {
+    "kernels/ops/gemm.py": [
+        "blocked", "product", "product_threads", "parallel_product", "forward_product", "input_product",
+    ],
+    "kernels/ops/level1.py": ["dot_products"],
+    "kernels/ops/losses.py": [
+        "pointwise_by.run", "lazy_pointwise", "pointwise", "evaluate_pointwise", "evaluate_rowwise",
+        "custom_array.run",
+    ],
+    "kernels/optim/update.py": ["run_rule", "run_lazy_rule", "change_gradient"],
+    "kernels/simd/microkernel.py": ["Tile.emit", "multiply_tile"],
+}  # fmt: skip
+TOO_LONG = {
+    "kernels/ops/gemm.py": ["blocked"],
+    "kernels/runtime/fastcall.py": ["emit"],
+    "kernels/simd/microkernel.py": ["Tile.emit"],
+    "fastfc/cli/main.py": ["parser"],
+    "fastfc/tabular/train.py": ["train"],
+    "fastfc/training/fit.py": ["fit"],
+}
+
+
+def functions(folder):
+    """(file, qualified name, node) of each function in a folder."""
+
+    def of(node, names):
+        for child in ast.iter_child_nodes(node):
+            named = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            inner = [*names, child.name] if named else names
+            if named and not isinstance(child, ast.ClassDef):
+                yield ".".join(inner), child
+            yield from of(child, inner)
+
+    for path in sorted((TOP / folder).rglob("*.py")):
+        for name, node in of(ast.parse(path.read_text()), []):
+            yield path.relative_to(TOP).as_posix(), name, node
+
+
+def n_parameters(node):
+    a = node.args
+    return len([*a.posonlyargs, *a.args, *a.kwonlyargs])
+
+
+def code_lines(node):
+    """Lines of a function with code, those of its docstring and of functions inside it apart."""
+    body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+    inner = {
+        line
+        for statement in body
+        for child in ast.walk(statement)
+        if isinstance(child, ast.FunctionDef | ast.ClassDef)
+        for line in range(child.lineno, child.end_lineno + 1)
+    }
+    leaves = (child for statement in body for child in ast.walk(statement) if hasattr(child, "lineno"))
+    return len({line for child in leaves for line in (child.lineno, child.end_lineno)} - inner)
+
+
+def listed(found):
+    result: dict[str, list[str]] = {}
+    for path, name in found:
+        result.setdefault(path, []).append(name)
+    return result
+
+
+def test_parameters_of_kernels():
+    """A function of more than eight takes a named tuple instead, unless it is an interface."""
+    many = [(path, name) for path, name, node in functions("kernels") if n_parameters(node) > MOST_PARAMETERS]
+    assert listed(many) == TOO_MANY_PARAMETERS | INTERFACES
+
+
+@pytest.mark.parametrize("folder", ["kernels", "fastfc"])
+def test_lengths(folder):
+    """A longer function does several things, which could be tested one by one."""
+    long = [(path, name) for path, name, node in functions(folder) if code_lines(node) > MOST_LINES]
+    assert listed(long) == {path: names for path, names in TOO_LONG.items() if path.startswith(folder)}
+
+
+def test_counts():
+    """The counts themselves: parameters of all kinds; lines without docstrings, comments and inner functions."""
+    source = '''
+def f(a, /, b, *c, d=1, **e):
+    """Two
+    lines."""
+    # a comment
+    def inner():
+        return 1
+
+    x = [
+        a,
+        b,
+    ]
+    return x
+'''
+    node = ast.parse(source).body[0]
+    assert n_parameters(node) == 3
+    assert code_lines(node) == 5
