@@ -550,7 +550,7 @@ def table_for(program, losses, widths):
         return losses
     if len(losses) != outputs or len(widths) != outputs:
         raise ValueError(
-            "fastfc: a MultiLoss takes a network with an output for each of its losses, and one target for each"
+            "fastfc: a MultiLoss takes a network with an output for each of its losses, and as many targets"
         )
     table, column, number, place = losses.copy(), 0, 0, 0
     for r in range(outputs):

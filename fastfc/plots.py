@@ -101,8 +101,8 @@ def log_scale(axis, values):
     values = values[np.isfinite(values)]
     decades = np.log10(values.max() / values.min())
     digits = (1,) if decades > 3 else (1, 2, 5) if decades > 0.6 else range(1, 10)
-    ticks = {"numticks": 12} if decades > 3 else {"subs": digits, "numticks": 12}
-    axis.set_major_locator(extra("matplotlib.ticker", "plot", "a picture").LogLocator(**ticks))
+    ticker = extra("matplotlib.ticker", "plot", "a picture")
+    axis.set_major_locator(ticker.LogLocator(subs=digits, numticks=12))
     axis.set_major_formatter(written_out)
     axis.set_minor_formatter("")
 

@@ -144,7 +144,7 @@ class Blocks:
         arrays = tree_leaves(self.trees)
         shapes = [tuple(a.shape) for a in arrays]
         if any(len(shape) == 0 or shape[0] != shapes[0][0] for shape in shapes):
-            raise ValueError(f"{owner}: arrays have shapes {shapes}; give the same number of rows in each")
+            raise ValueError(f"{owner}: arrays have shapes {shapes}; give as many rows in each")
         for a in arrays:
             if a.dtype.kind not in "biuf":
                 raise TypeError(f"{owner}: an array of shape {tuple(a.shape)} has dtype {a.dtype}; give real numbers")
