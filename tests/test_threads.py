@@ -227,6 +227,7 @@ def run_in_parallel(kernel, folder, first=""):
     return errors
 
 
+@pytest.mark.few(2)
 @needs_cores
 @pytest.mark.parametrize("kernel", IN_PARALLEL)
 def test_threads_from_the_cache(kernel, monkeypatch):
