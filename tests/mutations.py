@@ -60,7 +60,7 @@ LAYERS = [
     ("            optimizer.epochs += 1\n            history", "            optimizer.epochs += 2\n            history", "training schedules"),
     ("    if (n % batch_size or batch_size) == 1 and", "    if n % batch_size == 1 and", "training norms"),
     ("return sum(a.size * max(a.dtype.itemsize, 4) for", "return sum(a.size for", "streams"),
-    ("return 2 * sum(map(sheet.is_number, cells)) > len(cells) or not cells", "return sum(map(sheet.is_number, cells)) > 0 or not cells", "train tables"),
+    (".is_number, cells)) > len(cells) or not cells", ".is_number, cells)) > 0 or not cells", "train tables"),
     ("        if tracked:\n", "        if tracked and affine:\n", "norms layer_kinds"),
     ("eps = -1.0 if self.eps is None else self.eps", "eps = 0.0 if self.eps is None else self.eps", "norms"),
 ]  # fmt: skip

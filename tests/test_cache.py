@@ -25,6 +25,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
 from processes import finish, run, start
+from sample import slow
 from soak import report
 
 import fastfc
@@ -451,7 +452,7 @@ def test_compiled_functions_have_names_of_their_own():
     assert len(names) > 100 and {name for name in names if names.count(name) > 1} == set()
 
 
-@pytest.mark.parametrize("count", [TOGETHER, pytest.param(LONG_TOGETHER, marks=long)])
+@pytest.mark.parametrize("count", [3, slow(TOGETHER), pytest.param(LONG_TOGETHER, marks=long)])
 def test_processes_that_start_together(tmp_path, count):
     """In whatever order they need kernels: each is compiled once, and two never wait for one another."""
     orders = list(itertools.permutations(["one", "two", "three"]))

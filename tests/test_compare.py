@@ -67,7 +67,7 @@ def records(shape=LARGE, kernel="forward", threads=1, share=0.95, **seconds):
     ]
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_table_and_json(quick, dtype, threads, tmp_path, capsys):

@@ -88,6 +88,7 @@ def test_from_nopython_code(compiled, name, dtype, layout):
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.few(6)
 @calls
 def test_nopython_code_raises_on_wrong_shapes(compiled, name):
     call = CALLS[name]
@@ -412,6 +413,7 @@ def test_cached_functions_of_users(user):
     assert user(*names, before=upgrade) == ["miss"] * 3 + ["1"]  # also a kernel that calls one
 
 
+@pytest.mark.slow
 def test_cached_function_that_calls_one_from_the_cache(user):
     """`outer` is compiled against `inner` out of the cache, then runs where nothing has loaded `inner`."""
     assert user("inner") == ["miss", "1"]

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import run, start
+from sample import slow
 from soak import report
 
 import fastfc as fc
@@ -54,8 +55,9 @@ def run_in_shares(last, tmp_path):
     return total
 
 
-def test_ten_thousand_cases(tmp_path):
-    total = run_in_shares(QUICK, tmp_path)
+@pytest.mark.parametrize("cases", [QUICK // 4, slow(QUICK)])
+def test_thousands_of_cases(cases, tmp_path):
+    total = run_in_shares(cases, tmp_path)
     for kind in ("kernel_case", "network_case", "scored_case"):
         assert total[f"{kind} right"] > 100 and total[f"{kind} refused"] > 100
 

@@ -212,7 +212,7 @@ def test_bad_initializers(make, error, message):
         make()
 
 
-@pytest.mark.parametrize("name", [*SQUARED_GAINS.keys() - {"identity"}, "leaky_relu"])
+@pytest.mark.parametrize("name", [*(name for name in SQUARED_GAINS if name != "identity"), "leaky_relu"])
 def test_gains_are_pytorchs(name):
     init = pytest.importorskip("torch.nn.init")
     for slope in (0.01, 0.0, 0.3):

@@ -65,6 +65,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("every", [EVERY, pytest.param(1, marks=long)])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_a_fit_interrupted_at_each_of_its_lines(step_by_step, options, every):

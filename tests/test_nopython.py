@@ -202,7 +202,7 @@ def test_training_of_a_graph():
 WEIGHTS = np.random.default_rng(0).random(20) * (np.arange(20) % 4 > 0)  # some are 0
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("loss, y", TARGETS.values(), ids=TARGETS.keys())
 def test_weights_of_samples(loss, y, dtype):
@@ -227,6 +227,7 @@ def heads(*widths):
 CE, HUBER, MSE = fc.CrossEntropyLoss(), fc.HuberLoss(0.5), fc.MSELoss()
 
 
+@pytest.mark.slow
 def test_targets_of_several_outputs():
     """Classes, few bytes of classes and numbers, in any order; one column may be a vector."""
     x, numbers, classes = normal((20, 5), np.float32), normal((20, 4), np.float32, 1), np.arange(20) % 3
@@ -751,7 +752,7 @@ def predict_blocks(net, x, out):
         net.predict(x[10 * i : 10 * i + 10], out=out[10 * i : 10 * i + 10])
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("function", [predict_rows, predict_blocks])
 def test_in_prange(function, dtype):

@@ -125,6 +125,12 @@ def nopython_step(net, x, y, loss, optimizer):
     return net.train_step(x, y, loss, optimizer)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_of_zeros_stay_zeros(dtype):
+    """RMSNorm's own eps is that of the dtype, as PyTorch's is, and not 0."""
+    assert_array_equal(fc.RMSNorm(3, dtype=dtype).forward(np.zeros((2, 3), dtype)), np.zeros((2, 3)))
+
+
 def test_one_sample_has_no_variance():
     net = fc.Sequential([fc.Linear(2, 3), fc.BatchNorm1d(3), fc.Dropout()])
     x, y, optimizer = np.ones((5, 2), np.float32), np.ones((5, 3), np.float32), fc.SGD()
@@ -136,12 +142,13 @@ def test_one_sample_has_no_variance():
         lambda: net.forward(x[:1]),
         lambda: net.train_step(x[:1], y[:1], fc.MSELoss(), optimizer),
         lambda: nopython_step(net, x[:1], y[:1], fc.MSELoss(), optimizer),
-        lambda: net.fit(x, y, loss=fc.MSELoss(), optimizer=optimizer, batch_size=2),
-        lambda: net.fit(x, y, loss=fc.MSELoss(), optimizer=optimizer, batch_size=1),
     ]
     for call in calls:
         with pytest.raises(ValueError, match=r"BatchNorm1d needs (at least )?two"):
             call()
+    for size in (1, 2):
+        with pytest.raises(ValueError, match=f"5 samples in batches of {size} leave one alone"):
+            net.fit(x, y, loss=fc.MSELoss(), optimizer=optimizer, batch_size=size)
     assert_array_equal(net._vector, values)
     assert net._draws == draws
     net.predict(x[:1])

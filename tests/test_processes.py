@@ -37,7 +37,7 @@ def test_forks_while_threads_fit_and_compile(count):
     assert figures(f"busy({count})")["right"] == count
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @counts
 @pytest.mark.parametrize("method", ["spawn", pytest.param("fork", marks=needs_fork), "forkserver"])
 def test_pools(method, count):

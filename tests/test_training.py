@@ -330,6 +330,13 @@ def test_gradients_add_up(shuffle):
     assert optimizer.count[0] == 2
 
 
+def test_the_loss_of_an_epoch_is_the_mean_over_the_samples_that_are_not_ignored():
+    net, x, y = fc.MLP([4, 3], seed=0), np.random.default_rng(0).standard_normal((10, 4)), np.arange(10) % 3
+    loss = fc.CrossEntropyLoss(ignore_index=2)
+    history = net.fit(x, y, loss=loss, optimizer=fc.SGD(1e-30), batch_size=4, seed=0)
+    assert history["loss"][0] == pytest.approx(loss(net.predict(x), y)[0], rel=1e-6)
+
+
 def test_the_last_samples_are_for_validation():
     net, twin = net_for(), net_for()
     history = fit(net, validation_split=0.2, metrics=["mae"])

@@ -9,7 +9,7 @@ import numpy as np
 
 from .common import Kernel, three_digits
 
-ROUNDS, SAMPLE_SECONDS = 25, 0.01
+ROUNDS, SAMPLE_SECONDS = 15, 0.01
 
 
 def interleaved(*calls):

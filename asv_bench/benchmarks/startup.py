@@ -21,10 +21,6 @@ DENSE = """
 x, weight, bias, out = (np.zeros(shape, np.float32) for shape in [(32, 64), (64, 10), (10,), (32, 10)])
 def call(): fc.kernels.dense_forward(x, weight, bias, out, "relu")
 """
-PREDICT = """
-net, x = fc.MLP([64, 128, 10], seed=0), np.zeros((32, 64), np.float32)
-def call(): net.predict(x)
-"""
 TRAIN = """
 x, y = np.zeros((32, 64), np.float32), np.zeros(32, np.int64)
 def train(activation=fc.ReLU, loss=fc.CrossEntropyLoss, optimizer=fc.SGD):
@@ -94,9 +90,6 @@ class NothingCached(Startup):
     def track_kernel(self):
         """The first `dense_forward`."""
         return three_digits(seconds("import fastfc as fc\n" + DENSE, "call()", self.cache))
-
-    def track_predict(self):
-        return three_digits(seconds("import fastfc as fc\n" + PREDICT, "call()", self.cache))
 
     def track_train_step(self):
         return three_digits(seconds("import fastfc as fc\n" + TRAIN, "train()", self.cache))
