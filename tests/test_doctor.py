@@ -22,6 +22,7 @@ def test_doctor_tells_every_fact(capsys):
         "cores",
         "threading",
         "kernel cache",
+        "kernels",
         "float32 peak",
         "float64 peak",
         "memory read",
