@@ -53,4 +53,5 @@ class BuildPy(build_py):
 class BdistWheel(bdist_wheel):
     def finalize_options(self) -> None:
         super().finalize_options()
-        self.root_is_pure = self.root_is_pure and not KERNELS
+        if KERNELS:
+            self.root_is_pure = False

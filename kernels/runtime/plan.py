@@ -67,7 +67,8 @@ def named(function):
 @functools.cache
 def uses(function):
     """Bytes of code of a function and its helpers, and the kernels that have to be loaded with it, in order."""
-    size, kernels, seen, waiting = 0, {}, set(), [function]
+    kernels: dict[object, None] = {}
+    size, seen, waiting = 0, set(), [function]
     while waiting:
         current = waiting.pop()
         if current in seen:
@@ -232,8 +233,7 @@ def second_process(kernels, dtype):
             process.wait(WAIT_SECONDS)  # it has nothing left to do
     finally:
         process.kill()
-        process.wait()
-        process.stdin.close()
+        process.communicate()
 
 
 local = threading.local()  # busy: whether this thread goes through a list of kernels
