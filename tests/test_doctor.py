@@ -24,6 +24,7 @@ def test_doctor_tells_every_fact(capsys):
         "threads",
         "threading",
         "kernel cache",
+        "kernels",
         "float32 peak",
         "float64 peak",
         "memory read",

@@ -194,6 +194,49 @@ def test_the_size_of_l2_is_read_when_code_runs(monkeypatch):
         isa.L2_BYTES[0] = before
 
 
+TRAIN = """
+import time
+begin = time.perf_counter()
+import numpy as np, fastfc as fc
+from fastfc.kernels.runtime.native import compiled_kernels
+rng = np.random.default_rng(0)
+x, y = rng.standard_normal((128, 64), np.float32), np.arange(128) % 10
+net = fc.MLP([64, 128, 64, 10], seed=0)
+loss, optimizer = fc.CrossEntropyLoss(), fc.SGD(lr=0.1, momentum=0.9)
+net.train_step(x, y, loss, optimizer)
+seconds = time.perf_counter() - begin
+for _ in range(10):
+    net.train_step(x, y, loss, optimizer)
+net.predict(x)
+misses = sum(sum(k.compiler.stats.cache_misses.values()) for k in compiled_kernels.values())
+print(misses, round(seconds, 2), net.params.tobytes().hex()[:2000])
+"""
+PROCESSORS = {"avx2": ["haswell", "znver2"], "avx512": ["skylake-avx512", "znver4"]}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("isa", PROCESSORS)
+def test_a_first_training_in_a_fresh_home(tmp_path, isa):
+    """With all kernels, in no more than a second, and with the bits of kernels that are compiled for the processor."""
+    if not set(portable.X86[isa].features.split()) <= {name for name, has in features().items() if has}:
+        pytest.skip(f"no {isa} here")
+    command = ["warmup", "--out", str(tmp_path / "out"), "--isa", isa, "--dtype", "float32"]
+    run(f"import sys; from fastfc.cli.main import main; sys.exit(main({command}))")
+    seen = set()
+    for processor in PROCESSORS[isa]:
+        environment = {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": ""}
+        output, errors = run(TRAIN, FASTFC_KERNELS=tmp_path / "out", FASTFC_CACHE=tmp_path / processor, **environment)
+        compiled, seconds, bits = output.split()
+        assert (compiled, errors) == ("0", "") and float(seconds) <= 1
+        seen.add(bits)
+    compiled, _, bits = run(TRAIN, FASTFC_KERNELS=0, FASTFC_CACHE=tmp_path / "own", **environment)[0].split()
+    assert int(compiled) > 5 and seen == {bits}
+
+
+def features():
+    return portable.llvm.get_host_cpu_features()
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

@@ -20,7 +20,7 @@ import numpy as np, fastfc as fc
 x = np.ones((2, 3), np.float32)
 fc.MLP([3, 4, 1], seed=0).train_step(x, x[:, :1], fc.MSELoss(), fc.SGD())
 """
-LINE = re.compile(r"float32 (\w+) +\d+\.\d\d s(, from the cache)?")
+LINE = re.compile(r"float32 (\w+) +\d+\.\d\d s(, from the cache|, by the second process)?")
 
 
 def listed(output):

@@ -73,6 +73,16 @@ def kernel_cache(folder):
     return f"{folder}: {len(sizes)} files, {sum(sizes) / 1e6:.1f} MB"
 
 
+def ready_kernels():
+    """The folder of kernels that were compiled elsewhere, and whether it is used."""
+    from fastfc.kernels.runtime import portable
+
+    folder, reason = portable.state()
+    if folder is None:
+        return "none from elsewhere (FASTFC_KERNELS)"
+    return f"{folder} is not used: {reason}" if reason else kernel_cache(folder)
+
+
 def facts():
     from fastfc.kernels import machine
     from fastfc.kernels.ops import gemm
@@ -95,6 +105,7 @@ def facts():
     yield "threads", f'"auto" takes {number}, for {why}' + f" ({others})" * bool(others)
     yield "threading", f"{', '.join(threading_layers())} (of Numba, for your own prange loops)"
     yield "kernel cache", kernel_cache(cache.cache_folder())
+    yield "kernels", ready_kernels()
     for dtype in (np.float32, np.float64):
         yield f"{dtype.__name__} peak", f"{machine.fma_peak(dtype):.0f} GFLOP/s on one core (measured)"
     yield "memory read", f"{machine.read_bandwidth():.1f} GB/s on one core (measured)"

@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 from types import ModuleType
-from typing import Any
 
 from numba.core.dispatcher import Dispatcher
 from numba.core.extending import _Intrinsic
@@ -68,7 +67,7 @@ def named(function):
 @functools.cache
 def uses(function):
     """Bytes of code of a function and its helpers, and the kernels that have to be loaded with it, in order."""
-    kernels: dict[Any, None] = {}
+    kernels: dict[object, None] = {}
     size, seen, waiting = 0, set(), [function]
     while waiting:
         current = waiting.pop()
@@ -234,9 +233,7 @@ def second_process(kernels, dtype):
             process.wait(WAIT_SECONDS)  # it has nothing left to do
     finally:
         process.kill()
-        process.wait()
-        if process.stdin is not None:
-            process.stdin.close()
+        process.communicate()
 
 
 local = threading.local()  # busy: whether this thread goes through a list of kernels

@@ -1,0 +1,206 @@
+"""What is compiled for a first call, and the second process that helps."""
+
+import signal
+import sys
+import time
+import types as python_types
+
+import pytest
+from numba import types
+from processes import run, start
+from tiny_kernels import one, three, two
+
+from fastfc.kernels.runtime import cache, plan, threads
+from fastfc.kernels.runtime.native import compiled_kernels
+
+needs_locks = pytest.mark.skipif(cache.fcntl is None, reason="no second process without locks")
+# Two cores and much to do, whatever machine this is
+HELP = """
+import os, tiny_kernels
+from numba import types
+from fastfc.kernels.runtime import plan, threads
+plan.MUCH_WORK = 0
+threads.cores = threads.quota = lambda: 2
+tiny = [tiny_kernels.one, tiny_kernels.two, tiny_kernels.three]
+"""
+
+
+def test_what_others_need_comes_first(monkeypatch):
+    for kernel in (one, two, three):
+        monkeypatch.setattr(kernel, "slots", {dtype: [0] for dtype in kernel.slots})
+    assert plan.missing([three], types.float64) == [one, two, three]
+    assert plan.missing([two, three], types.float64) == [one, two, three]
+    monkeypatch.setattr(one, "slots", {dtype: [1] for dtype in one.slots})
+    assert plan.missing([three], types.float64) == [two, three]
+
+
+def test_a_plan_has_what_a_first_training_loads():
+    """No kernel more, which would be compiled for nothing, and none less."""
+    step = compiled_kernels["train_step"]
+    planned = {kernel.name for kernel in plan.uses(step.function)[1]}
+    assert "run_gradient" in planned and not any(compiled_kernels[name].optional for name in planned)
+    code = """
+import numpy as np, fastfc as fc
+from fastfc.kernels.runtime.native import compiled_kernels
+from numba import types
+x = np.ones((2, 3), np.float32)
+fc.MLP([3, 4, 1], seed=0).train_step(x, x[:, :1], fc.MSELoss(), fc.SGD())
+print(*(name for name, kernel in compiled_kernels.items() if kernel.slots[types.float32][0]))
+"""
+    loaded = {compiled_kernels[name] for name in run(code)[0].split()}
+    everything, waiting = set(), [step]
+    while waiting:
+        kernel = waiting.pop()
+        if kernel not in everything:
+            everything.add(kernel)
+            waiting += plan.uses(kernel.function)[1]
+    assert everything <= loaded and all(kernel.optional for kernel in loaded - everything)
+
+
+@needs_locks
+def test_a_second_process_compiles_and_hands_over(tmp_path):
+    code = (
+        HELP
+        + """
+from fastfc.kernels.runtime.native import CompiledKernel
+CompiledKernel.find_or_compile = CompiledKernel.find  # the first one only waits
+tiny_kernels.use(tiny_kernels.three)
+print(tiny_kernels.compiled)
+try:
+    os.waitpid(-1, os.WNOHANG)
+except ChildProcessError:
+    print("nobody is left")
+"""
+    )
+    output, errors = run(code, FASTFC_CACHE=tmp_path)
+    assert output == "[]\nnobody is left\n"
+    assert all(line.startswith("fastfc") for line in errors.splitlines())  # the notice
+    assert sorted(path.name.partition("-")[0] for path in tmp_path.iterdir()) == ["one", "three", "two"]
+
+
+SLEEPS = """
+import subprocess, time
+pids = []
+Popen = subprocess.Popen
+plan.subprocess.Popen = lambda *args, **options: pids.append(process := Popen(*args, **options)) or process
+"""
+
+
+@needs_locks
+@pytest.mark.parametrize("end", ["error", "interrupt", "killed"])
+def test_a_second_process_ends_with_the_first(tmp_path, end):
+    code = (
+        HELP
+        + SLEEPS
+        + f"""
+try:
+    with plan.second_process(tiny, types.float32):
+        print(pids[0].pid, flush=True)
+        if {end!r} == "error":
+            raise KeyError
+        time.sleep(100)
+except (KeyError, KeyboardInterrupt):
+    print(pids[0].returncode, flush=True)
+    time.sleep(100)
+"""
+    )
+    first = start(code, FASTFC_CACHE=tmp_path)
+    pid = int(first.stdout.readline())
+    if end == "killed":
+        first.kill()
+    else:
+        if end == "interrupt":
+            first.send_signal(signal.SIGINT)
+        assert first.stdout.readline() in ("-9\n", "-2\n", "1\n")  # it is over and nothing of it is left
+    give_up = time.monotonic() + 60
+    while exists(pid):
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+    first.kill()
+    assert "Traceback" not in first.communicate()[1]
+
+
+def exists(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"  # a zombie of a killed parent is init's to reap
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def able(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(threads, "cores", lambda: 2)
+    monkeypatch.setattr(threads, "quota", lambda: None)
+    monkeypatch.setattr(plan, "forked", plan.threading.Event())
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
+    monkeypatch.delenv("FASTFC_SECOND", raising=False)
+
+
+@needs_locks
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda patch: patch.setattr(cache, "cache_folder", lambda: None),
+        lambda patch: patch.setattr(cache, "fcntl", None),
+        lambda patch: patch.setattr(threads, "cores", lambda: 1),
+        lambda patch: patch.setattr(threads, "quota", lambda: 1.5),
+        lambda patch: patch.setattr(sys, "frozen", True, raising=False),
+        lambda patch: patch.setattr(sys, "executable", ""),
+        lambda patch: patch.setattr(sys, "executable", None),
+        lambda patch: patch.setattr(sys, "executable", "/opt/blender/blender"),
+        lambda patch: patch.setenv("FASTFC_SECOND", "1"),
+        lambda patch: plan.forked.set(),
+        lambda patch: patch.setitem(
+            sys.modules, "multiprocessing.process", python_types.SimpleNamespace(parent_process=lambda: object())
+        ),
+    ],
+)
+def test_where_there_is_no_second_process(able, monkeypatch, change):
+    assert plan.may_start_process()
+    change(monkeypatch)
+    assert not plan.may_start_process()
+
+
+def test_kernels_of_a_script_are_left_to_it(able, monkeypatch):
+    """A second process would run the script."""
+    monkeypatch.setattr(plan, "MUCH_WORK", 0)
+    monkeypatch.setattr(plan.subprocess, "Popen", lambda *args, **options: pytest.fail("started"))
+    monkeypatch.setattr(one.function, "__module__", "__main__")
+    with plan.second_process([one, two], types.float32):
+        pass
+
+
+def test_no_memory_for_a_process_is_no_error(able, monkeypatch):
+    def fail(*args, **options):
+        raise OSError("no memory")
+
+    monkeypatch.setattr(plan, "MUCH_WORK", 0)
+    monkeypatch.setattr(plan.subprocess, "Popen", fail)
+    with plan.second_process([one, two], types.float32):
+        pass
+
+
+def test_the_time_that_is_left_is_told_once_and_follows_the_machine(monkeypatch, caplog):
+    monkeypatch.setattr(plan.Telling, "begun", False)
+    monkeypatch.setattr(plan, "work", lambda kernel: 10)
+    for kernel in (one, two, three):
+        monkeypatch.setattr(kernel, "slots", {types.float64: [0]})
+        monkeypatch.setattr(kernel, "cached", lambda dtype: None)
+    telling = plan.Telling([one, two, three], types.float64)
+    assert caplog.messages == [
+        f"fastfc compiles 3 kernels for this machine, {plan.times()} (fastfc warmup does it ahead)"
+    ]
+    telling.start -= 20  # seconds
+    one.slots[types.float64][0] = 1
+    telling.next(one)
+    telling.next(two)
+    assert caplog.messages[1:] == ["fastfc: 33 % compiled in 20 s; some 40 s more"]
+
+
+def test_nothing_is_told_of_what_is_quick(monkeypatch, caplog):
+    monkeypatch.setattr(plan.Telling, "begun", False)
+    telling = plan.Telling([one, two], types.float64)
+    telling.next(one)
+    assert len(caplog.messages) == 1
