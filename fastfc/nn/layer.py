@@ -561,7 +561,7 @@ class Layer(Guarded):
         try:
             if self._is_serial(work):
                 return kernel.call(*args, 1, 1)
-            return kernel.call(*args, threads.n_threads_for(self._n_threads, work), threads.MIN_RANGE_WORK)
+            return kernel.call(*args, threads.prepare_threads(self._n_threads, work), threads.MIN_RANGE_WORK)
         except ValueError as error:
             raise in_our_terms(error, self) from None
 
