@@ -4,3 +4,6 @@ import os
 # than on a user's machine. It reads them when it is loaded: this must come before the first import of NumPy.
 for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
     os.environ.pop(variable, None)
+
+# One core is compared with one core; what measures threads names their number.
+os.environ["FASTFC_NUM_THREADS"] = "1"
