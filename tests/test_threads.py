@@ -16,7 +16,7 @@ from fastfc.cli.doctor import threading_layers
 from fastfc.kernels.runtime import threads
 from fastfc.kernels.runtime.cache import cache_folder
 from fastfc.kernels.runtime.pool import OWNED, pool
-from fastfc.kernels.runtime.threads import MIN_WORK, n_threads_for, thread_range
+from fastfc.kernels.runtime.threads import MIN_WORK, prepare_threads, thread_range
 
 # Seconds that many threads call everything: here, and in the long run
 SECONDS, LONG_SECONDS, MANY = 1, 60, 64
@@ -107,7 +107,7 @@ def test_parts_cover_everything_once_and_are_not_narrow(count, parts):
 
 
 def test_small_work_stays_on_one_thread():
-    assert n_threads_for(8, 2 * MIN_WORK - 1) == n_threads_for("auto", 2 * MIN_WORK - 1) == 1
+    assert prepare_threads(8, 2 * MIN_WORK - 1) == prepare_threads("auto", 2 * MIN_WORK - 1) == 1
 
 
 def test_nothing_is_loaded_and_no_thread_started_for_small_networks():
@@ -118,7 +118,7 @@ from fastfc.kernels.runtime.pool import OWNED, pool
 net, x = fc.MLP([17, 64, 6], seed=0), np.ones((64, 17), np.float32)
 net.predict(x)
 net.fit(x, x[:, :6], loss=fc.MSELoss(), optimizer=fc.Adam(), epochs=3)
-print(pool.n_workers, pool.cell[0])
+print(pool.n_workers, pool.slot[0])
 """
     assert run(code, FASTFC_CACHE=cache_folder() or "0")[0].split() == ["0", "0"]
 
@@ -310,7 +310,7 @@ BIG = 1 << 40
 @pytest.mark.parametrize("n_threads", [8, "auto"])
 def test_a_launch_keeps_to_the_quota(monkeypatch, many_cores, n_threads, limit, expected):
     monkeypatch.setattr(threads, "quota", lambda: limit)
-    assert n_threads_for(n_threads, BIG) == expected
+    assert prepare_threads(n_threads, BIG) == expected
 
 
 @needs_cores
@@ -320,10 +320,10 @@ def test_a_launch_keeps_to_the_affinity_of_now(n_threads):
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     try:
-        assert n_threads_for(n_threads, BIG) == 1
+        assert prepare_threads(n_threads, BIG) == 1
     finally:
         os.sched_setaffinity(0, before)
-    assert n_threads_for(n_threads, BIG) >= 2
+    assert prepare_threads(n_threads, BIG) >= 2
 
 
 @pytest.mark.parametrize(
@@ -344,8 +344,8 @@ def test_auto_keeps_to_the_environment(monkeypatch, many_cores, name, text, expe
     for other in ("OMP_NUM_THREADS", "FASTFC_NUM_THREADS"):
         monkeypatch.delenv(other, raising=False)
     monkeypatch.setenv(name, text)
-    assert n_threads_for("auto", BIG) == expected
-    assert n_threads_for(6, BIG) == 6  # who names a number means it
+    assert prepare_threads("auto", BIG) == expected
+    assert prepare_threads(6, BIG) == 6  # who names a number means it
     assert (expected, name) in threads.limits() or expected == 8
 
 
@@ -353,7 +353,7 @@ def test_auto_keeps_to_the_environment(monkeypatch, many_cores, name, text, expe
 def test_a_wrong_number_in_our_own_variable_is_an_error(monkeypatch, text):
     monkeypatch.setenv("FASTFC_NUM_THREADS", text)
     with pytest.raises(ValueError, match=f"FASTFC_NUM_THREADS must be a positive integer, got '{text}'"):
-        n_threads_for("auto", BIG)
+        prepare_threads("auto", BIG)
 
 
 def test_auto_keeps_to_numbas_number():
@@ -363,9 +363,9 @@ from fastfc.kernels.runtime import threads
 print(threads.numba_threads())
 threads.cores = lambda: 8
 numba.set_num_threads(2)
-print(threads.n_threads_for("auto", 1 << 40))
+print(threads.prepare_threads("auto", 1 << 40))
 numba.set_num_threads(1)
-print(threads.n_threads_for("auto", 1 << 40), threads.n_threads_for(8, 1 << 40))
+print(threads.prepare_threads("auto", 1 << 40), threads.prepare_threads(8, 1 << 40))
 """
     assert run(code, NUMBA_NUM_THREADS=3, FASTFC_NUM_THREADS="")[0].split() == ["3", "2", "1", "1"]
 
@@ -383,7 +383,7 @@ threads.cores = threads.numba_threads = lambda: 8
 threads.quota = lambda: None
 import threadpoolctl
 def found():
-    return [threads.n_threads_for(n, 1 << 40) for n in ("auto", 4)]
+    return [threads.prepare_threads(n, 1 << 40) for n in ("auto", 4)]
 print(found())
 with threadpoolctl.threadpool_limits(2, user_api={user_api!r}):
     print(found(), [i["num_threads"] for i in threadpoolctl.threadpool_info() if i["user_api"] == "fastfc"])
@@ -438,7 +438,7 @@ def test_networks_refuse_what_is_no_number_of_threads(n_threads, error):
 
 
 def auto_number():
-    return n_threads_for("auto", BIG)
+    return prepare_threads("auto", BIG)
 
 
 @needs_cores

@@ -8,3 +8,6 @@ for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
 if not os.environ.get("FASTFC_LONG"):
     for variable in ("NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
+
+# One core is compared with one core; what measures threads names their number.
+os.environ["FASTFC_NUM_THREADS"] = "1"

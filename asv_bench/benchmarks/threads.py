@@ -24,7 +24,7 @@ class Launch:
 
 @asked_for
 class LaunchOfSums:
-    """The same for the bias gradient, which only reads, see `run` in kernels/ops/dense_bias_grad.py."""
+    """The same for the bias gradient, which only reads, see ELEMENT_WORK in kernels/runtime/threads.py."""
 
     params = ([256, 512, 1024, 2048, 4096], [1, 2])
     param_names = ("rows", "n_threads")

@@ -645,7 +645,7 @@ class Layer(Versioned):
         try:
             if self.is_serial(work):
                 return kernel.call(*args, 1, 1)
-            return kernel.call(*args, threads.n_threads_for(self._n_threads, work), threads.MIN_RANGE_WORK)
+            return kernel.call(*args, threads.prepare_threads(self._n_threads, work), threads.MIN_RANGE_WORK)
         except ValueError as error:
             raise in_our_terms(error, self) from None
 

@@ -294,7 +294,7 @@ class Optimizer(Versioned):
             If earlier steps went to another network, or a group matches no parameter.
         """
         state, segments = self.prepare(network)
-        n_threads = threads.n_threads_for(network.n_threads, update_kernels.UPDATE_WORK * network.grads.size)
+        n_threads = threads.prepare_threads(network.n_threads, update_kernels.UPDATE_WORK * network.grads.size)
         rest = self.count, self.code, 1.0, n_threads, threads.MIN_RANGE_WORK
         try:
             update_kernels.update.call(network.grads, self.hyper, segments, network.params, state, *rest)

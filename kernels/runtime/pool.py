@@ -255,19 +255,19 @@ class Pool:
         How many threads there are besides the one that launches.
     """
 
-    name = "launch"  # of the slot, and in `compiled_kernels` when something is not loaded
+    name = "launch"  # of the slot
 
     def __init__(self):
         self.words = np.zeros((MAX_WORKERS + 7) * LINE, np.uint64)  # never freed, and so never moved
-        self.cell, self.lock, self.n_workers = np.zeros(1, np.uintp), threading.Lock(), 0
-        define_symbol(f"fastfc.{self.name}", self.cell.ctypes.data)
+        self.slot, self.lock, self.n_workers = np.zeros(1, np.uintp), threading.Lock(), 0
+        define_symbol(f"fastfc.{self.name}", self.slot.ctypes.data)
 
     def load(self):
         """Make the launcher, unless that is done."""
-        if self.cell[0]:
+        if self.slot[0]:
             return
         with compile_lock():
-            if self.cell[0]:
+            if self.slot[0]:
                 return
             context = cpu_target.target_context
             library = context.codegen().create_library("fastfc.pool")
@@ -282,7 +282,7 @@ class Pool:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object((library, self.words)))
             self.worker = library.get_pointer_to_function("fastfc.pool.worker")
             self.words[WAITING + LOCK] = new_lock()
-            self.cell[0] = library.get_pointer_to_function("fastfc.pool.launch")
+            self.slot[0] = library.get_pointer_to_function("fastfc.pool.launch")
 
     def grow(self, n_workers):
         """Load the launcher and have at least so many workers, or as many as the system gives."""
@@ -303,7 +303,7 @@ class Pool:
         self.lock, self.n_workers = threading.Lock(), 0
         self.words[[OWNED, WAITING, N_WORKERS]] = 0
         self.words[LOCK::LINE] = 0
-        if self.cell[0]:
+        if self.slot[0]:
             self.words[WAITING + LOCK] = new_lock()
 
 

@@ -168,7 +168,7 @@ def most_threads(n_threads):
     return min(n_threads, cores(), math.ceil(quota() or n_threads), numba_threads(), allowed or n_threads)
 
 
-def n_threads_for(n_threads, work):
+def prepare_threads(n_threads, work):
     """Number of threads for so many multiplications, 1 where threads do not pay; for several, the workers are there.
 
     `n_threads` is "auto" or a positive integer.
@@ -203,7 +203,7 @@ def resolve(n_threads, where, work):
     """Number of threads for a kernel: what it was given, checked, and what pays for so many multiplications."""
     if n_threads is not AUTO:
         n_threads = check_n_threads(n_threads, where)
-    return 1 if work < 2 * MIN_WORK else n_threads_for(n_threads, work)
+    return 1 if work < 2 * MIN_WORK else prepare_threads(n_threads, work)
 
 
 def shape(a):
