@@ -51,6 +51,13 @@ def test_another_processor_of_the_instruction_set_compiles_nothing(made, tmp_pat
     assert list((tmp_path / "cache").glob("*")) == []
 
 
+def test_other_builds_of_python_and_numpy(made, tmp_path):
+    """A kernel that calls another one held their exact versions."""
+    others = "import sys, numba, numpy; numpy.__version__, sys.version = '2.99.0', '3.99 of others'\n"
+    environment = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""}
+    assert run(others + USE, FASTFC_KERNELS=made, FASTFC_CACHE=tmp_path, **environment) == (NOTHING, "")
+
+
 def test_files_can_be_read_by_all_and_written_by_the_user_alone(made):
     folder = made / "avx2"
     assert {stat.S_IMODE(path.stat().st_mode) for path in (made, folder)} == {0o755}
