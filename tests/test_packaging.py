@@ -1,4 +1,5 @@
 import importlib.metadata
+import json
 import os
 import re
 import shutil
@@ -30,19 +31,47 @@ def run_python(code, cwd, path=None):
     return done.stdout.strip()
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
+def build(source, target, **environment):
     """A wheel of the working tree, built from a copy so that no build folder is left behind."""
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, source)
     for folder in ("fastfc", "kernels", "tests"):
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
     code = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
-    done = subprocess.run([sys.executable, "-c", code, str(target)], cwd=source, capture_output=True, text=True)
+    command, env = [sys.executable, "-c", code, str(target)], os.environ | {"FASTFC_KERNELS": ""} | environment
+    return subprocess.run(command, cwd=source, env=env, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    target = tmp_path_factory.mktemp("wheel")
+    done = build(tmp_path_factory.mktemp("source"), target)
     assert done.returncode == 0, done.stdout + done.stderr
     (file,) = target.iterdir()
     return file
+
+
+def test_a_wheel_with_kernels_inside(tmp_path):
+    """It is for one Python and one kind of system, and refuses kernels that it could not use."""
+    from fastfc.kernels.runtime import cache, portable
+
+    for folder in ("source", "target", "kernels", "kernels/avx2"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "kernels/avx2/product-0").write_bytes(b"machine code")
+    about = tmp_path / "kernels/avx2/about.json"
+    about.write_text(json.dumps(portable.description() | {"kernel sources": "abc"}))
+    done = build(tmp_path / "source", tmp_path / "target", FASTFC_KERNELS=str(tmp_path / "kernels"))
+    assert done.returncode and "avx2 was made with another kernel sources; make it anew" in done.stdout + done.stderr
+    about.write_text(json.dumps(portable.description() | {"kernel sources": cache.hash_of_sources()}))
+    shutil.rmtree(tmp_path / "source")
+    (tmp_path / "source").mkdir()
+    done = build(tmp_path / "source", tmp_path / "target", FASTFC_KERNELS=str(tmp_path / "kernels"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (file,) = (tmp_path / "target").iterdir()
+    tag = f"cp{sys.version_info[0]}{sys.version_info[1]}"
+    assert f"-{tag}-{tag}" in file.name and "none-any" not in file.name
+    with zipfile.ZipFile(file) as archive:
+        assert archive.read("fastfc/kernels/compiled/avx2/product-0") == b"machine code"
 
 
 def test_wheel_holds_the_package_and_nothing_else(wheel):
