@@ -52,6 +52,6 @@ class BuildPy(build_py):
 
 class BdistWheel(bdist_wheel):
     def finalize_options(self) -> None:
+        if KERNELS:  # machine code, as that of extension modules is
+            self.distribution.has_ext_modules = lambda: True
         super().finalize_options()
-        if KERNELS:
-            self.root_is_pure = False

@@ -409,7 +409,7 @@ def test_cached_functions_of_users(user):
     assert user(*names) == ["miss"] * 3 + ["2"]
     assert user(*names) == ["hit"] * 3 + ["0"]
     assert user(*names, kernels="empty") == ["hit"] * 3 + ["2"]
-    upgrade = "import fastfc.kernels.runtime.native as e; e.source_hash = lambda: 'another'\n"
+    upgrade = "import fastfc.kernels.runtime.native as e; e.hash_of_sources = lambda: 'another'\n"
     assert user(*names, before=upgrade) == ["miss"] * 3 + ["1"]  # also a kernel that calls one
 
 

@@ -1,4 +1,5 @@
 import importlib.metadata
+import json
 import os
 import re
 import shutil
@@ -42,13 +43,19 @@ def source(tmp_path_factory):
     return copy
 
 
-def build(what, source, target):
-    """What the backend builds of a tree: "wheel", "editable" or "sdist"."""
+def run_backend(what, source, target, **environment):
+    """Build "wheel", "editable" or "sdist" of a tree in a process."""
     code = (
         "import sys; sys.path.insert(0, '.ci'); import build_backend as b; print(getattr(b, sys.argv[1])(sys.argv[2]))"
     )
     command = [sys.executable, "-c", code, f"build_{what}", str(target)]
-    done = subprocess.run(command, cwd=source, capture_output=True, text=True)
+    env = os.environ | {"FASTFC_KERNELS": ""} | environment
+    return subprocess.run(command, cwd=source, env=env, capture_output=True, text=True)
+
+
+def build(what, source, target):
+    """The file that the backend builds."""
+    done = run_backend(what, source, target)
     assert done.returncode == 0, done.stdout + done.stderr
     (file,) = target.iterdir()
     assert done.stdout.splitlines()[-1] == file.name
@@ -58,6 +65,29 @@ def build(what, source, target):
 @pytest.fixture(scope="module")
 def wheel(source, tmp_path_factory):
     return build("wheel", source, tmp_path_factory.mktemp("wheel"))
+
+
+def test_a_wheel_with_kernels_inside(source, tmp_path):
+    """It is for one Python and one kind of system, and refuses kernels that it could not use."""
+    from fastfc.kernels.runtime import cache, portable
+
+    for folder in ("target", "kernels", "kernels/avx2"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "kernels/avx2/product-0").write_bytes(b"machine code")
+    about = tmp_path / "kernels/avx2/about.json"
+    about.write_text(json.dumps(portable.description() | {"kernel sources": "abc"}))
+    done = run_backend("wheel", source, tmp_path / "target", FASTFC_KERNELS=str(tmp_path / "kernels"))
+    assert done.returncode and "avx2 was made with another kernel sources; make it anew" in done.stdout + done.stderr
+    about.write_text(json.dumps(portable.description() | {"kernel sources": cache.hash_of_sources()}))
+    shutil.rmtree(source / "build", ignore_errors=True)
+    done = run_backend("wheel", source, tmp_path / "target", FASTFC_KERNELS=str(tmp_path / "kernels"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (file,) = (tmp_path / "target").iterdir()
+    tag = f"cp{sys.version_info[0]}{sys.version_info[1]}"
+    assert f"-{tag}-{tag}" in file.name and "none-any" not in file.name
+    with zipfile.ZipFile(file) as archive:
+        assert archive.read("fastfc/kernels/compiled/avx2/product-0") == b"machine code"
+    shutil.rmtree(source / "build")
 
 
 def test_wheel_holds_the_package_and_nothing_else(wheel):

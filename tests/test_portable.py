@@ -1,6 +1,7 @@
 """Kernels that travel: a folder that processors of the same instruction set use, and refuse if anything is wrong."""
 
 import json
+import os
 import platform
 import shutil
 import stat
@@ -49,6 +50,13 @@ def use(folder, home, processor="haswell", **environment):
 def test_another_processor_of_the_instruction_set_compiles_nothing(made, tmp_path, processor):
     assert use(made, tmp_path, processor) == (NOTHING, "")
     assert list((tmp_path / "cache").glob("*")) == []
+
+
+def test_other_builds_of_python_and_numpy(made, tmp_path):
+    """A kernel that calls another one held their exact versions."""
+    others = "import sys, numba, numpy; numpy.__version__, sys.version = '2.99.0', '3.99 of others'\n"
+    environment = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""}
+    assert run(others + USE, FASTFC_KERNELS=made, FASTFC_CACHE=tmp_path, **environment) == (NOTHING, "")
 
 
 def test_files_can_be_read_by_all_and_written_by_the_user_alone(made):
@@ -128,6 +136,22 @@ def test_what_is_wrong_is_said_once_and_nothing_of_it_is_run(copy, tmp_path, dam
     output, errors = use(copy, tmp_path)
     assert output == ALL
     assert errors.count("RuntimeWarning") == 1 and str(copy) in errors
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no modes of files here")
+@pytest.mark.parametrize(
+    ("mode", "sources", "trusted"), [(0o664, 0o664, True), (0o664, 0o644, False), (0o666, 0o664, False)]
+)
+def test_what_came_with_the_package_is_trusted_as_its_sources_are(tmp_path, monkeypatch, mode, sources, trusted):
+    """pip leaves files that a group may write, where the user's umask says so."""
+    source, kernel = tmp_path / "portable.py", tmp_path / "kernel"
+    for path, bits in ((source, sources), (kernel, mode)):
+        path.write_text("")
+        path.chmod(bits)
+    monkeypatch.setattr(portable, "__file__", str(source))
+    assert portable.untrusted_reason(kernel.stat()) == "can be written by others"  # it did not come with the package
+    monkeypatch.setattr(portable, "place", lambda: portable.IN_WHEEL)
+    assert (portable.untrusted_reason(kernel.stat()) == "") == trusted
 
 
 @pytest.mark.parametrize("variables", [{"NUMBA_BOUNDSCHECK": "1"}])

@@ -9,7 +9,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin
 
 from fastfc.kernels.runtime import plan, portable
-from fastfc.kernels.runtime.cache import KernelCache, compile_lock, source_hash
+from fastfc.kernels.runtime.cache import KernelCache, compile_lock, hash_of_sources
 from fastfc.kernels.runtime.fastcall import NotLoaded
 from fastfc.kernels.runtime.linkage import call_through_slot, define_symbol
 from fastfc.kernels.simd.compiler import HelperLibrary, KernelCompiler, rare_collections
@@ -131,7 +131,7 @@ class Dependency:
     """
 
     def __init__(self, name, dtype, sources=None):
-        if sources not in (None, source_hash()):
+        if sources not in (None, hash_of_sources()):
             raise OSError(f"compiled for another version of {name}")
         self.name, self.dtype = name, dtype
         self()
@@ -140,7 +140,7 @@ class Dependency:
         compiled_kernels[self.name].compile_or_load(self.dtype)
 
     def __reduce__(self):
-        return Dependency, (self.name, self.dtype, source_hash())
+        return Dependency, (self.name, self.dtype, hash_of_sources())
 
 
 def element_type(argument):
