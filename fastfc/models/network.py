@@ -30,7 +30,6 @@ KEPT_PLANS = 7  # plans of train_step beside the latest one
 class Network(Container):
     """Base of the networks: layers whose parameters live in one flat vector, and their training."""
 
-    _not_pickled = (*Container._not_pickled, "_plan", "_plans")
     _plan: step.StepPlan | None = None  # of the latest train_step
     _plans: Mapping[Any, step.StepPlan] = MappingProxyType({})  # of those before it, by the kinds of their arrays
 
@@ -94,8 +93,8 @@ class Network(Container):
                 counters[0] = USED
                 try:
                     if of_classes:
-                        return step_kernels.step.call(x, table, empty, y, *rest)
-                    return step_kernels.step.call(x, table, y, empty, *rest)
+                        return step_kernels.train_step.call(x, table, empty, y, *rest)
+                    return step_kernels.train_step.call(x, table, y, empty, *rest)
                 except ValueError as error:
                     explain_refused(self, prepare(self, x, y, loss, values=False), loss)
                     raise in_our_terms(error, self) from None
@@ -103,6 +102,9 @@ class Network(Container):
         if plan is not None:
             self._keep_plan(plan)
         return value
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name not in ("_plan", "_plans")}
 
     def _keep_plan(self, plan: step.StepPlan) -> None:
         """Keep the plan of the latest step, and earlier ones that still hold: the last batch of an epoch is shorter."""
