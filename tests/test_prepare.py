@@ -11,7 +11,7 @@ import pytest
 import fastfc as fc
 from fastfc import training, validation
 from fastfc.data import columns, streams
-from fastfc.losses import base, classification, multi
+from fastfc.losses import base, classification
 from fastfc.nn import layer as layer_module
 from fastfc.sklearn import MLPRegressor
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from numpy import ndarray
 from numpy.typing import ArrayLike
 
 from fastfc import html
@@ -79,22 +79,21 @@ class Network(Container):
         array([0.6, 1.2, 0.6], dtype=float32)
         """
         plan = self._plan
-        if plan is not None and sample_weight is None and type(x) is np.ndarray and type(y) is np.ndarray:
-            # the shortest way, for arrays like those of the latest step
+        if plan is not None and sample_weight is None and type(x) is ndarray and type(y) is ndarray:
+            # the shortest way, for arrays like those of the latest steps
             kinds = x.shape, x.dtype, y.shape, y.dtype
-            if kinds != plan.kinds:
-                plan = self._plans.get(kinds, plan)
             versions, planned_kinds, of_classes, table, empty, rest, counters = plan
+            if kinds != planned_kinds and kinds in self._plans:
+                versions, planned_kinds, of_classes, table, empty, rest, counters = self._plans[kinds]
             try:
                 fits = kinds == planned_kinds and versions == (self.version, loss.version, optimizer.version)
             except AttributeError:  # not a loss, or not an optimizer
                 fits = False
             if fits:
                 counters[0] = USED
+                target, labels = (empty, y) if of_classes else (y, empty)
                 try:
-                    if of_classes:
-                        return step_kernels.train_step.call(x, table, empty, y, *rest)
-                    return step_kernels.train_step.call(x, table, y, empty, *rest)
+                    return step_kernels.train_step.call(x, table, target, labels, *rest)
                 except ValueError as error:
                     explain_refused(self, prepare(self, x, y, loss, values=False), loss)
                     raise in_our_terms(error, self) from None

@@ -115,7 +115,7 @@ class Layer(Versioned):
             *("check_names", "input_widths", "join", "join_targets", "last_layers", "one_input", "output_widths"),
             *("is_finite", "is_serial", "output", "program_for", "run", "split_output", "vectors", "workspace_for"),
             *("bind", "changed", "check_options", "forget", "frozen_here_or_above", "network", "parts", "record"),
-            *("convert_to", "rng_step", "trained_parameters"),
+            *("convert_to", "rng_step", "trained_parameters", "trained_version"),
         }
     )
 
@@ -127,6 +127,7 @@ class Layer(Versioned):
     _buffers: NDArray[Any] = _vector
     _frozen = False
     _trained: list[Parameter] | None = None  # see trained_parameters
+    trained_version = 0  # the version since which trained_parameters and the vectors are the same
     _n_threads = 1
     _programs: dict[int, Program] | None = None  # by the width of x
     _shortest: tuple[Any, ...] | None = None  # see _straight
@@ -136,7 +137,17 @@ class Layer(Versioned):
     _counters: NDArray[np.int64] | None = None  # what the workspace holds, see USED; how many forwards in training
     _rng_step = 0  # of these, those before there were counters
     _owner: weakref.ref[Layer] | None = None  # the network whose vectors hold our parameters
-    _derived = ("version", "_programs", "_shortest", "_workspace", "_capacity", "_saved", "_counters", "_trained")
+    _derived = (
+        "version",
+        "trained_version",
+        "_programs",
+        "_shortest",
+        "_workspace",
+        "_capacity",
+        "_saved",
+        "_counters",
+        "_trained",
+    )
     _arrays: tuple[str, ...] = "params", "grads", "buffers"  # what a pickle holds of the vectors
     _not_pickled: tuple[str, ...] = (*_derived, "_owner", "_vector", "_params", "_grads", "_buffers", "_views")
 
@@ -205,6 +216,7 @@ class Layer(Versioned):
     def forget(self) -> None:
         self._programs = self._shortest = self._trained = None
         self.raise_version()
+        self._fix(trained_version=self.version)
 
     def network(self) -> Layer | None:
         """The network whose vectors hold our parameters."""
@@ -366,7 +378,7 @@ class Layer(Versioned):
         batch_size = positive_int(batch_size, self, "batch_size")
         self._make_workspace(self.program_for(np.zeros((0, self.in_features or 0), self.dtype)), batch_size, self.dtype)
 
-    def forward(self, x: ArrayLike) -> NDArray[Any]:
+    def forward(self, x: Any) -> Any:
         """Output for `x`, keeping what `backward` needs.
 
         Parameters

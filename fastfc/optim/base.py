@@ -237,7 +237,7 @@ class Optimizer(Versioned):
     _internal = frozenset(
         ("check_network", "fit_state", "measure", "n_vectors", "option_as_given", "restore_fit_state", "watched_column")
     )
-    _prepared: int | None = None  # the version of our network that the segments were made for
+    _prepared: int | None = None  # the trained_version of our network that the segments were made for
     _optional: tuple[str, ...] = ()  # what the text shows only if it is neither 0 nor False
     _group_options: tuple[str, ...] = GROUP_OPTIONS
     full_batch = False  # whether a step needs all samples
@@ -302,7 +302,7 @@ class Optimizer(Versioned):
 
     def prepare(self, network: Layer) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """The state for this network's parameters, zeros at first, and their segments."""
-        if self._prepared == network.version and self._is_for(network):
+        if self._prepared == network.trained_version and self._is_for(network):
             return self._state, self.segments
         if self._optional_kernel is not None:
             self._optional_kernel.compile_or_load(native.DTYPES[network.params.dtype])
@@ -314,7 +314,7 @@ class Optimizer(Versioned):
         segments = self._segments_of(network, network.trained_parameters())
         self._make_state(network.params)
         self._fix(segments=segments)
-        self._prepared = network.version
+        self._prepared = network.trained_version
         return self._state, segments
 
     def _make_state(self, params: NDArray[Any]) -> None:

@@ -215,7 +215,8 @@ def held_out(
 ) -> Samples:
     """The samples for training and those for validation, which are split off or prepared."""
     if validation_data is None:
-        return Samples(*(training.split(validation_split) if validation_split else (training, None)), "fit: {}")
+        train, validation = training.split(validation_split) if validation_split else (training, None)
+        return Samples(train, validation, "fit: {}")
     if validation_split:
         raise ValueError("fit: give validation_data or validation_split, not both")
     if gives_batches(validation_data):
