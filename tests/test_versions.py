@@ -194,7 +194,8 @@ def settable(kind):
 
 
 # Their arrays are changed in place, and plans hold the arrays; a name or a history is of no step.
-IN_PLACE = set("params grads buffers weight weight_grad bias bias_grad running_mean running_var mean scale".split())
+IN_PLACE = {"params", "grads", "buffers", "weight", "weight_grad", "bias", "bias_grad"}
+IN_PLACE |= {"running_mean", "running_var", "mean", "scale"}
 NOT_OF_STEPS = {"history", "feature_names"}
 
 

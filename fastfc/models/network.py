@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from fastfc import html
 from fastfc.kernels.training import step as step_kernels
 from fastfc.nn.container import Container
-from fastfc.nn.layer import USED, in_our_terms
+from fastfc.nn.layer import USED, explained_error
 from fastfc.training import evaluation, fit, lr_finder, step
 from fastfc.training.history import History
 from fastfc.training.samples import explain_refused, prepare
@@ -96,7 +96,7 @@ class Network(Container):
                     return step_kernels.train_step.call(x, table, target, labels, *rest)
                 except ValueError as error:
                     explain_refused(self, prepare(self, x, y, loss, values=False), loss)
-                    raise in_our_terms(error, self) from None
+                    raise explained_error(error, self) from None
         value, plan = step.train_step(self, x, y, loss, optimizer, sample_weight)
         if plan is not None:
             self._keep_plan(plan)
@@ -145,10 +145,10 @@ class Network(Container):
         raise NotImplementedError
 
     def plot(self, path: Any = None) -> Any:
-        """A diagram of the network: layers, shapes, parameters, and for a Graph its nodes and gates.
+        """A diagram of the network: layers, shapes, parameters, and for a Graph its nodes and operations.
 
         What flows along an edge is (n, width) for n samples. After `backward`, `train_step` or `fit`, the edge into a
-        layer also tells the Euclidean norm of the gradient of each of its parameters, |dL/d weight|, from `grads`:
+        layer also shows the Euclidean norm of the gradient of each of its parameters, |dL/d weight|, from `grads`:
         that of the latest batch, and for a layer with several uses the sum over them.
 
         Parameters
@@ -159,7 +159,7 @@ class Network(Container):
         Returns
         -------
         graphviz.Digraph
-            A notebook shows it, if there is `dot`; its text is `.source`.
+            A notebook shows it, if `dot` is installed; its text is `.source`.
 
         Raises
         ------
@@ -168,7 +168,7 @@ class Network(Container):
         ValueError
             If path has another ending.
         RuntimeError
-            If a file is wanted and there is no `dot`.
+            If a path is given and `dot` is not installed.
 
         Examples
         --------
@@ -192,7 +192,7 @@ class Network(Container):
 
         That is layers, parameters, buffers and history, and of the optimizer all that `fit` needs to go on as if it
         had never stopped: hyperparameters, state, schedule, and the order of samples of a `seed` that is a number.
-        The file is there whole or not at all: a file of that name is replaced at the end. Gradients and `n_threads`
+        The file is written whole or not at all: a file of that name is replaced at the end. Gradients and `n_threads`
         are not part of it.
 
         Parameters

@@ -66,7 +66,7 @@ class Container(Layer):
         Raises
         ------
         ValueError
-            On assignment, if there is not one shape for each input, of as many numbers as it has features.
+            On assignment, unless there is one shape for each input, whose product is its number of features.
         """
         return self._input_shapes
 

@@ -497,7 +497,7 @@ class Layer(Versioned):
             try:
                 kernels.sgd(self._params[rows], self._grads[rows], self._params[:0], lr, 0.0, 0.0)
             except ValueError as error:
-                raise in_our_terms(error, self) from None
+                raise explained_error(error, self) from None
 
     def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
         """(name, parameter, gradient) of each parameter: views, in the order of `params`.
@@ -601,7 +601,7 @@ class Layer(Versioned):
         return self._workspace, counters
 
     def _make_workspace(self, program: Program, n: int, dtype: Any) -> NDArray[np.int64]:
-        """Make a workspace for batches of n, unless the one that is there suffices; the counters."""
+        """Make a workspace for batches of n, unless the present one suffices; the counters."""
         if self._capacity[0] is not program or n > self._capacity[1] or self._workspace.dtype != dtype:
             size = program.workspace_size(n)
             if self._workspace.size < size or self._workspace.dtype != dtype:
@@ -617,7 +617,7 @@ class Layer(Versioned):
 
     @property
     def rng_step(self) -> int:
-        """How many forwards in training there were, which numbers the masks of Dropout."""
+        """The number of forwards in training so far, which numbers the masks of Dropout."""
         return self._rng_step if self._counters is None else int(self._counters[1])
 
     @rng_step.setter
@@ -646,7 +646,7 @@ class Layer(Versioned):
         return self._n_threads == 1 or threads.small(self._n_threads, work)
 
     def run(self, kernel: Any, work: int, *args: Any) -> Any:
-        """Run a native function on several threads, where that is asked for and pays for so many multiplications.
+        """Run a kernel, on several threads if n_threads allows it and that pays for this many multiplications.
 
         A prediction is cut into rows, so all its products count; in training each product is cut for itself.
         """
@@ -656,7 +656,7 @@ class Layer(Versioned):
             with threads.launch(self._n_threads, work, args[0]) as n_threads:
                 return kernel.call(*args, n_threads, threads.MIN_WORK)
         except ValueError as error:
-            raise in_our_terms(error, self) from None
+            raise explained_error(error, self) from None
 
     def _check_rows(self, x: NDArray[Any]) -> NDArray[Any]:
         width = self.in_features
@@ -745,8 +745,8 @@ def check_array(
         raise ValueError(f"{owner}: {what} is read-only; give a writable array")
 
 
-def in_our_terms(error: ValueError, layer: Layer) -> ValueError:
-    """What a kernel says, unless it tells shapes of its own arguments: those that are passed to us are checked."""
+def explained_error(error: ValueError, layer: Layer) -> ValueError:
+    """The error of a kernel; if it names shapes of its own arguments, one that says which arrays these are."""
     if "; needed " not in str(error):
         return error
     use = str(error).partition(":")[0]
@@ -762,7 +762,7 @@ def aligned_zeros(size: int, dtype: Any) -> NDArray[Any]:
     n_bytes = size * np.dtype(dtype).itemsize
     try:
         memory = np.zeros(n_bytes + ALIGNMENT, np.uint8)
-    except (OverflowError, ValueError):  # more than there are addresses
+    except (OverflowError, ValueError):  # more than any address space
         raise MemoryError(f"fastfc: no memory holds {size:,} numbers of {np.dtype(dtype)}") from None
     start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + n_bytes].view(dtype)

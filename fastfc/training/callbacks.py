@@ -27,7 +27,7 @@ class Run(Guarded):
     history : History
         Of the finished epochs.
     epochs : int
-        How many there are to be.
+        How many are planned.
     monitored : list of str
         Columns of the history that a callback may watch.
     """
@@ -88,16 +88,16 @@ class EarlyStopping(Callback):
     patience : int
         Epochs without an improvement after which the run ends.
     min_delta : float
-        A smaller change is no improvement.
+        A smaller change is not an improvement.
     mode : {"min", "max", None}
-        Whether less or more is better. None knows it of the loss and of fastfc's metrics; a metric of your own needs
-        to be told.
+        Whether less or more is better. None knows it of the loss and of fastfc's metrics; a metric of your own
+        needs a mode.
 
     Attributes
     ----------
     best : float
     best_epoch : int
-        The value and the number of the best epoch; NaN and 0 if there is none. NaN is no improvement, nor is infinity
+        The value and the number of the best epoch; NaN and 0 without one. NaN is no improvement, nor is infinity
         in the wrong direction: a network that gives nothing else keeps the weights of its last epoch.
 
     Raises

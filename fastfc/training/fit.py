@@ -81,12 +81,12 @@ def fit(
     validation_split : float
         Instead, this fraction of the samples, the last ones, is taken out for validation.
     metrics : sequence of str or callable
-        Computed after each epoch, on the validation data if there are any; see fastfc.metrics. With several outputs,
+        Computed after each epoch, on the validation data if given; see fastfc.metrics. With several outputs,
         callables get tuples.
     callbacks : sequence of Callback or callable
         Called at the start, after each epoch and at the end, see Callback.
     accumulate : int
-        So many batches give one update, by the mean of their gradients.
+        The number of batches whose mean gradient gives one update.
     progress : bool
         Whether to show a bar on stderr, if that is a terminal or a notebook's: epoch, samples a second, loss, and of
         the validation its loss and first metric. Needs the extra `fastfc[progress]`.
@@ -113,7 +113,7 @@ def fit(
     -----
     DivergenceWarning
         If the loss or a parameter becomes infinite or not a number: training then stops, and network and optimizer are
-        those of the end of the epoch before. The text tells the epoch and the layer.
+        those of the end of the epoch before. Its text names the epoch and the layer.
         `warnings.simplefilter("error", fastfc.DivergenceWarning)` makes it an exception.
 
     Notes
@@ -128,7 +128,7 @@ def fit(
     blocks as make 32 MiB are shuffled together. Smaller arrays, and np.asarray(memmap), train like arrays in memory.
 
     **Frames.** The network remembers the names of their columns, `network.feature_names`, as scikit-learn does. A frame
-    that has others, or these in another order, is an error wherever it is given later: validation data, predict,
+    that has others, or these in another order, is an error in every later use: validation data, predict,
     forward, evaluate, train_step. A second fit may have other names, but none that has moved. Arrays have no names, and
     are always taken. Nor may several targets be given in another order.
 
