@@ -26,7 +26,7 @@ class Columns:
     inputs, targets : tuple of Names, or None
         The known names of each input and of each output.
     counts : tuple of two ints
-        How many inputs and outputs there are.
+        The numbers of inputs and outputs.
     learning : bool
         Whether the first frame is that of a `fit`: it may have new names, but a known name stays where it was.
     """
@@ -55,7 +55,7 @@ class Columns:
 
 
 def names_of(data: Any, one: bool) -> tuple[Names | None, ...] | None:
-    """The names of a frame, or of each in a tuple of several inputs; None if there are none."""
+    """The names of a frame, or of each in a tuple of several inputs; None without any."""
     parts = (data,) if one or not isinstance(data, tuple | list) else tuple(data)
     names = tuple(tables.names(part) for part in parts)
     return names if any(name is not None for name in names) else None

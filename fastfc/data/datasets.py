@@ -157,7 +157,7 @@ def load_fashion_mnist(part: str = "train", folder: str | Path = FASHION_MNIST) 
     Raises
     ------
     FileNotFoundError
-        If the files are not there; it says how to get them.
+        If the files are missing; it says how to get them.
     ValueError
         If `part` is neither, or a file is not what its name says.
 

@@ -238,11 +238,11 @@ class Batches:
         self.begun: Iterator[Any] | None = None  # the iterator whose first batch `head` has read
         self.first: Any = None  # that batch
         self.again = callable(batches) or iter(batches) is not batches
-        self.n: int | None = None  # how many samples there are is known when all have been seen
+        self.n: int | None = None  # the number of samples is known when all have been read
 
     @property
     def n_batches(self) -> int | None:
-        """How many there are, if that is known."""
+        """The number of batches, if it is known."""
         try:
             return len(self.batches)
         except TypeError:
@@ -373,7 +373,7 @@ def prefetch(items: Iterable[Any], together: int = 1) -> Generator[Any, None, No
                         return
                     group, begin = [], time.perf_counter()
             put(group, None, True)
-        except BaseException as error:  # whoever waits for an item gets it
+        except BaseException as error:  # raised where the items are used
             put(group, error, True)
         finally:
             close = getattr(iterator, "close", None)
@@ -408,7 +408,7 @@ class Rows:
     owner : str
         Whose result it is, for errors.
     n : int or None
-        How many rows there will be, if that is known.
+        The number of rows, if it is known.
     """
 
     def __init__(self, out: Any, owner: str, n: int | None) -> None:

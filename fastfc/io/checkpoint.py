@@ -457,7 +457,7 @@ class Reader:
                 raise ValueError(f"damaged: {optimizer}: epochs of the schedule are {row['of_epochs']}")
             optimizer.hyper[place] = number
         optimizer.epochs = below_limit(row["epochs"], optimizer, "epochs")
-        plateau = first_lr = seed = None
+        plateau = first_lr = seed = generator = None
         if row["plateau"] is not None:
             best, bad, cooldown = row["plateau"]
             counts = [positive_int(count, optimizer, "counts of epochs", or_zero=True) for count in (bad, cooldown)]
@@ -465,10 +465,10 @@ class Reader:
             first_lr = row.get("first_lr")  # which version 0.1 did not keep
             first_lr = None if first_lr is None else positive_number(first_lr, optimizer, "first_lr")
         if "seed" in row:
-            seed = row["seed"]
+            seed, generator = row["seed"], row["generator"]
             if type(seed) is not int:
                 raise ValueError(f"damaged: {optimizer}: its seed is {seed!r}")
-        optimizer.restore_fit_state(plateau, first_lr, seed, row.get("generator"))
+        optimizer.restore_fit_state(plateau, first_lr, seed, generator)
         optimizer.count[:] = counts_of(optimizer, *row["count"])
         if optimizer.count[0]:
             optimizer.measure(network)

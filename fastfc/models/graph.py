@@ -37,7 +37,7 @@ class Graph(Network):
     Raises
     ------
     ValueError
-        Naming it: an input that no output needs, a node from an input that was not given, a cycle, layers of
+        Naming it: an input that no output needs, a node from an input that is not among the inputs, a cycle, layers of
         different dtype or of another network.
 
     Examples
@@ -178,7 +178,7 @@ class Graph(Network):
             raise ValueError(f"{self}: only a graph of one input and one output can be a layer of another network")
 
     def _record_nodes(self, lowering: Lowering, values: dict[Node, int], first: int, alone: bool) -> None:
-        """Record all nodes but the inputs, whose values are there; `alone` says that nobody else reads those."""
+        """Record all nodes but the inputs, whose values are known; `alone` says that nothing else reads those."""
         readers = [other for node in self.nodes for other in node.inputs] + list(self.outputs)
         begin, start = {}, first
         for layer in self.layers:

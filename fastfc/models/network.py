@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from numpy import ndarray
 from numpy.typing import ArrayLike
 
 from fastfc import html
 from fastfc.kernels.runtime.threads import AUTO
 from fastfc.kernels.training import step as step_kernels
 from fastfc.nn.container import Container
-from fastfc.nn.layer import USED, in_our_terms
+from fastfc.nn.layer import USED, explained_error
 from fastfc.training import evaluation, fit, lr_finder, step
 from fastfc.training.history import History
 from fastfc.training.samples import explain_refused, prepare
@@ -31,7 +31,6 @@ KEPT_PLANS = 7  # plans of train_step beside the latest one
 class Network(Container):
     """Base of the networks: layers whose parameters live in one flat vector, and their training."""
 
-    _not_pickled = (*Container._not_pickled, "_plan", "_plans")
     _plan: step.StepPlan | None = None  # of the latest train_step
     _plans: Mapping[Any, step.StepPlan] = MappingProxyType({})  # of those before it, by the kinds of their arrays
 
@@ -83,29 +82,31 @@ class Network(Container):
         array([0.6, 1.2, 0.6], dtype=float32)
         """
         plan = self._plan
-        if plan is not None and sample_weight is None and type(x) is np.ndarray and type(y) is np.ndarray:
-            # the shortest way, for arrays like those of the latest step
+        if plan is not None and sample_weight is None and type(x) is ndarray and type(y) is ndarray:
+            # the shortest way, for arrays like those of the latest steps
             kinds = x.shape, x.dtype, y.shape, y.dtype
-            if kinds != plan.kinds:
-                plan = self._plans.get(kinds, plan)
             versions, planned_kinds, of_classes, table, empty, rest, counters = plan
+            if kinds != planned_kinds and kinds in self._plans:
+                versions, planned_kinds, of_classes, table, empty, rest, counters = self._plans[kinds]
             try:
                 fits = kinds == planned_kinds and versions == (self.version, loss.version, optimizer.version)
             except AttributeError:  # not a loss, or not an optimizer
                 fits = False
             if fits:
                 counters[0] = USED
+                target, labels = (empty, y) if of_classes else (y, empty)
                 try:
-                    if of_classes:
-                        return step_kernels.train_step.call(x, table, empty, y, *rest)
-                    return step_kernels.train_step.call(x, table, y, empty, *rest)
+                    return step_kernels.train_step.call(x, table, target, labels, *rest)
                 except ValueError as error:
                     explain_refused(self, prepare(self, x, y, loss, values=False), loss)
-                    raise in_our_terms(error, self) from None
+                    raise explained_error(error, self) from None
         value, plan = step.train_step(self, x, y, loss, optimizer, sample_weight)
         if plan is not None:
             self._keep_plan(plan)
         return value
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name not in ("_plan", "_plans")}
 
     def _keep_plan(self, plan: step.StepPlan) -> None:
         """Keep the plan of the latest step, and earlier ones that still hold: the last batch of an epoch is shorter."""
@@ -147,7 +148,7 @@ class Network(Container):
         raise NotImplementedError
 
     def plot(self, path: Any = None) -> Any:
-        """A diagram of the network: layers, shapes, parameters, and for a Graph its nodes and gates.
+        """A diagram of the network: layers, shapes, parameters, and for a Graph its nodes and operations.
 
         What flows along an edge is (n, width) for n samples. After `backward`, `train_step` or `fit`, a layer also
         tells the Euclidean norm of the gradient of each of its parameters, |dL/d weight|, from `grads`: that of the
@@ -161,7 +162,7 @@ class Network(Container):
         Returns
         -------
         graphviz.Digraph
-            A notebook shows it, if there is `dot`; its text is `.source`.
+            A notebook shows it, if `dot` is installed; its text is `.source`.
 
         Raises
         ------
@@ -170,7 +171,7 @@ class Network(Container):
         ValueError
             If path has another ending.
         RuntimeError
-            If a file is wanted and there is no `dot`.
+            If a path is given and `dot` is not installed.
 
         Examples
         --------
@@ -194,7 +195,7 @@ class Network(Container):
 
         That is layers, parameters, buffers and history, and of the optimizer all that `fit` needs to go on as if it
         had never stopped: hyperparameters, state, schedule, and the order of samples of a `seed` that is a number.
-        The file is there whole or not at all: a file of that name is replaced at the end. Gradients and `n_threads`
+        The file is written whole or not at all: a file of that name is replaced at the end. Gradients and `n_threads`
         are not part of it.
 
         Parameters

@@ -47,7 +47,7 @@ class Sequential(Network):
     Raises
     ------
     ValueError
-        If there is no layer, widths or dtypes of neighbours differ, or a layer is used twice.
+        Without a layer, if widths or dtypes of neighbours differ, or a layer is used twice.
 
     Examples
     --------
@@ -173,7 +173,7 @@ def MLP(
         raise ValueError(f"MLP: sizes must name at least the input's and output's width, got {sizes}")
     rng, n_hidden = as_generator(seed, "MLP"), len(sizes) - 2
     if not np.iterable(activation) or isinstance(activation, str):
-        get_activation(activation)  # says what is wrong with it where there is no hidden layer too
+        get_activation(activation)  # checks it even without a hidden layer
         activation = [activation] * n_hidden
     activation = list(activation)
     if len(activation) != n_hidden:

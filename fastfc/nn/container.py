@@ -66,7 +66,7 @@ class Container(Layer):
         Raises
         ------
         ValueError
-            On assignment, if there is not one shape for each input, of as many numbers as it has features.
+            On assignment, unless there is one shape for each input, whose product is its number of features.
         """
         return self._input_shapes
 
@@ -148,7 +148,8 @@ class Container(Layer):
 
     def learn_names(self, inputs: tuple[Names | None, ...] | None, targets: tuple[Names | None, ...] | None) -> None:
         """Know these names from now on."""
-        self._input_names, self._target_names = inputs, targets
+        if (inputs, targets) != (self._input_names, self._target_names):
+            self._input_names, self._target_names = inputs, targets
 
     def columns(self, *, learning: bool = False) -> Columns:
         """The names that we know, for checks of frames; learning, the first frame may have others."""

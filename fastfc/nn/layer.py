@@ -117,7 +117,7 @@ class Layer(Versioned):
             *("check_names", "input_widths", "join", "join_targets", "last_layers", "one_input", "output_widths"),
             *("is_finite", "is_serial", "output", "program_for", "run", "split_output", "vectors", "workspace_for"),
             *("bind", "changed", "check_options", "forget", "frozen_here_or_above", "network", "parts", "record"),
-            *("convert_to", "rng_step", "trained_parameters"),
+            *("convert_to", "rng_step", "trained_parameters", "trained_version"),
         }
     )
 
@@ -129,6 +129,7 @@ class Layer(Versioned):
     _buffers: NDArray[Any] = _vector
     _frozen = False
     _trained: list[Parameter] | None = None  # see trained_parameters
+    trained_version = 0  # the version since which trained_parameters and the vectors are the same
     _n_threads: int | str = threads.AUTO
     _programs: dict[int, Program] | None = None  # by the width of x
     _shortest: tuple[Any, ...] | None = None  # see _straight
@@ -138,7 +139,17 @@ class Layer(Versioned):
     _counters: NDArray[np.int64] | None = None  # what the workspace holds, see USED; how many forwards in training
     _rng_step = 0  # of these, those before there were counters
     _owner: weakref.ref[Layer] | None = None  # the network whose vectors hold our parameters
-    _derived = ("version", "_programs", "_shortest", "_workspace", "_capacity", "_saved", "_counters", "_trained")
+    _derived = (
+        "version",
+        "trained_version",
+        "_programs",
+        "_shortest",
+        "_workspace",
+        "_capacity",
+        "_saved",
+        "_counters",
+        "_trained",
+    )
     _arrays: tuple[str, ...] = "params", "grads", "buffers"  # what a pickle holds of the vectors
     _not_pickled: tuple[str, ...] = (*_derived, "_owner", "_vector", "_params", "_grads", "_buffers", "_views")
 
@@ -207,6 +218,7 @@ class Layer(Versioned):
     def forget(self) -> None:
         self._programs = self._shortest = self._trained = None
         self.raise_version()
+        self._fix(trained_version=self.version)
 
     def network(self) -> Layer | None:
         """The network whose vectors hold our parameters."""
@@ -368,7 +380,7 @@ class Layer(Versioned):
         batch_size = positive_int(batch_size, self, "batch_size")
         self._make_workspace(self.program_for(np.zeros((0, self.in_features or 0), self.dtype)), batch_size, self.dtype)
 
-    def forward(self, x: ArrayLike) -> NDArray[Any]:
+    def forward(self, x: Any) -> Any:
         """Output for `x`, keeping what `backward` needs.
 
         Parameters
@@ -489,7 +501,7 @@ class Layer(Versioned):
             try:
                 kernels.sgd(self._params[rows], self._grads[rows], self._params[:0], lr, 0.0, 0.0)
             except ValueError as error:
-                raise in_our_terms(error, self) from None
+                raise explained_error(error, self) from None
 
     def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
         """(name, parameter, gradient) of each parameter: views, in the order of `params`.
@@ -593,7 +605,7 @@ class Layer(Versioned):
         return self._workspace, counters
 
     def _make_workspace(self, program: Program, n: int, dtype: Any) -> NDArray[np.int64]:
-        """Make a workspace for batches of n, unless the one that is there suffices; the counters."""
+        """Make a workspace for batches of n, unless the present one suffices; the counters."""
         if self._capacity[0] is not program or n > self._capacity[1] or self._workspace.dtype != dtype:
             size = program.workspace_size(n)
             if self._workspace.size < size or self._workspace.dtype != dtype:
@@ -609,7 +621,7 @@ class Layer(Versioned):
 
     @property
     def rng_step(self) -> int:
-        """How many forwards in training there were, which numbers the masks of Dropout."""
+        """The number of forwards in training so far, which numbers the masks of Dropout."""
         return self._rng_step if self._counters is None else int(self._counters[1])
 
     @rng_step.setter
@@ -638,7 +650,7 @@ class Layer(Versioned):
         return work < 2 * threads.MIN_WORK or self._n_threads == 1
 
     def run(self, kernel: Any, work: int, *args: Any) -> Any:
-        """Run a native function on several threads, where that is asked for and pays for so many multiplications.
+        """Run a kernel, on several threads if n_threads allows it and that pays for this many multiplications.
 
         A prediction is cut into rows, so all its products count; in training each product is cut for itself.
         """
@@ -647,7 +659,7 @@ class Layer(Versioned):
                 return kernel.call(*args, 1, 1)
             return kernel.call(*args, threads.prepare_threads(self._n_threads, work), threads.MIN_RANGE_WORK)
         except ValueError as error:
-            raise in_our_terms(error, self) from None
+            raise explained_error(error, self) from None
 
     def _check_rows(self, x: NDArray[Any]) -> NDArray[Any]:
         width = self.in_features
@@ -736,8 +748,8 @@ def check_array(
         raise ValueError(f"{owner}: {what} is read-only; give a writable array")
 
 
-def in_our_terms(error: ValueError, layer: Layer) -> ValueError:
-    """What a kernel says, unless it tells shapes of its own arguments: those that are passed to us are checked."""
+def explained_error(error: ValueError, layer: Layer) -> ValueError:
+    """The error of a kernel; if it names shapes of its own arguments, one that says which arrays these are."""
     if "; needed " not in str(error):
         return error
     use = str(error).partition(":")[0]
@@ -753,7 +765,7 @@ def aligned_zeros(size: int, dtype: Any) -> NDArray[Any]:
     n_bytes = size * np.dtype(dtype).itemsize
     try:
         memory = np.zeros(n_bytes + ALIGNMENT, np.uint8)
-    except (OverflowError, ValueError):  # more than there are addresses
+    except (OverflowError, ValueError):  # more than any address space
         raise MemoryError(f"fastfc: no memory holds {size:,} numbers of {np.dtype(dtype)}") from None
     start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + n_bytes].view(dtype)

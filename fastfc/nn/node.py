@@ -147,7 +147,7 @@ def concatenate(nodes: Iterable[Node]) -> Node:
     Raises
     ------
     TypeError, ValueError
-        If an element is not a node, or there is none.
+        If an element is not a node, or the iterable is empty.
 
     Examples
     --------

@@ -18,7 +18,7 @@ from fastfc.attributes import OF_OPTIMIZERS, Versioned
 from fastfc.kernels.optim import schedules
 from fastfc.kernels.optim import update as update_kernels
 from fastfc.kernels.runtime import native, threads
-from fastfc.nn.layer import Layer, Parameter, in_our_terms
+from fastfc.nn.layer import Layer, Parameter, explained_error
 from fastfc.optim.schedules import ReduceLROnPlateau, Schedule, Seen
 from fastfc.validation import as_floats, as_generator, as_real, did_you_mean, flag, positive_int, positive_number
 
@@ -56,7 +56,7 @@ def hyperparameter(
     below: float = math.inf,
     decides: bool = False,
 ) -> Any:
-    """Property of an optimizer: one of the numbers that its kernel reads; whether it decides what is remembered."""
+    """Property of an optimizer: a number that its kernel reads, and that decides what is remembered if `decides`."""
 
     def get(self: Optimizer) -> float:
         return float(self.hyper[index])
@@ -237,7 +237,7 @@ class Optimizer(Versioned):
     _internal = frozenset(
         ("check_network", "fit_state", "measure", "n_vectors", "option_as_given", "restore_fit_state", "watched_column")
     )
-    _prepared: int | None = None  # the version of our network that the segments were made for
+    _prepared: int | None = None  # the trained_version of our network that the segments were made for
     _optional: tuple[str, ...] = ()  # what the text shows only if it is neither 0 nor False
     _group_options: tuple[str, ...] = GROUP_OPTIONS
     full_batch = False  # whether a step needs all samples
@@ -299,11 +299,11 @@ class Optimizer(Versioned):
         try:
             update_kernels.update.call(network.grads, self.hyper, segments, network.params, state, *rest)
         except ValueError as error:
-            raise in_our_terms(error, network) from None
+            raise explained_error(error, network) from None
 
     def prepare(self, network: Layer) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """The state for this network's parameters, zeros at first, and their segments."""
-        if self._prepared == network.version and self._is_for(network):
+        if self._prepared == network.trained_version and self._is_for(network):
             return self._state, self.segments
         if self._optional_kernel is not None:
             self._optional_kernel.compile_or_load(native.DTYPES[network.params.dtype])
@@ -315,7 +315,7 @@ class Optimizer(Versioned):
         segments = self._segments_of(network, network.trained_parameters())
         self._make_state(network.params)
         self._fix(segments=segments)
-        self._prepared = network.version
+        self._prepared = network.trained_version
         return self._state, segments
 
     def _make_state(self, params: NDArray[Any]) -> None:
@@ -359,7 +359,7 @@ class Optimizer(Versioned):
             raise ValueError(f"{self}: it remembers {self.count[0]} steps of another network; {fix}")
 
     def reset(self) -> None:
-        """Forget all steps, as if there had been none: for the next network, as the next fold of a cross-validation.
+        """Forget all steps: for another network, such as that of the next fold of a cross-validation.
 
         Options stay; `lr` is again what it was before ReduceLROnPlateau changed it.
 
@@ -441,7 +441,7 @@ class Optimizer(Versioned):
             if not fnmatch.filter(names, pattern):
                 raise ValueError(
                     f"{type(self).__name__}: groups has {pattern!r}, which matches none of the parameters "
-                    f"{', '.join(names) or '(there are none)'}{did_you_mean(pattern, names)}"
+                    f"{', '.join(names) or '(none)'}{did_you_mean(pattern, names)}"
                 )
 
     def _options_changed(self) -> None:
@@ -526,7 +526,7 @@ class Optimizer(Versioned):
 
     @property
     def average(self) -> float | None:
-        """The decay of the moving average; whether there is one can't be changed after the first step."""
+        """The decay of the moving average; it can be set or removed only before the first step."""
         return float(self.hyper[update_kernels.AVERAGE]) or None
 
     @average.setter
@@ -555,7 +555,7 @@ class Optimizer(Versioned):
             raise TypeError(
                 f"{type(self).__name__}: schedule must be an object such as StepLR(100) or None, got {schedule!r}"
             )
-        # the first numbers but for the rate, and how many updates there were in an epoch, are the schedule's
+        # the first numbers are the schedule's, except for the rate and the updates of an epoch
         hyper = self.hyper[: update_kernels.N_HYPERPARAMETERS].copy()
         hyper[schedules.SCHEDULE : schedules.STEPS_PER_EPOCH] = 0.0
         self._fix(hyper=schedule.write(hyper) if isinstance(schedule, Schedule) else hyper)

@@ -90,7 +90,7 @@ class LBFGS(FullBatch):
     _group_options = ("weight_decay", "frozen")
     _optional_kernel = lbfgs.lbfgs
 
-    _max_eval: int | None = None  # as it was given
+    _max_eval: int | None = None  # as the user assigned it
     _history_size = 0
     tolerance_grad = of_rule(lbfgs.TOLERANCE_GRAD - update_kernels.RULE, "tolerance_grad", or_zero=True)
     tolerance_change = of_rule(lbfgs.TOLERANCE_CHANGE - update_kernels.RULE, "tolerance_change", or_zero=True)
@@ -127,7 +127,7 @@ class LBFGS(FullBatch):
 
     @property
     def max_eval(self) -> Any:
-        """An int; if it was not given, it goes with max_iter."""
+        """An int; 5/4 max_iter unless it is assigned."""
         return int(self.hyper[lbfgs.MAX_EVAL])
 
     @max_eval.setter

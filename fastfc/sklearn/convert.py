@@ -171,10 +171,10 @@ def scale_outputs(layers: list[Layer], scalings: list[Scaling], given: Any) -> N
 
 def layers_of(estimator: Any) -> list[Layer]:
     """The layers of a perceptron."""
-    from fastfc.sklearn.estimators import BaseMLP, adopt
+    from fastfc.sklearn.estimators import BaseMLP
 
     if isinstance(estimator, BaseMLP):
-        adopt(estimator)
+        estimator.adopt_assigned()
         if estimator.n_estimators > 1:
             raise ValueError(f"from_sklearn: {estimator} is an ensemble of {estimator.n_estimators} networks")
         layers = list(copy.deepcopy(estimator.network_).layers)

@@ -680,9 +680,18 @@ class BaseMLP(BaseEstimator):
     def _outputs(self, X: Any) -> NDArray[Any]:
         """Those of all members of the ensemble, (n_estimators, n_samples, n_outputs)."""
         check_is_fitted(self)
-        adopt(self)
+        self.adopt_assigned()
         X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
         return np.stack([member._output(member.network_, X) for member in (self, *self._others)])
+
+    def adopt_assigned(self) -> None:
+        """Make a network of the coefs_ and intercepts_ that were assigned before fit, if there is none."""
+        if not hasattr(self, "network_"):
+            assigned = self._given()
+            self._check_outputs(assigned.sizes[-1])
+            dtype = np.result_type(np.float32, *assigned.coefs, *assigned.intercepts)
+            self._begin(assigned.sizes, dtype, check_random_state(self.random_state), assigned)
+            self.n_features_in_, self._others = assigned.sizes[0], []
 
     def _check_spread(self) -> None:
         if not self._others:
@@ -705,16 +714,6 @@ class BaseMLP(BaseEstimator):
     @staticmethod
     def _score(y: Any, predicted: Any, weights: Any) -> float:
         raise NotImplementedError
-
-
-def adopt(estimator: BaseMLP) -> None:
-    """Make a network of the coefs_ and intercepts_ that were assigned before fit, if there is none."""
-    if not hasattr(estimator, "network_"):
-        given = estimator._given()
-        estimator._check_outputs(given.sizes[-1])
-        dtype = np.result_type(np.float32, *given.coefs, *given.intercepts)
-        estimator._begin(given.sizes, dtype, check_random_state(estimator.random_state), given)
-        estimator.n_features_in_, estimator._others = given.sizes[0], []
 
 
 def hidden_activation(activation: Any) -> Activation:

@@ -27,7 +27,7 @@ class Run(Guarded):
     history : History
         Of the finished epochs.
     epochs : int
-        How many there are to be.
+        How many are planned.
     monitored : list of str
         Columns of the history that a callback may watch.
     """
@@ -90,8 +90,8 @@ class EarlyStopping(Callback):
     min_delta : float
         A smaller change is not an improvement.
     mode : {"min", "max", None}
-        Whether less or more is better. None knows it of the loss and of fastfc's metrics; a metric of your own needs
-        to be told.
+        Whether less or more is better. None knows it of the loss and of fastfc's metrics; a metric of your own
+        needs a mode.
 
     Attributes
     ----------

@@ -89,7 +89,7 @@ class Epoch:
     def calls(self, order: NDArray[np.int64], n: int, total: float = 0.0) -> Iterator[tuple[int, float]]:
         """Train on n samples; after each call how many are done, and the total with their losses.
 
-        It is one sum, whose bits do not depend on how many calls there are, which is a matter of time.
+        The losses are added in one sum, so its bits do not depend on the number of calls, which depends on time.
         """
         update, done = self.batch_size * self.accumulate, 0
         while done < n:
@@ -122,7 +122,7 @@ class Epoch:
             self.rng.bit_generator.state = self.rng_state
 
     def diverged(self, order: NDArray[np.int64]) -> Exception:
-        """What went wrong in which update, and which layer was the largest: the epoch once more until there."""
+        """The exception that names the update and the largest layer: the epoch is repeated up to that update."""
         refuse_not_finite(self.data, "fit: {}")
         self.restore()
         update, value = self.batch_size * self.accumulate, 0.0

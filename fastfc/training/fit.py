@@ -81,12 +81,12 @@ def fit(
     validation_split : float
         Instead, this fraction of the samples, the last ones, is taken out for validation.
     metrics : sequence of str or callable
-        Computed after each epoch, on the validation data if there are any; see fastfc.metrics. With several outputs,
+        Computed after each epoch, on the validation data if given; see fastfc.metrics. With several outputs,
         callables get tuples.
     callbacks : sequence of Callback or callable
         Called at the start, after each epoch and at the end, see Callback.
     accumulate : int
-        So many batches give one update, by the mean of their gradients.
+        The number of batches whose mean gradient gives one update.
     progress : bool
         Whether to show a bar on stderr, if that is a terminal or a notebook's: epoch, samples a second, loss, and of
         the validation its loss and first metric. Needs the extra `fastfc[progress]`.
@@ -113,7 +113,7 @@ def fit(
     -----
     DivergenceWarning
         If the loss or a parameter becomes infinite or not a number: training then stops, and network and optimizer are
-        those of the end of the epoch before. The text tells the epoch and the layer.
+        those of the end of the epoch before. Its text names the epoch and the layer.
         `warnings.simplefilter("error", fastfc.DivergenceWarning)` makes it an exception.
 
     Notes
@@ -128,7 +128,7 @@ def fit(
     blocks as make 32 MiB are shuffled together. Smaller arrays, and np.asarray(memmap), train like arrays in memory.
 
     **Frames.** The network remembers the names of their columns, `network.feature_names`, as scikit-learn does. A frame
-    that has others, or these in another order, is an error wherever it is given later: validation data, predict,
+    that has others, or these in another order, is an error in every later use: validation data, predict,
     forward, evaluate, train_step. A second fit may have other names, but none that has moved. Arrays have no names, and
     are always taken. Nor may several targets be given in another order.
 
@@ -173,6 +173,7 @@ def fit(
     optimizer.watched_column(monitored)  # raises before the first step if it is missing
 
     run = Run(network, optimizer, History(), epochs, monitored)
+    trainer = Trainer(epoch, rng, shuffle, samples, scores, run, progress_bar)
     started: list[Callback] = []
     try:
         for callback in called:
@@ -180,20 +181,9 @@ def fit(
             callback.on_start(run)
         network.history = run.history
         network.learn_names(columns.inputs, columns.targets)
-        for i in range(epochs):
-            try:
-                row = one_epoch(epoch, i, rng, shuffle, samples, scores, run, progress_bar)
-            except DivergenceWarning as warning:
-                warnings.warn(warning, stacklevel=2)
-                break
-            optimizer.epochs += 1
-            run.history.rows.append(row)
-            optimizer.epoch_end(row[optimizer.watched_column(monitored)])
-            progress_bar.show(i, epoch.n, row["loss"], run.history)
-            for callback in called:
-                callback.on_epoch(run)
-            if run.stopped:
-                break
+        divergence = trainer.train(called)
+        if divergence is not None:
+            warnings.warn(divergence, stacklevel=2)
     finally:
         progress_bar.close()
         with ExitStack() as stack:  # calls all of them, even if one raises
@@ -225,10 +215,8 @@ def held_out(
 ) -> Samples:
     """The samples for training and those for validation, which are split off or prepared."""
     if validation_data is None:
-        if not validation_split:
-            return Samples(training, None, "fit: {}")
-        training, validation = training.split(validation_split)
-        return Samples(training, validation, "fit: {}")
+        train, validation = training.split(validation_split) if validation_split else (training, None)
+        return Samples(train, validation, "fit: {}")
     if validation_split:
         raise ValueError("fit: give validation_data or validation_split, not both")
     if gives_batches(validation_data):
@@ -272,25 +260,47 @@ def columns_of_history(samples: Samples, scores: Sequence[tuple[str, Any]]) -> l
     return ["loss", "val_loss", *(f"val_{name}" for name, _ in scores)]
 
 
-def one_epoch(
-    epoch: Epoch,
-    i: int,
-    rng: np.random.Generator,
-    shuffle: bool,
-    samples: Samples,
-    scores: Sequence[tuple[str, Any]],
-    run: Run,
-    progress_bar: Progress,
-) -> dict[str, float]:
-    """The row that epoch i, counted from 0, gives for the history; if anything but Ctrl-C is raised, it is undone."""
-    start, optimizer = time.perf_counter(), run.optimizer
-    row = {"epoch": optimizer.epochs + 1, "loss": np.nan, "lr": optimizer.current_lr}
-    epoch.save(rng)
-    try:
-        for done, row["loss"] in epoch.run(epoch.order(rng) if shuffle else NOTHING):
-            progress_bar.show(i, done, row["loss"], run.history)
-        row |= measured(run.network, samples.training, samples.validation, scores, samples.what)
-    except Exception:
-        epoch.restore()
-        raise
-    return row | {"seconds": time.perf_counter() - start}
+class Trainer(NamedTuple):
+    """What the epochs of a `fit` need."""
+
+    epoch: Epoch
+    rng: np.random.Generator
+    shuffle: bool
+    samples: Samples
+    scores: Sequence[tuple[str, Any]]
+    run: Run
+    progress_bar: Progress
+
+    def train(self, callbacks: Sequence[Callback]) -> DivergenceWarning | None:
+        """Epoch by epoch, until all are done, a callback stops, or training diverges, which is returned."""
+        run = self.run
+        for i in range(run.epochs):
+            try:
+                row = self.one_epoch(i)
+            except DivergenceWarning as warning:
+                return warning
+            run.optimizer.epochs += 1
+            run.history.rows.append(row)
+            run.optimizer.epoch_end(row[run.optimizer.watched_column(run.monitored)])
+            self.progress_bar.show(i, self.epoch.n, row["loss"], run.history)
+            for callback in callbacks:
+                callback.on_epoch(run)
+            if run.stopped:
+                break
+        return None
+
+    def one_epoch(self, i: int) -> dict[str, float]:
+        """The row of the history for epoch i, counted from 0; if anything but Ctrl-C is raised, the epoch is undone."""
+        start, run = time.perf_counter(), self.run
+        row = {"epoch": run.optimizer.epochs + 1, "loss": np.nan, "lr": run.optimizer.current_lr}
+        self.epoch.save(self.rng)
+        try:
+            order = self.epoch.order(self.rng) if self.shuffle else NOTHING
+            for done, row["loss"] in self.epoch.run(order):
+                self.progress_bar.show(i, done, row["loss"], run.history)
+            training, validation, what = self.samples
+            row |= measured(run.network, training, validation, self.scores, what)
+        except Exception:
+            self.epoch.restore()
+            raise
+        return row | {"seconds": time.perf_counter() - start}

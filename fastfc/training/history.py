@@ -60,7 +60,7 @@ class History(Guarded):
         return self._list("seconds")
 
     def names(self) -> list[str]:
-        """The columns that there are."""
+        """The names of the columns."""
         return list(self.rows[-1]) if self.rows else []
 
     def __getitem__(self, name: str) -> NDArray[Any]:
@@ -97,14 +97,14 @@ class History(Guarded):
         Returns
         -------
         matplotlib.figure.Figure
-            A notebook shows it; `.savefig(path)` writes it, and `.axes` are there to change.
+            A notebook shows it; `.savefig(path)` writes it, and `.axes` can be changed.
 
         Raises
         ------
         ImportError
             Without Matplotlib, the extra `fastfc[plot]`.
         ValueError
-            If there is no finished epoch.
+            If no epoch is finished.
 
         Examples
         --------

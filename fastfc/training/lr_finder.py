@@ -99,8 +99,8 @@ def find_lr(
     >>> import numpy as np, fastfc as fc
     >>> x = np.linspace(-1, 1, 64)[:, None]
     >>> net = fc.MLP([1, 8, 1], seed=0)
-    >>> found = net.find_lr(x, x**2, fc.MSELoss(), fc.SGD(), seed=0)
-    >>> 1e-4 < found.suggestion < 1
+    >>> result = net.find_lr(x, x**2, fc.MSELoss(), fc.SGD(), seed=0)
+    >>> 1e-4 < result.suggestion < 1
     True
     """
     lowest, highest = (positive_number(rate, "find_lr", "each rate") for rate in (lowest, highest))

@@ -1,4 +1,4 @@
-"""What a network's outputs are, told by its loss and its last layer, so that metrics need not guess.
+"""What a network's outputs are, as its loss and its last layer say, so that metrics need not guess.
 
 The loss says what it takes: logits, scores, probabilities, their logarithms, or numbers in the unit of the targets. A
 last layer that gives probabilities or their logarithms, such as Sigmoid, has the last word where the loss says
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fastfc.nn.layer import Layer
 
 LOGITS, SCORES, PROBABILITIES, LOGARITHMS, NUMBERS, UNKNOWN = range(6)
-# What the losses take; a test compares it with all that there are.
+# What the losses take; a test finds losses that are missing here.
 TAKEN = {
     losses.MSELoss: NUMBERS,
     losses.L1Loss: NUMBERS,
@@ -112,8 +112,8 @@ def outputs_of(network: Container, loss: losses.Loss) -> list[Outputs]:
 
 
 def of_one(layer: Layer | None, loss: losses.Loss) -> Outputs:
-    taken = next((kind for of, kind in TAKEN.items() if isinstance(loss, of)), UNKNOWN)
-    given = next((kind for of, kind in GIVEN.items() if isinstance(layer, of)), taken)
-    kind = taken if taken == NUMBERS else given
+    of_loss = next((kind for of, kind in TAKEN.items() if isinstance(loss, of)), UNKNOWN)
+    of_layer = next((kind for of, kind in GIVEN.items() if isinstance(layer, of)), of_loss)
+    kind = of_loss if of_loss == NUMBERS else of_layer
     rows = isinstance(layer, Softmax | LogSoftmax)  # of which one is true
     return Outputs(kind, loss, isinstance(loss, losses.BCELoss | losses.BCEWithLogitsLoss) and not rows)

@@ -16,11 +16,11 @@ EVERY = 0.1  # seconds
 
 
 def can_show() -> bool:
-    """Whether tqdm is there, for what does without a bar where it is not."""
+    """Whether tqdm is installed, for callers that show no bar without it."""
     return find_spec("tqdm") is not None
 
 
-def somebody_watches() -> bool:
+def is_watched() -> bool:
     """Whether stderr is a terminal, or a notebook's."""
     return sys.stderr is not None and (sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel"))
 
@@ -32,20 +32,20 @@ class Progress:
 
     Parameters
     ----------
-    wanted : bool
+    show : bool
     epochs : int
     n : int or None
-        Samples of an epoch; None if nobody knows.
+        Samples of an epoch; None if not known.
 
     Raises
     ------
     ImportError
-        Without tqdm, if there would be a bar.
+        Without tqdm, if a bar would be shown.
     """
 
-    def __init__(self, wanted: bool, epochs: int, n: int | None) -> None:
+    def __init__(self, show: bool, epochs: int, n: int | None) -> None:
         self.tqdm: Any = None
-        if wanted and somebody_watches():
+        if show and is_watched():
             self.tqdm = extra("tqdm.auto", "progress", "progress=True").tqdm
         self.epochs, self.n = epochs, n
         self.epoch = self.before = self.done = 0  # before: samples of the epochs that are over

@@ -25,15 +25,15 @@ NOTHING = np.zeros(0, np.int64)
 
 
 class Data(NamedTuple):
-    """Samples as the native functions take them, and the targets as they were given.
+    """Samples as the native functions take them, and the user's targets.
 
     Attributes
     ----------
     x : (n, in_features) array
     target : (n, columns) array
-        Numeric targets, those of several outputs side by side; (0, 0) if there are none.
+        Numeric targets, those of several outputs side by side; (0, 0) without any.
     labels : (n k,) int64 array
-        Classes, of k outputs; (0,) if there are none.
+        Classes, of k outputs; (0,) without any.
     losses : (k, c) float64 array
         The table of losses.
     weights : (n,) array
@@ -202,7 +202,7 @@ def refuse_not_finite(data: Data, what: str, name_row: Callable[[int], str] = "r
 
 
 def weight_sum(weights: NDArray[Any], n: int) -> float:
-    """The sum of the weights of n samples; n if there are none, or negative ones, which do not count samples."""
+    """The sum of the weights of n samples; n without weights, or with negative ones, which do not count samples."""
     return float(weights.sum(dtype=np.float64)) if weights.size and weights.min() >= 0 else float(n)
 
 
@@ -254,7 +254,7 @@ def by_class(class_weight: Any, y: Any, sample_weight: ArrayLike | None, loss: L
 
 
 def weights_of_classes(class_weight: Any, names: NDArray[Any], counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The weight of each of these classes, of which there are so many samples."""
+    """The weight of each class; counts are the numbers of samples of each."""
     if isinstance(class_weight, str):
         if class_weight != "balanced":
             raise ValueError(f"fit: class_weight must be 'balanced' or weights by class, got {class_weight!r}")

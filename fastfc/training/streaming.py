@@ -51,7 +51,7 @@ class StreamDataset:
 
     @property
     def n(self) -> int | None:
-        """How many samples there are, if that is known."""
+        """The number of samples, if it is known."""
         return self.source.n
 
     def _balanced(self, class_weight: str) -> Any:
