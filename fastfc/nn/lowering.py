@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfc.kernels.ops.activation_rules import IDENTITY, OTHERS, ROWWISE, Activation, of_input
-from fastfc.kernels.ops.activations import apply_other, derive_other
+from fastfc.kernels.ops.activation_rules import IDENTITY, ROWWISE, Activation, of_input
+from fastfc.kernels.ops.activations import kernels_of
 from fastfc.kernels.program import interpreter as table
 from fastfc.kernels.program import table as table_module
 
@@ -71,8 +71,8 @@ class Program(NamedTuple):
         """Compile, or load, what this program needs that not every one does."""
         steps = self.table[1 : 1 + self.table[0, table_module.STEPS]]
         needed = [function for op in set(steps[:, table_module.OP].tolist()) for function in table.NATIVES.get(op, ())]
-        if OTHERS & set(steps[:, table_module.CODE].tolist()):
-            needed += [apply_other, derive_other]
+        for code in set(steps[:, table_module.CODE].tolist()) - {IDENTITY}:
+            needed += kernels_of(code)
         for dtype in dtypes:
             for function in needed:
                 function.ensure(dtype)

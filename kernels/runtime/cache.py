@@ -186,6 +186,8 @@ class KernelCache(_Cache):
     def __init__(self, function):
         self.name = function.__name__
 
+    rebuild = staticmethod(CompileResult._rebuild)
+
     @property
     def cache_path(self):
         return cache_folder()
@@ -235,7 +237,7 @@ class KernelCache(_Cache):
         try:
             content = read_trusted(self.path(key)) if cache_folder() else b""
             if seal(key, content[32:]) == content[:32]:
-                return CompileResult._rebuild(target_context, *pickle.loads(content[32:]))
+                return self.rebuild(target_context, *pickle.loads(content[32:]))
         except Exception:  # whatever is wrong with the file, compiling helps
             pass
         return None

@@ -13,8 +13,9 @@ from numba.core.typing.templates import signature
 from numpy.ma import MaskedArray
 
 from fastfc.kernels.runtime.cache import compile_lock
+from fastfc.kernels.runtime.dispatch import load_missing
 from fastfc.kernels.runtime.fastcall import NotLoaded, builtin
-from fastfc.kernels.runtime.native import DTYPES, Native, natives
+from fastfc.kernels.runtime.native import DTYPES, Native
 from fastfc.kernels.runtime.status import OK, OVERLAP, STATUSES, UNKNOWN
 
 # A builtin function takes a tenth of a second to make, and saves some 0.2 ms a call.
@@ -141,7 +142,7 @@ class Kernel(Native):
         try:
             result = self.dispatcher(*arrays, *scalars)
         except NotLoaded as error:
-            natives[error.args[1]].ensure(self.element(arrays))
+            load_missing(error.args[1], self.element(arrays))
             return self.run(arrays, scalars)
         return result if isinstance(result, tuple) else (result, None)
 

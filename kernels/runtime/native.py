@@ -45,9 +45,11 @@ class Native:
         by load_parallel, before there are several parts to compute.
     optional : bool
         Whether it is loaded only for what asks for it, by `ensure` or `loaded`, or by the first call from Python.
+    cells : dict, optional
+        Where its address for each dtype goes, if it is in a table (see dispatch.py).
     """
 
-    def __init__(self, function, signature, parallel=False, optional=False):
+    def __init__(self, function, signature, parallel=False, optional=False, cells=None):
         self.name, self.signature = function.__name__.lstrip("_"), signature
         # two, because a dispatcher that may compile compiles whatever another thread calls it with meanwhile
         self.compiler, self.dispatcher = (
@@ -55,13 +57,12 @@ class Native:
         )
         self.compiler._cache = KernelCache(function)
         self.dispatcher._can_compile = False
-        self.cells = {}
+        self.cells = cells or {dtype: np.zeros(1, np.uintp) for dtype in DTYPES.values()}
         self.optional = parallel or optional
         natives[self.name] = self
         if parallel:
             parallel_natives.append(self)
         for dtype in DTYPES.values():
-            self.cells[dtype] = np.zeros(1, np.uintp)
             define_symbol(self.cell_name(dtype), self.cells[dtype].ctypes.data)
         declare(self)
 
@@ -78,6 +79,13 @@ class Native:
                     self.cells[dtype][0] = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
             if not self.cells[dtype][0]:
                 time.sleep(POLL_SECONDS)  # without the lock, for other threads may have what they need
+
+    def loaded_types(self):
+        return [dtype for dtype, cell in self.cells.items() if cell[0]]
+
+    def was_compiled(self, dtype):
+        """Whether this process compiled it, and did not find it in the cache."""
+        return self.compiler.stats.cache_misses[self.signature(dtype)] > 0
 
     def load_or_compile(self, signature):
         """The compiled function, or None while another process compiles it."""
