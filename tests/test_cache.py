@@ -649,6 +649,8 @@ print(x.sum(), sum(user.relu.stats.cache_hits.values()), fastfc.__file__)
     assert after != before
     declared = 'RELU = activation("relu", relu, relu_derivative)'
     assert after.count(declared) == 1  # one more before it: the numbers of those behind it change
-    helper.write_text(after.replace(declared, declared.replace("RELU", "OTHER").replace('"relu"', '"other"') + "\n" + declared))
+    helper.write_text(
+        after.replace(declared, declared.replace("RELU", "OTHER").replace('"relu"', '"other"') + "\n" + declared)
+    )
     assert results() == ["12.0", "12.0", "0", file]
     assert results() == ["12.0", "12.0", "1", file]

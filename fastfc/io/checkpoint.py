@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from fastfc._version import __version__
 from fastfc.data import columns
 from fastfc.extras import extra
+from fastfc.kernels.optim import rules
 from fastfc.kernels.optim import schedules as numbers
-from fastfc.kernels.optim import update as native
 from fastfc.nn import activations, norms
 from fastfc.nn import linear as layers
 from fastfc.nn.activations import Activation, Elementwise
@@ -498,7 +498,7 @@ def counts_of(optimizer: Optimizer, steps: Any, other: Any) -> tuple[int, int]:
     """The optimizer's count, if it can be one: the second is a number of steps, or the bits of a float that is."""
     steps, other = below_limit(steps, optimizer, "count"), below_limit(other, optimizer, "count")
     as_float = float(np.int64(other).view(np.float64))
-    bad = {native.NADAM: not math.isfinite(as_float), native.LEVENBERG_MARQUARDT: not 0 < as_float < math.inf}
+    bad = {rules.NADAM: not math.isfinite(as_float), rules.LEVENBERG_MARQUARDT: not 0 < as_float < math.inf}
     if steps and bad.get(optimizer.code):
         raise ValueError(f"damaged: {optimizer}: its count is {[steps, other]}")
     return steps, other

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfc.attributes import OF_OPTIMIZERS, Guarded
-from fastfc.kernels.optim import schedules
+from fastfc.kernels.optim import rules, schedules
 from fastfc.kernels.optim import update as native
 from fastfc.kernels.runtime import native as edge
 from fastfc.nn.layer import Layer, Parameter, in_our_terms
@@ -598,12 +598,12 @@ class Optimizer(Guarded):
 
     @property
     def _rule_rows(self) -> int:
-        return native.ROWS[self.code]
+        return rules.rows_of(self.code)
 
     @property
     def _native(self) -> edge.Native | None:
         """What the kernels need for this optimizer and not for every one."""
-        return native.NATIVES.get(self.code)
+        return rules.kernel_of(self.code)
 
     @property
     def _handle(self) -> tuple[Any, ...]:

@@ -1,6 +1,6 @@
 """Optimizers whose steps look at one batch: SGD, Adam and their relatives.
 
-The rules stand in kernels/optim/update.py; here are the hyperparameters, and what a rule remembers.
+The rules stand in kernels/optim/rules.py; here are the hyperparameters, and what a rule remembers.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from fastfc.kernels.optim import rules
 from fastfc.kernels.optim import update as native
 from fastfc.nn.layer import Layer
 from fastfc.optim.base import Optimizer, Options, of_rule, switch, variant
@@ -61,8 +62,6 @@ class SGD(Optimizer):
     array([[-2.5]], dtype=float32)
     """
 
-    code = native.SGD
-
     momentum = of_rule(0, "momentum", or_zero=True, below=1, decides=True)
     dampening = of_rule(1, "dampening", or_zero=True, below=1)
     nesterov = switch(native.RULE + 2, "nesterov")
@@ -95,8 +94,8 @@ class SGD(Optimizer):
             self.count[1] = self.count[0]
 
     @property
-    def _rule_rows(self) -> int:
-        return 1 if self.momentum else 0
+    def code(self) -> int:  # type: ignore[override]
+        return rules.MOMENTUM if self.momentum else rules.SGD
 
     @property
     def velocity(self) -> NDArray[Any] | None:
@@ -190,7 +189,7 @@ class Adam(WithBetas):
 
     @property
     def code(self) -> int:  # type: ignore[override]
-        return native.AMSGRAD if self.amsgrad else native.ADAM
+        return rules.AMSGRAD if self.amsgrad else rules.ADAM
 
 
 class AdamW(Adam):
@@ -278,7 +277,7 @@ class NAdam(WithBetas):
     array([[-0.5282]], dtype=float32)
     """
 
-    code = native.NADAM
+    code = rules.NADAM
 
     eps = of_rule(2, "eps")
     momentum_decay = of_rule(3, "momentum_decay", or_zero=True)
@@ -377,7 +376,7 @@ class RMSprop(Optimizer):
 
     @property
     def code(self) -> int:  # type: ignore[override]
-        return native.RMSPROP_CENTERED if self.centered else native.RMSPROP
+        return rules.RMSPROP_CENTERED if self.centered else rules.RMSPROP
 
     def prepare(self, network: Layer) -> tuple[NDArray[Any], NDArray[np.float64]]:
         prepared = super().prepare(network)
@@ -391,11 +390,11 @@ class RMSprop(Optimizer):
 
     def _convert(self) -> None:
         """Make v the variance of g, or the mean of g², after a change of `centered`; files of version 0.1 have that."""
-        is_variance = self.count[1] == native.CENTERED
+        is_variance = self.count[1] == rules.CENTERED
         if self.count[0] and self.centered != is_variance and len(self._state) > 2:
             v, _, mean = self._state[:3]
             v[...] = np.maximum(v - mean**2, 0) if self.centered else v + mean**2
-            self.count[1] = native.CENTERED * self.centered
+            self.count[1] = rules.CENTERED * self.centered
 
 
 class Adagrad(Optimizer):
@@ -436,7 +435,7 @@ class Adagrad(Optimizer):
     array([[-0.5]], dtype=float32)
     """
 
-    code = native.ADAGRAD
+    code = rules.ADAGRAD
 
     lr_decay = of_rule(0, "lr_decay", or_zero=True)
     eps = of_rule(1, "eps")
@@ -508,7 +507,7 @@ class Lion(WithBetas):
     array([[-0.5]], dtype=float32)
     """
 
-    code = native.LION
+    code = rules.LION
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastfc.kernels.optim import rules
 from fastfc.kernels.optim import update as native
 from fastfc.kernels.runtime import native as edge
 from fastfc.kernels.training import lbfgs, levenberg_marquardt
@@ -84,7 +85,7 @@ class LBFGS(FullBatch):
     True
     """
 
-    code = native.LBFGS
+    code = rules.LBFGS
     _group_options = ("weight_decay", "frozen")
     _native = lbfgs.lbfgs
 
@@ -190,7 +191,7 @@ class LevenbergMarquardt(FullBatch):
     True
     """
 
-    code = native.LEVENBERG_MARQUARDT
+    code = rules.LEVENBERG_MARQUARDT
     _group_options = ("frozen",)
     _native = levenberg_marquardt.levenberg_marquardt
     _outputs = 0

@@ -4,7 +4,6 @@ import numpy as np
 from numba import types
 from numba.extending import overload, register_jitable
 
-from fastfc.kernels.ops.activation_rules import sum_lanes
 from fastfc.kernels.ops.activations import as_rows
 from fastfc.kernels.ops.loss_rules import (
     BATCH_MEAN,
@@ -12,10 +11,12 @@ from fastfc.kernels.ops.loss_rules import (
     BCE_WITH_LOGITS,
     BLOCK,
     BLOCK_BYTES,
+    BY_CLASS_WEIGHTS,
+    BY_NUMBER_OF_CLASSES,
+    BY_ROWS,
     CLASSES,
     CODE,
     CROSS_ENTROPY,
-    CUSTOM,
     CUSTOM_ARRAY,
     FIRST,
     FIRST_TARGET,
@@ -34,11 +35,18 @@ from fastfc.kernels.ops.loss_rules import (
     NLL,
     NO_CLASS,
     NONE,
+    NUMBER,
+    OF_PROBABILITIES,
+    ONLY_CLASSES,
     POISSON,
     POISSON_LOG,
+    PREDICTS_PROBABILITIES,
     QUANTILE,
     REDUCTION,
     SHARE,
+    SOFT,
+    SOFT_CROSS_ENTROPY,
+    VARIANCES,
     VECTOR,
     VECTORS,
     WEIGHT,
@@ -46,19 +54,19 @@ from fastfc.kernels.ops.loss_rules import (
     A,
     B,
     C,
-    cross_entropy_row,
     dense,
+    fill,
+    kernel_of,
     mix_row,
-    multi_margin_row,
-    other_rule,
-    soft_cross_entropy_row,
-    usual_rule,
+    require_row,
+    run_pointwise,
+    run_row,
 )
 from fastfc.kernels.ops.matrix import Matrix, copy_matrix, element, matrix
 from fastfc.kernels.runtime import kernel as edge
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.linkage import call_at
-from fastfc.kernels.runtime.native import loaded, named_after, native
+from fastfc.kernels.runtime.native import loaded, native
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.status import (
     BAD_LABEL,
@@ -73,63 +81,9 @@ from fastfc.kernels.runtime.status import (
 )
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, pointer, read, release, stack, view, write
-from fastfc.kernels.simd.vector import load_first, splat, store, store_first, width
 
 RESULT = types.Tuple((types.int64, types.float64))
 RESULTS = types.Tuple((types.int64, types.float64, types.float64))
-
-
-def pointwise_by(rule):
-    """Gradients and values of a block by a rule, all neighbours in memory; the sum of w L.
-
-    With `keep` the values go to memory instead of into the sum. The gradient of a v that is predicted goes over v.
-    """
-
-    def run(code, count, p, t, v, w, out, values, keep, scale, a, b):
-        size, lanes, total = itemsize(p), width(p), splat(p, 0.0)
-        for j in range(0, count, lanes):
-            some, here = count - j, j * size
-            # what fills the lanes beyond has a loss that is finite, and no weight
-            x, y = load_first(at(p, here), some, 1.0), load_first(at(t, here), some, 0.0)
-            u, weight = load_first(at(v, here), some, 1.0), load_first(at(w, here), some, 0.0)
-            total, g, of_u = rule(code, total, x, y, u, weight, a, b)
-            store_first(at(out, here), g * (weight * scale), some)
-            if code == GAUSSIAN:
-                store_first(at(v, here), of_u * (weight * scale), some)
-            if keep:
-                store_first(at(values, here), total, some)
-                total = splat(p, 0.0)
-        return np.float64(sum_lanes(total, p))
-
-    return named_after(run, rule)
-
-
-usual_pointwise, pointwise_of_others = helper(pointwise_by(usual_rule)), helper(pointwise_by(other_rule))
-
-
-@native(
-    lambda dtype: types.float64(
-        *[types.CPointer(dtype)] * 6,
-        *[types.int64] * 3,
-        *[types.float64] * 3,
-    ),
-    optional=True,
-)
-def other_pointwise(p, t, v, w, out, values, code, count, keep, scale, a, b):
-    """For the losses that most networks do not need."""
-    return pointwise_of_others(code, count, p, t, v, w, out, values, keep, scale, a, b)
-
-
-load_others = loaded(other_pointwise)
-
-
-@helper
-def pointwise(code, count, p, t, v, w, out, values, keep, scale, a, b):
-    if code == CUSTOM:
-        return call_at(a, p, (count, p, t, w, out, values, keep, scale))
-    if code in (MSE, BCE_WITH_LOGITS):
-        return usual_pointwise(code, count, p, t, v, w, out, values, keep, scale, a, b)
-    return other_pointwise(p, t, v, w, out, values, code, count, keep, scale, a, b)
 
 
 @helper
@@ -182,14 +136,6 @@ def are_within(x, rows, columns, high, nan):
 
 
 @helper
-def fill(count, target, value):
-    size, some = itemsize(target), count % width(target)
-    for j in range(0, count - some, width(target)):
-        store(at(target, j * size), splat(target, value))
-    store_first(at(target, (count - some) * size), splat(target, value), some)
-
-
-@helper
 def fill_from(numbers, first, count, target):
     for j in range(count):
         write(at(target, j * itemsize(target)), numbers[first + j])
@@ -230,17 +176,19 @@ def evaluate_pointwise(row, p, t, weights, values, o, n, k, scale):
                     fill(columns, here, np.float64(weights[i + r]))
                     if vectors & HAS_WEIGHTS:
                         multiply_by(row, of_columns, columns, here)
-            if code == GAUSSIAN:
+            if code & VARIANCES:
                 copy_matrix(rows, columns, block(p, i, k + j), dense(v, columns))
             x, y = solid(block(p, i, j), rows, columns, p_room), solid(block(t, i, j), rows, columns, t_room)
             # a rule reads before it writes, so that copies of what is read have room for what is written
             g = there.data if are_dense(there, rows, columns) else p_room
             kept_here = kept_there.data if are_dense(kept_there, rows, columns) else t_room
-            total += pointwise(code, rows * columns, x, y, v, w, g, kept_here, keep, scale, row[A], row[B])
+            total += run_pointwise(
+                code & NUMBER, (x, y, v, w, g, kept_here, rows * columns, keep, scale, row[A], row[B])
+            )
             put(g, rows, columns, there)
             if keep:
                 put(kept_here, rows, columns, kept_there)
-            if code == GAUSSIAN:
+            if code & VARIANCES:
                 copy_matrix(rows, columns, dense(v, columns), block(o, i, k + j))
     return total
 
@@ -250,7 +198,9 @@ def evaluate_rowwise(row, z, y, labels, stride, weights, values, o, n, c, scale)
     """Status, and the sum of w L, for n rows and c classes; of classes if labels has one each `stride`."""
     code, size, a, of_classes, kept = int(row[CODE]), itemsize(z.data), row[A], stride > 0, row[REDUCTION] == NONE
     first, ignored = int(row[FIRST_TARGET]), np.int64(row[C])
-    soft = code == CROSS_ENTROPY and not (of_classes and a == 0.0)
+    soft = code & SOFT != 0 and not (of_classes and a == 0.0)
+    number = np.int64((SOFT_CROSS_ENTROPY if soft else code) & NUMBER)
+    require_row(number, z.data)
     mixed = soft and (of_classes or a != 0.0 or row[VECTORS])
     if c == 0:  # of which there may be more rows than a loop could pass
         return OK, 0.0
@@ -283,18 +233,12 @@ def evaluate_rowwise(row, z, y, labels, stride, weights, values, o, n, c, scale)
             if mixed:
                 mix_row(c, q, q_room, v, 1.0 - a, a / c)
                 q = q_room
-            value = soft_cross_entropy_row(c, x, q, g, scale * weight)
+            value = run_row(number, (x, q, g, c, label, scale * weight, a, row[B]))
         else:
             factor = row[VECTOR + label] if row[VECTORS] else 1.0
-            if code == CROSS_ENTROPY:
-                value = factor * cross_entropy_row(c, x, label, g, scale * weight * factor)
-            elif code == NLL:
-                fill(c, g, 0.0)
-                write(at(g, label * size), -(scale * weight * factor))
-                value = -factor * np.float64(read(at(x, label * size)))
-            else:
+            if code & BY_NUMBER_OF_CLASSES:
                 factor /= c
-                value = factor * multi_margin_row(c, x, label, g, scale * weight * factor, a, row[B] == 2.0)
+            value = factor * run_row(number, (x, x, g, c, label, scale * weight * factor, a, row[B]))
         put(g, one, c, there)
         total += weight * value
         if kept:
@@ -312,13 +256,13 @@ def width_of(row, output):
 @helper
 def target_width(row, output):
     """Columns of the target, if it is not classes."""
-    return width_of(row, output) // 2 if row[CODE] == GAUSSIAN else width_of(row, output)
+    return width_of(row, output) // 2 if int(row[CODE]) & VARIANCES else width_of(row, output)
 
 
 @helper
 def inspect(row, output, target, labels, stride, weights, values):
     """Status of what a loss is to read."""
-    n, columns, code = output.shape[0], width_of(row, output), row[CODE]
+    n, columns, code = output.shape[0], width_of(row, output), int(row[CODE])
     first, k = int(row[FIRST_TARGET]), target_width(row, output)
     of_classes = row[CLASSES] and stride
     vectors = (int(row[VECTORS]) & HAS_VECTOR != 0) + (int(row[VECTORS]) & HAS_WEIGHTS != 0)
@@ -326,9 +270,9 @@ def inspect(row, output, target, labels, stride, weights, values):
         return BAD_SHAPE
     if vectors and (row[LENGTH] != columns or row.size < VECTOR + vectors * columns):
         return BAD_SHAPE
-    if code == GAUSSIAN and columns != 2 * k:
+    if code & VARIANCES and columns != 2 * k:
         return BAD_SHAPE
-    if row[REDUCTION] == NONE and values.size != (n if code in (CROSS_ENTROPY, NLL, MULTI_MARGIN) else n * k):
+    if row[REDUCTION] == NONE and values.size != (n if code & BY_ROWS else n * k):
         return BAD_SHAPE
     if code == CUSTOM_ARRAY and (weights.size or row[REDUCTION] == NONE):
         return BAD_SHAPE
@@ -338,15 +282,15 @@ def inspect(row, output, target, labels, stride, weights, values):
             label = labels[i * stride + first]
             wrong += (label < 0 or label >= columns) and (label != np.int64(row[C]) or row[C] == NO_CLASS)
         return BAD_LABEL if wrong else OK
-    if target.shape[0] != n or (n and first + k > target.shape[1]) or (n and code in (NLL, MULTI_MARGIN)):
+    if target.shape[0] != n or (n and first + k > target.shape[1]) or (n and code & ONLY_CLASSES):
         return BAD_SHAPE
     none, one = np.int64(0), np.int64(1)
     y, p = block(matrix(target), none, first), block(matrix(output), none, int(row[FIRST]))
-    if code in (CROSS_ENTROPY, BCE, BCE_WITH_LOGITS) and not are_within(y, n, k, 1.0, none):
+    if code & OF_PROBABILITIES and not are_within(y, n, k, 1.0, none):
         return BAD_PROBABILITY
-    if code == BCE and not are_within(p, n, k, 1.0, one):
+    if code & PREDICTS_PROBABILITIES and not are_within(p, n, k, 1.0, one):
         return BAD_PREDICTION
-    if code == GAUSSIAN and not are_within(block(p, none, k), n, k, np.inf, one):
+    if code & VARIANCES and not are_within(block(p, none, k), n, k, np.inf, one):
         return BAD_PREDICTION
     return OK
 
@@ -413,14 +357,14 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
             return BAD_WEIGHT, 0.0, 0.0
     for r in range(losses.shape[0]):
         row = losses[r]
-        code, reduction, k = row[CODE], row[REDUCTION], target_width(row, output)
+        code, reduction, k = int(row[CODE]), row[REDUCTION], target_width(row, output)
         p, o = block(matrix(output), none, int(row[FIRST])), block(matrix(out), none, int(row[FIRST]))
         steps = stride if row[CLASSES] else none
         t = block(matrix(target), none, none if steps else int(row[FIRST_TARGET]))
         divisor, counted = 1.0, mass
-        if reduction == BATCH_MEAN or (reduction == MEAN and code in (CROSS_ENTROPY, NLL, MULTI_MARGIN)):
+        if reduction == BATCH_MEAN or (reduction == MEAN and code & BY_ROWS):
             divisor = mass
-            if steps and code != MULTI_MARGIN:
+            if steps and code & BY_CLASS_WEIGHTS:
                 divisor = chosen_mass(row, labels, steps, weights, n)
                 counted = divisor / row[SHARE]
         elif reduction == MEAN and code != CUSTOM_ARRAY:
@@ -431,7 +375,7 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
         if code == CUSTOM_ARRAY:
             places = (p.data, p.row, p.column, t.data, t.row, t.column, o.data, o.row, o.column)
             total = call_at(row[A], p.data, (n, k, row[WEIGHT], *places))
-        elif code >= CROSS_ENTROPY:
+        elif code & BY_ROWS:
             found, total = evaluate_rowwise(row, p, t, labels, steps, weights, values, o, n, k, scale)
             if found != OK:
                 return found, 0.0, 0.0
@@ -458,7 +402,7 @@ def one_loss(code, a, b, c):
     """A table of one loss, for all columns, reduced to its mean."""
     losses = np.zeros((1, VECTOR))
     losses[0, CODE], losses[0, WEIGHT], losses[0, REDUCTION], losses[0, SHARE] = code, 1.0, MEAN, 1.0
-    losses[0, CLASSES] = code in (CROSS_ENTROPY, NLL, MULTI_MARGIN)
+    losses[0, CLASSES] = code & BY_ROWS != 0
     losses[0, A], losses[0, B], losses[0, C] = a, b, c
     return losses
 
@@ -510,10 +454,12 @@ def of_numbers(name, prediction, target, out, code, a, b, c):
     return call(name, loss_of_numbers, as_rows(prediction), as_rows(target), as_rows(out), code, a, b, c)
 
 
-@overload(of_numbers)
+@overload(of_numbers, prefer_literal=True)
 def nopython_of_numbers(name, prediction, target, out, code, a, b, c):
+    load = loaded(kernel_of(SOFT_CROSS_ENTROPY if code.literal_value == CROSS_ENTROPY else code.literal_value))
+
     def run(name, prediction, target, out, code, a, b, c):
-        load_others(out)
+        load(out)
         return checked(loss_of_numbers(as_rows(prediction), as_rows(target), as_rows(out), code, a, b, c))
 
     return run
@@ -523,9 +469,12 @@ def of_classes(name, prediction, target, out, code, a, b, c):
     return call(name, loss_of_classes, prediction, target, out, code, a, b, c)
 
 
-@overload(of_classes)
+@overload(of_classes, prefer_literal=True)
 def nopython_of_classes(name, prediction, target, out, code, a, b, c):
+    load = loaded(kernel_of(code.literal_value))
+
     def run(name, prediction, target, out, code, a, b, c):
+        load(out)
         return checked(loss_of_classes(prediction, target, out, code, a, b, c))
 
     return run
@@ -537,8 +486,10 @@ def of_variances(name, prediction, target, out, a, b):
 
 @overload(of_variances)
 def nopython_of_variances(name, prediction, target, out, a, b):
+    load = loaded(kernel_of(GAUSSIAN))
+
     def run(name, prediction, target, out, a, b):
-        load_others(out)
+        load(out)
         return checked(loss_of_variances(prediction, target, out, a, b))
 
     return run
@@ -595,15 +546,18 @@ def quantile_loss(prediction, target, out, quantile=0.5):
 @register_jitable
 def poisson_nll_loss(prediction, target, out, log_input=True, full=False, eps=1e-8):
     """Mean of e^p − t p, or without log_input of p − t log(p + eps); if full, with Stirling's log t! for t > 1."""
-    code = POISSON_LOG if log_input else POISSON
-    return of_numbers("poisson_nll_loss", prediction, target, out, code, eps, 1.0 if full else 0.0, 0.0)
+    whole = 1.0 if full else 0.0
+    if log_input:
+        return of_numbers("poisson_nll_loss", prediction, target, out, POISSON_LOG, eps, whole, 0.0)
+    return of_numbers("poisson_nll_loss", prediction, target, out, POISSON, eps, whole, 0.0)
 
 
 @register_jitable
 def kl_div_loss(prediction, target, out, log_target=False):
     """Mean over all elements of t (log t − p) for log-probabilities p, or of eᵗ (t − p) if t are logarithms too."""
-    code = KL_LOG if log_target else KL
-    return of_numbers("kl_div_loss", prediction, target, out, code, 0.0, 0.0, 0.0)
+    if log_target:
+        return of_numbers("kl_div_loss", prediction, target, out, KL_LOG, 0.0, 0.0, 0.0)
+    return of_numbers("kl_div_loss", prediction, target, out, KL, 0.0, 0.0, 0.0)
 
 
 @register_jitable

@@ -201,7 +201,9 @@ class IRKernel:
             kind = convention.get_function_type(signature.return_type, signature.args)
             function = ir.Function(module, kind, self.symbol(dtype, i))
             builder = ir.IRBuilder(function.append_basic_block("entry"))
-            convention.return_value(builder, emit(builder, *convention.get_arguments(function)))
+            packer = context.get_arg_packer(signature.args)
+            arguments = packer.from_arguments(builder, convention.get_arguments(function))
+            convention.return_value(builder, emit(builder, *arguments))
         library.add_ir_module(module)
         library.finalize()
         return library

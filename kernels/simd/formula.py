@@ -220,7 +220,8 @@ register_operators()
 
 
 def number_of_parameters(function):
-    return len(inspect.signature(function).parameters)
+    """How many operands a formula takes."""
+    return len(inspect.signature(getattr(function, "function", function)).parameters)
 
 
 class Rows:

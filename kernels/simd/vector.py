@@ -202,18 +202,28 @@ def polynomial(coefficients):
     return Formula(evaluate)
 
 
+def combined_lanes(builder, total, combine):
+    while total.type.count > 1:
+        half = total.type.count // 2
+        low, high = (shuffle(builder, [total, total], list(range(i, i + half))) for i in (0, half))
+        total = combine(builder, low, high)
+    return builder.extract_element(total, ir.Constant(I32, 0))
+
+
+def sum_as_double(operand):
+    """The sum of a register's lanes, as double."""
+    builder = operand.builder
+    total = combined_lanes(builder, operand.value, lambda builder, a, b: builder.fadd(a, b))
+    return builder.fpext(total, ir.DoubleType()) if operand.is_single else total
+
+
 def across_lanes(combine):
     """An intrinsic: a vector's upper half is combined with its lower half until one lane is left."""
 
     @intrinsic
     def reduce(typingctx, vector):
         def codegen(context, builder, signature, args):
-            total = args[0]
-            while total.type.count > 1:
-                half = total.type.count // 2
-                low, high = (shuffle(builder, [total, total], list(range(i, i + half))) for i in (0, half))
-                total = combine(builder, low, high)
-            return builder.extract_element(total, ir.Constant(I32, 0))
+            return combined_lanes(builder, args[0], combine)
 
         return vector.dtype(vector), codegen
 

@@ -11,7 +11,8 @@ from numba import types
 from fastfc.kernels.ops.loss_rules import CLASSES
 from fastfc.kernels.ops.losses import RESULT
 from fastfc.kernels.ops.matrix import element, matrix
-from fastfc.kernels.optim.update import LBFGS, N_SEGMENT, are_segments, bounds, update, update_fits
+from fastfc.kernels.optim.rules import LBFGS
+from fastfc.kernels.optim.update import N_SEGMENT, are_segments, bounds, update, update_fits
 from fastfc.kernels.program.interpreter import computed_index, dense, kept, reserve, row, settle
 from fastfc.kernels.program.table import INPUTS, OUTPUTS, PARAMETERS, TRAINED, VALUES
 from fastfc.kernels.runtime.kernel import kernel
