@@ -31,21 +31,22 @@ from numba.extending import (
     unbox,
 )
 
-from fastfc.kernels.ops import loss_rules as of_losses
+from fastfc.kernels.ops import loss_rules
 from fastfc.kernels.ops.activations import as_rows
-from fastfc.kernels.program import interpreter as native
-from fastfc.kernels.program import table as table_module
-from fastfc.kernels.runtime import native as native_module
-from fastfc.kernels.runtime import status as status_module
+from fastfc.kernels.program import interpreter
+from fastfc.kernels.program import table as program_table
+from fastfc.kernels.runtime import native
+from fastfc.kernels.runtime import status as statuses
 from fastfc.kernels.runtime.cache import source_hash
 from fastfc.kernels.simd.memory import address
-from fastfc.kernels.training import step as training
+from fastfc.kernels.training import step as step_kernels
 from fastfc.losses.base import Loss
 from fastfc.nn.layer import Layer
 from fastfc.optim.base import Optimizer
 from fastfc.validation import did_you_mean
 
-# The tape of a layer says what its space holds: values for `backward`, of so many samples; -1, of Python's forward;
+# The counters of a layer say what its workspace holds: values for `backward`, of so many samples; -1, of Python's
+# forward;
 USED = -2  # or nothing that a backward could use
 CLASSES = -1  # instead of the columns of a target
 
@@ -93,8 +94,8 @@ class LayerType(FromHandle):
         self.dtype = dtype
         flat = types.Array(dtype, 1, "C")
         table = types.Array(types.int64, 2, "C", readonly=True)
-        tape = types.Array(types.int64, 1, "C")
-        parts = {"program": table, "vector": flat, "grads": flat, "space": flat, "tape": tape}
+        counters = types.Array(types.int64, 1, "C")
+        parts = {"program": table, "vector": flat, "grads": flat, "workspace": flat, "counters": counters}
         super().__init__("Layer", dtype, parts)
 
 
@@ -128,7 +129,7 @@ layer_type, loss_type, optimizer_type = (functools.cache(kind) for kind in (Laye
 def type_of_layer(layer, context):
     if layer.in_features is None or layer.dtype is None:
         raise errors.NumbaTypeError(f"{layer} has no width of its own; put it behind a Linear for @njit functions")
-    dtype = native_module.DTYPES[layer.dtype]
+    dtype = native.DTYPES[layer.dtype]
     return Global("network", dtype) if context.purpose == Purpose.constant else layer_type(dtype)
 
 
@@ -139,7 +140,7 @@ def type_of_loss(loss, context):
 
 @typeof_impl.register(Optimizer)
 def type_of_optimizer(optimizer, context):
-    dtype = native_module.DTYPES[optimizer.state.dtype]
+    dtype = native.DTYPES[optimizer.state.dtype]
     return Global("optimizer", dtype) if context.purpose == Purpose.constant else optimizer_type(dtype)
 
 
@@ -176,7 +177,7 @@ for kind in (LayerType, LossType, OptimizerType):
 
 
 for kind, names in (
-    (LayerType, ("program", "vector", "grads", "space", "tape")),
+    (LayerType, ("program", "vector", "grads", "workspace", "counters")),
     (LossType, ("table",)),
     (OptimizerType, ("code", "hyper", "segments", "state", "count", "home")),
 ):
@@ -186,7 +187,7 @@ for kind, names in (
 
 METHODS = ("predict", "predict_one", "forward", "backward", "train_step")
 ATTRIBUTES = {
-    LayerType: (*METHODS, "params", "grads", "buffers", "program", "vector", "space", "tape"),
+    LayerType: (*METHODS, "params", "grads", "buffers", "program", "vector", "workspace", "counters"),
     LossType: ("table",),
     OptimizerType: ("code", "hyper", "segments", "state", "count"),
     Global: METHODS,
@@ -240,9 +241,7 @@ def array_fault(net, what, kind, ndims, fix, written=False):
     if not isinstance(kind, types.Array):
         return f"{what} is of type {kind}; give an array of {net.dtype}"
     if kind.dtype != net.dtype:
-        remake = (
-            f", or make the network with dtype=np.{kind.dtype}" if kind.dtype in native_module.DTYPES.values() else ""
-        )
+        remake = f", or make the network with dtype=np.{kind.dtype}" if kind.dtype in native.DTYPES.values() else ""
         fixed = f"make it np.empty(shape, np.{net.dtype})" if written else f"give {what}.astype(np.{net.dtype})"
         return f"{what} is an array of {kind.dtype}, the network of {net.dtype}; {fixed}{remake}"
     if kind.ndim not in ndims:
@@ -282,16 +281,16 @@ WRONG_TARGETS = MISFIT + "y is not what the loss takes, numbers (n, net.out_feat
 
 @njit
 def check_prediction(status, x_fits):
-    if status == status_module.BAD_SHAPE:
+    if status == statuses.BAD_SHAPE:
         if not x_fits:
             raise ValueError(WRONG_X)
         raise ValueError(WRONG_OUT)
-    status_module.check(status)
+    statuses.check(status)
 
 
 @njit
 def check_step(status, x_fits, rows_fit, weights_fit):
-    if status == status_module.BAD_SHAPE:
+    if status == statuses.BAD_SHAPE:
         if not x_fits:
             raise ValueError(WRONG_X)
         if not rows_fit:
@@ -299,13 +298,13 @@ def check_step(status, x_fits, rows_fit, weights_fit):
         if not weights_fit:
             raise ValueError(WRONG_WEIGHTS)
         raise ValueError(WRONG_TARGETS)
-    status_module.check(status)
+    statuses.check(status)
 
 
 @njit
 def predict_into(vector, program, x, out):
-    status = native.predict(vector, program, x, out, 1, 1)
-    check_prediction(status, x.shape[1] == program[0, table_module.INPUTS])
+    status = interpreter.predict(vector, program, x, out, 1, 1)
+    check_prediction(status, x.shape[1] == program[0, program_table.INPUTS])
 
 
 @overload_attribute(LayerType, "params")
@@ -315,7 +314,7 @@ def params_of(net):
 
 @overload_attribute(LayerType, "buffers")
 def buffers_of(net):
-    return lambda net: net.vector[net.vector.size - net.program[0, table_module.BUFFERS] :]
+    return lambda net: net.vector[net.vector.size - net.program[0, program_table.BUFFERS] :]
 
 
 @method("predict")
@@ -340,7 +339,7 @@ def predict(net, x, out=None, params=None):
     if is_none(out) and x.ndim == 1:
 
         def one(net, x, out=None, params=None):
-            y = np.empty(net.program[0, table_module.OUTPUTS], net.vector.dtype)
+            y = np.empty(net.program[0, program_table.OUTPUTS], net.vector.dtype)
             predict_into(vector(net, params), net.program, as_rows(x), as_rows(y))
             return y
 
@@ -348,7 +347,7 @@ def predict(net, x, out=None, params=None):
     if is_none(out):
 
         def rows(net, x, out=None, params=None):
-            y = np.empty((x.shape[0], net.program[0, table_module.OUTPUTS]), net.vector.dtype)
+            y = np.empty((x.shape[0], net.program[0, program_table.OUTPUTS]), net.vector.dtype)
             predict_into(vector(net, params), net.program, x, y)
             return y
 
@@ -393,8 +392,8 @@ def predict_one(net, x, out=None):
         return net.predict(x)
 
     def run(net, x, out=None):
-        status = native.predict(net.vector, net.program, as_rows(x), as_rows(out), 1, 1)
-        check_prediction(status, x.shape[-1] == net.program[0, table_module.INPUTS])
+        status = interpreter.predict(net.vector, net.program, as_rows(x), as_rows(out), 1, 1)
+        check_prediction(status, x.shape[-1] == net.program[0, program_table.INPUTS])
         return out
 
     return wrong if fault else new if is_none(out) else run
@@ -412,12 +411,12 @@ def forward(net, x):
 
     def run(net, x):
         n = x.shape[0]
-        out = np.empty((n, net.program[0, table_module.OUTPUTS]), net.vector.dtype)
-        net.tape[0] = USED
-        enough(native.reserve(net.program, n), net.space)
-        status = native.forward_saving(x, net.program, net.vector, out, net.space, net.tape)
-        check_prediction(status, x.shape[1] == net.program[0, table_module.INPUTS])
-        net.tape[0] = n
+        out = np.empty((n, net.program[0, program_table.OUTPUTS]), net.vector.dtype)
+        net.counters[0] = USED
+        enough(interpreter.workspace_size(net.program, n), net.workspace)
+        status = interpreter.forward_saving(x, net.program, net.vector, out, net.workspace, net.counters)
+        check_prediction(status, x.shape[1] == net.program[0, program_table.INPUTS])
+        net.counters[0] = n
         return out
 
     return wrong if fault else run
@@ -434,22 +433,24 @@ def backward(net, grad_output):
         return np.empty((0, 0), dtype)
 
     def run(net, grad_output):
-        n = net.tape[0]
+        n = net.counters[0]
         if n < 0:
             raise ValueError("fastfc: backward needs what forward saves; call forward(x) first")
-        grad_input = np.empty((n, net.program[0, table_module.INPUTS]), net.vector.dtype)
-        status = native.backward_saved(net.vector, net.program, grad_output, net.tape, net.grads, grad_input, net.space)
-        if status == status_module.BAD_SHAPE:
+        grad_input = np.empty((n, net.program[0, program_table.INPUTS]), net.vector.dtype)
+        status = interpreter.backward_saved(
+            net.vector, net.program, grad_output, net.counters, net.grads, grad_input, net.workspace
+        )
+        if status == statuses.BAD_SHAPE:
             raise ValueError(WRONG_GRADIENT)
-        status_module.check(status)
+        statuses.check(status)
         return grad_input
 
     return wrong if fault else run
 
 
 @njit
-def enough(numbers, space):
-    if numbers > space.size:
+def enough(numbers, workspace):
+    if numbers > workspace.size:
         raise ValueError("fastfc: no memory for batches of this size; call reserve(batch_size) before, in Python")
 
 
@@ -511,13 +512,13 @@ def train_step(net, x, y, loss, optimizer, sample_weight=None):
         target, labels, losses = split(x, y, net.program, loss.table)
         weights = weigh(x, sample_weight)
         state = optimizer.state if same_dtype else np.empty((0, 0), net.vector.dtype)
-        status, value = training.step(
+        status, value = step_kernels.train_step(
             x, net.program, target, labels, weights, losses, optimizer.hyper, optimizer.segments,
-            net.vector, net.grads, state, optimizer.count, net.space, net.tape, optimizer.code, 1, 1,
+            net.vector, net.grads, state, optimizer.count, net.workspace, net.counters, optimizer.code, 1, 1,
         )  # fmt: skip
         n, n_targets = len(x), len(target) if target.size else len(labels)
         rows_fit = n_targets == n or (parts and labels.size > 0)
-        check_step(status, x.shape[1] == net.program[0, table_module.INPUTS], rows_fit, weights.size in (0, n))
+        check_step(status, x.shape[1] == net.program[0, program_table.INPUTS], rows_fit, weights.size in (0, n))
         return value
 
     return run
@@ -540,7 +541,7 @@ def table_for(program, losses, widths):
 
     A single loss is for all columns.
     """
-    outputs = program[0, table_module.PARTS]
+    outputs = program[0, program_table.PARTS]
     if len(losses) == 1:
         return losses
     if len(losses) != outputs or len(widths) != outputs:
@@ -549,13 +550,13 @@ def table_for(program, losses, widths):
         )
     table, column, number, place = losses.copy(), 0, 0, 0
     for r in range(outputs):
-        row, width, classes = table[r], program[len(program) - outputs + r, table_module.WIDTH], widths[r] == CLASSES
-        if classes and row[of_losses.CLASSES] == 0.0:
+        row, width, classes = table[r], program[len(program) - outputs + r, program_table.WIDTH], widths[r] == CLASSES
+        if classes and row[loss_rules.CLASSES] == 0.0:
             raise ValueError("fastfc: the shapes do not fit: integers (n,) are classes, and this loss takes numbers")
-        if not classes and widths[r] != (width // 2 if row[of_losses.CODE] == of_losses.GAUSSIAN else width):
+        if not classes and widths[r] != (width // 2 if row[loss_rules.CODE] == loss_rules.GAUSSIAN else width):
             raise ValueError("fastfc: the shapes do not fit: a target of MultiLoss has other columns than its output")
-        row[of_losses.FIRST], row[of_losses.WIDTH], row[of_losses.CLASSES] = column, width, classes
-        row[of_losses.FIRST_TARGET] = place if classes else number
+        row[loss_rules.FIRST], row[loss_rules.WIDTH], row[loss_rules.CLASSES] = column, width, classes
+        row[loss_rules.FIRST_TARGET] = place if classes else number
         column, number, place = column + width, number + max(widths[r], 0), place + classes
     return table
 
@@ -624,5 +625,5 @@ def begin(net, x):
     """Before a step: neither Python's forward nor ours can be followed by backward now."""
     if len(x) == 0:
         raise ValueError("fastfc: x has no rows; give at least one sample")
-    enough(native.reserve(net.program, len(x)), net.space)
-    net.tape[0] = USED
+    enough(interpreter.workspace_size(net.program, len(x)), net.workspace)
+    net.counters[0] = USED

@@ -12,7 +12,7 @@ from numpy.ma import MaskedArray
 from numpy.typing import ArrayLike, NDArray
 
 from fastfc import frames as tables
-from fastfc.kernels.runtime import kernel as edge
+from fastfc.kernels.runtime import kernel as boundary
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -39,7 +39,7 @@ def as_real(a: ArrayLike, owner: object, what: str) -> NDArray[Any]:
         raise TypeError(f"{owner}: {what} is a masked array; fill it first, for example with {what}.filled(0)")
     given = tables.as_array(a, owner, what) if tables.is_table(a) else a
     try:
-        array: NDArray[Any] = edge.as_array(given, f"{owner}: {what}")
+        array: NDArray[Any] = boundary.as_array(given, f"{owner}: {what}")
     except (TypeError, ValueError, RuntimeError) as error:  # the last of PyTorch
         reason = unsuitable(a, what) or (
             f"can't be made an array: {error}" if isinstance(error, RuntimeError) else None

@@ -3,13 +3,13 @@ import signal
 import sample
 from hypothesis import settings
 
-from fastfc.kernels.runtime import kernel as edge
+from fastfc.kernels.runtime import kernel as boundary
 
 # The first example may compile a kernel, which takes seconds.
 settings.register_profile("fastfc", deadline=None)
 settings.load_profile("fastfc")
 # Tests of few calls are of the fast way in too.
-edge.CALLS_BEFORE_ENTRY = 1
+boundary.CALLS_BEFORE_FASTCALL = 1
 # A shell starts processes in the background with Ctrl-C ignored, which tests send to themselves.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -17,7 +17,7 @@ from numba import types
 import fastfc as fc
 from fastfc import kernels
 from fastfc.kernels.ops.dropout import drop
-from fastfc.kernels.runtime import kernel as edge
+from fastfc.kernels.runtime import kernel as boundary
 from fastfc.kernels.runtime import threads
 
 SECONDS = 60  # a child that takes longer is hanging
@@ -47,7 +47,7 @@ def answers():
 
 def parent():
     """A process that has computed on several threads; what it found."""
-    threads.LEAST_WORK = 1
+    threads.MIN_WORK = 1
     expected = answers()
     assert expected == answers() and threads.layer() in ("omp", "tbb", "workqueue")
     return expected
@@ -83,7 +83,7 @@ def compile_new(name):
     """Compile a kernel that nobody has compiled, and use it."""
     function = FunctionType(doubled.__code__, {}, name)
     function.__qualname__, function.__module__ = name, __name__
-    kernel, out = edge.Kernel(function, "x[n] -> out[n]"), np.full(3, np.nan)
+    kernel, out = boundary.Kernel(function, "x[n] -> out[n]"), np.full(3, np.nan)
     kernel.call(np.arange(3.0), out)
     assert (out == [0, 2, 4]).all()
 
@@ -99,7 +99,7 @@ def forks(count):
     expected = parent()
 
     def cold():
-        assert not drop.cells[types.float32][0]
+        assert not drop.slots[types.float32][0]
         net = fc.Sequential([fc.Linear(6, 3, seed=0), fc.Dropout(0.5, seed=0), fc.Linear(3, 2, seed=1)])
         fit(net)
         assert np.isfinite(net.params).all()

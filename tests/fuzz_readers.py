@@ -71,7 +71,7 @@ def tables():
 
 def read_csv(data):
     FILE.write_bytes(data)
-    sheets.read_sheet(FILE)
+    sheets.read_table(FILE)
 
 
 READERS = {"checkpoint": (read_checkpoint, checkpoints), "onnx": (read_onnx, models), "csv": (read_csv, tables)}

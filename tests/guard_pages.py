@@ -9,7 +9,7 @@ from arrays import CALLS, DTYPES, product_shapes
 from test_gemm import big_shapes
 from test_layer_kinds import NETS, data_of, net_of
 
-from fastfc.kernels.program import interpreter as native
+from fastfc.kernels.program import interpreter
 
 libc = ctypes.CDLL(None, use_errno=True)
 PAGE = mmap.PAGESIZE
@@ -67,9 +67,15 @@ for name, dtype, n, at_end in itertools.product(NETS, DTYPES, (0, 2, 9), (True, 
     print(name, np.dtype(dtype), n, "end" if at_end else "begin", flush=True)
     net, x = net_of(name, dtype), data_of(name, dtype, n)
     program = net._program_for(x)
-    arrays = x, program.table, net._vector, np.zeros((n, program.outputs), dtype), np.zeros(program.space(n), dtype)
+    arrays = (
+        x,
+        program.table,
+        net._vector,
+        np.zeros((n, program.outputs), dtype),
+        np.zeros(program.workspace_size(n), dtype),
+    )
     x, table, params, out, space = (guarded(a, at_end) for a in arrays)
     tape, grads = np.zeros(2, np.int64), guarded(net.grads, at_end)
-    native.predict.call(params, table, x, out, 1, 1)
-    native.forward.call(x, table, params, out, space, tape, 1, 1)
-    native.backward.call(params, table, x, out, guarded(out, at_end), tape, grads, guarded(x, at_end), space, 1, 1)
+    interpreter.predict.call(params, table, x, out, 1, 1)
+    interpreter.forward.call(x, table, params, out, space, tape, 1, 1)
+    interpreter.backward.call(params, table, x, out, guarded(out, at_end), tape, grads, guarded(x, at_end), space, 1, 1)

@@ -12,7 +12,7 @@ import numpy as np
 from numba import types
 
 import fastfc as fc
-from fastfc.kernels.runtime import kernel as edge
+from fastfc.kernels.runtime import kernel as boundary
 from fastfc.training import epoch as training
 
 X = np.random.default_rng(1).standard_normal((64, 5)).astype(np.float32)
@@ -126,9 +126,9 @@ def random_compiles(count):
     for trial in range(count):
         function = FunctionType(doubled.__code__, {}, f"copy_{trial}")
         function.__qualname__, function.__module__ = f"copy_{trial}", __name__
-        kernel = edge.Kernel(function, "x[n] -> out[n]")
+        kernel = boundary.Kernel(function, "x[n] -> out[n]")
         begin, out = time.perf_counter(), np.full(5, np.nan)
-        hit += interrupted(lambda kernel=kernel: kernel.ensure(types.float64), longest * rng.random())
+        hit += interrupted(lambda kernel=kernel: kernel.compile_or_load(types.float64), longest * rng.random())
         kernel.call(x, out)
         assert (out == 2 * x).all()
         kernel.call(out, x)

@@ -130,7 +130,7 @@ def settings():
 def run(seconds, count, parallel, timeout=None):
     """`count` threads for so long, with or without the parallel paths."""
     faulthandler.dump_traceback_later(timeout or seconds + 120, exit=True)
-    threads.LEAST_WORK = 1
+    threads.MIN_WORK = 1
     load_parallel(DTYPES[np.dtype("f4")])
     layer = threads.layer()
     shared, failures, calls, begun = Shared(2 if parallel else 1), [], [0] * count, threading.Barrier(count + 1)

@@ -29,8 +29,7 @@ from soak import report
 
 import fastfc
 from fastfc import kernels
-from fastfc.kernels.runtime import cache
-from fastfc.kernels.runtime import native as edge
+from fastfc.kernels.runtime import cache, native
 from fastfc.kernels.runtime.cache import KernelCache, cache_folder, compile_lock, source_hash
 
 # Files damaged at random, and processes that start together: here, and in the long run
@@ -80,14 +79,14 @@ NOTICE = "fastfc compiles its kernels for this machine, "
 
 
 def test_compiling_is_announced_once_and_only_then(folder, caplog):
-    cache.tell.cache_clear()
+    cache.log_compiling_once.cache_clear()
     dispatcher()(1.5)
     dispatcher()(np.float32(1.5))
     [record] = caplog.records
     assert (record.name, record.levelname) == ("fastfc", "WARNING")
     assert record.message.startswith(NOTICE + "once: ")
     caplog.clear()
-    cache.tell.cache_clear()
+    cache.log_compiling_once.cache_clear()
     assert hits(second := dispatcher()) == 0 and second(1.5) == 3 and hits(second) == 1
     assert not caplog.records
 
@@ -277,13 +276,13 @@ def test_what_others_could_have_written_is_not_run(folder, tmp_path, monkeypatch
     """A file with a valid seal, for that is no secret."""
     proof, (file, key) = tmp_path / "proof", planted(folder, monkeypatch)
     content = pickle.dumps(Payload(proof))
-    file.write_bytes(cache.seal(key, content) + content)
+    file.write_bytes(cache.file_digest(key, content) + content)
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "distrusted", lambda status: "")
+        patch.setattr(cache, "untrusted_reason", lambda status: "")
         assert dispatcher()(1.5) == 3
     assert proof.exists()  # so it would run
     proof.unlink()
-    file.write_bytes(cache.seal(key, content) + content)
+    file.write_bytes(cache.file_digest(key, content) + content)
     file.chmod(0o666)
     second = dispatcher()
     assert (second(1.5), hits(second), proof.exists()) == (3, 0, False)
@@ -478,7 +477,7 @@ def test_processes_that_start_together(tmp_path, count):
 @pytest.fixture
 def new_process(folder, monkeypatch):
     """Imports the tiny kernels as a new process does; the cache folder is empty."""
-    monkeypatch.setattr(edge, "natives", dict(edge.natives))
+    monkeypatch.setattr(native, "compiled_kernels", dict(native.compiled_kernels))
 
     def imported():
         sys.modules.pop("tiny_kernels", None)
@@ -512,7 +511,7 @@ def test_what_is_compiled_elsewhere_holds_up_nothing_else(new_process):
         tiny = new_process()
         tiny.use(tiny.two)
         waiting = [started(tiny.use, tiny.three), started(tiny.use, tiny.one, "f4")]
-        time.sleep(3 * edge.POLL_SECONDS)
+        time.sleep(3 * native.POLL_SECONDS)
         # nor do the threads of one that waits
         tiny.use(tiny.one)
         assert dispatcher()(1.5) == 3
@@ -527,7 +526,7 @@ def test_who_waits_for_a_kernel_takes_what_the_other_has_compiled(new_process):
     first, second = new_process(), new_process()
     with claimed(second.one):
         waiting = started(second.use, second.one)
-        time.sleep(2 * edge.POLL_SECONDS)
+        time.sleep(2 * native.POLL_SECONDS)
         first.one.compiler.compile(first.one.signature(types.float64))
     waiting.join(60)
     assert (first.compiled, second.compiled) == (["one:float64"], [])
@@ -545,7 +544,7 @@ with tiny.one.compiler._cache.claim(tiny.one.signature(types.float64), tiny.one.
     tiny, killed = new_process(), start(code, FASTFC_CACHE=folder)
     assert killed.stdout.readline() == "True\n"
     waiting = started(tiny.use, tiny.one)
-    waiting.join(2 * edge.POLL_SECONDS)
+    waiting.join(2 * native.POLL_SECONDS)
     assert waiting.is_alive()
     killed.kill()
     killed.communicate()
@@ -558,7 +557,7 @@ def test_waiting_can_be_interrupted(new_process):
     """Ctrl-C waits for what this process compiles, not for others."""
     tiny = new_process()
     with claimed(tiny.one):
-        threading.Timer(2 * edge.POLL_SECONDS, signal.raise_signal, [signal.SIGINT]).start()
+        threading.Timer(2 * native.POLL_SECONDS, signal.raise_signal, [signal.SIGINT]).start()
         with pytest.raises(KeyboardInterrupt):
             tiny.use(tiny.one)
     tiny.use(tiny.one)

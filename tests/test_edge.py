@@ -9,7 +9,7 @@ import fastfc as fc
 from fastfc import kernels
 from fastfc.kernels.ops.dense_bias_grad import _dense_bias_grad
 from fastfc.kernels.optim.update import update
-from fastfc.kernels.runtime import kernel as edge
+from fastfc.kernels.runtime import kernel as boundary
 from fastfc.kernels.runtime import native, overlap
 from fastfc.kernels.runtime import status as statuses
 from fastfc.kernels.runtime.cache import KernelCache
@@ -487,10 +487,10 @@ class NoCache(KernelCache):
 
 @pytest.fixture(scope="module")
 def answer():
-    kernel = edge.Kernel(answering, "x[n] -> out[k]", types.int64)
+    kernel = boundary.Kernel(answering, "x[n] -> out[k]", types.int64)
     kernel.compiler._cache = NoCache(answering)
     yield kernel
-    del native.natives[kernel.name]
+    del native.compiled_kernels[kernel.name]
 
 
 NAMES = {v: name for name, v in vars(statuses).items() if name.isupper() and type(v) is int and name != "OK"}

@@ -20,13 +20,13 @@ from fastfc.kernels.runtime.status import BAD_SHAPE, OVERLAP
 def watched():
     """The bias gradient's builtin function, and the calls that it hands on."""
     kernel, calls = _dense_bias_grad, []
-    for dtype in kernel.cells:
-        kernel.ensure(dtype)
-    signatures = {dtype: kernel.signature(dtype) for dtype in kernel.cells}
+    for dtype in kernel.slots:
+        kernel.compile_or_load(dtype)
+    signatures = {dtype: kernel.signature(dtype) for dtype in kernel.slots}
     failures = []
     call = builtin(
         "watched",
-        kernel.cell_name,
+        kernel.slot_name,
         signatures,
         lambda *args, **names: calls.append((args, names)),
         lambda *args: failures.append(args),

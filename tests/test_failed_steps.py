@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 
 import fastfc as fc
 from fastfc.data import streams
-from fastfc.kernels.runtime import status as edge
+from fastfc.kernels.runtime import status as statuses
 from fastfc.training import fit as training
 
 RNG = np.random.default_rng(0)
@@ -99,7 +99,9 @@ def assert_undone(data, make, error, epoch, monkeypatch, **options):
     net, optimizer, twin, other = net_for(), made(make), net_for(), made(make)
     if epoch:
         fit(twin, data, other, epoch, **options)
-    monkeypatch.setattr(training.native, "steps", Failing(training.native.steps, error, optimizer, epoch))
+    monkeypatch.setattr(
+        training.step_kernels, "train_steps", Failing(training.step_kernels.train_steps, error, optimizer, epoch)
+    )
     with pytest.raises(type(error), match=str(error)):
         fit(net, data, optimizer, 3, **options)
     assert len(net.history) == epoch
@@ -115,7 +117,7 @@ def assert_undone(data, make, error, epoch, monkeypatch, **options):
 
 ERRORS = [
     meaning.error(meaning.text.partition(";")[0].partition("(")[0].partition("[")[0])
-    for meaning in [*edge.STATUSES.values(), edge.UNKNOWN]
+    for meaning in [*statuses.STATUSES.values(), statuses.UNKNOWN]
 ]
 
 
@@ -151,7 +153,9 @@ def test_a_generator_of_orders_is_set_back(make, monkeypatch):
     optimizer = make()
     fit(net, (X, Y), optimizer, 1, seed=rng)
     before, state = everything(net, optimizer), rng.bit_generator.state
-    monkeypatch.setattr(training.native, "steps", Failing(training.native.steps, OSError("mine"), optimizer, 1))
+    monkeypatch.setattr(
+        training.step_kernels, "train_steps", Failing(training.step_kernels.train_steps, OSError("mine"), optimizer, 1)
+    )
     with pytest.raises(OSError, match="mine"):
         fit(net, (X, Y), optimizer, 1, seed=rng)
     assert_same(everything(net, optimizer), before)
@@ -307,7 +311,7 @@ def test_a_step_that_fails_changes_nothing_and_does_not_run_again(case, way, mak
         bad_x, bad_y = bad_x[-2:], bad_y[-2:]
     if way == "long":
         bad_x, bad_y = bad_x.tolist(), bad_y.tolist()
-    monkeypatch.setattr(training.native.step, "run", None)  # the slow way would call it
+    monkeypatch.setattr(training.step_kernels.train_step, "run", None)  # the slow way would call it
     with pytest.raises(ValueError, match=message):
         net.train_step(bad_x, bad_y, loss, optimizer)
     assert_same(everything(net, optimizer), before)

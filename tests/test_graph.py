@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
 from fastfc import Graph, Input, Linear, concatenate, reference
-from fastfc.kernels.program import table as native
+from fastfc.kernels.program import table as program_table
 
 CLONES = [copy.copy, copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))]
 
@@ -51,11 +51,11 @@ def layer_by_numpy(layer, x, grads):
 
 
 def gate_by_numpy(node, read):
-    if node.what == native.ADD:
+    if node.what == program_table.ADD:
         return read[0] + read[1], lambda g: [g, g]
-    if node.what == native.MULTIPLY:
+    if node.what == program_table.MULTIPLY:
         return read[0] * read[1], lambda g: [g * read[1], g * read[0]]
-    if node.what == native.SCALE:
+    if node.what == program_table.SCALE:
         return node.factor * read[0], lambda g: [node.factor * g]
     ends = np.cumsum([x.shape[1] for x in read])[:-1]
     return np.concatenate(read, axis=1), lambda g: np.split(g, ends, axis=1)

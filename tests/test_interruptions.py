@@ -14,7 +14,7 @@ from soak import report
 
 import fastfc as fc
 from fastfc import DivergenceWarning
-from fastfc.kernels.runtime.cache import uninterrupted
+from fastfc.kernels.runtime.cache import defer_sigint
 from fastfc.training import epoch as training
 
 # One in so many of the lines; interruptions at random, here and in the long run
@@ -113,12 +113,12 @@ def test_a_diverging_fit_interrupted_at_each_of_its_lines(step_by_step):
 def test_ctrl_c_waits_once():
     """Where nothing may be half done."""
     done, before = [], signal.signal(signal.SIGINT, signal.default_int_handler)
-    with pytest.raises(KeyboardInterrupt), uninterrupted():
+    with pytest.raises(KeyboardInterrupt), defer_sigint():
         signal.raise_signal(signal.SIGINT)
-        with uninterrupted():
+        with defer_sigint():
             done.append("inner")
         done.append("outer")
-    with pytest.raises(KeyboardInterrupt), uninterrupted():
+    with pytest.raises(KeyboardInterrupt), defer_sigint():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         done.append("never")

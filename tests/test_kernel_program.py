@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 import fastfc as fc
 from fastfc import kernels
 from fastfc.kernels.ops.gemm import CHUNK
-from fastfc.kernels.program import interpreter as native
+from fastfc.kernels.program import interpreter
 
 ACTIVATIONS = ["identity", "relu", "sigmoid", "tanh", "softmax"]
 ONE_THREAD = 1, 1  # parts, and the least work that pays for one
@@ -21,26 +21,26 @@ class Arguments:
         self.net, self.program = net, net._program_for(np.zeros((0, net.in_features), net.dtype))
         self.table, self.params = self.program.table, net.params.copy()
         self.grads = nan(self.params.shape, net.dtype)
-        self.space = nan(self.program.space(batch), net.dtype)
-        self.tape = np.zeros(2, np.int64)
+        self.workspace = nan(self.program.workspace_size(batch), net.dtype)
+        self.counters = np.zeros(2, np.int64)
 
     def nan(self, *shape):
         return nan(shape, self.net.dtype)
 
     def predict(self, x):
         out = self.nan(len(x), self.program.outputs)
-        native.predict.call(self.params, self.table, x, out, *ONE_THREAD)
+        interpreter.predict.call(self.params, self.table, x, out, *ONE_THREAD)
         return out
 
     def forward(self, x):
         out = self.nan(len(x), self.program.outputs)
-        native.forward.call(x, self.table, self.params, out, self.space, self.tape, *ONE_THREAD)
+        interpreter.forward.call(x, self.table, self.params, out, self.workspace, self.counters, *ONE_THREAD)
         return out
 
     def backward(self, x, output, grad_output):
         grad_input = self.nan(*x.shape)
-        arrays = self.params, self.table, x, output, grad_output, self.tape, self.grads, grad_input, self.space
-        native.backward.call(*arrays, *ONE_THREAD)
+        arrays = self.params, self.table, x, output, grad_output, self.counters, self.grads, grad_input, self.workspace
+        interpreter.backward.call(*arrays, *ONE_THREAD)
         return grad_input
 
 
@@ -129,14 +129,14 @@ def test_layouts_change_no_bit(layout, dtype):
     output = run.forward(x)
     grad_input = run.backward(x, output, g)
     grads, change = run.grads.copy(), LAYOUTS[layout]
-    run.space[:] = np.nan
+    run.workspace[:] = np.nan
     assert_array_equal(run.predict(change(x)), output)
     assert_array_equal(run.forward(change(x)), output)
     assert_array_equal(run.backward(change(x), output, change(g)), grad_input)
     assert_array_equal(run.grads, grads)
     if layout != "read-only":
         out = change(nan(output.shape, dtype))
-        native.predict.call(run.params, run.table, x, out, *ONE_THREAD)
+        interpreter.predict.call(run.params, run.table, x, out, *ONE_THREAD)
         assert_array_equal(out, output)
 
 
@@ -205,9 +205,9 @@ def test_predict_checks_shapes(change):
     run = Arguments(fc.MLP([5, 9, 3]))
     x, out = change(np.zeros((4, 5), np.float32), run.nan(4, 3))
     with pytest.raises(ValueError, match="does not fit"):
-        native.predict.call(run.params, run.table, x, out, *ONE_THREAD)
+        interpreter.predict.call(run.params, run.table, x, out, *ONE_THREAD)
     with pytest.raises(ValueError, match="does not fit"):
-        native.predict.call(run.params[1:], run.table, np.zeros((4, 5), np.float32), run.nan(4, 3), *ONE_THREAD)
+        interpreter.predict.call(run.params[1:], run.table, np.zeros((4, 5), np.float32), run.nan(4, 3), *ONE_THREAD)
     assert np.isnan(out).all()
 
 
@@ -215,10 +215,10 @@ def test_predict_into_its_own_input_is_refused():
     run, x = Arguments(fc.MLP([3, 9, 3])), normal((4, 3), np.float32)
     before = x.copy()
     with pytest.raises(ValueError, match="overlaps x in memory"):
-        native.predict.call(run.params, run.table, x, x, *ONE_THREAD)
+        interpreter.predict.call(run.params, run.table, x, x, *ONE_THREAD)
     assert_array_equal(x, before)
     pairs = np.zeros((4, 3, 2), np.float32)  # interleaved: the extents overlap, the elements do not
     pairs[:, :, 0] = x
-    native.predict.call(run.params, run.table, pairs[:, :, 0], pairs[:, :, 1], *ONE_THREAD)
+    interpreter.predict.call(run.params, run.table, pairs[:, :, 0], pairs[:, :, 1], *ONE_THREAD)
     assert_array_equal(pairs[:, :, 1], run.predict(x))
     assert_array_equal(pairs[:, :, 0], x)

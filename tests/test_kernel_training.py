@@ -9,7 +9,7 @@ from test_kernel_program import ONE_THREAD, Arguments
 
 import fastfc as fc
 from fastfc import kernels
-from fastfc.kernels.training import step as native
+from fastfc.kernels.training import step as step_kernels
 
 NO_LABELS = np.zeros(0, np.int64)
 
@@ -26,14 +26,14 @@ class Training(Arguments):
         hyper, segments, state, count = optimizer
         weights = x[0, :0] if weights is None else weights
         inputs = x, self.table, target, labels, weights, loss._handle[0], hyper, segments
-        return *inputs, self.params, self.grads, state, count, self.space, self.tape
+        return *inputs, self.params, self.grads, state, count, self.workspace, self.counters
 
     def step(self, x, target, labels, optimizer, loss, weights=None):
-        return native.step.call(*self.arrays(x, target, labels, optimizer, loss, weights), 0, *ONE_THREAD)
+        return step_kernels.train_step.call(*self.arrays(x, target, labels, optimizer, loss, weights), 0, *ONE_THREAD)
 
     def steps(self, x, target, labels, order, optimizer, loss, batch, first=0, last=None, weights=None, accumulate=1):
         arrays, last = self.arrays(x, target, labels, optimizer, loss, weights), len(x) if last is None else last
-        return native.steps.call(*arrays, order, first, last, batch, accumulate, 0, 0.0, *ONE_THREAD)
+        return step_kernels.train_steps.call(*arrays, order, first, last, batch, accumulate, 0, 0.0, *ONE_THREAD)
 
 
 def case_of(targets, dtype, n=23):
@@ -107,7 +107,7 @@ BAD_STEPS = {
     "a negative class": (lambda a: a["labels"].__setitem__(0, -1), "class"),
     "labels too short": (lambda a: a.update(labels=a["labels"][:5]), "does not fit"),
     "x too narrow": (lambda a: a.update(x=a["x"][:, :4]), "does not fit"),
-    "space too small": (lambda a: a.update(space=a["space"][:-1]), "does not fit"),
+    "space too small": (lambda a: a.update(workspace=a["workspace"][:-1]), "does not fit"),
     "params of another size": (lambda a: a.update(params=a["params"][1:], grads=a["grads"][1:]), "does not fit"),
     "gradients in the parameters": (lambda a: a.update(grads=a["params"]), "overlaps"),
 }
@@ -119,11 +119,13 @@ def test_a_step_that_fails_changes_nothing(change, message):
     run, (x, target, labels, loss) = Training(net, 23), case_of("classes", np.float32)
     hyper, segments, state, count = run.optimizer()
     state[:], before = 7, run.params.copy()
-    a = {"x": x, "labels": labels, "params": run.params, "grads": run.grads, "space": run.space}
+    a = {"x": x, "labels": labels, "params": run.params, "grads": run.grads, "workspace": run.workspace}
     change(a)
     inputs = a["x"], run.table, target, a["labels"], x[0, :0], loss._handle[0], hyper, segments
     with pytest.raises(ValueError, match=message):
-        native.step.call(*inputs, a["params"], a["grads"], state, count, a["space"], run.tape, 0, *ONE_THREAD)
+        step_kernels.train_step.call(
+            *inputs, a["params"], a["grads"], state, count, a["workspace"], run.counters, 0, *ONE_THREAD
+        )
     assert_array_equal(run.params, before)
     assert (state == 7).all() and count[0] == 0
 
@@ -188,7 +190,7 @@ def test_bad_tables_change_nothing(wrong):
 
 
 @pytest.mark.parametrize("what", ["target", "weights", "x"])
-@pytest.mark.parametrize("where", ["space", "params", "grads"])
+@pytest.mark.parametrize("where", ["workspace", "params", "grads"])
 def test_memory_that_is_shared_is_found_before_the_first_step(where, what):
     """The last samples' targets lie in the workspace: that showed in the last batch, after updates by all others."""
     net, (x, target, _, loss) = fc.MLP([5, 9, 3], seed=0), case_of("numbers", np.float32)
@@ -223,7 +225,7 @@ NOT_LOADED = """
 import numpy as np, fastfc as fc
 from fastfc.nn import lowering
 from fastfc.optim import base, full_batch
-from fastfc.kernels.runtime import native as edge
+from fastfc.kernels.runtime import native
 
 lowering.Program.load = lambda self, dtypes: None  # nothing is loaded ahead
 base.Optimizer._native = full_batch.LBFGS._native = full_batch.LevenbergMarquardt._native = None
@@ -254,9 +256,9 @@ for dtype in (np.float32, np.float64):
             ends.append([a.copy() for a in (net.params, optimizer.state, optimizer.count, net._tape)])
         for one, other in zip(*ends):
             np.testing.assert_array_equal(one, other)
-    kind = edge.DTYPES[np.dtype(dtype)]
-    for name, function in edge.natives.items():
-        if function.optional and function not in edge.parallel_natives and not function.cells[kind][0]:
+    kind = native.DTYPES[np.dtype(dtype)]
+    for name, function in native.compiled_kernels.items():
+        if function.optional and function not in native.parallel_kernels and not function.slots[kind][0]:
             print(name, "was not needed")
 """
 

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
 from fastfc import kernels, reference
-from fastfc.kernels.ops import losses as native
+from fastfc.kernels.ops import losses as loss_kernels
 from fastfc.losses import Loss
 
 RNG = np.random.default_rng(0)
@@ -493,7 +493,7 @@ def test_several_losses_are_their_weighted_sum(weights):
 def test_an_epochs_part_counts_a_mean_as_often_as_its_samples_weigh():
     @njit
     def evaluate(p, t, labels, weights, out, losses):
-        return native.evaluate_losses(p, t, labels, weights, np.zeros(0), out, losses)
+        return loss_kernels.evaluate_losses(p, t, labels, weights, np.zeros(0), out, losses)
 
     several = fc.MultiLoss([fc.MSELoss(), fc.CrossEntropyLoss(SOME), fc.L1Loss(reduction="sum")], [2, 3, 4])
     given = NUMBERS[1], CLASSES[1], UNIT[0]

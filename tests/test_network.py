@@ -286,7 +286,7 @@ def test_bad_input_names_the_network():
 
 
 def test_threads_change_no_bit(monkeypatch):
-    monkeypatch.setattr(fc.kernels.runtime.threads, "LEAST_WORK", 1)
+    monkeypatch.setattr(fc.kernels.runtime.threads, "MIN_WORK", 1)
     x, y = np.random.default_rng(0).random((300, 20)), np.arange(300) % 5
     results = []
     for n_threads in (1, 2):

@@ -18,7 +18,7 @@ from processes import run
 
 import fastfc as fc
 from fastfc import kernels
-from fastfc.kernels.runtime import native as edge
+from fastfc.kernels.runtime import native
 
 
 @njit
@@ -363,12 +363,18 @@ def test_new_networks_compile_nothing():
 
     functions = predict, forward_backward, train
     use(chain(), fc.MSELoss(), normal((4, 3), np.float32))
-    before = [len(f.signatures) for f in functions], {k: len(v.loaded_types()) for k, v in edge.natives.items()}
+    before = (
+        [len(f.signatures) for f in functions],
+        {k: len(v.loaded_types()) for k, v in native.compiled_kernels.items()},
+    )
     for seed in range(5):
         net = fc.MLP([seed + 1, 3 * seed + 2, 3], ["relu", "tanh", "sigmoid", "softmax", "identity"][seed])
         for each in (net, net[0], graph(seed=seed)):
             use(each, fc.MSELoss(), normal((seed + 1, each.out_features), np.float32))
-    after = [len(f.signatures) for f in functions], {k: len(v.loaded_types()) for k, v in edge.natives.items()}
+    after = (
+        [len(f.signatures) for f in functions],
+        {k: len(v.loaded_types()) for k, v in native.compiled_kernels.items()},
+    )
     assert after == before
 
 

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
 from fastfc import reference
-from fastfc.kernels.optim import update as native
+from fastfc.kernels.optim import update as update_kernels
 from fastfc.nn.layer import Parameter
 
 
@@ -584,7 +584,7 @@ def test_neighbours_that_are_treated_alike_are_one_segment():
     assert len(fc.SGD(max_norm=1.0)._segments_of(net, weights)) == 2
     assert len(fc.SGD(l2=1.0)._segments_of(net, weights)) == 1
     state, segments = fc.SGD(groups={"*": {"frozen": True}}).prepare(net)
-    assert segments.tolist() == [[0] * native.SIZE + [net.params.size]] and state.shape == (0, net.params.size)
+    assert segments.tolist() == [[0] * update_kernels.SIZE + [net.params.size]] and state.shape == (0, net.params.size)
 
 
 def test_a_patterns_layer_may_be_frozen():
@@ -642,7 +642,7 @@ def test_gradients_may_be_scaled(name):
     layers[1].grads *= 0.25
     for layer, optimizer, scale in zip(layers, optimizers, (0.25, 1.0), strict=True):
         state, segments = optimizer.prepare(layer)
-        native.update.call(
+        update_kernels.update.call(
             layer.grads, optimizer.hyper, segments, layer.params, state, optimizer.count, optimizer.code, scale
         )
     assert_array_equal(layers[0].params, layers[1].params)
@@ -650,7 +650,7 @@ def test_gradients_may_be_scaled(name):
 
 def changed(segments, **columns):
     for name, value in columns.items():
-        segments[0, getattr(native, name)] = value
+        segments[0, getattr(update_kernels, name)] = value
     return segments
 
 
@@ -671,7 +671,9 @@ def test_bad_segments_change_nothing(name):
     state, segments = optimizer.prepare(layer)
     before, rest = layer.params.copy(), (optimizer.count, optimizer.code, 1.0)
     with pytest.raises(ValueError, match=r"call optimizer.prepare\(net\) first"):
-        native.update.call(layer.grads, optimizer.hyper, BAD_SEGMENTS[name](segments), layer.params, state, *rest)
+        update_kernels.update.call(
+            layer.grads, optimizer.hyper, BAD_SEGMENTS[name](segments), layer.params, state, *rest
+        )
     assert_array_equal(layer.params, before)
     assert optimizer.count[0] == 0
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fastfc.benchmark import networks as peer_networks
-from fastfc.benchmark.networks import LIBRARIES, MOMENTUM, NetworkContestant, NetworkJudge, Task, flat, make, values
+from fastfc.benchmark.networks import LIBRARIES, MOMENTUM, NetworkReference, NetworkWorker, Task, flat, make, values
 from fastfc.benchmark.worker import NETWORK_PACKAGES, installed
 
 STEP, PREDICT, ONE = Task("step", (3, 8, 5, 2), 4), Task("predict", (3, 8, 5, 2), 4), Task("predict_one", (3, 8, 2), 1)
@@ -72,7 +72,7 @@ def test_the_update_is_the_rule_by_hand():
 
 
 def test_a_call_that_does_many_is_made_so_much_less_often():
-    contestant = NetworkContestant("fastfc", 1)
+    contestant = NetworkWorker("fastfc", 1)
     contestant.prepare(ONE, "float32")
     made = []
     contestant.calls["fastfc"] = (lambda: made.append(1), None)
@@ -83,7 +83,7 @@ def test_a_call_that_does_many_is_made_so_much_less_often():
 
 
 def test_the_memory_moves_as_many_bytes_as_the_update():
-    judge = NetworkJudge("limit", 1)
+    judge = NetworkReference("limit", 1)
     assert judge.prepare(UPDATE, "float64") == ["memory"]
     [memory] = [call.run.__closure__ for call in judge.found.values()]
     array = memory[0].cell_contents.x

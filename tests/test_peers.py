@@ -11,10 +11,10 @@ from fastfc import kernels, reference
 from fastfc.benchmark.worker import (
     KERNELS,
     LAYOUTS,
-    Contestant,
-    Judge,
+    ReferenceWorker,
     Shape,
     Worker,
+    WorkerProcess,
     formulas,
     installed,
     load,
@@ -56,7 +56,7 @@ def test_a_view_is_the_matrix_in_its_layout(layout):
 def library(request):
     if request.param not in [*installed(), "fastfc"]:
         pytest.skip("not installed")
-    worker = Worker(request.param, "", 1)
+    worker = WorkerProcess(request.param, "", 1)
     yield worker
     worker.close()
 
@@ -66,7 +66,7 @@ def library(request):
 def test_a_library_computes_the_four_formulas(library, dtype, layout):
     shape = SHAPE._replace(layout=layout)
     library.ask("prepare", shape, dtype)
-    judge = prepared(Judge(), shape, dtype)
+    judge = prepared(ReferenceWorker(), shape, dtype)
     expected = formulas(values(shape, dtype), *WHOLE)
     for kernel in KERNELS:
         result = library.ask("result", kernel)
@@ -94,19 +94,19 @@ def test_an_error_larger_than_its_bound_shows(wrong, dtype, monkeypatch):
         out.flat[-1] += 1
 
     monkeypatch.setattr(kernels, name, spoilt)
-    fastfc, judge = prepared(Contestant("fastfc", 1), dtype=dtype), prepared(Judge(), dtype=dtype)
+    fastfc, judge = prepared(Worker("fastfc", 1), dtype=dtype), prepared(ReferenceWorker(), dtype=dtype)
     for kernel in KERNELS:
         assert (judge.error(kernel, fastfc.result(kernel)) > 1) == (kernel == wrong)
 
 
 def test_nan_is_an_error():
-    judge = prepared(Judge())
+    judge = prepared(ReferenceWorker())
     assert not judge.error("bias_grad", np.full(3, np.nan)) <= 1
 
 
 def test_large_float64_results_are_judged_in_part():
     shape = Shape(2, 300, 1000)
-    judge, numpy = prepared(Judge(), shape, "float64"), prepared(Contestant("NumPy", 1), shape, "float64")
+    judge, numpy = prepared(ReferenceWorker(), shape, "float64"), prepared(Worker("NumPy", 1), shape, "float64")
     for kernel in KERNELS:
         assert judge.error(kernel, numpy.result(kernel)) <= 1
     assert judge.exact["weight_grad"].shape == (150, 250)
@@ -118,26 +118,26 @@ def test_work_counts_every_multiplication_and_addition():
 
 
 def test_the_judge_does_the_work_that_it_says():
-    judge = prepared(Judge(), Shape(64, 64, 64))
+    judge = prepared(ReferenceWorker(), Shape(64, 64, 64))
     rate = judge.result("forward") / judge.seconds("forward", 3) / 1e9
     assert 0.1 < rate < 1e4
     assert judge.result("bias_grad") == 64 * 64 * 4
 
 
 def test_the_judge_reads_and_writes_no_memory_but_its_own():
-    judge = prepared(Judge(), Shape(1, 1, 1))
+    judge = prepared(ReferenceWorker(), Shape(1, 1, 1))
     assert judge.result("bias_grad") == judge.vector_bytes
 
 
 def test_seconds_are_those_of_one_call():
-    contestant = Contestant("NumPy", 1)
+    contestant = Worker("NumPy", 1)
     contestant.calls = {"forward": (lambda: time.sleep(0.01), None)}
     assert 0.01 <= contestant.seconds("forward", 2) < 0.02
 
 
 @pytest.fixture
 def worker():
-    worker = Worker("NumPy", "", 1)
+    worker = WorkerProcess("NumPy", "", 1)
     yield worker
     worker.close()
 
@@ -168,8 +168,8 @@ def python(code):
 
 def test_a_library_that_fails_is_named():
     code = """
-from fastfc.benchmark.worker import Shape, Worker
-worker = Worker("NumPy", "", 1)
+from fastfc.benchmark.worker import Shape, WorkerProcess
+worker = WorkerProcess("NumPy", "", 1)
 worker.ask("prepare", Shape(1, 1, 1), "float32")
 worker.ask("result", "no_such_kernel")
 """
@@ -185,7 +185,7 @@ def test_what_a_library_prints_comes_not_between_the_answers():
 from fastfc.benchmark import worker as peers
 def prepare(self, shape, dtype):
     print("a greeting")
-peers.Contestant.prepare = prepare
+peers.Worker.prepare = prepare
 peers.serve("NumPy", 1)
 """
     command, environment = python(code)
@@ -199,8 +199,8 @@ peers.serve("NumPy", 1)
 def test_no_worker_outlives_the_one_who_asks():
     code = """
 import os
-from fastfc.benchmark.worker import Shape, Worker
-worker = Worker("NumPy", "", 1)
+from fastfc.benchmark.worker import Shape, WorkerProcess
+worker = WorkerProcess("NumPy", "", 1)
 worker.ask("prepare", Shape(1, 1, 1), "float32")
 print(worker.process.pid, flush=True)
 os.kill(os.getpid(), 9)
@@ -224,7 +224,7 @@ os.kill(os.getpid(), 9)
 def test_start_has_every_contestant(threads, alone, monkeypatch):
     started = []
     monkeypatch.setattr(
-        "fastfc.benchmark.worker.Worker", lambda library, version, *rest: started.append((library, *rest))
+        "fastfc.benchmark.worker.WorkerProcess", lambda library, version, *rest: started.append((library, *rest))
     )
     start(threads, ["NumPy"], module="some.module", alone=alone)
     with_one = [("fastfc, 1 thread", 1)] * (threads == 2 and alone)

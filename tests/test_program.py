@@ -9,57 +9,56 @@ from numpy.testing import assert_array_equal
 
 import fastfc as fc
 from fastfc.kernels.ops.activation_rules import IDENTITY, RELU, SOFTMAX
-from fastfc.kernels.program import interpreter as native
-from fastfc.kernels.program import table
+from fastfc.kernels.program import interpreter, table
 from fastfc.kernels.program.table import (
     ACTIVATION,
     ADD,
     BATCH_NORM,
+    CONCAT,
     DROPOUT,
     LAYER_NORM,
     MULTIPLY,
     NORMS,
-    PLACE,
     PRODUCT,
     SCALE,
 )
-from fastfc.kernels.runtime import native as edge
-from fastfc.nn.lowering import Recorder, pack
+from fastfc.kernels.runtime import native
+from fastfc.nn.lowering import Lowering, pack
 
 
 def steps_of(layer, width=3):
     """(op, code) of each step."""
     rows = layer._lower(width).table
-    return [tuple(row[[table.OP, table.CODE]]) for row in rows[1 : 1 + rows[0, table.STEPS]]]
+    return [tuple(row[[table.OP, table.CODE]]) for row in rows[1 : 1 + rows[0, table.N_OPS]]]
 
 
 class Memory:
     """Who wrote each number last, while a program runs; reading what another one wrote is an error."""
 
     def __init__(self, program):
-        self.rows, self.cells = program.table, {}
+        self.rows, self.slots = program.table, {}
 
     def span(self, value, purpose, columns=slice(None)):
         """The numbers of a value, or of some of its columns."""
         where, first = self.rows[value, purpose : purpose + 2]
         width = self.rows[value, table.WIDTH]
-        if where == table.IN_SPACE:
-            size = self.rows[0, table.PREDICT_SPACE if purpose == table.PREDICTING else table.TRAIN_SPACE]
+        if where == table.IN_WORKSPACE:
+            size = self.rows[0, table.PREDICT_WORKSPACE if purpose == table.PREDICTING else table.TRAIN_WORKSPACE]
             assert first >= 0 and first + width <= size
-        buffer = (where, purpose == table.GRADIENT and where != table.IN_SPACE)
+        buffer = (where, purpose == table.GRADIENT and where != table.IN_WORKSPACE)
         return [(buffer, i) for i in range(first, first + width)[columns]]
 
     def write(self, value, purpose, columns=slice(None)):
         owner = value, purpose == table.GRADIENT
-        self.cells |= dict.fromkeys(self.span(value, purpose, columns), owner)
+        self.slots |= dict.fromkeys(self.span(value, purpose, columns), owner)
 
     def read(self, value, purpose):
         owner = value, purpose == table.GRADIENT
-        assert {self.cells.get(cell) for cell in self.span(value, purpose)} == {owner}
+        assert {self.slots.get(cell) for cell in self.span(value, purpose)} == {owner}
 
     def columns(self, row):
         first = row[table.NUMBER]
-        return slice(first, first + self.rows[row[table.A], table.WIDTH]) if row[table.OP] == PLACE else slice(None)
+        return slice(first, first + self.rows[row[table.A], table.WIDTH]) if row[table.OP] == CONCAT else slice(None)
 
     def operands(self, row):
         return {row[table.A], row[table.B]} if row[table.OP] in (ADD, MULTIPLY) else {row[table.A]}
@@ -94,44 +93,44 @@ class Memory:
             self.read(y, table.GRADIENT)
 
     def steps(self):
-        return self.rows[1 : 1 + self.rows[0, table.STEPS]]
+        return self.rows[1 : 1 + self.rows[0, table.N_OPS]]
 
 
 @st.composite
 def recorded(draw):
     """Random steps between some inputs and outputs."""
-    recorder = Recorder()
+    lowering = Lowering()
     width = st.integers(1, 9)
-    inputs = [recorder.value(w) for w in draw(st.lists(width, min_size=1, max_size=3))]
+    inputs = [lowering.value(w) for w in draw(st.lists(width, min_size=1, max_size=3))]
     values = list(inputs)
     for _ in range(draw(st.integers(0, 12))):
         a = draw(st.sampled_from(values))
-        alike = [v for v in values if recorder.widths[v] == recorder.widths[a]]
-        op = draw(st.sampled_from([PRODUCT, ACTIVATION, ADD, MULTIPLY, SCALE, PLACE, DROPOUT, LAYER_NORM, BATCH_NORM]))
+        alike = [v for v in values if lowering.widths[v] == lowering.widths[a]]
+        op = draw(st.sampled_from([PRODUCT, ACTIVATION, ADD, MULTIPLY, SCALE, CONCAT, DROPOUT, LAYER_NORM, BATCH_NORM]))
         if op == PRODUCT:
-            made = recorder.step(op, a, width=draw(width), code=draw(st.sampled_from([IDENTITY, RELU])))
+            made = lowering.op(op, a, width=draw(width), code=draw(st.sampled_from([IDENTITY, RELU])))
         elif op == ACTIVATION:
-            made = recorder.step(op, a, code=draw(st.sampled_from([RELU, SOFTMAX])))
+            made = lowering.op(op, a, code=draw(st.sampled_from([RELU, SOFTMAX])))
         elif op in (ADD, MULTIPLY):
-            made = recorder.step(op, a, draw(st.sampled_from(alike)))
+            made = lowering.op(op, a, draw(st.sampled_from(alike)))
         elif op in (SCALE, DROPOUT):
-            made = recorder.step(op, a, factor=2.0)
+            made = lowering.op(op, a, factor=2.0)
         elif op in NORMS:
-            made = recorder.norm(op, a, draw(st.floats(0.1, 5)))
+            made = lowering.norm(op, a, draw(st.floats(0.1, 5)))
         else:
-            made = recorder.concatenate(draw(st.lists(st.sampled_from(values), min_size=1, max_size=3)))
+            made = lowering.concatenate(draw(st.lists(st.sampled_from(values), min_size=1, max_size=3)))
         values.append(made)
-    read = {v for step in recorder.steps for v in step.reads()}
+    read = {v for step in lowering.ops for v in step.reads()}
     outputs = [v for v in values if v not in read]
     outputs += draw(st.lists(st.sampled_from(values), min_size=0 if outputs else 1, max_size=3))
-    return recorder, inputs, outputs
+    return lowering, inputs, outputs
 
 
 @given(recorded())
 def test_places_that_are_needed_at_the_same_time_never_overlap(case):
-    recorder, inputs, outputs = case
-    program = recorder.program(inputs, outputs, 0, 0)
-    first = 1 + program.table[0, table.STEPS]
+    lowering, inputs, outputs = case
+    program = lowering.program(inputs, outputs, 0, 0)
+    first = 1 + program.table[0, table.N_OPS]
     inputs, outputs = [first + v for v in inputs], [first + v for v in outputs]
     Memory(program).forward(inputs, table.PREDICTING)
     memory = Memory(program)
@@ -142,18 +141,18 @@ def test_places_that_are_needed_at_the_same_time_never_overlap(case):
     memory.backward(outputs)
     spans = [memory.span(value, table.TRAINING) for value in outputs]
     assert [i for span in spans for _, i in span] == list(range(program.outputs))
-    assert program.inputs == sum(recorder.widths[: len(inputs)])
+    assert program.inputs == sum(lowering.widths[: len(inputs)])
 
 
 @given(recorded())
 def test_no_activation_goes_from_columns_of_the_output_to_others(case):
     """They overlap in memory, as the kernel sees them."""
     rows = case[0].program(*case[1:], 0, 0).table
-    for row in rows[1 : 1 + rows[0, table.STEPS]]:
+    for row in rows[1 : 1 + rows[0, table.N_OPS]]:
         if row[table.OP] == ACTIVATION:
             for purpose in (table.PREDICTING, table.TRAINING, table.GRADIENT):
                 places = rows[row[[table.A, table.Y]], purpose]
-                assert places[0] != places[1] or places[0] == table.IN_SPACE
+                assert places[0] != places[1] or places[0] == table.IN_WORKSPACE
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(1, 9)), max_size=15))
@@ -176,8 +175,8 @@ def test_memory_of_a_chain(sizes, activation):
     program = fc.MLP(sizes, activation=activation)._lower(sizes[0])
     hidden = sizes[1:-1]
     neighbours = max(sum(pair) for pair in pairwise([0, *hidden, 0]))
-    assert program.table[0, table.PREDICT_SPACE] == neighbours
-    assert program.numbers == program.table[0, table.TRAIN_SPACE] == sum(hidden) + neighbours
+    assert program.table[0, table.PREDICT_WORKSPACE] == neighbours
+    assert program.numbers == program.table[0, table.TRAIN_WORKSPACE] == sum(hidden) + neighbours
 
 
 def test_memory_of_a_residual_network_does_not_grow_with_depth():
@@ -185,21 +184,21 @@ def test_memory_of_a_residual_network_does_not_grow_with_depth():
         x = h = fc.Input(8)
         for _ in range(blocks):
             h = h + fc.ReLU()(fc.Linear(8, 8)(h))
-        return fc.Graph(x, h)._lower(8).table[0, table.PREDICT_SPACE]
+        return fc.Graph(x, h)._lower(8).table[0, table.PREDICT_WORKSPACE]
 
     assert space(20) == space(3) <= 3 * 8
 
 
 @njit
 def reserved(table, n):
-    return native.reserve(table, n)
+    return interpreter.workspace_size(table, n)
 
 
 @pytest.mark.parametrize("n", [0, 1, 15, 16, 17, 300])
 def test_space_is_what_the_kernel_reserves(n):
     program = fc.MLP([3, 7, 2])._lower(3)
-    assert program.space(n) == reserved(program.table, n)
-    assert program.space(n) == (7 + 7 + 3 * 2 + 3) * -(-n // 16) * 16
+    assert program.workspace_size(n) == reserved(program.table, n)
+    assert program.workspace_size(n) == (7 + 7 + 3 * 2 + 3) * -(-n // 16) * 16
 
 
 def test_which_steps():
@@ -208,14 +207,14 @@ def test_which_steps():
     assert steps_of(fc.MLP([3, 4, 2], activation="identity")) == [product, product]
     assert steps_of(fc.MLP([3, 4], output_activation="softmax")) == [product, softmax]
     assert steps_of(fc.ReLU()) == [(ACTIVATION, RELU)]
-    assert steps_of(fc.Identity()) == [(PLACE, IDENTITY)]
+    assert steps_of(fc.Identity()) == [(CONCAT, IDENTITY)]
     net = fc.Sequential([fc.ReLU(), fc.Linear(3, 3), fc.Identity(), fc.ReLU(), fc.ReLU(), fc.Softmax()])
     assert steps_of(net) == [(ACTIVATION, RELU), (PRODUCT, RELU), (ACTIVATION, RELU), softmax]
     inner = fc.Sequential([fc.Linear(3, 3), fc.Sequential([fc.ReLU()])])
     assert steps_of(inner) == [(PRODUCT, RELU)]
     x = fc.Input(3)
     h = fc.Linear(3, 4)(x)
-    assert steps_of(fc.Graph(x, [fc.ReLU()(h), h])) == [product, (ACTIVATION, RELU), (PLACE, IDENTITY)]
+    assert steps_of(fc.Graph(x, [fc.ReLU()(h), h])) == [product, (ACTIVATION, RELU), (CONCAT, IDENTITY)]
     assert steps_of(fc.Graph(x, fc.ReLU()(fc.Linear(3, 4)(x)))) == [(PRODUCT, RELU)]
     assert steps_of(fc.Graph(x, -(x * x))) == [(MULTIPLY, IDENTITY), (SCALE, IDENTITY)]
 
@@ -223,7 +222,7 @@ def test_which_steps():
 def test_header_and_parameters():
     net = fc.MLP([3, 5, 2])
     program = net._lower(3)
-    header = program.table[0, [table.STEPS, table.INPUTS, table.OUTPUTS, table.PARAMETERS]]
+    header = program.table[0, [table.N_OPS, table.INPUTS, table.OUTPUTS, table.PARAMETERS]]
     assert_array_equal(header, [2, 3, 2, 32])
     assert_array_equal(program.table[1:3, [table.WEIGHT, table.BIAS]], [[0, 15], [20, 30]])
     assert (program.inputs, program.outputs, program.multiplications) == (3, 2, 25)
@@ -238,7 +237,7 @@ def test_a_shared_layer_overwrites_its_gradient_once():
 
 def compiled():
     """How many signatures there are of each native function."""
-    return {name: len(function.loaded_types()) for name, function in edge.natives.items()}
+    return {name: len(function.loaded_types()) for name, function in native.compiled_kernels.items()}
 
 
 def test_new_networks_compile_nothing():
@@ -260,4 +259,4 @@ def test_new_networks_compile_nothing():
         net.predict(x)
         before = before or compiled()
     assert compiled() == before
-    assert min(before["steps"], before["predict"]) >= 1
+    assert min(before["train_steps"], before["predict"]) >= 1

@@ -559,7 +559,7 @@ def test_reading_is_ahead_of_the_use_but_bounded():
             read.append(i)
             yield i
 
-    for item in streams.ahead(items()):
+    for item in streams.prefetch(items()):
         time.sleep(0.02)
         used.append(item)
         assert len(read) <= len(used) + streams.AHEAD + 1
@@ -575,10 +575,10 @@ def test_small_items_are_handed_over_together_and_none_is_lost():
 
     seen = []
     with pytest.raises(OSError, match="gone"):
-        for item in streams.ahead(items()):
+        for item in streams.prefetch(items()):
             seen.append(item)
     assert seen == list(range(1000))
-    assert list(streams.ahead([])) == []
+    assert list(streams.prefetch([])) == []
 
 
 def test_the_generator_is_closed_where_it_runs():
@@ -591,7 +591,7 @@ def test_the_generator_is_closed_where_it_runs():
         finally:
             closed.append(threading.current_thread().name)
 
-    reading = streams.ahead(items())
+    reading = streams.prefetch(items())
     assert next(reading) == "fastfc reads ahead"
     reading.close()
     assert closed == ["fastfc reads ahead"]

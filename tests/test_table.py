@@ -18,7 +18,7 @@ from fastfc import reference
 from fastfc.losses import Loss
 from fastfc.metrics import BY_NAME as METRICS
 from fastfc.nn.activations import Activation
-from fastfc.nn.initializers import Drawn
+from fastfc.nn.initializers import BaseInitializer
 from fastfc.nn.layer import Layer
 from fastfc.optim.base import Optimizer
 from fastfc.optim.schedules import Schedule
@@ -37,7 +37,7 @@ def snake(name):
 FORMULAS = {
     **{name: snake(name) for name in of_kind(Loss)},
     **{name: f"SCHEDULES {name}" for name in of_kind(Schedule)},
-    **{name: f"VARIANCES {getattr(fc, name).__name__}" for name in of_kind(Drawn)},
+    **{name: f"VARIANCES {getattr(fc, name).__name__}" for name in of_kind(BaseInitializer)},
     "SGD": "sgd",
     "Adam": "adam",
     "AdamW": "adam",

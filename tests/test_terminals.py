@@ -154,7 +154,7 @@ def test_compare(what, encoding, tmp_path, measured):
 
 @encodings
 def test_warmup(encoding, tmp_path, monkeypatch):
-    monkeypatch.setattr(warmup, "natives", {})
+    monkeypatch.setattr(warmup, "compiled_kernels", {})
     monkeypatch.setattr(warmup, "cache_folder", lambda: tmp_path / NAME)
     status, out, err = run(encoding, "warmup")
     assert (status, err) == (0, "") and shown(NAME, encoding) in out

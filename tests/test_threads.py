@@ -15,7 +15,7 @@ from fastfc import kernels
 from fastfc.cli.doctor import threading_layers
 from fastfc.kernels.runtime import threads
 from fastfc.kernels.runtime.cache import cache_folder
-from fastfc.kernels.runtime.threads import LEAST_WORK, launch, layer, part
+from fastfc.kernels.runtime.threads import MIN_WORK, launch, layer, thread_range
 
 # Seconds that many threads call everything: here, and in the long run
 SECONDS, LONG_SECONDS, MANY = 1, 60, 64
@@ -44,7 +44,7 @@ def calls(n, i, o, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_any_number_of_threads_gives_the_same_bits(shape, dtype, monkeypatch):
-    monkeypatch.setattr(threads, "LEAST_WORK", 1)
+    monkeypatch.setattr(threads, "MIN_WORK", 1)
     before = numba.get_num_threads()
     for call, size in calls(*shape, dtype):
         expected = np.ones(size, dtype)
@@ -59,13 +59,13 @@ def test_any_number_of_threads_gives_the_same_bits(shape, dtype, monkeypatch):
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 31, 33, 100, 1000])
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
 def test_parts_cover_everything_once_and_are_not_narrow(count, parts):
-    pieces = [np.arange(count)[part.py_func(p, parts, count)] for p in range(parts)]
+    pieces = [np.arange(count)[thread_range.py_func(p, parts, count)] for p in range(parts)]
     np.testing.assert_array_equal(np.concatenate(pieces), np.arange(count))
     assert all(len(piece) >= min(count, 16) for piece in pieces if len(piece))
 
 
 def test_small_work_stays_on_one_thread():
-    with launch(8, 2 * LEAST_WORK - 1, OUT) as parts:
+    with launch(8, 2 * MIN_WORK - 1, OUT) as parts:
         assert parts == 1
 
 
@@ -78,7 +78,7 @@ def test_no_threads_is_an_error(n_threads):
 
 
 def test_errors_are_those_of_one_thread(monkeypatch):
-    monkeypatch.setattr(threads, "LEAST_WORK", 1)
+    monkeypatch.setattr(threads, "MIN_WORK", 1)
     with pytest.raises(ValueError, match=r"dense_forward.*weight \(5, 8\)"):
         kernels.dense_forward(np.ones((4, 6)), np.ones((5, 8)), np.ones(8), np.ones((4, 8)), n_threads=2)
 
@@ -181,7 +181,7 @@ from fastfc.kernels.runtime import threads
 get, put = threads.openmp_threads()
 put(5)
 before = get()
-threads.LEAST_WORK = 1
+threads.MIN_WORK = 1
 x, out = np.ones((64, 64), np.float32), np.empty((64, 64), np.float32)
 for _ in range(2):
     kernels.dense_forward(x, x, x[0], out, n_threads=2)
@@ -220,7 +220,7 @@ IN_PARALLEL = {
 def run_in_parallel(kernel, folder, first=""):
     """Let a new process, in which no serial kernel is loaded, run one on two threads; what it says besides."""
     total = 65 if kernel == "forward" else 64
-    code = f"{ARRAYS}{first}threads.LEAST_WORK = 1\n{IN_PARALLEL[kernel]}\nprint((out[0] == {total}).all())"
+    code = f"{ARRAYS}{first}threads.MIN_WORK = 1\n{IN_PARALLEL[kernel]}\nprint((out[0] == {total}).all())"
     output, errors = run(code, FASTFC_CACHE=folder)
     assert output == "True\n"
     return errors
@@ -231,7 +231,7 @@ def run_in_parallel(kernel, folder, first=""):
 def test_threads_from_the_cache(kernel, monkeypatch):
     if cache_folder() is None:
         pytest.skip("no folder for compiled kernels")
-    monkeypatch.setattr(threads, "LEAST_WORK", 1)
+    monkeypatch.setattr(threads, "MIN_WORK", 1)
     exec(ARRAYS + IN_PARALLEL[kernel], {})  # compiled now, if not before
     assert run_in_parallel(kernel, cache_folder()) == ""
 
@@ -239,7 +239,8 @@ def test_threads_from_the_cache(kernel, monkeypatch):
 @needs_cores
 def test_threads_with_an_empty_cache(tmp_path):
     """The first process compiles, the second loads; the sums of columns alone, as compiling the products takes long."""
-    few = "from fastfc.kernels.runtime import native as n; n.parallel_natives[:] = [n.natives['column_sums_threads']]\n"
+    few = "from fastfc.kernels.runtime import native as n\n"
+    few += "n.parallel_kernels[:] = [n.compiled_kernels['column_sums_threads']]\n"
     assert "compiles" in run_in_parallel("bias_grad", tmp_path, few)
     assert run_in_parallel("bias_grad", tmp_path, few) == ""
 

@@ -15,7 +15,7 @@ from fastfc.cli.main import main
 from fastfc.tabular import encoding as features
 from fastfc.tabular import reader as sheets
 from fastfc.tabular import train
-from fastfc.tabular.reader import BadSheet, read_sheet
+from fastfc.tabular.reader import BadTable, read_table
 
 WINES = ["Barolo", "Grignolino", "Barbera"]
 
@@ -166,8 +166,8 @@ def test_options(tmp_path, capsys):
 
 def target_of(cells, task=None):
     cells = [str(cell) for cell in cells]
-    sheet = sheets.Sheet("d.csv", {"t": cells}, list(range(2, len(cells) + 2)), "line", [])
-    return features.find_target(sheet, "t", task)
+    table = sheets.Table("d.csv", {"t": cells}, list(range(2, len(cells) + 2)), "line", [])
+    return features.find_target(table, "t", task)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_classes_or_numbers(cells, task, classes, why):
     ],
 )
 def test_targets_that_make_no_sense(cells, task, message):
-    with pytest.raises(BadSheet, match=message):
+    with pytest.raises(BadTable, match=message):
         target_of(cells, task)
 
 
@@ -253,10 +253,10 @@ def test_numbers_that_float32_can_not_tell_apart(of, tmp_path, capsys):
 # ---------- reading
 
 
-def sheet_of(tmp_path, text, known=(), target="", encoding="utf-8"):
+def table_of(tmp_path, text, known=(), target="", encoding="utf-8"):
     path = tmp_path / "data.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode(encoding))
-    return read_sheet(path, known, target)
+    return read_table(path, known, target)
 
 
 READ = {
@@ -282,16 +282,16 @@ READ = {
 @pytest.mark.parametrize("kind", READ)
 def test_csv(kind, tmp_path):
     text, columns, places = READ[kind]
-    sheet = sheet_of(tmp_path, text)
-    assert {name: list(cells) for name, cells in sheet.columns.items()} == columns and sheet.places == places
+    table = table_of(tmp_path, text)
+    assert {name: list(cells) for name, cells in table.columns.items()} == columns and table.places == places
 
 
 def test_csv_in_utf_16_and_numbers_as_names(tmp_path):
-    assert sheet_of(tmp_path, "ä,b\n1,ß\n", encoding="utf-16").texts("b", "") == ["ß"]
+    assert table_of(tmp_path, "ä,b\n1,ß\n", encoding="utf-16").texts("b", "") == ["ß"]
     text = "0,1,2\n5,6,7\n"
-    assert list(sheet_of(tmp_path, text).columns) == ["column1", "column2", "column3"]
-    assert sheet_of(tmp_path, text, target="2").texts("2", "") == ["7"]
-    assert sheet_of(tmp_path, text, known=["0", "2"]).texts("2", "") == ["7"]
+    assert list(table_of(tmp_path, text).columns) == ["column1", "column2", "column3"]
+    assert table_of(tmp_path, text, target="2").texts("2", "") == ["7"]
+    assert table_of(tmp_path, text, known=["0", "2"]).texts("2", "") == ["7"]
 
 
 BAD = {
@@ -308,14 +308,14 @@ BAD = {
 
 @pytest.mark.parametrize("text", BAD)
 def test_bad_csv(text, tmp_path):
-    with pytest.raises(BadSheet, match=BAD[text]):
-        sheet_of(tmp_path, text)
+    with pytest.raises(BadTable, match=BAD[text]):
+        table_of(tmp_path, text)
 
 
 def test_numbers_and_the_first_bad_cell(tmp_path):
-    sheet = sheet_of(tmp_path, "age;size\n17;1,5\n 18 ;-2,5e1\n1e3;3\n")
-    assert_array_equal(sheet.numbers("age", ""), [17, 18, 1000])
-    assert_array_equal(sheet.numbers("size", ""), [1.5, -25, 3])
+    table = table_of(tmp_path, "age;size\n17;1,5\n 18 ;-2,5e1\n1e3;3\n")
+    assert_array_equal(table.numbers("age", ""), [17, 18, 1000])
+    assert_array_equal(table.numbers("size", ""), [1.5, -25, 3])
     for cell, message in [
         ("abc", '"abc" is not a number'),
         ("1_000", '"1_000" is not a number'),
@@ -324,9 +324,9 @@ def test_numbers_and_the_first_bad_cell(tmp_path):
         ("", "the cell is empty; fill it in, remove such lines, or leave"),
         ("NA", '"NA" is no value'),
     ]:
-        sheet = sheet_of(tmp_path, f'size,age\n1,17\n\n2,"{cell}"\n')
-        with pytest.raises(BadSheet, match=f'data.csv, line 4, column "age": {message}'):
-            sheet.numbers("age", "leave it out")
+        table = table_of(tmp_path, f'size,age\n1,17\n\n2,"{cell}"\n')
+        with pytest.raises(BadTable, match=f'data.csv, line 4, column "age": {message}'):
+            table.numbers("age", "leave it out")
 
 
 cells = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8).map(str.strip).filter(bool)
@@ -342,9 +342,9 @@ def test_any_table_comes_back(tmp_path_factory, rows, delimiter):
         writer = csv.writer(file, delimiter=delimiter, quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(["the number", "the text"])
         writer.writerows(rows)
-    sheet = read_sheet(path)
-    assert_array_equal(sheet.numbers("the number", ""), [number for number, _ in rows])
-    texts = sheet.texts("the text", "")
+    table = read_table(path)
+    assert_array_equal(table.numbers("the number", ""), [number for number, _ in rows])
+    texts = table.texts("the text", "")
     for found, (_, text) in zip(texts, rows, strict=True):
         assert found == text or float(found) == float(text)  # numbers have one form
 
@@ -352,28 +352,28 @@ def test_any_table_comes_back(tmp_path_factory, rows, delimiter):
 def test_numbers_have_one_form_and_take_little_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(sheets, "CHUNK", 3)
     text = "a,b,c,d\n" + "1.0,007,12345678901234567890,x\n" * 5 + "1,7,2,3\n" * 5 + "1e0,7,3,y\n"
-    sheet = sheet_of(tmp_path, text)
-    assert sheet.texts("a", "") == ["1"] * 11 and sheet.texts("b", "") == ["7"] * 11
-    assert [type(cells) is sheets.Numbers for cells in sheet.columns.values()] == [True, True, False, False]
-    assert sheet.texts("d", "") == ["x"] * 5 + ["3"] * 5 + ["y"]
-    assert sheet.columns["c"][:6] == ["12345678901234567890"] * 5 + ["2"]
-    assert_array_equal(sheet.numbers("a", ""), np.ones(11))
+    table = table_of(tmp_path, text)
+    assert table.texts("a", "") == ["1"] * 11 and table.texts("b", "") == ["7"] * 11
+    assert [type(cells) is sheets.Numbers for cells in table.columns.values()] == [True, True, False, False]
+    assert table.texts("d", "") == ["x"] * 5 + ["3"] * 5 + ["y"]
+    assert table.columns["c"][:6] == ["12345678901234567890"] * 5 + ["2"]
+    assert_array_equal(table.numbers("a", ""), np.ones(11))
 
 
 def test_parquet_names_rows(tmp_path):
     path = tmp_path / "d.parquet"
     pd.DataFrame({"a": [1.5, None], "b": ["x", None], "when": pd.to_datetime(["2020", "2021"])}).to_parquet(path)
-    sheet = read_sheet(path)
-    with pytest.raises(BadSheet, match=r'd\.parquet, row 2, column "a": .*remove such rows'):
-        sheet.numbers("a", "")
-    with pytest.raises(BadSheet, match='row 2, column "b": the cell is empty'):
-        sheet.texts("b", "")
+    table = read_table(path)
+    with pytest.raises(BadTable, match=r'd\.parquet, row 2, column "a": .*remove such rows'):
+        table.numbers("a", "")
+    with pytest.raises(BadTable, match='row 2, column "b": the cell is empty'):
+        table.texts("b", "")
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(BadSheet, match="not a whole Parquet file"):
-        read_sheet(path)
+    with pytest.raises(BadTable, match="not a whole Parquet file"):
+        read_table(path)
     pd.DataFrame({"a": []}).to_parquet(path)
-    with pytest.raises(BadSheet, match="there are no rows"):
-        read_sheet(path)
+    with pytest.raises(BadTable, match="there are no rows"):
+        read_table(path)
 
 
 # ---------- errors of the commands

@@ -7,13 +7,13 @@ from processes import run
 from fastfc.cli import warmup
 from fastfc.cli.main import main
 from fastfc.kernels.runtime.cache import cache_folder
-from fastfc.kernels.runtime.native import natives
+from fastfc.kernels.runtime.native import compiled_kernels
 
 WARMUP = "import sys; from fastfc.cli.main import main; sys.exit(main(['warmup', '--dtype', 'float32']))"
 TINY = """
 import tiny_kernels
 from fastfc.cli import warmup
-warmup.natives = {name: warmup.natives[name] for name in ("one", "two", "three")}
+warmup.compiled_kernels = {name: warmup.compiled_kernels[name] for name in ("one", "two", "three")}
 """
 STEP = """
 import numpy as np, fastfc as fc
@@ -41,11 +41,11 @@ def test_nothing_is_left_to_compile(tmp_path):
     if cache_folder() is None:
         pytest.skip("no folder for compiled kernels")
     output, errors = run(WARMUP)  # what other tests have not compiled yet
-    assert errors == "" and [name for name, _ in listed(output)] == [*natives]
+    assert errors == "" and [name for name, _ in listed(output)] == [*compiled_kernels]
     folder = shutil.copytree(cache_folder(), tmp_path / "cache")
     files = sorted(path.name for path in folder.iterdir())
     output, errors = run(WARMUP, FASTFC_CACHE=folder)
-    assert errors == "" and listed(output) == [(name, ", from the cache") for name in natives]
+    assert errors == "" and listed(output) == [(name, ", from the cache") for name in compiled_kernels]
     assert run(STEP, FASTFC_CACHE=folder) == ("", "")
     assert sorted(path.name for path in folder.iterdir()) == files
 

@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 import fastfc as fc
-from fastfc.kernels.optim import update as native
+from fastfc.kernels.optim import update as update_kernels
 from fastfc.kernels.simd.memory import at, itemsize, pointer
 from fastfc.kernels.simd.vector import load, store, width
 from fastfc.nn.layer import aligned_zeros
@@ -64,7 +64,7 @@ class Optimizers:
 
     def update(self):
         o = self.optimizer
-        native.update.call(self.grads, o.hyper, o.segments, self.params_, self.state, o.count, o.code, 1.0)
+        update_kernels.update.call(self.grads, o.hyper, o.segments, self.params_, self.state, o.count, o.code, 1.0)
 
     def seconds(self, run, parameters):
         number = max(1, 1_000_000 // parameters)

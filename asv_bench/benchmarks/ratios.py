@@ -49,8 +49,8 @@ class NetworkRatios:
 
     def setup_cache(self):
         pin(1)
-        peers = installed(NETWORK_PACKAGES)
-        with contestants(1, peers, module="fastfc.benchmark.networks", alone=False) as workers:
+        libraries = installed(NETWORK_PACKAGES)
+        with contestants(1, libraries, module="fastfc.benchmark.networks", alone=False) as workers:
             measured = {name(task): measure_network(task, "float32", 1, workers, rounds=3) for task in TASKS}
         return {task: float("nan") if row.ratio is None else row.ratio for task, row in measured.items()}
 

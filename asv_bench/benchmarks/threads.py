@@ -4,7 +4,7 @@ from fastfc import kernels
 
 
 class Launch:
-    """Squares around the work from which two threads pay, see LEAST_WORK in kernels/runtime/threads.py."""
+    """Squares around the work from which two threads pay, see MIN_WORK in kernels/runtime/threads.py."""
 
     params = ([64, 96, 128, 160, 192, 256], [1, 2])
     param_names = ("size", "n_threads")

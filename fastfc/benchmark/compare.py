@@ -113,9 +113,9 @@ def pin(threads):
 
 
 @contextlib.contextmanager
-def contestants(threads, peers, **options):
+def contestants(threads, libraries, **options):
     """One process for each library, the judge's last."""
-    workers = start(threads, peers, **options)
+    workers = start(threads, libraries, **options)
     try:
         yield workers
     finally:
@@ -220,7 +220,7 @@ def summarize(found):
         print(f"  {line.kernel:<11} {line.shape!s:<14} {', '.join(misses)}")
 
 
-def compare(shapes, peers, threads, dtype, json_file=None, plot_file=None):
+def compare(shapes, libraries, threads, dtype, json_file=None, plot_file=None):
     """Print the table, a line at a time; write every record to `json_file` at the end, and a picture to `plot_file`."""
     print(
         f"{where(threads, dtype)}. Each library in a process of its own, called from\n"
@@ -230,7 +230,7 @@ def compare(shapes, peers, threads, dtype, json_file=None, plot_file=None):
         "ratio: time of the best other library / time of fastfc; < marks a line that misses a target of fastfc.\n"
     )
     found: list[Line] = []
-    with contestants(threads, peers) as workers:
+    with contestants(threads, libraries) as workers:
         for shape in shapes:
             for line in measure(shape, dtype, threads, workers):
                 if not found:
@@ -338,7 +338,7 @@ def rows(records):
     return [Row(group) for _, group in groupby(records, lambda r: [r[name] for name in [*r][:5]])]
 
 
-def compare_networks(tasks, peers, threads, dtype, json_file=None, plot_file=None):
+def compare_networks(tasks, libraries, threads, dtype, json_file=None, plot_file=None):
     """Print the tables, a row at a time; write every record to `json_file` at the end, and a picture to `plot_file`."""
     print(
         f"{where(threads, dtype)}. Each library in a process of its own; all in turn,\n"
@@ -347,7 +347,7 @@ def compare_networks(tasks, peers, threads, dtype, json_file=None, plot_file=Non
         "ratio: time of the other / time of fastfc, and its target; < marks a row that misses it."
     )
     found: list[Row] = []
-    with contestants(threads, peers, module="fastfc.benchmark.networks", alone=False) as workers:
+    with contestants(threads, libraries, module="fastfc.benchmark.networks", alone=False) as workers:
         for task in tasks:
             row = measure_network(task, dtype, threads, workers)
             if not found or found[-1].task.kind != task.kind:

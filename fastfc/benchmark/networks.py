@@ -11,7 +11,7 @@ from numba import njit
 import fastfc as fc
 from fastfc import reference
 from fastfc.benchmark import numpy_network as demo
-from fastfc.benchmark.worker import Contestant
+from fastfc.benchmark.worker import Worker
 
 # Samples of an epoch, steps in one call of "JAX loop", predictions in one call of @njit code.
 SAMPLES, LOOP_STEPS, PREDICTIONS = 60_000, 100, 10_000
@@ -397,7 +397,7 @@ LIBRARIES = {
 }
 
 
-class NetworkContestant(Contestant):
+class NetworkWorker(Worker):
     def __init__(self, library, threads):
         self.library, self.threads = LIBRARIES[library], threads
 
@@ -419,7 +419,7 @@ class NetworkContestant(Contestant):
         return super().seconds(name, -(-number // times)) / times
 
 
-class NetworkJudge(NetworkContestant):
+class NetworkReference(NetworkWorker):
     """The results of the textbook formulas in float64; and, as a contestant, the speed of the memory."""
 
     def prepare(self, task, dtype):
@@ -451,4 +451,4 @@ class NetworkJudge(NetworkContestant):
 
 
 def make(library, threads):
-    return NetworkJudge(library, threads) if library == "limit" else NetworkContestant(library, threads)
+    return NetworkReference(library, threads) if library == "limit" else NetworkWorker(library, threads)

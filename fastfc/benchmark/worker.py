@@ -142,7 +142,7 @@ def load(library, threads):
     return partial(jax_calls, module)
 
 
-class Contestant:
+class Worker:
     """One library, in its process: makes its arrays, computes, takes the time."""
 
     def __init__(self, library, threads):
@@ -179,7 +179,7 @@ def formulas(arrays, rows, inputs, outputs):
     }
 
 
-class Judge(Contestant):
+class ReferenceWorker(Worker):
     """The exact results; and, as a contestant, what one core could do at most, the calls returning the work done."""
 
     FMA_STEPS = 100_000
@@ -226,7 +226,7 @@ class Judge(Contestant):
 
 
 def make(library, threads):
-    return Judge() if library == "limit" else Contestant(library, threads)
+    return ReferenceWorker() if library == "limit" else Worker(library, threads)
 
 
 def serve(library, threads, make=make):
@@ -254,7 +254,7 @@ def environment(threads):
     return kept
 
 
-class Worker:
+class WorkerProcess:
     """A contestant's process, seen from outside. It is stopped but for the time of a request.
 
     The contestant is made by the function `make` of a module.
@@ -304,11 +304,11 @@ def installed(packages=PACKAGES):
     return found
 
 
-def start(threads, peers, module="fastfc.benchmark.worker", alone=True):
+def start(threads, libraries, module="fastfc.benchmark.worker", alone=True):
     """Processes for the libraries, fastfc and the judge; with several threads also for fastfc `alone` on one."""
     versions = installed(NETWORK_PACKAGES)
-    workers = [Worker(library, versions[library], threads, module) for library in peers]
-    workers.append(Worker("fastfc", __version__, threads, module))
+    workers = [WorkerProcess(library, versions[library], threads, module) for library in libraries]
+    workers.append(WorkerProcess("fastfc", __version__, threads, module))
     if threads > 1 and alone:
-        workers.append(Worker("fastfc, 1 thread", __version__, 1, module))
-    return [*workers, Worker("limit", processor(), 1, module)]
+        workers.append(WorkerProcess("fastfc, 1 thread", __version__, 1, module))
+    return [*workers, WorkerProcess("limit", processor(), 1, module)]

@@ -194,8 +194,8 @@ def run(args):
 
         return warmup(args.dtype)
     if args.command == "compare" and args.networks:
-        peers = args.peers or installed(NETWORK_PACKAGES)
-        return compare_networks(TASKS, peers, args.threads, args.dtype, args.json, args.plot)
+        libraries = args.peers or installed(NETWORK_PACKAGES)
+        return compare_networks(TASKS, libraries, args.threads, args.dtype, args.json, args.plot)
     if args.command == "compare":
         chosen = [shape for some in args.shapes or [SHAPES if args.peers is None else TARGETS] for shape in some]
         return compare(chosen, args.peers or installed(), args.threads, args.dtype, args.json, args.plot)

@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from fastfc.kernels.runtime.cache import cache_folder
-from fastfc.kernels.runtime.native import DTYPES, natives
+from fastfc.kernels.runtime.native import DTYPES, compiled_kernels
 
 
 def warmup(dtypes):
@@ -21,9 +21,9 @@ def warmup(dtypes):
     begin = time.perf_counter()
     try:
         for dtype in dtypes:
-            for native in natives.values():
-                print(f"{dtype:<8}{native.name:<30}", end="", flush=True)
-                print(compiled(native, DTYPES[np.dtype(dtype)]), flush=True)
+            for kernel in compiled_kernels.values():
+                print(f"{dtype:<8}{kernel.name:<30}", end="", flush=True)
+                print(compiled(kernel, DTYPES[np.dtype(dtype)]), flush=True)
     finally:
         log.removeFilter(silence)
     print(f"{time.perf_counter() - begin:.1f} s in all; compiled kernels are in {folder}")
@@ -35,8 +35,8 @@ def silence(record):
     return False
 
 
-def compiled(native, dtype):
+def compiled(kernel, dtype):
     """Ensure that a kernel is compiled; how long it took and whether it was in the cache."""
     begin = time.perf_counter()
-    native.ensure(dtype)
-    return f"{time.perf_counter() - begin:6.2f} s" + ", from the cache" * (not native.was_compiled(dtype))
+    kernel.compile_or_load(dtype)
+    return f"{time.perf_counter() - begin:6.2f} s" + ", from the cache" * (not kernel.was_compiled(dtype))

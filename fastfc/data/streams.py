@@ -50,19 +50,19 @@ class Part(NamedTuple):
     rows: NDArray[np.int64] | None = None
 
 
-def mapped(function: Callable[..., Any], *trees: Any) -> Any:
+def tree_map(function: Callable[..., Any], *trees: Any) -> Any:
     """A function of arrays, of each in nested tuples; None stays None."""
     if trees[0] is None:
         return None
     if isinstance(trees[0], tuple):
-        return tuple(mapped(function, *parts) for parts in zip(*trees, strict=True))
+        return tuple(tree_map(function, *parts) for parts in zip(*trees, strict=True))
     return function(*trees)
 
 
-def leaves(tree: Any) -> list[Any]:
+def tree_leaves(tree: Any) -> list[Any]:
     """The arrays in nested tuples."""
     if isinstance(tree, tuple | list):
-        return [leaf for part in tree for leaf in leaves(part)]
+        return [leaf for part in tree for leaf in tree_leaves(part)]
     return [] if tree is None else [tree]
 
 
@@ -127,13 +127,13 @@ class Blocks:
     window of memory are shuffled together; what their last batch lacks, the next window adds.
     """
 
-    together = 1  # see ahead: no more blocks are in memory than must be
+    together = 1  # see prefetch: no more blocks are in memory than must be
 
     def __init__(self, trees: tuple[Any, Any, Any], owner: str, first: int = 0, last: int | None = None) -> None:
         self.trees = tuple(
             arrays_of(tree, owner, name) for tree, name in zip(trees, ("x", "y", "sample_weight"), strict=True)
         )
-        arrays = leaves(self.trees)
+        arrays = tree_leaves(self.trees)
         shapes = [tuple(a.shape) for a in arrays]
         if any(len(shape) == 0 or shape[0] != shapes[0][0] for shape in shapes):
             raise ValueError(f"{owner}: arrays have shapes {shapes}; give as many rows in each")
@@ -160,7 +160,7 @@ class Blocks:
         return Blocks((self.trees[1],) * 2 + (None,), self.owner, self.first, self.last)
 
     def read(self, first: int, last: int) -> tuple[Any, Any, Any]:
-        return mapped(lambda a: np.asarray(a[first:last]), self.trees)
+        return tree_map(lambda a: np.asarray(a[first:last]), self.trees)
 
     def head(self) -> tuple[Any, Any, Any]:
         """The first sample, to see whether it fits."""
@@ -184,7 +184,7 @@ class Blocks:
             used = n if w + self.blocks_at_once >= len(starts) else n - n % update
             order = np.arange(n) if rng is None else rng.permutation(n)
             left = order[used:]
-            rest, rest_rows = mapped(lambda a, left=left: a[left], samples), rows[left]
+            rest, rest_rows = tree_map(lambda a, left=left: a[left], samples), rows[left]
             if used:
                 yield Part(samples, None if rng is None else order[:used], used, batch, rows)
 
@@ -200,7 +200,7 @@ class Blocks:
                 place += last - first
             return out
 
-        return mapped(join, self.trees, rest)
+        return tree_map(join, self.trees, rest)
 
 
 class Batches:
@@ -287,12 +287,12 @@ class Batches:
     def joined(self, group: list[Any], i: int) -> Part:
         if len(group) == 1:
             return Part(group[0], None, None, None)
-        sizes = [len(leaves(samples)[0]) for samples in group]
+        sizes = [len(tree_leaves(samples)[0]) for samples in group]
         if any(size != sizes[0] for size in sizes[:-1]) or sizes[-1] > sizes[0]:
             raise ValueError(
                 f"{self.owner}: accumulate={len(sizes)} takes batches of one size, up to {i} they are of {sizes}"
             )
-        return Part(mapped(lambda *arrays: np.concatenate(arrays), *group), None, None, sizes[0])
+        return Part(tree_map(lambda *arrays: np.concatenate(arrays), *group), None, None, sizes[0])
 
 
 def arrays_of(given: Any, owner: str, what: str = "x") -> Any:
@@ -306,7 +306,7 @@ def arrays_of(given: Any, owner: str, what: str = "x") -> Any:
     return as_real(given, owner, what)
 
 
-def ahead(items: Iterable[Any], together: int = 1) -> Generator[Any, None, None]:
+def prefetch(items: Iterable[Any], together: int = 1) -> Generator[Any, None, None]:
     """The same items, got by a thread while the caller is busy with the ones before; its exceptions come here.
 
     So many are handed over together, if they come fast. Close this generator, as contextlib.closing does, and the
@@ -372,7 +372,7 @@ def predict(network: Any, x: Any, out: Any, params: Any) -> Any:
         source = Blocks((x, None, None), str(network))
         n, parts = source.n, (network._join(samples[0]) for samples in source.in_order())
     found, place = [], 0
-    with closing(ahead(parts, source.together)) as reading:
+    with closing(prefetch(parts, source.together)) as reading:
         for part in reading:
             result = network._output(part, None, params)
             if out is None and n is not None:

@@ -29,7 +29,7 @@ from fastfc._version import __version__
 from fastfc.data import columns
 from fastfc.extras import extra
 from fastfc.kernels.optim import rules
-from fastfc.kernels.optim import schedules as numbers
+from fastfc.kernels.optim import schedules as schedule_kernels
 from fastfc.nn import activations, norms
 from fastfc.nn import linear as layers
 from fastfc.nn.activations import Activation, Elementwise
@@ -38,7 +38,7 @@ from fastfc.nn.dropout import Dropout
 from fastfc.nn.embedding import Embedding
 from fastfc.nn.layer import Layer
 from fastfc.nn.linear import Tied
-from fastfc.nn.node import GATES, Input, Node, concatenate
+from fastfc.nn.node import OPS, Input, Node, concatenate
 from fastfc.nn.standardize import Standardize
 from fastfc.optim import base, full_batch, schedules
 from fastfc.optim import first_order as optimizers
@@ -388,7 +388,7 @@ class Writer:
         return row
 
 
-OF_EPOCHS = [numbers.EPOCHS, numbers.SINCE, numbers.STEPS_PER_EPOCH]
+OF_EPOCHS = [schedule_kernels.EPOCHS, schedule_kernels.SINCE, schedule_kernels.STEPS_PER_EPOCH]
 
 
 class Reader:
@@ -517,7 +517,7 @@ def graph_rows(network: Any) -> dict[str, Any]:
             row["layer"] = layer_of[node.what]
         else:
             assert node.what is not None
-            row["gate"] = GATES[node.what]
+            row["gate"] = OPS[node.what]
             if row["gate"] == "scale":
                 row["factor"] = node.factor
         rows.append(row)

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastfc.extras import extra
-from fastfc.kernels.program import table as native
+from fastfc.kernels.program import table as program_table
 from fastfc.nn.container import Container, is_a
 from fastfc.nn.layer import Layer
 from fastfc.nn.node import Node
 
 FORMATS = ".svg", ".png", ".pdf"
 DPI = "144"  # of a .png
-SIGNS = {native.ADD: "+", native.MULTIPLY: "×"}
+SIGNS = {program_table.ADD: "+", program_table.MULTIPLY: "×"}
 WIDEST, MOST_LINES = 36, 4  # of a layer's text, in characters
 # Dark text on light; what has parameters is blue, of Okabe & Ito's.
 FONT = {"fontname": "Helvetica,Arial,sans-serif", "fontcolor": "#202020"}
@@ -134,7 +134,7 @@ class Drawing:
     def gate(self, node: Node, diagram: Any, read: list[Value]) -> Value:
         """A sum, a product, …"""
         sign = SIGNS.get(node.what)
-        text = f"× {node.factor:g}" if node.what == native.SCALE else sign or repr(node).partition("(")[0]
+        text = f"× {node.factor:g}" if node.what == program_table.SCALE else sign or repr(node).partition("(")[0]
         name = self.node(diagram, text, **({"shape": "circle", "margin": "0"} if sign else {}))
         for value in read:
             self.edge(value, name)

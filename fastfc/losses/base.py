@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastfc.attributes import OF_LOSSES, Guarded, is_ours, names_of, suggestion
 from fastfc.kernels.ops import loss_rules
-from fastfc.kernels.ops import losses as native
-from fastfc.kernels.runtime import kernel as edge
+from fastfc.kernels.ops import losses as loss_kernels
+from fastfc.kernels.runtime import kernel as boundary
 from fastfc.validation import FLOATS, as_floats, choice
 
 NO_LABELS = np.zeros(0, np.int64)
@@ -99,7 +99,7 @@ class Loss(Guarded):
     @property
     def _handle(self) -> tuple[NDArray[np.float64]]:
         """What we are in nopython code, see nopython.LossType."""
-        self.load(native.evaluate_losses.loaded_types())  # the code that takes it has loaded those
+        self.load(loss_kernels.evaluate_losses.loaded_types())  # the code that takes it has loaded those
         return (self._table,)
 
     def load(self, dtypes: Iterable[Any]) -> None:
@@ -233,9 +233,9 @@ class Loss(Guarded):
 def evaluate(owner: Loss, *arguments: Any) -> float:
     """Call the kernel; its errors name the loss."""
     try:
-        return native.loss.call(*arguments)
+        return loss_kernels.loss.call(*arguments)
     except ValueError as error:
-        raise ValueError(f"{owner}{str(error).removeprefix(native.loss.name)}") from None
+        raise ValueError(f"{owner}{str(error).removeprefix(loss_kernels.loss.name)}") from None
 
 
 def as_weights(weights: ArrayLike | None, n: int, dtype: Any, owner: Loss) -> NDArray[Any]:
@@ -268,7 +268,7 @@ def as_numbers(values: ArrayLike | None, owner: str, what: str) -> NDArray[np.fl
 
 
 def rank(values: Any, owner: str, what: str) -> int:
-    return edge.as_array(values, f"{owner}: {what}").ndim
+    return boundary.as_array(values, f"{owner}: {what}").ndim
 
 
 def column_weights(weight: ArrayLike | None, owner: str) -> NDArray[np.float64] | None:

@@ -8,8 +8,8 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from fastfc.kernels.ops import loss_rules
-from fastfc.kernels.ops import losses as native
-from fastfc.kernels.runtime import user_functions as custom
+from fastfc.kernels.ops import losses as loss_kernels
+from fastfc.kernels.runtime import user_functions
 from fastfc.losses.base import Loss
 
 
@@ -59,9 +59,9 @@ class CustomLoss(Loss):
         self.code = loss_rules.CUSTOM_ARRAY if gradient is None else loss_rules.CUSTOM
         functions = [("value", value)] if gradient is None else [("value", value), ("gradient", gradient)]
         for what, function in functions:
-            custom.parameters(function, "CustomLoss", what)  # before it is looked up, as it may have no hash
-        make = native.custom_array if gradient is None else native.custom_pass
-        super().__init__(reduction, custom.place("CustomLoss", make, *functions))
+            user_functions.parameters(function, "CustomLoss", what)  # before it is looked up, as it may have no hash
+        make = loss_kernels.custom_array if gradient is None else loss_kernels.custom_pass
+        super().__init__(reduction, user_functions.function_pointer("CustomLoss", make, *functions))
 
     def _settings(self) -> list[str]:
         return [f.__name__ for f in (self.value, self.gradient) if f is not None]

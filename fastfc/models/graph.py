@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfc.kernels.ops.activation_rules import NONE
-from fastfc.kernels.program import table as native
+from fastfc.kernels.program import table as program_table
 from fastfc.models.network import Network
 from fastfc.nn.activations import Identity
 from fastfc.nn.container import CONTAINERS, check_free
 from fastfc.nn.dropout import Dropout
 from fastfc.nn.layer import Layer
-from fastfc.nn.lowering import Program, Recorder
-from fastfc.nn.node import GATES, Input, Node
+from fastfc.nn.lowering import Lowering, Program
+from fastfc.nn.node import OPS, Input, Node
 from fastfc.validation import as_floats, listed
 
 
@@ -153,25 +153,25 @@ class Graph(Network):
         return tuple(y[..., end - node.width : end] for node, end in zip(nodes, ends, strict=True))
 
     def _lower(self, width: int) -> Program:
-        recorder = Recorder()
-        values = {node: recorder.value(node.width) for node in self.inputs}
-        self._record_nodes(recorder, values, 0, True)
+        lowering = Lowering()
+        values = {node: lowering.value(node.width) for node in self.inputs}
+        self._record_nodes(lowering, values, 0, True)
         inputs, outputs = ([values[node] for node in nodes] for nodes in (self.inputs, self.outputs))
-        return recorder.program(inputs, outputs, *self._sizes)
+        return lowering.program(inputs, outputs, *self._sizes)
 
-    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
+    def _record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
         self._check_layer()
-        if recorder.widths[value] != self.in_features:
-            raise ValueError(f"{self} takes {self.in_features} numbers per sample, got {recorder.widths[value]}")
+        if lowering.widths[value] != self.in_features:
+            raise ValueError(f"{self} takes {self.in_features} numbers per sample, got {lowering.widths[value]}")
         values = {self.inputs[0]: value}
-        self._record_nodes(recorder, values, first, alone)
-        return recorder.activation(values[self.outputs[0]], NONE, alone or self.inputs != self.outputs)
+        self._record_nodes(lowering, values, first, alone)
+        return lowering.activation(values[self.outputs[0]], NONE, alone or self.inputs != self.outputs)
 
     def _check_layer(self) -> None:
         if len(self.inputs) > 1 or len(self.outputs) > 1:
             raise ValueError(f"{self}: only a graph of one input and one output can be a layer of another network")
 
-    def _record_nodes(self, recorder: Recorder, values: dict[Node, int], first: int, alone: bool) -> None:
+    def _record_nodes(self, lowering: Lowering, values: dict[Node, int], first: int, alone: bool) -> None:
         """Record all nodes but the inputs, whose values are there; `alone` says that nobody else reads those."""
         readers = [other for node in self.nodes for other in node.inputs] + list(self.outputs)
         begin, start = {}, first
@@ -184,12 +184,12 @@ class Graph(Network):
             if isinstance(node.what, Layer):
                 source = node.inputs[0]
                 only = readers.count(source) == 1 and (alone or not isinstance(source, Input))
-                values[node] = node.what._record(recorder, read[0], begin[node.what], only)
-            elif node.what == native.PLACE:
-                values[node] = recorder.concatenate(read)
+                values[node] = node.what._record(lowering, read[0], begin[node.what], only)
+            elif node.what == program_table.CONCAT:
+                values[node] = lowering.concatenate(read)
             else:
                 assert node.what is not None
-                values[node] = recorder.step(node.what, *read, factor=node.factor)
+                values[node] = lowering.op(node.what, *read, factor=node.factor)
 
     def __getstate__(self) -> dict[str, Any]:
         """With numbers for the nodes that a node reads: pickle does not follow long chains."""
@@ -237,7 +237,7 @@ def in_order(outputs: Sequence[Node]) -> tuple[Node, ...]:
             order[node] = None
             del path[node]
         elif node in path:
-            what = node.what if isinstance(node.what, Layer) else GATES[node.what or 0]
+            what = node.what if isinstance(node.what, Layer) else OPS[node.what or 0]
             raise ValueError(f"Graph: a cycle, {what} reads its own output; undo that connection")
         elif node not in order:
             path[node] = None

@@ -16,7 +16,7 @@ from fastfc.nn.dropout import Dropout
 from fastfc.nn.initializers import Initializer
 from fastfc.nn.layer import Layer
 from fastfc.nn.linear import Linear
-from fastfc.nn.lowering import Recorder
+from fastfc.nn.lowering import Lowering
 from fastfc.validation import as_generator, listed, positive_int
 
 
@@ -82,9 +82,9 @@ class Sequential(Network):
             rows.append((str(layer), str(width or "any"), f"{layer.params.size:,}"))
         return [*rows, ("total", "", f"{self.params.size:,}")]
 
-    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
+    def _record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
         for layer in self.layers:
-            value = layer._record(recorder, value, first, alone)
+            value = layer._record(lowering, value, first, alone)
             first, alone = first + layer._params.size, True
         return value
 

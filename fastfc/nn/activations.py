@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 from fastfc.kernels.ops.activation_rules import CUSTOM
 from fastfc.kernels.ops.activation_rules import Activation as Numbers
 from fastfc.kernels.ops.activations import named
-from fastfc.kernels.runtime import user_functions as custom
+from fastfc.kernels.runtime import user_functions
 from fastfc.nn.layer import Layer, option
-from fastfc.nn.lowering import Recorder
+from fastfc.nn.lowering import Lowering
 from fastfc.validation import choice, finite_number, positive_number, real_number, unknown
 
 
@@ -27,8 +27,8 @@ class Activation(Layer):
         """What the kernels take: the function's code and the numbers in its formula."""
         return named(self.name)
 
-    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
-        return recorder.activation(value, self._numbers(), alone)
+    def _record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
+        return lowering.activation(value, self._numbers(), alone)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -625,7 +625,7 @@ class Elementwise(Activation):
         self._numbers()
 
     def _numbers(self) -> Numbers:
-        return Numbers(CUSTOM, *custom.activation_places(self.function, self.derivative))
+        return Numbers(CUSTOM, *user_functions.activation_pointers(self.function, self.derivative))
 
     def __repr__(self) -> str:
         return f"Elementwise({self.function.__name__}, {self.derivative.__name__})"

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from fastfc.kernels.ops.activation_rules import NONE
-from fastfc.kernels.program import table as native
+from fastfc.kernels.program import table as program_table
 from fastfc.nn.layer import Layer, option
-from fastfc.nn.lowering import Recorder
+from fastfc.nn.lowering import Lowering
 from fastfc.validation import as_generator, fraction
 
 
@@ -56,10 +56,10 @@ class Dropout(Layer):
     def __init__(self, p: float = 0.5, seed: int | np.random.Generator | None = None) -> None:
         self.p, self.seed = p, seed
 
-    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
+    def _record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
         if self.p == 0:
-            return recorder.activation(value, NONE, alone)
-        return recorder.step(native.DROPOUT, value, number=self.seed, factor=self.p)
+            return lowering.activation(value, NONE, alone)
+        return lowering.op(program_table.DROPOUT, value, number=self.seed, factor=self.p)
 
     def __repr__(self) -> str:
         return f"Dropout({self.p:g})"

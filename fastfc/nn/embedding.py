@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfc.kernels.program import table as native
+from fastfc.kernels.program import table as program_table
 from fastfc.nn.initializers import Initializer, get_initializer
 from fastfc.nn.layer import Layer, aligned_zeros
 from fastfc.nn.linear import view
-from fastfc.nn.lowering import Recorder
+from fastfc.nn.lowering import Lowering
 from fastfc.validation import as_generator, float_dtype, positive_int
 
 
@@ -116,10 +116,12 @@ class Embedding(Layer):
         shape = self.num_embeddings, self.embedding_dim
         self._views = self._params.reshape(shape), grads.reshape(shape)
 
-    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
-        if recorder.widths[value] != self.in_features:
-            raise ValueError(f"{self} takes {self.in_features} numbers per sample, got {recorder.widths[value]}")
-        return recorder.step(native.EMBEDDING, value, width=self.out_features, weight=first, number=self.num_embeddings)
+    def _record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
+        if lowering.widths[value] != self.in_features:
+            raise ValueError(f"{self} takes {self.in_features} numbers per sample, got {lowering.widths[value]}")
+        return lowering.op(
+            program_table.EMBEDDING, value, width=self.out_features, weight=first, number=self.num_embeddings
+        )
 
     def __repr__(self) -> str:
         columns = "" if self.in_features == 1 else f", {self.in_features}"

@@ -24,7 +24,7 @@ SQUARED_GAINS = {"linear": 1.0, "identity": 1.0, "sigmoid": 1.0, "tanh": 25 / 9,
 
 
 @frozen
-class Drawn:
+class BaseInitializer:
     """Base of the initializers: what `draw` returns, rounded to the dtype."""
 
     def __call__(self, rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
@@ -39,7 +39,7 @@ class Drawn:
 
 
 @frozen
-class Constant(Drawn):
+class Constant(BaseInitializer):
     """Every element the same number, w = value (torch.nn.init.constant_).
 
     Parameters
@@ -69,7 +69,7 @@ class Constant(Drawn):
 
 
 @frozen
-class Zeros(Drawn):
+class Zeros(BaseInitializer):
     """All zeros, w = 0, the usual start of a bias: an alias of `Constant(0)` (torch.nn.init.zeros_).
 
     Examples
@@ -84,7 +84,7 @@ class Zeros(Drawn):
 
 
 @frozen
-class Normal(Drawn):
+class Normal(BaseInitializer):
     """Normal, density ∝ exp(−(w − mean)² / (2 std²)) (torch.nn.init.normal_).
 
     Parameters
@@ -117,7 +117,7 @@ class Normal(Drawn):
 
 
 @frozen
-class Uniform(Drawn):
+class Uniform(BaseInitializer):
     """Uniform, low ≤ w < high (torch.nn.init.uniform_); rounding to float32 may give `high` itself.
 
     Parameters
@@ -211,7 +211,7 @@ class TruncatedNormal(Normal):
 
 
 @frozen
-class Scaled(Drawn):
+class Scaled(BaseInitializer):
     """Base of those whose spread follows from the shape: normal or uniform with variance gain² / fan."""
 
     uniform: ClassVar[bool] = False
@@ -423,7 +423,7 @@ class LeCunUniform(LeCunNormal):
 
 
 @frozen
-class Orthogonal(Drawn):
+class Orthogonal(BaseInitializer):
     """gain · Q, Q uniform among the matrices with orthonormal columns, or rows if those are fewer.
 
     Q of the QR decomposition of a normal matrix, each column with the sign of R's diagonal

@@ -13,10 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from fastfc import kernels
 from fastfc.attributes import OF_LAYERS, Guarded
 from fastfc.data import streams
-from fastfc.kernels.program import interpreter as native
-from fastfc.kernels.runtime import native as edge
-from fastfc.kernels.runtime import threads
-from fastfc.nn.lowering import Program, Recorder
+from fastfc.kernels.program import interpreter
+from fastfc.kernels.runtime import native, threads
+from fastfc.nn.lowering import Lowering, Program
 from fastfc.nn.node import Node
 from fastfc.validation import as_floats, flag, positive_int, positive_number
 
@@ -246,7 +245,7 @@ class Layer(Guarded):
             fits = x.dtype == vector.dtype and x.ndim == 2 and x.shape[1] == program.inputs
             if fits and self._is_serial(program.multiplications * len(x)):
                 out = np.empty((len(x), program.outputs), x.dtype)
-                native.predict.call(vector, program.table, x, out, 1, 1)
+                interpreter.predict.call(vector, program.table, x, out, 1, 1)
                 return out
         if type(x) is not np.ndarray and (streams.gives_batches(x) or streams.too_large(x)):
             return streams.predict(self, x, out, params)
@@ -264,7 +263,7 @@ class Layer(Guarded):
         if out is None:
             out = np.empty((x.shape[0], program.outputs), x.dtype)
         vector, _ = self._vectors(x.dtype) if params is None else (self._with_buffers(params, x.dtype), None)
-        self._call(native.predict, program.multiplications * len(x), vector, program.table, x, out)
+        self._call(interpreter.predict, program.multiplications * len(x), vector, program.table, x, out)
         return out
 
     def _with_buffers(self, params: Any, dtype: Any) -> Any:
@@ -312,7 +311,7 @@ class Layer(Guarded):
         except (AttributeError, TypeError, LookupError):
             raise TypeError(f"{self}: predict_one takes NumPy arrays of dtype {self.dtype}; or use predict") from None
         try:
-            native.predict.call(self._vector, program.table, rows, into, 1, 1)
+            interpreter.predict.call(self._vector, program.table, rows, into, 1, 1)
         except (TypeError, ValueError):
             check_array(x, (program.inputs,), self.dtype or into.dtype, self, "x")
             check_array(out, (program.outputs,), self.dtype or into.dtype, self, "out", written=True)
@@ -353,7 +352,7 @@ class Layer(Guarded):
         vector, _ = self._vectors(x.dtype)
         assign_here = object.__setattr__  # ours takes as long as a small layer
         assign_here(self, "_saved", None)
-        self._call(native.forward, program.largest * len(x), x, program.table, vector, out, space, self._tape)
+        self._call(interpreter.forward, program.largest * len(x), x, program.table, vector, out, space, self._tape)
         assign_here(self, "_saved", (program, x, out, space))
         return out
 
@@ -398,7 +397,7 @@ class Layer(Guarded):
         grad_input = np.empty(x.shape, x.dtype)
         vector, grads = self._vectors(x.dtype)
         arrays = vector, program.table, x, output, grad_output, self._tape, grads, grad_input, space
-        self._call(native.backward, program.largest * len(x), *arrays)
+        self._call(interpreter.backward, program.largest * len(x), *arrays)
         return grad_input
 
     def update_parameters(self, lr: float) -> None:
@@ -465,7 +464,7 @@ class Layer(Guarded):
         """How many numbers optimizers may change."""
         return sum(math.prod(shape) for _, _, shape in self._trained_parameters())
 
-    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
+    def _record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
         """Record the steps from this value to the output, which is returned; our parameters begin at `first`.
 
         `alone` says that no other layer reads the value.
@@ -480,16 +479,16 @@ class Layer(Guarded):
             return self._programs[x.shape[1]]
         width = self._check_rows(x).shape[1]
         program = self._lower(width)
-        program.load(edge.DTYPES.values() if self.dtype is None else [edge.DTYPES[self.dtype]])
+        program.load(native.DTYPES.values() if self.dtype is None else [native.DTYPES[self.dtype]])
         self._programs[width] = program
         if self._vector.size and self._one_input:
             self._ready = program
         return program
 
     def _lower(self, width: int) -> Program:
-        recorder = Recorder()
-        x = recorder.value(width)
-        return recorder.program([x], [self._record(recorder, x, 0)], *self._sizes)
+        lowering = Lowering()
+        x = lowering.value(width)
+        return lowering.program([x], [self._record(lowering, x, 0)], *self._sizes)
 
     @property
     def _sizes(self) -> tuple[int, ...]:
@@ -521,7 +520,7 @@ class Layer(Guarded):
     def _space_for(self, program: Program, n: int, dtype: Any) -> NDArray[Any]:
         """Memory for training in batches of n, the same again if it is large enough."""
         if self._room[0] is not program or n > self._room[1] or self._space.dtype != dtype:
-            size = program.space(n)
+            size = program.workspace_size(n)
             if self._space.size < size or self._space.dtype != dtype:
                 self._space = aligned_zeros(size, dtype)
             self._room = program, n
@@ -560,8 +559,8 @@ class Layer(Guarded):
         try:
             if self._is_serial(work):
                 return kernel.call(*args, 1, 1)
-            with threads.launch(self._n_threads, work, args[0]) as parts:
-                return kernel.call(*args, parts, threads.LEAST_WORK)
+            with threads.launch(self._n_threads, work, args[0]) as n_threads:
+                return kernel.call(*args, n_threads, threads.MIN_WORK)
         except ValueError as error:
             raise in_our_terms(error, self) from None
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastfc.kernels.program import table
 from fastfc.nn.initializers import Initializer, get_initializer
 from fastfc.nn.layer import Layer, aligned_zeros, assign
-from fastfc.nn.lowering import Recorder
+from fastfc.nn.lowering import Lowering
 from fastfc.validation import as_generator, flag, float_dtype, positive_int
 
 
@@ -126,10 +126,10 @@ class Linear(Layer):
         bias, bias_grad = (params[n_weights:], grads[n_weights:]) if params.size > n_weights else (None, None)
         self._views = params[:n_weights].reshape(shape), bias, grads[:n_weights].reshape(shape), bias_grad
 
-    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
-        recorder.weights[self] = first
+    def _record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
+        lowering.weights[self] = first
         bias = table.NOWHERE if self.bias is None else first + self.in_features * self.out_features
-        return recorder.step(table.PRODUCT, value, width=self.out_features, weight=first, bias=bias)
+        return lowering.op(table.PRODUCT, value, width=self.out_features, weight=first, bias=bias)
 
     def __repr__(self) -> str:
         bias = "" if self.bias is not None else ", bias=False"
@@ -208,11 +208,11 @@ class Tied(Layer):
     def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
         return [("bias", self._params, self._grads)] if self._params.size else []
 
-    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
-        if self.layer not in recorder.weights:
+    def _record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
+        if self.layer not in lowering.weights:
             raise ValueError(f"{self}: {self.layer} must come before it in the same network")
-        weight, bias = recorder.weights[self.layer], first if self._params.size else table.NOWHERE
-        return recorder.step(table.PRODUCT, value, width=self.out_features, weight=weight, bias=bias, transposed=True)
+        weight, bias = lowering.weights[self.layer], first if self._params.size else table.NOWHERE
+        return lowering.op(table.PRODUCT, value, width=self.out_features, weight=weight, bias=bias, transposed=True)
 
     def __repr__(self) -> str:
         bias = "" if self._params.size else ", bias=False"

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from fastfc.kernels.ops.activation_rules import IDENTITY, ROWWISE, Activation, of_input
 from fastfc.kernels.ops.activations import kernels_of
-from fastfc.kernels.program import interpreter as table
-from fastfc.kernels.program import table as table_module
+from fastfc.kernels.program import interpreter
+from fastfc.kernels.program import table as program_table
 
 
 @dataclass
-class Step:
-    """y = the step's operation on the values a and b; values are numbers of the Recorder."""
+class Op:
+    """y = the step's operation on the values a and b; values are numbers of the Lowering."""
 
     op: int
     a: int
@@ -30,7 +30,7 @@ class Step:
     y: int
     code: int = IDENTITY
     weight: int = 0
-    bias: int = table_module.NOWHERE
+    bias: int = program_table.NOWHERE
     number: int = 0
     factor: float = 1.0
     transposed: bool = False
@@ -39,7 +39,7 @@ class Step:
     in_product: bool = False
 
     def reads(self) -> tuple[int, ...]:
-        return (self.a, self.b) if self.op in (table_module.ADD, table_module.MULTIPLY) else (self.a,)
+        return (self.a, self.b) if self.op in (program_table.ADD, program_table.MULTIPLY) else (self.a,)
 
     def needs_output(self) -> bool:
         """Whether its derivative is in terms of y."""
@@ -48,7 +48,7 @@ class Step:
     def needs_inputs(self) -> bool:
         """Whether its derivative is in terms of a and b."""
         return (
-            self.op in (table_module.PRODUCT, table_module.MULTIPLY, table_module.EMBEDDING, *table_module.NORMS)
+            self.op in (program_table.PRODUCT, program_table.MULTIPLY, program_table.EMBEDDING, *program_table.NORMS)
             or self.of_input
         )
 
@@ -65,39 +65,43 @@ class Program(NamedTuple):
 
     def has(self, op: int) -> bool:
         """Whether there is such a step."""
-        return op in self.table[1 : 1 + self.table[0, table_module.STEPS], table_module.OP]
+        return op in self.table[1 : 1 + self.table[0, program_table.N_OPS], program_table.OP]
 
     def load(self, dtypes: Iterable[Any]) -> None:
         """Compile, or load, what this program needs that not every one does."""
-        steps = self.table[1 : 1 + self.table[0, table_module.STEPS]]
-        needed = [function for op in set(steps[:, table_module.OP].tolist()) for function in table.NATIVES.get(op, ())]
-        for code in set(steps[:, table_module.CODE].tolist()) - {IDENTITY}:
+        steps = self.table[1 : 1 + self.table[0, program_table.N_OPS]]
+        needed = [
+            function
+            for op in set(steps[:, program_table.OP].tolist())
+            for function in interpreter.OPTIONAL_KERNELS.get(op, ())
+        ]
+        for code in set(steps[:, program_table.CODE].tolist()) - {IDENTITY}:
             needed += kernels_of(code)
         for dtype in dtypes:
             for function in needed:
-                function.ensure(dtype)
+                function.compile_or_load(dtype)
 
-    def space(self, n: int) -> int:
+    def workspace_size(self, n: int) -> int:
         """Numbers of space that training in batches of n needs."""
         return (self.numbers + 3 * self.outputs + self.inputs) * (-n // 16 * -16)
 
 
 @dataclass
-class Recorder:
+class Lowering:
     """The steps of a network in topological order, and the widths of its values."""
 
     widths: list[int] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
+    ops: list[Op] = field(default_factory=list)
     weights: dict[Any, int] = field(default_factory=dict)  # where those of a layer begin, for layers that share them
 
     def value(self, width: int) -> int:
         self.widths.append(width)
         return len(self.widths) - 1
 
-    def step(self, op: int, a: int, b: int | None = None, width: int | None = None, **rest: Any) -> int:
+    def op(self, op: int, a: int, b: int | None = None, width: int | None = None, **rest: Any) -> int:
         """Record a step; the new value that it gives."""
         y = self.value(self.widths[a] if width is None else width)
-        self.steps.append(Step(op, a, a if b is None else b, y, **rest))
+        self.ops.append(Op(op, a, a if b is None else b, y, **rest))
         return y
 
     def activation(self, a: int, function: Activation, alone: bool = True) -> int:
@@ -106,9 +110,9 @@ class Recorder:
         In training only if its derivative is in terms of y; else in a prediction.
         """
         if function.code == IDENTITY:
-            return a if alone else self.step(table_module.PLACE, a)
-        maker = next((step for step in self.steps if step.y == a), None)
-        fused = alone and maker and (maker.op, maker.code) == (table_module.PRODUCT, IDENTITY)
+            return a if alone else self.op(program_table.CONCAT, a)
+        maker = next((step for step in self.ops if step.y == a), None)
+        fused = alone and maker and (maker.op, maker.code) == (program_table.PRODUCT, IDENTITY)
         of_a, in_product = of_input(function), bool(fused and function.code not in ROWWISE)
         code, factor, factor_2 = function
         if maker and in_product:
@@ -116,16 +120,16 @@ class Recorder:
             if not of_a:
                 return a
         rest = {"code": code, "factor": factor, "factor_2": factor_2, "of_input": of_a, "in_product": in_product}
-        return self.step(table_module.ACTIVATION, a, **rest)
+        return self.op(program_table.ACTIVATION, a, **rest)
 
     def norm(self, op: int, a: int, numbers: float, **rest: Any) -> int:
         """A step that keeps so many numbers per sample for backward, in a value of its own."""
-        return self.step(op, a, self.value(math.ceil(numbers)), **rest)
+        return self.op(op, a, self.value(math.ceil(numbers)), **rest)
 
     def concatenate(self, values: list[int]) -> int:
         y, first = self.value(sum(self.widths[a] for a in values)), 0
         for a in values:
-            self.steps.append(Step(table_module.PLACE, a, a, y, number=first))
+            self.ops.append(Op(program_table.CONCAT, a, a, y, number=first))
             first += self.widths[a]
         return y
 
@@ -134,12 +138,12 @@ class Recorder:
 
         sizes are the numbers of parameters, of those to be trained, of all values, and of buffers.
         """
-        steps, widths = self.steps, self.widths
+        steps, widths = self.ops, self.widths
         for i, v in enumerate(outputs):
             # each needs a place of its own in the output, and an activation can't be from columns of it to others
-            to_output = any(step.op == table_module.ACTIVATION and step.a == v and step.y in outputs for step in steps)
+            to_output = any(step.op == program_table.ACTIVATION and step.a == v and step.y in outputs for step in steps)
             if v in inputs or v in outputs[:i] or to_output:
-                outputs[i] = self.step(table_module.PLACE, v)
+                outputs[i] = self.op(program_table.CONCAT, v)
         n_steps, end = len(steps), 2 * len(steps)
         columns = [side_by_side(values, widths) for values in (inputs, outputs)]
         made = {step.y: i for i, step in reversed(list(enumerate(steps)))}
@@ -164,69 +168,72 @@ class Recorder:
             training[v, "value"] = made[v], end if used else max(read[v])  # backward may run again
             training[v, "gradient"] = end - max(read[v]), end - made[inner.get(v, v)]
         for i, step in enumerate(steps):
-            if step.op in table_module.NORMS:
+            if step.op in program_table.NORMS:
                 predicting[step.b] = i, i
                 training[step.b, "value"] = i, end
         predict_places, predict_numbers = pack(predicting, lambda v: widths[v])
         train_places, train_numbers = pack(training, lambda key: widths[key[0]])
 
-        rows = np.zeros((1 + n_steps + len(widths) + len(outputs), table_module.COLUMNS), np.int64)
-        rows[0, table_module.PARTS], rows[len(rows) - len(outputs) :, table_module.WIDTH] = (
+        rows = np.zeros((1 + n_steps + len(widths) + len(outputs), program_table.COLUMNS), np.int64)
+        rows[0, program_table.PARTS], rows[len(rows) - len(outputs) :, program_table.WIDTH] = (
             len(outputs),
             [widths[v] for v in outputs],
         )
-        rows[0, [table_module.STEPS, table_module.INPUTS, table_module.OUTPUTS]] = (
+        rows[0, [program_table.N_OPS, program_table.INPUTS, program_table.OUTPUTS]] = (
             n_steps,
             sum_of(widths, inputs),
             sum_of(widths, outputs),
         )
         rows[
-            0, [table_module.PARAMETERS, table_module.TRAINED, table_module.VALUES, table_module.BUFFERS][: len(sizes)]
+            0,
+            [program_table.PARAMETERS, program_table.TRAINED, program_table.VALUES, program_table.BUFFERS][
+                : len(sizes)
+            ],
         ] = sizes
-        rows[0, table_module.WHOLE] = any(
-            step.op == table_module.BATCH_NORM and step.number == table_module.NOWHERE for step in steps
+        rows[0, program_table.WHOLE] = any(
+            step.op == program_table.BATCH_NORM and step.number == program_table.NOWHERE for step in steps
         )
-        rows[0, [table_module.PREDICT_SPACE, table_module.TRAIN_SPACE]] = predict_numbers, train_numbers
+        rows[0, [program_table.PREDICT_WORKSPACE, program_table.TRAIN_WORKSPACE]] = predict_numbers, train_numbers
         of_value = 1 + n_steps
         for row, step in zip(rows[1:of_value], steps, strict=True):
-            row[[table_module.OP, table_module.CODE]] = step.op, step.code
-            row[[table_module.A, table_module.B, table_module.Y]] = of_value + np.array([step.a, step.b, step.y])
-            row[[table_module.WEIGHT, table_module.BIAS, table_module.NUMBER]] = step.weight, step.bias, step.number
-            row[[table_module.OF_INPUT, table_module.IN_PRODUCT]] = step.of_input, step.in_product
-            row[[table_module.FACTOR, table_module.FACTOR_2]] = np.array([step.factor, step.factor_2]).view(np.int64)
-            row[table_module.TRANSPOSED] = step.transposed
+            row[[program_table.OP, program_table.CODE]] = step.op, step.code
+            row[[program_table.A, program_table.B, program_table.Y]] = of_value + np.array([step.a, step.b, step.y])
+            row[[program_table.WEIGHT, program_table.BIAS, program_table.NUMBER]] = step.weight, step.bias, step.number
+            row[[program_table.OF_INPUT, program_table.IN_PRODUCT]] = step.of_input, step.in_product
+            row[[program_table.FACTOR, program_table.FACTOR_2]] = np.array([step.factor, step.factor_2]).view(np.int64)
+            row[program_table.TRANSPOSED] = step.transposed
         for v, row in enumerate(rows[of_value : of_value + len(widths)]):
-            row[table_module.WIDTH] = widths[v]
+            row[program_table.WIDTH] = widths[v]
             w = outer.get(v, v)
             for purpose, value, place in [
-                (table_module.PREDICTING, w, predict_places.get(w, 0)),
-                (table_module.TRAINING, v, train_places.get((v, "value"), 0)),
-                (table_module.GRADIENT, w, train_places.get((w, "gradient"), 0)),
+                (program_table.PREDICTING, w, predict_places.get(w, 0)),
+                (program_table.TRAINING, v, train_places.get((v, "value"), 0)),
+                (program_table.GRADIENT, w, train_places.get((w, "gradient"), 0)),
             ]:
-                where = (table_module.IN_SPACE, place)
-                for buffer, known in zip((table_module.IN_X, table_module.IN_OUTPUT), columns, strict=True):
+                where = (program_table.IN_WORKSPACE, place)
+                for buffer, known in zip((program_table.IN_X, program_table.IN_OUTPUT), columns, strict=True):
                     if value in known:
                         where = buffer, known[value]
                 row[purpose : purpose + 2] = where
         begun = set(outputs)  # gradients that have something to be added to
         trained: set[int] = set()
         for row, step in zip(rows[of_value - 1 : 0 : -1], steps[::-1], strict=True):
-            row[table_module.ADD_A] = step.a in begun
+            row[program_table.ADD_A] = step.a in begun
             begun.add(step.a)
-            row[table_module.ADD_B] = step.b in begun
+            row[program_table.ADD_B] = step.b in begun
             begun |= set(step.reads())
-            if step.op in (table_module.PRODUCT, table_module.EMBEDDING, *table_module.NORMS):
-                row[[table_module.ADD_WEIGHT, table_module.ADD_BIAS]] = step.weight in trained, step.bias in trained
+            if step.op in (program_table.PRODUCT, program_table.EMBEDDING, *program_table.NORMS):
+                row[[program_table.ADD_WEIGHT, program_table.ADD_BIAS]] = step.weight in trained, step.bias in trained
                 trained |= {step.weight, step.bias}
         for row, step in zip(rows[1:of_value], steps, strict=True):
             maker = made.get(step.a, -1)
             alone = maker >= 0 and len(read[step.a]) == 1 and step.a not in outputs
-            derivable = alone and (steps[maker].op == table_module.PRODUCT or steps[maker].in_product)
-            if step.op == table_module.PRODUCT and derivable and steps[maker].code != IDENTITY:
-                row[table_module.DERIVE_A] = 1 + maker
-                rows[1 + maker, table_module.DERIVED] = 1
+            derivable = alone and (steps[maker].op == program_table.PRODUCT or steps[maker].in_product)
+            if step.op == program_table.PRODUCT and derivable and steps[maker].code != IDENTITY:
+                row[program_table.DERIVE_A] = 1 + maker
+                rows[1 + maker, program_table.DERIVED] = 1
         rows.flags.writeable = False
-        products = [widths[step.a] * widths[step.y] for step in steps if step.op == table_module.PRODUCT]
+        products = [widths[step.a] * widths[step.y] for step in steps if step.op == program_table.PRODUCT]
         n_inputs, n_outputs = sum_of(widths, inputs), sum_of(widths, outputs)
         return Program(rows, n_inputs, n_outputs, train_numbers, sum(products), max(products, default=0))
 

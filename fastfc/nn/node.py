@@ -8,11 +8,16 @@ from numbers import Real
 from typing import Any
 
 from fastfc.attributes import Guarded
-from fastfc.kernels.program import table as native
+from fastfc.kernels.program import table as program_table
 from fastfc.validation import listed, positive_int, positive_number
 
 REPR_NODES = 12  # that the representation of a node shows at most
-GATES = {native.ADD: "add", native.MULTIPLY: "multiply", native.SCALE: "scale", native.PLACE: "concatenate"}
+OPS = {
+    program_table.ADD: "add",
+    program_table.MULTIPLY: "multiply",
+    program_table.SCALE: "scale",
+    program_table.CONCAT: "concatenate",
+}
 
 
 class Node(Guarded):
@@ -47,16 +52,16 @@ class Node(Guarded):
             super().__setattr__(name, value)
 
     def __add__(self, other: Node) -> Node:
-        return gate(native.ADD, "+", self, other)
+        return gate(program_table.ADD, "+", self, other)
 
     __radd__ = __add__  # no node is on the left, so this says what is wrong
 
     def __mul__(self, other: Any) -> Node:
         if isinstance(other, Node):
-            return gate(native.MULTIPLY, "*", self, other)
+            return gate(program_table.MULTIPLY, "*", self, other)
         size = abs(other) if isinstance(other, Real) else other
         size = positive_number(size, "scale", "the factor's size", or_zero=True)
-        return Node(self.width, [self], native.SCALE, math.copysign(size, other))
+        return Node(self.width, [self], program_table.SCALE, math.copysign(size, other))
 
     __rmul__ = __mul__
 
@@ -78,7 +83,7 @@ class Node(Guarded):
         """Itself, what it reads, and so on, `most` nodes: a node that is read twice would be there twice."""
         share = (most - 1) // max(len(self.inputs), 1)
         inputs = ", ".join(node.text(share) for node in self.inputs) if share else "..."
-        return f"{GATES.get(self.what, self.what)}({inputs})"
+        return f"{OPS.get(self.what, self.what)}({inputs})"
 
 
 class Input(Node):
@@ -152,4 +157,4 @@ def concatenate(nodes: Iterable[Node]) -> Node:
             raise TypeError(f"concatenate takes nodes of a graph, such as Input(3), got {node!r}")
     if not nodes:
         raise ValueError("concatenate: give at least one node")
-    return Node(sum(node.width for node in nodes), nodes, native.PLACE)
+    return Node(sum(node.width for node in nodes), nodes, program_table.CONCAT)

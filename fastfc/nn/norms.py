@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastfc.kernels.ops import norms
-from fastfc.kernels.program import interpreter as native
-from fastfc.kernels.program import table
+from fastfc.kernels.program import interpreter, table
 from fastfc.nn.layer import Layer, aligned_zeros, assign, option
-from fastfc.nn.lowering import Recorder
+from fastfc.nn.lowering import Lowering
 from fastfc.validation import flag, float_dtype, fraction, positive_int, positive_number
 
 
@@ -22,10 +21,10 @@ def not_negative(value: Any, owner: str, what: str) -> float:
 def row(name: str, of: str = "vector") -> Any:
     """Property of PerFeature: one of its rows, None if it has no such one; assigning copies the values into place."""
 
-    def get(self: PerFeature) -> NDArray[Any] | None:
+    def get(self: FeatureNorm) -> NDArray[Any] | None:
         return self._row(name, of)
 
-    def put(self: PerFeature, value: ArrayLike) -> None:
+    def put(self: FeatureNorm, value: ArrayLike) -> None:
         assign(self, name if of == "vector" else f"{name}_grad", value, get(self))
 
     return property(get, put)
@@ -35,7 +34,7 @@ def positive_or_none(value: Any, owner: object, what: str) -> float | None:
     return None if value is None else positive_number(value, owner, what, or_zero=True)
 
 
-class PerFeature(Layer):
+class FeatureNorm(Layer):
     """Base of the layers whose parameters and buffers are rows of one number for each feature.
 
     Attributes
@@ -78,9 +77,9 @@ class PerFeature(Layer):
             return first + self._buffer_rows.index(name) * self.in_features
         return first + self._trained_rows.index(name) * self.in_features if name in self._trained_rows else -1
 
-    def _check_width(self, recorder: Recorder, value: int) -> None:
-        if recorder.widths[value] != self.in_features:
-            raise ValueError(f"{self} takes {self.in_features} numbers per sample, got {recorder.widths[value]}")
+    def _check_width(self, lowering: Lowering, value: int) -> None:
+        if lowering.widths[value] != self.in_features:
+            raise ValueError(f"{self} takes {self.in_features} numbers per sample, got {lowering.widths[value]}")
 
     def __repr__(self) -> str:
         dtype = f", dtype={self.dtype}" if self.dtype is not None and self.dtype != np.float32 else ""
@@ -93,7 +92,7 @@ class PerFeature(Layer):
         return []
 
 
-class LayerNorm(PerFeature):
+class LayerNorm(FeatureNorm):
     """y = (x − μ) / √(σ² + ε) · γ + β, with mean μ and variance σ² (biased) of each sample's features.
 
     With x̂ = (x − μ) / √(σ² + ε), g = dL/dy and means over a sample's features,
@@ -159,13 +158,13 @@ class LayerNorm(PerFeature):
             return [*eps, "elementwise_affine=False"]
         return eps + ["bias=False"] * (self.bias is None)
 
-    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
-        self._check_width(recorder, value)
+    def _record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
+        self._check_width(lowering, value)
         weight, bias = self._place("weight", first), self._place("bias", first)
-        return recorder.norm(table.LAYER_NORM, value, 2, weight=weight, bias=bias, factor=self.eps)
+        return lowering.norm(table.LAYER_NORM, value, 2, weight=weight, bias=bias, factor=self.eps)
 
 
-class RMSNorm(PerFeature):
+class RMSNorm(FeatureNorm):
     """y = x / √(mean(x²) + ε) · γ, with the mean over each sample's features.
 
     With r = 1 / √(mean(x²) + ε) and g = dL/dy, dL/dx = r (γ g − x r mean(γ g x r)) and dL/dγ = Σ g x r.
@@ -223,13 +222,13 @@ class RMSNorm(PerFeature):
         eps = [] if self.eps is None else [f"eps={self.eps:g}"]
         return eps + ["elementwise_affine=False"] * (self.weight is None)
 
-    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
-        self._check_width(recorder, value)
+    def _record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
+        self._check_width(lowering, value)
         eps = -1.0 if self.eps is None else self.eps
-        return recorder.norm(table.RMS_NORM, value, 2, weight=self._place("weight", first), bias=-1, factor=eps)
+        return lowering.norm(table.RMS_NORM, value, 2, weight=self._place("weight", first), bias=-1, factor=eps)
 
 
-class BatchNorm1d(PerFeature):
+class BatchNorm1d(FeatureNorm):
     """y = (x − μ) / √(σ² + ε) · γ + β, with mean μ and variance σ² of each feature.
 
     `forward` and training take μ and σ² (biased) of the batch, and move the running statistics towards them:
@@ -319,12 +318,12 @@ class BatchNorm1d(PerFeature):
         settings += ["track_running_stats=False"] * (self.running_mean is None)
         return settings + ["bias=False"] * (self.bias is None and self.weight is not None)
 
-    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
-        self._check_width(recorder, value)
-        return recorder.norm(
+    def _record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
+        self._check_width(lowering, value)
+        return lowering.norm(
             table.FROZEN_BATCH_NORM if self._is_frozen() else table.BATCH_NORM,
             value,
-            norms.COLUMN_ROWS * self.in_features / native.LEAST_ROWS,
+            norms.COLUMN_ROWS * self.in_features / interpreter.LEAST_ROWS,
             weight=self._place("weight", first),
             bias=self._place("bias", first),
             number=self._place("running_mean", first),

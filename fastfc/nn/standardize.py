@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastfc.kernels.program import table as native
-from fastfc.nn.lowering import Recorder
-from fastfc.nn.norms import PerFeature, row
+from fastfc.kernels.program import table as program_table
+from fastfc.nn.lowering import Lowering
+from fastfc.nn.norms import FeatureNorm, row
 from fastfc.validation import as_real
 
 
-class Standardize(PerFeature):
+class Standardize(FeatureNorm):
     """y = (x − mean) / scale, with a stored mean and spread of each feature; dL/dx = dL/dy / scale.
 
     Put it first, so that a network takes data in its own units, and keeps and saves how to scale them.
@@ -85,6 +85,6 @@ class Standardize(PerFeature):
         self.mean, self.scale = mean, np.where(constant, 1, np.sqrt(variance))
         return self
 
-    def _record(self, recorder: Recorder, value: int, first: int, alone: bool = True) -> int:
-        self._check_width(recorder, value)
-        return recorder.step(native.STANDARDIZE, value, weight=self._place("mean", first))
+    def _record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
+        self._check_width(lowering, value)
+        return lowering.op(program_table.STANDARDIZE, value, weight=self._place("mean", first))

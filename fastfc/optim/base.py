@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from fastfc.attributes import OF_OPTIMIZERS, Guarded
 from fastfc.kernels.optim import rules, schedules
-from fastfc.kernels.optim import update as native
-from fastfc.kernels.runtime import native as edge
+from fastfc.kernels.optim import update as update_kernels
+from fastfc.kernels.runtime import native
 from fastfc.nn.layer import Layer, Parameter, in_our_terms
 from fastfc.optim.schedules import ReduceLROnPlateau, Schedule, Seen
 from fastfc.validation import as_floats, as_generator, as_real, did_you_mean, flag, positive_int, positive_number
@@ -75,7 +75,7 @@ def hyperparameter(
 
 def of_rule(index: int, what: str, **limits: Any) -> Any:
     """hyperparameter, for one of the rule's own numbers."""
-    return hyperparameter(native.RULE + index, what, **limits)
+    return hyperparameter(update_kernels.RULE + index, what, **limits)
 
 
 def limit(index: int, what: str) -> Any:
@@ -246,10 +246,10 @@ class Optimizer(Guarded):
     _first_lr: float | None = None  # before ReduceLROnPlateau changed it
 
     lr = hyperparameter(schedules.LR, "lr")
-    weight_decay = hyperparameter(native.WEIGHT_DECAY, "weight_decay", or_zero=True)
-    clip_value, clip_norm = limit(native.CLIP_VALUE, "clip_value"), limit(native.CLIP_NORM, "clip_norm")
+    weight_decay = hyperparameter(update_kernels.WEIGHT_DECAY, "weight_decay", or_zero=True)
+    clip_value, clip_norm = limit(update_kernels.CLIP_VALUE, "clip_value"), limit(update_kernels.CLIP_NORM, "clip_norm")
     l1, l2, max_norm = of_segments("l1"), of_segments("l2"), of_segments("max_norm")
-    maximize = switch(native.FLAGS, "maximize", native.MAXIMIZE)
+    maximize = switch(update_kernels.FLAGS, "maximize", update_kernels.MAXIMIZE)
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -270,7 +270,7 @@ class Optimizer(Guarded):
         schedule: Schedule | ReduceLROnPlateau | None = None,
         maximize: bool = False,
     ) -> None:
-        self._fix(hyper=np.zeros(native.N_HYPER))
+        self._fix(hyper=np.zeros(update_kernels.N_HYPERPARAMETERS))
         self._state = np.zeros((0, 0), np.float32)
         self._count, self._epochs = np.zeros(2, np.int64), 0
         for name, value in hyper:
@@ -292,14 +292,14 @@ class Optimizer(Guarded):
         state, segments = self.prepare(network)
         rest = self.count, self.code, 1.0
         try:
-            native.update.call(network.grads, self.hyper, segments, network.params, state, *rest)
+            update_kernels.update.call(network.grads, self.hyper, segments, network.params, state, *rest)
         except ValueError as error:
             raise in_our_terms(error, network) from None
 
     def prepare(self, network: Layer) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """The state for this network's parameters, zeros at first, and their segments."""
-        if self._native is not None:
-            self._native.ensure(edge.DTYPES[network.params.dtype])
+        if self._optional_kernel is not None:
+            self._optional_kernel.compile_or_load(native.DTYPES[network.params.dtype])
         trained = network._trained_parameters()
         if trained is self._trained and self._is_for(network):
             return self._state, self.segments
@@ -414,13 +414,18 @@ class Optimizer(Guarded):
                 max_norm or 0.0,
                 shape[-1] if max_norm else 0,
             ]
-            if rows and rows[-1][native.LAST] == first and rows[-1][native.RATE :] == treated and not max_norm:
-                rows[-1][native.LAST] = last
+            if (
+                rows
+                and rows[-1][update_kernels.LAST] == first
+                and rows[-1][update_kernels.RATE :] == treated
+                and not max_norm
+            ):
+                rows[-1][update_kernels.LAST] = last
             else:
                 rows.append([first, last, *treated])
         if rows == [[0, network.params.size, *PLAIN]]:
             return everything()
-        return np.array([[*row, network.params.size] for row in rows or [[0] * native.SIZE]], np.float64)
+        return np.array([[*row, network.params.size] for row in rows or [[0] * update_kernels.SIZE]], np.float64)
 
     def _check_patterns(self, names: list[str]) -> None:
         for pattern in self._groups:
@@ -515,7 +520,7 @@ class Optimizer(Guarded):
     @property
     def average(self) -> float | None:
         """The decay of the moving average; whether there is one can't be changed after the first step."""
-        return float(self.hyper[native.AVERAGE]) or None
+        return float(self.hyper[update_kernels.AVERAGE]) or None
 
     @average.setter
     def average(self, average: float | None) -> None:
@@ -524,7 +529,7 @@ class Optimizer(Guarded):
             raise ValueError(f"{owner}: average must be less than 1, got {average}")
         if (average is None) != (self.average is None):
             self._refuse_after_steps("whether there is an average", "it is one of all steps")
-        self.hyper[native.AVERAGE] = average or 0.0
+        self.hyper[update_kernels.AVERAGE] = average or 0.0
         self._state = self._state if self.count[0] else self._state[:0]
         self._forget_segments()
 
@@ -544,7 +549,7 @@ class Optimizer(Guarded):
                 f"{type(self).__name__}: schedule must be an object such as StepLR(100) or None, got {schedule!r}"
             )
         # the first numbers but for the rate, and how many updates there were in an epoch, are the schedule's
-        hyper = self.hyper[: native.N_HYPER].copy()
+        hyper = self.hyper[: update_kernels.N_HYPERPARAMETERS].copy()
         hyper[schedules.SCHEDULE : schedules.STEPS_PER_EPOCH] = 0.0
         self._fix(hyper=schedule._write(hyper) if isinstance(schedule, Schedule) else hyper)
         self._schedule, self._plateau, self._first_lr = schedule, None, None
@@ -601,7 +606,7 @@ class Optimizer(Guarded):
         return rules.rows_of(self.code)
 
     @property
-    def _native(self) -> edge.Native | None:
+    def _optional_kernel(self) -> native.CompiledKernel | None:
         """What the kernels need for this optimizer and not for every one."""
         return rules.kernel_of(self.code)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfc.kernels.optim import rules
-from fastfc.kernels.optim import update as native
+from fastfc.kernels.optim import update as update_kernels
 from fastfc.nn.layer import Layer
 from fastfc.optim.base import Optimizer, Options, of_rule, switch, variant
 from fastfc.validation import listed, positive_number
@@ -64,7 +64,7 @@ class SGD(Optimizer):
 
     momentum = of_rule(0, "momentum", or_zero=True, below=1, decides=True)
     dampening = of_rule(1, "dampening", or_zero=True, below=1)
-    nesterov = switch(native.RULE + 2, "nesterov")
+    nesterov = switch(update_kernels.RULE + 2, "nesterov")
     _optional = "dampening", "nesterov"
 
     def __init__(
@@ -103,7 +103,7 @@ class SGD(Optimizer):
         return self.state[0] if self._rule_rows and len(self.state) else None
 
 
-class WithBetas(Optimizer):
+class BetaOptimizer(Optimizer):
     """Base of the rules that remember means of the gradients: their decays are β₁ and β₂."""
 
     beta1 = of_rule(0, "beta1", or_zero=True, below=1)
@@ -128,7 +128,7 @@ class WithBetas(Optimizer):
             raise
 
 
-class Adam(WithBetas):
+class Adam(BetaOptimizer):
     """Adam: steps by the mean of the gradients over the root of the mean of their squares.
 
     With g = ∇L + λ w and the t-th step:
@@ -229,10 +229,10 @@ class AdamW(Adam):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(lr, betas, eps, weight_decay, amsgrad, **options)
-        self._put(native.FLAGS, int(self.hyper[native.FLAGS]) | native.DECOUPLED)
+        self._put(update_kernels.FLAGS, int(self.hyper[update_kernels.FLAGS]) | update_kernels.DECOUPLED)
 
 
-class NAdam(WithBetas):
+class NAdam(BetaOptimizer):
     """NAdam: Adam with Nesterov's look ahead, by a momentum that grows.
 
     With g = ∇L + λ w, the t-th step and μₜ = β₁ (1 − 0.96^(t ψ) / 2):
@@ -281,7 +281,7 @@ class NAdam(WithBetas):
 
     eps = of_rule(2, "eps")
     momentum_decay = of_rule(3, "momentum_decay", or_zero=True)
-    decoupled_weight_decay = switch(native.FLAGS, "decoupled_weight_decay", native.DECOUPLED)
+    decoupled_weight_decay = switch(update_kernels.FLAGS, "decoupled_weight_decay", update_kernels.DECOUPLED)
     _optional = ("decoupled_weight_decay",)
 
     def __init__(
@@ -472,7 +472,7 @@ class Adagrad(Optimizer):
             self._state[0] = self._initial
 
 
-class Lion(WithBetas):
+class Lion(BetaOptimizer):
     """Lion: steps of one size, in the direction of the sign of a mean of the gradients.
 
         w ← w − lr λ w − lr sign(β₁ m + (1 − β₁) ∇L),    then m ← β₂ m + (1 − β₂) ∇L
@@ -517,4 +517,4 @@ class Lion(WithBetas):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(("lr", lr), ("betas", betas), ("weight_decay", weight_decay), **options)
-        self._put(native.FLAGS, int(self.hyper[native.FLAGS]) | native.DECOUPLED)
+        self._put(update_kernels.FLAGS, int(self.hyper[update_kernels.FLAGS]) | update_kernels.DECOUPLED)

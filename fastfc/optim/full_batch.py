@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfc.kernels.optim import rules
-from fastfc.kernels.optim import update as native
-from fastfc.kernels.runtime import native as edge
+from fastfc.kernels.optim import update as update_kernels
+from fastfc.kernels.runtime import native
 from fastfc.kernels.training import lbfgs, levenberg_marquardt
 from fastfc.losses.base import Loss
 from fastfc.losses.regression import MSELoss
@@ -38,8 +38,10 @@ class FullBatch(Optimizer):
 
     @property
     def _handle(self) -> tuple[Any, ...]:
-        assert self._native is not None
-        self._native.ensure(edge.DTYPES[self.state.dtype])  # we may come from a pickle, with a state
+        assert self._optional_kernel is not None
+        self._optional_kernel.compile_or_load(
+            native.DTYPES[self.state.dtype]
+        )  # we may come from a pickle, with a state
         return super()._handle
 
 
@@ -87,12 +89,12 @@ class LBFGS(FullBatch):
 
     code = rules.LBFGS
     _group_options = ("weight_decay", "frozen")
-    _native = lbfgs.lbfgs
+    _optional_kernel = lbfgs.lbfgs
 
     _max_eval: int | None = None  # as it was given
     _history_size = 0
-    tolerance_grad = of_rule(lbfgs.TOLERANCE_GRAD - native.RULE, "tolerance_grad", or_zero=True)
-    tolerance_change = of_rule(lbfgs.TOLERANCE_CHANGE - native.RULE, "tolerance_change", or_zero=True)
+    tolerance_grad = of_rule(lbfgs.TOLERANCE_GRAD - update_kernels.RULE, "tolerance_grad", or_zero=True)
+    tolerance_change = of_rule(lbfgs.TOLERANCE_CHANGE - update_kernels.RULE, "tolerance_change", or_zero=True)
 
     def __init__(
         self,
@@ -193,11 +195,11 @@ class LevenbergMarquardt(FullBatch):
 
     code = rules.LEVENBERG_MARQUARDT
     _group_options = ("frozen",)
-    _native = levenberg_marquardt.levenberg_marquardt
+    _optional_kernel = levenberg_marquardt.levenberg_marquardt
     _outputs = 0
 
-    factor = of_rule(levenberg_marquardt.GROWTH - native.RULE, "factor", above=1.0)
-    max_damping = of_rule(levenberg_marquardt.MOST - native.RULE, "max_damping")
+    factor = of_rule(levenberg_marquardt.GROWTH - update_kernels.RULE, "factor", above=1.0)
+    max_damping = of_rule(levenberg_marquardt.MOST - update_kernels.RULE, "max_damping")
 
     def __init__(
         self, damping: float = 1e-3, factor: float = 10.0, max_damping: float = 1e10, groups: Groups = None

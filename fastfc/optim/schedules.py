@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfc.attributes import frozen
-from fastfc.kernels.optim import schedules as native
+from fastfc.kernels.optim import schedules as schedule_kernels
 from fastfc.metrics import watched
 from fastfc.validation import choice, flag, fraction, listed, positive_int, positive_number
 
@@ -54,16 +54,16 @@ class Schedule:
     def _write(self, hyper: NDArray[np.float64]) -> NDArray[np.float64]:
         """An optimizer's numbers with ours."""
         hyper = np.concatenate([hyper, self._milestones()])
-        hyper[native.SCHEDULE], hyper[native.EPOCH] = self.code, self.unit == "epoch"
+        hyper[schedule_kernels.SCHEDULE], hyper[schedule_kernels.EPOCH] = self.code, self.unit == "epoch"
         for place, number in self._numbers().items():
             hyper[place] = number
         return hyper
 
     def rate(self, base_lr: float, t: int) -> float:
         """The learning rate after t updates, or epochs."""
-        hyper = self._write(np.zeros(native.N_NUMBERS))
-        hyper[native.LR], hyper[native.EPOCH] = base_lr, 0
-        return float(native.rate.py_func(hyper, 1.0, float(t)))
+        hyper = self._write(np.zeros(schedule_kernels.N_NUMBERS))
+        hyper[schedule_kernels.LR], hyper[schedule_kernels.EPOCH] = base_lr, 0
+        return float(schedule_kernels.rate.py_func(hyper, 1.0, float(t)))
 
 
 @frozen
@@ -107,7 +107,7 @@ class StepLR(Schedule):
     [0.1, 0.1, 0.05, 0.05] 0.1 0.025
     """
 
-    code = native.STEP
+    code = schedule_kernels.STEP
     step_size: int
     gamma: float = 0.1
 
@@ -116,7 +116,7 @@ class StepLR(Schedule):
         positive_number(self.gamma, self._owner, "gamma")
 
     def _numbers(self) -> dict[int, float]:
-        return {native.A: self.step_size, native.B: self.gamma}
+        return {schedule_kernels.A: self.step_size, schedule_kernels.B: self.gamma}
 
 
 @frozen
@@ -150,7 +150,7 @@ class MultiStepLR(Schedule):
     [1.0, 0.5, 0.5, 0.25, 0.25]
     """
 
-    code = native.MULTI_STEP
+    code = schedule_kernels.MULTI_STEP
     milestones: Sequence[int]
     gamma: float = 0.1
 
@@ -162,7 +162,7 @@ class MultiStepLR(Schedule):
         positive_number(self.gamma, self._owner, "gamma")
 
     def _numbers(self) -> dict[int, float]:
-        return {native.A: len(self.milestones), native.B: self.gamma}
+        return {schedule_kernels.A: len(self.milestones), schedule_kernels.B: self.gamma}
 
     def _milestones(self) -> Sequence[int]:
         return self.milestones
@@ -196,14 +196,14 @@ class ExponentialLR(Schedule):
     0.125
     """
 
-    code = native.EXPONENTIAL
+    code = schedule_kernels.EXPONENTIAL
     gamma: float
 
     def _check(self) -> None:
         positive_number(self.gamma, self._owner, "gamma")
 
     def _numbers(self) -> dict[int, float]:
-        return {native.B: self.gamma}
+        return {schedule_kernels.B: self.gamma}
 
 
 @frozen
@@ -238,7 +238,7 @@ class CosineAnnealingLR(Schedule):
     0.0005
     """
 
-    code = native.COSINE
+    code = schedule_kernels.COSINE
     T_max: int
     eta_min: float = 0.0
 
@@ -247,7 +247,7 @@ class CosineAnnealingLR(Schedule):
         positive_number(self.eta_min, self._owner, "eta_min", or_zero=True)
 
     def _numbers(self) -> dict[int, float]:
-        return {native.A: self.T_max, native.B: self.eta_min}
+        return {schedule_kernels.A: self.T_max, schedule_kernels.B: self.eta_min}
 
 
 @frozen
@@ -284,7 +284,7 @@ class CosineAnnealingWarmRestarts(Schedule):
     [1.0, 0.5, 1.0, 0.854, 0.5, 0.146, 1.0]
     """
 
-    code = native.RESTARTS
+    code = schedule_kernels.RESTARTS
     T_0: int
     T_mult: int = 1
     eta_min: float = 0.0
@@ -295,7 +295,7 @@ class CosineAnnealingWarmRestarts(Schedule):
         positive_number(self.eta_min, self._owner, "eta_min", or_zero=True)
 
     def _numbers(self) -> dict[int, float]:
-        return {native.A: self.T_0, native.B: self.eta_min, native.C: self.T_mult}
+        return {schedule_kernels.A: self.T_0, schedule_kernels.B: self.eta_min, schedule_kernels.C: self.T_mult}
 
 
 @frozen
@@ -338,7 +338,7 @@ class OneCycleLR(Schedule):
     [0.25, 0.625, 1.0, 0.667, 0.333, 0.0]
     """
 
-    code = native.ONE_CYCLE
+    code = schedule_kernels.ONE_CYCLE
     max_lr: float | None
     total_steps: int
     pct_start: float = 0.3
@@ -359,13 +359,13 @@ class OneCycleLR(Schedule):
 
     def _numbers(self) -> dict[int, float]:
         return {
-            native.A: self.total_steps,
-            native.B: self.max_lr or 0.0,
-            native.C: self.pct_start,
-            native.D: self.div_factor,
-            native.E: self.final_div_factor,
-            native.F: self.anneal_strategy == "linear",
-            native.G: self.three_phase,
+            schedule_kernels.A: self.total_steps,
+            schedule_kernels.B: self.max_lr or 0.0,
+            schedule_kernels.C: self.pct_start,
+            schedule_kernels.D: self.div_factor,
+            schedule_kernels.E: self.final_div_factor,
+            schedule_kernels.F: self.anneal_strategy == "linear",
+            schedule_kernels.G: self.three_phase,
         }
 
 
@@ -419,11 +419,11 @@ class LinearWarmup(Schedule):
 
     @property
     def code(self) -> int:  # type: ignore[override]
-        return self.after.code if self.after else native.CONSTANT
+        return self.after.code if self.after else schedule_kernels.CONSTANT
 
     def _numbers(self) -> dict[int, float]:
         rest = self.after._numbers() if self.after else {}
-        return {**rest, native.WARMUP: self.total_iters, native.START: self.start_factor}
+        return {**rest, schedule_kernels.WARMUP: self.total_iters, schedule_kernels.START: self.start_factor}
 
     def _milestones(self) -> Sequence[int]:
         return self.after._milestones() if self.after else ()

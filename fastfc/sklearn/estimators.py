@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastfc.extras import extra
-from fastfc.kernels.ops import loss_rules as loss_table
-from fastfc.kernels.optim import update as optimizer_table
+from fastfc.kernels.ops import loss_rules
+from fastfc.kernels.optim import update as update_kernels
 from fastfc.losses.base import Loss
 from fastfc.losses.classification import BCEWithLogitsLoss, ClassLoss, CrossEntropyLoss, KLDivLoss, NLLLoss
 from fastfc.losses.multi import MultiLoss
@@ -76,7 +76,7 @@ class Samples(NamedTuple):
         return Samples(x, self.target[rows], None if self.weights is None else self.weights[rows])
 
     @property
-    def mass(self) -> float:
+    def weight_sum(self) -> float:
         """The sum of the weights."""
         return self.target.shape[0] if self.weights is None else float(self.weights.sum(dtype=np.float64))
 
@@ -102,7 +102,7 @@ def keep(estimator: Any, arguments: dict[str, Any]) -> None:
 
 def per_sample(loss: Loss, factor: float = 1.0) -> Loss:
     """The loss times a factor, summed over the columns, as a mean over the samples."""
-    loss._table[0, [loss_table.REDUCTION, loss_table.WEIGHT]] = loss_table.BATCH_MEAN, factor
+    loss._table[0, [loss_rules.REDUCTION, loss_rules.WEIGHT]] = loss_rules.BATCH_MEAN, factor
     return loss
 
 
@@ -260,7 +260,7 @@ class BaseMLP(BaseEstimator):
         target = self._encode(y, X.dtype)
         self._loss, self._loss_scale = self._training_loss(target)
         samples = Samples(X, target, self._weights(sample_weight, X, y))
-        if not samples.mass:
+        if not samples.weight_sum:
             raise ValueError("Sample weights must contain at least one non-zero number.")
         rng = check_random_state(self.random_state)
         sizes, given = [X.shape[1], *widths, self._width(target)], None
@@ -549,22 +549,22 @@ class BaseMLP(BaseEstimator):
         net, optimizer, loss, total = self.network_, self._optimizer, self._loss, 0.0
         n, prepared = samples.target.shape[0], 0.0
         optimizer.prepare(net)
-        penalised = optimizer.segments[:, optimizer_table.L2] > 0
+        penalised = optimizer.segments[:, update_kernels.L2] > 0
         weights = [layer.weight.ravel() for layer in self._linears()] if penalised.any() else []
         adam = optimizer if type(optimizer) is Adam else None
         t = int(optimizer.count[0])
         for start in range(0, n, batch_size):
             stop = min(n, start + batch_size)
             x, target, sample_weight = batch = samples.rows(slice(start, stop) if order is None else order[start:stop])
-            mass = batch.mass
-            if not mass:
+            weight_sum = batch.weight_sum
+            if not weight_sum:
                 continue
             if weights:
-                total += self.alpha / 2 / mass * sum([float(w @ w) for w in weights]) * (stop - start)
-                if mass != prepared:
+                total += self.alpha / 2 / weight_sum * sum([float(w @ w) for w in weights]) * (stop - start)
+                if weight_sum != prepared:
                     # the penalty is divided by the weight of the batch; in place, so that the step is not prepared anew
-                    optimizer.segments[penalised, optimizer_table.L2] = self.alpha / mass
-                    prepared = mass
+                    optimizer.segments[penalised, update_kernels.L2] = self.alpha / weight_sum
+                    prepared = weight_sum
             if adam is not None:
                 t += 1
                 # scikit-learn adds epsilon to √v, Adam here to √(v / (1 − β₂ᵗ))
@@ -633,11 +633,11 @@ class BaseMLP(BaseEstimator):
 
     def _minimise(self, samples: Samples) -> None:
         """L-BFGS, scipy's, over the flat vector of parameters."""
-        net, loss, mass = self.network_, self._loss, samples.mass
+        net, loss, weight_sum = self.network_, self._loss, samples.weight_sum
         x = samples.x.toarray() if issparse(samples.x) else samples.x
         constant = self._constant(samples.target, samples.weights)
         gradient_only = SGD(groups={"*": {"frozen": True}})
-        decay = self.alpha / mass
+        decay = self.alpha / weight_sum
 
         def objective(params: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
             net.params[:] = params

@@ -25,7 +25,7 @@ MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}  # among numbers; elsewh
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
 
 
-class BadSheet(ValueError):
+class BadTable(ValueError):
     """What is wrong with a file, and where."""
 
 
@@ -47,7 +47,7 @@ def text_of(value: float) -> str:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class Table:
     """The columns of a file: their cells as text, None where a file says so itself, and the place of each row."""
 
     path: str
@@ -104,7 +104,7 @@ class Sheet:
         i = next(i for i, cell in enumerate(cells) if not self.is_number(cell))
         if self.is_missing(cells[i], number=True):
             raise self.missing(name, i, True, fix)
-        raise BadSheet(f'{self.where(i, name)}: "{cells[i]}" is not a {"finite " * is_infinite(cells[i])}number; {fix}')
+        raise BadTable(f'{self.where(i, name)}: "{cells[i]}" is not a {"finite " * is_infinite(cells[i])}number; {fix}')
 
     def texts(self, name: str, fix: str) -> list[str]:
         """A column of texts, numbers in one form; BadSheet names the first cell that is empty."""
@@ -116,31 +116,31 @@ class Sheet:
             return list(cells)
         return [text_of(self.number(cell)) if self.is_number(cell) else cell.strip() for cell in cells if cell]
 
-    def missing(self, name: str, i: int, number: bool, fix: str) -> BadSheet:
+    def missing(self, name: str, i: int, number: bool, fix: str) -> BadTable:
         count = sum(self.is_missing(cell, number) for cell in self.columns[name])
         others = "" if count == 1 else f", and {count - 1} more in this column"
         cell = (self.columns[name][i] or "").strip()
         found = f'"{cell}" is no value' if cell else "the cell is empty"
-        return BadSheet(f"{self.where(i, name)}: {found}{others}; fill it in, remove such {self.unit}s, or {fix}")
+        return BadTable(f"{self.where(i, name)}: {found}{others}; fill it in, remove such {self.unit}s, or {fix}")
 
 
 def is_infinite(cell: str | None) -> bool:
     return (cell or "").strip().lower().lstrip("+-") in ("inf", "infinity")
 
 
-def read_sheet(path: Path, known: Collection[str] = (), target: str = "") -> Sheet:
+def read_table(path: Path, known: Collection[str] = (), target: str = "") -> Table:
     """Read a file by its ending: .parquet, anything else as CSV. Names that are known to be there tell a header."""
     if not path.is_file():  # a pipe would wait for ever
-        raise BadSheet(f"{path}: this is not a file" if path.exists() else f"{path}: there is no such file")
+        raise BadTable(f"{path}: this is not a file" if path.exists() else f"{path}: there is no such file")
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             return read_parquet(path)
         return read_csv(path, known, target)
     except OSError as error:
-        raise BadSheet(f"{path}: {error.strerror or error}") from None
+        raise BadTable(f"{path}: {error.strerror or error}") from None
 
 
-def read_csv(path: Path, known: Collection[str], target: str) -> Sheet:
+def read_csv(path: Path, known: Collection[str], target: str) -> Table:
     encoding = encoding_of(path)
     try:
         with open(path, encoding=encoding, newline="") as file:
@@ -153,11 +153,11 @@ def read_csv(path: Path, known: Collection[str], target: str) -> Sheet:
         path.read_bytes().decode(encoding)
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise BadSheet(f"{path}, line {line}: this is not UTF-8 text; save the file as UTF-8") from None
-    raise BadSheet(f"{path}: the file changed while it was read")
+        raise BadTable(f"{path}, line {line}: this is not UTF-8 text; save the file as UTF-8") from None
+    raise BadTable(f"{path}: the file changed while it was read")
 
 
-def read_rows(path: Path, file: TextIO, delimiter: str, known: Collection[str], target: str) -> Sheet:
+def read_rows(path: Path, file: TextIO, delimiter: str, known: Collection[str], target: str) -> Table:
     reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=True)
     names: list[str] = []
     chunks: list[list[Sequence[str]]] = []
@@ -176,18 +176,18 @@ def read_rows(path: Path, file: TextIO, delimiter: str, known: Collection[str], 
                     continue
                 notes.append(f"no header: the columns are called column1 to column{len(row)}")
             if len(row) != len(names):
-                raise BadSheet(f"{path}, line {place}: there are {len(row)} cells, but the first line has {len(names)}")
+                raise BadTable(f"{path}, line {place}: there are {len(row)} cells, but the first line has {len(names)}")
             rows.append(row)
             places.append(place)
             if len(rows) == CHUNK:
                 add_rows(rows, chunks)
     except csv.Error as error:
         what = "a quote is not closed" if "end of data" in str(error) else str(error)
-        raise BadSheet(f"{path}, line {begin + 1}: {what}") from None
+        raise BadTable(f"{path}, line {begin + 1}: {what}") from None
     if not names:
-        raise BadSheet(f"{path}: the file is empty")
+        raise BadTable(f"{path}: the file is empty")
     if not places:
-        raise BadSheet(f"{path}: there is a header and nothing below it")
+        raise BadTable(f"{path}: there is a header and nothing below it")
     add_rows(rows, chunks)
     columns = [joined(column) for column in chunks]
     for i, name in reversed(list(enumerate(names))):
@@ -196,7 +196,7 @@ def read_rows(path: Path, file: TextIO, delimiter: str, known: Collection[str], 
             del names[i], columns[i]
     names = [name or f"column{i}" for i, name in enumerate(names, 1)]
     check_names(path, names)
-    return Sheet(str(path), dict(zip(names, columns, strict=True)), places, "line", notes, delimiter)
+    return Table(str(path), dict(zip(names, columns, strict=True)), places, "line", notes, delimiter)
 
 
 def add_rows(rows: list[list[str]], chunks: list[list[Sequence[str]]]) -> None:
@@ -229,7 +229,7 @@ def encoding_of(path: Path) -> str:
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16"
     if b"\0" in head:
-        raise BadSheet(f"{path}: this is not a text file, but has zero bytes; give CSV, or Parquet named .parquet")
+        raise BadTable(f"{path}: this is not a text file, but has zero bytes; give CSV, or Parquet named .parquet")
     return "utf-8-sig"
 
 
@@ -272,21 +272,21 @@ def is_index(cells: Sequence[str | None]) -> bool:
 def check_names(path: Path, names: list[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise BadSheet(f'{path}: two columns are called "{twice[0]}"; give each a name of its own')
+        raise BadTable(f'{path}: two columns are called "{twice[0]}"; give each a name of its own')
 
 
-def read_parquet(path: Path) -> Sheet:
+def read_parquet(path: Path) -> Table:
     pyarrow = extra("pyarrow", "parquet", "reading Parquet")
     parquet = extra("pyarrow.parquet", "parquet", "reading Parquet")
     try:
         table = parquet.read_table(path)
     except pyarrow.ArrowInvalid as error:
-        raise BadSheet(f"{path}: this is not a whole Parquet file ({error})") from None
+        raise BadTable(f"{path}: this is not a whole Parquet file ({error})") from None
     if not table.num_rows:
-        raise BadSheet(f"{path}: there are no rows")
+        raise BadTable(f"{path}: there are no rows")
     check_names(path, table.column_names)
     columns = {name: cells_of(column) for name, column in zip(table.column_names, table.columns, strict=True)}
-    return Sheet(str(path), columns, list(range(1, table.num_rows + 1)), "row", [])
+    return Table(str(path), columns, list(range(1, table.num_rows + 1)), "row", [])
 
 
 def cells_of(column: Any) -> Sequence[str | None]:

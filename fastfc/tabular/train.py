@@ -24,7 +24,7 @@ from fastfc.nn.linear import Linear
 from fastfc.nn.standardize import Standardize
 from fastfc.optim.first_order import AdamW
 from fastfc.tabular.encoding import Feature, Target, classes_of, described, find_features, find_target, inputs_of
-from fastfc.tabular.reader import BadSheet, Sheet, read_sheet
+from fastfc.tabular.reader import BadTable, Table, read_table
 from fastfc.training.callbacks import EarlyStopping
 from fastfc.training.epoch import DivergenceWarning
 from fastfc.training.progress import can_show
@@ -55,26 +55,26 @@ def train(
     """Train a network that predicts a column of a file by the others, print how good it is; the metrics."""
     if out is not None:
         extra("safetensors", "safetensors", "fastfc train --out")
-    sheet = read_sheet(data, [target, *exclude, *categories], target)
+    table = read_table(data, [target, *exclude, *categories], target)
     for option, names in (("--target", [target]), ("--exclude", exclude), ("--categories", categories)):
         for name in names:
-            if name not in sheet.columns:
-                raise BadSheet(f'{data}: there is no column "{name}" ({option}); there are {listing(sheet.columns)}')
-    names = [name for name in sheet.columns if name != target and name not in exclude]
+            if name not in table.columns:
+                raise BadTable(f'{data}: there is no column "{name}" ({option}); there are {listing(table.columns)}')
+    names = [name for name in table.columns if name != target and name not in exclude]
     if not names:
-        raise BadSheet(f'{data}: besides "{target}" there is no column to predict it by')
-    goal = find_target(sheet, target, task)
-    features = find_features(sheet, names, categories)
-    x, _ = inputs_of(sheet, features)
-    y = classes_of(sheet, goal) if goal.classes else sheet.numbers(target, "")
+        raise BadTable(f'{data}: besides "{target}" there is no column to predict it by')
+    goal = find_target(table, target, task)
+    features = find_features(table, names, categories)
+    x, _ = inputs_of(table, features)
+    y = classes_of(table, goal) if goal.classes else table.numbers(target, "")
     rng = np.random.default_rng(seed)
     test = held_out(goal, y, rng)
     stop = np.zeros_like(test)
     stop[~test] = held_out(goal, y[~test], rng)
     learn = ~test & ~stop
     if min(learn.sum(), stop.sum(), test.sum()) == 0:
-        raise BadSheet(f"{data}: {len(sheet)} {sheet.unit}s are too few; give at least 10")
-    describe(sheet, features, goal, learn, stop, test)
+        raise BadTable(f"{data}: {len(table)} {table.unit}s are too few; give at least 10")
+    describe(table, features, goal, learn, stop, test)
 
     dtype = precision(x[learn], y[learn])
     net = network_for(x[learn], features, hidden, len(goal.classes) if goal.classes else 1, seed, dtype)
@@ -98,7 +98,7 @@ def train(
                 progress=can_show(),
             )
     except DivergenceWarning as warning:
-        raise BadSheet(f"{data}: {str(warning).partition(';')[0]}. Use a smaller --lr than {lr:g}") from None
+        raise BadTable(f"{data}: {str(warning).partition(';')[0]}. Use a smaller --lr than {lr:g}") from None
     in_units(net, mean, spread)
     output = net.predict(x[test])
     values, trivial, name = scored(goal, y[learn], y[test], output)
@@ -118,11 +118,11 @@ def train(
 
         key = next(iter(values))
         one, other = (written(key, scores[key]) for scores in (values, trivial))
-        summary = f"{TITLES[key]} {one} on {test.sum():,} {sheet.unit}s held out ({name}: {other})"
+        summary = f"{TITLES[key]} {one} on {test.sum():,} {table.unit}s held out ({name}: {other})"
         said = probabilities(output) if goal.classes else output
         save_report(plot, f"{data.name}: {target}", goal, history, y[test], said, summary)
     print(f"{len(history)} epochs, the best was epoch {stopping.best_epoch}; the network is that of this epoch")
-    print_scores(f"held out, {test.sum():,} {sheet.unit}s", values, trivial, name)
+    print_scores(f"held out, {test.sum():,} {table.unit}s", values, trivial, name)
     for path in filter(None, (out, plot)):
         print(f"wrote {path}")
     return values
@@ -150,19 +150,19 @@ def plural(n: int, noun: str) -> str:
     return f"{n:,} {noun}" + "s" * (n != 1)
 
 
-def describe(sheet: Sheet, features: list[Feature], goal: Target, learn: Any, stop: Any, test: Any) -> None:
+def describe(table: Table, features: list[Feature], goal: Target, learn: Any, stop: Any, test: Any) -> None:
     numbers = sum(feature.categories is None for feature in features)
     categories = [feature for feature in features if feature.categories is not None]
     columns = f"{numbers} of numbers"
     if categories:
         columns += f", {len(categories)} of categories ({sum(f.width for f in categories)} inputs of 0 and 1)"
-    print(f'{sheet.path}: {len(sheet):,} {sheet.unit}s, "{goal.name}" by {plural(len(features), "column")}: {columns}')
-    for note in sheet.notes:
+    print(f'{table.path}: {len(table):,} {table.unit}s, "{goal.name}" by {plural(len(features), "column")}: {columns}')
+    for note in table.notes:
         print(note)
     what = f"classification into {len(goal.classes)} classes" if goal.classes else "regression"
     print(f"{what}: {goal.why}")
     print(
-        f"{learn.sum():,} {sheet.unit}s to learn from, {stop.sum():,} to stop by, {test.sum():,} held out"
+        f"{learn.sum():,} {table.unit}s to learn from, {stop.sum():,} to stop by, {test.sum():,} held out"
         + (", of each class alike" if goal.classes else ""),
         flush=True,
     )
@@ -242,20 +242,20 @@ def predict(model: Path, data: Path, out: Path | None = None) -> None:
     checkpoint = load_checkpoint(model)
     about = (checkpoint.metadata or {}).get(KEY)
     if not isinstance(about, dict) or about.get("version") != VERSION:
-        raise BadSheet(
+        raise BadTable(
             f"{model}: this network does not say how to read tables; make it with fastfc train data.csv --target NAME "
             f"--out {model}, or load it with fastfc.load and call predict"
         )
     features = [Feature(feature["name"], feature["categories"]) for feature in about["features"]]
     names = [feature.name for feature in features]
-    sheet = read_sheet(data, names)
-    missing = [name for name in names if name not in sheet.columns]
-    others = [name for name in sheet.columns if name not in [*names, about["target"], *about["excluded"]]]
+    table = read_table(data, names)
+    missing = [name for name in names if name not in table.columns]
+    others = [name for name in table.columns if name not in [*names, about["target"], *about["excluded"]]]
     if missing:
         there = f"; there are {listing(others)}, which it does not know" if others else ""
-        raise BadSheet(f"{data}: the network needs {listing(missing)}{there}; give each column the name it had")
-    notes = [*sheet.notes, *([f"left out, for the network does not know them: {listing(others)}"] if others else [])]
-    x, unseen = inputs_of(sheet, features)
+        raise BadTable(f"{data}: the network needs {listing(missing)}{there}; give each column the name it had")
+    notes = [*table.notes, *([f"left out, for the network does not know them: {listing(others)}"] if others else [])]
+    x, unseen = inputs_of(table, features)
     if out is None:
         unseen += unprintable([about["target"], *(about["classes"] or [])])
     for note in [*notes, *unseen]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfc.kernels.program import table as table_module
-from fastfc.kernels.runtime.cache import uninterrupted
-from fastfc.kernels.training import step as native
+from fastfc.kernels.program import table as program_table
+from fastfc.kernels.runtime.cache import defer_sigint
+from fastfc.kernels.training import step as step_kernels
 from fastfc.nn.lowering import Program
 from fastfc.optim.base import Optimizer
 from fastfc.training.samples import Data, refuse_not_finite
@@ -61,7 +61,7 @@ class Epoch:
     """Epochs on some data, each in as few native calls as Ctrl-C allows, which Python answers between calls."""
 
     def __init__(self, network: Container, data: Data, optimizer: Optimizer, batch_size: int, accumulate: int) -> None:
-        self.n, self.mass = data.n, data.mass
+        self.n, self.weight_sum = data.n, data.weight_sum
         n = self.n
         batch_size = n if optimizer.full_batch else min(batch_size, n)
         check_last_batch(network, data, n, batch_size)
@@ -90,7 +90,7 @@ class Epoch:
         for done, total in self.calls(order, self.n):
             if not math.isfinite(total):
                 raise self.diverged(order)
-            yield done, total / (self.mass * done / self.n)
+            yield done, total / (self.weight_sum * done / self.n)
         if self.went_out():
             raise self.diverged(order)  # in the last update, which no loss has shown
 
@@ -114,7 +114,7 @@ class Epoch:
 
     def call(self, order: NDArray[np.int64], first: int, last: int, so_far: float = 0.0) -> float:
         rest = order, first, last, self.batch_size, self.accumulate, self.optimizer.code, so_far
-        return self.network._call(native.steps, self.program.largest * self.batch_size, *self.given, *rest)
+        return self.network._call(step_kernels.train_steps, self.program.largest * self.batch_size, *self.given, *rest)
 
     def save(self, rng: np.random.Generator) -> None:
         """Keep what an epoch changes, as it is before it, with the generator of its order."""
@@ -127,7 +127,7 @@ class Epoch:
 
     def restore(self) -> None:
         """Undo the epoch."""
-        with uninterrupted():
+        with defer_sigint():
             for array, copy in self.saved:
                 array[...] = copy
             self.rng.bit_generator.state = self.rng_state
@@ -152,7 +152,7 @@ class Epoch:
 
 def check_last_batch(network: Container, data: Data, n: int, batch_size: int) -> None:
     """Raise if a batch would be too small."""
-    if (n % batch_size or batch_size) == 1 and network._program_for(data.x).has(table_module.BATCH_NORM):
+    if (n % batch_size or batch_size) == 1 and network._program_for(data.x).has(program_table.BATCH_NORM):
         raise ValueError(
             f"{network}: {n} samples in batches of {batch_size} leave one alone, and BatchNorm1d "
             f"needs two for their variance; choose another batch_size"

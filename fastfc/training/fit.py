@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from fastfc.data.columns import Columns
 from fastfc.data.streams import gives_batches, source_of
 from fastfc.kernels.ops import losses
-from fastfc.kernels.training import step as native
+from fastfc.kernels.training import step as step_kernels
 from fastfc.losses.base import Loss
 from fastfc.metrics import get_metric, is_ours
 from fastfc.optim.base import Optimizer
@@ -25,7 +25,7 @@ from fastfc.training.history import History
 from fastfc.training.outputs import outputs_of
 from fastfc.training.progress import Progress
 from fastfc.training.samples import NOTHING, Data, as_data, by_class, check_finite, check_values, refuse_not_finite
-from fastfc.training.streaming import Streamed, StreamEpoch
+from fastfc.training.streaming import StreamDataset, StreamEpoch
 from fastfc.validation import listed, positive_int
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def train_step(
                 network._saved = None
             tape[0] = -1
             try:
-                return native.step.call(x, table, *targets, *rest)
+                return step_kernels.train_step.call(x, table, *targets, *rest)
             except ValueError:
                 network._step_ready = None
                 check_values(network, as_data(network, x, y, loss), loss)  # says more than the kernel can
@@ -96,7 +96,7 @@ def train_step(
     given = arguments(network, program, data, optimizer, len(data.x))
     work = program.largest * len(data.x)
     try:
-        value = network._call(native.step, work, *given, optimizer.code)
+        value = network._call(step_kernels.train_step, work, *given, optimizer.code)
     except ValueError:
         check_values(network, data, loss)
         raise
@@ -249,10 +249,10 @@ def fit(
     metrics, scores = as_scores(metrics, "fit", network, loss)
     called = [as_callback(callback) for callback in listed(callbacks, "fit", "callbacks", "[EarlyStopping()]")]
     columns = Columns(network, learning=True)
-    data = intake(network, x, y, loss, columns, sample_weight, class_weight)
+    data = prepare(network, x, y, loss, columns, sample_weight, class_weight)
     data, validation, told = held_out(network, data, validation_data, validation_split, loss, columns)
     for part, what in ((data, "training"), (validation, "validation")):
-        if isinstance(part, Data) and not part.mass:
+        if isinstance(part, Data) and not part.weight_sum:
             raise ValueError(f"fit: the weights of all samples for {what} are 0; give at least one a positive weight")
     if isinstance(validation, Data):
         check_finite(network, validation, told)
@@ -349,7 +349,7 @@ def evaluate(
     """
     check_loss(loss)
     _, scores = as_scores(metrics, "evaluate", network, loss)
-    data = intake(network, x, y, loss, Columns(network), sample_weight, owner="evaluate")
+    data = prepare(network, x, y, loss, Columns(network), sample_weight, owner="evaluate")
     found = evaluation(network, data, scores, "evaluate: {}")
     return found if scores else found["loss"]
 
@@ -366,7 +366,7 @@ def as_scores(metrics: Any, owner: str, network: Container, loss: Loss) -> tuple
 
 
 def evaluation(
-    network: Container, data: Data | Streamed, scores: Sequence[tuple[str, Any]], told: str
+    network: Container, data: Data | StreamDataset, scores: Sequence[tuple[str, Any]], told: str
 ) -> dict[str, float]:
     """The loss and the metrics of a prediction. `told` is how an error names x or y, "fit: {}" for instance."""
     if not isinstance(data, Data):
@@ -384,7 +384,7 @@ def evaluation(
     return found
 
 
-def intake(
+def prepare(
     network: Container,
     x: Any,
     y: Any,
@@ -393,11 +393,11 @@ def intake(
     sample_weight: ArrayLike | None = None,
     class_weight: Any = None,
     owner: str = "fit",
-) -> Data | Streamed:
+) -> Data | StreamDataset:
     """What x and y give, in memory or in parts, checked; of parts the first."""
     source = source_of(x, y, sample_weight, owner, columns.look)
     if source is not None:
-        return Streamed(network, source, loss, class_weight)
+        return StreamDataset(network, source, loss, class_weight)
     x = columns.take(x, y)
     data = as_data(network, x, y, loss, by_class(class_weight, y, sample_weight, loss))
     check_values(network, data, loss)
@@ -406,12 +406,12 @@ def intake(
 
 def held_out(
     network: Container,
-    data: Data | Streamed,
+    data: Data | StreamDataset,
     validation_data: Any,
     validation_split: float,
     loss: Loss,
     columns: Columns,
-) -> tuple[Data | Streamed, Data | Streamed | None, str]:
+) -> tuple[Data | StreamDataset, Data | StreamDataset | None, str]:
     """The samples for training, those for validation if there are any, and how an error names x or y of these."""
     if validation_data is None:
         return (*data.split(validation_split), "fit: {}") if validation_split else (data, None, "fit: {}")
@@ -424,13 +424,13 @@ def held_out(
         got = f"{len(validation_data)} items" if isinstance(validation_data, tuple | list) else f"a {kind}"
         raise ValueError(f"fit: validation_data must be (x, y) or (x, y, sample_weight), got {got}")
     x, y, *weights = validation_data
-    return data, intake(network, x, y, loss, columns, *weights), "fit: {} of validation_data"
+    return data, prepare(network, x, y, loss, columns, *weights), "fit: {} of validation_data"
 
 
 def measured(
     network: Container,
-    data: Data | Streamed,
-    validation: Data | Streamed | None,
+    data: Data | StreamDataset,
+    validation: Data | StreamDataset | None,
     scores: Sequence[tuple[str, Any]],
     told: str,
 ) -> dict[str, float]:

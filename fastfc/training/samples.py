@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from fastfc.data.columns import Columns
 from fastfc.kernels.ops import loss_rules
 from fastfc.kernels.ops.activation_rules import CUSTOM
-from fastfc.kernels.program import interpreter as table
-from fastfc.kernels.program import table as table_module
+from fastfc.kernels.program import interpreter
+from fastfc.kernels.program import table as program_table
 from fastfc.losses.base import Loss, as_numbers, as_weights
 from fastfc.losses.multi import MultiLoss
 from fastfc.nn.lowering import Program
@@ -36,19 +36,19 @@ class Data(NamedTuple):
     start: int = 0  # the row of the first sample in what was given
 
     @property
-    def mass(self) -> float:
+    def weight_sum(self) -> float:
         """The sum of the samples' weights."""
-        return mass_of(self.weights, len(self.x))
+        return weight_sum_of(self.weights, len(self.x))
 
     def shared(self) -> Data:
         """With what the means over classes divide by, as SHARE of the mass in the table of losses."""
-        if not self.labels.size or not self.mass:
+        if not self.labels.size or not self.weight_sum:
             return self
         table = self.losses.copy()
         for row in table:
             if row[loss_rules.CLASSES]:
-                row[loss_rules.SHARE] = chosen(self, row) / self.mass or 1.0
-        return self._replace(losses=table)
+                row[loss_rules.SHARE] = class_weight_sum(self, row) / self.weight_sum or 1.0
+        return self._replace(losses=interpreter)
 
     @property
     def n(self) -> int:
@@ -75,12 +75,12 @@ class Data(NamedTuple):
         return Data(self.x[rows], target, labels, self.losses, self.weights[rows], samples(self.y, rows), rows.start)
 
 
-def mass_of(weights: NDArray[Any], n: int) -> float:
+def weight_sum_of(weights: NDArray[Any], n: int) -> float:
     """The sum of the weights of n samples; n if there are none, or negative ones, which say nothing of how many."""
     return float(weights.sum(dtype=np.float64)) if weights.size and weights.min() >= 0 else float(n)
 
 
-def chosen(data: Data, row: NDArray[np.float64], rows: Any = slice(None)) -> float:
+def class_weight_sum(data: Data, row: NDArray[np.float64], rows: Any = slice(None)) -> float:
     """What the mean of a loss over classes divides by: the samples' weights times the factors of their classes."""
     classes = data.labels.reshape(len(data.x), -1)[rows, int(row[loss_rules.FIRST_TARGET])]
     weights = data.weights[rows].astype(np.float64) if data.weights.size else np.ones(len(classes))
@@ -169,7 +169,7 @@ def widths(network: Container, program: Program, loss: Loss) -> list[int]:
 def check_values(network: Container, data: Data, loss: Loss) -> None:
     """Raise if x holds indices that no table has, or the targets have values that the loss can't have."""
     program = network._program_for(data.x)
-    wrong = table.wrong_index(program.table, data.x)
+    wrong = interpreter.wrong_index(program.table, data.x)
     if wrong:
         raise ValueError(f"{network}: {wrong}")
     loss.check_targets((data.target, data.labels, data.losses), widths(network, program, loss))
@@ -178,7 +178,7 @@ def check_values(network: Container, data: Data, loss: Loss) -> None:
 def check_finite(network: Container, data: Data, told: str, where: Callable[[int], str] = "row {}".format) -> None:
     """Raise if samples are infinite or not a number; functions of the user's own may have a use for such."""
     program = network._program_for(data.x).table
-    steps = program[1 : 1 + program[0, table_module.STEPS], table_module.CODE]
+    steps = program[1 : 1 + program[0, program_table.N_OPS], program_table.CODE]
     if (
         CUSTOM not in steps
         and not np.isin(data.losses[:, loss_rules.CODE], (loss_rules.CUSTOM, loss_rules.CUSTOM_ARRAY)).any()

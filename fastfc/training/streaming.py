@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfc.data.streams import Batches, Blocks, ahead, mapped
+from fastfc.data.streams import Batches, Blocks, prefetch, tree_map
 from fastfc.kernels.ops import loss_rules, losses
 from fastfc.losses.base import Loss
 from fastfc.training.epoch import ADVICE, DivergenceWarning, Epoch, check_last_batch
@@ -22,10 +22,10 @@ from fastfc.training.samples import (
     by_class,
     check_finite,
     check_values,
-    chosen,
-    mass_of,
+    class_weight_sum,
     refuse_not_finite,
     split_at,
+    weight_sum_of,
 )
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fastfc.optim.base import Optimizer
 
 
-class Streamed:
+class StreamDataset:
     """Samples that come in parts, checked and converted as they come."""
 
     def __init__(self, network: Container, source: Blocks | Batches, loss: Loss, class_weight: Any = None) -> None:
@@ -69,15 +69,15 @@ class Streamed:
             raise
         return data
 
-    def part(self, first: int, last: int) -> Streamed:
+    def part(self, first: int, last: int) -> StreamDataset:
         """These rows only, of arrays on disk."""
         assert isinstance(self.source, Blocks)
-        return Streamed(self.network, self.source.part(first, last), self.loss, self.class_weight)
+        return StreamDataset(self.network, self.source.part(first, last), self.loss, self.class_weight)
 
     def check_epochs(self, epochs: int, why: str) -> None:
         self.source.check_epochs(epochs, why)
 
-    def split(self, fraction: float) -> tuple[Streamed, Streamed]:
+    def split(self, fraction: float) -> tuple[StreamDataset, StreamDataset]:
         if isinstance(self.source, Batches):
             raise ValueError("fit: validation_split is for arrays; with batches give validation_data")
         middle = split_at(self.source.n, fraction)
@@ -100,24 +100,24 @@ class Streamed:
     def evaluation(self, scores: Sequence[tuple[str, Any]], told: str) -> dict[str, float]:
         """The loss and the metrics of a prediction, of which metrics need all outputs and targets in memory."""
         totals: Any = 0.0
-        masses: Any = 0.0
+        weight_sums: Any = 0.0
         kept = []
-        with closing(ahead(self.checked(told), self.source.together)) as reading:
+        with closing(prefetch(self.checked(told), self.source.together)) as reading:
             for i, data in enumerate(reading):
                 output = self.network._output(data.x)
-                mass, values = masses_of(data), means(data, output)
+                weight_sum, values = weight_sums_of(data), means(data, output)
                 if not np.isfinite(values).all() or (scores and not np.isfinite(output).all()):
                     refuse_not_finite(data, told, partial(self.place_of, i))
-                totals, masses = totals + values * mass, masses + mass
+                totals, weight_sums = totals + values * weight_sum, weight_sums + weight_sum
                 if scores:
                     kept.append((self.network._split_output(output), data.y, weights_of(data)))
         summed = data.losses[:, loss_rules.REDUCTION] == loss_rules.SUM
-        weighted = bool((masses > 0).all())
+        weighted = bool((weight_sums > 0).all())
         if not weighted and not summed.all():
-            totals, masses = np.where(masses > 0, totals, 0.0), np.where(masses > 0, masses, 1.0)
-        found = {"loss": float(np.where(summed, totals, totals / masses).sum())}
+            totals, weight_sums = np.where(weight_sums > 0, totals, 0.0), np.where(weight_sums > 0, weight_sums, 1.0)
+        found = {"loss": float(np.where(summed, totals, totals / weight_sums).sum())}
         if scores:
-            predicted, y, weights = mapped(lambda *arrays: np.concatenate(arrays), *kept)
+            predicted, y, weights = tree_map(lambda *arrays: np.concatenate(arrays), *kept)
             weights = None if (weights == 1).all() or weights.min() < 0 else weights
             found |= {name: score(y, predicted, weights) for name, score in scores}
         return found
@@ -127,15 +127,15 @@ def weights_of(data: Data) -> NDArray[Any]:
     return data.weights if data.weights.size else np.ones(len(data.x), data.x.dtype)
 
 
-def masses_of(data: Data) -> NDArray[np.float64]:
+def weight_sums_of(data: Data) -> NDArray[np.float64]:
     """What the mean of each loss divides by; 1 for sums."""
-    masses = np.full(len(data.losses), data.mass)
+    weight_sums = np.full(len(data.losses), data.weight_sum)
     for r, row in enumerate(data.losses):
         if row[loss_rules.REDUCTION] == loss_rules.SUM:
-            masses[r] = 1.0
+            weight_sums[r] = 1.0
         elif is_mean_over_classes(data, row):
-            masses[r] = chosen(data, row)
-    return masses
+            weight_sums[r] = class_weight_sum(data, row)
+    return weight_sums
 
 
 def is_mean_over_classes(data: Data, row: NDArray[np.float64]) -> bool:
@@ -165,7 +165,7 @@ class Ready(NamedTuple):
     order: NDArray[np.int64]  # of the samples that are used, if they are not the first ones
     n: int
     batch: int
-    mass: float  # of the samples that are used
+    weight_sum: float  # of the samples that are used
     counted: float  # what the mean of the losses divides by
     rows: NDArray[np.int64] | None
     number: int
@@ -175,7 +175,7 @@ class StreamEpoch(Epoch):
     """Epochs on data that come in parts: while one is trained on, a thread reads the next."""
 
     def __init__(
-        self, network: Container, data: Streamed, optimizer: Optimizer, batch_size: int, accumulate: int
+        self, network: Container, data: StreamDataset, optimizer: Optimizer, batch_size: int, accumulate: int
     ) -> None:
         self.streamed, self.source = data, data.source
         self.n: Any = self.source.n
@@ -206,18 +206,20 @@ class StreamEpoch(Epoch):
             if part.rows is None:
                 check_last_batch(self.network, data, n, batch)
             used = slice(n) if part.order is None else part.order
-            mass = mass_of(data.weights[used] if data.weights.size else data.weights, n)
-            row, divisor = data.losses[0], mass
+            weight_sum = weight_sum_of(data.weights[used] if data.weights.size else data.weights, n)
+            row, divisor = data.losses[0], weight_sum
             if len(data.losses) == 1 and is_mean_over_classes(data, row):
-                divisor = chosen(data, row, used)
+                divisor = class_weight_sum(data, row, used)
             else:
                 data = data.shared()
-            yield Ready(data, NOTHING if part.order is None else part.order, n, batch, mass, divisor, part.rows, number)
+            yield Ready(
+                data, NOTHING if part.order is None else part.order, n, batch, weight_sum, divisor, part.rows, number
+            )
 
     def run(self, order: Any) -> Iterator[tuple[int, float]]:
         """One epoch; after each call the number of samples done and their mean loss."""
-        seen, total, mass, counted = 0, 0.0, 0.0, 0.0
-        with closing(ahead(self.ready(order), self.source.together)) as parts:
+        seen, total, weight_sum, counted = 0, 0.0, 0.0, 0.0
+        with closing(prefetch(self.ready(order), self.source.together)) as parts:
             for ready in parts:
                 self.data, self.batch_size = ready.data, ready.batch
                 self._look_again()
@@ -227,10 +229,10 @@ class StreamEpoch(Epoch):
                         raise self.gone_wrong(ready)
                     below = counted + ready.counted * done / ready.n
                     yield seen + done, total / below if below else 0.0
-                seen, mass, counted = seen + ready.n, mass + ready.mass, counted + ready.counted
+                seen, weight_sum, counted = seen + ready.n, weight_sum + ready.weight_sum, counted + ready.counted
                 if self.went_out():
                     raise self.gone_wrong(ready)
-        if not mass:
+        if not weight_sum:
             raise ValueError("fit: the weights of all samples for training are 0; give at least one a positive one")
         self.n = seen
 

@@ -36,7 +36,7 @@ from numba import types
 
 from fastfc.kernels.runtime.dispatch import DispatchTable, IRKernel
 from fastfc.kernels.runtime.linkage import call_at
-from fastfc.kernels.runtime.native import Native, named_after
+from fastfc.kernels.runtime.native import CompiledKernel, named_after
 from fastfc.kernels.runtime.status import OK
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.elementary import (
@@ -171,7 +171,7 @@ def nopython_function(name, forward, backward):
     code = len(FORWARD.kernels)
     for table, f, what in ((FORWARD, forward, "forward"), (BACKWARD, backward, "backward")):
         f.__name__ = f.__qualname__ = f"activation_{name}_{what}"
-        table.add(code, Native(f, table.signature, optional=True, cells=table.slot(code)))
+        table.add(code, CompiledKernel(f, table.signature, optional=True, cells=table.slot(code)))
     return code
 
 

@@ -24,7 +24,7 @@ from fastfc.kernels.ops.activation_rules import (
     run_forward,
 )
 from fastfc.kernels.runtime.kernel import kernel
-from fastfc.kernels.runtime.native import loaded
+from fastfc.kernels.runtime.native import requires
 from fastfc.kernels.runtime.overlap import overlaps, same
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check
 from fastfc.kernels.simd.compiler import helper
@@ -39,13 +39,13 @@ def apply(x, out, count, activation):
 
 
 @helper
-def apply_derivative(kept, g, out, count, activation):
+def apply_derivative(saved, g, out, count, activation):
     """out[j] = g[j] f′, f′ in terms of what is kept, for j < count, neighbours in memory; out may be g."""
-    run_backward(activation.code, (kept, g, out, count, activation.a, activation.b))
+    run_backward(activation.code, (saved, g, out, count, activation.a, activation.b))
 
 
 @helper
-def neighbours(x, axis):
+def unit_stride(x, axis):
     """Whether the elements along an axis are neighbours in memory."""
     return x.strides[axis] == x.itemsize
 
@@ -67,10 +67,10 @@ def _activation_forward(x, out, code, a, b):
         return OK
     require_forward(code, pointer(out))
     f, elementwise, size = Activation(code, a, b), code != SOFTMAX and code != LOG_SOFTMAX, out.itemsize
-    along = 0 if elementwise and neighbours(x, 0) and neighbours(out, 0) else 1
+    along = 0 if elementwise and unit_stride(x, 0) and unit_stride(out, 0) else 1
     count, lines = out.shape[along], out.shape[1 - along]
     step, out_step = x.strides[1 - along], out.strides[1 - along]
-    if neighbours(x, along) and neighbours(out, along):
+    if unit_stride(x, along) and unit_stride(out, along):
         if elementwise and step == out_step == count * size:
             count, lines = count * lines, 1
         for i in range(lines):
@@ -97,12 +97,12 @@ def _activation_backward(output, grad_output, out, code, a, b):
         return OK
     require_backward(code, pointer(out))
     f, elementwise, size = Activation(code, a, b), code != SOFTMAX and code != LOG_SOFTMAX, out.itemsize
-    columns = neighbours(output, 0) and neighbours(grad_output, 0) and neighbours(out, 0)
+    columns = unit_stride(output, 0) and unit_stride(grad_output, 0) and unit_stride(out, 0)
     along = 0 if elementwise and columns else 1
     count, lines = out.shape[along], out.shape[1 - along]
     step, grad_step, out_step = output.strides[1 - along], grad_output.strides[1 - along], out.strides[1 - along]
     y, g, result = pointer(output), pointer(grad_output), pointer(out)
-    if neighbours(output, along) and neighbours(grad_output, along) and neighbours(out, along):
+    if unit_stride(output, along) and unit_stride(grad_output, along) and unit_stride(out, along):
         if elementwise and step == grad_step == out_step == count * size:
             count, lines = count * lines, 1
         for i in range(lines):
@@ -220,7 +220,7 @@ def nopython_as_rows(x):
 @overload(activation_forward, prefer_literal=True)
 def nopython_forward(x, out, activation):
     code, a, b = literal(activation)
-    load = loaded(*kernels_of(code, FORWARD))
+    load = requires(*kernels_of(code, FORWARD))
 
     def run(x, out, activation):
         load(out)
@@ -232,7 +232,7 @@ def nopython_forward(x, out, activation):
 @overload(activation_backward, prefer_literal=True)
 def nopython_backward(output, grad_output, out, activation):
     code, a, b = literal(activation)
-    load = loaded(*kernels_of(code, BACKWARD))
+    load = requires(*kernels_of(code, BACKWARD))
 
     def run(output, grad_output, out, activation):
         load(out)
@@ -249,9 +249,9 @@ def function(name, formula, code):
 
     run.__name__ = run.__qualname__ = name
     run.__doc__ = f"out = {formula}, elementwise, at most 4 ulp from exact; arguments as for activation_forward."
-    load = loaded(*kernels_of(code, FORWARD))
+    load = requires(*kernels_of(code, FORWARD))
 
-    load = loaded(*kernels_of(code, FORWARD))
+    load = requires(*kernels_of(code, FORWARD))
 
     @overload(run)
     def nopython(x, out):

@@ -8,10 +8,10 @@ from fastfc.kernels.ops.activation_rules import NONE
 from fastfc.kernels.ops.gemm import CHUNK, product
 from fastfc.kernels.ops.matrix import Matrix, copy_matrix, matrix, zeros
 from fastfc.kernels.runtime.kernel import kernel
-from fastfc.kernels.runtime.native import native
+from fastfc.kernels.runtime.native import compiled_kernel
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check
-from fastfc.kernels.runtime.threads import launch, part, single, size
+from fastfc.kernels.runtime.threads import launch, single, size, thread_range
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, one, pointer, release
 from fastfc.kernels.simd.vector import load, load_first, splat, store_first, sum_of_lanes, width
@@ -179,7 +179,7 @@ def sum_in_chunks(grad_output, out, accumulate):
     return OK
 
 
-@native(
+@compiled_kernel(
     lambda dtype: types.int64(
         types.Array(dtype, 1, "A", aligned=False),
         types.Array(dtype, 2, "A", readonly=True, aligned=False),
@@ -187,18 +187,18 @@ def sum_in_chunks(grad_output, out, accumulate):
     ),
     parallel=True,
 )
-def column_sums_threads(out, grad_output, accumulate, parts):
+def column_sums_threads(out, grad_output, accumulate, n_threads):
     """The same on several threads, that have some columns each or, of a long batch, some chunks."""
     (n, o), failed = grad_output.shape, 0
     chunks = max(1, (n + CHUNK - 1) // CHUNK)
-    if chunks < parts:
-        for p in prange(parts):
-            columns = part(p, parts, o)
+    if chunks < n_threads:
+        for p in prange(n_threads):
+            columns = thread_range(p, n_threads, o)
             failed += _dense_bias_grad(grad_output[:, columns], out[columns], accumulate, 1)
         return NO_MEMORY if failed else OK
     partials = np.empty((chunks, o), out.dtype)
-    for p in prange(parts):
-        for q in range(chunks * p // parts, chunks * (p + 1) // parts):
+    for p in prange(n_threads):
+        for q in range(chunks * p // n_threads, chunks * (p + 1) // n_threads):
             rows = slice(q * CHUNK, min(n, (q + 1) * CHUNK))
             failed += first_or_not(grad_output[rows], out, partials[q], accumulate and q == 0)
     if failed:
@@ -224,13 +224,13 @@ def add_in_order(partials, out):
 
 
 @kernel("grad_output[n, o] -> out[o]", types.int64, types.int64)
-def _dense_bias_grad(grad_output, out, accumulate, parts):
+def _dense_bias_grad(grad_output, out, accumulate, n_threads):
     if out.size != grad_output.shape[1]:
         return BAD_SHAPE
     if overlaps(out, grad_output):
         return OVERLAP
-    if parts > 1:
-        return column_sums_threads(out, grad_output, accumulate, parts)
+    if n_threads > 1:
+        return column_sums_threads(out, grad_output, accumulate, n_threads)
     return sum_in_chunks(grad_output, out, accumulate)
 
 
@@ -240,8 +240,8 @@ def run(grad_output, out, accumulate, n_threads):
     if (type(n_threads) is int and n_threads == 1) or single(n_threads, name, 2 * size(grad_output)):
         _dense_bias_grad.call(grad_output, out, accumulate, 1)
         return
-    with launch(n_threads, 2 * size(grad_output), out) as parts:
-        _dense_bias_grad.call(grad_output, out, accumulate, parts)
+    with launch(n_threads, 2 * size(grad_output), out) as n_threads:
+        _dense_bias_grad.call(grad_output, out, accumulate, n_threads)
 
 
 def dense_bias_grad(grad_output, out, n_threads=1):

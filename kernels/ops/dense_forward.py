@@ -24,12 +24,12 @@ def status(x, weight, bias, out):
 
 
 @kernel("x[n, i], weight[i, o], bias[o] -> out[n, o]", *NUMBERS, types.int64)
-def _dense_forward(x, weight, bias, out, code, a, b, parts):
+def _dense_forward(x, weight, bias, out, code, a, b, n_threads):
     found = status(x, weight, bias, out)
     if found == OK:
         row = Matrix(pointer(bias), 0, bias.strides[0])
         (n, o), i = out.shape, x.shape[1]
-        found = forward_product(matrix(out), matrix(x), matrix(weight), row, n, o, i, Activation(code, a, b), parts)
+        found = forward_product(matrix(out), matrix(x), matrix(weight), row, n, o, i, Activation(code, a, b), n_threads)
     return found
 
 
@@ -63,8 +63,8 @@ def dense_forward(x, weight, bias, out, activation="identity", n_threads=1):
     ):
         _dense_forward.call(x, weight, bias, out, *numbers, 1)
         return
-    with launch(n_threads, multiplications(x, weight, out), out) as parts:
-        _dense_forward.call(x, weight, bias, out, *numbers, parts)
+    with launch(n_threads, multiplications(x, weight, out), out) as n_threads:
+        _dense_forward.call(x, weight, bias, out, *numbers, n_threads)
 
 
 @overload(dense_forward, prefer_literal=True)

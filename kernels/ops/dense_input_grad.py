@@ -22,11 +22,11 @@ def status(grad_output, weight, out):
 
 
 @kernel("grad_output[n, o], weight[i, o] -> out[n, i]", types.int64)
-def _dense_input_grad(grad_output, weight, out, parts):
+def _dense_input_grad(grad_output, weight, out, n_threads):
     found = status(grad_output, weight, out)
     if found == OK:
         (n, i), c, w, o = out.shape, matrix(out), transposed(matrix(weight)), weight.shape[1]
-        found = input_product(c, matrix(grad_output), w, zeros(c), n, i, o, NONE, c, parts)
+        found = input_product(c, matrix(grad_output), w, zeros(c), n, i, o, NONE, c, n_threads)
     return found
 
 
@@ -48,8 +48,8 @@ def dense_input_grad(grad_output, weight, out, n_threads=1):
     ):
         _dense_input_grad.call(grad_output, weight, out, 1)
         return
-    with launch(n_threads, multiplications(grad_output, weight, out), out) as parts:
-        _dense_input_grad.call(grad_output, weight, out, parts)
+    with launch(n_threads, multiplications(grad_output, weight, out), out) as n_threads:
+        _dense_input_grad.call(grad_output, weight, out, n_threads)
 
 
 @overload(dense_input_grad)

@@ -5,10 +5,10 @@ from numba import prange, types
 from numba.extending import overload
 
 from fastfc.kernels.ops.activation_rules import NONE
-from fastfc.kernels.ops.gemm import CHUNK, spread
+from fastfc.kernels.ops.gemm import CHUNK, parallel_product
 from fastfc.kernels.ops.matrix import Matrix, add_matrix, copy_matrix, element, matrix, transposed, zeros
 from fastfc.kernels.runtime.kernel import kernel
-from fastfc.kernels.runtime.native import native
+from fastfc.kernels.runtime.native import compiled_kernel
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check
 from fastfc.kernels.runtime.threads import launch, multiplications, single
@@ -28,12 +28,12 @@ def status(x, grad_output, out):
 
 
 @helper
-def sums(c, a, b, start, i, o, n, parts):
+def sums(c, a, b, start, i, o, n, n_threads):
     """C = start + A B over at most CHUNK rows of the batch; a single element as a dot product."""
-    return spread(c, a, b, start, i, o, n, NONE, c, i * o == 1, parts)
+    return parallel_product(c, a, b, start, i, o, n, NONE, c, i * o == 1, n_threads)
 
 
-@native(
+@compiled_kernel(
     lambda dtype: types.int64(
         types.Array(dtype, 3, "A", aligned=False),
         *[types.Array(dtype, 2, "A", readonly=True, aligned=False)] * 2,
@@ -41,11 +41,11 @@ def sums(c, a, b, start, i, o, n, parts):
     ),
     parallel=True,
 )
-def chunk_sums_threads(partials, x, grad_output, accumulate, parts):
+def chunk_sums_threads(partials, x, grad_output, accumulate, n_threads):
     """The sum over each CHUNK rows of the batch, on several threads; the first is added to what is there, if wanted."""
     (chunks, i, o), n, failed = partials.shape, x.shape[0], 0
-    for p in prange(parts):
-        for q in range(chunks * p // parts, chunks * (p + 1) // parts):
+    for p in prange(n_threads):
+        for q in range(chunks * p // n_threads, chunks * (p + 1) // n_threads):
             rows = slice(q * CHUNK, min(n, (q + 1) * CHUNK))
             c, a, b = matrix(partials[q]), transposed(matrix(x[rows])), matrix(grad_output[rows])
             start = c if accumulate and q == 0 else zeros(c)
@@ -54,7 +54,7 @@ def chunk_sums_threads(partials, x, grad_output, accumulate, parts):
 
 
 @kernel("x[n, i], grad_output[n, o] -> out[i, o]", types.int64, types.int64)
-def _dense_weight_grad(x, grad_output, out, accumulate, parts):
+def _dense_weight_grad(x, grad_output, out, accumulate, n_threads):
     found = status(x, grad_output, out)
     if found != OK:
         return found
@@ -62,18 +62,18 @@ def _dense_weight_grad(x, grad_output, out, accumulate, parts):
     a, b, c = transposed(matrix(x)), matrix(grad_output), matrix(out)
     start = c if accumulate else zeros(c)
     if n <= CHUNK or i * o == 0:
-        return sums(c, a, b, start, i, o, n, parts)
-    if parts > 1 and i * o <= SMALL:
-        return sums_of_chunks(x, grad_output, out, accumulate, parts)
+        return sums(c, a, b, start, i, o, n, n_threads)
+    if n_threads > 1 and i * o <= SMALL:
+        return sums_of_chunks(x, grad_output, out, accumulate, n_threads)
     # the sum grows beside out, which stays as it is if memory runs out on the way
     copies, memory = allocate(c.data, 2 * i * o * size)
     if is_null(memory):
         return NO_MEMORY
     total, chunk = Matrix(copies, o * size, size), Matrix(at(copies, i * o * size), o * size, size)
-    found = sums(total, a, b, start, i, o, CHUNK, parts)
+    found = sums(total, a, b, start, i, o, CHUNK, n_threads)
     for r in range(CHUNK, n, CHUNK):
         a_r, b_r = Matrix(element(a, 0, r), a.row, a.column), Matrix(element(b, r, 0), b.row, b.column)
-        found += sums(chunk, a_r, b_r, zeros(c), i, o, min(n - r, CHUNK), parts)
+        found += sums(chunk, a_r, b_r, zeros(c), i, o, min(n - r, CHUNK), n_threads)
         add_matrix(i, o, chunk, total)
     if found == OK:
         copy_matrix(i, o, total, c)
@@ -82,13 +82,13 @@ def _dense_weight_grad(x, grad_output, out, accumulate, parts):
 
 
 @helper
-def sums_of_chunks(x, grad_output, out, accumulate, parts):
+def sums_of_chunks(x, grad_output, out, accumulate, n_threads):
     """The same with chunks on several threads, for which the layer is too small."""
     (i, o), chunks = out.shape, (x.shape[0] + CHUNK - 1) // CHUNK
     partials = np.empty((chunks, i, o), out.dtype)
     if accumulate:
         copy_matrix(i, o, matrix(out), matrix(partials[0]))
-    if chunk_sums_threads(partials, x, grad_output, accumulate, parts) != OK:
+    if chunk_sums_threads(partials, x, grad_output, accumulate, n_threads) != OK:
         return NO_MEMORY
     copy_matrix(i, o, matrix(partials[0]), matrix(out))
     for q in range(1, chunks):
@@ -101,8 +101,8 @@ def run(x, grad_output, out, accumulate, n_threads):
     if (type(n_threads) is int and n_threads == 1) or single(n_threads, name, multiplications(x, grad_output, out)):
         _dense_weight_grad.call(x, grad_output, out, accumulate, 1)
         return
-    with launch(n_threads, multiplications(x, grad_output, out), out) as parts:
-        _dense_weight_grad.call(x, grad_output, out, accumulate, parts)
+    with launch(n_threads, multiplications(x, grad_output, out), out) as n_threads:
+        _dense_weight_grad.call(x, grad_output, out, accumulate, n_threads)
 
 
 def dense_weight_grad(x, grad_output, out, n_threads=1):

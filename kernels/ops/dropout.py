@@ -10,7 +10,7 @@ import numpy as np
 from numba import types
 
 from fastfc.kernels.ops.matrix import element, matrix_type
-from fastfc.kernels.runtime.native import native
+from fastfc.kernels.runtime.native import compiled_kernel
 from fastfc.kernels.runtime.status import OK
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import itemsize
@@ -28,25 +28,25 @@ def mix(x):
 
 
 @helper
-def key(seed, step, draw):
+def key(seed, step, rng_step):
     """64 bits that differ for each seed, step and draw."""
     golden = np.uint64(0x9E3779B97F4A7C15)
     once = mix(np.uint64(seed) + golden)
-    return np.int64(mix(mix(once + np.uint64(step) * golden) + np.uint64(draw) * golden))
+    return np.int64(mix(mix(once + np.uint64(step) * golden) + np.uint64(rng_step) * golden))
 
 
-@native(
+@compiled_kernel(
     lambda dtype: types.int64(*[matrix_type(dtype)] * 2, *[types.int64] * 3, types.float64, types.int64), optional=True
 )
-def drop(x, y, n, columns, random, p, add):
+def apply_dropout(x, y, n, columns, random, p, add):
     """y (+)= x m / (1 − p): forward, and backward with the gradients for x and y."""
     size, lanes = itemsize(x.data), width(x.data)
-    solid = x.column == size and y.column == size
-    if solid and x.row == columns * size and y.row == x.row:
+    contiguous = x.column == size and y.column == size
+    if contiguous and x.row == columns * size and y.row == x.row:
         n, columns = 1, n * columns
     threshold = min(np.int64(np.rint((1.0 - p) * 2.0**32)), (1 << 32) - 1)
     scale = 1.0 / (1.0 - p) if p < 1.0 else 0.0
-    whole, step = (columns - columns % lanes, lanes) if solid else (0, 1)
+    whole, step = (columns - columns % lanes, lanes) if contiguous else (0, 1)
     for r in range(n):
         for j in range(0, whole, lanes):
             here = element(y, r, j)

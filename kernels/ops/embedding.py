@@ -8,7 +8,7 @@ import numpy as np
 from numba import types
 
 from fastfc.kernels.ops.matrix import element, matrix_type
-from fastfc.kernels.runtime.native import native
+from fastfc.kernels.runtime.native import compiled_kernel
 from fastfc.kernels.runtime.status import BAD_INDEX, OK
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import at, itemsize, read
@@ -19,8 +19,8 @@ from fastfc.kernels.simd.vector import load, load_first, splat, store, store_fir
 def move(count, source, source_step, target, target_step, add):
     """target (+)= source, for `count` elements so many bytes apart."""
     size, lanes = itemsize(source), width(source)
-    solid = source_step == size and target_step == size
-    whole, step = (count - count % lanes, lanes) if solid else (0, 1)
+    contiguous = source_step == size and target_step == size
+    whole, step = (count - count % lanes, lanes) if contiguous else (0, 1)
     for j in range(0, whole, lanes):
         here, value = at(target, j * size), load(at(source, j * size))
         store(here, load(here) + value if add else value)
@@ -41,8 +41,10 @@ def are_rows(x, n, columns, rows):
     return good == n * columns
 
 
-@native(lambda dtype: types.int64(types.CPointer(dtype), *[matrix_type(dtype)] * 2, *[types.int64] * 4), optional=True)
-def look_up(table, x, y, n, columns, wide, rows):
+@compiled_kernel(
+    lambda dtype: types.int64(types.CPointer(dtype), *[matrix_type(dtype)] * 2, *[types.int64] * 4), optional=True
+)
+def embedding_forward(table, x, y, n, columns, wide, rows):
     """y = the table's rows by x; BAD_INDEX, and y is as it was, if it has no such row."""
     if not are_rows(x, n, columns, rows):
         return BAD_INDEX
@@ -54,8 +56,10 @@ def look_up(table, x, y, n, columns, wide, rows):
     return OK
 
 
-@native(lambda dtype: types.int64(types.CPointer(dtype), *[matrix_type(dtype)] * 2, *[types.int64] * 5), optional=True)
-def look_up_backward(table_grad, x, grad_y, n, columns, wide, rows, add):
+@compiled_kernel(
+    lambda dtype: types.int64(types.CPointer(dtype), *[matrix_type(dtype)] * 2, *[types.int64] * 5), optional=True
+)
+def embedding_backward(table_grad, x, grad_y, n, columns, wide, rows, add):
     """The table's gradient, added to what is there or to zero."""
     if not are_rows(x, n, columns, rows):  # x is the user's array, and nothing may be written beyond the table
         return BAD_INDEX

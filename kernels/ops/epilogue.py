@@ -8,7 +8,7 @@ from fastfc.kernels.simd.memory import itemsize
 
 
 @helper
-def finish(activation, count, values, y):
+def epilogue(activation, count, values, y):
     """The activations and derivatives that are not done in registers, in place."""
     code = activation.code
     if code >= DERIVATIVE:
@@ -18,10 +18,10 @@ def finish(activation, count, values, y):
 
 
 @helper
-def finish_matrix(activation, m, n, values, y):
+def matrix_epilogue(activation, m, n, values, y):
     """A derivative for matrices of any strides."""
     size = itemsize(values.data)
     step = n if values.column == size and y.column == size else 1
     for i in range(m):
         for j in range(0, n, step):
-            finish(activation, step, element(values, i, j), element(y, i, j))
+            epilogue(activation, step, element(values, i, j), element(y, i, j))

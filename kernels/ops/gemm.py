@@ -17,13 +17,22 @@ import numpy as np
 from numba import prange, types
 
 from fastfc.kernels.ops.activation_rules import DERIVATIVE, NONE, NUMBERS, RELU, Activation, activation_type
-from fastfc.kernels.ops.epilogue import finish, finish_matrix
+from fastfc.kernels.ops.epilogue import epilogue, matrix_epilogue
 from fastfc.kernels.ops.level1 import dot_products, row_times_transposed
-from fastfc.kernels.ops.matrix import Matrix, ceil_div, copy_matrix, crowded, element, matrix, matrix_type, transposed
+from fastfc.kernels.ops.matrix import (
+    Matrix,
+    aliases_sets,
+    ceil_div,
+    copy_matrix,
+    element,
+    matrix,
+    matrix_type,
+    transposed,
+)
 from fastfc.kernels.ops.packing import PACK_ROWS, pack
-from fastfc.kernels.runtime.native import native
+from fastfc.kernels.runtime.native import compiled_kernel
 from fastfc.kernels.runtime.status import NO_MEMORY, OK
-from fastfc.kernels.runtime.threads import part
+from fastfc.kernels.runtime.threads import thread_range
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.isa import host_isa, l2_bytes
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, read, release, view, zero
@@ -72,7 +81,7 @@ def blocked(c, a, b, start, m, n, k, activation, z):
     """The product, for a C whose columns are neighbours."""
     size = itemsize(c.data)
     # with one or two summands all time goes to writing C, which must not be crowded
-    tiles = ceil_div(m, 2 if k <= 2 and crowded(c.row) else tile_rows(c.data))
+    tiles = ceil_div(m, 2 if k <= 2 and aliases_sets(c.row) else tile_rows(c.data))
     # of nearly equal height: 32 rows are 11 + 11 + 10, not 14 + 14 + 4
     short, tall, rows = m // tiles, m % tiles, ceil_div(m, tiles)
     columns = tile_columns(c.data, rows)
@@ -87,7 +96,7 @@ def blocked(c, a, b, start, m, n, k, activation, z):
     if m <= FEW_ROWS and pack_b:
         depth, wide = PANEL_DEPTH, columns
     elif tiles == 1 and n > columns and k * n * size > HALF_L2:
-        depth, wide = STREAM_DEPTH // 4 if crowded(b.row) else STREAM_DEPTH, n
+        depth, wide = STREAM_DEPTH // 4 if aliases_sets(b.row) else STREAM_DEPTH, n
     b_bytes = ceil_div(min(n, wide), columns) * columns * min(k, depth) * size if pack_b else 0
     a_bytes = min(tiles, block_tiles) * panel_width * min(k, depth) * size if pack_a else 0
     b_panels, memory = allocate(b.data, b_bytes + a_bytes)
@@ -143,15 +152,17 @@ def blocked(c, a, b, start, m, n, k, activation, z):
                         multiply_tile(i_end - i, deep, a_tile, b_tile, begin, c_tile, some, bound)
                         if last and not solid:
                             for r in range(i_end - i):
-                                finish(activation, some, element(c_tile, r, 0), element(z, i + r, q))
+                                epilogue(activation, some, element(c_tile, r, 0), element(z, i + r, q))
                     if last and solid:
                         i, i_end = first_row(t + x, short, tall), first_row(t + x + 1, short, tall)
-                        finish(activation, (i_end - i) * n, element(c, i, 0), element(z, i, 0))
+                        epilogue(activation, (i_end - i) * n, element(c, i, 0), element(z, i, 0))
     release(memory)
     return OK
 
 
-@native(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 3, activation_type, matrix_type(dtype)))
+@compiled_kernel(
+    lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 3, activation_type, matrix_type(dtype))
+)
 def product(c, a, b, start, m, n, k, activation, y):
     """C = f(start + A B), for matrices C (m, n), A (m, k), B (k, n).
 
@@ -165,12 +176,12 @@ def product(c, a, b, start, m, n, k, activation, y):
     if n == 1:
         c = Matrix(c.data, c.row, size)
     # a C whose rows are neighbours is computed as its transpose, Cᵀ = Bᵀ Aᵀ
-    rows_are_neighbours = c.column != size and (c.row == size or m == 1)
+    rows_unit_stride = c.column != size and (c.row == size or m == 1)
     # so is one that leaves fewer lanes empty that way, unless copying C is more than its few summands
     lanes = width(c.data)
     fuller = a.row == size and b.column == size and 5 * m * ceil_div(n, lanes) > 6 * n * ceil_div(m, lanes)
     fuller = fuller and (c.row == size or k > lanes)
-    swapped = rows_are_neighbours or fuller
+    swapped = rows_unit_stride or fuller
     later = activation.code >= DERIVATIVE and (swapped or c.column != size or y.column != size)
     if later:
         activation = NONE
@@ -182,14 +193,14 @@ def product(c, a, b, start, m, n, k, activation, y):
         c = Matrix(c.data, c.row, size)
     if n == 1 and start.column != 0:
         start = Matrix(start.data, start.row, size)
-    neighbours = c.column == size
+    unit_stride = c.column == size
     fits = start.column == size or start.column == 0
     matrix_bytes = ceil_div(m * n * size, 64) * 64
-    wanted = 0 if neighbours and fits else 2 * matrix_bytes
+    wanted = 0 if unit_stride and fits else 2 * matrix_bytes
     copies, memory = allocate(c.data, wanted)
     if wanted and is_null(memory):
         return NO_MEMORY
-    result = c if neighbours else Matrix(copies, n * size, size)
+    result = c if unit_stride else Matrix(copies, n * size, size)
     if not fits:
         begin = Matrix(at(copies, matrix_bytes), n * size, size)
         copy_matrix(m, n, start, begin)
@@ -201,45 +212,45 @@ def product(c, a, b, start, m, n, k, activation, y):
         start, k = result, k - deep
         a, b = Matrix(element(a, 0, deep), a.row, a.column), Matrix(element(b, deep, 0), b.row, b.column)
     status = blocked(result, a, b, start, m, n, k, activation, y if activation.code >= DERIVATIVE else result)
-    if not neighbours and status == OK:
+    if not unit_stride and status == OK:
         copy_matrix(m, n, result, c)
     if later and status == OK:
-        finish_matrix(derivative, rows, columns, values, y)
+        matrix_epilogue(derivative, rows, columns, values, y)
     release(memory)
     return status
 
 
-@native(
+@compiled_kernel(
     lambda dtype: types.int64(*[types.Array(dtype, 2, "A", aligned=False)] * 5, *NUMBERS, *[types.int64] * 2),
     parallel=True,
 )
-def product_threads(c, a, b, start, y, code, number, other, narrow, parts):
+def product_threads(c, a, b, start, y, code, number, other, small_n, n_threads):
     """`product` or, if narrow, `dot_products`, with the rows or columns of C on several threads."""
     (m, n), failed, activation = c.shape, 0, Activation(code, number, other)
-    for p in prange(parts):
-        if m >= n or narrow:
-            rows = part(p, parts, m)
-            failed += serial_product(c[rows], a[rows], b, start[rows], y[rows], activation, narrow)
+    for p in prange(n_threads):
+        if m >= n or small_n:
+            rows = thread_range(p, n_threads, m)
+            failed += serial_product(c[rows], a[rows], b, start[rows], y[rows], activation, small_n)
         else:
-            columns = part(p, parts, n)
+            columns = thread_range(p, n_threads, n)
             failed += serial_product(
-                c[:, columns], a, b[:, columns], start[:, columns], y[:, columns], activation, narrow
+                c[:, columns], a, b[:, columns], start[:, columns], y[:, columns], activation, small_n
             )
     return NO_MEMORY if failed else OK
 
 
 @helper
-def serial_product(c, a, b, start, y, activation, narrow):
+def serial_product(c, a, b, start, y, activation, small_n):
     (m, n), k = c.shape, a.shape[1]
-    if narrow:
+    if small_n:
         return dot_products(matrix(c), matrix(a), matrix(b), matrix(start), m, n, k, activation, matrix(y))
     return product(matrix(c), matrix(a), matrix(b), matrix(start), m, n, k, activation, matrix(y))
 
 
 @helper
-def spread(c, a, b, start, m, n, k, activation, y, narrow, parts):
+def parallel_product(c, a, b, start, m, n, k, activation, y, small_n, n_threads):
     """`product` or, if narrow, `dot_products`, in several parts at once where there are to be several."""
-    if parts > 1:
+    if n_threads > 1:
         return product_threads(
             view(c, m, n),
             view(a, m, k),
@@ -249,21 +260,21 @@ def spread(c, a, b, start, m, n, k, activation, y, narrow, parts):
             activation.code,
             activation.a,
             activation.b,
-            narrow,
-            parts,
+            small_n,
+            n_threads,
         )
-    if narrow:
+    if small_n:
         return dot_products(c, a, b, start, m, n, k, activation, y)
     return product(c, a, b, start, m, n, k, activation, y)
 
 
 @helper
-def forward_product(c, a, b, start, m, n, k, activation, parts):
+def forward_product(c, a, b, start, m, n, k, activation, n_threads):
     """`product` for B = W. A layer's width decides how a sum is made, so n must be the whole width."""
-    return spread(c, a, b, start, m, n, k, activation, c, n <= NARROW and k >= LONG, parts)
+    return parallel_product(c, a, b, start, m, n, k, activation, c, n <= NARROW and k >= LONG, n_threads)
 
 
 @helper
-def input_product(c, a, b, start, m, n, k, activation, y, parts):
+def input_product(c, a, b, start, m, n, k, activation, y, n_threads):
     """The same for B = Wᵀ, with the derivative of the activation before it, if any."""
-    return spread(c, a, b, start, m, n, k, activation, y, n <= 2 * NARROW and k >= LONG, parts)
+    return parallel_product(c, a, b, start, m, n, k, activation, y, n <= 2 * NARROW and k >= LONG, n_threads)

@@ -4,10 +4,10 @@ from numba import types
 
 from fastfc.kernels.ops.activation_rules import DERIVATIVE, IDENTITY, activation_type
 from fastfc.kernels.ops.activations import apply
-from fastfc.kernels.ops.epilogue import finish_matrix
-from fastfc.kernels.ops.matrix import Matrix, ceil_div, copy_matrix, crowded, element, matrix_type
+from fastfc.kernels.ops.epilogue import matrix_epilogue
+from fastfc.kernels.ops.matrix import Matrix, aliases_sets, ceil_div, copy_matrix, element, matrix_type
 from fastfc.kernels.ops.packing import pack
-from fastfc.kernels.runtime.native import native
+from fastfc.kernels.runtime.native import compiled_kernel
 from fastfc.kernels.runtime.status import NO_MEMORY, OK
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, read, release, stack, write
@@ -26,7 +26,7 @@ def row_times_transposed(c, a, b, start, n, k):
     """C = start + A B for one row and a B whose rows are neighbours; k a multiple of the lanes."""
     size, lanes = itemsize(c.data), width(c.data)
     copy_matrix(1, n, start, c)
-    block = lanes if crowded(b.column) else SQUARES * lanes
+    block = lanes if aliases_sets(b.column) else SQUARES * lanes
     for j in range(0, n, block):
         for p in range(0, k, lanes):
             a_part = Matrix(element(a, 0, p), a.row, a.column)
@@ -71,7 +71,9 @@ def four_dots(k, x, x1, x2, x3, y):
     return sum_of_lanes(s0 + t0), sum_of_lanes(s1 + t1), sum_of_lanes(s2 + t2), sum_of_lanes(s3 + t3)
 
 
-@native(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 3, activation_type, matrix_type(dtype)))
+@compiled_kernel(
+    lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 3, activation_type, matrix_type(dtype))
+)
 def dot_products(c, a, b, start, m, n, k, activation, y):
     """C = f(start + A B) for few columns, with `dot` for each element; as for `product`."""
     size, lanes = itemsize(c.data), width(c.data)
@@ -106,6 +108,6 @@ def dot_products(c, a, b, start, m, n, k, activation, y):
         apply(result, result, m * n, activation)
     copy_matrix(m, n, Matrix(result, n * size, size), c)
     if activation.code >= DERIVATIVE:
-        finish_matrix(activation, m, n, c, y)
+        matrix_epilogue(activation, m, n, c, y)
     release(memory)
     return OK

@@ -36,7 +36,7 @@ from fastfc.kernels.ops.activation_rules import softmax_row, sum_lanes
 from fastfc.kernels.ops.matrix import Matrix, copy_matrix
 from fastfc.kernels.runtime.dispatch import DispatchTable, IRKernel
 from fastfc.kernels.runtime.linkage import call_at
-from fastfc.kernels.runtime.native import Native
+from fastfc.kernels.runtime.native import CompiledKernel
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.elementary import exp_vector, log1p_to_one, log1p_vector, log_vector
 from fastfc.kernels.simd.formula import Operand, Rows, each_register, only_if_not_zero
@@ -142,7 +142,7 @@ def row_loss(name, function, traits=0):
     """Declare a loss of rows by a nopython function with the arguments of the table; its code."""
     code = next_number()
     function.__name__ = function.__qualname__ = f"loss_{name}"
-    BY_ROW.add(code, Native(function, BY_ROW.signature, optional=True, cells=BY_ROW.slot(code)))
+    BY_ROW.add(code, CompiledKernel(function, BY_ROW.signature, optional=True, cells=BY_ROW.slot(code)))
     return code | traits | BY_ROWS
 
 
@@ -266,7 +266,7 @@ def custom(p, t, v, w, out, values, count, keep, scale, a, b):
 
 custom.__name__ = custom.__qualname__ = "loss_custom"
 CUSTOM = next_number()
-POINTWISE.add(CUSTOM, Native(custom, POINTWISE.signature, optional=True, cells=POINTWISE.slot(CUSTOM)))
+POINTWISE.add(CUSTOM, CompiledKernel(custom, POINTWISE.signature, optional=True, cells=POINTWISE.slot(CUSTOM)))
 CUSTOM_ARRAY = NUMBER | OF_ARRAYS  # of no table: its address is in the table of losses
 
 
@@ -279,7 +279,7 @@ def dense(data, columns):
 @helper
 def soft_cross_entropy_row(count, z, q, out, scale):
     """Σ q (log Σ eᶻ − z), and out = (softmax(z) Σ q − q) scale."""
-    size, lanes, value, mass = itemsize(z), width(z), 0.0, 0.0
+    size, lanes, value, weight_sum = itemsize(z), width(z), 0.0, 0.0
     top, denominator = softmax_row(count, z, out, 1.0)
     log_sum = np.log(np.float64(denominator))
     for first in range(0, count, BLOCK):
@@ -290,10 +290,10 @@ def soft_cross_entropy_row(count, z, q, out, scale):
             less = load_first(at(z, j * size), some, 0.0) - top - log_sum
             # a class of no weight may have a logit of −∞
             total, weight = total - where_less_equal(y, 0.0, 0.0, y * less), weight + y
-        value, mass = value + np.float64(sum_lanes(total, z)), mass + np.float64(sum_lanes(weight, z))
+        value, weight_sum = value + np.float64(sum_lanes(total, z)), weight_sum + np.float64(sum_lanes(weight, z))
     for j in range(0, count, lanes):
         some = count - j
-        difference = load_first(at(out, j * size), some, 0.0) * mass - load_first(at(q, j * size), some, 0.0)
+        difference = load_first(at(out, j * size), some, 0.0) * weight_sum - load_first(at(q, j * size), some, 0.0)
         store_first(at(out, j * size), difference * scale, some)
     return value
 

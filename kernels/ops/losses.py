@@ -63,10 +63,10 @@ from fastfc.kernels.ops.loss_rules import (
     run_row,
 )
 from fastfc.kernels.ops.matrix import Matrix, copy_matrix, element, matrix
-from fastfc.kernels.runtime import kernel as edge
+from fastfc.kernels.runtime import kernel as boundary
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.linkage import call_at
-from fastfc.kernels.runtime.native import loaded, native
+from fastfc.kernels.runtime.native import compiled_kernel, requires
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.status import (
     BAD_LABEL,
@@ -87,15 +87,15 @@ RESULTS = types.Tuple((types.int64, types.float64, types.float64))
 
 
 @helper
-def are_neighbours(x, columns):
+def unit_stride(x, columns):
     """Whether the elements of a row are neighbours in memory."""
     return x.column == itemsize(x.data) or columns == 1
 
 
 @helper
-def are_dense(x, rows, columns):
+def is_contiguous(x, rows, columns):
     """Whether all elements are."""
-    return are_neighbours(x, columns) and (rows == 1 or x.row == columns * itemsize(x.data))
+    return unit_stride(x, columns) and (rows == 1 or x.row == columns * itemsize(x.data))
 
 
 @helper
@@ -105,25 +105,25 @@ def block(x, i, j):
 
 
 @helper
-def solid(x, rows, columns, room):
+def as_contiguous(x, rows, columns, buffer):
     """The elements as neighbours: where they are, or copied."""
-    if are_dense(x, rows, columns):
+    if is_contiguous(x, rows, columns):
         return x.data
-    copy_matrix(rows, columns, x, dense(room, columns))
-    return room
+    copy_matrix(rows, columns, x, dense(buffer, columns))
+    return buffer
 
 
 @helper
-def put(data, rows, columns, x):
+def copy_back(data, rows, columns, x):
     """What was written to a copy, to where it belongs."""
-    if not are_dense(x, rows, columns):
+    if not is_contiguous(x, rows, columns):
         copy_matrix(rows, columns, dense(data, columns), x)
 
 
 @helper
 def are_within(x, rows, columns, high, nan):
     """Whether all elements lie in [0, high]; NaN does if `nan`."""
-    if are_dense(x, rows, columns):
+    if is_contiguous(x, rows, columns):
         x, rows, columns = dense(x.data, rows * columns), min(rows, 1), rows * columns
     for i in range(rows):
         inside = 0
@@ -178,16 +178,19 @@ def evaluate_pointwise(row, p, t, weights, values, o, n, k, scale):
                         multiply_by(row, of_columns, columns, here)
             if code & VARIANCES:
                 copy_matrix(rows, columns, block(p, i, k + j), dense(v, columns))
-            x, y = solid(block(p, i, j), rows, columns, p_room), solid(block(t, i, j), rows, columns, t_room)
+            x, y = (
+                as_contiguous(block(p, i, j), rows, columns, p_room),
+                as_contiguous(block(t, i, j), rows, columns, t_room),
+            )
             # a rule reads before it writes, so that copies of what is read have room for what is written
-            g = there.data if are_dense(there, rows, columns) else p_room
-            kept_here = kept_there.data if are_dense(kept_there, rows, columns) else t_room
+            g = there.data if is_contiguous(there, rows, columns) else p_room
+            kept_here = kept_there.data if is_contiguous(kept_there, rows, columns) else t_room
             total += run_pointwise(
                 code & NUMBER, (x, y, v, w, g, kept_here, rows * columns, keep, scale, row[A], row[B])
             )
-            put(g, rows, columns, there)
+            copy_back(g, rows, columns, there)
             if keep:
-                put(kept_here, rows, columns, kept_there)
+                copy_back(kept_here, rows, columns, kept_there)
             if code & VARIANCES:
                 copy_matrix(rows, columns, dense(v, columns), block(o, i, k + j))
     return total
@@ -204,7 +207,7 @@ def evaluate_rowwise(row, z, y, labels, stride, weights, values, o, n, c, scale)
     mixed = soft and (of_classes or a != 0.0 or row[VECTORS])
     if c == 0:  # of which there may be more rows than a loop could pass
         return OK, 0.0
-    in_place = are_neighbours(z, c) and are_neighbours(o, c) and (of_classes or are_neighbours(y, c))
+    in_place = unit_stride(z, c) and unit_stride(o, c) and (of_classes or unit_stride(y, c))
     wanted = 0 if in_place and not mixed else 4 * c * size
     z_room, memory = allocate(z.data, wanted)
     if wanted and is_null(memory):
@@ -219,7 +222,7 @@ def evaluate_rowwise(row, z, y, labels, stride, weights, values, o, n, c, scale)
     for i in range(n):
         weight, label = np.float64(weights[i]) if weights.size else 1.0, labels[i * stride + first] if of_classes else 0
         there = block(o, i, none)
-        x, g = solid(block(z, i, none), one, c, z_room), there.data if are_neighbours(there, c) else o_room
+        x, g = as_contiguous(block(z, i, none), one, c, z_room), there.data if unit_stride(there, c) else o_room
         if of_classes and label == ignored:
             fill(c, g, 0.0)
             value = 0.0
@@ -229,7 +232,7 @@ def evaluate_rowwise(row, z, y, labels, stride, weights, values, o, n, c, scale)
                 fill(c, q, 0.0)
                 write(at(q, label * size), 1.0)
             else:
-                q = solid(block(y, i, none), one, c, q_room)
+                q = as_contiguous(block(y, i, none), one, c, q_room)
             if mixed:
                 mix_row(c, q, q_room, v, 1.0 - a, a / c)
                 q = q_room
@@ -239,7 +242,7 @@ def evaluate_rowwise(row, z, y, labels, stride, weights, values, o, n, c, scale)
             if code & BY_NUMBER_OF_CLASSES:
                 factor /= c
             value = factor * run_row(number, (x, x, g, c, label, scale * weight * factor, a, row[B]))
-        put(g, one, c, there)
+        copy_back(g, one, c, there)
         total += weight * value
         if kept:
             values[i] = weight * value
@@ -296,7 +299,7 @@ def inspect(row, output, target, labels, stride, weights, values):
 
 
 @helper
-def chosen_mass(row, labels, stride, weights, n):
+def class_weight_sum(row, labels, stride, weights, n):
     """The sum of w v_y over the samples whose class is not ignored."""
     total, ignored = 0.0, np.int64(row[C])
     for i in range(n):
@@ -307,7 +310,7 @@ def chosen_mass(row, labels, stride, weights, n):
     return total
 
 
-@native(
+@compiled_kernel(
     lambda dtype: RESULTS(
         *[types.Array(dtype, 2, "A", readonly=True, aligned=False)] * 2,
         types.Array(types.int64, 1, "A", readonly=True, aligned=False),
@@ -345,13 +348,13 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
         found = inspect(losses[r], output, target, labels, stride, weights, values)
         if found != OK:
             return found, 0.0, 0.0
-    mass, value, epoch, bad = np.float64(n), 0.0, 0.0, 0
+    weight_sum, value, epoch, bad = np.float64(n), 0.0, 0.0, 0
     if weights.size:
-        mass, least = np.float64(0.0), -np.inf
+        weight_sum, least = np.float64(0.0), -np.inf
         for r in range(losses.shape[0]):
             least = 0.0 if losses[r, REDUCTION] in (MEAN, BATCH_MEAN) else least
         for i in range(n):
-            mass += weights[i]
+            weight_sum += weights[i]
             bad += not weights[i] >= least
         if bad:
             return BAD_WEIGHT, 0.0, 0.0
@@ -361,14 +364,14 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
         p, o = block(matrix(output), none, int(row[FIRST])), block(matrix(out), none, int(row[FIRST]))
         steps = stride if row[CLASSES] else none
         t = block(matrix(target), none, none if steps else int(row[FIRST_TARGET]))
-        divisor, counted = 1.0, mass
+        divisor, counted = 1.0, weight_sum
         if reduction == BATCH_MEAN or (reduction == MEAN and code & BY_ROWS):
-            divisor = mass
+            divisor = weight_sum
             if steps and code & BY_CLASS_WEIGHTS:
-                divisor = chosen_mass(row, labels, steps, weights, n)
+                divisor = class_weight_sum(row, labels, steps, weights, n)
                 counted = divisor / row[SHARE]
         elif reduction == MEAN and code != CUSTOM_ARRAY:
-            divisor = mass * k
+            divisor = weight_sum * k
         # without any weight a mean is 0, that of no samples NaN
         void = divisor == 0.0 and n > 0
         scale = 0.0 if void else row[WEIGHT] / divisor
@@ -456,7 +459,7 @@ def of_numbers(name, prediction, target, out, code, a, b, c):
 
 @overload(of_numbers, prefer_literal=True)
 def nopython_of_numbers(name, prediction, target, out, code, a, b, c):
-    load = loaded(kernel_of(SOFT_CROSS_ENTROPY if code.literal_value == CROSS_ENTROPY else code.literal_value))
+    load = requires(kernel_of(SOFT_CROSS_ENTROPY if code.literal_value == CROSS_ENTROPY else code.literal_value))
 
     def run(name, prediction, target, out, code, a, b, c):
         load(out)
@@ -471,7 +474,7 @@ def of_classes(name, prediction, target, out, code, a, b, c):
 
 @overload(of_classes, prefer_literal=True)
 def nopython_of_classes(name, prediction, target, out, code, a, b, c):
-    load = loaded(kernel_of(code.literal_value))
+    load = requires(kernel_of(code.literal_value))
 
     def run(name, prediction, target, out, code, a, b, c):
         load(out)
@@ -486,7 +489,7 @@ def of_variances(name, prediction, target, out, a, b):
 
 @overload(of_variances)
 def nopython_of_variances(name, prediction, target, out, a, b):
-    load = loaded(kernel_of(GAUSSIAN))
+    load = requires(kernel_of(GAUSSIAN))
 
     def run(name, prediction, target, out, a, b):
         load(out)
@@ -625,7 +628,7 @@ def cross_entropy_loss(prediction, target, out):
     >>> round(value, 6), g.tolist()
     (0.693147, [[-0.5, 0.5]])
     """
-    if edge.as_array(target, "cross_entropy_loss: target").ndim == 1:
+    if boundary.as_array(target, "cross_entropy_loss: target").ndim == 1:
         return of_classes("cross_entropy_loss", prediction, target, out, CROSS_ENTROPY, 0.0, 0.0, -100.0)
     return of_numbers("cross_entropy_loss", prediction, target, out, CROSS_ENTROPY, 0.0, 0.0, -100.0)
 

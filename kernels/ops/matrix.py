@@ -39,7 +39,7 @@ def zeros(like):
 
 
 @helper
-def crowded(stride):
+def aliases_sets(stride):
     """Whether memory so far apart falls into the same few sets of L1, which hold a dozen lines."""
     return stride % 4096 == 0
 

@@ -18,7 +18,7 @@ from numba import types
 
 from fastfc.kernels.ops.dense_bias_grad import vector_sum
 from fastfc.kernels.ops.matrix import Matrix, copy_matrix, element, matrix_type
-from fastfc.kernels.runtime.native import loaded, native
+from fastfc.kernels.runtime.native import compiled_kernel, requires
 from fastfc.kernels.runtime.status import NO_MEMORY, OK, ONE_SAMPLE
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, read, release, write
@@ -110,7 +110,7 @@ def epsilon(eps, like):
     return eps if eps >= 0.0 else np.float64(lane(machine_epsilon(splat(like, 0.0)), 0))
 
 
-@native(
+@compiled_kernel(
     lambda dtype: types.int64(types.CPointer(dtype), *[matrix_type(dtype)] * 3, *[types.int64] * 5, types.float64),
     optional=True,
 )
@@ -168,7 +168,7 @@ def clear(x, count):
         put(at(x, j * itemsize(x)), splat(x, 0.0), count - j)
 
 
-@native(
+@compiled_kernel(
     lambda dtype: types.int64(
         *[types.CPointer(dtype)] * 2,
         *[matrix_type(dtype)] * 4,
@@ -184,8 +184,8 @@ def normalise_rows_backward(
         clear(at(grads, weight * size), o)
     if bias >= 0 and not add_parameters:
         clear(at(grads, bias * size), o)
-    solid = x.column == size and grad_y.column == size and (grad_x.column == size or not wanted)
-    copies = 0 if solid else 3 * o * size
+    contiguous = x.column == size and grad_y.column == size and (grad_x.column == size or not wanted)
+    copies = 0 if contiguous else 3 * o * size
     buffer, memory = allocate(params, copies)
     if copies and is_null(memory):
         return NO_MEMORY
@@ -203,9 +203,9 @@ def normalise_rows_backward(
 
 
 @helper
-def kept_row(kept, which, o):
+def saved_row(saved, which, o):
     """One of the rows of numbers that batch norm keeps."""
-    return at(kept, which * o * itemsize(kept))
+    return at(saved, which * o * itemsize(saved))
 
 
 @helper
@@ -217,14 +217,14 @@ def merge(mean, squared, block_mean, block_squared, before, count):
 
 
 @helper
-def column_moments(kept, x, n, o):
+def column_moments(saved, x, n, o):
     """Mean and variance of each column, which is read once, eight rows at a time.
 
     From the first row on, so that a mean that is large against the spread costs no digits.
     """
-    size = itemsize(kept)
-    step = width(kept) if x.column == size else 1
-    mean, squared = kept_row(kept, MEAN, o), kept_row(kept, VARIANCE, o)
+    size = itemsize(saved)
+    step = width(saved) if x.column == size else 1
+    mean, squared = saved_row(saved, MEAN, o), saved_row(saved, VARIANCE, o)
     clear(mean, 2 * o)
     eights = n - n % 8
     for r in range(0, eights, 8):
@@ -265,7 +265,7 @@ def inverse_roots(variance, out, o, eps):
         put(at(out, here), splat(out, 1.0) / root, some)
 
 
-@native(
+@compiled_kernel(
     lambda dtype: types.int64(
         *[types.CPointer(dtype)] * 3,
         *[matrix_type(dtype)] * 2,
@@ -291,13 +291,15 @@ def normalise_columns(params, mean, factor, x, y, n, o, weight, bias, divide):
     return OK
 
 
-@native(lambda dtype: types.int64(*[types.CPointer(dtype)] * 2, *[types.int64] * 3, types.float64), optional=True)
-def update_running(params, kept, running, n, o, momentum):
+@compiled_kernel(
+    lambda dtype: types.int64(*[types.CPointer(dtype)] * 2, *[types.int64] * 3, types.float64), optional=True
+)
+def update_running(params, saved, running, n, o, momentum):
     """running = (1 − momentum) running + momentum · (mean, unbiased variance) of the batch."""
     size = itemsize(params)
     for which in range(2):
         unbiased = n / (n - 1.0) if which else 1.0
-        new, old = kept_row(kept, MEAN + which, o), at(params, (running + which * o) * size)
+        new, old = saved_row(saved, MEAN + which, o), at(params, (running + which * o) * size)
         for j in range(0, o, width(params)):
             some, here = o - j, j * size
             value = get(at(old, here), some) * (1.0 - momentum)
@@ -306,35 +308,37 @@ def update_running(params, kept, running, n, o, momentum):
 
 
 # It is called when a step is done: so late, nothing may be missing.
-load_running = loaded(update_running)
+load_running = requires(update_running)
 
 
-@native(
+@compiled_kernel(
     lambda dtype: types.int64(
         *[types.CPointer(dtype)] * 2, *[matrix_type(dtype)] * 2, *[types.int64] * 6, types.float64
     ),
     optional=True,
 )
-def normalise_batch(params, kept, x, y, n, o, weight, bias, running, training, eps):
+def normalise_batch(params, saved, x, y, n, o, weight, bias, running, training, eps):
     """Batch norm, by the batch's statistics in training, by the running ones, a place in params, in prediction.
 
     Without running ones, -1, by the batch's in prediction too.
     """
-    mean, inverse = kept_row(kept, MEAN, o), kept_row(kept, INVERSE, o)
+    mean, inverse = saved_row(saved, MEAN, o), saved_row(saved, INVERSE, o)
     if training:
         load_running(params)
     if training or running < 0:
         if n < 2:
             return ONE_SAMPLE if n else OK
-        column_moments(kept, x, n, o)
-        inverse_roots(kept_row(kept, VARIANCE, o), inverse, o, eps)
+        column_moments(saved, x, n, o)
+        inverse_roots(saved_row(saved, VARIANCE, o), inverse, o, eps)
     else:
         mean = at(params, running * itemsize(params))
         inverse_roots(at(mean, o * itemsize(params)), inverse, o, eps)
     return normalise_columns(params, mean, inverse, x, y, n, o, weight, bias, False)
 
 
-@native(lambda dtype: types.int64(types.CPointer(dtype), *[matrix_type(dtype)] * 2, *[types.int64] * 3), optional=True)
+@compiled_kernel(
+    lambda dtype: types.int64(types.CPointer(dtype), *[matrix_type(dtype)] * 2, *[types.int64] * 3), optional=True
+)
 def divide_columns(scale, grad_y, grad_x, n, o, add):
     """grad_x (+)= grad_y / scale"""
     size = itemsize(scale)
@@ -353,7 +357,7 @@ def add_to_sums(first, second, grad, product, some):
     put(second, get(second, some) + product, some)
 
 
-@native(
+@compiled_kernel(
     lambda dtype: types.int64(
         *[types.CPointer(dtype)] * 3,
         *[matrix_type(dtype)] * 3,
@@ -362,7 +366,7 @@ def add_to_sums(first, second, grad, product, some):
     optional=True,
 )
 def batch_norm_backward(
-    params, grads, kept, x, grad_y, grad_x, n, o, weight, bias, running, add_parameters, wanted, add
+    params, grads, saved, x, grad_y, grad_x, n, o, weight, bias, running, add_parameters, wanted, add
 ):
     """Gradients of weight and bias; and grad_x (+)= dL/dx, if wanted.
 
@@ -370,8 +374,8 @@ def batch_norm_backward(
     """
     size = itemsize(params)
     step = width(params) if x.column == size and grad_y.column == size else 1
-    mean, factor, scale = kept_row(kept, MEAN, o), kept_row(kept, INVERSE, o), kept_row(kept, SCALE, o)
-    first, second = kept_row(kept, FIRST_SUM, o), kept_row(kept, SECOND_SUM, o)
+    mean, factor, scale = saved_row(saved, MEAN, o), saved_row(saved, INVERSE, o), saved_row(saved, SCALE, o)
+    first, second = saved_row(saved, FIRST_SUM, o), saved_row(saved, SECOND_SUM, o)
     if running >= 0:
         mean = at(params, running * size)
     if n == 0:  # and no memory to keep anything in

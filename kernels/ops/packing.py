@@ -2,7 +2,7 @@
 
 from numba import types
 
-from fastfc.kernels.runtime.native import native
+from fastfc.kernels.runtime.native import compiled_kernel
 from fastfc.kernels.runtime.status import OK
 from fastfc.kernels.simd.memory import at, itemsize, read, write
 from fastfc.kernels.simd.transpose import transpose_block
@@ -12,7 +12,9 @@ from fastfc.kernels.simd.vector import load, load_first, store, width
 PACK_ROWS = 16
 
 
-@native(lambda dtype: types.int64(types.CPointer(dtype), *[types.int64] * 4, types.CPointer(dtype), types.int64))
+@compiled_kernel(
+    lambda dtype: types.int64(types.CPointer(dtype), *[types.int64] * 4, types.CPointer(dtype), types.int64)
+)
 def pack(source, count, k, across, along, target, target_width):
     """target[p, i] = source[i * across + p * along] for i < count, p < k; rows of target_width elements.
 

@@ -45,9 +45,9 @@ run_rule, step_numbers, require_rule = RULES.call, NUMBERS.call, RULES.require
 class Step:
     """A step, for what makes the numbers of a rule: the hyperparameters a, b, … and t, the number of the step."""
 
-    def __init__(self, builder, hyper, done, count):
+    def __init__(self, builder, hyperparameters, done, count):
         number = lambda value: Operand(builder, value)
-        self.a, self.b, self.c, self.d, self.e = (number(builder.extract_value(hyper, i)) for i in range(5))
+        self.a, self.b, self.c, self.d, self.e = (number(builder.extract_value(hyperparameters, i)) for i in range(5))
         self.done, self.count = (number(builder.sitofp(x, ir.DoubleType())) for x in (done, count))
         self.t, self.share = self.done + 1.0, 1.0
         self.memory = number(builder.bitcast(count, ir.DoubleType()))  # count[1], whose bits may be a float's
@@ -79,8 +79,8 @@ def rule(name, formula, rows, numbers=lambda step: (step.a, step.b, step.c, step
         each_register(builder, n, params.vector, body)
         return ir.Constant(I64, 0)
 
-    def emit_numbers(builder, like, hyper, done, count):
-        step = Step(builder, hyper, done, count)
+    def emit_numbers(builder, like, hyperparameters, done, count):
+        step = Step(builder, hyperparameters, done, count)
         values = list(numbers(step))
         values += [0.0] * (N_NUMBERS - len(values))
         result = ir.Constant(ir.ArrayType(ir.DoubleType(), N_NUMBERS + 2), ir.Undefined)

@@ -3,7 +3,7 @@
 With the base rate b, PyTorch's closed forms:
 
     step             η = b γ^⌊t / s⌋                              A = s, B = γ
-    multi-step       η = b γ^(milestones at or before t)          B = γ, and the milestones, at the end of hyper
+    multi-step       η = b γ^(milestones at or before t)          B = γ, and the milestones, at the end
     exponential      η = b γᵗ                                     B = γ
     cosine           η = c + (b − c) (1 + cos(π t / T)) / 2       A = T, B = c
     warm restarts    the same from 0 on after T, T + T M, … for T, T M, T M², …         A = T, B = c, C = M
@@ -18,7 +18,7 @@ from numba import njit
 
 from fastfc.kernels.simd.compiler import helper
 
-# The optimizers' numbers, hyper, begin with these. If EPOCH is set, t counts epochs: there were EPOCHS of them when
+# The hyperparameters begin with these. If EPOCH is set, t counts epochs: there were EPOCHS of them when
 # SINCE updates were done, and then each had STEPS_PER_EPOCH updates.
 LR, SCHEDULE, A, B, C, D, E, F, G, WARMUP, START, EPOCH, STEPS_PER_EPOCH, SINCE, EPOCHS, N_NUMBERS = range(16)
 CONSTANT, STEP, MULTI_STEP, EXPONENTIAL, COSINE, RESTARTS, ONE_CYCLE = range(7)
@@ -32,10 +32,10 @@ def between(start, end, share, linear):
 
 
 @njit
-def one_cycle(hyper, base, t):
-    first, last = base / hyper[D], base / hyper[D] / hyper[E]
-    top, end, linear = hyper[C] * hyper[A] - 1.0, hyper[A] - 1.0, hyper[F]
-    down, low = (2.0 * top, first) if hyper[G] != 0.0 else (end, last)
+def one_cycle(hyperparameters, base, t):
+    first, last = base / hyperparameters[D], base / hyperparameters[D] / hyperparameters[E]
+    top, end, linear = hyperparameters[C] * hyperparameters[A] - 1.0, hyperparameters[A] - 1.0, hyperparameters[F]
+    down, low = (2.0 * top, first) if hyperparameters[G] != 0.0 else (end, last)
     if t < top:
         return between(first, base, t / top, linear)
     if t < down:
@@ -44,40 +44,40 @@ def one_cycle(hyper, base, t):
 
 
 @njit
-def epochs(hyper, t):
+def epochs(hyperparameters, t):
     """Finished epochs after t updates."""
-    return hyper[EPOCHS] + (t - hyper[SINCE]) // max(1.0, hyper[STEPS_PER_EPOCH])
+    return hyperparameters[EPOCHS] + (t - hyperparameters[SINCE]) // max(1.0, hyperparameters[STEPS_PER_EPOCH])
 
 
 @helper
-def rate(hyper, factor, t):
+def rate(hyperparameters, factor, t):
     """The learning rate after t updates, of parameters whose base rate is so many times the optimizer's."""
-    base, schedule = hyper[LR] * factor, hyper[SCHEDULE]
-    if schedule == CONSTANT and hyper[WARMUP] == 0.0:
+    base, schedule = hyperparameters[LR] * factor, hyperparameters[SCHEDULE]
+    if schedule == CONSTANT and hyperparameters[WARMUP] == 0.0:
         return base
-    if hyper[EPOCH] != 0.0:
-        t = epochs(hyper, t)
-    if t < hyper[WARMUP]:
-        return base * between(hyper[START], 1.0, t / hyper[WARMUP], 1.0)
-    t -= hyper[WARMUP]
+    if hyperparameters[EPOCH] != 0.0:
+        t = epochs(hyperparameters, t)
+    if t < hyperparameters[WARMUP]:
+        return base * between(hyperparameters[START], 1.0, t / hyperparameters[WARMUP], 1.0)
+    t -= hyperparameters[WARMUP]
     if schedule == STEP:
-        return base * hyper[B] ** (t // hyper[A])
+        return base * hyperparameters[B] ** (t // hyperparameters[A])
     if schedule == MULTI_STEP:
         passed = 0.0
-        for i in range(int(hyper[A])):
-            passed += hyper[hyper.size - 1 - i] <= t
-        return base * hyper[B] ** passed
+        for i in range(int(hyperparameters[A])):
+            passed += hyperparameters[hyperparameters.size - 1 - i] <= t
+        return base * hyperparameters[B] ** passed
     if schedule == EXPONENTIAL:
-        return base * hyper[B] ** t
+        return base * hyperparameters[B] ** t
     if schedule == COSINE:
-        return between(base, hyper[B], t / hyper[A], 0.0)
+        return between(base, hyperparameters[B], t / hyperparameters[A], 0.0)
     if schedule == RESTARTS:
-        length = hyper[A]
-        if hyper[C] == 1.0:
+        length = hyperparameters[A]
+        if hyperparameters[C] == 1.0:
             t -= t // length * length
         while t >= length:
-            t, length = t - length, length * hyper[C]
-        return between(base, hyper[B], t / length, 0.0)
+            t, length = t - length, length * hyperparameters[C]
+        return between(base, hyperparameters[B], t / length, 0.0)
     if schedule == ONE_CYCLE:
-        return one_cycle(hyper, hyper[B] * factor if hyper[B] > 0.0 else base, t)
+        return one_cycle(hyperparameters, hyperparameters[B] * factor if hyperparameters[B] > 0.0 else base, t)
     return base

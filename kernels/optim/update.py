@@ -41,7 +41,7 @@ from fastfc.kernels.optim.rules import (
 )
 from fastfc.kernels.optim.schedules import rate
 from fastfc.kernels.runtime.kernel import kernel
-from fastfc.kernels.runtime.native import loaded
+from fastfc.kernels.runtime.native import requires
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_STATE, OK, OVERLAP, check
 from fastfc.kernels.simd.compiler import helper
@@ -59,22 +59,28 @@ from fastfc.kernels.simd.vector import (
     width,
 )
 
-# hyper: the learning rate and its schedule, see schedules.py, what is common to all rules, and up to five numbers of
-# the rule; a schedule may have more numbers behind them
+# hyperparameters: the learning rate and its schedule, see schedules.py, what is common to all rules, and up to five
+# numbers of the rule; a schedule may have more numbers behind them
 WEIGHT_DECAY, FLAGS, CLIP_VALUE, CLIP_NORM, AVERAGE, RULE = range(schedules.N_NUMBERS, schedules.N_NUMBERS + 6)
-N_HYPER = RULE + 5
+N_HYPERPARAMETERS = RULE + 5
 DECOUPLED, MAXIMIZE = 1, 2  # bits of FLAGS
-# segments: one row for each run of parameters that are treated alike, in order. RATE is a factor; a negative DECAY is
-# hyper's; COLUMNS are those of the weight, if it has a MAX_NORM; SIZE is that of the whole vector, 0 stands for any,
-# and then the segment is all of it
-FIRST, LAST, RATE, DECAY, L1, L2, MAX_NORM, COLUMNS, SIZE, N_SEGMENT = range(10)
+# param_ranges: one row for each run of parameters that are treated alike, in order. RATE is a factor; a negative
+# DECAY stands for that of the hyperparameters; COLUMNS are those of the weight, if it has a MAX_NORM; SIZE is that
+# of the whole vector, 0 stands for any, and then the range is all of it
+FIRST, LAST, RATE, DECAY, L1, L2, MAX_NORM, COLUMNS, SIZE, N_RANGE_COLUMNS = range(10)
 BLOCK_BYTES = 1 << 13
 
 
 @helper
-def numbers_of(optimizer, hyper, count, like):
+def step_coefficients(optimizer, hyperparameters, count, like):
     """What is the same for all parameters in a step: a factor of the learning rate, and the rule's numbers."""
-    given = hyper[RULE], hyper[RULE + 1], hyper[RULE + 2], hyper[RULE + 3], hyper[RULE + 4]
+    given = (
+        hyperparameters[RULE],
+        hyperparameters[RULE + 1],
+        hyperparameters[RULE + 2],
+        hyperparameters[RULE + 3],
+        hyperparameters[RULE + 4],
+    )
     share, a, b, c, d, e, f, memory = step_numbers(optimizer & NUMBER, (like, given, count[0], count[1]))
     count[1] = np.float64(memory).view(np.int64)
     return share, (a, b, c, d, e, f)
@@ -115,11 +121,11 @@ def take_average(count, params, out, keep):
 
 
 @helper
-def take_averages(n, params, out, segments, keep):
+def take_averages(n, params, out, param_ranges, keep):
     """The average of what is trained; the rest as it is."""
     end = 0
-    for i in range(segments.shape[0] + 1):
-        first, last = bounds(segments, i, n) if i < segments.shape[0] else (n, n)
+    for i in range(param_ranges.shape[0] + 1):
+        first, last = bounds(param_ranges, i, n) if i < param_ranges.shape[0] else (n, n)
         for begin, stop, share in ((end, first, 0.0), (first, last, keep)):
             take_average(stop - begin, at(params, begin * itemsize(params)), at(out, begin * itemsize(params)), share)
         end = last
@@ -154,81 +160,85 @@ def shorten_columns(rows, columns, weight, norm, buffer):
 
 
 @helper
-def clip_factor(n, grads, params, hyper, segments, scale, limit, buffer):
+def clip_factor(n, grads, params, hyperparameters, param_ranges, scale, limit, buffer):
     """What all gradients are multiplied by so that their norm is at most CLIP_NORM, as PyTorch does it."""
     size, total = itemsize(params), 0.0
     block = BLOCK_BYTES // size
-    for s in range(segments.shape[0]):
-        first, last = bounds(segments, s, n)
+    for s in range(param_ranges.shape[0]):
+        first, last = bounds(param_ranges, s, n)
         for j in range(first, last, block):
             g, p, some = at(grads, j * size), at(params, j * size), min(block, last - j)
-            total += change_gradient(some, g, p, buffer, segments[s, L1], segments[s, L2], scale, limit, 1.0)
-    factor = hyper[CLIP_NORM] / (np.sqrt(total) + 1e-6)
+            total += change_gradient(some, g, p, buffer, param_ranges[s, L1], param_ranges[s, L2], scale, limit, 1.0)
+    factor = hyperparameters[CLIP_NORM] / (np.sqrt(total) + 1e-6)
     return 1.0 if factor > 1.0 else factor  # NaN stays NaN
 
 
 @helper
-def bounds(segments, s, n):
-    """Where a segment of a vector of length n begins and ends."""
-    return int(segments[s, FIRST]), int(segments[s, LAST]) if segments[s, SIZE] > 0.0 else n
+def bounds(param_ranges, s, n):
+    """Where a range of a vector of length n begins and ends."""
+    return int(param_ranges[s, FIRST]), int(param_ranges[s, LAST]) if param_ranges[s, SIZE] > 0.0 else n
 
 
 @helper
-def are_segments(segments, n):
+def are_param_ranges(param_ranges, n):
     """Whether all of them are of a vector of length n, and matrices where they must be."""
     wrong = 0
-    for s in range(segments.shape[0]):
-        first, last = bounds(segments, s, n)
-        wrong += first < 0 or first > last or last > n or not (segments[s, SIZE] == n or segments[s, SIZE] == 0.0)
-        columns = int(segments[s, COLUMNS])
-        wrong += segments[s, MAX_NORM] > 0.0 and (columns < 1 or (last - first) % max(columns, 1) != 0)
+    for s in range(param_ranges.shape[0]):
+        first, last = bounds(param_ranges, s, n)
+        wrong += (
+            first < 0 or first > last or last > n or not (param_ranges[s, SIZE] == n or param_ranges[s, SIZE] == 0.0)
+        )
+        columns = int(param_ranges[s, COLUMNS])
+        wrong += param_ranges[s, MAX_NORM] > 0.0 and (columns < 1 or (last - first) % max(columns, 1) != 0)
     return wrong == 0
 
 
 @helper
-def update_fits(n, hyper, segments, state, count, optimizer):
+def update_fits(n, hyperparameters, param_ranges, state, count, optimizer):
     """Whether `update` of n parameters can run: it returns no other statuses, and these before it writes anything."""
-    if count.size != 2 or hyper.size < N_HYPER or segments.shape[1] != N_SEGMENT:
+    if count.size != 2 or hyperparameters.size < N_HYPERPARAMETERS or param_ranges.shape[1] != N_RANGE_COLUMNS:
         return BAD_SHAPE
-    if segments.shape[0] == 0 or not are_segments(segments, n):
+    if param_ranges.shape[0] == 0 or not are_param_ranges(param_ranges, n):
         return NO_STATE
-    rows = (optimizer >> ROWS_SHIFT) + (hyper[AVERAGE] > 0.0)
+    rows = (optimizer >> ROWS_SHIFT) + (hyperparameters[AVERAGE] > 0.0)
     return NO_STATE if state.shape[0] < rows or (rows > 0 and state.shape[1] != n) else OK
 
 
 @kernel(
-    "grads[p], hyper:float64[h], segments:float64[s, k] -> params[p], state[r, q], count:int64[two]",
+    "grads[p], hyperparameters:float64[h], param_ranges:float64[s, k] -> params[p], state[r, q], count:int64[two]",
     types.int64,
     types.float64,
 )
-def update(grads, hyper, segments, params, state, count, optimizer, scale):
+def update(grads, hyperparameters, param_ranges, params, state, count, optimizer, scale):
     """One step of an optimizer on contiguous vectors, with gradients multiplied by scale.
 
     count is the number of steps so far; and for NAdam the bits of μ₁ … μₜ, for SGD the number of steps before its first
-    with momentum, for RMSprop whether it is CENTERED. Parameters in no segment are left alone. Without any segment the
+    with momentum, for RMSprop whether it is CENTERED. Parameters in no range are left alone. Without any range the
     optimizer was not prepared.
     """
     found = (
-        update_fits(params.size, hyper, segments, state, count, optimizer) if grads.size == params.size else BAD_SHAPE
+        update_fits(params.size, hyperparameters, param_ranges, state, count, optimizer)
+        if grads.size == params.size
+        else BAD_SHAPE
     )
     if found != OK:
         return found
     require_rule(optimizer & NUMBER, pointer(params))
-    n, average = params.size, hyper[AVERAGE] > 0.0
+    n, average = params.size, hyperparameters[AVERAGE] > 0.0
     grads_data, params_data, state_data = pointer(grads), pointer(params), pointer(state)
     size, row, t = itemsize(params_data), state.strides[0], float(count[0])
-    share, numbers = numbers_of(optimizer, hyper, count, params_data)
-    flags = int(hyper[FLAGS])
+    share, numbers = step_coefficients(optimizer, hyperparameters, count, params_data)
+    flags = int(hyperparameters[FLAGS])
     scale = -scale if flags & MAXIMIZE else scale
-    limit = hyper[CLIP_VALUE] if hyper[CLIP_VALUE] > 0.0 else np.inf
+    limit = hyperparameters[CLIP_VALUE] if hyperparameters[CLIP_VALUE] > 0.0 else np.inf
     buffer, factor = stack(params_data, BLOCK_BYTES), 1.0
-    if hyper[CLIP_NORM] > 0.0:
-        factor = clip_factor(n, grads_data, params_data, hyper, segments, scale, limit, buffer)
-    for i in range(segments.shape[0]):
-        first, last = bounds(segments, i, n)
-        l1, l2, max_norm = segments[i, L1], segments[i, L2], segments[i, MAX_NORM]
-        lr = share * rate(hyper, segments[i, RATE], t)
-        decay = segments[i, DECAY] if segments[i, DECAY] >= 0.0 else hyper[WEIGHT_DECAY]
+    if hyperparameters[CLIP_NORM] > 0.0:
+        factor = clip_factor(n, grads_data, params_data, hyperparameters, param_ranges, scale, limit, buffer)
+    for i in range(param_ranges.shape[0]):
+        first, last = bounds(param_ranges, i, n)
+        l1, l2, max_norm = param_ranges[i, L1], param_ranges[i, L2], param_ranges[i, MAX_NORM]
+        lr = share * rate(hyperparameters, param_ranges[i, RATE], t)
+        decay = param_ranges[i, DECAY] if param_ranges[i, DECAY] >= 0.0 else hyperparameters[WEIGHT_DECAY]
         how = (lr, 1.0 - lr * decay, 0.0) if flags & DECOUPLED else (lr, 1.0, decay)
         change = l1 != 0.0 or l2 != 0.0 or scale * factor != 1.0 or limit != np.inf
         j = first
@@ -241,11 +251,11 @@ def update(grads, hyper, segments, params, state, count, optimizer, scale):
             run_rule(optimizer & NUMBER, (g, p, at(state_data, j * size), row, some, how, numbers))
             j += some
         if max_norm > 0.0:
-            columns = int(segments[i, COLUMNS])
+            columns = int(param_ranges[i, COLUMNS])
             shorten_columns((last - first) // columns, columns, at(params_data, first * size), max_norm, buffer)
     if average:
         averages = at(state_data, (state.shape[0] - 1) * row)
-        take_averages(n, params_data, averages, segments, hyper[AVERAGE] if t > 0.0 else 0.0)
+        take_averages(n, params_data, averages, param_ranges, hyperparameters[AVERAGE] if t > 0.0 else 0.0)
     count[0] += 1
     return OK
 
@@ -287,7 +297,7 @@ def sgd(params, grads, velocity, lr, momentum, weight_decay):
 
 @overload(sgd)
 def nopython_sgd(params, grads, velocity, lr, momentum, weight_decay):
-    load = loaded(kernel_of(SGD), kernel_of(MOMENTUM))
+    load = requires(kernel_of(SGD), kernel_of(MOMENTUM))
 
     def run(params, grads, velocity, lr, momentum, weight_decay):
         load(params)

@@ -39,7 +39,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
-def distrusted(status):
+def untrusted_reason(status):
     """Why nothing of a file or folder with this `os.stat` may be run; empty if it may."""
     if not hasattr(os, "geteuid"):  # Windows keeps a user's folders from others
         return ""
@@ -66,7 +66,7 @@ def cache_folder():
             raise OSError("there is no such home folder")
         folder = folder.absolute()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        why = distrusted(folder.stat())
+        why = untrusted_reason(folder.stat())
         if why:
             raise OSError(why)
         tempfile.TemporaryFile(dir=folder).close()
@@ -93,7 +93,7 @@ def source_hash():
 
 
 @functools.cache
-def tell():
+def log_compiling_once():
     """Say, once in a process, why the first call takes its time."""
     times = "once" if cache_folder() else "in every process"
     logging.getLogger("fastfc").warning(
@@ -119,7 +119,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=before_fork, after_in_parent=after_fork, after_in_child=after_fork)
 
 
-class Later:
+class DeferredInterrupt:
     """A handler of Ctrl-C that lets it wait, once."""
 
     def __init__(self, handler):
@@ -131,20 +131,20 @@ class Later:
 
 
 @contextlib.contextmanager
-def uninterrupted():
+def defer_sigint():
     """Let Ctrl-C wait until this is over: Numba does not survive it everywhere. A second one acts at once."""
     handler = signal.getsignal(signal.SIGINT)
     is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or not callable(handler) or isinstance(handler, Later):
+    if not is_main or not callable(handler) or isinstance(handler, DeferredInterrupt):
         yield
         return
-    later = Later(handler)
-    signal.signal(signal.SIGINT, later)
+    deferred = DeferredInterrupt(handler)
+    signal.signal(signal.SIGINT, deferred)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
-        if later.waiting:
+        if deferred.waiting:
             signal.raise_signal(signal.SIGINT)
 
 
@@ -155,11 +155,11 @@ def compile_lock():
     It is Numba's own lock, for whoever compiles code that calls a kernel holds that and comes here; compiling a kernel
     may need another one: re-entrant. Processes exclude one another by KernelCache.claim, which never waits.
     """
-    with uninterrupted(), global_compiler_lock:
+    with defer_sigint(), global_compiler_lock:
         yield
 
 
-def seal(key, content):
+def file_digest(key, content):
     """What a file begins with, so that neither a damaged nor a renamed one is taken for what its name says."""
     return hashlib.sha256(key.digest() + content).digest()
 
@@ -167,7 +167,7 @@ def seal(key, content):
 def read_trusted(path):
     """Content of a file, nothing if others could have written it."""
     with open(path, "rb") as file:
-        return b"" if distrusted(os.fstat(file.fileno())) else file.read()
+        return b"" if untrusted_reason(os.fstat(file.fileno())) else file.read()
 
 
 def private(path, flags):
@@ -181,7 +181,7 @@ def remove(path):
 
 
 class KernelCache(_Cache):
-    """The cache of one dispatcher. A file holds a seal and the pickled compile result."""
+    """The cache of one dispatcher. A file holds a digest and the pickled compile result."""
 
     def __init__(self, function):
         self.name = function.__name__
@@ -236,7 +236,7 @@ class KernelCache(_Cache):
         key = self.key(sig, target_context)
         try:
             content = read_trusted(self.path(key)) if cache_folder() else b""
-            if seal(key, content[32:]) == content[:32]:
+            if file_digest(key, content[32:]) == content[:32]:
                 return self.rebuild(target_context, *pickle.loads(content[32:]))
         except Exception:  # whatever is wrong with the file, compiling helps
             pass
@@ -245,7 +245,7 @@ class KernelCache(_Cache):
     def load_overload(self, sig, target_context):
         found = self.load(sig, target_context)
         if found is None:
-            tell()  # Numba now compiles
+            log_compiling_once()  # Numba now compiles
         return found
 
     def save_overload(self, sig, data):
@@ -257,7 +257,7 @@ class KernelCache(_Cache):
             handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name)
             try:
                 with open(handle, "wb") as file:
-                    file.write(seal(key, content) + content)
+                    file.write(file_digest(key, content) + content)
                 os.replace(part, path)
             except BaseException:
                 os.unlink(part)

@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 from fastfc.kernels.runtime.cache import KernelCache, compile_lock
 from fastfc.kernels.runtime.fastcall import NotLoaded
 from fastfc.kernels.runtime.linkage import call_address, define_symbol
-from fastfc.kernels.runtime.native import DTYPES, natives
+from fastfc.kernels.runtime.native import DTYPES, compiled_kernels
 from fastfc.kernels.simd.llvm import I64
 
 SIZE = 128  # kernels that a table has room for
@@ -63,7 +63,7 @@ class DispatchTable:
 
     def ensure_missing(self, dtype):
         """Load what a call raised NotLoaded for."""
-        self.kernels[int(self.addresses[dtype][SIZE])].ensure(dtype)
+        self.kernels[int(self.addresses[dtype][SIZE])].compile_or_load(dtype)
 
 
 def load_missing(name, dtype):
@@ -71,7 +71,7 @@ def load_missing(name, dtype):
     if name in tables:
         tables[name].ensure_missing(dtype)
     else:
-        natives[name].ensure(dtype)
+        compiled_kernels[name].compile_or_load(dtype)
 
 
 def address_of(table, dtype, context, builder, number):
@@ -161,17 +161,17 @@ class IRKernel:
     def __init__(self, name, functions):
         self.name, self.functions, self.cache, self.compiled = name, functions, IRCache(name), set()
         self.slots = [table.slot(number) for table, number, _ in functions]
-        self.cells, self.optional = self.slots[-1], True  # the last is filled last
+        self.slots, self.optional = self.slots[-1], True  # the last is filled last
         for table, number, _ in functions:
             table.add(number, self)
-        natives[name] = self
+        compiled_kernels[name] = self
 
-    def ensure(self, dtype):
+    def compile_or_load(self, dtype):
         """Load for `dtype` from the cache, or compile, unless that is done."""
-        if self.cells[dtype][0]:
+        if self.slots[dtype][0]:
             return
         with compile_lock():
-            if self.cells[dtype][0]:
+            if self.slots[dtype][0]:
                 return
             context = cpu_target.target_context
             library = self.cache.load(dtype, context)
@@ -183,7 +183,7 @@ class IRKernel:
                 slot[dtype][0] = library.get_pointer_to_function(self.symbol(dtype, i))
 
     def loaded_types(self):
-        return [dtype for dtype, cell in self.cells.items() if cell[0]]
+        return [dtype for dtype, slot in self.slots.items() if slot[0]]
 
     def was_compiled(self, dtype):
         """Whether this process compiled it, and did not find it in the cache."""

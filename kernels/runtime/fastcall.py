@@ -2,7 +2,7 @@
 
 A call of a Numba function spends most of a microsecond on its arguments, more than a small layer computes.
 Here the arguments' fields are read from where NumPy's and Python's C interfaces promise them, which takes
-some ten nanoseconds. Anything unusual (another type, dtype or rank, a keyword) is handed to the kernel's `explain`,
+some ten nanoseconds. Anything unusual (another type, dtype or rank, a keyword) is handed to the kernel's `slow_path`,
 which converts it or says what is wrong. A status that is not OK is handed to its `failed`, with the arguments:
 what has run does not run again.
 """
@@ -16,7 +16,7 @@ from numba.core import cgutils
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
-from fastfc.kernels.runtime.linkage import cell_value
+from fastfc.kernels.runtime.linkage import slot_value
 from fastfc.kernels.simd.llvm import I8, I32, I64
 from fastfc.kernels.simd.memory import array_at
 
@@ -44,8 +44,8 @@ def c_function(builder, name, result, *arguments):
 
 def field(builder, base, offset, kind=I64):
     """The value `offset` bytes behind a pointer."""
-    place = builder.gep(base, [ir.Constant(I64, offset)])
-    return builder.load(builder.bitcast(place, kind.as_pointer()))
+    member = builder.gep(base, [ir.Constant(I64, offset)])
+    return builder.load(builder.bitcast(member, kind.as_pointer()))
 
 
 def identity(python_object):
@@ -77,9 +77,9 @@ def array_value(context, builder, array, kind):
     return array_at(context, builder, kind, field(builder, array, DATA, OBJECT), shape, strides)
 
 
-def emit(context, builder, cell_name, signatures, failed):
-    """The body of the builtin function: (explain, args, count, keywords) -> object."""
-    explain, args, count, keywords = builder.function.args
+def emit(context, builder, slot_name, signatures, failed):
+    """The body of the builtin function: (slow_path, args, count, keywords) -> object."""
+    slow_path, args, count, keywords = builder.function.args
     slow = builder.append_basic_block("slow")
 
     def go_on_if(condition, otherwise=slow):
@@ -113,8 +113,8 @@ def emit(context, builder, cell_name, signatures, failed):
         fits = ir.Constant(ir.IntType(1), 1)
         for i in arrays:
             fits = builder.and_(fits, array_fits(builder, objects[i], signature.args[i]))
-        cell = cell_value(builder, cell_name(dtype))
-        compiled = builder.icmp_signed("!=", cell, ir.Constant(I64, 0))
+        slot = slot_value(builder, slot_name(dtype))
+        compiled = builder.icmp_signed("!=", slot, ir.Constant(I64, 0))
         builder.cbranch(builder.and_(fits, compiled), chosen, otherwise)
         builder.position_at_end(chosen)
         values, total = dict(scalars), ir.Constant(I64, 0)
@@ -126,7 +126,7 @@ def emit(context, builder, cell_name, signatures, failed):
         with builder.if_then(long):
             builder.store(builder.call(c_function(builder, "PyEval_SaveThread", OBJECT), []), thread)
         function = builder.inttoptr(
-            cell, context.call_conv.get_function_type(signature.return_type, signature.args).as_pointer()
+            slot, context.call_conv.get_function_type(signature.return_type, signature.args).as_pointer()
         )
         status, result = context.call_conv.call_function(
             builder, function, signature.return_type, signature.args, [values[i] for i in range(number)]
@@ -153,7 +153,7 @@ def emit(context, builder, cell_name, signatures, failed):
         builder.position_at_end(otherwise)
     builder.branch(slow)
     builder.position_at_end(slow)
-    builder.ret(call_object(builder, explain, args, count, keywords))
+    builder.ret(call_object(builder, slow_path, args, count, keywords))
 
 
 def call_object(builder, function, args, count, keywords):
@@ -199,8 +199,8 @@ class MethodDefinition(ctypes.Structure):
 FASTCALL_WITH_KEYWORDS = 0x0080 | 0x0002
 
 
-def builtin(name, cell_name, signatures, explain, failed):
-    """A builtin function that runs a kernel on plain arguments, and calls `explain` with any other.
+def builtin(name, slot_name, signatures, slow_path, failed):
+    """A builtin function that runs a kernel on plain arguments, and calls `slow_path` with any other.
 
     If the kernel returns a status that is not OK, it calls `failed` with that and the arguments.
 
@@ -208,10 +208,10 @@ def builtin(name, cell_name, signatures, explain, failed):
     ----------
     name : str
     cell_name : callable
-        dtype (a Numba float type) -> name of the cell with the address of the kernel for it, or 0
+        dtype (a Numba float type) -> name of the slot with the address of the kernel for it, or 0
     signatures : dict
         dtype -> Numba signature: arrays, int64 and float64; returns a status, or a status and a float
-    explain, failed : callable
+    slow_path, failed : callable
 
     It lives as long as the process.
     """
@@ -222,7 +222,7 @@ def builtin(name, cell_name, signatures, explain, failed):
     module = library.create_ir_module(symbol)
     kind = ir.FunctionType(OBJECT, [OBJECT, OBJECT.as_pointer(), I64, OBJECT])
     function = ir.Function(module, kind, symbol)
-    emit(context, ir.IRBuilder(function.append_basic_block("entry")), cell_name, signatures, failed)
+    emit(context, ir.IRBuilder(function.append_basic_block("entry")), slot_name, signatures, failed)
     with global_compiler_lock:
         library.add_ir_module(module)
         library.finalize()
@@ -232,4 +232,4 @@ def builtin(name, cell_name, signatures, explain, failed):
     make.restype, make.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
     # Python may look at the definition, and call the code, until the very end: nothing of it is ever freed
     ctypes.pythonapi.Py_IncRef(ctypes.py_object((library, definition, failed)))
-    return make(ctypes.addressof(definition), explain, None)
+    return make(ctypes.addressof(definition), slow_path, None)

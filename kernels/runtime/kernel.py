@@ -1,8 +1,8 @@
 """Where arrays enter: one native function per kernel and dtype, checked, cached, callable from anywhere.
 
-A kernel is compiled once per dtype, for arrays of any strides. Its machine code is reached through a cell
+A kernel is compiled once per dtype, for arrays of any strides. Its machine code is reached through a slot
 that holds its address: nopython code that calls it, the user's own included, knows only the name of the
-cell. So it compiles in milliseconds, and is compiled anew after an upgrade, see Load.
+slot. So it compiles in milliseconds, and is compiled anew after an upgrade, see native.Dependency.
 """
 
 import re
@@ -15,11 +15,11 @@ from numpy.ma import MaskedArray
 from fastfc.kernels.runtime.cache import compile_lock
 from fastfc.kernels.runtime.dispatch import load_missing
 from fastfc.kernels.runtime.fastcall import NotLoaded, builtin
-from fastfc.kernels.runtime.native import DTYPES, Native
+from fastfc.kernels.runtime.native import DTYPES, CompiledKernel
 from fastfc.kernels.runtime.status import OK, OVERLAP, STATUSES, UNKNOWN
 
 # A builtin function takes a tenth of a second to make, and saves some 0.2 ms a call.
-CALLS_BEFORE_ENTRY = 100
+CALLS_BEFORE_FASTCALL = 100
 
 
 def as_array(x, where):
@@ -48,7 +48,7 @@ class Argument:
         return "(" + ", ".join(self.dims) + ("," if len(self.dims) == 1 else "") + ")"
 
 
-class Kernel(Native):
+class Kernel(CompiledKernel):
     """A native function of arrays that can be called from Python.
 
     The function returns a status, OK for instance, or a tuple of a status and a float. Python calls `call`.
@@ -73,13 +73,13 @@ class Kernel(Native):
         self.arguments = [Argument(text, False) for text in find(read)]
         self.arguments += [Argument(text, True) for text in find(written)]
         self.in_place, self.wrong_index = in_place, wrong_index
-        self.call, self.calls = self.explain, 0  # after some calls, a builtin function
+        self.call, self.calls = self.slow_path, 0  # after some calls, a builtin function
         super().__init__(
             function,
             lambda dtype: signature(result, *[a.type(dtype) for a in self.arguments], *scalars),
         )
 
-    def explain(self, *args):
+    def slow_path(self, *args):
         """Convert what can be converted and run, or say what is wrong: what `call` does with unusual arguments."""
         given, scalars = args[: len(self.arguments)], args[len(self.arguments) :]
         written = [(x, a) for x, a in zip(given, self.arguments, strict=True) if a.written]
@@ -100,13 +100,13 @@ class Kernel(Native):
         misfit = self.misfit(arrays)
         if misfit is not None:
             raise ValueError(f"{self.name}: {self.wrong_shape(arrays, misfit)}")
-        self.ensure(DTYPES[dtype])
+        self.compile_or_load(DTYPES[dtype])
         self.calls += 1
-        if self.calls >= CALLS_BEFORE_ENTRY and self.call == self.explain:
+        if self.calls >= CALLS_BEFORE_FASTCALL and self.call == self.slow_path:
             with compile_lock():
-                if self.call == self.explain:
+                if self.call == self.slow_path:
                     signatures = {kind: self.signature(kind) for kind in DTYPES.values()}
-                    self.call = builtin(self.name, self.cell_name, signatures, self.explain, self.failed)
+                    self.call = builtin(self.name, self.slot_name, signatures, self.slow_path, self.failed)
         try:
             status, value = self.run(arrays, scalars)
         except (TypeError, ValueError, OverflowError):  # of Numba, which can't tell the type of a scalar

@@ -1,4 +1,4 @@
-"""Functions by address: cells that hold the address of a kernel, and calls through them."""
+"""Functions by address: slots that hold the address of a kernel, and calls through them."""
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -10,19 +10,19 @@ from fastfc.kernels.simd.llvm import I64
 
 
 def define_symbol(name, address):
-    """Let native code refer to a memory cell by name; the cell must live as long as the process."""
+    """Let native code refer to a memory slot by name; the slot must live as long as the process."""
     llvm.add_symbol(name, address)
 
 
-def cell_value(builder, name):
-    """What stands in a memory cell: the address of a function, or 0."""
+def slot_value(builder, name):
+    """What stands in a memory slot: the address of a function, or 0."""
     known = builder.module.globals
     return builder.load(known[name] if name in known else cgutils.add_global_variable(builder.module, I64, name))
 
 
-def call_through_cell(context, builder, name, signature, args, missing=None):
-    """Call the Numba function whose address stands in the cell `name`; if none does, raise `missing`."""
-    address = cell_value(builder, name)
+def call_through_slot(context, builder, name, signature, args, missing=None):
+    """Call the Numba function whose address stands in the slot `name`; if none does, raise `missing`."""
+    address = slot_value(builder, name)
     if missing is not None:
         with cgutils.if_unlikely(builder, builder.icmp_unsigned("==", address, ir.Constant(I64, 0))):
             context.call_conv.return_user_exc(builder, *missing)
@@ -41,7 +41,7 @@ def call_address(context, builder, address, signature, args):
 
 
 @intrinsic
-def call_at(typingctx, place, like, arguments):
+def call_at(typingctx, function_pointer, like, arguments):
     """Call a C function of a tuple of numbers and pointers, to a float64, whose address stands at a place in memory.
 
     The place is given by the bits of a float64, and has two addresses: for pointers to float32 and to float64.

@@ -1,4 +1,4 @@
-"""Nopython functions that are compiled once for each dtype and called through a cell."""
+"""Nopython functions that are compiled once for each dtype and called through a slot."""
 
 import time
 
@@ -10,7 +10,7 @@ from numba.extending import intrinsic, lower_builtin
 
 from fastfc.kernels.runtime.cache import KernelCache, compile_lock, source_hash
 from fastfc.kernels.runtime.fastcall import NotLoaded
-from fastfc.kernels.runtime.linkage import call_through_cell, define_symbol
+from fastfc.kernels.runtime.linkage import call_through_slot, define_symbol
 from fastfc.kernels.simd.compiler import HelperLibrary
 
 POLL_SECONDS = 0.05  # between two looks for what another process compiles
@@ -27,12 +27,12 @@ def named_after(made, *parts):
     return made
 
 
-natives: dict[str, "Native"] = {}
-parallel_natives: list["Native"] = []
+compiled_kernels: dict[str, "CompiledKernel"] = {}
+parallel_kernels: list["CompiledKernel"] = []
 
 
-class Native:
-    """A nopython function that is compiled once per dtype and called through a cell.
+class CompiledKernel:
+    """A nopython function that is compiled once per dtype and called through a slot.
 
     Parameters
     ----------
@@ -44,12 +44,13 @@ class Native:
         Whether it has a prange. As loading that starts threads, it is not loaded with the code that calls it but
         by load_parallel, before there are several parts to compute.
     optional : bool
-        Whether it is loaded only for what asks for it, by `ensure` or `loaded`, or by the first call from Python.
-    cells : dict, optional
+        Whether it is loaded only for what asks for it, by `compile_or_load` or `requires`, or by the first call from
+        Python.
+    slots : dict, optional
         Where its address for each dtype goes, if it is in a table (see dispatch.py).
     """
 
-    def __init__(self, function, signature, parallel=False, optional=False, cells=None):
+    def __init__(self, function, signature, parallel=False, optional=False, slots=None):
         self.name, self.signature = function.__name__.lstrip("_"), signature
         # two, because a dispatcher that may compile compiles whatever another thread calls it with meanwhile
         self.compiler, self.dispatcher = (
@@ -57,37 +58,37 @@ class Native:
         )
         self.compiler._cache = KernelCache(function)
         self.dispatcher._can_compile = False
-        self.cells = cells or {dtype: np.zeros(1, np.uintp) for dtype in DTYPES.values()}
+        self.slots = slots or {dtype: np.zeros(1, np.uintp) for dtype in DTYPES.values()}
         self.optional = parallel or optional
-        natives[self.name] = self
+        compiled_kernels[self.name] = self
         if parallel:
-            parallel_natives.append(self)
+            parallel_kernels.append(self)
         for dtype in DTYPES.values():
-            define_symbol(self.cell_name(dtype), self.cells[dtype].ctypes.data)
-        declare(self)
+            define_symbol(self.slot_name(dtype), self.slots[dtype].ctypes.data)
+        register(self)
 
-    def cell_name(self, dtype):
+    def slot_name(self, dtype):
         return f"fastfc.{self.name}.{dtype}"
 
-    def ensure(self, dtype):
+    def compile_or_load(self, dtype):
         """Load for `dtype` from the cache, or compile, unless that is done."""
-        while not self.cells[dtype][0]:
+        while not self.slots[dtype][0]:
             with compile_lock():
-                result = None if self.cells[dtype][0] else self.load_or_compile(self.signature(dtype))
+                result = None if self.slots[dtype][0] else self.try_compile_or_load(self.signature(dtype))
                 if result is not None:
                     self.dispatcher.add_overload(result)
-                    self.cells[dtype][0] = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
-            if not self.cells[dtype][0]:
+                    self.slots[dtype][0] = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
+            if not self.slots[dtype][0]:
                 time.sleep(POLL_SECONDS)  # without the lock, for other threads may have what they need
 
     def loaded_types(self):
-        return [dtype for dtype, cell in self.cells.items() if cell[0]]
+        return [dtype for dtype, slot in self.slots.items() if slot[0]]
 
     def was_compiled(self, dtype):
         """Whether this process compiled it, and did not find it in the cache."""
         return self.compiler.stats.cache_misses[self.signature(dtype)] > 0
 
-    def load_or_compile(self, signature):
+    def try_compile_or_load(self, signature):
         """The compiled function, or None while another process compiles it."""
         cache, context = self.compiler._cache, self.compiler.targetctx
         result = cache.load(signature, context)
@@ -99,18 +100,18 @@ class Native:
         return result
 
 
-def native(signature, parallel=False, optional=False):
-    """Decorator: see Native."""
-    return lambda function: Native(function, signature, parallel, optional)
+def compiled_kernel(signature, parallel=False, optional=False):
+    """Decorator: see CompiledKernel."""
+    return lambda function: CompiledKernel(function, signature, parallel, optional)
 
 
 def load_parallel(dtype):
-    """Compile or load everything that runs on several threads, see Native."""
-    for function in parallel_natives:
-        function.ensure(dtype)
+    """Compile or load everything that runs on several threads, see CompiledKernel."""
+    for function in parallel_kernels:
+        function.compile_or_load(dtype)
 
 
-class Load:
+class Dependency:
     """Kept with compiled code that calls a kernel: the kernel is loaded when the code is loaded from a cache.
 
     If the kernels have changed since, the code may call them with what they no longer take: Numba, which then gets an
@@ -124,10 +125,10 @@ class Load:
         self()
 
     def __call__(self):
-        natives[self.name].ensure(self.dtype)
+        compiled_kernels[self.name].compile_or_load(self.dtype)
 
     def __reduce__(self):
-        return Load, (self.name, self.dtype, source_hash())
+        return Dependency, (self.name, self.dtype, source_hash())
 
 
 def element_type(argument):
@@ -135,15 +136,15 @@ def element_type(argument):
     return element_type(argument[0]) if isinstance(argument, types.BaseTuple) else getattr(argument, "dtype", None)
 
 
-def declare(kernel):
-    """Teach Numba to call a Native."""
+def register(kernel):
+    """Teach Numba to call a compiled kernel."""
 
     class Template(AbstractTemplate):
         key = kernel
 
         def generic(self, args, kws):
             dtype = element_type(args[0])
-            expected = kernel.signature(dtype) if dtype in kernel.cells else None
+            expected = kernel.signature(dtype) if dtype in kernel.slots else None
             if (
                 expected is None
                 or kws
@@ -173,13 +174,13 @@ def declare(kernel):
         dtype = element_type(sig.args[0])
         if kernel.optional:
             missing = NotLoaded, ("fastfc: something that this needs is not loaded", kernel.name)
-            return call_through_cell(context, builder, kernel.cell_name(dtype), sig, args, missing)
-        load_with_caller(context, builder, Load(kernel.name, dtype))
-        return call_through_cell(context, builder, kernel.cell_name(dtype), sig, args)
+            return call_through_slot(context, builder, kernel.slot_name(dtype), sig, args, missing)
+        add_dependency(context, builder, Dependency(kernel.name, dtype))
+        return call_through_slot(context, builder, kernel.slot_name(dtype), sig, args)
 
 
-def load_with_caller(context, builder, load):
-    """Load a native whenever the code that is being compiled, or what that is linked into, is loaded from a cache."""
+def add_dependency(context, builder, load):
+    """Load a kernel whenever the code that is being compiled, or what that is linked into, is loaded from a cache."""
     library = context.active_code_library
     if context.fndesc.modname == "<dynamic>" or isinstance(library, HelperLibrary):
         # no environment that survives a cache: the body of a prange, or what only kernels call
@@ -188,14 +189,14 @@ def load_with_caller(context, builder, load):
         context.get_env_manager(builder).add_const(load)
 
 
-def loaded(*kernels):
-    """An intrinsic of a pointer or array: whenever the code that calls it is loaded, so are these optional natives."""
+def requires(*kernels):
+    """An intrinsic of a pointer or array: whenever the code that calls it is loaded, so are these kernels."""
 
     @intrinsic
     def load(typingctx, like):
         def codegen(context, builder, signature, args):
             for kernel in kernels:
-                load_with_caller(context, builder, Load(kernel.name, like.dtype))
+                add_dependency(context, builder, Dependency(kernel.name, like.dtype))
             return context.get_dummy_value()
 
         return types.void(like), codegen

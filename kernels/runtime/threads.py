@@ -23,7 +23,7 @@ from fastfc.kernels.simd.compiler import helper
 CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 # Multiplications that each thread must have to do for a launch to pay (asv: threads.Launch).
-LEAST_WORK = 1 << 20
+MIN_WORK = 1 << 20
 
 serial = threading.Event()  # set in a forked child, where GNU OpenMP would wait for its lost threads forever
 if hasattr(os, "register_at_fork"):
@@ -104,17 +104,17 @@ def launch(n_threads, work, out):
     """
     if operator.index(n_threads) < 1:
         raise ValueError(f"n_threads must be at least 1, got {n_threads}")
-    parts = min(n_threads, work // LEAST_WORK)
-    if parts > 1 and not serial.is_set():
+    n_threads = min(n_threads, work // MIN_WORK)
+    if n_threads > 1 and not serial.is_set():
         start()
         # Numba counted the cores once, when it was imported, and knows of no quota
-        parts = min(parts, numba.get_num_threads(), cores(), math.ceil(quota() or parts))
+        n_threads = min(n_threads, numba.get_num_threads(), cores(), math.ceil(quota() or n_threads))
     dtype = getattr(out, "dtype", None)
-    if parts < 2 or serial.is_set() or dtype not in DTYPES:
+    if n_threads < 2 or serial.is_set() or dtype not in DTYPES:
         yield 1
         return
     load_parallel(DTYPES[dtype])
-    yield 1 if layer() == "workqueue" and len(sys._current_frames()) > 1 else parts
+    yield 1 if layer() == "workqueue" and len(sys._current_frames()) > 1 else n_threads
 
 
 def single(n_threads, name, work):
@@ -131,7 +131,7 @@ def single(n_threads, name, work):
 
 def small(n_threads, work):
     """Whether so few multiplications are not worth the microsecond in which `launch` finds that threads don't pay."""
-    return n_threads > 1 and work < 2 * LEAST_WORK
+    return n_threads > 1 and work < 2 * MIN_WORK
 
 
 def multiplications(a, b, c):
@@ -159,7 +159,7 @@ def layer():
 
 
 @helper
-def part(index, parts, count):
+def thread_range(index, n_threads, count):
     """Slice of `count` items that part `index` has.
 
     Whole cache lines, so that two threads never share one; the last part has the rest as well. So no part is
@@ -167,5 +167,5 @@ def part(index, parts, count):
     """
     line = 16
     lines = max(1, count // line)
-    first, last = index * lines // parts, (index + 1) * lines // parts
+    first, last = index * lines // n_threads, (index + 1) * lines // n_threads
     return slice(first * line, count if last == lines else last * line)

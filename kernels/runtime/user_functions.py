@@ -14,7 +14,7 @@ from fastfc.kernels.simd.memory import address, at, itemsize, read, vector, writ
 
 
 @cache
-def place(owner, make, *functions):
+def function_pointer(owner, make, *functions):
     """Where the addresses of C functions stand, for float32 and float64 (see simd.call_at), as bits of a float64.
 
     `make` takes the functions and a dtype, and returns source and signature; the functions are (what, function).
@@ -28,11 +28,11 @@ def place(owner, make, *functions):
             except errors.NumbaError as error:
                 raise TypeError(f"{owner}: Numba can't compile it for {dtype}: {error}") from None
     addresses = np.array([function.address for function in compiled])
-    kept.append((addresses, compiled))
+    kept_alive.append((addresses, compiled))
     return float(np.int64(addresses.ctypes.data).view(np.float64))
 
 
-kept: list[tuple[object, object]] = []  # as long as the process lives, as programs and tables hold the places
+kept_alive: list[tuple[object, object]] = []  # as long as the process lives, as programs and tables hold the places
 
 
 def parameters(function, owner, what):
@@ -95,10 +95,10 @@ def row_signature(dtype):
     return types.float64(types.int64, *[types.CPointer(dtype)] * 3, types.int64)
 
 
-def activation_places(function, derivative):
+def activation_pointers(function, derivative):
     """The places of an activation and its derivative, each of a number or of arrays."""
     return [
-        place("Elementwise", row_of(f, what, *of_arrays), (what, f))
+        function_pointer("Elementwise", row_of(f, what, *of_arrays), (what, f))
         for f, what, *of_arrays in (
             (function, "function", function_row, "(x, out)"),
             (derivative, "derivative", derivative_row, "(x, grad_output, out)"),

@@ -32,16 +32,16 @@ def chosen(typingctx, like, key, index, threshold, value):
         kind = llvm_vector(like.dtype)
         ints = ir.VectorType(I32, kind.count)
 
-        def spread(number):
+        def broadcast(number):
             one = builder.insert_element(ir.Constant(ints, ir.Undefined), builder.trunc(number, I32), I32(0))
             return builder.shuffle_vector(one, ir.Constant(ints, ir.Undefined), ir.Constant(ints, [0] * kind.count))
 
         _, key, index, threshold, number = args
-        place = builder.add(spread(index), ir.Constant(ints, list(range(kind.count))))
-        bits = mixed(builder, builder.add(place, spread(key)))
-        bits = mixed(builder, builder.xor(bits, spread(builder.lshr(key, ir.Constant(I64, 32)))))
+        place = builder.add(broadcast(index), ir.Constant(ints, list(range(kind.count))))
+        bits = mixed(builder, builder.add(place, broadcast(key)))
+        bits = mixed(builder, builder.xor(bits, broadcast(builder.lshr(key, ir.Constant(I64, 32)))))
         value = splat_value(builder, context.cast(builder, number, signature.args[4], like.dtype), kind)
-        below = builder.icmp_unsigned("<", bits, spread(threshold))
+        below = builder.icmp_unsigned("<", bits, broadcast(threshold))
         return builder.select(below, value, ir.Constant(kind, [0.0] * kind.count))
 
     return vector(like, types.int64, types.int64, types.int64, value), codegen

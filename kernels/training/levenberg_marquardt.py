@@ -19,16 +19,16 @@ from fastfc.kernels.ops.loss_rules import CODE, MSE
 from fastfc.kernels.ops.losses import RESULTS
 from fastfc.kernels.ops.matrix import element, transposed, zeros
 from fastfc.kernels.optim.update import RULE
-from fastfc.kernels.program.interpreter import dense, kept, row, run_backward, run_forward
-from fastfc.kernels.program.table import BATCH_NORM, DROPOUT, OP, OUTPUTS, PARAMETERS, STEPS, TRAINING
-from fastfc.kernels.runtime.native import native
+from fastfc.kernels.program.interpreter import dense, row, run_backward, run_forward, saved
+from fastfc.kernels.program.table import BATCH_NORM, DROPOUT, N_OPS, OP, OUTPUTS, PARAMETERS, TRAINING
+from fastfc.kernels.runtime.native import compiled_kernel
 from fastfc.kernels.runtime.status import BAD_INDEX, OK
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import at, itemsize, read, write
-from fastfc.kernels.training.lbfgs import clear_untrained, combine
+from fastfc.kernels.training.lbfgs import axpy, clear_untrained
 from fastfc.kernels.training.objective import objective_type, readonly, run_gradient
 
-# hyper, behind the numbers that all optimizers have
+# hyperparameters, behind the numbers that all optimizers have
 DAMPING, GROWTH, MOST = range(RULE, RULE + 3)
 LEAST = 1e-20  # damping
 # Rows of J that are computed before they are added to Jᵀ J.
@@ -45,28 +45,35 @@ def rows(p, o):
 def are_residuals(program, losses):
     """Whether the loss is a sum of squares, to which each sample contributes by itself alone."""
     alone = losses.shape[0] == 1 and losses[0, CODE] == MSE
-    for s in range(1, 1 + program[0, STEPS]):
+    for s in range(1, 1 + program[0, N_OPS]):
         alone = alone and program[s, OP] != BATCH_NORM and program[s, OP] != DROPOUT
     return alone
 
 
 @helper
-def add_rows(params, objective, segments, jacobian, residuals, first, some):
+def add_rows(params, objective, param_ranges, jacobian, residuals, first, some):
     """Rows of J and residuals of some samples from the first one on, times the root of a sample's weight."""
-    program, space, o, size = objective.program, objective.space, objective.program[0, OUTPUTS], itemsize(params)
+    program, workspace, o, size = (
+        objective.program,
+        objective.workspace,
+        objective.program[0, OUTPUTS],
+        itemsize(params),
+    )
     p, found = objective.program[0, PARAMETERS], OK
-    grad_output, output, _, _ = kept(program, 1, space)
+    grad_output, output, _, _ = saved(program, 1, workspace)
     for i in range(some):
         x, target = row(objective.x, first + i), row(objective.target, first + i)
-        found = max(found, run_forward(params, program, x, output, space, 1, TRAINING, objective.draw, 1, 1))
+        found = max(found, run_forward(params, program, x, output, workspace, 1, TRAINING, objective.rng_step, 1, 1))
         scale = np.sqrt(np.float64(objective.weights[first + i])) if objective.weights.size else 1.0
         for j in range(o):
             here = at(jacobian, (i * o + j) * p * size)
             for k in range(o):
                 write(element(grad_output, 0, k), scale if k == j else 0.0)
-            one = run_backward(params, here, program, x, output, x, grad_output, space, 1, 0, objective.draw, 0, 1, 1)
+            one = run_backward(
+                params, here, program, x, output, x, grad_output, workspace, 1, 0, objective.rng_step, 0, 1, 1
+            )
             found = max(found, one)
-            clear_untrained(p, here, segments)
+            clear_untrained(p, here, param_ranges)
             difference = np.float64(read(element(output, 0, j))) - np.float64(read(element(target, 0, j)))
             write(at(residuals, (i * o + j) * size), scale * difference)
     return found
@@ -102,10 +109,10 @@ def solve(p, factor, vector):
         here = at(factor, i * p * size)
         value = read(at(vector, i * size)) / read(at(here, i * size))
         write(at(vector, i * size), value)
-        combine(i, here, -value, vector, vector)
+        axpy(i, here, -value, vector, vector)
 
 
-@native(
+@compiled_kernel(
     lambda dtype: RESULTS(
         types.CPointer(dtype),
         types.CPointer(dtype),
@@ -117,7 +124,7 @@ def solve(p, factor, vector):
     ),
     optional=True,
 )
-def levenberg_marquardt(params, grads, objective, hyper, segments, state, count):
+def levenberg_marquardt(params, grads, objective, hyperparameters, param_ranges, state, count):
     """One iteration; count has how many there were, and the bits of λ. The loss before.
 
     state: Jᵀ J, its factor, Jᵀ r, the parameters before, then ROWS samples' rows of J and their residuals.
@@ -134,29 +141,29 @@ def levenberg_marquardt(params, grads, objective, hyper, segments, state, count)
     start, begin = zeros(whole), zeros(column)
     for first in range(0, n, ROWS):
         some = min(ROWS, n - first)
-        found = max(found, add_rows(params, objective, segments, block, residuals, first, some))
+        found = max(found, add_rows(params, objective, param_ranges, block, residuals, first, some))
         j, r = dense(some * o, p, block), dense(some * o, 1, residuals)
         found = max(found, product(whole, transposed(j), j, start, p, p, some * o, NONE, whole))
         found = max(found, product(column, transposed(j), r, begin, p, 1, some * o, NONE, column))
         start, begin = whole, column
     if found != OK:
         return found, value, total
-    damping = np.int64(count[1]).view(np.float64) if count[0] else hyper[DAMPING]
-    combine(p, params, 0.0, params, before)
+    damping = np.int64(count[1]).view(np.float64) if count[0] else hyperparameters[DAMPING]
+    axpy(p, params, 0.0, params, before)
     better = False
-    while not better and damping <= hyper[MOST]:
+    while not better and damping <= hyperparameters[MOST]:
         if factorise(p, square, damping, factor):
-            combine(p, right, 0.0, right, grads)
+            axpy(p, right, 0.0, right, grads)
             solve(p, factor, grads)
-            combine(p, grads, -1.0, before, params)
+            axpy(p, grads, -1.0, before, params)
             found, now, _ = run_gradient(params, grads, objective, 0)
             if found not in (OK, BAD_INDEX):  # so long a step may leave where the network is defined
-                combine(p, before, 0.0, before, params)
+                axpy(p, before, 0.0, before, params)
                 return found, value, total
             better = found == OK and now < value
-        damping *= 1.0 / hyper[GROWTH] if better else hyper[GROWTH]
+        damping *= 1.0 / hyperparameters[GROWTH] if better else hyperparameters[GROWTH]
     if not better:
-        combine(p, before, 0.0, before, params)
+        axpy(p, before, 0.0, before, params)
     count[0] += 1
     count[1] = np.float64(max(damping, LEAST)).view(np.int64)
     return OK, value, total

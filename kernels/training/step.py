@@ -12,8 +12,8 @@ from fastfc.kernels.ops.loss_rules import CLASSES
 from fastfc.kernels.ops.losses import RESULT
 from fastfc.kernels.ops.matrix import element, matrix
 from fastfc.kernels.optim.rules import LBFGS
-from fastfc.kernels.optim.update import N_SEGMENT, are_segments, bounds, update, update_fits
-from fastfc.kernels.program.interpreter import computed_index, dense, kept, reserve, row, settle
+from fastfc.kernels.optim.update import N_RANGE_COLUMNS, are_param_ranges, bounds, update, update_fits
+from fastfc.kernels.program.interpreter import commit_step, computed_index, dense, row, saved, workspace_size
 from fastfc.kernels.program.table import INPUTS, OUTPUTS, PARAMETERS, TRAINED, VALUES
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.overlap import extent, keep_alive, meet
@@ -34,9 +34,9 @@ def gather(count, columns, order, source, target):
     """target[r] = source[order[r]] for r < count."""
     size = itemsize(target.data)
     lanes = width(target.data)
-    solid = source.column == size and target.column == size
-    whole = columns - columns % lanes if solid else 0
-    step = lanes if solid else 1
+    contiguous = source.column == size and target.column == size
+    whole = columns - columns % lanes if contiguous else 0
+    step = lanes if contiguous else 1
     for r in range(count):
         there, here = row(source, order[r]), row(target, r)
         later = row(source, order[min(r + AHEAD, count - 1)])
@@ -56,9 +56,10 @@ def columns_of(target):
 
 @helper
 def training_fits(
-    program, x, target, labels, weights, losses, hyper, segments, params, grads, state, count, space, tape, optimizer, n
+    program, x, target, labels, weights, losses, hyperparameters, param_ranges, params, grads, state, count,
+    workspace, counters, optimizer, n
 ):  # fmt: skip
-    """Whether arrays are of the shapes that training in batches of n needs, and segments know what is not trained.
+    """Whether arrays are of the shapes that training in batches of n needs, and param_ranges knows what is not trained.
 
     What is wrong with an optimizer, and all that overlaps, shows here, before anything is written.
     """
@@ -71,10 +72,10 @@ def training_fits(
         return BAD_SHAPE
     if columns_of(target) > program[0, OUTPUTS] or (weights.size and weights.size != samples):
         return BAD_SHAPE
-    if space.size < reserve(program, n) or tape.size != 2 or segments.shape[1] != N_SEGMENT:
+    if workspace.size < workspace_size(program, n) or counters.size != 2 or param_ranges.shape[1] != N_RANGE_COLUMNS:
         return BAD_SHAPE
     # each extent once: the smallest networks train in the time of a few more
-    of_params, of_grads, of_space = extent(params), extent(grads), extent(space)
+    of_params, of_grads, of_space = extent(params), extent(grads), extent(workspace)
     of_x, of_target, of_weights = extent(x), extent(target), extent(weights)
     for read in (of_x, of_target, of_weights):
         if meet(of_params, read) or meet(of_grads, read) or meet(of_space, read):
@@ -82,70 +83,75 @@ def training_fits(
     if meet(of_params, of_grads) or meet(of_params, of_space) or meet(of_grads, of_space):
         return OVERLAP
     changed = 0
-    for s in range(segments.shape[0]):
-        first, last = bounds(segments, s, grads.size)
+    for s in range(param_ranges.shape[0]):
+        first, last = bounds(param_ranges, s, grads.size)
         changed += last - first
     if changed > program[0, TRAINED]:
         return NO_STATE
-    return OK if optimizer >= LBFGS else update_fits(grads.size, hyper, segments, state, count, optimizer)
+    return OK if optimizer >= LBFGS else update_fits(grads.size, hyperparameters, param_ranges, state, count, optimizer)
 
 
 @helper
-def minimise(objective, hyper, segments, params, grads, state, count, optimizer):
+def minimise(objective, hyperparameters, param_ranges, params, grads, state, count, optimizer):
     """A step of an optimizer that evaluates the objective as often as it likes. As for run_gradient."""
     p, row = grads.size, state.strides[0]
-    if state.shape[1] != p or segments.shape[0] == 0 or not are_segments(segments, p):
+    if state.shape[1] != p or param_ranges.shape[0] == 0 or not are_param_ranges(param_ranges, p):
         return NO_STATE, 0.0, 0.0
     if state.shape[0] < (PAIRS + 2 if optimizer == LBFGS else rows(p, objective.program[0, OUTPUTS])):
         return NO_STATE, 0.0, 0.0
     w, g, s = pointer(params), pointer(grads), pointer(state)
     if optimizer == LBFGS:
-        return lbfgs(w, g, objective, hyper, segments, s, (state.shape[0] - PAIRS) // 2, row, count)
+        return lbfgs(w, g, objective, hyperparameters, param_ranges, s, (state.shape[0] - PAIRS) // 2, row, count)
     if not are_residuals(objective.program, objective.losses):
         return NO_RESIDUALS, 0.0, 0.0
-    return levenberg_marquardt(w, g, objective, hyper, segments, s, count)
+    return levenberg_marquardt(w, g, objective, hyperparameters, param_ranges, s, count)
 
 
 @kernel(
-    "x[n, i], program:int64[t, c], target[m, k], labels:int64[l], weights[w], losses:float64[e, d], hyper:float64[h], "
-    "segments:float64[s, f] -> params[p], grads[g], state[r, q], count:int64[two], space[z], tape:int64[two]",
+    "x[n, i], program:int64[t, c], target[m, k], labels:int64[l], weights[w], losses:float64[e, d], "
+    "hyperparameters:float64[h], param_ranges:float64[s, f] -> params[p], grads[g], state[r, q], count:int64[two], "
+    "workspace[z], counters:int64[two]",
     *[types.int64] * 3,
     result=RESULT,
     wrong_index=lambda x, program, *rest: computed_index(program, x),
 )
-def step(
-    x, program, target, labels, weights, losses, hyper, segments, params, grads, state, count, space, tape,
-    optimizer, parts, least,
+def train_step(
+    x, program, target, labels, weights, losses, hyperparameters, param_ranges, params, grads, state,
+    count, workspace, counters,
+    optimizer, n_threads, min_work,
 ):  # fmt: skip
     """One step on one batch: forward, loss, backward, update. The loss before the update.
 
     Numeric targets are in target, classes in labels; count[0] is how many updates there were. Only with status OK have
-    params, state, count and tape changed; but the state of LBFGS and LevenbergMarquardt has rows that are used anew.
+    params, state, count and counters changed; but the state of LBFGS and LevenbergMarquardt has rows that are used
+    anew.
     """
     n, value = x.shape[0], 0.0
     found = training_fits(
-        program, x, target, labels, weights, losses, hyper, segments, params, grads, state, count, space, tape,
+        program, x, target, labels, weights, losses, hyperparameters, param_ranges, params, grads, state,
+        count, workspace, counters,
         optimizer, n,
     )  # fmt: skip
     if found == OK:
         objective = Objective(
-            program, matrix(x), matrix(target), columns_of(target), labels, weights, losses, pointer(space), n,
-            tape[1] + 1, parts, least,
+            program, matrix(x), matrix(target), columns_of(target), labels, weights, losses, pointer(workspace), n,
+            counters[1] + 1, n_threads, min_work,
         )  # fmt: skip
         if optimizer >= LBFGS:
-            found, value, _ = minimise(objective, hyper, segments, params, grads, state, count, optimizer)
+            found, value, _ = minimise(objective, hyperparameters, param_ranges, params, grads, state, count, optimizer)
         else:
             found, value, _ = run_gradient(pointer(params), pointer(grads), objective, 0)
             if found == OK:
-                found = update(grads, hyper, segments, params[: grads.size], state, count, optimizer, 1.0)
+                found = update(grads, hyperparameters, param_ranges, params[: grads.size], state, count, optimizer, 1.0)
     if found == OK:
-        settle(pointer(params), program, pointer(space), n, tape)
+        commit_step(pointer(params), program, pointer(workspace), n, counters)
     return found, value
 
 
 @kernel(
-    "x[n, i], program:int64[t, c], target[m, k], labels:int64[l], weights[w], losses:float64[e, d], hyper:float64[h], "
-    "segments:float64[s, f] -> params[p], grads[g], state[r, q], count:int64[two], space[z], tape:int64[two], "
+    "x[n, i], program:int64[t, c], target[m, k], labels:int64[l], weights[w], losses:float64[e, d], "
+    "hyperparameters:float64[h], param_ranges:float64[s, f] -> params[p], grads[g], state[r, q], count:int64[two], "
+    "workspace[z], counters:int64[two], "
     "order:int64[y]",
     *[types.int64] * 5,
     types.float64,
@@ -153,9 +159,10 @@ def step(
     result=RESULT,
     wrong_index=lambda x, program, *rest: computed_index(program, x),
 )
-def steps(
-    x, program, target, labels, weights, losses, hyper, segments, params, grads, state, count, space, tape, order,
-    first, last, batch, accumulate, optimizer, so_far, parts, least,
+def train_steps(
+    x, program, target, labels, weights, losses, hyperparameters, param_ranges, params, grads, state,
+    count, workspace, counters, order,
+    first, last, batch, accumulate, optimizer, so_far, n_threads, min_work,
 ):  # fmt: skip
     """Steps on batches of the samples first, ..., last - 1 in an order; all their losses added to those so far.
 
@@ -164,13 +171,14 @@ def steps(
     """
     sum_of_losses = so_far
     found = training_fits(
-        program, x, target, labels, weights, losses, hyper, segments, params, grads, state, count, space, tape,
+        program, x, target, labels, weights, losses, hyperparameters, param_ranges, params, grads, state,
+        count, workspace, counters,
         optimizer, batch,
     )  # fmt: skip
     if found != OK:
         return found, sum_of_losses
     i, columns, classes = program[0, INPUTS], columns_of(target), labels.size // max(x.shape[0], 1)
-    _, _, x_batch, target_place = kept(program, batch, pointer(space))
+    _, _, x_batch, target_place = saved(program, batch, pointer(workspace))
     target_batch = dense(batch, columns, target_place.data)
     labels_batch = np.empty(batch * classes if order.size else 0, np.int64)
     weights_batch = np.empty(batch if order.size and weights.size else 0, weights.dtype)
@@ -191,20 +199,22 @@ def steps(
             x_now, target_now = x_batch, target_batch
             labels_now, weights_now = labels_batch[: n * classes], weights_batch[: min(n, weights.size)]
         objective = Objective(
-            program, x_now, target_now, columns, labels_now, weights_now, losses, pointer(space), n,
-            tape[1] + 1, parts, least,
+            program, x_now, target_now, columns, labels_now, weights_now, losses, pointer(workspace), n,
+            counters[1] + 1, n_threads, min_work,
         )  # fmt: skip
         if optimizer >= LBFGS:
-            found, _, total = minimise(objective, hyper, segments, params, grads, state, count, optimizer)
+            found, _, total = minimise(objective, hyperparameters, param_ranges, params, grads, state, count, optimizer)
         else:
             found, _, total = run_gradient(pointer(params), pointer(grads), objective, waiting > 0)
             waiting += 1
         if found == OK and waiting and (waiting == accumulate or start + n == last):
-            found = update(grads, hyper, segments, params[: grads.size], state, count, optimizer, 1.0 / waiting)
+            found = update(
+                grads, hyperparameters, param_ranges, params[: grads.size], state, count, optimizer, 1.0 / waiting
+            )
             waiting = 0
         if found != OK:
             break
-        settle(pointer(params), program, pointer(space), n, tape)
+        commit_step(pointer(params), program, pointer(workspace), n, counters)
         sum_of_losses += total
     keep_alive(labels_batch)
     keep_alive(weights_batch)

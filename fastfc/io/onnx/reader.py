@@ -507,7 +507,7 @@ class Reader:
                     return None
                 settings = {"mean": np.zeros((), value.dtype), "scale": divisor}
                 value = Value("standardize", value.inputs, value.shape, value.dtype, settings, value.node)
-            elif value.kind in GATES:
+            elif value.kind in OPS:
                 return None
             layer = made(value)
             if isinstance(layer, Linear):
@@ -540,8 +540,8 @@ class Reader:
             read = [nodes[other] for other in value.inputs]
             if value.kind in TRANSPARENT:
                 nodes[value] = read[0]
-            elif value.kind in GATES:
-                nodes[value] = GATES[value.kind](value, read)
+            elif value.kind in OPS:
+                nodes[value] = OPS[value.kind](value, read)
             else:
                 layer = made(value)
                 if isinstance(layer, Linear):
@@ -701,7 +701,7 @@ BUILT: dict[str, Callable[[Value], Any]] = {
 }
 WITH_PARAMETERS = {"linear", "standardize", "select", "layer_norm", "rms_norm", "batch_norm", "embedding"}
 TRANSPARENT = ("input", "cast", "flatten")
-GATES: dict[str, Callable[[Value, list[Node]], Node]] = {
+OPS: dict[str, Callable[[Value, list[Node]], Node]] = {
     **{kind: (lambda value, read: read[0]) for kind in TRANSPARENT},
     "add": lambda value, read: read[0] + read[1],
     "multiply": lambda value, read: read[0] * read[1],

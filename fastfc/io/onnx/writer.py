@@ -11,7 +11,7 @@ import numpy as np
 from fastfc.extras import extra
 from fastfc.io.checkpoint import write
 from fastfc.io.onnx.values import CUBE, NORMAL_SLOPE, SELU_ALPHA, SELU_SCALE
-from fastfc.kernels.program import table as native
+from fastfc.kernels.program import table as program_table
 from fastfc.nn import activations as act
 from fastfc.nn.container import Container, is_a
 from fastfc.nn.dropout import Dropout
@@ -145,12 +145,12 @@ class Writer:
             read = [values[other] for other in node.inputs]
             if isinstance(node.what, Layer):
                 values[node] = self.layer(node.what, read[0], places[node.what])
-            elif node.what == native.PLACE:
+            elif node.what == program_table.CONCAT:
                 values[node] = self.op("Concat", *read, axis=1)
-            elif node.what == native.SCALE:
+            elif node.what == program_table.SCALE:
                 values[node] = self.op("Mul", read[0], node.factor)
             else:
-                values[node] = self.op("Add" if node.what == native.ADD else "Mul", *read)
+                values[node] = self.op("Add" if node.what == program_table.ADD else "Mul", *read)
         return [values[node] for node in graph.outputs]
 
     def layer(self, layer: Layer, x: str, place: str) -> str:
