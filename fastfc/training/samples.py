@@ -48,7 +48,7 @@ class Data(NamedTuple):
         for row in table:
             if row[loss_rules.CLASSES]:
                 row[loss_rules.SHARE] = class_weight_sum(self, row) / self.weight_sum or 1.0
-        return self._replace(losses=interpreter)
+        return self._replace(losses=table)
 
     @property
     def n(self) -> int:
