@@ -171,7 +171,7 @@ def nopython_function(name, forward, backward):
     code = len(FORWARD.kernels)
     for table, f, what in ((FORWARD, forward, "forward"), (BACKWARD, backward, "backward")):
         f.__name__ = f.__qualname__ = f"activation_{name}_{what}"
-        table.add(code, CompiledKernel(f, table.signature, optional=True, cells=table.slot(code)))
+        table.add(code, CompiledKernel(f, table.signature, optional=True, slots=table.slot(code)))
     return code
 
 

@@ -202,7 +202,7 @@ def nothing_to_load(like):
 
 def load_for(code):
     """What code calls to have the activation of its products loaded."""
-    return nothing_to_load if code == IDENTITY else loaded(*kernels_of(code, FORWARD))
+    return nothing_to_load if code == IDENTITY else requires(*kernels_of(code, FORWARD))
 
 
 def kernels_of(code, *tables):

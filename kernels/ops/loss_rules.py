@@ -142,7 +142,7 @@ def row_loss(name, function, traits=0):
     """Declare a loss of rows by a nopython function with the arguments of the table; its code."""
     code = next_number()
     function.__name__ = function.__qualname__ = f"loss_{name}"
-    BY_ROW.add(code, CompiledKernel(function, BY_ROW.signature, optional=True, cells=BY_ROW.slot(code)))
+    BY_ROW.add(code, CompiledKernel(function, BY_ROW.signature, optional=True, slots=BY_ROW.slot(code)))
     return code | traits | BY_ROWS
 
 
@@ -266,7 +266,7 @@ def custom(p, t, v, w, out, values, count, keep, scale, a, b):
 
 custom.__name__ = custom.__qualname__ = "loss_custom"
 CUSTOM = next_number()
-POINTWISE.add(CUSTOM, CompiledKernel(custom, POINTWISE.signature, optional=True, cells=POINTWISE.slot(CUSTOM)))
+POINTWISE.add(CUSTOM, CompiledKernel(custom, POINTWISE.signature, optional=True, slots=POINTWISE.slot(CUSTOM)))
 CUSTOM_ARRAY = NUMBER | OF_ARRAYS  # of no table: its address is in the table of losses
 
 

@@ -160,8 +160,8 @@ class IRKernel:
 
     def __init__(self, name, functions):
         self.name, self.functions, self.cache, self.compiled = name, functions, IRCache(name), set()
-        self.slots = [table.slot(number) for table, number, _ in functions]
-        self.slots, self.optional = self.slots[-1], True  # the last is filled last
+        self.all_slots = [table.slot(number) for table, number, _ in functions]
+        self.slots, self.optional = self.all_slots[-1], True  # the last is filled last
         for table, number, _ in functions:
             table.add(number, self)
         compiled_kernels[name] = self
@@ -179,7 +179,7 @@ class IRKernel:
                 library = self.compile(dtype, context)
                 self.cache.save_overload(dtype, Library(library, context))
                 self.compiled.add(dtype)
-            for i, slot in enumerate(self.slots):
+            for i, slot in enumerate(self.all_slots):
                 slot[dtype][0] = library.get_pointer_to_function(self.symbol(dtype, i))
 
     def loaded_types(self):
