@@ -59,7 +59,6 @@ def by_name(*kinds: type[Any]) -> dict[str, type[Any]]:
 
 LAYERS: dict[str, type[Any]] = by_name(
     *activations.LAYERS,
-    activations.GELU,
     layers.Linear,
     layers.Tied,
     norms.LayerNorm,
@@ -69,17 +68,7 @@ LAYERS: dict[str, type[Any]] = by_name(
     Embedding,
     Standardize,
 )
-OPTIMIZERS = by_name(
-    optimizers.SGD,
-    optimizers.Adam,
-    optimizers.AdamW,
-    optimizers.NAdam,
-    optimizers.RMSprop,
-    optimizers.Adagrad,
-    optimizers.Lion,
-    full_batch.LBFGS,
-    full_batch.LevenbergMarquardt,
-)
+OPTIMIZERS = {name: getattr(module, name) for module in (optimizers, full_batch) for name in module.__all__}
 SCHEDULES = by_name(
     schedules.StepLR,
     schedules.MultiStepLR,

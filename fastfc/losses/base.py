@@ -109,7 +109,7 @@ class Loss(Guarded):
             codes.add(loss_rules.SOFT_CROSS_ENTROPY)
         for dtype in dtypes:
             for kernel in filter(None, map(loss_rules.kernel_of, codes)):
-                kernel.ensure(dtype)
+                kernel.compile_or_load(dtype)
 
     @property
     def takes_negative_weights(self) -> bool:

@@ -16,6 +16,16 @@ from fastfc.nn.layer import Layer
 from fastfc.optim.base import Optimizer, Options, of_rule, switch, variant
 from fastfc.validation import listed, positive_number
 
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Lion",
+    "NAdam",
+    "RMSprop",
+]
+
 
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum and weight decay.

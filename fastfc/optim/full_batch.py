@@ -22,6 +22,11 @@ from fastfc.validation import positive_int, positive_number
 UNUSED = {"clip_norm", "clip_value", "l1", "l2", "penalize_bias", "max_norm", "schedule", "average", "maximize"}
 Groups = Mapping[str, Mapping[str, Any]] | None
 
+__all__ = [
+    "LBFGS",
+    "LevenbergMarquardt",
+]
+
 
 class FullBatch(Optimizer):
     """Base of the optimizers that evaluate the loss as often as they need; `fit` gives them all samples at once."""

@@ -3,6 +3,8 @@
 Each kernel is compiled when something that needs it is made; a call of one that is not loaded raises NotLoaded.
 """
 
+from typing import Any
+
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -40,9 +42,9 @@ class DispatchTable:
 
     def __init__(self, name, signature):
         self.name, self.signature = name, signature
-        self.kernels = {}
+        self.kernels: dict[int, Any] = {}
         # an address for each number, and the number of the kernel that was missing last
-        self.addresses = {dtype: np.zeros(SIZE + 1, np.int64) for dtype in DTYPES.values()}
+        self.addresses: dict[Any, Any] = {dtype: np.zeros(SIZE + 1, np.int64) for dtype in DTYPES.values()}
         for dtype, addresses in self.addresses.items():
             define_symbol(self.symbol(dtype), addresses.ctypes.data)
         tables[name] = self
@@ -76,8 +78,8 @@ def load_missing(name, dtype):
 
 def address_of(table, dtype, context, builder, number):
     """The address of a kernel; if it is not loaded, the function that is being compiled raises NotLoaded."""
-    place = lambda i: builder.gep(addresses, [ir.Constant(I64, 0), i])
     addresses = global_array(builder, table.symbol(dtype))
+    place = lambda i: builder.gep(addresses, [ir.Constant(I64, 0), i])
     address = builder.load(place(number))
     with cgutils.if_unlikely(builder, builder.icmp_unsigned("==", address, ir.Constant(I64, 0))):
         builder.store(number, place(ir.Constant(I64, SIZE)))
