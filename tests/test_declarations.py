@@ -81,7 +81,7 @@ def of_loss(kind):
         return {where: there for where, there in found.items() if "examples" not in where}
     code = getattr(kind, "code", None)  # some decide by their arguments
     found["kernels/ops/loss_rules.py: pointwise_loss(…) or row_loss(…)"] = (
-        not isinstance(code, int) or loss_rules.kernel_of(code) is not None
+        not isinstance(code, int) or bool(code & loss_rules.EAGER) or loss_rules.kernel_of(code) is not None
     )
     found["fastfc/losses/__init__.py: __all__"] = kind.__name__ in losses.__all__
     found["fastfc/training/outputs.py: TAKEN"] = kind in outputs.TAKEN

@@ -74,6 +74,7 @@ LOG_2PI = 1.8378770664093453
 BY_ROWS, OF_PROBABILITIES, PREDICTS_PROBABILITIES, VARIANCES, OF_ARRAYS = 256, 512, 1024, 2048, 4096
 # of a loss by rows: targets are classes only, it is divided by their number, the mean by the weights of the classes
 ONLY_CLASSES, BY_NUMBER_OF_CLASSES, BY_CLASS_WEIGHTS, SOFT = 8192, 16384, 32768, 65536
+EAGER = 131072  # computed where it is called, not through a table: the rows of usual losses are short
 NUMBER = 255  # the bits of the number
 
 # The sum of w L of `count` elements that are neighbours in memory, and out = scale w dL/dp. With `keep` their losses go
@@ -347,15 +348,12 @@ def fill(count, target, value):
     store_first(at(target, (count - some) * size), splat(target, value), some)
 
 
-def cross_entropy(z, q, out, count, label, scale, a, b):
-    return cross_entropy_row(count, z, label, out, scale)
-
-
 def soft_cross_entropy(z, q, out, count, label, scale, a, b):
     return soft_cross_entropy_row(count, z, q, out, scale)
 
 
-def nll(z, q, out, count, label, scale, a, b):
+@helper
+def nll_row(count, z, label, out, scale):
     fill(count, out, 0.0)
     write(at(out, label * itemsize(z)), -scale)
     return -np.float64(read(at(z, label * itemsize(z))))
@@ -365,8 +363,8 @@ def multi_margin(z, q, out, count, label, scale, a, b):
     return multi_margin_row(count, z, label, out, scale, a, b == 2.0)
 
 
-CROSS_ENTROPY = row_loss("cross_entropy", cross_entropy, OF_PROBABILITIES | BY_CLASS_WEIGHTS | SOFT)
+CROSS_ENTROPY = (NUMBER - 1) | BY_ROWS | EAGER | OF_PROBABILITIES | BY_CLASS_WEIGHTS | SOFT
 SOFT_CROSS_ENTROPY = row_loss("soft_cross_entropy", soft_cross_entropy)
-NLL = row_loss("nll", nll, ONLY_CLASSES | BY_CLASS_WEIGHTS)
+NLL = (NUMBER - 2) | BY_ROWS | EAGER | ONLY_CLASSES | BY_CLASS_WEIGHTS
 MULTI_MARGIN = row_loss("multi_margin", multi_margin, ONLY_CLASSES | BY_NUMBER_OF_CLASSES)
 SEVERAL = NUMBER  # not one loss but a table of several

@@ -18,6 +18,7 @@ from fastfc.kernels.ops.loss_rules import (
     CODE,
     CROSS_ENTROPY,
     CUSTOM_ARRAY,
+    EAGER,
     FIRST,
     FIRST_TARGET,
     GAUSSIAN,
@@ -54,10 +55,12 @@ from fastfc.kernels.ops.loss_rules import (
     A,
     B,
     C,
+    cross_entropy_row,
     dense,
     fill,
     kernel_of,
     mix_row,
+    nll_row,
     require_row,
     run_pointwise,
     run_row,
@@ -203,7 +206,9 @@ def evaluate_rowwise(row, z, y, labels, stride, weights, values, o, n, c, scale)
     first, ignored = int(row[FIRST_TARGET]), np.int64(row[C])
     soft = code & SOFT != 0 and not (of_classes and a == 0.0)
     number = np.int64((SOFT_CROSS_ENTROPY if soft else code) & NUMBER)
-    require_row(number, z.data)
+    eager = code & EAGER != 0 and not soft
+    if not eager:
+        require_row(number, z.data)
     mixed = soft and (of_classes or a != 0.0 or row[VECTORS])
     if c == 0:  # of which there may be more rows than a loop could pass
         return OK, 0.0
@@ -241,7 +246,12 @@ def evaluate_rowwise(row, z, y, labels, stride, weights, values, o, n, c, scale)
             factor = row[VECTOR + label] if row[VECTORS] else 1.0
             if code & BY_NUMBER_OF_CLASSES:
                 factor /= c
-            value = factor * run_row(number, (x, x, g, c, label, scale * weight * factor, a, row[B]))
+            if not eager:
+                value = factor * run_row(number, (x, x, g, c, label, scale * weight * factor, a, row[B]))
+            elif code == CROSS_ENTROPY:
+                value = factor * cross_entropy_row(c, x, label, g, scale * weight * factor)
+            else:
+                value = factor * nll_row(c, x, label, g, scale * weight * factor)
         copy_back(g, one, c, there)
         total += weight * value
         if kept:
@@ -474,7 +484,7 @@ def of_classes(name, prediction, target, out, code, a, b, c):
 
 @overload(of_classes, prefer_literal=True)
 def nopython_of_classes(name, prediction, target, out, code, a, b, c):
-    load = requires(kernel_of(code.literal_value))
+    load = requires(*filter(None, [kernel_of(code.literal_value)]))
 
     def run(name, prediction, target, out, code, a, b, c):
         load(out)

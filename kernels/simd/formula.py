@@ -20,6 +20,7 @@ from fastfc.kernels.simd.llvm import (
     first_lanes,
     llvm_vector,
     load_value,
+    opaque,
     splat_value,
     store_value,
 )
@@ -261,7 +262,9 @@ def each_register(builder, count, vector, body, carry=()):
 
     Whole registers have a loop of their own, without masks, which halve the speed of memory.
     """
-    zero, n = ir.Constant(I64, 0), ir.Constant(I64, vector.count)
+    zero = ir.Constant(I64, 0)
+    # LLVM would unroll the loop eight times if it knew the step: slower where memory is what takes the time
+    n = opaque(builder, ir.Constant(I64, vector.count))
     whole = builder.and_(count, ir.Constant(I64, -vector.count))
     before = builder.block
     head, inside, after = (builder.append_basic_block(name) for name in ("registers", "register", "rest"))
