@@ -12,51 +12,16 @@ from fastfc import kernels, metrics, nopython, reference
 from fastfc._version import __version__ as __version__
 from fastfc.attributes import OF_FASTFC, suggestion
 from fastfc.data.datasets import load_breast_cancer, load_diabetes, load_digits, load_fashion_mnist, load_wine
-from fastfc.losses.classification import (
-    BCELoss,
-    BCEWithLogitsLoss,
-    CrossEntropyLoss,
-    KLDivLoss,
-    MultiMarginLoss,
-    NLLLoss,
-)
+from fastfc.losses import classification, regression
+from fastfc.losses.classification import *  # noqa: F403
 from fastfc.losses.custom import CustomLoss
 from fastfc.losses.multi import MultiLoss
-from fastfc.losses.regression import (
-    GaussianNLLLoss,
-    HuberLoss,
-    L1Loss,
-    MSELoss,
-    PoissonNLLLoss,
-    QuantileLoss,
-    SmoothL1Loss,
-)
+from fastfc.losses.regression import *  # noqa: F403
 from fastfc.metrics import F1, Accuracy, TopK
 from fastfc.models.graph import Graph
 from fastfc.models.sequential import MLP, Sequential
-from fastfc.nn.activations import (
-    CELU,
-    ELU,
-    GELU,
-    SELU,
-    Elementwise,
-    Hardsigmoid,
-    Hardswish,
-    Hardtanh,
-    Identity,
-    LeakyReLU,
-    LogSigmoid,
-    LogSoftmax,
-    Mish,
-    ReLU,
-    ReLU6,
-    Sigmoid,
-    SiLU,
-    Softmax,
-    Softplus,
-    Softsign,
-    Tanh,
-)
+from fastfc.nn import activations
+from fastfc.nn.activations import *  # noqa: F403
 from fastfc.nn.dropout import Dropout
 from fastfc.nn.embedding import Embedding
 from fastfc.nn.initializers import (
@@ -79,8 +44,9 @@ from fastfc.nn.linear import Linear, Tied
 from fastfc.nn.node import Input, concatenate
 from fastfc.nn.norms import BatchNorm1d, LayerNorm, RMSNorm
 from fastfc.nn.standardize import Standardize
-from fastfc.optim.first_order import SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
-from fastfc.optim.full_batch import LBFGS, LevenbergMarquardt
+from fastfc.optim import first_order, full_batch
+from fastfc.optim.first_order import *  # noqa: F403
+from fastfc.optim.full_batch import *  # noqa: F403
 from fastfc.optim.schedules import (
     CosineAnnealingLR,
     CosineAnnealingWarmRestarts,
@@ -103,84 +69,41 @@ if TYPE_CHECKING:
     from fastfc.sklearn.convert import from_sklearn
 
 __all__ = [
-    "CELU",
-    "ELU",
     "F1",
-    "GELU",
-    "LBFGS",
     "MLP",
-    "SELU",
-    "SGD",
     "Accuracy",
-    "Adagrad",
-    "Adam",
-    "AdamW",
-    "BCELoss",
-    "BCEWithLogitsLoss",
     "BatchNorm1d",
     "Callback",
     "Constant",
     "CosineAnnealingLR",
     "CosineAnnealingWarmRestarts",
-    "CrossEntropyLoss",
     "CustomLoss",
     "DivergenceWarning",
     "Dropout",
     "EarlyStopping",
-    "Elementwise",
     "Embedding",
     "ExponentialLR",
-    "GaussianNLLLoss",
     "Graph",
-    "Hardsigmoid",
-    "Hardswish",
-    "Hardtanh",
     "He",
     "History",
-    "HuberLoss",
-    "Identity",
     "Input",
-    "KLDivLoss",
     "KaimingNormal",
     "KaimingUniform",
-    "L1Loss",
     "LayerNorm",
     "LeCunNormal",
     "LeCunUniform",
-    "LeakyReLU",
-    "LevenbergMarquardt",
     "Linear",
     "LinearWarmup",
-    "Lion",
-    "LogSigmoid",
-    "LogSoftmax",
-    "MSELoss",
-    "Mish",
     "MultiLoss",
-    "MultiMarginLoss",
     "MultiStepLR",
-    "NAdam",
-    "NLLLoss",
     "Normal",
     "OneCycleLR",
     "Orthogonal",
-    "PoissonNLLLoss",
-    "QuantileLoss",
     "RMSNorm",
-    "RMSprop",
-    "ReLU",
-    "ReLU6",
     "ReduceLROnPlateau",
     "Sequential",
-    "SiLU",
-    "Sigmoid",
-    "SmoothL1Loss",
-    "Softmax",
-    "Softplus",
-    "Softsign",
     "Standardize",
     "StepLR",
-    "Tanh",
     "Tied",
     "TopK",
     "TruncatedNormal",
@@ -208,6 +131,11 @@ __all__ = [
     "numerical_gradient",
     "reference",
 ]
+__all__ += activations.__all__
+__all__ += classification.__all__
+__all__ += regression.__all__
+__all__ += first_order.__all__
+__all__ += full_batch.__all__
 
 # Imported when first used, as few programs use them.
 LATER = {

@@ -33,8 +33,6 @@ from numba.extending import (
 
 from fastfc.kernels.ops import loss_rules
 from fastfc.kernels.ops.activations import as_rows
-from fastfc.kernels.ops.losses import lazy_pointwise
-from fastfc.kernels.optim.update import run_lazy_rule
 from fastfc.kernels.program import interpreter
 from fastfc.kernels.program import table as program_table
 from fastfc.kernels.runtime import native
@@ -453,10 +451,6 @@ def enough(numbers, workspace):
         raise ValueError("fastfc: no memory for batches of this size; call reserve(batch_size) before, in Python")
 
 
-# what any loss and optimizer may need: the types of both do not tell which they are
-load_any = native.requires(lazy_pointwise, run_lazy_rule)
-
-
 def target_fault(net, what, kind, several=False):
     """The same of targets, which may be classes."""
     if isinstance(kind, types.BaseTuple) and not several:
@@ -506,7 +500,6 @@ def train_step(net, x, y, loss, optimizer, sample_weight=None):
     weigh = njit((lambda x, w: np.empty(0, x.dtype)) if unweighted else (lambda x, w: w))
 
     def run(net, x, y, loss, optimizer, sample_weight=None):
-        load_any(net.vector)
         if optimizer.home != 0 and optimizer.home != address(net.vector):
             raise ValueError(
                 "fastfc: the optimizer is for another network; use a new one for each, or optimizer.reset(), and then "

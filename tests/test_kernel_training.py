@@ -9,9 +9,15 @@ from test_kernel_program import ONE_THREAD, Arguments
 
 import fastfc as fc
 from fastfc import kernels
+from fastfc.kernels.optim import rules, update
 from fastfc.kernels.training import step as step_kernels
 
 NO_LABELS = np.zeros(0, np.int64)
+
+
+def code_of(optimizer):
+    hyper, *_ = optimizer
+    return rules.MOMENTUM if hyper[update.RULE] else rules.SGD
 
 
 class Training(Arguments):
@@ -29,11 +35,13 @@ class Training(Arguments):
         return *inputs, self.params, self.grads, state, count, self.workspace, self.counters
 
     def step(self, x, target, labels, optimizer, loss, weights=None):
-        return step_kernels.train_step.call(*self.arrays(x, target, labels, optimizer, loss, weights), 0, *ONE_THREAD)
+        arrays = self.arrays(x, target, labels, optimizer, loss, weights)
+        return step_kernels.train_step.call(*arrays, code_of(optimizer), *ONE_THREAD)
 
     def steps(self, x, target, labels, order, optimizer, loss, batch, first=0, last=None, weights=None, accumulate=1):
         arrays, last = self.arrays(x, target, labels, optimizer, loss, weights), len(x) if last is None else last
-        return step_kernels.train_steps.call(*arrays, order, first, last, batch, accumulate, 0, 0.0, *ONE_THREAD)
+        rest = first, last, batch, accumulate, code_of(optimizer), 0.0, *ONE_THREAD
+        return step_kernels.train_steps.call(*arrays, order, *rest)
 
 
 def case_of(targets, dtype, n=23):
@@ -225,7 +233,7 @@ NOT_LOADED = """
 import numpy as np, fastfc as fc
 from fastfc.nn import lowering
 from fastfc.optim import base, full_batch
-from fastfc.kernels.runtime import native
+from fastfc.kernels.runtime import dispatch, native
 
 lowering.Program.load = lambda self, dtypes: None  # nothing is loaded ahead
 base.Optimizer._native = full_batch.LBFGS._native = full_batch.LevenbergMarquardt._native = None
@@ -258,7 +266,9 @@ for dtype in (np.float32, np.float64):
             np.testing.assert_array_equal(one, other)
     kind = native.DTYPES[np.dtype(dtype)]
     for name, function in native.compiled_kernels.items():
-        if function.optional and not function.slots[kind][0]:
+        of_table = any(function in table.kernels.values() for table in dispatch.tables.values())
+        needed = function.optional and not of_table
+        if needed and not function.slots[kind][0]:
             print(name, "was not needed")
 """
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastfc.kernels.runtime import plan, portable
 from fastfc.kernels.runtime.cache import cache_folder
-from fastfc.kernels.runtime.native import DTYPES, compiled_kernels
+from fastfc.kernels.runtime.native import DTYPES, CompiledKernel, compiled_kernels
 
 
 def warmup(dtypes):
@@ -31,12 +31,13 @@ def compile_all(dtypes):
     for dtype in dtypes:
         kind, kernels = DTYPES[np.dtype(dtype)], list(compiled_kernels.values())
         found = {kernel for kernel in kernels if kernel.load(kind)}
-        with plan.together(plan.missing(kernels, kind), kind):
+        typed = [kernel for kernel in kernels if isinstance(kernel, CompiledKernel)]
+        with plan.together(plan.missing(typed, kind), kind):
             for kernel in kernels:
                 begin = time.perf_counter()
                 print(f"{dtype:<8}{kernel.name:<30}", end="", flush=True)
                 kernel.compile_or_load(kind)
-                here = kernel.compiler.stats.cache_misses[kernel.signature(kind)]
+                here = kernel.was_compiled(kind)
                 origin = ", from the cache" if kernel in found else "" if here else ", by the second process"
                 print(f"{time.perf_counter() - begin:6.2f} s{origin}", flush=True)
                 yield kernel, kind

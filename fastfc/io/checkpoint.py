@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from fastfc._version import __version__
 from fastfc.data import columns
 from fastfc.extras import extra
+from fastfc.kernels.optim import rules
 from fastfc.kernels.optim import schedules as schedule_kernels
-from fastfc.kernels.optim import update as update_kernels
 from fastfc.nn import activations, norms
 from fastfc.nn import linear as layers
 from fastfc.nn.activations import Activation, Elementwise
@@ -59,7 +59,6 @@ def by_name(*kinds: type[Any]) -> dict[str, type[Any]]:
 
 LAYERS: dict[str, type[Any]] = by_name(
     *activations.LAYERS,
-    activations.GELU,
     layers.Linear,
     layers.Tied,
     norms.LayerNorm,
@@ -69,17 +68,7 @@ LAYERS: dict[str, type[Any]] = by_name(
     Embedding,
     Standardize,
 )
-OPTIMIZERS = by_name(
-    optimizers.SGD,
-    optimizers.Adam,
-    optimizers.AdamW,
-    optimizers.NAdam,
-    optimizers.RMSprop,
-    optimizers.Adagrad,
-    optimizers.Lion,
-    full_batch.LBFGS,
-    full_batch.LevenbergMarquardt,
-)
+OPTIMIZERS = {name: getattr(module, name) for module in (optimizers, full_batch) for name in module.__all__}
 SCHEDULES = by_name(
     schedules.StepLR,
     schedules.MultiStepLR,
@@ -494,10 +483,7 @@ def counts_of(optimizer: Optimizer, steps: Any, other: Any) -> tuple[int, int]:
     """The optimizer's count, if it can be one: the second is a number of steps, or the bits of a float that is."""
     steps, other = below_limit(steps, optimizer, "count"), below_limit(other, optimizer, "count")
     as_float = float(np.int64(other).view(np.float64))
-    bad = {
-        update_kernels.NADAM: not math.isfinite(as_float),
-        update_kernels.LEVENBERG_MARQUARDT: not 0 < as_float < math.inf,
-    }
+    bad = {rules.NADAM: not math.isfinite(as_float), rules.LEVENBERG_MARQUARDT: not 0 < as_float < math.inf}
     if steps and bad.get(optimizer.code):
         raise ValueError(f"damaged: {optimizer}: its count is {[steps, other]}")
     return steps, other

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # Layers that torch.nn, or torch_modules, has under the same name, and but for these with the same arguments.
 KINDS: dict[str, type[Any]] = by_name(
-    *activations.LAYERS, activations.GELU, Linear, Dropout, LayerNorm, RMSNorm, BatchNorm1d, Standardize
+    *activations.LAYERS, Linear, Dropout, LayerNorm, RMSNorm, BatchNorm1d, Standardize
 )
 FEATURES = {
     LayerNorm: "normalized_shape",

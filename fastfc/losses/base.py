@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -107,7 +107,17 @@ class Loss(Versioned):
     @property
     def _handle(self) -> tuple[NDArray[np.float64]]:
         """What we are in nopython code, see nopython.LossType."""
+        self.load(loss_kernels.evaluate_losses.loaded_types())  # the code that takes it has loaded those
         return (self._table,)
+
+    def load(self, dtypes: Iterable[Any]) -> None:
+        """Compile, or load, what this loss needs."""
+        codes = set(self._table[:, loss_rules.CODE].astype(int).tolist())
+        if loss_rules.CROSS_ENTROPY in codes:
+            codes.add(loss_rules.SOFT_CROSS_ENTROPY)
+        for dtype in dtypes:
+            for kernel in filter(None, map(loss_rules.kernel_of, codes)):
+                kernel.compile_or_load(dtype)
 
     @property
     def takes_negative_weights(self) -> bool:

@@ -11,6 +11,15 @@ from fastfc.kernels.ops import loss_rules
 from fastfc.losses.base import REDUCTIONS, Loss, as_numbers, column_weights, rank
 from fastfc.validation import as_real, finite_number, flag, fraction, positive_number
 
+__all__ = [
+    "BCELoss",
+    "BCEWithLogitsLoss",
+    "CrossEntropyLoss",
+    "KLDivLoss",
+    "MultiMarginLoss",
+    "NLLLoss",
+]
+
 
 def check_probabilities(loss: Loss, target: NDArray[Any], fix: str) -> None:
     low, high = target.min(), target.max()

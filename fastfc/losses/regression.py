@@ -10,6 +10,16 @@ from fastfc.kernels.ops import loss_rules
 from fastfc.losses.base import Loss, as_numbers, rank
 from fastfc.validation import as_floats, flag, positive_number
 
+__all__ = [
+    "GaussianNLLLoss",
+    "HuberLoss",
+    "L1Loss",
+    "MSELoss",
+    "PoissonNLLLoss",
+    "QuantileLoss",
+    "SmoothL1Loss",
+]
+
 
 class MSELoss(Loss):
     """Mean squared error over all elements, L = mean((ŷ − y)²), dL/dŷ = 2 (ŷ − y) / size.

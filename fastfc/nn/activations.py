@@ -12,6 +12,30 @@ from fastfc.nn.layer import Layer, option
 from fastfc.nn.lowering import Lowering
 from fastfc.validation import choice, finite_number, positive_number, real_number, unknown
 
+__all__ = [
+    "CELU",
+    "ELU",
+    "GELU",
+    "SELU",
+    "Elementwise",
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
+    "Identity",
+    "LeakyReLU",
+    "LogSigmoid",
+    "LogSoftmax",
+    "Mish",
+    "ReLU",
+    "ReLU6",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Softplus",
+    "Softsign",
+    "Tanh",
+]
+
 
 class Activation(Layer):
     """Base of the activations: any width, no parameters; `name` is what the kernels call it."""
@@ -629,29 +653,10 @@ class Elementwise(Activation):
         return f"Elementwise({self.function.__name__}, {self.derivative.__name__})"
 
 
-LAYERS: tuple[type[Activation], ...] = (
-    Identity,
-    ReLU,
-    LeakyReLU,
-    Sigmoid,
-    LogSigmoid,
-    Tanh,
-    Hardtanh,
-    ReLU6,
-    ELU,
-    SELU,
-    CELU,
-    Softplus,
-    Softsign,
-    Hardsigmoid,
-    Hardswish,
-    SiLU,
-    Mish,
-    Softmax,
-    LogSoftmax,
-)
+# Files and torch.nn know these by the names of their classes.
+LAYERS: tuple[type[Activation], ...] = tuple(kind for kind in Activation.__subclasses__() if kind is not Elementwise)
 ACTIVATIONS: dict[str, Callable[[], Activation]] = {
-    **{layer.name: layer for layer in LAYERS},
+    **{kind.name: kind for kind in LAYERS if kind is not GELU},
     "gelu": GELU,
     "gelu_tanh": lambda: GELU("tanh"),
 }

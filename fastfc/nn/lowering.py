@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfc.kernels.ops.activation_rules import IDENTITY, LAZY, ROWWISE, Activation, of_input
-from fastfc.kernels.ops.activations import apply_lazy, derive_lazy
+from fastfc.kernels.ops.activation_rules import IDENTITY, ROWWISE, Activation, of_input
+from fastfc.kernels.ops.activations import kernels_of
 from fastfc.kernels.program import interpreter
 from fastfc.kernels.program import table as program_table
 from fastfc.kernels.program.table import Column, Header, Value
@@ -76,8 +76,7 @@ class Program(NamedTuple):
         """Compile, or load, what this program needs that not every one does."""
         kinds, codes = (set(self.ops()[:, column].tolist()) for column in (Column.OP, Column.CODE))
         needed = [kernel for op in kinds for kernel in interpreter.OPTIONAL_KERNELS.get(op, ())]
-        if LAZY & codes:
-            needed += [apply_lazy, derive_lazy]
+        needed += [kernel for code in codes - {IDENTITY} for kernel in kernels_of(code)]
         for dtype in dtypes:
             for kernel in needed:
                 kernel.compile_or_load(dtype)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfc.attributes import OF_OPTIMIZERS, Versioned
-from fastfc.kernels.optim import schedules
+from fastfc.kernels.optim import rules, schedules
 from fastfc.kernels.optim import update as update_kernels
 from fastfc.kernels.runtime import native, threads
 from fastfc.nn.layer import Layer, Parameter, explained_error
@@ -629,12 +629,12 @@ class Optimizer(Versioned):
 
     @property
     def _rule_rows(self) -> int:
-        return update_kernels.ROWS[self.code]
+        return rules.rows_of(self.code)
 
     @property
     def _optional_kernel(self) -> native.CompiledKernel | None:
         """What the kernels need for this optimizer and not for every one."""
-        return update_kernels.OPTIONAL_KERNELS.get(self.code)
+        return rules.kernel_of(self.code)
 
     @property
     def _handle(self) -> tuple[Any, ...]:

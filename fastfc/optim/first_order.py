@@ -1,6 +1,6 @@
 """Optimizers whose steps look at one batch: SGD, Adam and their relatives.
 
-The rules stand in kernels/optim/update.py; here are the hyperparameters, and what a rule remembers.
+The rules stand in kernels/optim/rules.py; here are the hyperparameters, and what a rule remembers.
 """
 
 from __future__ import annotations
@@ -10,10 +10,21 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from fastfc.kernels.optim import rules
 from fastfc.kernels.optim import update as update_kernels
 from fastfc.nn.layer import Layer
 from fastfc.optim.base import Optimizer, Options, of_rule, switch, variant
 from fastfc.validation import listed, positive_number
+
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Lion",
+    "NAdam",
+    "RMSprop",
+]
 
 
 class SGD(Optimizer):
@@ -61,8 +72,6 @@ class SGD(Optimizer):
     array([[-2.5]], dtype=float32)
     """
 
-    code = update_kernels.SGD
-
     momentum = of_rule(0, "momentum", or_zero=True, below=1, decides=True)
     dampening = of_rule(1, "dampening", or_zero=True, below=1)
     nesterov = switch(update_kernels.RULE + 2, "nesterov")
@@ -95,8 +104,8 @@ class SGD(Optimizer):
             self.count[1] = self.count[0]
 
     @property
-    def _rule_rows(self) -> int:
-        return 1 if self.momentum else 0
+    def code(self) -> int:  # type: ignore[override]
+        return rules.MOMENTUM if self.momentum else rules.SGD
 
     @property
     def velocity(self) -> NDArray[Any] | None:
@@ -190,7 +199,7 @@ class Adam(BetaOptimizer):
 
     @property
     def code(self) -> int:  # type: ignore[override]
-        return update_kernels.AMSGRAD if self.amsgrad else update_kernels.ADAM
+        return rules.AMSGRAD if self.amsgrad else rules.ADAM
 
 
 class AdamW(Adam):
@@ -278,7 +287,7 @@ class NAdam(BetaOptimizer):
     array([[-0.5282]], dtype=float32)
     """
 
-    code = update_kernels.NADAM
+    code = rules.NADAM
 
     eps = of_rule(2, "eps")
     momentum_decay = of_rule(3, "momentum_decay", or_zero=True)
@@ -377,7 +386,7 @@ class RMSprop(Optimizer):
 
     @property
     def code(self) -> int:  # type: ignore[override]
-        return update_kernels.RMSPROP_CENTERED if self.centered else update_kernels.RMSPROP
+        return rules.RMSPROP_CENTERED if self.centered else rules.RMSPROP
 
     def prepare(self, network: Layer) -> tuple[NDArray[Any], NDArray[np.float64]]:
         prepared = super().prepare(network)
@@ -391,11 +400,11 @@ class RMSprop(Optimizer):
 
     def _convert(self) -> None:
         """Make v the variance of g, or the mean of g², after a change of `centered`; files of version 0.1 have that."""
-        is_variance = self.count[1] == update_kernels.CENTERED
+        is_variance = self.count[1] == rules.CENTERED
         if self.count[0] and self.centered != is_variance and len(self._state) > 2:
             v, _, mean = self._state[:3]
             v[...] = np.maximum(v - mean**2, 0) if self.centered else v + mean**2
-            self.count[1] = update_kernels.CENTERED * self.centered
+            self.count[1] = rules.CENTERED * self.centered
 
 
 class Adagrad(Optimizer):
@@ -436,7 +445,7 @@ class Adagrad(Optimizer):
     array([[-0.5]], dtype=float32)
     """
 
-    code = update_kernels.ADAGRAD
+    code = rules.ADAGRAD
 
     lr_decay = of_rule(0, "lr_decay", or_zero=True)
     eps = of_rule(1, "eps")
@@ -508,7 +517,7 @@ class Lion(BetaOptimizer):
     array([[-0.5]], dtype=float32)
     """
 
-    code = update_kernels.LION
+    code = rules.LION
 
     def __init__(
         self,

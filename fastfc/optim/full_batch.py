@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastfc.kernels.optim import rules
 from fastfc.kernels.optim import update as update_kernels
 from fastfc.kernels.runtime import native
 from fastfc.kernels.training import lbfgs, levenberg_marquardt
@@ -20,6 +21,11 @@ from fastfc.validation import positive_int, positive_number
 # options of the others
 UNUSED = {"clip_norm", "clip_value", "l1", "l2", "penalize_bias", "max_norm", "schedule", "average", "maximize"}
 Groups = Mapping[str, Mapping[str, Any]] | None
+
+__all__ = [
+    "LBFGS",
+    "LevenbergMarquardt",
+]
 
 
 class FullBatch(Optimizer):
@@ -86,7 +92,7 @@ class LBFGS(FullBatch):
     True
     """
 
-    code = update_kernels.LBFGS
+    code = rules.LBFGS
     _group_options = ("weight_decay", "frozen")
     _optional_kernel = lbfgs.lbfgs
 
@@ -195,7 +201,7 @@ class LevenbergMarquardt(FullBatch):
     True
     """
 
-    code = update_kernels.LEVENBERG_MARQUARDT
+    code = rules.LEVENBERG_MARQUARDT
     _group_options = ("frozen",)
     _optional_kernel = levenberg_marquardt.levenberg_marquardt
     _outputs = 0

@@ -31,21 +31,22 @@ and along rows, with the gradient g = dL/dy of the loss:
 from collections import namedtuple
 
 import numpy as np
+from llvmlite import ir
 from numba import types
 
-from fastfc.kernels.runtime.native import named_after
+from fastfc.kernels.runtime.dispatch import DispatchTable, IRKernel
+from fastfc.kernels.runtime.linkage import call_at
+from fastfc.kernels.runtime.native import CompiledKernel, named_after
+from fastfc.kernels.runtime.status import OK
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.elementary import (
-    erf_vector,
     exp_below,
     exp_of_minus_rounded,
     exp_vector,
     expm1_below,
     expm1_vector,
     log1p_to_one,
-    log1p_vector,
     log_normal,
-    log_vector,
     maximum,
     minimum,
     normal_vector,
@@ -54,7 +55,9 @@ from fastfc.kernels.simd.elementary import (
     softplus_vector,
     tanh_vector,
 )
-from fastfc.kernels.simd.memory import at, itemsize, stack
+from fastfc.kernels.simd.formula import Operand, Rows, each_register, formula, number_of_parameters
+from fastfc.kernels.simd.llvm import I64
+from fastfc.kernels.simd.memory import at, itemsize
 from fastfc.kernels.simd.vector import (
     absolute,
     by_dtype,
@@ -73,68 +76,33 @@ from fastfc.kernels.simd.vector import (
     width,
 )
 
-(
-    IDENTITY,
-    RELU,
-    LEAKY_RELU,
-    SIGMOID,
-    LOG_SIGMOID,
-    TANH,
-    HARDTANH,
-    ELU,
-    SELU,
-    SOFTPLUS,
-    SOFTSIGN,
-    HARDSIGMOID,
-    HARDSWISH,
-    SILU,
-    GELU,
-    GELU_TANH,
-    MISH,
-    CUSTOM,
-    SOFTMAX,
-    LOG_SOFTMAX,
-    EXP,
-    EXPM1,
-    LOG,
-    LOG1P,
-    ERF,
-) = range(25)
-LAZY = frozenset(range(CUSTOM + 1)) - {IDENTITY, RELU, SIGMOID, TANH, SOFTMAX, EXP, CUSTOM}  # see apply_lazy
 DERIVATIVE = 1000  # added to a code: not the activation but the product with its derivative
-# derivatives in terms of the input
-OF_INPUT = {ELU, SELU, SOFTPLUS, SOFTSIGN, HARDSIGMOID, HARDSWISH, SILU, GELU, GELU_TANH, MISH, CUSTOM}
-ROWWISE = {SOFTMAX, LOG_SOFTMAX}
 
 # A function by its code, and the numbers in its formula, 0 where it has none.
 Activation = namedtuple("Activation", ["code", "a", "b"])
 activation_type = types.NamedTuple([types.int64, types.float64, types.float64], Activation)
 NUMBERS = activation_type.types  # of a kernel that is called from Python, where each argument is one number
-NONE = Activation(IDENTITY, 0.0, 0.0)
+ACTIVATIONS: dict[str, Activation] = {}
+# codes of derivatives in terms of the input, and of functions along rows
+OF_INPUT: set[int] = set()
+ROWWISE: set[int] = set()
 
-ACTIVATIONS = {
-    "identity": NONE,
-    "relu": Activation(RELU, 0.0, 0.0),
-    "leaky_relu": Activation(LEAKY_RELU, 0.01, 0.0),
-    "sigmoid": Activation(SIGMOID, 0.0, 0.0),
-    "log_sigmoid": Activation(LOG_SIGMOID, 0.0, 0.0),
-    "tanh": Activation(TANH, 0.0, 0.0),
-    "hardtanh": Activation(HARDTANH, -1.0, 1.0),
-    "relu6": Activation(HARDTANH, 0.0, 6.0),
-    "elu": Activation(ELU, 1.0, 1.0),
-    "selu": Activation(SELU, 0.0, 0.0),
-    "celu": Activation(ELU, 1.0, 1.0),
-    "softplus": Activation(SOFTPLUS, 1.0, 20.0),
-    "softsign": Activation(SOFTSIGN, 0.0, 0.0),
-    "hardsigmoid": Activation(HARDSIGMOID, 0.0, 0.0),
-    "hardswish": Activation(HARDSWISH, 0.0, 0.0),
-    "silu": Activation(SILU, 0.0, 0.0),
-    "gelu": Activation(GELU, 0.0, 0.0),
-    "gelu_tanh": Activation(GELU_TANH, 0.0, 0.0),
-    "mish": Activation(MISH, 0.0, 0.0),
-    "softmax": Activation(SOFTMAX, 0.0, 0.0),
-    "log_softmax": Activation(LOG_SOFTMAX, 0.0, 0.0),
-}
+# out[j] = f(x[j]) for j < count, neighbours in memory; out may be x
+FORWARD = DispatchTable(
+    "activations",
+    lambda dtype: types.int64(*[types.CPointer(dtype)] * 2, types.int64, *[types.float64] * 2),
+)
+# out[j] = g[j] f′, f′ in terms of what is kept; out may be g
+BACKWARD = DispatchTable(
+    "activation_derivatives",
+    lambda dtype: types.int64(*[types.CPointer(dtype)] * 3, types.int64, *[types.float64] * 2),
+)
+run_forward, require_forward, run_backward, require_backward = (
+    FORWARD.call,
+    FORWARD.require,
+    BACKWARD.call,
+    BACKWARD.require,
+)
 
 # G. Klambauer, T. Unterthiner, A. Mayr, S. Hochreiter, "Self-normalizing neural networks", NeurIPS 2017
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
@@ -150,229 +118,261 @@ def of_input(activation):
     return activation.code in OF_INPUT or (activation.code == LEAKY_RELU and activation.a < 0)
 
 
-def rowwise(f):
-    """out[j] = f(x[j], ...) for j < count, neighbours in memory; after out come the numbers in f's formula."""
+def map_registers(rule, number_of_inputs):
+    """The emitter of out[j] = rule(x[j], ...) for one or two inputs; after them come the numbers in the formula."""
 
-    def map_row(count, x, out, *numbers):
-        size, lanes, last = itemsize(x), width(x), stack(x, 64)
-        # the last vector, if it is not whole, goes through the same code elsewhere: f is long, and compiled once
-        for j in range(0, count, lanes):
-            here, there = at(x, j * size), at(out, j * size)
-            if count - j < lanes:
-                store(last, load_first(here, count - j, 0.0))
-                here, there = last, last
-            store(there, f(load(here), *numbers))
-        some = count % lanes
-        if some:
-            store_first(at(out, (count - some) * size), load(last), some)
+    def emit(builder, *args):
+        *pointers, count, a, b = args
+        *inputs, out = [Rows(builder, pointer) for pointer in pointers]
+        numbers = [Operand(builder, number) for number in (a, b)][: number_of_parameters(rule) - number_of_inputs]
+        each_register(
+            builder,
+            count,
+            out.vector,
+            lambda position: out.write(position, rule(*(x.read(position) for x in inputs), *numbers)),
+        )
+        return ir.Constant(I64, OK)
 
-    return helper(named_after(map_row, f))
-
-
-def rowwise_pair(f):
-    """out[j] = f(y[j], g[j], ...) for j < count, neighbours in memory."""
-
-    def map_row(count, y, g, out, *numbers):
-        size, lanes, last, last_g = itemsize(y), width(y), stack(y, 64), stack(y, 64)
-        for j in range(0, count, lanes):
-            here, grads, there = at(y, j * size), at(g, j * size), at(out, j * size)
-            if count - j < lanes:
-                store(last, load_first(here, count - j, 0.0))
-                store(last_g, load_first(grads, count - j, 0.0))
-                here, grads, there = last, last_g, last
-            store(there, f(load(here), load(grads), *numbers))
-        some = count % lanes
-        if some:
-            store_first(at(out, (count - some) * size), load(last), some)
-
-    return helper(named_after(map_row, f))
+    return emit
 
 
-@rowwise
-@helper
-def identity_row(x):
+def elementwise_function(name, rule, derivative=None):
+    """Declare a function of one number by a formula, and its product with g by another; its code."""
+    code = len(FORWARD.kernels)
+    functions = [(FORWARD, code, map_registers(rule, 1))]
+    if derivative is not None:
+        functions.append((BACKWARD, code, map_registers(derivative, 2)))
+    IRKernel(f"activation_{name}", functions)
+    return code
+
+
+def activation(name, rule, derivative, a=0.0, b=0.0, of_input=False):
+    """Declare an elementwise activation; its code.
+
+    Parameters
+    ----------
+    name : str
+    rule : function
+        f(z), or with the numbers in the formula f(z, a) or f(z, a, b), of operands.
+    derivative : function
+        g f′ of y = f(z), or of z if `of_input`, and g, and of the same numbers.
+    a, b : float
+        The numbers unless others are given.
+    """
+    code = elementwise_function(name, rule, derivative)
+    ACTIVATIONS[name] = Activation(code, a, b)
+    if of_input:
+        OF_INPUT.add(code)
+    return code
+
+
+def nopython_function(name, forward, backward):
+    """Declare a function by two nopython functions, with the arguments of the tables; its code."""
+    code = len(FORWARD.kernels)
+    for table, f, what in ((FORWARD, forward, "forward"), (BACKWARD, backward, "backward")):
+        f.__name__ = f.__qualname__ = f"activation_{name}_{what}"
+        table.add(code, CompiledKernel(f, table.signature, optional=True, slots=table.slot(code)))
+    return code
+
+
+def row_activation(name, function, derivative):
+    """Declare an activation along rows by two nopython functions: (x, out, count) and (count, y, g, out); its code."""
+
+    def forward(x, out, count, a, b):
+        function(x, out, count)
+        return OK
+
+    def backward(y, g, out, count, a, b):
+        derivative(count, y, g, out)
+        return OK
+
+    code = nopython_function(name, forward, backward)
+    ACTIVATIONS[name] = Activation(code, 0.0, 0.0)
+    ROWWISE.add(code)
+    return code
+
+
+def identity(x):
     return x
 
 
-@rowwise
-@helper
-def relu_row(x):
+def identity_derivative(y, g):
+    return g
+
+
+IDENTITY = activation("identity", identity, identity_derivative)
+NONE = Activation(IDENTITY, 0.0, 0.0)
+
+
+def relu(x):
     return maximum(x, 0.0)
 
 
-@rowwise_pair
-@helper
-def relu_derivative_row(y, g):
+def relu_derivative(y, g):
     return where_less_equal(y, 0.0, 0.0, g)
 
 
-@rowwise
-@helper
-def leaky_relu_row(z, a):
+RELU = activation("relu", relu, relu_derivative)
+
+
+def leaky_relu(z, a):
     return where_less(0.0, z, z, z * a)
 
 
-@rowwise_pair
-@helper
-def leaky_relu_derivative_row(y, g, a):
+def leaky_relu_derivative(y, g, a):
     return where_less(0.0, y, g, g * a)
 
 
-@rowwise_pair
-@helper
-def sigmoid_derivative_row(y, g):
+LEAKY_RELU = activation("leaky_relu", leaky_relu, leaky_relu_derivative, a=0.01)
+
+
+def sigmoid_derivative(y, g):
     return g * (y * (1.0 - y))
 
 
-@rowwise
-@helper
-def log_sigmoid_row(z):
+SIGMOID = activation("sigmoid", sigmoid_vector, sigmoid_derivative)
+
+
+def log_sigmoid(z):
     return minimum(z, 0.0) - log1p_to_one(exp_of_minus_rounded(z))
 
 
-@rowwise_pair
-@helper
-def log_sigmoid_derivative_row(y, g):
+def log_sigmoid_derivative(y, g):
     return g * (0.0 - expm1_below(y))
 
 
-@rowwise_pair
-@helper
-def tanh_derivative_row(y, g):
+activation("log_sigmoid", log_sigmoid, log_sigmoid_derivative)
+
+
+def tanh_derivative(y, g):
     return g * (1.0 - y * y)
 
 
-@rowwise
-@helper
-def hardtanh_row(z, a, b):
+TANH = activation("tanh", tanh_vector, tanh_derivative)
+
+
+def hardtanh(z, a, b):
     return minimum(maximum(z, a), b)
 
 
-@rowwise_pair
-@helper
-def hardtanh_derivative_row(y, g, a, b):
+def hardtanh_derivative(y, g, a, b):
     return where_less(a, y, where_less(y, b, g, 0.0), 0.0)
 
 
-@rowwise
-@helper
-def elu_row(z, a, b):
+HARDTANH = activation("hardtanh", hardtanh, hardtanh_derivative, a=-1.0, b=1.0)
+ACTIVATIONS["relu6"] = Activation(HARDTANH, 0.0, 6.0)
+
+
+def elu(z, a, b):
     return where_less_equal(z, 0.0, expm1_vector(z * b) * a, z)
 
 
-@rowwise_pair
-@helper
-def elu_derivative_row(z, g, a, b):
+def elu_derivative(z, g, a, b):
     return where_less(0.0, z, g, g * (exp_vector(z * b) * (a * b)))
 
 
-@rowwise
-@helper
-def selu_row(z):
+ELU = activation("elu", elu, elu_derivative, a=1.0, b=1.0, of_input=True)
+
+
+def selu(z):
     below = expm1_vector(z)
     return where_less_equal(z, 0.0, fma(below, SELU_BELOW, below * SELU_BELOW_REST(z)), z * SELU_SCALE)
 
 
-@rowwise_pair
-@helper
-def selu_derivative_row(z, g):
+def selu_derivative(z, g):
     return g * where_less(0.0, z, SELU_SCALE, exp_vector(z) * SELU_BELOW)
 
 
-@rowwise
-@helper
-def softplus_row(z, a, b):
+activation("selu", selu, selu_derivative, of_input=True)
+ACTIVATIONS["celu"] = Activation(ELU, 1.0, 1.0)
+
+
+def softplus(z, a, b):
     scaled = z * a
     return where_less(b, scaled, z, softplus_vector(scaled) / a)
 
 
-@rowwise_pair
-@helper
-def softplus_derivative_row(z, g, a, b):
+def softplus_derivative(z, g, a, b):
     scaled = z * a
     return where_less(b, scaled, g, g * sigmoid_vector(scaled))
 
 
-@rowwise
-@helper
-def softsign_row(z):
+activation("softplus", softplus, softplus_derivative, a=1.0, b=20.0, of_input=True)
+
+
+def softsign(z):
     return z / (absolute(z) + 1.0)
 
 
-@rowwise_pair
-@helper
-def softsign_derivative_row(z, g):
+def softsign_derivative(z, g):
     slope = 1.0 / (absolute(z) + 1.0)
     # NaN at infinity, as y is
     return g * fma(z, 0.0, slope * slope)
 
 
-@rowwise
-@helper
-def hardsigmoid_row(z):
+activation("softsign", softsign, softsign_derivative, of_input=True)
+
+
+def hardsigmoid(z):
     return minimum(maximum(z + 3.0, 0.0), 6.0) / 6.0
 
 
-@rowwise_pair
-@helper
-def hardsigmoid_derivative_row(z, g):
+def hardsigmoid_derivative(z, g):
     return where_less(absolute(z), 3.0, g * (1.0 / 6.0), 0.0)
 
 
-@rowwise
-@helper
-def hardswish_row(z):
+activation("hardsigmoid", hardsigmoid, hardsigmoid_derivative, of_input=True)
+
+
+def hardswish(z):
     return z * (minimum(maximum(z + 3.0, 0.0), 6.0) / 6.0)
 
 
-@rowwise_pair
-@helper
-def hardswish_derivative_row(z, g):
+def hardswish_derivative(z, g):
     return where_less_equal(z, -3.0, 0.0, where_less_equal(3.0, z, g, g * (z / 3.0 + 0.5)))
 
 
-@rowwise
-@helper
-def silu_row(z):
+activation("hardswish", hardswish, hardswish_derivative, of_input=True)
+
+
+def silu(z):
     return z / (exp_vector(0.0 - z) + 1.0)
 
 
-@rowwise_pair
-@helper
-def silu_derivative_row(z, g):
+def silu_derivative(z, g):
     s, slope = sigmoid_and_slope(z)
     return g * fma(z, slope, s)
 
 
-@rowwise
-@helper
-def gelu_row(z):
+activation("silu", silu, silu_derivative, of_input=True)
+
+
+def gelu(z):
     below, _ = normal_vector(z)
     return z * below
 
 
-@rowwise_pair
-@helper
-def gelu_derivative_row(z, g):
+def gelu_derivative(z, g):
     below, e = normal_vector(z)
     return g * fma(z, e * DENSITY, below)
 
 
-@rowwise
-@helper
-def gelu_tanh_row(z):
+activation("gelu", gelu, gelu_derivative, of_input=True)
+
+
+def gelu_tanh(z):
     return z * sigmoid_vector(z * fma(z * z, TWICE_ROOT * CUBIC, TWICE_ROOT))
 
 
-@rowwise_pair
-@helper
-def gelu_tanh_derivative_row(z, g):
+def gelu_tanh_derivative(z, g):
     square = z * z
     s, slope = sigmoid_and_slope(z * fma(square, TWICE_ROOT * CUBIC, TWICE_ROOT))
     return g * fma(z * slope, fma(square, 3.0 * TWICE_ROOT * CUBIC, TWICE_ROOT), s)
 
 
-@helper
+activation("gelu_tanh", gelu_tanh, gelu_tanh_derivative, of_input=True)
+
+
 def mish_parts(z):
     """e^−|z|, and ω = tanh(log(1 + eᶻ)) as a quotient, both by e²ᶻ for z > 0."""
     e = exp_of_minus_rounded(z)
@@ -380,9 +380,7 @@ def mish_parts(z):
     return e, above, above + where_less(z, 0.0, 2.0, e * e * 2.0)
 
 
-@rowwise
-@helper
-def mish_row(z):
+def mish(z):
     e, above, below = mish_parts(z)
     inverse = 1.0 / below
     quotient = above * inverse
@@ -391,18 +389,14 @@ def mish_row(z):
     return fma(z, quotient, minimum(z, 0.0) * lost)
 
 
-@rowwise_pair
-@helper
-def mish_derivative_row(z, g):
+def mish_derivative(z, g):
     e, above, below = mish_parts(z)
     inverse = 1.0 / below
     slope = fma(e, 4.0, 4.0) * where_less(z, 0.0, e, e * e) * inverse * inverse
     return g * fma(z, slope, above * inverse)
 
 
-exp_row, expm1_row, log_row, log1p_row, erf_row, sigmoid_row, tanh_row = (
-    rowwise(f) for f in (exp_vector, expm1_vector, log_vector, log1p_vector, erf_vector, sigmoid_vector, tanh_vector)
-)
+activation("mish", mish, mish_derivative, of_input=True)
 
 
 @helper
@@ -425,12 +419,12 @@ def fold(f, fill):
     return helper(named_after(fold_row, f))
 
 
-@helper
+@formula
 def larger(a, b):
     return where_less(a, b, b, a)
 
 
-@helper
+@formula
 def add(a, b):
     return a + b
 
@@ -443,9 +437,8 @@ def sum_of(count, x):
     return sum_of_lanes(total_of(count, x, splat(x, 0.0)))
 
 
-@rowwise_pair
-@helper
-def less_share_row(y, g, total):
+@formula
+def less_share(y, g, total):
     return g - exp_below(y) * total
 
 
@@ -506,4 +499,37 @@ def log_softmax_row(count, x, out):
 
 @helper
 def log_softmax_derivative_row(count, y, g, out):
-    less_share_row(count, y, g, out, sum_of(count, g))
+    size, lanes, total = itemsize(y), width(y), sum_of(count, g)
+    some = count % lanes
+    end = (count - some) * size
+    for j in range(0, end, lanes * size):
+        store(at(out, j), less_share(load(at(y, j)), load(at(g, j)), total))
+    if some:
+        last = less_share(load_first(at(y, end), some, 0.0), load_first(at(g, end), some, 0.0), total)
+        store_first(at(out, end), last, some)
+
+
+@helper
+def softmax_forward(x, out, count):
+    softmax_row(count, x, out, 1.0)
+
+
+@helper
+def log_softmax_forward(x, out, count):
+    log_softmax_row(count, x, out)
+
+
+def custom_forward(x, out, count, a, b):
+    call_at(a, x, (count, x, x, out, 1))
+    return OK
+
+
+def custom_backward(x, g, out, count, a, b):
+    call_at(b, x, (count, x, g, out, 0))
+    return OK
+
+
+SOFTMAX = row_activation("softmax", softmax_forward, softmax_derivative_row)
+LOG_SOFTMAX = row_activation("log_softmax", log_softmax_forward, log_softmax_derivative_row)
+CUSTOM = nopython_function("custom", custom_forward, custom_backward)  # a and b are addresses, see linkage.call_at
+OF_INPUT.add(CUSTOM)

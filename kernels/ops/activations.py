@@ -4,217 +4,46 @@ import contextlib
 from typing import Any
 
 import numpy as np
-from numba import types
 from numba.core import errors
 from numba.extending import overload
 from numpy.typing import ArrayLike, NDArray
 
 from fastfc.kernels.ops.activation_rules import (
     ACTIVATIONS,
-    CUSTOM,
-    ELU,
-    ERF,
-    EXP,
-    EXPM1,
-    GELU,
-    GELU_TANH,
-    HARDSIGMOID,
-    HARDSWISH,
-    HARDTANH,
+    BACKWARD,
+    FORWARD,
     IDENTITY,
-    LAZY,
-    LEAKY_RELU,
-    LOG,
-    LOG1P,
-    LOG_SIGMOID,
     LOG_SOFTMAX,
-    MISH,
     NUMBERS,
-    RELU,
     ROWWISE,
-    SELU,
-    SIGMOID,
-    SILU,
     SOFTMAX,
-    SOFTPLUS,
-    SOFTSIGN,
     TANH,
     Activation,
-    activation_type,
-    elu_derivative_row,
-    elu_row,
-    erf_row,
-    exp_row,
-    expm1_row,
-    gelu_derivative_row,
-    gelu_row,
-    gelu_tanh_derivative_row,
-    gelu_tanh_row,
-    hardsigmoid_derivative_row,
-    hardsigmoid_row,
-    hardswish_derivative_row,
-    hardswish_row,
-    hardtanh_derivative_row,
-    hardtanh_row,
-    identity_row,
-    leaky_relu_derivative_row,
-    leaky_relu_row,
-    log1p_row,
-    log_row,
-    log_sigmoid_derivative_row,
-    log_sigmoid_row,
-    log_softmax_derivative_row,
-    log_softmax_row,
-    mish_derivative_row,
-    mish_row,
-    relu_derivative_row,
-    relu_row,
-    selu_derivative_row,
-    selu_row,
-    sigmoid_derivative_row,
-    sigmoid_row,
-    silu_derivative_row,
-    silu_row,
-    softmax_derivative_row,
-    softmax_row,
-    softplus_derivative_row,
-    softplus_row,
-    softsign_derivative_row,
-    softsign_row,
-    tanh_derivative_row,
-    tanh_row,
+    elementwise_function,
+    require_backward,
+    require_forward,
+    run_backward,
+    run_forward,
 )
 from fastfc.kernels.runtime.kernel import kernel
-from fastfc.kernels.runtime.linkage import call_at
-from fastfc.kernels.runtime.native import compiled_kernel, requires
+from fastfc.kernels.runtime.native import requires
 from fastfc.kernels.runtime.overlap import overlaps, same
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check
 from fastfc.kernels.simd.compiler import helper
+from fastfc.kernels.simd.elementary import erf_vector, exp_vector, expm1_vector, log1p_vector, log_vector
 from fastfc.kernels.simd.memory import allocate, at, is_null, pointer, read, release, write
 
 
-@compiled_kernel(
-    lambda dtype: types.int64(types.CPointer(dtype), types.CPointer(dtype), types.int64, activation_type), optional=True
-)
-def apply_lazy(x, out, count, activation):
-    """`apply` for the functions that most networks do not need."""
-    code, a, b = activation
-    if code == LEAKY_RELU:
-        leaky_relu_row(count, x, out, a)
-    elif code == LOG_SIGMOID:
-        log_sigmoid_row(count, x, out)
-    elif code == HARDTANH:
-        hardtanh_row(count, x, out, a, b)
-    elif code == ELU:
-        elu_row(count, x, out, a, b)
-    elif code == SELU:
-        selu_row(count, x, out)
-    elif code == SOFTPLUS:
-        softplus_row(count, x, out, a, b)
-    elif code == SOFTSIGN:
-        softsign_row(count, x, out)
-    elif code == HARDSIGMOID:
-        hardsigmoid_row(count, x, out)
-    elif code == HARDSWISH:
-        hardswish_row(count, x, out)
-    elif code == SILU:
-        silu_row(count, x, out)
-    elif code == GELU:
-        gelu_row(count, x, out)
-    elif code == GELU_TANH:
-        gelu_tanh_row(count, x, out)
-    elif code == MISH:
-        mish_row(count, x, out)
-    elif code == LOG_SOFTMAX:
-        log_softmax_row(count, x, out)
-    elif code == EXPM1:
-        expm1_row(count, x, out)
-    elif code == LOG:
-        log_row(count, x, out)
-    elif code == LOG1P:
-        log1p_row(count, x, out)
-    else:
-        erf_row(count, x, out)
-    return OK
-
-
-@compiled_kernel(lambda dtype: types.int64(types.CPointer(dtype), types.CPointer(dtype), types.int64, activation_type))
+@helper
 def apply(x, out, count, activation):
     """out[j] = f(x[j]) for j < count, neighbours in memory; out may be x."""
-    code, a, _ = activation
-    if code == IDENTITY:
-        identity_row(count, x, out)
-    elif code == RELU:
-        relu_row(count, x, out)
-    elif code == SIGMOID:
-        sigmoid_row(count, x, out)
-    elif code == TANH:
-        tanh_row(count, x, out)
-    elif code == SOFTMAX:
-        softmax_row(count, x, out, 1.0)
-    elif code == EXP:
-        exp_row(count, x, out)
-    elif code == CUSTOM:
-        call_at(a, x, (count, x, x, out, 1))
-    else:
-        return apply_lazy(x, out, count, activation)
-    return OK
+    run_forward(activation.code, (x, out, count, activation.a, activation.b))
 
 
-@compiled_kernel(lambda dtype: types.int64(*[types.CPointer(dtype)] * 3, types.int64, activation_type), optional=True)
-def derive_lazy(saved, g, out, count, activation):
-    """`apply_derivative` for those."""
-    code, a, b = activation
-    if code == LEAKY_RELU:
-        leaky_relu_derivative_row(count, saved, g, out, a)
-    elif code == LOG_SIGMOID:
-        log_sigmoid_derivative_row(count, saved, g, out)
-    elif code == HARDTANH:
-        hardtanh_derivative_row(count, saved, g, out, a, b)
-    elif code == ELU:
-        elu_derivative_row(count, saved, g, out, a, b)
-    elif code == SELU:
-        selu_derivative_row(count, saved, g, out)
-    elif code == SOFTPLUS:
-        softplus_derivative_row(count, saved, g, out, a, b)
-    elif code == SOFTSIGN:
-        softsign_derivative_row(count, saved, g, out)
-    elif code == HARDSIGMOID:
-        hardsigmoid_derivative_row(count, saved, g, out)
-    elif code == HARDSWISH:
-        hardswish_derivative_row(count, saved, g, out)
-    elif code == SILU:
-        silu_derivative_row(count, saved, g, out)
-    elif code == GELU:
-        gelu_derivative_row(count, saved, g, out)
-    elif code == GELU_TANH:
-        gelu_tanh_derivative_row(count, saved, g, out)
-    elif code == MISH:
-        mish_derivative_row(count, saved, g, out)
-    else:
-        log_softmax_derivative_row(count, saved, g, out)
-    return OK
-
-
-@compiled_kernel(lambda dtype: types.int64(*[types.CPointer(dtype)] * 3, types.int64, activation_type))
+@helper
 def apply_derivative(saved, g, out, count, activation):
     """out[j] = g[j] f′, f′ in terms of what is kept, for j < count, neighbours in memory; out may be g."""
-    code, _, b = activation
-    if code == IDENTITY:
-        identity_row(count, g, out)
-    elif code == RELU:
-        relu_derivative_row(count, saved, g, out)
-    elif code == SIGMOID:
-        sigmoid_derivative_row(count, saved, g, out)
-    elif code == TANH:
-        tanh_derivative_row(count, saved, g, out)
-    elif code == SOFTMAX:
-        softmax_derivative_row(count, saved, g, out)
-    elif code == CUSTOM:
-        call_at(b, saved, (count, saved, g, out, 0))
-    else:
-        return derive_lazy(saved, g, out, count, activation)
-    return OK
+    run_backward(activation.code, (saved, g, out, count, activation.a, activation.b))
 
 
 @helper
@@ -238,6 +67,7 @@ def _activation_forward(x, out, code, a, b):
         return OVERLAP
     if out.size == 0:  # of which there may be more rows than a loop could pass
         return OK
+    require_forward(code, pointer(out))
     f, elementwise, size = Activation(code, a, b), code != SOFTMAX and code != LOG_SOFTMAX, out.itemsize
     along = 0 if elementwise and unit_stride(x, 0) and unit_stride(out, 0) else 1
     count, lines = out.shape[along], out.shape[1 - along]
@@ -267,6 +97,7 @@ def _activation_backward(output, grad_output, out, code, a, b):
         return OVERLAP
     if out.size == 0:  # of which there may be more rows than a loop could pass
         return OK
+    require_backward(code, pointer(out))
     f, elementwise, size = Activation(code, a, b), code != SOFTMAX and code != LOG_SOFTMAX, out.itemsize
     columns = unit_stride(output, 0) and unit_stride(grad_output, 0) and unit_stride(out, 0)
     along = 0 if elementwise and columns else 1
@@ -371,12 +202,14 @@ def nothing_to_load(like):
     pass
 
 
-require_lazy = requires(apply_lazy, derive_lazy)
-
-
 def load_for(code):
-    """What code with this activation calls to have it loaded."""
-    return require_lazy if code in LAZY else nothing_to_load
+    """What code calls to have the activation of its products loaded."""
+    return nothing_to_load if code == IDENTITY else requires(*kernels_of(code, FORWARD))
+
+
+def kernels_of(code, *tables):
+    """What computes an activation and its derivative, or one of them."""
+    return list({table.kernels[code]: None for table in tables or (FORWARD, BACKWARD) if code in table.kernels})
 
 
 @overload(as_rows)
@@ -389,7 +222,7 @@ def nopython_as_rows(x):
 @overload(activation_forward, prefer_literal=True)
 def nopython_forward(x, out, activation):
     code, a, b = literal(activation)
-    load = load_for(code)
+    load = requires(*kernels_of(code, FORWARD))
 
     def run(x, out, activation):
         load(out)
@@ -401,7 +234,7 @@ def nopython_forward(x, out, activation):
 @overload(activation_backward, prefer_literal=True)
 def nopython_backward(output, grad_output, out, activation):
     code, a, b = literal(activation)
-    load = load_for(code)
+    load = requires(*kernels_of(code, BACKWARD))
 
     def run(output, grad_output, out, activation):
         load(out)
@@ -418,8 +251,9 @@ def function(name, formula, code):
 
     run.__name__ = run.__qualname__ = name
     run.__doc__ = f"out = {formula}, elementwise, at most 4 ulp from exact; arguments as for activation_forward."
+    load = requires(*kernels_of(code, FORWARD))
 
-    load = load_for(code)
+    load = requires(*kernels_of(code, FORWARD))
 
     @overload(run)
     def nopython(x, out):
@@ -432,9 +266,9 @@ def function(name, formula, code):
     return run
 
 
-exp = function("exp", "eˣ", EXP)
-expm1 = function("expm1", "eˣ − 1", EXPM1)
-log = function("log", "log x", LOG)
-log1p = function("log1p", "log(1 + x)", LOG1P)
+exp = function("exp", "eˣ", elementwise_function("exp", exp_vector))
+expm1 = function("expm1", "eˣ − 1", elementwise_function("expm1", expm1_vector))
+log = function("log", "log x", elementwise_function("log", log_vector))
+log1p = function("log1p", "log(1 + x)", elementwise_function("log1p", log1p_vector))
 tanh = function("tanh", "tanh x", TANH)
-erf = function("erf", "2/√π ∫ e^(−t²) dt from 0 to x", ERF)
+erf = function("erf", "2/√π ∫ e^(−t²) dt from 0 to x", elementwise_function("erf", erf_vector))

@@ -2,7 +2,7 @@
 
 from numba import types
 
-from fastfc.kernels.ops.activation_rules import DERIVATIVE, activation_type
+from fastfc.kernels.ops.activation_rules import DERIVATIVE, IDENTITY, activation_type
 from fastfc.kernels.ops.activations import apply
 from fastfc.kernels.ops.epilogue import matrix_epilogue
 from fastfc.kernels.ops.matrix import Matrix, aliases_sets, ceil_div, copy_matrix, element, matrix_type
@@ -104,7 +104,7 @@ def dot_products(c, a, b, start, m, n, k, activation, y):
                     d0, d1, d2, d3 = four_dots(k, x0, x1, x2, x3, column)
                 for q, d in ((r, d0), (r1, d1), (r2, d2), (r3, d3)):
                     write(at(result, ((i + q) * n + j) * size), read(element(start, i + q, j)) + d)
-    if activation.code < DERIVATIVE:
+    if activation.code != IDENTITY and activation.code < DERIVATIVE:
         apply(result, result, m * n, activation)
     copy_matrix(m, n, Matrix(result, n * size, size), c)
     if activation.code >= DERIVATIVE:

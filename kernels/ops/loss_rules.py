@@ -23,15 +23,24 @@ The mean divides the sum of w L by the sum of w, and by the columns of a pointwi
 nll by the sum of w v_y. Sums are in registers for a block of whole rows, then in float64, in the order of the rows.
 
 A table of floats has a row for each loss, with the columns of the prediction and of the target that it is for. To add
-a pointwise loss: a rule of registers, a number, and an arm in `pointwise`.
+a pointwise loss: a formula, and its declaration by `pointwise_loss`.
 """
 
+import inspect
+
 import numpy as np
+from llvmlite import ir
+from numba import types
 
 from fastfc.kernels.ops.activation_rules import softmax_row, sum_lanes
 from fastfc.kernels.ops.matrix import Matrix, copy_matrix
+from fastfc.kernels.runtime.dispatch import DispatchTable, IRKernel
+from fastfc.kernels.runtime.linkage import call_at
+from fastfc.kernels.runtime.native import CompiledKernel
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.elementary import exp_vector, log1p_to_one, log1p_vector, log_vector
+from fastfc.kernels.simd.formula import Operand, Rows, each_register, only_if_not_zero
+from fastfc.kernels.simd.llvm import I64
 from fastfc.kernels.simd.memory import at, itemsize, read, write
 from fastfc.kernels.simd.vector import (
     absolute,
@@ -40,7 +49,9 @@ from fastfc.kernels.simd.vector import (
     lane,
     load_first,
     splat,
+    store,
     store_first,
+    sum_as_double,
     where_less,
     where_less_equal,
     width,
@@ -52,9 +63,6 @@ from fastfc.kernels.simd.vector import (
 CODE, FIRST, WIDTH, FIRST_TARGET, CLASSES, WEIGHT, REDUCTION, A, B, C, VECTORS, LENGTH, SHARE, VECTOR = range(14)
 HAS_VECTOR, HAS_WEIGHTS = 1, 2  # bits of VECTORS
 MEAN, SUM, NONE, BATCH_MEAN = range(4)
-MSE, L1, HUBER, BCE, BCE_WITH_LOGITS, POISSON, POISSON_LOG, GAUSSIAN, KL, KL_LOG, QUANTILE, CUSTOM = range(12)
-CROSS_ENTROPY, NLL, MULTI_MARGIN, CUSTOM_ARRAY = range(12, 16)
-SEVERAL = 16  # not one loss but a table of several
 # Elements in a block of whole rows, whose losses are summed in registers.
 BLOCK = 1024
 BLOCK_BYTES = BLOCK * 8
@@ -62,20 +70,100 @@ NO_CLASS = -(2.0**63)  # for the class to be ignored
 LOG_2PI = 1.8378770664093453
 
 
-@helper
+# What the kernels need to know of a loss stands in its code, above its number in the tables.
+BY_ROWS, OF_PROBABILITIES, PREDICTS_PROBABILITIES, VARIANCES, OF_ARRAYS = 256, 512, 1024, 2048, 4096
+# of a loss by rows: targets are classes only, it is divided by their number, the mean by the weights of the classes
+ONLY_CLASSES, BY_NUMBER_OF_CLASSES, BY_CLASS_WEIGHTS, SOFT = 8192, 16384, 32768, 65536
+EAGER = 131072  # computed where it is called, not through a table: the rows of usual losses are short
+NUMBER = 255  # the bits of the number
+
+# The sum of w L of `count` elements that are neighbours in memory, and out = scale w dL/dp. With `keep` their losses go
+# to `values` instead. The gradient of a v that is predicted goes over v.
+POINTWISE = DispatchTable(
+    "pointwise_losses",
+    lambda dtype: types.float64(*[types.CPointer(dtype)] * 6, types.int64, types.int64, *[types.float64] * 3),
+)
+# L of one row of `count` classes, which has a label or probabilities q, and out = scale dL/dz.
+BY_ROW = DispatchTable(
+    "row_losses",
+    lambda dtype: types.float64(*[types.CPointer(dtype)] * 3, types.int64, types.int64, *[types.float64] * 3),
+)
+run_pointwise, run_row, require_row = POINTWISE.call, BY_ROW.call, BY_ROW.require
+
+
+def next_number():
+    return len(POINTWISE.kernels) + len(BY_ROW.kernels)
+
+
+def kernel_of(code):
+    """What computes a loss."""
+    return (BY_ROW if int(code) & BY_ROWS else POINTWISE).kernels.get(int(code) & NUMBER)
+
+
+def pointwise_loss(name, rule, traits=0):
+    """Declare a loss of elements by a formula; its code.
+
+    The formula takes what it needs of: total, the sum so far, p, t, v, w, and a and b, numbers. It returns the sum
+    with w L, dL/dp and, if v is predicted, dL/dv.
+    """
+    code = next_number()
+    IRKernel(f"loss_{name}", [(POINTWISE, code, pointwise_emitter(rule))])
+    return code | traits
+
+
+def pointwise_emitter(rule):
+    takes = inspect.signature(rule).parameters
+
+    def emit(builder, p, t, v, w, out, values, count, keep, scale, a, b):
+        # what fills the lanes beyond has a loss that is finite, and no weight
+        inputs = {"p": Rows(builder, p, 1.0), "t": Rows(builder, t), "v": Rows(builder, v, 1.0), "w": Rows(builder, w)}
+        out, values, v = Rows(builder, out), Rows(builder, values), inputs["v"]
+        numbers = {name: Operand(builder, number) for name, number in (("a", a), ("b", b), ("scale", scale))}
+        zeros = Operand(builder, ir.Constant(out.vector, [0.0] * out.vector.count))
+        keeps = builder.icmp_signed("!=", keep, ir.Constant(I64, 0))
+
+        def body(position, total):
+            given = {"total": total, **numbers} | {name: rows.read(position) for name, rows in inputs.items()}
+            total, g, *of_v = rule(**{name: given[name] for name in takes})
+            factor = given["w"] * given["scale"]
+            out.write(position, g * factor)
+            for gradient in of_v:
+                v.write(position, gradient * factor)
+            with builder.if_then(keeps):
+                values.write(position, total)
+            return [Operand(builder, builder.select(keeps, zeros.value, total.value))]
+
+        [total] = each_register(builder, count, out.vector, body, [zeros])
+        return sum_as_double(total)
+
+    return emit
+
+
+def row_loss(name, function, traits=0):
+    """Declare a loss of rows by a nopython function with the arguments of the table; its code."""
+    code = next_number()
+    function.__name__ = function.__qualname__ = f"loss_{name}"
+    BY_ROW.add(code, CompiledKernel(function, BY_ROW.signature, optional=True, slots=BY_ROW.slot(code)))
+    return code | traits | BY_ROWS
+
+
 def mse_rule(total, p, t, w):
     error = p - t
     return fma(error * w, error, total), error * 2.0
 
 
-@helper
+MSE = pointwise_loss("mse", mse_rule)
+
+
 def l1_rule(total, p, t, w):
     error = p - t
     sign = where_less(error, 0.0, -1.0, where_less(0.0, error, 1.0, error))
     return fma(absolute(error), w, total), sign
 
 
-@helper
+L1 = pointwise_loss("l1", l1_rule)
+
+
 def huber_rule(total, p, t, w, a, b):
     error = p - t
     size = absolute(error)
@@ -83,7 +171,9 @@ def huber_rule(total, p, t, w, a, b):
     return fma(c * fma(c, -0.5, size) / b, w, total), copysign(c / b, error)
 
 
-@helper
+HUBER = pointwise_loss("huber", huber_rule)
+
+
 def bce_rule(total, p, t, w):
     yes, no = log_vector(p), log1p_vector(0.0 - p)
     yes, no = where_less(yes, -100.0, -100.0, yes), where_less(no, -100.0, -100.0, no)
@@ -92,7 +182,9 @@ def bce_rule(total, p, t, w):
     return fma(fma(t, yes, (1.0 - t) * no), 0.0 - w, total), (p - t) / spread
 
 
-@helper
+BCE = pointwise_loss("bce", bce_rule, OF_PROBABILITIES | PREDICTS_PROBABILITIES)
+
+
 def bce_with_logits_rule(total, p, t, v, w):
     e = exp_vector(0.0 - absolute(p))
     m = fma(v - 1.0, t, 1.0)
@@ -102,28 +194,36 @@ def bce_with_logits_rule(total, p, t, v, w):
     return fma(value, w, total), where_less(p, 0.0, rest - slope, slope - rest)
 
 
-@helper
+BCE_WITH_LOGITS = pointwise_loss("bce_with_logits", bce_with_logits_rule, OF_PROBABILITIES)
+
+
 def stirling(value, t, b):
     """With the approximation of log t!, for t > 1, if b is not 0."""
-    if b != 0.0:
-        rest = fma(t, log_vector(t), fma(log_vector(t) + LOG_2PI, 0.5, 0.0 - t))
+
+    def whole():
+        log = log_vector(t)
+        rest = fma(t, log, fma(log + LOG_2PI, 0.5, 0.0 - t))
         return value + where_less_equal(t, 1.0, 0.0, rest)
-    return value
+
+    return only_if_not_zero(b, whole, value)
 
 
-@helper
 def poisson_rule(total, p, t, w, a, b):
     value = stirling(p - t * log_vector(p + a), t, b)
     return fma(value, w, total), 1.0 - t / (p + a)
 
 
-@helper
+POISSON = pointwise_loss("poisson", poisson_rule)
+
+
 def poisson_log_rule(total, p, t, w, b):
     e = exp_vector(p)
     return fma(stirling(e - t * p, t, b), w, total), e - t
 
 
-@helper
+POISSON_LOG = pointwise_loss("poisson_log", poisson_log_rule)
+
+
 def gaussian_rule(total, p, t, v, w, a, b):
     v = where_less(v, a, a, v)
     error = p - t
@@ -132,55 +232,43 @@ def gaussian_rule(total, p, t, v, w, a, b):
     return fma(value, w, total), relative, (1.0 - error * relative) / v * 0.5
 
 
-@helper
+GAUSSIAN = pointwise_loss("gaussian", gaussian_rule, VARIANCES)
+
+
 def kl_rule(total, p, t, w):
-    log = where_less(t, 0.0, log_vector(t), where_less(0.0, t, log_vector(t), t))  # t log t is 0 for t = 0
+    log = log_vector(t)
+    log = where_less(t, 0.0, log, where_less(0.0, t, log, t))  # t log t is 0 for t = 0
     return fma(fma(t, log, 0.0 - t * p), w, total), 0.0 - t
 
 
-@helper
+KL = pointwise_loss("kl", kl_rule)
+
+
 def kl_log_rule(total, p, t, w):
     e = exp_vector(t)
     return fma(e * (t - p), w, total), 0.0 - e
 
 
-@helper
+KL_LOG = pointwise_loss("kl_log", kl_log_rule)
+
+
 def quantile_rule(total, p, t, v, w):
     error = t - p
     slope = where_less(error, 0.0, v - 1.0, where_less(0.0, error, v, error))
     return fma(error * slope, w, total), 0.0 - slope
 
 
-@helper
-def eager_rule(code, total, p, t, v, w, a, b):
-    if code == MSE:
-        total, g = mse_rule(total, p, t, w)
-    else:
-        total, g = bce_with_logits_rule(total, p, t, v, w)
-    return total, g, v
+QUANTILE = pointwise_loss("quantile", quantile_rule)
 
 
-@helper
-def lazy_rule(code, total, p, t, v, w, a, b):
-    if code == L1:
-        total, g = l1_rule(total, p, t, w)
-    elif code == HUBER:
-        total, g = huber_rule(total, p, t, w, a, b)
-    elif code == BCE:
-        total, g = bce_rule(total, p, t, w)
-    elif code == POISSON:
-        total, g = poisson_rule(total, p, t, w, a, b)
-    elif code == POISSON_LOG:
-        total, g = poisson_log_rule(total, p, t, w, b)
-    elif code == GAUSSIAN:
-        total, g, v = gaussian_rule(total, p, t, v, w, a, b)
-    elif code == KL:
-        total, g = kl_rule(total, p, t, w)
-    elif code == KL_LOG:
-        total, g = kl_log_rule(total, p, t, w)
-    else:
-        total, g = quantile_rule(total, p, t, v, w)
-    return total, g, v
+def custom(p, t, v, w, out, values, count, keep, scale, a, b):
+    return call_at(a, p, (count, p, t, w, out, values, keep, scale))
+
+
+custom.__name__ = custom.__qualname__ = "loss_custom"
+CUSTOM = next_number()
+POINTWISE.add(CUSTOM, CompiledKernel(custom, POINTWISE.signature, optional=True, slots=POINTWISE.slot(CUSTOM)))
+CUSTOM_ARRAY = NUMBER | OF_ARRAYS  # of no table: its address is in the table of losses
 
 
 @helper
@@ -250,3 +338,33 @@ def mix_row(count, y, q, v, keep, spread):
         here, some = j * size, count - j
         value = fma(load_first(at(y, here), some, 0.0), keep, splat(y, spread)) * load_first(at(v, here), some, 0.0)
         store_first(at(q, here), value, some)
+
+
+@helper
+def fill(count, target, value):
+    size, some = itemsize(target), count % width(target)
+    for j in range(0, count - some, width(target)):
+        store(at(target, j * size), splat(target, value))
+    store_first(at(target, (count - some) * size), splat(target, value), some)
+
+
+def soft_cross_entropy(z, q, out, count, label, scale, a, b):
+    return soft_cross_entropy_row(count, z, q, out, scale)
+
+
+@helper
+def nll_row(count, z, label, out, scale):
+    fill(count, out, 0.0)
+    write(at(out, label * itemsize(z)), -scale)
+    return -np.float64(read(at(z, label * itemsize(z))))
+
+
+def multi_margin(z, q, out, count, label, scale, a, b):
+    return multi_margin_row(count, z, label, out, scale, a, b == 2.0)
+
+
+CROSS_ENTROPY = (NUMBER - 1) | BY_ROWS | EAGER | OF_PROBABILITIES | BY_CLASS_WEIGHTS | SOFT
+SOFT_CROSS_ENTROPY = row_loss("soft_cross_entropy", soft_cross_entropy)
+NLL = (NUMBER - 2) | BY_ROWS | EAGER | ONLY_CLASSES | BY_CLASS_WEIGHTS
+MULTI_MARGIN = row_loss("multi_margin", multi_margin, ONLY_CLASSES | BY_NUMBER_OF_CLASSES)
+SEVERAL = NUMBER  # not one loss but a table of several

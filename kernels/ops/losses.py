@@ -7,7 +7,6 @@ from numba import types
 from numba.extending import overload, register_jitable
 from numpy.typing import ArrayLike, NDArray
 
-from fastfc.kernels.ops.activation_rules import sum_lanes
 from fastfc.kernels.ops.activations import as_rows
 from fastfc.kernels.ops.loss_rules import (
     BATCH_MEAN,
@@ -15,11 +14,14 @@ from fastfc.kernels.ops.loss_rules import (
     BCE_WITH_LOGITS,
     BLOCK,
     BLOCK_BYTES,
+    BY_CLASS_WEIGHTS,
+    BY_NUMBER_OF_CLASSES,
+    BY_ROWS,
     CLASSES,
     CODE,
     CROSS_ENTROPY,
-    CUSTOM,
     CUSTOM_ARRAY,
+    EAGER,
     FIRST,
     FIRST_TARGET,
     GAUSSIAN,
@@ -37,11 +39,18 @@ from fastfc.kernels.ops.loss_rules import (
     NLL,
     NO_CLASS,
     NONE,
+    NUMBER,
+    OF_PROBABILITIES,
+    ONLY_CLASSES,
     POISSON,
     POISSON_LOG,
+    PREDICTS_PROBABILITIES,
     QUANTILE,
     REDUCTION,
     SHARE,
+    SOFT,
+    SOFT_CROSS_ENTROPY,
+    VARIANCES,
     VECTOR,
     VECTORS,
     WEIGHT,
@@ -51,17 +60,19 @@ from fastfc.kernels.ops.loss_rules import (
     C,
     cross_entropy_row,
     dense,
-    eager_rule,
-    lazy_rule,
+    fill,
+    kernel_of,
     mix_row,
-    multi_margin_row,
-    soft_cross_entropy_row,
+    nll_row,
+    require_row,
+    run_pointwise,
+    run_row,
 )
 from fastfc.kernels.ops.matrix import Matrix, copy_matrix, element, matrix
 from fastfc.kernels.runtime import kernel as boundary
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.linkage import call_at
-from fastfc.kernels.runtime.native import compiled_kernel, named_after, requires
+from fastfc.kernels.runtime.native import compiled_kernel, requires
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.status import (
     BAD_LABEL,
@@ -76,63 +87,9 @@ from fastfc.kernels.runtime.status import (
 )
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, pointer, read, release, stack, view, write
-from fastfc.kernels.simd.vector import load_first, splat, store, store_first, width
 
 RESULT = types.Tuple((types.int64, types.float64))
 RESULTS = types.Tuple((types.int64, types.float64, types.float64))
-
-
-def pointwise_by(rule):
-    """Gradients and values of a block by a rule, all neighbours in memory; the sum of w L.
-
-    With `keep` the values go to memory instead of into the sum. The gradient of a v that is predicted goes over v.
-    """
-
-    def run(code, count, p, t, v, w, out, values, keep, scale, a, b):
-        size, lanes, total = itemsize(p), width(p), splat(p, 0.0)
-        for j in range(0, count, lanes):
-            some, here = count - j, j * size
-            # what fills the lanes beyond has a loss that is finite, and no weight
-            x, y = load_first(at(p, here), some, 1.0), load_first(at(t, here), some, 0.0)
-            u, weight = load_first(at(v, here), some, 1.0), load_first(at(w, here), some, 0.0)
-            total, g, of_u = rule(code, total, x, y, u, weight, a, b)
-            store_first(at(out, here), g * (weight * scale), some)
-            if code == GAUSSIAN:
-                store_first(at(v, here), of_u * (weight * scale), some)
-            if keep:
-                store_first(at(values, here), total, some)
-                total = splat(p, 0.0)
-        return np.float64(sum_lanes(total, p))
-
-    return named_after(run, rule)
-
-
-eager_pointwise, lazy_pointwise_pass = helper(pointwise_by(eager_rule)), helper(pointwise_by(lazy_rule))
-
-
-@compiled_kernel(
-    lambda dtype: types.float64(
-        *[types.CPointer(dtype)] * 6,
-        *[types.int64] * 3,
-        *[types.float64] * 3,
-    ),
-    optional=True,
-)
-def lazy_pointwise(p, t, v, w, out, values, code, count, keep, scale, a, b):
-    """For the losses that most networks do not need."""
-    return lazy_pointwise_pass(code, count, p, t, v, w, out, values, keep, scale, a, b)
-
-
-require_lazy = requires(lazy_pointwise)
-
-
-@helper
-def pointwise(code, count, p, t, v, w, out, values, keep, scale, a, b):
-    if code == CUSTOM:
-        return call_at(a, p, (count, p, t, w, out, values, keep, scale))
-    if code in (MSE, BCE_WITH_LOGITS):
-        return eager_pointwise(code, count, p, t, v, w, out, values, keep, scale, a, b)
-    return lazy_pointwise(p, t, v, w, out, values, code, count, keep, scale, a, b)
 
 
 @helper
@@ -185,14 +142,6 @@ def are_within(x, rows, columns, high, nan):
 
 
 @helper
-def fill(count, target, value):
-    size, some = itemsize(target), count % width(target)
-    for j in range(0, count - some, width(target)):
-        store(at(target, j * size), splat(target, value))
-    store_first(at(target, (count - some) * size), splat(target, value), some)
-
-
-@helper
 def fill_from(numbers, first, count, target):
     for j in range(count):
         write(at(target, j * itemsize(target)), numbers[first + j])
@@ -233,7 +182,7 @@ def evaluate_pointwise(row, p, t, weights, values, o, n, k, scale):
                     fill(columns, here, np.float64(weights[i + r]))
                     if vectors & HAS_WEIGHTS:
                         multiply_by(row, of_columns, columns, here)
-            if code == GAUSSIAN:
+            if code & VARIANCES:
                 copy_matrix(rows, columns, block(p, i, k + j), dense(v, columns))
             x, y = (
                 as_contiguous(block(p, i, j), rows, columns, p_room),
@@ -242,11 +191,13 @@ def evaluate_pointwise(row, p, t, weights, values, o, n, k, scale):
             # a rule reads before it writes, so that copies of what is read have room for what is written
             g = there.data if is_contiguous(there, rows, columns) else p_room
             kept_here = kept_there.data if is_contiguous(kept_there, rows, columns) else t_room
-            total += pointwise(code, rows * columns, x, y, v, w, g, kept_here, keep, scale, row[A], row[B])
+            total += run_pointwise(
+                code & NUMBER, (x, y, v, w, g, kept_here, rows * columns, keep, scale, row[A], row[B])
+            )
             copy_back(g, rows, columns, there)
             if keep:
                 copy_back(kept_here, rows, columns, kept_there)
-            if code == GAUSSIAN:
+            if code & VARIANCES:
                 copy_matrix(rows, columns, dense(v, columns), block(o, i, k + j))
     return total
 
@@ -256,7 +207,11 @@ def evaluate_rowwise(row, z, y, labels, stride, weights, values, o, n, c, scale)
     """Status, and the sum of w L, for n rows and c classes; of classes if labels has one each `stride`."""
     code, size, a, of_classes, kept = int(row[CODE]), itemsize(z.data), row[A], stride > 0, row[REDUCTION] == NONE
     first, ignored = int(row[FIRST_TARGET]), np.int64(row[C])
-    soft = code == CROSS_ENTROPY and not (of_classes and a == 0.0)
+    soft = code & SOFT != 0 and not (of_classes and a == 0.0)
+    number = np.int64((SOFT_CROSS_ENTROPY if soft else code) & NUMBER)
+    eager = code & EAGER != 0 and not soft
+    if not eager:
+        require_row(number, z.data)
     mixed = soft and (of_classes or a != 0.0 or row[VECTORS])
     if c == 0:  # of which there may be more rows than a loop could pass
         return OK, 0.0
@@ -289,18 +244,17 @@ def evaluate_rowwise(row, z, y, labels, stride, weights, values, o, n, c, scale)
             if mixed:
                 mix_row(c, q, q_room, v, 1.0 - a, a / c)
                 q = q_room
-            value = soft_cross_entropy_row(c, x, q, g, scale * weight)
+            value = run_row(number, (x, q, g, c, label, scale * weight, a, row[B]))
         else:
             factor = row[VECTOR + label] if row[VECTORS] else 1.0
-            if code == CROSS_ENTROPY:
-                value = factor * cross_entropy_row(c, x, label, g, scale * weight * factor)
-            elif code == NLL:
-                fill(c, g, 0.0)
-                write(at(g, label * size), -(scale * weight * factor))
-                value = -factor * np.float64(read(at(x, label * size)))
-            else:
+            if code & BY_NUMBER_OF_CLASSES:
                 factor /= c
-                value = factor * multi_margin_row(c, x, label, g, scale * weight * factor, a, row[B] == 2.0)
+            if not eager:
+                value = factor * run_row(number, (x, x, g, c, label, scale * weight * factor, a, row[B]))
+            elif code == CROSS_ENTROPY:
+                value = factor * cross_entropy_row(c, x, label, g, scale * weight * factor)
+            else:
+                value = factor * nll_row(c, x, label, g, scale * weight * factor)
         copy_back(g, one, c, there)
         total += weight * value
         if kept:
@@ -318,13 +272,13 @@ def width_of(row, output):
 @helper
 def target_width(row, output):
     """Columns of the target, if it is not classes."""
-    return width_of(row, output) // 2 if row[CODE] == GAUSSIAN else width_of(row, output)
+    return width_of(row, output) // 2 if int(row[CODE]) & VARIANCES else width_of(row, output)
 
 
 @helper
 def inspect(row, output, target, labels, stride, weights, values):
     """Status of what a loss is to read."""
-    n, columns, code = output.shape[0], width_of(row, output), row[CODE]
+    n, columns, code = output.shape[0], width_of(row, output), int(row[CODE])
     first, k = int(row[FIRST_TARGET]), target_width(row, output)
     of_classes = row[CLASSES] and stride
     vectors = (int(row[VECTORS]) & HAS_VECTOR != 0) + (int(row[VECTORS]) & HAS_WEIGHTS != 0)
@@ -332,9 +286,9 @@ def inspect(row, output, target, labels, stride, weights, values):
         return BAD_SHAPE
     if vectors and (row[LENGTH] != columns or row.size < VECTOR + vectors * columns):
         return BAD_SHAPE
-    if code == GAUSSIAN and columns != 2 * k:
+    if code & VARIANCES and columns != 2 * k:
         return BAD_SHAPE
-    if row[REDUCTION] == NONE and values.size != (n if code in (CROSS_ENTROPY, NLL, MULTI_MARGIN) else n * k):
+    if row[REDUCTION] == NONE and values.size != (n if code & BY_ROWS else n * k):
         return BAD_SHAPE
     if code == CUSTOM_ARRAY and (weights.size or row[REDUCTION] == NONE):
         return BAD_SHAPE
@@ -344,15 +298,15 @@ def inspect(row, output, target, labels, stride, weights, values):
             label = labels[i * stride + first]
             wrong += (label < 0 or label >= columns) and (label != np.int64(row[C]) or row[C] == NO_CLASS)
         return BAD_LABEL if wrong else OK
-    if target.shape[0] != n or (n and first + k > target.shape[1]) or (n and code in (NLL, MULTI_MARGIN)):
+    if target.shape[0] != n or (n and first + k > target.shape[1]) or (n and code & ONLY_CLASSES):
         return BAD_SHAPE
     none, one = np.int64(0), np.int64(1)
     y, p = block(matrix(target), none, first), block(matrix(output), none, int(row[FIRST]))
-    if code in (CROSS_ENTROPY, BCE, BCE_WITH_LOGITS) and not are_within(y, n, k, 1.0, none):
+    if code & OF_PROBABILITIES and not are_within(y, n, k, 1.0, none):
         return BAD_PROBABILITY
-    if code == BCE and not are_within(p, n, k, 1.0, one):
+    if code & PREDICTS_PROBABILITIES and not are_within(p, n, k, 1.0, one):
         return BAD_PREDICTION
-    if code == GAUSSIAN and not are_within(block(p, none, k), n, k, np.inf, one):
+    if code & VARIANCES and not are_within(block(p, none, k), n, k, np.inf, one):
         return BAD_PREDICTION
     return OK
 
@@ -419,14 +373,14 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
             return BAD_WEIGHT, 0.0, 0.0
     for r in range(losses.shape[0]):
         row = losses[r]
-        code, reduction, k = row[CODE], row[REDUCTION], target_width(row, output)
+        code, reduction, k = int(row[CODE]), row[REDUCTION], target_width(row, output)
         p, o = block(matrix(output), none, int(row[FIRST])), block(matrix(out), none, int(row[FIRST]))
         steps = stride if row[CLASSES] else none
         t = block(matrix(target), none, none if steps else int(row[FIRST_TARGET]))
         divisor, counted = 1.0, weight_sum
-        if reduction == BATCH_MEAN or (reduction == MEAN and code in (CROSS_ENTROPY, NLL, MULTI_MARGIN)):
+        if reduction == BATCH_MEAN or (reduction == MEAN and code & BY_ROWS):
             divisor = weight_sum
-            if steps and code != MULTI_MARGIN:
+            if steps and code & BY_CLASS_WEIGHTS:
                 divisor = class_weight_sum(row, labels, steps, weights, n)
                 counted = divisor / row[SHARE]
         elif reduction == MEAN and code != CUSTOM_ARRAY:
@@ -437,7 +391,7 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
         if code == CUSTOM_ARRAY:
             places = (p.data, p.row, p.column, t.data, t.row, t.column, o.data, o.row, o.column)
             total = call_at(row[A], p.data, (n, k, row[WEIGHT], *places))
-        elif code >= CROSS_ENTROPY:
+        elif code & BY_ROWS:
             found, total = evaluate_rowwise(row, p, t, labels, steps, weights, values, o, n, k, scale)
             if found != OK:
                 return found, 0.0, 0.0
@@ -464,7 +418,7 @@ def one_loss(code, a, b, c):
     """A table of one loss, for all columns, reduced to its mean."""
     losses = np.zeros((1, VECTOR))
     losses[0, CODE], losses[0, WEIGHT], losses[0, REDUCTION], losses[0, SHARE] = code, 1.0, MEAN, 1.0
-    losses[0, CLASSES] = code in (CROSS_ENTROPY, NLL, MULTI_MARGIN)
+    losses[0, CLASSES] = code & BY_ROWS != 0
     losses[0, A], losses[0, B], losses[0, C] = a, b, c
     return losses
 
@@ -516,10 +470,12 @@ def of_numbers(name, prediction, target, out, code, a, b, c):
     return call(name, loss_of_numbers, as_rows(prediction), as_rows(target), as_rows(out), code, a, b, c)
 
 
-@overload(of_numbers)
+@overload(of_numbers, prefer_literal=True)
 def nopython_of_numbers(name, prediction, target, out, code, a, b, c):
+    load = requires(kernel_of(SOFT_CROSS_ENTROPY if code.literal_value == CROSS_ENTROPY else code.literal_value))
+
     def run(name, prediction, target, out, code, a, b, c):
-        require_lazy(out)
+        load(out)
         return checked(loss_of_numbers(as_rows(prediction), as_rows(target), as_rows(out), code, a, b, c))
 
     return run
@@ -529,9 +485,12 @@ def of_classes(name, prediction, target, out, code, a, b, c):
     return call(name, loss_of_classes, prediction, target, out, code, a, b, c)
 
 
-@overload(of_classes)
+@overload(of_classes, prefer_literal=True)
 def nopython_of_classes(name, prediction, target, out, code, a, b, c):
+    load = requires(*filter(None, [kernel_of(code.literal_value)]))
+
     def run(name, prediction, target, out, code, a, b, c):
+        load(out)
         return checked(loss_of_classes(prediction, target, out, code, a, b, c))
 
     return run
@@ -543,8 +502,10 @@ def of_variances(name, prediction, target, out, a, b):
 
 @overload(of_variances)
 def nopython_of_variances(name, prediction, target, out, a, b):
+    load = requires(kernel_of(GAUSSIAN))
+
     def run(name, prediction, target, out, a, b):
-        require_lazy(out)
+        load(out)
         return checked(loss_of_variances(prediction, target, out, a, b))
 
     return run
@@ -608,15 +569,18 @@ def poisson_nll_loss(
     eps: float = 1e-8,
 ) -> float:
     """Mean of e^p − t p, or without log_input of p − t log(p + eps); if full, with Stirling's log t! for t > 1."""
-    code = POISSON_LOG if log_input else POISSON
-    return of_numbers("poisson_nll_loss", prediction, target, out, code, eps, 1.0 if full else 0.0, 0.0)
+    whole = 1.0 if full else 0.0
+    if log_input:
+        return of_numbers("poisson_nll_loss", prediction, target, out, POISSON_LOG, eps, whole, 0.0)
+    return of_numbers("poisson_nll_loss", prediction, target, out, POISSON, eps, whole, 0.0)
 
 
 @register_jitable
 def kl_div_loss(prediction: ArrayLike, target: ArrayLike, out: NDArray[Any], log_target: bool = False) -> float:
     """Mean over all elements of t (log t − p) for log-probabilities p, or of eᵗ (t − p) if t are logarithms too."""
-    code = KL_LOG if log_target else KL
-    return of_numbers("kl_div_loss", prediction, target, out, code, 0.0, 0.0, 0.0)
+    if log_target:
+        return of_numbers("kl_div_loss", prediction, target, out, KL_LOG, 0.0, 0.0, 0.0)
+    return of_numbers("kl_div_loss", prediction, target, out, KL, 0.0, 0.0, 0.0)
 
 
 @register_jitable

@@ -16,9 +16,7 @@ steps from 1 on. All but Lion are PyTorch's rules, to rounding.
 No rule subtracts like numbers: m + (1 − β₁)(g − m) would lose a small g after a large one, and the difference of the
 mean of g² and a², the centered RMSprop of the papers, all digits of the variance of a g that hardly changes.
 
-A rule is a function of registers, from g and up to three vectors that the optimizer remembers to the direction of the
-step and their new values; what is the same for all parameters comes as a tuple of numbers, made of the hyperparameters
-once in a step.
+The rules stand in rules.py.
 
 Before the rule, in this order: g is scaled, the gradient of the penalty l₁ |p|₁ + l₂ |p|²/2 is added, each element
 clipped, and all of them together clipped by their norm; afterwards columns of a weight are shortened to a norm, and a
@@ -33,9 +31,20 @@ from numba.extending import overload
 from numpy.typing import ArrayLike, NDArray
 
 from fastfc.kernels.optim import schedules
+from fastfc.kernels.optim.rules import (
+    MOMENTUM,
+    NUMBER,
+    ROWS_SHIFT,
+    SGD,
+    kernel_of,
+    require_rule,
+    run_rule,
+    sign,
+    step_numbers,
+)
 from fastfc.kernels.optim.schedules import rate
 from fastfc.kernels.runtime.kernel import kernel
-from fastfc.kernels.runtime.native import compiled_kernel, named_after
+from fastfc.kernels.runtime.native import requires
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_STATE, OK, OVERLAP, check
@@ -70,195 +79,18 @@ UPDATE_WORK = 32
 
 
 @helper
-def plain_rule(g, s, u, w, numbers):
-    return g, s, u, w
-
-
-@helper
-def momentum_rule(g, v, s, u, numbers):
-    momentum, fresh, nesterov, _, _, _ = numbers
-    v = fma(v, momentum, g * fresh)
-    return fma(v, momentum, g) if nesterov != 0.0 else v, v, s, u
-
-
-@helper
-def adam_moments(g, m, v, numbers):
-    keep_m, keep_v, _, _, _, _ = numbers
-    return fma(m, keep_m, g * (1.0 - keep_m)), fma(v, keep_v, g * g * (1.0 - keep_v))
-
-
-@helper
-def adam_direction(g, m, v, numbers):
-    _, _, of_m, of_g, scale, eps = numbers
-    return fma(g, of_g, m * of_m) / fma(square_root(v), scale, eps)
-
-
-@helper
-def adam_rule(g, m, v, s, numbers):
-    m, v = adam_moments(g, m, v, numbers)
-    return adam_direction(g, m, v, numbers), m, v, s
-
-
-@helper
-def amsgrad_rule(g, m, v, largest, numbers):
-    m, v = adam_moments(g, m, v, numbers)
-    largest = where_less(largest, v, v, largest)
-    return adam_direction(g, m, largest, numbers), m, v, largest
-
-
-@helper
-def rmsprop_rule(g, v, b, s, numbers):
-    alpha, momentum, eps, _, _, _ = numbers
-    v = fma(v, alpha, g * g * (1.0 - alpha))
-    b = fma(b, momentum, g / (square_root(v) + eps))
-    return b, v, b, s
-
-
-@helper
-def rmsprop_centered_rule(g, v, b, a, numbers):
-    alpha, momentum, eps, _, _, _ = numbers
-    change = g - a
-    v = fma(v, alpha, change * change * (alpha * (1.0 - alpha)))
-    b = fma(b, momentum, g / (square_root(v) + eps))
-    return b, v, b, fma(a, alpha, g * (1.0 - alpha))
-
-
-@helper
-def adagrad_rule(g, v, s, u, numbers):
-    v = fma(g, g, v)
-    return g / (square_root(v) + numbers[0]), v, s, u
-
-
-@helper
-def lion_rule(g, m, s, u, numbers):
-    beta1, beta2, _, _, _, _ = numbers
-    mean = fma(m, beta1, g * (1.0 - beta1))
-    return sign(mean), fma(m, beta2, g * (1.0 - beta2)), s, u
-
-
-@helper
-def sign(x):
-    return where_less(x, 0.0, -1.0, where_less(0.0, x, 1.0, x))
-
-
-def one_pass(rule, rows):
-    """Parameters and state, which has so many rows, by a rule."""
-
-    def run(count, grads, params, state, row, how, numbers):
-        size, lanes = itemsize(params), width(params)
-        lr, shrink, decay = how
-        # masks halve the speed of memory: they are for the rest only
-        whole = count - count % lanes
-        for j in range(0, whole * size, lanes * size):
-            s = at(state, j)
-            p, g = load(at(params, j)), load(at(grads, j))
-            x = load(s) if rows > 0 else p
-            y = load(at(s, row)) if rows > 1 else x
-            z = load(at(s, 2 * row)) if rows > 2 else x
-            step, x, y, z = rule(fma(p, decay, g), x, y, z, numbers)
-            store(at(params, j), fma(step, -lr, p * shrink))
-            if rows > 0:
-                store(s, x)
-            if rows > 1:
-                store(at(s, row), y)
-            if rows > 2:
-                store(at(s, 2 * row), z)
-        some, end = count - whole, whole * size
-        if some > 0:
-            s = at(state, end)
-            p, g = load_first(at(params, end), some, 0.0), load_first(at(grads, end), some, 0.0)
-            x = load_first(s, some, 0.0) if rows > 0 else p
-            y = load_first(at(s, row), some, 0.0) if rows > 1 else x
-            z = load_first(at(s, 2 * row), some, 0.0) if rows > 2 else x
-            step, x, y, z = rule(fma(p, decay, g), x, y, z, numbers)
-            store_first(at(params, end), fma(step, -lr, p * shrink), some)
-            if rows > 0:
-                store_first(s, x, some)
-            if rows > 1:
-                store_first(at(s, row), y, some)
-            if rows > 2:
-                store_first(at(s, 2 * row), z, some)
-
-    return helper(named_after(run, rule, rows))
-
-
-SGD, ADAM, AMSGRAD, NADAM, RMSPROP, RMSPROP_CENTERED, ADAGRAD, LION = range(8)
-LBFGS, LEVENBERG_MARQUARDT = 8, 9  # have files of their own, and no rule
-ROWS = (1, 2, 3, 2, 2, 3, 1, 1)  # of state; SGD without momentum needs none
-CENTERED = 1  # in count[1], if the v of RMSprop is a variance
-sgd_pass, momentum_pass = one_pass(plain_rule, 0), one_pass(momentum_rule, 1)
-adam_pass, amsgrad_pass = one_pass(adam_rule, 2), one_pass(amsgrad_rule, 3)
-rmsprop_pass, rmsprop_centered_pass = one_pass(rmsprop_rule, 2), one_pass(rmsprop_centered_rule, 3)
-adagrad_pass, lion_pass = one_pass(adagrad_rule, 1), one_pass(lion_rule, 1)
-
-
-@helper
-def step_coefficients(optimizer, hyperparameters, count):
+def step_coefficients(optimizer, hyperparameters, count, like):
     """What is the same for all parameters in a step: a factor of the learning rate, and the rule's numbers."""
-    a, b, c, d, e = (
+    given = (
         hyperparameters[RULE],
         hyperparameters[RULE + 1],
         hyperparameters[RULE + 2],
         hyperparameters[RULE + 3],
         hyperparameters[RULE + 4],
     )
-    t = count[0] + 1.0
-    if optimizer == SGD:
-        return 1.0, (a, 1.0 if count[0] == count[1] else 1.0 - b, c, 0.0, 0.0, 0.0)
-    if optimizer in (ADAM, AMSGRAD):
-        return 1.0, (a, b, 1.0 / (1.0 - a**t), 0.0, 1.0 / np.sqrt(1.0 - b**t), c)
-    if optimizer == NADAM:
-        now, after = a * (1.0 - 0.5 * 0.96 ** (t * d)), a * (1.0 - 0.5 * 0.96 ** ((t + 1.0) * d))
-        product = now * (1.0 if t == 1.0 else np.int64(count[1]).view(np.float64))
-        count[1] = np.float64(product).view(np.int64)
-        of_m, of_g = after / (1.0 - product * after), (1.0 - now) / (1.0 - product)
-        return 1.0, (a, b, of_m, of_g, 1.0 / np.sqrt(1.0 - b**t), c)
-    if optimizer == RMSPROP_CENTERED:
-        count[1] = CENTERED
-    if optimizer == ADAGRAD:
-        return 1.0 / (1.0 + (t - 1.0) * a), (b, 0.0, 0.0, 0.0, 0.0, 0.0)
-    return 1.0, (a, b, c, d, e, 0.0)
-
-
-def rule_type(dtype):
-    return types.void(
-        *[types.CPointer(dtype)] * 3,
-        *[types.int64] * 4,
-        types.UniTuple(types.float64, 3),
-        types.UniTuple(types.float64, 6),
-    )
-
-
-@compiled_kernel(rule_type)
-def run_rule(g, p, s, row, optimizer, rows, n, how, numbers):
-    """n neighbours by the rule of an optimizer that remembers so many rows; apart from `update` it compiles faster."""
-    if rows == 0:
-        sgd_pass(n, g, p, s, row, how, numbers)
-    elif optimizer == SGD:
-        momentum_pass(n, g, p, s, row, how, numbers)
-    elif optimizer in (ADAM, NADAM):
-        adam_pass(n, g, p, s, row, how, numbers)
-    else:
-        run_lazy_rule(g, p, s, row, optimizer, rows, n, how, numbers)
-
-
-@compiled_kernel(rule_type, optional=True)
-def run_lazy_rule(g, p, s, row, optimizer, rows, n, how, numbers):
-    """For the optimizers that most networks do not need."""
-    if optimizer == AMSGRAD:
-        amsgrad_pass(n, g, p, s, row, how, numbers)
-    elif optimizer == RMSPROP:
-        rmsprop_pass(n, g, p, s, row, how, numbers)
-    elif optimizer == RMSPROP_CENTERED:
-        rmsprop_centered_pass(n, g, p, s, row, how, numbers)
-    elif optimizer == ADAGRAD:
-        adagrad_pass(n, g, p, s, row, how, numbers)
-    else:
-        lion_pass(n, g, p, s, row, how, numbers)
-
-
-# what only these optimizers need, and have loaded
-OPTIONAL_KERNELS = {code: run_lazy_rule for code in (AMSGRAD, RMSPROP, RMSPROP_CENTERED, ADAGRAD, LION)}
+    share, a, b, c, d, e, f, memory = step_numbers(optimizer & NUMBER, (like, given, count[0], count[1]))
+    count[1] = np.float64(memory).view(np.int64)
+    return share, (a, b, c, d, e, f)
 
 
 @helper
@@ -369,24 +201,18 @@ def are_param_ranges(param_ranges, n):
 
 
 @helper
-def rows_of(optimizer, hyperparameters):
-    """Rows of the state that a rule needs."""
-    return 0 if optimizer == SGD and hyperparameters[RULE] == 0.0 else ROWS[optimizer]
-
-
-@helper
 def update_fits(n, hyperparameters, param_ranges, state, count, optimizer):
     """Whether `update` of n parameters can run: it returns no other statuses, and these before it writes anything."""
     if count.size != 2 or hyperparameters.size < N_HYPERPARAMETERS or param_ranges.shape[1] != N_RANGE_COLUMNS:
         return BAD_SHAPE
-    if optimizer < 0 or optimizer >= len(ROWS) or param_ranges.shape[0] == 0 or not are_param_ranges(param_ranges, n):
+    if param_ranges.shape[0] == 0 or not are_param_ranges(param_ranges, n):
         return NO_STATE
-    rows = rows_of(optimizer, hyperparameters) + (hyperparameters[AVERAGE] > 0.0)
+    rows = (optimizer >> ROWS_SHIFT) + (hyperparameters[AVERAGE] > 0.0)
     return NO_STATE if state.shape[0] < rows or (rows > 0 and state.shape[1] != n) else OK
 
 
 @helper
-def update_neighbours(vectors, row, optimizer, rows, n, how, numbers, of_gradient):
+def update_neighbours(vectors, row, optimizer, n, how, numbers, of_gradient):
     """The rule for n neighbours in gradients, parameters and state, and before it the change of their gradients."""
     (g, p, s), (change, l1, l2, scale, limit, factor) = vectors, of_gradient
     size, buffer, j = itemsize(p), stack(p, BLOCK_BYTES), 0
@@ -396,17 +222,17 @@ def update_neighbours(vectors, row, optimizer, rows, n, how, numbers, of_gradien
             some = min(some, BLOCK_BYTES // size)
             change_gradient(some, gradient, at(p, j * size), buffer, l1, l2, scale, limit, factor)
             gradient = buffer
-        run_rule(gradient, at(p, j * size), at(s, j * size), row, optimizer, rows, some, how, numbers)
+        run_rule(optimizer & NUMBER, (gradient, at(p, j * size), at(s, j * size), row, some, how, numbers))
         j += some
 
 
 @helper
-def update_range(vectors, row, optimizer, rows, n, how, numbers, of_gradient, index, n_threads):
+def update_range(vectors, row, optimizer, n, how, numbers, of_gradient, index, n_threads):
     """`update_neighbours` of one range of them."""
     (g, p, s), (first, last) = vectors, thread_range(index, n_threads, n)
     offset = first * itemsize(p)
     some = at(g, offset), at(p, offset), at(s, offset)
-    update_neighbours(some, row, optimizer, rows, last - first, how, numbers, of_gradient)
+    update_neighbours(some, row, optimizer, last - first, how, numbers, of_gradient)
     return OK
 
 
@@ -430,10 +256,11 @@ def update(grads, hyperparameters, param_ranges, params, state, count, optimizer
     )
     if found != OK:
         return found
-    n, average, rows = params.size, hyperparameters[AVERAGE] > 0.0, rows_of(optimizer, hyperparameters)
+    require_rule(optimizer & NUMBER, pointer(params))
+    n, average = params.size, hyperparameters[AVERAGE] > 0.0
     grads_data, params_data, state_data = pointer(grads), pointer(params), pointer(state)
     size, row, t = itemsize(params_data), state.strides[0], float(count[0])
-    share, numbers = step_coefficients(optimizer, hyperparameters, count)
+    share, numbers = step_coefficients(optimizer, hyperparameters, count, params_data)
     flags = int(hyperparameters[FLAGS])
     scale = -scale if flags & MAXIMIZE else scale
     limit = hyperparameters[CLIP_VALUE] if hyperparameters[CLIP_VALUE] > 0.0 else np.inf
@@ -451,10 +278,10 @@ def update(grads, hyperparameters, param_ranges, params, state, count, optimizer
         of_gradient = change, l1, l2, scale, limit, factor
         n_here = min(n_threads, (last - first) * UPDATE_WORK // min_work)
         if n_here > 1:
-            rest = row, optimizer, rows, last - first, how, numbers, of_gradient
+            rest = row, optimizer, last - first, how, numbers, of_gradient
             parallel(update_range, (vectors, *rest), n_here)
         else:
-            update_neighbours(vectors, row, optimizer, rows, last - first, how, numbers, of_gradient)
+            update_neighbours(vectors, row, optimizer, last - first, how, numbers, of_gradient)
         if max_norm > 0.0:
             columns = int(param_ranges[i, COLUMNS])
             shorten_columns((last - first) // columns, columns, at(params_data, first * size), max_norm, buffer)
@@ -472,16 +299,16 @@ def _sgd(grads, params, velocity, lr, momentum, weight_decay):
     if overlaps(grads, params) or overlaps(grads, velocity) or overlaps(params, velocity):
         return OVERLAP
     how, numbers = (lr, 1.0, weight_decay), (momentum, 1.0, 0.0, 0.0, 0.0, 0.0)
+    number = np.int64((SGD if momentum == 0.0 else MOMENTUM) & NUMBER)
+    require_rule(number, pointer(params))
     size, count = params.itemsize, params.size
     unit = params.strides[0] == size and grads.strides[0] == size and velocity.strides[0] == size
     # elements that are not neighbours are taken one by one, as vectors of one
     step = count if unit else 1
     for j in range(0, count, max(step, 1)):
         g, p = at(pointer(grads), j * grads.strides[0]), at(pointer(params), j * params.strides[0])
-        if momentum != 0.0:
-            momentum_pass(step, g, p, at(pointer(velocity), j * velocity.strides[0]), 0, how, numbers)
-        else:
-            sgd_pass(step, g, p, p, 0, how, numbers)
+        v = at(pointer(velocity), j * velocity.strides[0]) if momentum != 0.0 else p
+        run_rule(number, (g, p, v, 0, step, how, numbers))
     return OK
 
 
@@ -504,7 +331,10 @@ def sgd(
 
 @overload(sgd)
 def nopython_sgd(params, grads, velocity, lr, momentum, weight_decay):
+    load = requires(kernel_of(SGD), kernel_of(MOMENTUM))
+
     def run(params, grads, velocity, lr, momentum, weight_decay):
+        load(params)
         check(_sgd(grads, params, velocity, lr, momentum, weight_decay))
 
     return run

@@ -282,9 +282,12 @@ class KernelCache(_Cache):
     def save_overload(self, sig, data):
         if cache_folder() is None or data.library.has_dynamic_globals:
             return
-        key, content = self.key(sig, data.target_context), pickle.dumps(reduced(data), protocol=-1)
-        with contextlib.suppress(OSError):  # a full disk costs a compile next time, nothing more
-            write_whole(self.path(key), file_digest(key, content) + content)
+        self.write(self.key(sig, data.target_context), pickle.dumps(reduced(data), protocol=-1))
+
+    def write(self, key, content):
+        if cache_folder() is not None:
+            with contextlib.suppress(OSError):  # a full disk costs a compile next time, nothing more
+                write_whole(self.path(key), file_digest(key, content) + content)
 
     def enable(self):
         pass

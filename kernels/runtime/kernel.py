@@ -13,8 +13,9 @@ from numba import types
 from numba.core.typing.templates import signature
 
 from fastfc.kernels.runtime.cache import compile_lock
+from fastfc.kernels.runtime.dispatch import load_missing
 from fastfc.kernels.runtime.fastcall import NotLoaded, builtin
-from fastfc.kernels.runtime.native import DTYPES, CompiledKernel, compiled_kernels
+from fastfc.kernels.runtime.native import DTYPES, CompiledKernel
 from fastfc.kernels.runtime.status import OK, OVERLAP, STATUSES, UNKNOWN
 
 # A builtin function takes a tenth of a second to make, and saves some 0.2 ms a call.
@@ -147,7 +148,7 @@ class Kernel(CompiledKernel):
         try:
             result = self.dispatcher(*arrays, *scalars)
         except NotLoaded as error:
-            compiled_kernels[error.args[1]].compile_or_load(self.element(arrays))
+            load_missing(error.args[1], self.element(arrays))
             return self.run(arrays, scalars)
         return result if isinstance(result, tuple) else (result, None)
 

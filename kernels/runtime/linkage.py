@@ -26,6 +26,11 @@ def call_through_slot(context, builder, name, signature, args, missing=None):
     if missing is not None:
         with cgutils.if_unlikely(builder, builder.icmp_unsigned("==", address, ir.Constant(I64, 0))):
             context.call_conv.return_user_exc(builder, *missing)
+    return call_address(context, builder, address, signature, args)
+
+
+def call_address(context, builder, address, signature, args):
+    """Call the Numba function at this address."""
     convention = context.call_conv
     kind = convention.get_function_type(signature.return_type, signature.args)
     function = builder.inttoptr(address, kind.as_pointer())

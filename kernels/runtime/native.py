@@ -1,5 +1,6 @@
 """Nopython functions that are compiled once for each dtype and called through a slot."""
 
+import functools
 from functools import cached_property
 
 import numpy as np
@@ -9,7 +10,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin
 
 from fastfc.kernels.runtime import plan, portable
-from fastfc.kernels.runtime.cache import KernelCache, compile_lock, hash_of_sources
+from fastfc.kernels.runtime.cache import KernelCache, compile_lock, hash_of_sources, rebuild
 from fastfc.kernels.runtime.fastcall import NotLoaded
 from fastfc.kernels.runtime.linkage import call_through_slot, define_symbol
 from fastfc.kernels.simd.compiler import HelperLibrary, KernelCompiler, rare_collections
@@ -43,14 +44,16 @@ class CompiledKernel:
     optional : bool
         Whether it is loaded only for what asks for it, by `compile_or_load` or `requires`, or by the first call from
         Python.
+    slots : dict, optional
+        Where its address for each dtype goes, if it is in a table (see dispatch.py).
     """
 
-    def __init__(self, function, signature, optional=False):
+    def __init__(self, function, signature, optional=False, slots=None):
         self.name, self.signature = function.__name__.lstrip("_"), signature
-        self.function, self.slots, self.optional = function, {}, optional
+        self.function, self.optional = function, optional
+        self.slots = slots or {dtype: np.zeros(1, np.uintp) for dtype in DTYPES.values()}
         compiled_kernels[self.name] = self
         for dtype in DTYPES.values():
-            self.slots[dtype] = np.zeros(1, np.uintp)
             define_symbol(self.slot_name(dtype), self.slots[dtype].ctypes.data)
         register(self)
 
@@ -76,6 +79,13 @@ class CompiledKernel:
         """Load for `dtype` from the cache, or compile, unless that is done."""
         if not self.slots[dtype][0] and not self.load(dtype):
             plan.compile_or_load([self], dtype, POLL_SECONDS)
+
+    def loaded_types(self):
+        return [dtype for dtype, slot in self.slots.items() if slot[0]]
+
+    def was_compiled(self, dtype):
+        """Whether this process compiled it, and did not find it in the cache."""
+        return self.compiler.stats.cache_misses[self.signature(dtype)] > 0
 
     def load(self, dtype):
         """Load what is compiled already; whether that is so."""
@@ -104,7 +114,8 @@ class CompiledKernel:
     def find(self, signature):
         """The function that is compiled already, or None."""
         context = self.compiler.targetctx
-        return portable.load(self.name, signature, context) or self.compiler._cache.load(signature, context)
+        found = portable.load(self.name, signature, functools.partial(rebuild, context))
+        return found or self.compiler._cache.load(signature, context)
 
     def find_or_compile(self, signature):
         """The compiled function, or None while another process compiles it."""

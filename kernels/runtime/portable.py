@@ -189,8 +189,8 @@ def warn(what):
     )
 
 
-def load(name, signature, target_context):
-    """The compiled kernel, or None."""
+def load(name, signature, rebuild):
+    """What `rebuild` makes of the stored kernel, or None."""
     folder = usable_folder()
     if folder is None:
         return None
@@ -198,7 +198,7 @@ def load(name, signature, target_context):
     try:
         found = cache.payload(wanted, read_trusted(path(folder, name, wanted)))
         if found is not None:
-            return cache.rebuild(target_context, found)
+            return rebuild(found)
     except FileNotFoundError:
         return None
     except Exception:  # whatever is wrong with the file, compiling helps

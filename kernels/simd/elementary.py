@@ -3,14 +3,15 @@
 Polynomials are interpolated at Chebyshev nodes; beside each stands its relative error in float32 and float64.
 """
 
-from fastfc.kernels.simd.compiler import helper
+import math
+
+from fastfc.kernels.simd.formula import formula, formula_of_two
 from fastfc.kernels.simd.vector import (
     absolute,
     binary_exponent,
     by_dtype,
     copysign,
     fma,
-    infinity,
     polynomial,
     power_of_two,
     significand,
@@ -190,19 +191,18 @@ NORMAL_HIGHEST = by_dtype(float32=13.27, float64=37.66)
 SMALLEST_NORMAL = by_dtype(float32=2.0**-126, float64=2.0**-1022)
 
 
-@helper
+@formula
 def maximum(x, bound):
     """The greater of the two; NaN if x is."""
     return where_less(x, bound, bound, x)
 
 
-@helper
+@formula
 def minimum(x, bound):
     """The smaller of the two; NaN if x is."""
     return where_less(bound, x, bound, x)
 
 
-@helper
 def split_exponent(x):
     """n + ROUND, n, and r and what rounding it lost, with x = n ln 2 + r, |r| <= ln(2) / 2 (Cody and Waite)."""
     shifted = fma(x, LOG2_E, ROUND(x))
@@ -212,38 +212,38 @@ def split_exponent(x):
     return shifted, n, r, fma(n, 0.0 - LN2_LOW(x), before - r)
 
 
-@helper
+@formula
 def expm1_near_zero(r):
     """eʳ − 1"""
     return fma(r * r, exp_tail(r), r)
 
 
-@helper
+@formula
 def exp_vector(x):
     return exp_bounded(minimum(maximum(x, EXP_LOWEST(x)), EXP_HIGHEST(x)))
 
 
-@helper
+@formula
 def exp_of_minus(x):
     """e^−|x|"""
     return exp_bounded(maximum(0.0 - absolute(x), EXP_LOWEST(x)))
 
 
-@helper
+@formula
 def exp_below(x):
     """eˣ for x <= 0, but 0 where it would be subnormal."""
     shifted, _, r, _ = split_exponent(maximum(x, EXP_ZERO(x)))
     return (expm1_near_zero(r) + 1.0) * power_of_two(shifted)
 
 
-@helper
+@formula
 def exp_bounded(x):
     """eˣ for x between EXP_LOWEST and EXP_HIGHEST."""
     _, n, r, _ = split_exponent(x)
     return times_power(expm1_near_zero(r) + 1.0, n)
 
 
-@helper
+@formula
 def exp_of_minus_rounded(x):
     """e^−|x|, hardly more than half a unit from exact."""
     _, n, r, lost = split_exponent(maximum(0.0 - absolute(x), EXP_LOWEST(x)))
@@ -251,7 +251,7 @@ def exp_of_minus_rounded(x):
     return times_power(near + fma(r * r, exp_tail(r), r - (near - 1.0) + lost), n)
 
 
-@helper
+@formula
 def times_power(x, n):
     """x 2ⁿ, by two factors: 2ⁿ may be out of range where the product is not."""
     shifted = fma(n, 0.5, ROUND(x))
@@ -259,7 +259,7 @@ def times_power(x, n):
     return x * power_of_two(shifted) * power_of_two(rest + ROUND(x))
 
 
-@helper
+@formula
 def expm1_vector(x):
     """eˣ − 1, by eʳ − 1 so that small x keep all their digits."""
     _, n, r, lost = split_exponent(minimum(maximum(x, -40.0), EXP_HIGHEST(x)))
@@ -275,7 +275,7 @@ def expm1_vector(x):
     return where_less(absolute(x), 1e-30, x, (total + lost) * 2.0)
 
 
-@helper
+@formula
 def expm1_below(x):
     """eˣ − 1 for x <= 0."""
     shifted, _, r, _ = split_exponent(maximum(x, -40.0))
@@ -283,7 +283,7 @@ def expm1_below(x):
     return fma(power, expm1_near_zero(r), power - 1.0)
 
 
-@helper
+@formula
 def tanh_vector(x):
     """(e²ˣ − 1) / (e²ˣ + 1), by e²ˣ − 1 so that small x keep all their digits."""
     shifted, _, r, _ = split_exponent(minimum(absolute(x) * 2.0, 40.0))
@@ -292,13 +292,13 @@ def tanh_vector(x):
     return copysign(less_one / (less_one + 2.0), x)
 
 
-@helper
+@formula
 def sigmoid_vector(x):
     e = exp_of_minus(x)
     return where_less(x, 0.0, e, 1.0) / (e + 1.0)
 
 
-@helper
+@formula_of_two
 def sigmoid_and_slope(x):
     """σ and σ′ = σ (1 − σ), which keeps its digits where σ is nearly 1."""
     e = exp_of_minus(x)
@@ -306,7 +306,7 @@ def sigmoid_and_slope(x):
     return where_less(x, 0.0, e, 1.0) * inverse, e * inverse * inverse
 
 
-@helper
+@formula
 def add_exponent(k, f):
     """k ln 2 + log(1 + f) for 1 + f between √½ and √2 (as in fdlibm)."""
     s = f / (f + 2.0)
@@ -315,23 +315,23 @@ def add_exponent(k, f):
     return fma(k, LN2_HIGH(f), f - (half - rest))
 
 
-@helper
+@formula
 def log_vector(x):
     tiny = SMALLEST_NORMAL(x)
     normal = where_less(x, tiny, x * (2.0**54), x)
     k = binary_exponent(normal)
     result = add_exponent(where_less(x, tiny, k - 54.0, k), significand(normal) - 1.0)
-    result = where_less(x, infinity(x), result, x)
-    return where_less_equal(x, 0.0, where_less(x, 0.0, infinity(x) - infinity(x), -infinity(x)), result)
+    result = where_less(x, math.inf, result, x)
+    return where_less_equal(x, 0.0, where_less(x, 0.0, math.nan, -math.inf), result)
 
 
-@helper
+@formula
 def log_normal(x):
     """log x for normal x > 0; NaN stays."""
     return add_exponent(binary_exponent(x), significand(x) - 1.0 + (x - x))
 
 
-@helper
+@formula
 def log1p_finite(x):
     """log(1 + x) for finite x > −1; NaN stays."""
     u = x + 1.0
@@ -341,7 +341,7 @@ def log1p_finite(x):
     return add_exponent(k, f)
 
 
-@helper
+@formula
 def log1p_to_one(x):
     """log(1 + x) for 0 <= x <= 1; NaN stays."""
     s, square = x / (x + 2.0), x * x
@@ -350,19 +350,19 @@ def log1p_to_one(x):
     return near + fma(s, fma(z, log_tail_to_one(z), square * 0.5), lost)
 
 
-@helper
+@formula
 def log1p_vector(x):
-    result = where_less(x, infinity(x), copysign(log1p_finite(x), x), x)
-    return where_less_equal(x, -1.0, where_less(x, -1.0, infinity(x) - infinity(x), -infinity(x)), result)
+    result = where_less(x, math.inf, copysign(log1p_finite(x), x), x)
+    return where_less_equal(x, -1.0, where_less(x, -1.0, math.nan, -math.inf), result)
 
 
-@helper
+@formula
 def softplus_vector(x):
     """log(1 + eˣ)"""
     return maximum(x, 0.0) + log1p_to_one(exp_of_minus_rounded(x))
 
 
-@helper
+@formula_of_two
 def normal_tail(x):
     """1 − Φ(|x|), Φ the normal distribution, to all digits; and e^(−x²/2)."""
     t = minimum(absolute(x), NORMAL_HIGHEST(x))
@@ -375,14 +375,14 @@ def normal_tail(x):
     return e * tail_above(t) / tail_below(t), e
 
 
-@helper
+@formula_of_two
 def normal_vector(x):
     """Φ(x), its lower tail to all digits; and e^(−x²/2)."""
     tail, e = normal_tail(x)
     return where_less(x, 0.0, tail, 1.0 - tail), e
 
 
-@helper
+@formula
 def erf_vector(x):
     tail, _ = normal_tail(x * SQRT_2)
     far = copysign(fma(tail, -2.0, 1.0), x)

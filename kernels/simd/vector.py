@@ -4,13 +4,11 @@ Vectors are loaded from a *pointer*, the address of float32 or float64 elements,
 legal (memory.py). How wide a register is comes from the instruction set that LLVM compiles for (isa.py).
 """
 
-import operator
-
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, models, overload, register_model
+from numba.extending import intrinsic
 
-from fastfc.kernels.simd.compiler import HelperCompiler
+from fastfc.kernels.simd.formula import Formula, Operand, Vector, elementwise
 from fastfc.kernels.simd.isa import lanes
 from fastfc.kernels.simd.llvm import (
     I32,
@@ -28,20 +26,6 @@ from fastfc.kernels.simd.llvm import (
     store_value,
     suffix,
 )
-
-
-class Vector(types.Type):
-    """One SIMD register of `lanes` elements."""
-
-    def __init__(self, dtype):
-        self.dtype, self.lanes = dtype, lanes(dtype)
-        super().__init__(name=f"Vector({dtype} x {self.lanes})")
-
-
-@register_model(Vector)
-class VectorModel(models.PrimitiveModel):
-    def __init__(self, manager, vector):
-        super().__init__(manager, vector, llvm_vector(vector.dtype))
 
 
 @intrinsic
@@ -138,31 +122,6 @@ def lane(typingctx, vector, index):
     return vector.dtype(vector, types.int64), codegen
 
 
-def elementwise(emit, count):
-    """An intrinsic of `count` vectors (or scalars, spread over the lanes) from an IR emitter."""
-
-    def broadcast(context, builder, vector, kind, value):
-        if isinstance(kind, Vector):
-            return value
-        return splat_value(builder, context.cast(builder, value, kind, vector.dtype), llvm_vector(vector.dtype))
-
-    def define(*kinds):
-        vector = next(kind for kind in kinds if isinstance(kind, Vector))
-
-        def codegen(context, builder, signature, args):
-            return emit(builder, *[broadcast(context, builder, vector, k, a) for k, a in zip(kinds, args, strict=True)])
-
-        return vector(*kinds), codegen
-
-    if count == 1:
-        return intrinsic(lambda typingctx, a: define(a))
-    if count == 2:
-        return intrinsic(lambda typingctx, a, b: define(a, b))
-    if count == 3:
-        return intrinsic(lambda typingctx, a, b, c: define(a, b, c))
-    return intrinsic(lambda typingctx, a, b, c, d: define(a, b, c, d))
-
-
 def emit_where_less_equal(builder, a, b, then, otherwise):
     return builder.select(builder.fcmp_ordered("<=", a, b), then, otherwise)
 
@@ -211,49 +170,51 @@ def emit_significand(builder, a):
     return builder.bitcast(builder.sub(bits, builder.shl(k, mantissa)), a.type)
 
 
-fma = elementwise(fma_value, 3)
-where_less = elementwise(emit_where_less, 4)
-where_less_equal = elementwise(emit_where_less_equal, 4)
-copysign = elementwise(emit_copysign, 2)
-absolute = elementwise(emit_abs, 1)
-power_of_two = elementwise(emit_power_of_two, 1)
-square_root = elementwise(emit_sqrt, 1)
-binary_exponent = elementwise(emit_binary_exponent, 1)
-significand = elementwise(emit_significand, 1)
+fma = elementwise(fma_value)
+where_less = elementwise(emit_where_less)
+where_less_equal = elementwise(emit_where_less_equal)
+copysign = elementwise(emit_copysign)
+absolute = elementwise(emit_abs)
+power_of_two = elementwise(emit_power_of_two)
+square_root = elementwise(emit_sqrt)
+binary_exponent = elementwise(emit_binary_exponent)
+significand = elementwise(emit_significand)
 
-for symbol, emit in (
-    (operator.add, lambda builder, a, b: builder.fadd(a, b)),
-    (operator.sub, lambda builder, a, b: builder.fsub(a, b)),
-    (operator.mul, lambda builder, a, b: builder.fmul(a, b)),
-    (operator.truediv, lambda builder, a, b: builder.fdiv(a, b)),
-):
 
-    def define_operator(symbol, operate):
-        @overload(symbol, jit_options={"pipeline_class": HelperCompiler})
-        def overloaded(a, b):
-            if isinstance(a, Vector) or isinstance(b, Vector):
-                return lambda a, b: operate(a, b)
+def by_dtype(float32, float64):
+    """A formula: the constant for the dtype of its argument."""
 
-    define_operator(symbol, elementwise(emit, 2))
+    def constant(x):
+        return Operand(x.builder, ir.Constant(x.value.type, [float32 if x.is_single else float64] * x.value.type.count))
+
+    return Formula(constant)
 
 
 def polynomial(coefficients):
-    """An intrinsic that evaluates Σ cₙ xⁿ by Horner's rule; coefficients by dtype name, c₀ first."""
+    """A formula that evaluates Σ cₙ xⁿ by Horner's rule; coefficients by dtype name, c₀ first."""
 
-    @intrinsic
-    def evaluate(typingctx, x):
-        terms = coefficients[str(x.dtype)]
+    def evaluate(x):
+        total, *terms = coefficients["float32" if x.is_single else "float64"][::-1]
+        for c in terms:
+            total = fma(total, x, c)
+        return total
 
-        def codegen(context, builder, signature, args):
-            vector = args[0].type
-            total = ir.Constant(vector, [terms[-1]] * vector.count)
-            for c in reversed(terms[:-1]):
-                total = fma_value(builder, total, args[0], ir.Constant(vector, [c] * vector.count))
-            return total
+    return Formula(evaluate)
 
-        return x(x), codegen
 
-    return evaluate
+def combined_lanes(builder, total, combine):
+    while total.type.count > 1:
+        half = total.type.count // 2
+        low, high = (shuffle(builder, [total, total], list(range(i, i + half))) for i in (0, half))
+        total = combine(builder, low, high)
+    return builder.extract_element(total, ir.Constant(I32, 0))
+
+
+def sum_as_double(operand):
+    """The sum of a register's lanes, as double."""
+    builder = operand.builder
+    total = combined_lanes(builder, operand.value, lambda builder, a, b: builder.fadd(a, b))
+    return builder.fpext(total, ir.DoubleType()) if operand.is_single else total
 
 
 def across_lanes(combine):
@@ -262,12 +223,7 @@ def across_lanes(combine):
     @intrinsic
     def reduce(typingctx, vector):
         def codegen(context, builder, signature, args):
-            total = args[0]
-            while total.type.count > 1:
-                half = total.type.count // 2
-                low, high = (shuffle(builder, [total, total], list(range(i, i + half))) for i in (0, half))
-                total = combine(builder, low, high)
-            return builder.extract_element(total, ir.Constant(I32, 0))
+            return combined_lanes(builder, args[0], combine)
 
         return vector.dtype(vector), codegen
 
@@ -276,8 +232,3 @@ def across_lanes(combine):
 
 sum_of_lanes = across_lanes(lambda builder, a, b: builder.fadd(a, b))
 largest_lane = across_lanes(lambda builder, a, b: emit_where_less(builder, a, b, b, a))
-
-
-def by_dtype(float32, float64):
-    """An intrinsic: the constant for the dtype of its argument, in every lane."""
-    return polynomial({"float32": (float32,), "float64": (float64,)})

@@ -13,7 +13,8 @@ from numba import types
 from fastfc.kernels.ops.loss_rules import CLASSES
 from fastfc.kernels.ops.losses import RESULT
 from fastfc.kernels.ops.matrix import contiguous_matrix, element, matrix, rows_from
-from fastfc.kernels.optim.update import LBFGS, N_RANGE_COLUMNS, are_param_ranges, bounds, update, update_fits
+from fastfc.kernels.optim.rules import LBFGS
+from fastfc.kernels.optim.update import N_RANGE_COLUMNS, are_param_ranges, bounds, update, update_fits
 from fastfc.kernels.program.interpreter import (
     Context,
     Memory,

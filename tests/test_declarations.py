@@ -1,0 +1,192 @@
+"""What a new activation, loss, optimizer or layer is missing from is named, table by table."""
+
+import re
+from pathlib import Path
+
+import examples
+import pytest
+
+import fastfc as fc
+from fastfc import losses, reference
+from fastfc.io import checkpoint
+from fastfc.io import torch as to_torch
+from fastfc.io.onnx import reader, values, writer
+from fastfc.kernels.ops import activation_rules, loss_rules
+from fastfc.kernels.optim import rules
+from fastfc.losses import Loss
+from fastfc.nn import activations
+from fastfc.nn.activations import Activation
+from fastfc.nn.layer import Layer
+from fastfc.optim.base import Optimizer
+from fastfc.training import outputs
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+NETWORKS = {"Sequential", "Graph", "MLP"}
+# what PyTorch has no module of, and the layers of yours, which no file can hold
+NOT_IN_TORCH, YOURS = {"Tied", "Embedding"}, {"Elementwise", "CustomLoss"}
+# what is read from ONNX as another layer: nothing, or the general form
+READ_AS_OTHERS = {"Identity", "ReLU6", "Tied"}
+
+
+def snake(name):
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def public(kind):
+    found = (getattr(fc, name) for name in fc.__all__)
+    return [thing for thing in found if isinstance(thing, type) and issubclass(thing, kind)]
+
+
+def common(kind, of_examples):
+    return {
+        "fastfc.__all__": kind.__name__ in fc.__all__,
+        "README.md": f"`{kind.__name__}`" in README,
+        f"tests/examples.py: {of_examples} (nopython code, PyTorch, files, determinism)": kind.__name__
+        in {row if isinstance(row, str) else row[0] for row in getattr(examples, of_examples)},
+    }
+
+
+def of_layer(kind):
+    """The tables of files and exporters."""
+    found = {}
+    if kind.__name__ not in YOURS:
+        found["fastfc/io/checkpoint.py: LAYERS"] = checkpoint.LAYERS.get(kind.__name__) is kind
+        found["fastfc/io/onnx/writer.py: WRITERS or SAME"] = kind in writer.WRITERS or kind in writer.SAME
+        found["fastfc/io/torch.py: KINDS"] = kind.__name__ in NOT_IN_TORCH or to_torch.KINDS.get(kind.__name__) is kind
+    return found
+
+
+def of_activation(kind):
+    if kind.__name__ in YOURS:
+        return common(kind, "ACTIVATIONS")
+    name = kind().name
+    is_read = name in reader.BUILT or kind.__name__ in READ_AS_OTHERS
+    return {
+        **common(kind, "ACTIVATIONS"),
+        **of_layer(kind),
+        "kernels/ops/activation_rules.py: activation(…)": name in activation_rules.ACTIVATIONS,
+        "fastfc/reference.py: ACTIVATIONS": name in reference.ACTIVATIONS,
+        "fastfc/reference.py: DERIVATIVES": name in reference.DERIVATIVES,
+        "fastfc/nn/activations.py: ACTIVATIONS": name in activations.ACTIVATIONS,
+        "fastfc/io/onnx/reader.py: BUILT": is_read,
+        "fastfc/io/onnx/values.py: ACTIVATIONS": kind.__name__ in READ_AS_OTHERS
+        or "softmax" in name
+        or name in values.ELEMENTWISE,
+    }
+
+
+def of_loss(kind):
+    found = common(kind, "LOSSES")
+    if kind is fc.MultiLoss:
+        return {where: there for where, there in found.items() if "examples" not in where}
+    code = getattr(kind, "code", None)  # some decide by their arguments
+    found["kernels/ops/loss_rules.py: pointwise_loss(…) or row_loss(…)"] = (
+        not isinstance(code, int) or bool(code & loss_rules.EAGER) or loss_rules.kernel_of(code) is not None
+    )
+    found["fastfc/losses/__init__.py: __all__"] = kind.__name__ in losses.__all__
+    found["fastfc/training/outputs.py: TAKEN"] = kind in outputs.TAKEN
+    if kind.__name__ not in YOURS:
+        found["fastfc/reference.py"] = hasattr(reference, snake(kind.__name__))
+    return found
+
+
+def of_optimizer(kind):
+    code = kind().code
+    formula = {"adam_w": "adam", "lbfgs": "lbfgs_direction"}.get(snake(kind.__name__), snake(kind.__name__))
+    formula = {"n_adam": "nadam", "rm_sprop": "rmsprop", "rms_prop": "rmsprop"}.get(formula, formula)
+    return {
+        **common(kind, "OPTIMIZERS"),
+        "kernels/optim/rules.py: rule(…)": code >= rules.LBFGS or code & rules.NUMBER in rules.RULES.kernels,
+        "fastfc/reference.py": hasattr(reference, formula),
+        "fastfc/io/checkpoint.py: OPTIMIZERS": checkpoint.OPTIMIZERS.get(kind.__name__) is kind,
+    }
+
+
+def of_other_layer(kind):
+    found = common(kind, "LAYERS")
+    if kind.__name__ in NETWORKS:
+        return found
+    has_parameters = kind.__name__ != "Dropout"
+    return {
+        **found,
+        **of_layer(kind),
+        "fastfc/io/checkpoint.py: TENSORS": not has_parameters or kind.__name__ in checkpoint.TENSORS,
+        "fastfc/io/onnx/reader.py: BUILT": snake(kind.__name__.rstrip("1d")) in reader.BUILT
+        or kind.__name__ in READ_AS_OTHERS,
+    }
+
+
+def missing(kind):
+    """The tables that lack a class."""
+    of = next(
+        of
+        for base, of in [
+            (Activation, of_activation),
+            (Loss, of_loss),
+            (Optimizer, of_optimizer),
+            (Layer, of_other_layer),
+        ]
+        if issubclass(kind, base)
+    )
+    return [where for where, is_there in of(kind).items() if not is_there]
+
+
+@pytest.mark.parametrize("kind", [kind for base in (Layer, Loss, Optimizer) for kind in public(base)])
+def test_every_public_class_is_in_all_tables(kind):
+    assert missing(kind) == []
+
+
+class NewActivation(Activation):
+    name = "new_activation"
+
+
+class NewLoss(Loss):
+    code = 100
+
+    def __init__(self):
+        super().__init__("mean")
+
+
+class NewOptimizer(Optimizer):
+    code = 100
+
+    def __init__(self):
+        super().__init__(("lr", 0.1))
+
+
+class NewLayer(Layer):
+    pass
+
+
+COMMON = ["fastfc.__all__", "README.md", "tests/examples.py"]
+IO = ["fastfc/io/checkpoint.py: LAYERS", "fastfc/io/onnx/writer.py", "fastfc/io/torch.py", "fastfc/io/onnx/reader.py"]
+
+
+@pytest.mark.parametrize(
+    "kind, tables",
+    [
+        (
+            NewActivation,
+            [
+                *COMMON,
+                *IO,
+                "kernels/ops/activation_rules.py",
+                "fastfc/reference.py: ACTIVATIONS",
+                "fastfc/reference.py: DERIVATIVES",
+                "fastfc/nn/activations.py",
+                "fastfc/io/onnx/values.py",
+            ],
+        ),
+        (
+            NewLoss,
+            [*COMMON, "kernels/ops/loss_rules.py", "losses/__init__.py", "training/outputs.py", "fastfc/reference.py"],
+        ),
+        (NewOptimizer, [*COMMON, "kernels/optim/rules.py", "fastfc/reference.py", "io/checkpoint.py: OPTIMIZERS"]),
+        (NewLayer, [*COMMON, *IO, "fastfc/io/checkpoint.py: TENSORS"]),
+    ],
+)
+def test_a_new_class_is_told_where_it_is_missing(kind, tables):
+    found = missing(kind)
+    assert len(found) == len(tables), found
+    for table in tables:
+        assert any(table in where for where in found), table
