@@ -9,9 +9,13 @@ import pytest
 
 from fastfc import kernels, reference
 from fastfc.kernels.ops.gemm import tile
+from fastfc.kernels.ops.gemm_plan import blocking_of
+from fastfc.kernels.simd.caches import host_caches
 from fastfc.kernels.simd.isa import host_isa
 
 DTYPES = [np.float32, np.float64]
+# The sizes of blocks of float32 on this machine.
+BLOCKING = blocking_of(host_isa(), host_caches(), 4)
 SIZES = {"n": 5, "i": 4, "o": 3}
 
 

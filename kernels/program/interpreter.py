@@ -29,6 +29,7 @@ from fastfc.kernels.ops.dense_weight_grad import _dense_weight_grad
 from fastfc.kernels.ops.dropout import apply_dropout, key
 from fastfc.kernels.ops.embedding import embedding_backward, embedding_forward
 from fastfc.kernels.ops.gemm import forward_product, input_product
+from fastfc.kernels.ops.gemm_plan import blocking
 from fastfc.kernels.ops.matrix import Matrix, element, matrix, matrix_type, transposed, zeros
 from fastfc.kernels.ops.norms import (
     batch_norm_backward,
@@ -94,7 +95,6 @@ from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP
 from fastfc.kernels.runtime.threads import thread_range
 from fastfc.kernels.simd.compiler import helper
-from fastfc.kernels.simd.isa import l2_bytes
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, one, pointer, read, release, stack, vector, view
 from fastfc.kernels.simd.vector import load_first, splat, store_first, width
 
@@ -109,8 +109,8 @@ OPTIONAL_KERNELS = {
     EMBEDDING: [embedding_forward, embedding_backward],
 }
 
-# Rows of a prediction go through all layers together, as many as find room in a part of L2.
-BLOCK_BYTES = l2_bytes() // 4
+# Rows of a prediction go through all layers together, as many as find room in this part of L2.
+L2_SHARE = 4
 # So many for each thread, and a prediction is cut into rows.
 MANY_ROWS = 64
 # Up to so many bytes, a prediction's workspace is on the stack.
@@ -454,7 +454,8 @@ def predict(params, program, x, out, n_threads, min_work):
     n, numbers, size = x.shape[0], program[0, PREDICT_WORKSPACE], out.itemsize
     if n_threads > 1 and n >= n_threads * MANY_ROWS and not program[0, WHOLE]:
         return predict_threads(params, program, x, out, n_threads)
-    rows = max(16, BLOCK_BYTES // (max(numbers, 1) * size) // 16 * 16)
+    block_bytes = blocking(pointer(out)).l2_bytes // L2_SHARE
+    rows = max(16, block_bytes // (max(numbers, 1) * size) // 16 * 16)
     rows = n if program[0, WHOLE] else min(rows, n)
     wanted = padded_size(numbers, rows) * size
     heap, memory = allocate(pointer(out), wanted if wanted > STACK_BYTES else 0)

@@ -30,7 +30,6 @@ from numba.core.compiler import CompileResult
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.runtime import rtsys
 
-from fastfc.kernels.simd.isa import l2_bytes
 from fastfc.kernels.simd.llvm import LLVM_LOCK
 
 try:
@@ -197,7 +196,6 @@ class KernelCache(_Cache):
             source_hash(),
             str(sig),
             target_context.codegen().magic_tuple(),
-            l2_bytes(),
             config.BOUNDSCHECK,
             config.OPT,
         )
