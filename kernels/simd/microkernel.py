@@ -46,8 +46,8 @@ class Operands(NamedTuple):
 class Tile(NamedTuple):
     """C[rows, columns] = max(floor, start + A[rows, k] B[k, columns]), accumulators in registers.
 
-    `masked` says that only the first `columns` of the vectors' lanes exist. The other lanes of C and start are never touched in memory, and those
-    of B only where registers can't be loaded in part: there B is padded.
+    `masked` says that only the first `columns` of the vectors' lanes exist. The other lanes of C and start are never
+    touched in memory, and those of B only where registers can't be loaded in part: there B is padded.
     """
 
     dtype: types.Float
