@@ -1,5 +1,6 @@
 """What the kernel tests share: a call of every kernel, shapes with reasons, memory layouts, exact chains."""
 
+import re
 import types
 from fractions import Fraction
 from typing import NamedTuple
@@ -9,9 +10,13 @@ import pytest
 
 from fastfc import kernels, reference
 from fastfc.kernels.ops.gemm import tile
+from fastfc.kernels.ops.gemm_plan import blocking_of
+from fastfc.kernels.simd.caches import host_caches
 from fastfc.kernels.simd.isa import host_isa
 
 DTYPES = [np.float32, np.float64]
+# The sizes of blocks of float32 on this machine.
+BLOCKING = blocking_of(host_isa(), host_caches(), 4)
 SIZES = {"n": 5, "i": 4, "o": 3}
 
 
@@ -201,3 +206,15 @@ def chain(a, b, start):
         column, row = np.broadcast_arrays(a[:, p, None], b[p])
         total = multiply_add(column, row, total)
     return total
+
+
+def multiply_add_lines(text, dtype):
+    """Lines of assembly that multiply and add, or without fused instructions add, registers of full width."""
+    kind = {"float32": "s", "float64": "d"}[str(dtype)]
+    mnemonic, register = {
+        "avx512": (rf"\tvfn?madd\w+p{kind}\t", "zmm"),
+        "avx2": (rf"\tvfn?madd\w+p{kind}\t", "ymm"),
+        "sse": (rf"\taddp{kind}\t", "xmm"),
+        "neon": (r"\tfmla\t", {"s": r"\.4s", "d": r"\.2d"}[kind]),
+    }[host_isa().name]
+    return [line for line in text.splitlines() if re.search(mnemonic, line) and re.search(register, line)]

@@ -7,6 +7,7 @@ import pytest
 
 import fastfc
 from fastfc.benchmark.compare import ODD, SHAPES, TARGETS, TASKS
+from fastfc.benchmark.instructions import VARIABLES
 from fastfc.benchmark.worker import NETWORK_PACKAGES, Shape, environment, installed
 from fastfc.cli import main as cli
 from fastfc.cli.main import main
@@ -137,15 +138,15 @@ def test_what_compare_is_asked_for(arguments, expected, monkeypatch):
     calls = []
     monkeypatch.setattr(cli, "compare", lambda *args: calls.append(args))
     assert main(["compare", *arguments]) == 0
-    assert calls == [(*expected, None, None)]
+    assert calls == [(*expected, None, None, None)]
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], (TASKS, installed(NETWORK_PACKAGES), 1, "float32", None, None)),
-        (["--peers", "NumPy", "--dtype", "float64"], (TASKS, ["NumPy"], 1, "float64", None, None)),
-        (["--peers", "NumPy", "--plot", "a.svg"], (TASKS, ["NumPy"], 1, "float32", None, Path("a.svg"))),
+        ([], (TASKS, installed(NETWORK_PACKAGES), 1, "float32", None, None, None)),
+        (["--peers", "NumPy", "--dtype", "float64"], (TASKS, ["NumPy"], 1, "float64", None, None, None)),
+        (["--peers", "NumPy", "--plot", "a.svg"], (TASKS, ["NumPy"], 1, "float32", None, Path("a.svg"), None)),
     ],
 )
 def test_what_compare_of_networks_is_asked_for(arguments, expected, monkeypatch):
@@ -170,6 +171,15 @@ def test_environment_frees_the_libraries_and_sets_the_threads(monkeypatch):
     wanted = environment(3)
     assert "OPENBLAS_CORETYPE" not in wanted and wanted["UNRELATED"] == "kept"
     assert wanted["OMP_NUM_THREADS"] == wanted["NUMBA_NUM_THREADS"] == "3"
+
+
+@pytest.mark.parametrize("isa", VARIABLES)
+def test_environment_forces_every_library(isa, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--some_flag=1")
+    wanted = environment(1, isa)
+    assert wanted["NUMBA_CPU_FEATURES"] == "" and wanted["XLA_FLAGS"].startswith("--some_flag=1 --xla_cpu_max_isa=")
+    for name in ("NUMBA_CPU_NAME", "OPENBLAS_CORETYPE", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA"):
+        assert wanted[name]
 
 
 def test_a_reader_that_leaves_early_sees_no_traceback():

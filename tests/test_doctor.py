@@ -19,7 +19,10 @@ def test_doctor_tells_every_fact(capsys):
         "processor",
         "instructions",
         "float32 tile",
+        "float32 blocks",
         "float64 tile",
+        "float64 blocks",
+        "caches",
         "cores",
         "threads",
         "threading",
@@ -36,6 +39,8 @@ def test_doctor_tells_every_fact(capsys):
     for dtype in ["float32", "float64"]:
         assert re.fullmatch(r"[1-9]\d* x [1-9]\d*", facts[f"{dtype} tile"])
         assert float(facts[f"{dtype} peak"].split()[0]) > 0
+        assert re.fullmatch(r"KC [1-9]\d*, MC [1-9]\d*, NC [1-9]\d*", facts[f"{dtype} blocks"])
+    assert re.match(r"L1 [1-9]\d* KiB, [1-9]\d* ways", facts["caches"])
     assert float(facts["memory read"].split()[0]) > 0
     assert "workqueue" in facts["threading"]
     number, why = threads.auto_threads()

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from arrays import DTYPES, LAYOUTS, WRITABLE, assert_product_close, by_shape, chain, integers, nan, normal
+from arrays import BLOCKING, DTYPES, LAYOUTS, WRITABLE, assert_product_close, by_shape, chain, integers, nan, normal
 
 from fastfc import reference
 from fastfc.kernels import activation_forward, dense_forward
-from fastfc.kernels.ops.gemm import DEPTH, tile
+from fastfc.kernels.ops.gemm import tile
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 activations = pytest.mark.parametrize("activation", ["identity", "relu", "sigmoid", "tanh"])
@@ -31,7 +31,7 @@ def test_rounding_error(dtype, shape):
 
 @dtypes
 @activations
-@pytest.mark.parametrize("shape", [(3, 4, 5), (29, 7, 67), (5, DEPTH + 1, 9)])
+@pytest.mark.parametrize("shape", [(3, 4, 5), (29, 7, 67), (5, BLOCKING.kc + 1, 9)])
 @pytest.mark.parametrize("layout", ["C", "F", "sliced"])
 def test_fused_activation_has_the_bits_of_a_separate_one(dtype, activation, shape, layout):
     n, i, o = shape

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from arrays import (
+    BLOCKING,
     DTYPES,
     LAYOUTS,
     PRODUCTS,
@@ -10,6 +11,7 @@ from arrays import (
     chain,
     integers,
     multiply_add,
+    multiply_add_lines,
     nan,
     normal,
     sliced,
@@ -20,22 +22,20 @@ from numba import float32, njit
 
 from fastfc import kernels
 from fastfc.kernels.ops import gemm
-from fastfc.kernels.ops.gemm import (
-    BLOCK_COLUMNS,
-    DEPTH,
+from fastfc.kernels.ops.gemm import LONG, NARROW, product, tile
+from fastfc.kernels.ops.gemm_plan import (
     FEW_ROWS,
-    IN_PLACE_TILES,
-    LONG,
-    NARROW,
+    FIXED,
+    MANY_TILES,
     PANEL_DEPTH,
     SHORT,
+    SOME_TILES,
     STREAM_DEPTH,
-    product,
-    tile,
+    TABLES,
+    blocking_of,
 )
-from fastfc.kernels.simd.isa import host_isa, l2_bytes
-
-HALF_L2 = l2_bytes() // 2
+from fastfc.kernels.simd.caches import Cache, Caches
+from fastfc.kernels.simd.isa import host_isa
 
 products = pytest.mark.parametrize("multiply", PRODUCTS.values(), ids=PRODUCTS)
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
@@ -104,7 +104,8 @@ def test_each_element_is_one_chain_of_multiply_adds(multiply, dtype, shape):
 
 @products
 def test_chains_continue_across_blocks_of_summands(multiply):
-    a, b = normal((FEW_ROWS + 1, 2 * DEPTH + 5), np.float32), normal((2 * DEPTH + 5, 300), np.float32, 1)
+    k = 2 * BLOCKING.kc + 5
+    a, b = normal((FEW_ROWS + 1, k), np.float32), normal((k, 300), np.float32, 1)
     expected = chain(a, b, 0)
     for layout in (np.array, np.asfortranarray):
         for m in range(1, FEW_ROWS + 2):
@@ -180,34 +181,53 @@ def test_activations_of_few_columns(dtype, activation):
     np.testing.assert_array_equal(out, expected)
 
 
+def small_caches():
+    """The table of a processor whose caches are so small that ordinary shapes have several blocks of everything."""
+    caches = Caches(Cache(4096, 4), Cache(16384, 4), Cache(32768, 4), "test")
+    return {size: blocking_of(host_isa(), caches, size) for size in TABLES}
+
+
+@pytest.fixture
+def with_small_caches():
+    before = {size: table.copy() for size, table in TABLES.items()}
+    for size, blocking in small_caches().items():
+        TABLES[size][:] = blocking[FIXED:]
+    yield
+    for size, table in before.items():
+        TABLES[size][:] = table
+
+
 def big_shapes():
-    """(m, k, n) that leave the easy paths, by what they reach."""
+    """(m, k, n) that leave the easy paths with small caches, by what they reach."""
     rows, columns = tile(np.float32)
-    some_rows, some_columns = rows * IN_PLACE_TILES + 3, columns * IN_PLACE_TILES + 5
-    depth = HALF_L2 // 4 // some_rows + 7
-    block_rows = rows * (HALF_L2 // (DEPTH * rows * 4) + 1)
+    machine = small_caches()[4]
+    kc, half_l2, nc = machine.kc, machine.l2_bytes // 2, machine.nc_bytes // machine.kc // 4
+    some_rows, many_rows = rows * SOME_TILES + 3, rows * MANY_TILES + 3
+    many_columns, block_rows = columns * MANY_TILES + 5, rows * (half_l2 // (kc * rows * 4) + 1)
     return {
-        "several blocks of rows": (block_rows + rows + 3, DEPTH, columns + 3),
-        "several blocks of columns": (rows + 1, 11, BLOCK_COLUMNS + columns + 3),
-        "several blocks of summands": (rows + 1, DEPTH + 9, columns + 3),
-        "several blocks of columns with short sums": (rows + 1, SHORT, HALF_L2 // SHORT // 4 + columns + 3),
-        "one row": (1, DEPTH + 9, HALF_L2 // DEPTH),
+        "several blocks of rows": (block_rows + rows + 3, kc, columns + 3),
+        "several blocks of columns": (rows + 1, 11, nc + columns + 3),
+        "several blocks of summands": (rows + 1, kc + 9, columns + 3),
+        "several blocks of columns with short sums": (rows + 1, SHORT, half_l2 // SHORT // 4 + columns + 3),
+        "one row": (1, kc + 9, half_l2 // kc),
         "one row, crowded rows of a transposed b": (1, 1024, 70),
-        "one tile of rows": (rows, 2 * STREAM_DEPTH + 1, HALF_L2 // STREAM_DEPTH + 3),
-        "one tile of rows, crowded rows of b": (rows, 2 * STREAM_DEPTH + 1, HALF_L2 // STREAM_DEPTH),
-        "few rows": (FEW_ROWS, 2 * PANEL_DEPTH + STREAM_DEPTH + 1, HALF_L2 // PANEL_DEPTH),
-        "more than few rows": (FEW_ROWS + 1, DEPTH + 9, HALF_L2 // DEPTH),
-        "panels of b": (some_rows, depth, columns * 4 + 1),
-        "panels of a and b": (some_rows, depth, some_columns),
-        "several panels of a": (2 * block_rows + rows + 1, DEPTH // 2 + 3, some_columns),
-        "several blocks of everything": (block_rows + rows + 1, DEPTH + 3, BLOCK_COLUMNS + columns + 1),
+        "one row and a large b": (1, 203, 1000 // columns * columns + 3),
+        "one summand": (2 * rows + 1, 1, 2 * columns + 3),
+        "one tile of rows": (rows, 2 * STREAM_DEPTH + 1, half_l2 // STREAM_DEPTH + 3),
+        "one tile of rows, crowded rows of b": (rows, 2 * STREAM_DEPTH + 1, half_l2 // STREAM_DEPTH),
+        "few rows": (FEW_ROWS, 2 * PANEL_DEPTH + STREAM_DEPTH + 1, half_l2 // PANEL_DEPTH),
+        "more than few rows": (FEW_ROWS + 1, kc + 9, half_l2 // kc),
+        "panels of b": (some_rows, 2 * kc + 9, columns * 4 + 1),
+        "panels of a and b": (many_rows, kc + 9, many_columns),
+        "several panels of a": (2 * block_rows + rows + 1, kc // 2 + 3, many_columns),
+        "several blocks of everything": (block_rows + many_rows + 1, 2 * kc + 3, nc + columns + 1),
     }
 
 
 @products
 @pytest.mark.parametrize("layout", ["C", "F"])
 @pytest.mark.parametrize("shape", big_shapes().values(), ids=big_shapes())
-def test_checksum_of_big_shapes(multiply, layout, shape):
+def test_checksum_of_big_shapes(multiply, layout, shape, with_small_caches):
     """C t = A (B t), exactly: all are small integers."""
     m, k, n = shape
     a, b = integers((m, k), np.float32), integers((k, n), np.float32, 1)
@@ -220,13 +240,21 @@ def test_checksum_of_big_shapes(multiply, layout, shape):
 
 
 @products
-def test_packed_panels_give_the_bits_of_reading_in_place(multiply):
-    m, k, n = big_shapes()["panels of a and b"]
-    a, b = normal((m, k), np.float32), normal((k, n), np.float32, 1)
-    c, few = nan((m, n), np.float32), nan((3, n), np.float32)
-    multiply(a, b, c)
-    multiply(a[40:43], b, few)
-    np.testing.assert_array_equal(c[40:43], few)
+@dtypes
+@pytest.mark.parametrize("layout", ["C", "F", "sliced"])
+@pytest.mark.parametrize("name", ["one row", "panels of b", "panels of a and b", "several blocks of everything"])
+def test_bits_do_not_depend_on_the_caches(multiply, dtype, layout, name, request):
+    """They are those of rows by themselves, which are read in place, on this machine and with small caches."""
+    m, k, n = big_shapes()[name]
+    a, b = LAYOUTS[layout](normal((m, k), dtype)), LAYOUTS[layout](normal((k, n), dtype, 1))
+    results = [nan((m, n), dtype) for _ in range(2)]
+    multiply(a, b, results[0])
+    request.getfixturevalue("with_small_caches")
+    multiply(a, b, results[1])
+    np.testing.assert_array_equal(*results)
+    few = nan((min(m, 3), n), dtype)
+    multiply(a[-3:], b, few)
+    np.testing.assert_array_equal(results[0][-3:], few)
 
 
 @dtypes
@@ -285,19 +313,15 @@ def test_any_shape_and_strides(multiply, problem):
 def assembly(kernel, numba_dtype):
     """Assembly of a kernel, compiled here and now: Numba gives none for code out of a cache."""
     signature = kernel.signature(numba_dtype)
-    fresh = njit(nogil=True, error_model="numpy")(kernel.function)
+    fresh = njit(nogil=True, error_model="numpy")(kernel.dispatcher.py_func)
     fresh.compile(signature.args)
     return "\n".join(fresh.inspect_asm().values())
 
 
 @pytest.mark.slow
-def test_assembly_has_the_widest_fused_multiply_adds_and_no_double():
+def test_assembly_has_the_widest_multiply_adds_and_no_double():
     text = assembly(product, float32)
-    register = {"avx512": "zmm", "avx2": "ymm"}.get(host_isa().name)
-    if register:
-        fused = [line for line in text.splitlines() if "vfmadd" in line and "ps" in line and register in line]
-        rows, vectors = host_isa().rows, host_isa().vectors
-        assert len(fused) >= 2 * rows * vectors
+    assert len(multiply_add_lines(text, float32)) >= 2 * host_isa().rows * host_isa().vectors
     for conversion in ("cvtss2sd", "cvtps2pd", "cvtsd2ss", "cvtpd2ps"):
         assert conversion not in text
 

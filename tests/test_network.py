@@ -15,7 +15,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
 from fastfc import reference
-from fastfc.kernels.simd.isa import l2_bytes
+from fastfc.kernels.program.interpreter import L2_SHARE
+from fastfc.kernels.simd.caches import host_caches
 
 CLONES = [copy.copy, copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))]
 
@@ -124,7 +125,7 @@ def test_predict_in_blocks(sizes):
     """More rows than go through all layers at once, and spaces on the stack and beyond it."""
     net, rng = integer_net(sizes), np.random.default_rng(0)
     numbers = max(sum(pair) for pair in pairwise([0, *sizes[1:-1]]))
-    block = max(16, l2_bytes() // 4 // (4 * numbers) // 16 * 16)
+    block = max(16, host_caches().l2.core_bytes // L2_SHARE // (4 * numbers) // 16 * 16)
     for n in (0, 1, block - 1, block, block + 1, 2 * block + 1):
         x = rng.integers(-3, 4, (n, 3))
         assert_array_equal(net.predict(x), net.forward(x))

@@ -226,10 +226,10 @@ def test_start_has_every_contestant(threads, alone, monkeypatch):
     monkeypatch.setattr(
         "fastfc.benchmark.worker.WorkerProcess", lambda library, version, *rest: started.append((library, *rest))
     )
-    start(threads, ["NumPy"], module="some.module", alone=alone)
+    start(threads, ["NumPy"], module="some.module", alone=alone, isa="avx2")
     with_one = [("fastfc, 1 thread", 1)] * (threads == 2 and alone)
     expected = [("NumPy", threads), ("fastfc", threads), *with_one, ("limit", 1)]
-    assert started == [(*each, "some.module") for each in expected]
+    assert started == [(*each, "some.module", "avx2") for each in expected]
 
 
 def test_a_library_is_installed_when_all_its_packages_are():

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from arrays import DTYPES, WRITABLE, assert_product_close, by_shape, chain, integers, nan, normal
+from arrays import BLOCKING, DTYPES, WRITABLE, assert_product_close, by_shape, chain, integers, nan, normal
 
 from fastfc.kernels import dense_add_weight_grad, dense_weight_grad
-from fastfc.kernels.ops.gemm import CHUNK, DEPTH
+from fastfc.kernels.ops.gemm import CHUNK
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
@@ -39,7 +39,7 @@ def test_adding_to_any_layout(dtype, layout):
 @dtypes
 def test_two_halves_of_a_batch_add_up_to_the_bits_of_the_whole(dtype):
     """The chain over the batch is in order, so that it may be interrupted anywhere."""
-    n = DEPTH + 100
+    n = BLOCKING.kc + 100
     x, g = normal((n, 5), dtype), normal((n, 11), dtype, 1)
     whole, halves = nan((5, 11), dtype), nan((5, 11), dtype)
     dense_weight_grad(x, g, whole)

@@ -8,6 +8,7 @@ from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
+from fastfc.benchmark.instructions import agrees
 from fastfc.benchmark.networks import LOOP_STEPS, Task
 from fastfc.benchmark.worker import KERNELS, Shape, start, work
 
@@ -220,17 +221,18 @@ def summarize(found):
         print(f"  {line.kernel:<11} {line.shape!s:<14} {', '.join(misses)}")
 
 
-def compare(shapes, libraries, threads, dtype, json_file=None, plot_file=None):
+def compare(shapes, libraries, threads, dtype, json_file=None, plot_file=None, isa=None):
     """Print the table, a line at a time; write every record to `json_file` at the end, and a picture to `plot_file`."""
     print(
         f"{where(threads, dtype)}. Each library in a process of its own, called from\n"
         f"Python; all in turn, median of {ROUNDS} rounds. Rates are GFLOP/s, for bias_grad GB/s. err: largest error\n"
         "against a wider type, as a part of the bound k·eps·(|A| |B|) for sums of k terms. limit: fastfc's share of\n"
         "what the cores can do: multiply and add or, for bias_grad, read the matrix; measured in the same rounds.\n"
-        "ratio: time of the best other library / time of fastfc; < marks a line that misses a target of fastfc.\n"
+        "ratio: time of the best other library / time of fastfc; < marks a line that misses a target of fastfc."
     )
     found: list[Line] = []
-    with contestants(threads, libraries) as workers:
+    with contestants(threads, libraries, isa=isa) as workers:
+        print(f"{instructions(workers, isa)}\n")
         for shape in shapes:
             for line in measure(shape, dtype, threads, workers):
                 if not found:
@@ -252,6 +254,16 @@ def compare(shapes, libraries, threads, dtype, json_file=None, plot_file=None):
     draw(plot_file, "of_kernels", found, dtype)
     summarize(found)
     say_written(json_file, plot_file)
+
+
+def instructions(workers, isa):
+    """What the libraries say of the instructions that they use, in words."""
+    answers = {worker.library: worker.ask("instructions") for worker in workers if worker.library != "limit"}
+    for library, answer in answers.items():
+        if isa and not agrees(isa, answer):
+            raise RuntimeError(f"{library} was to use {isa}, and says that it uses {answer}")
+    listed = ", ".join(f"{library} {answer or 'does not tell'}" for library, answer in answers.items())
+    return f"Instructions{f', forced to {isa}' if isa else ''}: {listed}."
 
 
 def where(threads, dtype):
@@ -338,7 +350,7 @@ def rows(records):
     return [Row(group) for _, group in groupby(records, lambda r: [r[name] for name in [*r][:5]])]
 
 
-def compare_networks(tasks, libraries, threads, dtype, json_file=None, plot_file=None):
+def compare_networks(tasks, libraries, threads, dtype, json_file=None, plot_file=None, isa=None):
     """Print the tables, a row at a time; write every record to `json_file` at the end, and a picture to `plot_file`."""
     print(
         f"{where(threads, dtype)}. Each library in a process of its own; all in turn,\n"
@@ -347,7 +359,8 @@ def compare_networks(tasks, libraries, threads, dtype, json_file=None, plot_file
         "ratio: time of the other / time of fastfc, and its target; < marks a row that misses it."
     )
     found: list[Row] = []
-    with contestants(threads, libraries, module="fastfc.benchmark.networks", alone=False) as workers:
+    with contestants(threads, libraries, module="fastfc.benchmark.networks", alone=False, isa=isa) as workers:
+        print(instructions(workers, isa))
         for task in tasks:
             row = measure_network(task, dtype, threads, workers)
             if not found or found[-1].task.kind != task.kind:

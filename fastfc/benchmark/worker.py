@@ -20,6 +20,7 @@ import numpy as np
 
 from fastfc import kernels, reference
 from fastfc._version import __version__
+from fastfc.benchmark.instructions import forced, told
 from fastfc.benchmark.processor import processor
 
 KERNELS = ["forward", "weight_grad", "input_grad", "bias_grad"]
@@ -33,6 +34,7 @@ NETWORK_PACKAGES = PACKAGES | {"ONNX Runtime": ["onnxruntime", "onnx"], "scikit-
 HANDICAPS = {
     "OPENBLAS_CORETYPE",
     "OPENBLAS_L2_SIZE",
+    "NVPL_BLAS_DEBUG_CPU_TYPE",
     "MKL_ENABLE_INSTRUCTIONS",
     "ONEDNN_MAX_CPU_ISA",
     "ATEN_CPU_CAPABILITY",
@@ -242,16 +244,17 @@ def serve(library, threads, make=make):
             method, *args = pickle.load(requests)
         except EOFError:
             return
-        pickle.dump(getattr(worker, method)(*args), answers)
+        call = partial(told, library) if method == "instructions" else getattr(worker, method)
+        pickle.dump(call(*args), answers)
         answers.flush()
 
 
-def environment(threads):
-    """The environment variables for a fair comparison; `threads` may be None, for no change of them."""
+def environment(threads, isa=None):
+    """The environment variables for a fair comparison; without change of the threads or instructions that are None."""
     kept = {name: value for name, value in os.environ.items() if name not in HANDICAPS}
     if threads:
         kept |= dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"JAX_PLATFORMS": "cpu"}
-    return kept
+    return kept | (forced(isa) if isa else {})
 
 
 class WorkerProcess:
@@ -260,7 +263,7 @@ class WorkerProcess:
     The worker is made by the function `make` of a module.
     """
 
-    def __init__(self, library, version, threads, module="fastfc.benchmark.worker"):
+    def __init__(self, library, version, threads, module="fastfc.benchmark.worker", isa=None):
         self.library, self.version = library, version
         code = f"import sys; from fastfc.benchmark.worker import serve; from {module} import make; "
         code += "serve(sys.argv[1], int(sys.argv[2]), make)"
@@ -268,7 +271,7 @@ class WorkerProcess:
             [sys.executable, "-P", "-c", code, library, str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment(threads) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=environment(threads, isa) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
 
     def ask(self, method, *args):
@@ -304,11 +307,11 @@ def installed(packages=PACKAGES):
     return found
 
 
-def start(threads, libraries, module="fastfc.benchmark.worker", alone=True):
+def start(threads, libraries, module="fastfc.benchmark.worker", alone=True, isa=None):
     """Processes for the libraries, fastfc and the reference; with several threads also for fastfc `alone` on one."""
     versions = installed(NETWORK_PACKAGES)
-    workers = [WorkerProcess(library, versions[library], threads, module) for library in libraries]
-    workers.append(WorkerProcess("fastfc", __version__, threads, module))
+    names = [(library, versions[library], threads) for library in libraries]
+    names.append(("fastfc", __version__, threads))
     if threads > 1 and alone:
-        workers.append(WorkerProcess("fastfc, 1 thread", __version__, 1, module))
-    return [*workers, WorkerProcess("limit", processor(), 1, module)]
+        names.append(("fastfc, 1 thread", __version__, 1))
+    return [WorkerProcess(*name, module, isa) for name in [*names, ("limit", processor(), 1)]]

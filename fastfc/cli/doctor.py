@@ -83,13 +83,29 @@ def ready_kernels():
     return f"{folder} is not used: {reason}" if reason else kernel_cache(folder)
 
 
+def cache_fact(name, cache):
+    """Size, ways and cores of a cache, in words."""
+    if not cache.nbytes:
+        return f"no {name}"
+    shared = f" for {cache.cores} cores" if cache.cores > 1 else ""
+    return f"{name} {cache.nbytes >> 10} KiB, {cache.ways} ways{shared}"
+
+
+def block_fact(blocking):
+    """KC, MC and NC of large products, in words."""
+    summand_bytes, nr = blocking.kc * blocking.itemsize, blocking.vectors * blocking.lanes
+    mc, nc = (nbytes // summand_bytes for nbytes in (blocking.l2_bytes // 2, blocking.nc_bytes))
+    return f"KC {blocking.kc}, MC {mc // blocking.mr * blocking.mr}, NC {nc // nr * nr}"
+
+
 def facts():
     from fastfc.kernels import machine
-    from fastfc.kernels.ops import gemm
+    from fastfc.kernels.ops import gemm, gemm_plan
     from fastfc.kernels.runtime import cache
     from fastfc.kernels.simd import isa as simd
+    from fastfc.kernels.simd.caches import host_caches
 
-    isa = simd.host_isa()
+    isa, caches = simd.host_isa(), host_caches()
     fma = "with" if isa.fma else "without"
     yield "system", platform.platform()
     yield "processor", processor()
@@ -98,6 +114,9 @@ def facts():
     for dtype in (np.float32, np.float64):
         rows, columns = gemm.tile(dtype)
         yield f"{dtype.__name__} tile", f"{rows} x {columns}"
+        yield f"{dtype.__name__} blocks", block_fact(gemm_plan.blocking_of(isa, caches, np.dtype(dtype).itemsize))
+    levels = zip(("L1", "L2", "L3"), (caches.l1, caches.l2, caches.l3), strict=True)
+    yield "caches", f"{', '.join(cache_fact(*level) for level in levels)} ({caches.source})"
     limit = threads.quota()
     yield "cores", f"{threads.cores()} by affinity, " + ("no quota" if limit is None else f"quota of {limit:g}")
     number, why = threads.auto_threads()

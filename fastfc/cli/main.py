@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fastfc._version import __version__
 from fastfc.benchmark.compare import ODD, SHAPES, TARGETS, TASKS, compare, compare_networks
+from fastfc.benchmark.instructions import supported
 from fastfc.benchmark.worker import LAYOUTS, NETWORK_PACKAGES, PACKAGES, Shape, environment, installed
 from fastfc.cli.demo_datasets import RUNS, real_run
 from fastfc.extras import extra
@@ -249,6 +250,11 @@ def add_compare(commands):
     )
     compare.add_argument("--threads", type=thread_count, default=1, help="threads and cores (1)")
     compare.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="of all arrays")
+    compare.add_argument(
+        "--isa",
+        choices=supported(),
+        help="every library is made to use this instruction set, and says so where it can",
+    )
     compare.add_argument("--json", type=output_file(), metavar="FILE", help="write the measurements as JSON")
     about = "write a picture, .png, .svg or .pdf: bars of the ratios, and a roofline"
     compare.add_argument("--plot", type=picture, metavar="FILE", help=about)
@@ -313,10 +319,10 @@ def run(args):
         )
     if args.command == "compare" and args.networks:
         libraries = args.peers or installed(NETWORK_PACKAGES)
-        return compare_networks(TASKS, libraries, args.threads, args.dtype, args.json, args.plot)
+        return compare_networks(TASKS, libraries, args.threads, args.dtype, args.json, args.plot, args.isa)
     if args.command == "compare":
         chosen = [shape for some in args.shapes or [SHAPES if args.peers is None else TARGETS] for shape in some]
-        return compare(chosen, args.peers or installed(), args.threads, args.dtype, args.json, args.plot)
+        return compare(chosen, args.peers or installed(), args.threads, args.dtype, args.json, args.plot, args.isa)
     if environment(None) != os.environ:
         # NumPy has read these variables already: start over in a process of its own.
         wanted = environment(None) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

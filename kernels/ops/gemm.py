@@ -10,42 +10,50 @@ order. The layer's sizes alone decide which.
 
 Tiles of C are summed in registers (`simd.multiply_tile`). Around them stand the loops of Goto and van de
 Geijn, "Anatomy of high-performance matrix multiplication" (2008), as in BLIS: blocks of B and A are
-copied into panels when the copy pays, and read in place when it does not.
+packed into micro-panels when that pays, and read in place when it does not. `gemm_plan` decides.
 """
+
+from collections import namedtuple
 
 import numpy as np
 from numba import types
 
-from fastfc.kernels.ops.activation_rules import DERIVATIVE, NONE, RELU, activation_type
+from fastfc.kernels.ops.activation_rules import (
+    DERIVATIVE,
+    IDENTITY,
+    NONE,
+    RELU,
+    activation_type,
+)
 from fastfc.kernels.ops.epilogue import epilogue, matrix_epilogue
-from fastfc.kernels.ops.level1 import dot_products, row_times_transposed
-from fastfc.kernels.ops.matrix import Matrix, aliases_sets, ceil_div, copy_matrix, element, matrix_type, transposed
-from fastfc.kernels.ops.packing import PACK_ROWS, pack
+from fastfc.kernels.ops.gemm_plan import blocking, plan
+from fastfc.kernels.ops.level1 import (
+    ROWS_AT_ONCE,
+    dot_products,
+    outer_product,
+    row_times_rows,
+    row_times_transposed,
+)
+from fastfc.kernels.ops.matrix import (
+    Matrix,
+    ceil_div,
+    columns_from,
+    copy_matrix,
+    element,
+    matrix_type,
+    rows_from,
+    transposed,
+)
+from fastfc.kernels.ops.packing import pack_micro_panels
 from fastfc.kernels.runtime.native import compiled_kernel
 from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import NO_MEMORY, OK
 from fastfc.kernels.runtime.threads import thread_range
-from fastfc.kernels.simd.compiler import helper
-from fastfc.kernels.simd.isa import host_isa, l2_bytes
+from fastfc.kernels.simd.compiler import helper, inlined_helper
+from fastfc.kernels.simd.isa import host_isa
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, read, release, zero
-from fastfc.kernels.simd.microkernel import multiply_tile, tile_columns, tile_rows
+from fastfc.kernels.simd.microkernel import multiply_tile
 from fastfc.kernels.simd.vector import infinity, width
-
-# Summands per block, deep enough that the tile's sums go to memory and back rarely. A panel of B of this depth
-# is 96 KiB: it is read from L2, as fast as the multipliers take it (one row of the tile in 14 cycles).
-DEPTH = 768
-# Columns per block: a block of B, some MiB, stays in L3.
-BLOCK_COLUMNS = 2048
-# Half of L2 holds the panels of A that one panel of B meets. A B of this size is not copied at all, nor is one that
-# fewer tiles use.
-IN_PLACE_TILES = 16
-# Up to a quarter of L2 B's block is gone through along rows of C, which C prefers; then down its columns. Blocks are
-# made as small if sums are so short that it is C that takes the time.
-SHORT = 128
-
-# So few rows use each element of B so rarely that a panel has to stay in L1. A B that is not copied and meets one
-# tile only has to be read in its order in memory, STREAM_DEPTH whole rows at a time, a quarter if they are crowded.
-FEW_ROWS, PANEL_DEPTH, STREAM_DEPTH = 4, 64, 64
 
 # So few columns and so long sums are faster as dot products. Twice as many columns where B is Wᵀ, whose columns are
 # rows in memory.
@@ -54,102 +62,183 @@ NARROW, LONG = 4, 64
 # Rows of a batch that are summed in one chain.
 CHUNK = 4096
 
+# C (m, n) = f(start + A B), A (m, k), B (k, n).
+Product = namedtuple("Product", ["c", "a", "b", "start", "m", "n", "k"])
+# Columns j to j_end and summands p to p + kc of B, tiles t to t_end of A's rows; where the packed micro-panels are.
+Block = namedtuple("Block", ["j", "j_end", "p", "kc", "t", "t_end", "a_panels", "b_panels"])
+
 
 def tile(dtype=np.float32):
-    """(rows, columns) of the register tile on this machine."""
+    """(MR, NR): rows and columns of the register tile on this machine."""
     isa = host_isa()
     return isa.rows, isa.vectors * isa.vector_bytes // np.dtype(dtype).itemsize
 
 
-@helper
-def first_row(u, short, tall):
-    """Where tile u begins, of which the first `tall` have one row more than the others, which have `short` rows."""
-    return u * short + min(u, tall)
+@inlined_helper
+def first_row(how, u):
+    """Where tile u begins."""
+    return u * how.short + min(u, how.tall)
 
 
 @helper
-def blocked(c, a, b, start, m, n, k, activation, z):
-    """The product, for a C whose columns are neighbours."""
-    size = itemsize(c.data)
-    half_l2, rowwise_bytes = l2_bytes() // 2, l2_bytes() // 4
-    # with one or two summands all time goes to writing C, which must not be crowded
-    tiles = ceil_div(m, 2 if k <= 2 and aliases_sets(c.row) else tile_rows(c.data))
-    # of nearly equal height: 32 rows are 11 + 11 + 10, not 14 + 14 + 4
-    short, tall, rows = m // tiles, m % tiles, ceil_div(m, tiles)
-    columns = tile_columns(c.data, rows)
-    panel_width = ceil_div(rows, width(c.data)) * width(c.data)
-    block_tiles = max(1, half_l2 // (panel_width * min(k, DEPTH) * size + 1))
+def pack_a_block(x, how, block):
+    """Tiles t to t_end of A's rows, each as a micro-panel: for each of kc summands the elements of its rows."""
+    size = itemsize(x.a.data)
+    for t, t_end in ((block.t, max(block.t, min(block.t_end, how.tall))), (max(block.t, how.tall), block.t_end)):
+        # tiles of equal height; the first `tall` of them have one row more
+        if t < t_end:
+            i = first_row(how, t)
+            panels = at(block.a_panels, (t - block.t) * how.a_width * block.kc * size)
+            source = Matrix(element(x.a, i, block.p), x.a.row, x.a.column)
+            rows = how.short + (t < how.tall)
+            pack_micro_panels(source, (t_end - t) * rows, block.kc, rows, panels, how.a_width)
 
-    pack_b = k > 0 and (b.column != size or (k * n * size > half_l2 and tiles > IN_PLACE_TILES))
-    pack_a = pack_b and m * k * size > half_l2 and n > IN_PLACE_TILES * columns
-    depth, wide = DEPTH, BLOCK_COLUMNS
-    if k <= SHORT:
-        wide = min(wide, max(1, rowwise_bytes // (max(k, 1) * size) // columns) * columns)
-    if m <= FEW_ROWS and pack_b:
-        depth, wide = PANEL_DEPTH, columns
-    elif tiles == 1 and n > columns and k * n * size > half_l2:
-        depth, wide = STREAM_DEPTH // 4 if aliases_sets(b.row) else STREAM_DEPTH, n
-    b_bytes = ceil_div(min(n, wide), columns) * columns * min(k, depth) * size if pack_b else 0
-    a_bytes = min(tiles, block_tiles) * panel_width * min(k, depth) * size if pack_a else 0
-    b_panels, memory = allocate(b.data, b_bytes + a_bytes)
-    if pack_b and is_null(memory):
+
+@helper
+def pack_b_block(x, how, block):
+    """Columns j to j_end of B, as micro-panels of NR columns: for each of kc summands a row of NR elements."""
+    j = max(block.j, how.first_packed)
+    source = Matrix(element(x.b, block.p, j), x.b.column, x.b.row)
+    pack_micro_panels(source, block.j_end - j, block.kc, how.nr, block.b_panels, how.nr)
+
+
+@inlined_helper
+def macro_kernel(x, how, block, activation, z):
+    """C11 := f(C11 + A1 B1), tile by tile; from `start` instead of C11 where the sums begin.
+
+    c.column and z.column are an element. f, if it is no ReLU, is applied to a tile or, if whole rows of C are
+    complete and one piece of memory, to those. Other blocks of summands follow unless p + kc is k.
+    """
+    size, last = itemsize(x.c.data), block.p + block.kc >= x.k
+    bound = -infinity(x.c.data)
+    if last and activation.code == RELU:
+        bound = read(zero(x.c.data))
+    whole_rows = how.along_rows and x.n <= how.nc and x.c.row == x.n * size and z.row == x.c.row
+    across, down = ceil_div(block.j_end - block.j, how.nr), block.t_end - block.t
+    outer, inner = (down, across) if how.along_rows else (across, down)
+    for v in range(outer):
+        for w in range(inner):
+            u, q = (block.t + v, block.j + w * how.nr) if how.along_rows else (block.t + w, block.j + v * how.nr)
+            i, i_end, columns = first_row(how, u), first_row(how, u + 1), min(how.nr, block.j_end - q)
+            a_tile = Matrix(element(x.a, i, block.p), x.a.row, x.a.column)
+            if how.pack_a:
+                panel_bytes = how.a_width * block.kc * size
+                a_tile = Matrix(at(block.a_panels, (u - block.t) * panel_bytes), size, how.a_width * size)
+            b_tile = Matrix(element(x.b, block.p, q), x.b.row, size)
+            if q >= how.first_packed:
+                first = max(block.j, how.first_packed)
+                b_tile = Matrix(at(block.b_panels, (q - first) * block.kc * size), how.nr * size, size)
+            c_tile = Matrix(element(x.c, i, q), x.c.row, size)
+            start_tile = c_tile
+            if block.p == 0:
+                start_tile = Matrix(element(x.start, i, q), x.start.row, x.start.column)
+            multiply_tile(i_end - i, block.kc, a_tile, b_tile, start_tile, c_tile, columns, bound)
+            if last and not whole_rows:
+                for r in range(i_end - i):
+                    epilogue(activation, columns, element(c_tile, r, 0), element(z, i + r, q))
+        if last and whole_rows:
+            i, i_end = first_row(how, block.t + v), first_row(how, block.t + v + 1)
+            epilogue(activation, (i_end - i) * x.n, element(x.c, i, 0), element(z, i, 0))
+
+
+@inlined_helper
+def blocked(x, activation, z):
+    """C = f(start + A B) in blocks.
+
+    c.column is an element, and start.column too, or 0; so is z.column, if a derivative reads z. The packed
+    micro-panels are memory of this function, from a line's boundary on.
+    """
+    size = itemsize(x.c.data)
+    how = plan(x.m, x.n, x.k, x.a, x.b, x.c.row, blocking(x.c.data))
+    b_bytes = 0
+    if how.first_packed < x.n:
+        b_columns = ceil_div(min(x.n - how.first_packed, how.nc), how.nr) * how.nr
+        b_bytes = ceil_div(b_columns * how.kc * size, 64) * 64
+    a_bytes = min(how.tiles, how.mc) * how.a_width * how.kc * size if how.pack_a else 0
+    b_panels, memory = allocate(x.c.data, b_bytes + a_bytes)
+    if b_bytes + a_bytes > 0 and is_null(memory):
         return NO_MEMORY
     a_panels = at(b_panels, b_bytes)
-
-    unbounded = -infinity(c.data)
-    floor = read(zero(c.data)) if activation.code == RELU else unbounded
-    for j in range(0, n, wide):
-        j_end = min(n, j + wide)
-        across = ceil_div(j_end - j, columns)
-        for p in range(0, max(k, 1), depth):
-            deep = min(depth, k - p)
-            last = p + depth >= k
-            bound = floor if last else unbounded
-            a_panel_bytes = panel_width * deep * size
-            if pack_b:
-                # rows of B in place are read a few at a time from left to right, rows of Bᵀ whole
-                some_rows = PACK_ROWS if b.column == size else deep
-                for r in range(0, deep, some_rows):
-                    for q in range(j, j_end, columns):
-                        panel = at(b_panels, ((q - j) * deep + r * columns) * size)
-                        rows_here, columns_here = min(some_rows, deep - r), min(columns, j_end - q)
-                        pack(element(b, p + r, q), columns_here, rows_here, b.column, b.row, panel, columns)
-            for t in range(0, tiles, block_tiles):
-                t_end = min(tiles, t + block_tiles)
-                if pack_a:
-                    for u in range(t, t_end):
-                        i, i_end = first_row(u, short, tall), first_row(u + 1, short, tall)
-                        panel = at(a_panels, (u - t) * a_panel_bytes)
-                        pack(element(a, i, p), i_end - i, deep, a.row, a.column, panel, panel_width)
-                # along rows of C while all of B's block stays in L1 and L2, else down its columns
-                along_rows = across * columns * deep * size <= rowwise_bytes
-                # then whole rows of C are done at once, and may be one piece of memory
-                solid = along_rows and n <= wide and c.row == n * size and z.row == c.row
-                outer, inner = (t_end - t, across) if along_rows else (across, t_end - t)
-                for x in range(outer):
-                    for y in range(inner):
-                        u, q = (t + x, j + y * columns) if along_rows else (t + y, j + x * columns)
-                        i, i_end = first_row(u, short, tall), first_row(u + 1, short, tall)
-                        some = min(columns, j_end - q)
-                        a_tile = Matrix(element(a, i, p), a.row, a.column)
-                        if pack_a:
-                            a_tile = Matrix(at(a_panels, (u - t) * a_panel_bytes), size, panel_width * size)
-                        b_tile = Matrix(element(b, p, q), b.row, size)
-                        if pack_b:
-                            b_tile = Matrix(at(b_panels, (q - j) * deep * size), columns * size, size)
-                        c_tile = Matrix(element(c, i, q), c.row, size)
-                        begin = c_tile
-                        if p == 0:
-                            begin = Matrix(element(start, i, q), start.row, start.column)
-                        multiply_tile(i_end - i, deep, a_tile, b_tile, begin, c_tile, some, bound)
-                        if last and not solid:
-                            for r in range(i_end - i):
-                                epilogue(activation, some, element(c_tile, r, 0), element(z, i + r, q))
-                    if last and solid:
-                        i, i_end = first_row(t + x, short, tall), first_row(t + x + 1, short, tall)
-                        epilogue(activation, (i_end - i) * n, element(c, i, 0), element(z, i, 0))
+    for j in range(0, x.n, how.nc):
+        # loop 5: NC columns of B and C
+        j_end = min(x.n, j + how.nc)
+        for p in range(0, max(x.k, 1), max(how.kc, 1)):
+            # loop 4: KC summands; the block of B goes to L3
+            kc = min(how.kc, x.k - p)
+            if j_end > how.first_packed:
+                pack_b_block(x, how, Block(j, j_end, p, kc, 0, 0, a_panels, b_panels))
+            for t in range(0, how.tiles, how.mc):
+                # loop 3: MC rows of A and C; the block of A goes to L2
+                block = Block(j, j_end, p, kc, t, min(how.tiles, t + how.mc), a_panels, b_panels)
+                if how.pack_a:
+                    pack_a_block(x, how, block)
+                # loops 2 and 1: tiles
+                macro_kernel(x, how, block, activation, z)
     release(memory)
     return OK
+
+
+@helper
+def from_summand(x, p, start):
+    """What is left of a product when the first p summands have been added to `start`."""
+    a, b = Matrix(element(x.a, 0, p), x.a.row, x.a.column), Matrix(element(x.b, p, 0), x.b.row, x.b.column)
+    return Product(x.c, a, b, start, x.m, x.n, x.k - p)
+
+
+@inlined_helper
+def of_shape(x, activation, z):
+    """The product in the way that suits its shape, for a C whose columns are neighbours; see `blocked`."""
+    size = itemsize(x.c.data)
+    if x.k == 1 and x.b.column == size and activation.code == IDENTITY:
+        outer_product(x.c, x.a, x.b, x.start, x.m, x.n)
+        return OK
+    # one row: most of k without packing, the rest as any product that goes on from there
+    if x.m == 1 and x.b.row == size and x.b.column != size:
+        p = x.k - x.k % width(x.c.data)
+        row_times_transposed(x.c, x.a, x.b, x.start, x.n, p)
+        x = from_summand(x, p, x.c)
+    elif x.m == 1 and x.b.column == size and x.k * x.n * size > blocking(x.c.data).l1_bytes:
+        p = x.k - x.k % ROWS_AT_ONCE
+        row_times_rows(x.c, x.a, x.b, x.start, x.n, p)
+        x = from_summand(x, p, x.c)
+    return blocked(x, activation, z)
+
+
+@inlined_helper
+def as_transpose(c, a, b, m, n, k):
+    """Whether Cᵀ = Bᵀ Aᵀ is computed: if the rows of C are neighbours, or if fewer lanes are empty that way."""
+    size, lanes = itemsize(c.data), width(c.data)
+    rows_unit_stride = c.column != size and (c.row == size or m == 1)
+    fuller = a.row == size and b.column == size and 5 * m * ceil_div(n, lanes) > 6 * n * ceil_div(m, lanes)
+    # unless copying C is more than its few summands
+    return rows_unit_stride or (fuller and (c.row == size or k > lanes))
+
+
+@inlined_helper
+def in_unit_stride(x, activation, z):
+    """The product with copies of C and `start` where their columns aren't neighbours."""
+    c, start, size = x.c, x.start, itemsize(x.c.data)
+    if x.n == 1:
+        c = Matrix(c.data, c.row, size)
+        if start.column != 0:
+            start = Matrix(start.data, start.row, size)
+    unit_stride, fits = c.column == size, start.column == size or start.column == 0
+    matrix_bytes = ceil_div(x.m * x.n * size, 64) * 64
+    nbytes = 0 if unit_stride and fits else 2 * matrix_bytes
+    copies, memory = allocate(c.data, nbytes)
+    if nbytes > 0 and is_null(memory):
+        return NO_MEMORY
+    result = c if unit_stride else Matrix(copies, x.n * size, size)
+    if not fits:
+        copy = Matrix(at(copies, matrix_bytes), x.n * size, size)
+        copy_matrix(x.m, x.n, start, copy)
+        start = copy
+    product = Product(result, x.a, x.b, start, x.m, x.n, x.k)
+    status = of_shape(product, activation, z if activation.code >= DERIVATIVE else result)
+    if not unit_stride and status == OK:
+        copy_matrix(x.m, x.n, result, c)
+    release(memory)
+    return status
 
 
 @compiled_kernel(
@@ -162,66 +251,20 @@ def product(c, a, b, start, m, n, k, activation, y):
     With DERIVATIVE added to the activation's code, C = (start + A B) f′, f′ in terms of Y (m, n); else Y is not read.
     Returns OK or NO_MEMORY.
     """
-    size, derivative = itemsize(c.data), activation
+    size = itemsize(c.data)
     if m == 0 or n == 0:
         return OK
     if n == 1:
         c = Matrix(c.data, c.row, size)
-    # a C whose rows are neighbours is computed as its transpose, Cᵀ = Bᵀ Aᵀ
-    rows_unit_stride = c.column != size and (c.row == size or m == 1)
-    # so is one that leaves fewer lanes empty that way, unless copying C is more than its few summands
-    lanes = width(c.data)
-    fuller = a.row == size and b.column == size and 5 * m * ceil_div(n, lanes) > 6 * n * ceil_div(m, lanes)
-    fuller = fuller and (c.row == size or k > lanes)
-    swapped = rows_unit_stride or fuller
-    later = activation.code >= DERIVATIVE and (swapped or c.column != size or y.column != size)
-    if later:
-        activation = NONE
-    values, rows, columns = c, m, n
+    x = Product(c, a, b, start, m, n, k)
+    swapped = as_transpose(c, a, b, m, n, k)
     if swapped:
-        m, n = n, m
-        c, a, b, start = transposed(c), transposed(b), transposed(a), transposed(start)
-    if n == 1:
-        c = Matrix(c.data, c.row, size)
-    if n == 1 and start.column != 0:
-        start = Matrix(start.data, start.row, size)
-    unit_stride = c.column == size
-    fits = start.column == size or start.column == 0
-    matrix_bytes = ceil_div(m * n * size, 64) * 64
-    wanted = 0 if unit_stride and fits else 2 * matrix_bytes
-    copies, memory = allocate(c.data, wanted)
-    if wanted and is_null(memory):
-        return NO_MEMORY
-    result = c if unit_stride else Matrix(copies, n * size, size)
-    if not fits:
-        begin = Matrix(at(copies, matrix_bytes), n * size, size)
-        copy_matrix(m, n, start, begin)
-        start = begin
-    if m == 1 and b.row == size and b.column != size:
-        # one row times a Bᵀ: most of k without a copy, the rest as any product that goes on from there
-        deep = k - k % lanes
-        row_times_transposed(result, a, b, start, n, deep)
-        start, k = result, k - deep
-        a, b = Matrix(element(a, 0, deep), a.row, a.column), Matrix(element(b, deep, 0), b.row, b.column)
-    status = blocked(result, a, b, start, m, n, k, activation, y if activation.code >= DERIVATIVE else result)
-    if not unit_stride and status == OK:
-        copy_matrix(m, n, result, c)
+        x = Product(transposed(c), transposed(b), transposed(a), transposed(start), n, m, k)
+    later = activation.code >= DERIVATIVE and (swapped or c.column != size or y.column != size)
+    status = in_unit_stride(x, NONE if later else activation, y)
     if later and status == OK:
-        matrix_epilogue(derivative, rows, columns, values, y)
-    release(memory)
+        matrix_epilogue(activation, m, n, c, y)
     return status
-
-
-@helper
-def rows_from(x, first):
-    """A matrix without the rows before `first`."""
-    return Matrix(element(x, first, 0), x.row, x.column)
-
-
-@helper
-def columns_from(x, first):
-    """A matrix without the columns before `first`."""
-    return Matrix(element(x, 0, first), x.row, x.column)
 
 
 @helper
@@ -230,17 +273,10 @@ def product_range(c, a, b, start, m, n, k, activation, y, small_n, index, n_thre
     if m >= n or small_n:
         first, last = thread_range(index, n_threads, m)
         c, a, start, y = rows_from(c, first), rows_from(a, first), rows_from(start, first), rows_from(y, first)
-        m = last - first
-    else:
-        first, last = thread_range(index, n_threads, n)
-        c, b, start, y = (
-            columns_from(c, first),
-            columns_from(b, first),
-            columns_from(start, first),
-            columns_from(y, first),
-        )
-        n = last - first
-    return serial_product(c, a, b, start, m, n, k, activation, y, small_n)
+        return serial_product(c, a, b, start, last - first, n, k, activation, y, small_n)
+    first, last = thread_range(index, n_threads, n)
+    c, b, y = columns_from(c, first), columns_from(b, first), columns_from(y, first)
+    return serial_product(c, a, b, columns_from(start, first), m, last - first, k, activation, y, small_n)
 
 
 @helper
@@ -252,7 +288,7 @@ def serial_product(c, a, b, start, m, n, k, activation, y, small_n):
 
 @helper
 def parallel_product(c, a, b, start, m, n, k, activation, y, small_n, n_threads):
-    """`product` or, if narrow, `dot_products`, in several parts at once where there are to be several."""
+    """`product` or, if small_n, `dot_products`, on several threads if there are to be several."""
     if n_threads > 1:
         return parallel(product_range, (c, a, b, start, m, n, k, activation, y, small_n), n_threads)
     return serial_product(c, a, b, start, m, n, k, activation, y, small_n)

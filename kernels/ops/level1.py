@@ -12,10 +12,14 @@ from fastfc.kernels.runtime.status import NO_MEMORY, OK
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, read, release, stack, write
 from fastfc.kernels.simd.microkernel import multiply_square
-from fastfc.kernels.simd.vector import fma, load, load_first, splat, sum_of_lanes, width
+from fastfc.kernels.simd.vector import fma, load, load_first, splat, store, store_first, sum_of_lanes, width
 
-# Squares of Bᵀ side by side for one row: more of them are more streams than the processor prefetches.
-SQUARES = 2
+# Registers of columns of Bᵀ side by side for one row: more of them are more streams than the processor prefetches, and
+# fewer make short registers wait for their sums.
+SQUARES, SQUARES_OF_FEW_LANES = 2, 4
+
+# Rows of B that are read side by side for one row.
+ROWS_AT_ONCE = 8
 
 # The copies for so few dot products are on the stack: a small network predicts one sample without allocating.
 STACK_BYTES = 1 << 13
@@ -26,13 +30,65 @@ def row_times_transposed(c, a, b, start, n, k):
     """C = start + A B for one row and a B whose rows are neighbours; k a multiple of the lanes."""
     size, lanes = itemsize(c.data), width(c.data)
     copy_matrix(1, n, start, c)
-    block = lanes if aliases_sets(b.column) else SQUARES * lanes
+    block = lanes if aliases_sets(b.column) else (SQUARES if lanes >= 8 else SQUARES_OF_FEW_LANES) * lanes
     for j in range(0, n, block):
         for p in range(0, k, lanes):
             a_part = Matrix(element(a, 0, p), a.row, a.column)
             for q in range(j, min(n, j + block), lanes):
                 b_part = Matrix(element(b, p, q), b.row, b.column)
                 multiply_square(a_part, b_part, Matrix(element(c, 0, q), c.row, size), n - q)
+
+
+@helper
+def row_times_rows(c, a, b, start, n, k):
+    """C = start + A B for one row and a B whose columns are neighbours, in its order; k a multiple of ROWS_AT_ONCE."""
+    size, lanes = itemsize(c.data), width(c.data)
+    copy_matrix(1, n, start, c)
+    whole = n - n % lanes
+    for p in range(0, k, ROWS_AT_ONCE):
+        a0, a1 = splat(c.data, read(element(a, 0, p))), splat(c.data, read(element(a, 0, p + 1)))
+        a2, a3 = splat(c.data, read(element(a, 0, p + 2))), splat(c.data, read(element(a, 0, p + 3)))
+        a4, a5 = splat(c.data, read(element(a, 0, p + 4))), splat(c.data, read(element(a, 0, p + 5)))
+        a6, a7 = splat(c.data, read(element(a, 0, p + 6))), splat(c.data, read(element(a, 0, p + 7)))
+        b0, r = element(b, p, 0), b.row
+        b2, b4, b6 = at(b0, 2 * r), at(b0, 4 * r), at(b0, 6 * r)
+        for x in range(0, whole * size, lanes * size):
+            y = x + r
+            s = load(at(c.data, x))
+            s = fma(a1, load(at(b0, y)), fma(a0, load(at(b0, x)), s))
+            s = fma(a3, load(at(b2, y)), fma(a2, load(at(b2, x)), s))
+            s = fma(a5, load(at(b4, y)), fma(a4, load(at(b4, x)), s))
+            s = fma(a7, load(at(b6, y)), fma(a6, load(at(b6, x)), s))
+            store(at(c.data, x), s)
+        if whole < n:
+            x, some = whole * size, n - whole
+            y = x + r
+            s = load_first(at(c.data, x), some, 0.0)
+            s = fma(a1, load_first(at(b0, y), some, 0.0), fma(a0, load_first(at(b0, x), some, 0.0), s))
+            s = fma(a3, load_first(at(b2, y), some, 0.0), fma(a2, load_first(at(b2, x), some, 0.0), s))
+            s = fma(a5, load_first(at(b4, y), some, 0.0), fma(a4, load_first(at(b4, x), some, 0.0), s))
+            s = fma(a7, load_first(at(b6, y), some, 0.0), fma(a6, load_first(at(b6, x), some, 0.0), s))
+            store_first(at(c.data, x), s, some)
+
+
+@helper
+def outer_product(c, a, b, start, m, n):
+    """C = start + A B for one summand and a B and C whose columns are neighbours."""
+    size, lanes = itemsize(c.data), width(c.data)
+    whole = n - n % lanes
+    for i in range(m):
+        x, c_row, start_row = splat(c.data, read(element(a, i, 0))), element(c, i, 0), element(start, i, 0)
+        if start.column == 0:
+            s = splat(c.data, read(start_row))
+            for j in range(0, whole * size, lanes * size):
+                store(at(c_row, j), fma(x, load(at(b.data, j)), s))
+        else:
+            for j in range(0, whole * size, lanes * size):
+                store(at(c_row, j), fma(x, load(at(b.data, j)), load(at(start_row, j))))
+        if whole < n:
+            j, some = whole * size, n - whole
+            s = splat(c.data, read(start_row)) if start.column == 0 else load_first(at(start_row, j), some, 0.0)
+            store_first(at(c_row, j), fma(x, load_first(at(b.data, j), some, 0.0), s), some)
 
 
 @helper

@@ -31,6 +31,7 @@ from fastfc.kernels.ops.dense_weight_grad import _dense_weight_grad
 from fastfc.kernels.ops.dropout import apply_dropout, key
 from fastfc.kernels.ops.embedding import embedding_backward, embedding_forward
 from fastfc.kernels.ops.gemm import forward_product, input_product
+from fastfc.kernels.ops.gemm_plan import blocking
 from fastfc.kernels.ops.matrix import (
     Matrix,
     columns_from,
@@ -86,7 +87,6 @@ from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP
 from fastfc.kernels.runtime.threads import ELEMENT_WORK, product_work_in_kernels, thread_range
 from fastfc.kernels.simd.compiler import helper
-from fastfc.kernels.simd.isa import l2_bytes
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, one, pointer, read, release, stack, vector, view
 from fastfc.kernels.simd.vector import load_first, splat, store_first, width
 
@@ -101,6 +101,8 @@ OPTIONAL_KERNELS = {
     EMBEDDING: [embedding_forward, embedding_backward],
 }
 
+# Rows of a prediction go through all layers together, as many as find room in this part of L2.
+L2_SHARE = 4
 # So many for each thread, and a prediction is cut into rows.
 MANY_ROWS = 64
 # Multiplications that an element of an activation takes as long as.
@@ -510,7 +512,7 @@ def predict_rows(params, program, x, out, n_threads, min_work):
     """out = the network's output, by blocks of rows that go through all layers."""
     n, numbers, size = x.shape[0], program[0, Header.PREDICT_WORKSPACE], out.itemsize
     # as many rows as find room in a part of L2
-    rows = max(16, l2_bytes() // 4 // (max(numbers, 1) * size) // 16 * 16)
+    rows = max(16, blocking(pointer(out)).l2_bytes // L2_SHARE // (max(numbers, 1) * size) // 16 * 16)
     rows = n if program[0, Header.WHOLE] else min(rows, n)
     nbytes = padded_size(numbers, rows) * size
     heap, to_release = allocate(pointer(out), nbytes if nbytes > STACK_BYTES else 0)

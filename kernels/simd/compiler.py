@@ -119,3 +119,5 @@ def rare_collections():
 
 # Like njit, for a function that Python does not call.
 helper = njit(pipeline_class=HelperCompiler)
+# One that becomes part of its callers, for what is called once or is little: its many arguments are not copied.
+inlined_helper = njit(pipeline_class=HelperCompiler, forceinline=True)

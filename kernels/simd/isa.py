@@ -1,19 +1,10 @@
-"""The instruction set that LLVM compiles for, and the caches of the processor."""
+"""The instruction set that LLVM compiles for."""
 
 from functools import cache
-from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import llvmlite.binding as llvm
-import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
 from numba.core.registry import cpu_target
-from numba.core.typing.templates import ConcreteTemplate, infer_global
-from numba.extending import lower_builtin
-
-I64 = ir.IntType(64)
 
 
 class ISA(NamedTuple):
@@ -22,6 +13,7 @@ class ISA(NamedTuple):
     `rows` and `vectors` span the register tile: rows x vectors accumulators, one row of `vectors`
     registers for the right operand and one for a broadcast element of the left must fit `registers`.
     `few_rows` gives wider tiles for 1, 2, ... rows, to have enough sums under way at once.
+    Without `masked_loads`, LLVM makes a branch for each lane of a register of which a part is loaded.
     """
 
     name: str
@@ -31,6 +23,7 @@ class ISA(NamedTuple):
     rows: int
     vectors: int
     few_rows: tuple[int, ...]
+    masked_loads: bool
 
     def tile_vectors(self, rows):
         """Registers across a tile of `rows` rows."""
@@ -38,41 +31,12 @@ class ISA(NamedTuple):
 
 
 ISAS = {
-    "avx512": ISA("avx512", 64, 32, True, 14, 2, (8, 4, 4, 4)),
-    "avx2": ISA("avx2", 32, 16, True, 6, 2, (8, 4)),
-    "neon": ISA("neon", 16, 32, True, 8, 3, (8, 4, 4)),
-    "sse": ISA("sse", 16, 16, False, 6, 2, (8, 4)),
-    "generic": ISA("generic", 16, 16, False, 6, 2, (8, 4)),
+    "avx512": ISA("avx512", 64, 32, True, 14, 2, (8, 4, 4, 4), True),
+    "avx2": ISA("avx2", 32, 16, True, 6, 2, (8, 4), True),
+    "neon": ISA("neon", 16, 32, True, 8, 3, (8, 4, 4), False),
+    "sse": ISA("sse", 16, 16, False, 6, 2, (8, 4), False),
+    "generic": ISA("generic", 16, 16, False, 6, 2, (8, 4), False),
 }
-
-
-@cache
-def l2_bytes():
-    """Size of a core's second-level cache; 1 MiB where the system doesn't tell.
-
-    Compiled code looks it up each time it runs, for it may have been compiled on another machine. So no constant of a
-    module holds it: Numba would freeze that.
-    """
-    try:
-        text = Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text().strip()
-        return int(text[:-1]) * {"K": 1 << 10, "M": 1 << 20}[text[-1]]
-    except (OSError, ValueError, KeyError):
-        return 1 << 20
-
-
-L2_BYTES = np.array([l2_bytes()])  # where compiled code finds it
-llvm.add_symbol("fastfc.l2_bytes", L2_BYTES.ctypes.data)
-
-
-@infer_global(l2_bytes)
-class L2Template(ConcreteTemplate):
-    cases: ClassVar = [types.int64()]
-
-
-@lower_builtin(l2_bytes)
-def nopython_l2_bytes(context, builder, signature, args):
-    name, known = "fastfc.l2_bytes", builder.module.globals
-    return builder.load(known[name] if name in known else cgutils.add_global_variable(builder.module, I64, name))
 
 
 @cache

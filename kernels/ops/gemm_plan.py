@@ -1,0 +1,165 @@
+"""How a product is cut into blocks: the model of the caches, and the choice for one shape.
+
+The model is that of Low, Igual, Smith and Quintana-Ortí, "Analytical Modeling Is Enough for High-Performance BLIS"
+(2016): a micro-panel of A and one of B live in L1 beside a tile of C, a block of A in L2, a block of B in L3.
+
+Kernels read the sizes from a table when they run. So compiled kernels are the same for all processors of an
+instruction set, and no bit depends on the sizes.
+"""
+
+from collections import namedtuple
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fastfc.kernels.simd.caches import host_caches
+from fastfc.kernels.simd.compiler import inlined_helper
+from fastfc.kernels.simd.isa import host_isa
+from fastfc.kernels.simd.llvm import I64
+
+# What `plan` needs to know of a processor, for elements of `itemsize` bytes. The fields of the instruction set:
+# lanes of a register; a tile has up to `mr` rows and `vectors` registers across, four for up to `four_rows` rows and
+# eight for one; `masked_loads` tells whether part of a register can be loaded. The fields of the caches: the summands
+# of a block, the cache of the micro-panels and one of its ways, L1, L2, and the bytes of a block of B.
+Blocking = namedtuple(
+    "Blocking",
+    "itemsize lanes mr vectors four_rows masked_loads kc panel_bytes panel_way l1_bytes l2_bytes nc_bytes",
+)
+FIXED = 6
+
+# tiles of rows, the first `tall` with short + 1 rows and the others with `short`; nr columns, kc summands, mc tiles
+# and nc columns in a block; elements between the columns of a packed micro-panel of A; whether A is packed, and from
+# which column on B is; whether tiles follow one another along the rows of C, or down its columns.
+Plan = namedtuple(
+    "Plan",
+    ["tiles", "short", "tall", "nr", "kc", "mc", "nc", "a_width", "pack_a", "first_packed", "along_rows"],
+)
+
+# With AVX-512 a tile takes 14 cycles for the two lines of B that it reads, which come from L2 as fast: there blocks
+# are so many times deeper than L1 allows. (BLIS has a KC of 384 for Skylake-X, 2.6 times what this model gives. With
+# Zen 5, KC = 224 is 2 to 3 % slower than 672.)
+DEEPER = 3
+LINE = 64
+# Packing B costs as much as one tile, and A as half of one: it pays for as many tiles, if those in place are slow...
+SOME_TILES = 5
+# ... or, at any rate, for as many, if the matrix is larger than half of L2.
+MANY_TILES = 16
+# Sums so short leave C the most traffic.
+SHORT = 128
+# So few rows use each element of B so rarely that a panel has to stay in L1. A B that is not packed and meets one tile
+# only has to be read in its order in memory, STREAM_DEPTH whole rows at a time, a quarter if they share cache sets.
+FEW_ROWS, PANEL_DEPTH, STREAM_DEPTH = 4, 64, 64
+
+
+def block_depth(l1, a_row_bytes, b_row_bytes):
+    """KC: the most summands for which micro-panels of A and B fit L1, each in ways of its own, and C in one way."""
+    ways = range(1, l1.ways - 1)
+    return max(min(w * l1.way_bytes // b_row_bytes, (l1.ways - 1 - w) * l1.way_bytes // a_row_bytes) for w in ways)
+
+
+def blocking_of(isa, caches, itemsize):
+    """The Blocking of an instruction set and caches."""
+    kc = block_depth(caches.l1, isa.rows * itemsize, isa.vectors * isa.vector_bytes)
+    panels = caches.l1
+    if isa.vector_bytes == LINE:
+        kc, panels = DEEPER * kc, caches.l2
+    four_rows = sum(vectors >= 4 for vectors in isa.few_rows)
+    l2 = caches.l2.core_bytes
+    return Blocking(
+        itemsize,
+        isa.vector_bytes // itemsize,
+        isa.rows,
+        isa.vectors,
+        four_rows,
+        int(isa.masked_loads),
+        kc,
+        panels.core_bytes,
+        panels.way_bytes,
+        caches.l1.nbytes,
+        l2,
+        max(caches.l3.core_bytes, l2) // 2,
+    )
+
+
+TABLES = {size: np.array(blocking_of(host_isa(), host_caches(), size)[FIXED:], np.int64) for size in (4, 8)}
+for size, table in TABLES.items():
+    llvm.add_symbol(f"fastfc.blocking.{size}", table.ctypes.data)
+
+
+@intrinsic
+def blocking(typingctx, like):
+    """The Blocking of this machine, for the element type of a pointer."""
+    size = like.dtype.bitwidth // 8
+    result = types.NamedUniTuple(types.int64, len(Blocking._fields), Blocking)
+
+    def codegen(context, builder, signature, args):
+        name, kind = f"fastfc.blocking.{size}", ir.ArrayType(I64, len(TABLES[size]))
+        table = builder.module.globals.get(name) or cgutils.add_global_variable(builder.module, kind, name)
+        fixed = [ir.Constant(I64, value) for value in blocking_of(host_isa(), host_caches(), size)[:FIXED]]
+        zero = ir.Constant(I64, 0)
+        read = [builder.load(builder.gep(table, [zero, ir.Constant(I64, i)])) for i in range(kind.count)]
+        return context.make_tuple(builder, result, [*fixed, *read])
+
+    return result(like), codegen
+
+
+@inlined_helper
+def plan(m, n, k, a, b, c_row, machine):
+    """The Plan of C = A B, for matrices A (m, k) and B (k, n), of which only the strides are looked at.
+
+    C's columns are neighbours, and c_row bytes lie between its rows. Python may call plan.py_func.
+    """
+    size, l2_half = machine.itemsize, machine.l2_bytes // 2
+    # with one or two summands all time goes to writing C, whose rows must not share cache sets
+    tiles = -(-m // (2 if k <= 2 and c_row % 4096 == 0 else machine.mr))
+    # of nearly equal height: 32 rows are 11 + 11 + 10, not 14 + 14 + 4
+    short, tall = m // tiles, m % tiles
+    rows = short + (tall > 0)
+    nr = machine.lanes * (8 if rows == 1 else 4 if rows <= machine.four_rows else machine.vectors)
+    a_width = -(-rows // machine.lanes) * machine.lanes
+
+    # In place, a row of a panel of B takes whole lines, and rows at the same place of a way share the sets there.
+    b_lines = nr * size + (LINE if b.row % LINE else 0)
+    b_apart = max(min(b_lines, abs(b.row)), min(b.row & -b.row, machine.panel_way))
+    kc = machine.kc
+    if b_apart == b_lines and tiles <= MANY_TILES and machine.panel_bytes < kc * (b_lines + rows * size):
+        kc = machine.panel_bytes // (b_lines + rows * size)
+    # blocks of nearly equal depth
+    kc = k if k <= kc else -(-k // -(-k // kc))
+
+    # along rows of C, as C prefers, while all of B's block stays in L1 and L2
+    rowwise_bytes, nc = machine.l2_bytes // 4, n
+    along_rows = n * kc * size <= rowwise_bytes
+    if not along_rows:
+        # blocks of short sums are made as small
+        nc = max(1, (rowwise_bytes if k <= SHORT else machine.nc_bytes) // (kc * size) // nr) * nr
+        along_rows = nc * kc * size <= rowwise_bytes
+
+    b_is_slow = kc * b_apart > machine.panel_bytes or (along_rows and n * kc * size > machine.panel_bytes)
+    b_is_large = k * n * size > l2_half
+    pays = (b_is_slow and tiles >= SOME_TILES) or (b_is_large and tiles > MANY_TILES)
+    pack_b = k > 0 and (b.column != size or pays)
+    # so does a column of A, of which a tile needs a part of a line; rows of A are read side by side from left to right
+    a_apart = max(min(LINE, abs(a.column)), min(a.column & -a.column, machine.panel_way))
+    a_is_slow = a.column != size and kc * (a_apart + nr * size) > machine.panel_bytes
+    a_is_large = pack_b and m * k * size > l2_half
+    pack_a = (a_is_slow or a_is_large) and n > MANY_TILES * nr
+
+    if m <= FEW_ROWS and pack_b:
+        kc, nc = min(k, PANEL_DEPTH), nr
+    elif tiles == 1 and n > nr and b_is_large:
+        kc, nc = min(k, STREAM_DEPTH // 4 if b.row % 4096 == 0 else STREAM_DEPTH), n
+    # without masked loads, the last columns of B are padded to whole registers
+    first_packed = n
+    if pack_b:
+        first_packed = 0
+    elif k > 0 and not machine.masked_loads and n % machine.lanes != 0:
+        first_packed = n // nr * nr
+    mc = tiles
+    if tiles * a_width * kc * size > l2_half:
+        mc = max(1, l2_half // (a_width * kc * size))
+    return Plan(tiles, short, tall, nr, kc, mc, min(n, nc), a_width, pack_a, first_packed, along_rows)

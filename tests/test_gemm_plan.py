@@ -1,0 +1,168 @@
+"""The choice of blocks, for processors of which documents tell the caches."""
+
+import numpy as np
+import pytest
+from arrays import normal
+
+from fastfc import kernels
+from fastfc.kernels.ops.gemm_plan import FIXED, MANY_TILES, SOME_TILES, TABLES, Blocking, blocking, blocking_of, plan
+from fastfc.kernels.ops.matrix import Matrix
+from fastfc.kernels.simd.caches import KIB, MIB, NO_CACHE, Cache, Caches
+from fastfc.kernels.simd.isa import ISAS, host_isa
+
+
+def processor(isa, l1, l2, l3):
+    return ISAS[isa], Caches(Cache(*l1), Cache(*l2), Cache(*l3) if l3 else NO_CACHE, "test")
+
+
+# Bytes, ways and cores of L1, L2 and L3. Intel: "Intel 64 and IA-32 Architectures Optimization Reference Manual"
+# (248966), tables of cache parameters of Skylake Client, Golden Cove, Sapphire Rapids. AMD: "Software Optimization
+# Guide" for families 17h models 30h and greater (56305), 19h (56665), 1Ah (58455). Arm: "Neoverse N1 Core Technical
+# Reference Manual" (100616), with an L3 (SLC) of 1 MiB a core. Apple M1: `sysctl hw.perflevel0`, and the "Apple
+# Silicon CPU Optimization Guide".
+PROCESSORS = {
+    "Skylake": processor("avx2", (32 * KIB, 8), (256 * KIB, 4), (8 * MIB, 16, 4)),
+    "Alder Lake P": processor("avx2", (48 * KIB, 12), (1280 * KIB, 10), (30 * MIB, 12, 10)),
+    "Sapphire Rapids": processor("avx512", (48 * KIB, 12), (2 * MIB, 16), (105 * MIB, 15, 56)),
+    "Zen 2": processor("avx2", (32 * KIB, 8), (512 * KIB, 8), (16 * MIB, 16, 4)),
+    "Zen 3": processor("avx2", (32 * KIB, 8), (512 * KIB, 8), (32 * MIB, 16, 8)),
+    "Zen 5": processor("avx512", (48 * KIB, 12), (1 * MIB, 16), (32 * MIB, 16, 8)),
+    "Neoverse N1": processor("neon", (64 * KIB, 4), (1 * MIB, 8), (32 * MIB, 16, 32)),
+    "M1": processor("neon", (128 * KIB, 8), (12 * MIB, 12, 4), None),
+}
+# KC of float32 and float64, NC bytes.
+EXPECTED = {
+    "Skylake": (320, 256, 1 * MIB),
+    "Alder Lake P": (512, 384, 1536 * KIB),
+    "Sapphire Rapids": (672, 546, 1 * MIB),
+    "Zen 2": (320, 256, 2 * MIB),
+    "Zen 3": (320, 256, 2 * MIB),
+    "Zen 5": (672, 546, 2 * MIB),
+    "Neoverse N1": (512, 341, 512 * KIB),
+    "M1": (1365, 1024, 1536 * KIB),
+}
+processors = pytest.mark.parametrize("name", PROCESSORS)
+itemsizes = pytest.mark.parametrize("itemsize", [4, 8])
+
+
+def of(name, itemsize=4):
+    return blocking_of(*PROCESSORS[name], itemsize)
+
+
+def planned(m, n, k, name="Zen 3", itemsize=4, a="C", b="C"):
+    """The plan of A (m, k) times B (k, n), each contiguous, or transposed if its layout is F."""
+    rows = [(columns * itemsize, itemsize) for columns in (k, n)]
+    columns = [(itemsize, rows_ * itemsize) for rows_ in (m, k)]
+    a_strides, b_strides = (c if layout == "F" else r for r, c, layout in zip(rows, columns, (a, b), strict=True))
+    return plan.py_func(m, n, k, Matrix(0, *a_strides), Matrix(0, *b_strides), n * itemsize, of(name, itemsize))
+
+
+@processors
+def test_sizes_of_blocks(name, capsys):
+    both = [of(name, itemsize) for itemsize in (4, 8)]
+    print(name, *both, sep="\n")
+    assert (both[0].kc, both[1].kc, both[0].nc_bytes) == EXPECTED[name]
+
+
+@processors
+@itemsizes
+def test_micro_panels_and_a_tile_of_c_fit_l1(name, itemsize):
+    """Each in ways of its own; three times deeper with registers of a whole line, which L2 fills as fast."""
+    (isa, caches), sizes = PROCESSORS[name], of(name, itemsize)
+    kc = sizes.kc // (3 if isa.vector_bytes == 64 else 1)
+    panels = kc * isa.rows * itemsize, kc * isa.vectors * isa.vector_bytes
+    ways = [-(-nbytes // caches.l1.way_bytes) for nbytes in panels]
+    assert sum(ways) + 1 <= caches.l1.ways
+    panels = (kc + 8) * isa.rows * itemsize, (kc + 8) * isa.vectors * isa.vector_bytes
+    ways = [-(-nbytes // caches.l1.way_bytes) for nbytes in panels]
+    assert sum(ways) + 1 > caches.l1.ways
+
+
+@processors
+@itemsizes
+@pytest.mark.parametrize("layouts", ["CC", "FC", "CF", "FF"])
+def test_every_plan_covers_the_product_and_its_blocks_fit(name, itemsize, layouts):
+    sizes, (_, caches) = of(name, itemsize), PROCESSORS[name]
+    lengths = [1, 2, 5, 13, 64, 129, 1000, 4096]
+    for m in lengths:
+        for n in lengths:
+            for k in [0, *lengths]:
+                how = planned(m, n, k, name, itemsize, *layouts)
+                assert how.tiles * how.short + how.tall == m and 0 <= how.tall < how.tiles
+                assert how.short + (how.tall > 0) <= sizes.mr <= how.a_width or how.a_width >= how.short > 0
+                assert how.nr % sizes.lanes == 0 and 0 < how.nr <= 8 * sizes.lanes
+                assert 0 <= how.kc <= max(k, 0) and (how.kc > 0) == (k > 0)
+                assert 0 < how.nc <= n and (how.nc == n or how.nc % how.nr == 0)
+                assert 0 < how.mc <= how.tiles
+                assert how.first_packed in (0, n) or how.first_packed % how.nr == 0
+                if how.mc > 1:
+                    assert how.mc * how.a_width * how.kc * itemsize <= caches.l2.core_bytes // 2
+                if layouts[1] == "F" and k > 1:
+                    assert how.first_packed == 0
+
+
+def test_what_is_packed():
+    # 256 rows of B a KiB apart share four of the sets of L1
+    assert planned(256, 256, 256).first_packed == 0
+    assert planned(256, 256, 256, "Zen 5").first_packed == 256
+    # rows without gaps are a micro-panel already
+    assert planned(32, 16, 4096, a="F").first_packed == 16
+    assert planned(6 * (SOME_TILES - 1), 256, 256).first_packed == 256
+    assert planned(6 * SOME_TILES, 256, 256).first_packed == 0
+    # a large B is packed by all
+    assert planned(512, 1024, 1024, "Zen 5").first_packed == 0
+    # xᵀ is packed where columns of x share sets, and there are many columns to use it
+    assert planned(512, 16 * MANY_TILES + 1, 512, a="F").pack_a
+    assert not planned(512, 16 * MANY_TILES, 512, a="F").pack_a
+    assert not planned(64, 16 * MANY_TILES + 1, 64).pack_a
+
+
+def test_few_rows_read_b_in_place_in_blocks_that_fit_l1():
+    """A row of 64 bytes lies in two lines: 64 x 4096 x 1000, which packing would take a tenth of the time."""
+    how, sizes = planned(64, 1000, 4096), of("Zen 3")
+    assert how.first_packed == 1000
+    assert how.kc * (128 + 6 * 4) <= sizes.panel_bytes < 2 * how.kc * (128 + 6 * 4)
+
+
+def test_without_masked_loads_the_last_columns_are_padded():
+    assert planned(100, 29, 50, "M1").first_packed == 24
+    assert planned(100, 28, 50, "M1").first_packed == 28
+    assert planned(100, 29, 50, "Zen 3").first_packed == 29
+
+
+def test_blocks_are_of_nearly_equal_depth():
+    assert planned(300, 1000, 784).kc == 262
+
+
+@itemsizes
+def test_kernels_read_the_table_of_this_machine(itemsize):
+    assert list(TABLES[itemsize]) == list(blocking_of(host_isa(), caches_here(), itemsize)[FIXED:])
+    assert len(Blocking._fields) - FIXED == len(TABLES[itemsize])
+    assert blocking.__name__ == "blocking"
+
+
+def caches_here():
+    from fastfc.kernels.simd.caches import host_caches
+
+    return host_caches()
+
+
+@processors
+def test_bits_are_those_of_any_processor(name, monkeypatch):
+    """Compiled kernels travel: with the sizes of another processor they give the same bits."""
+    n, i, o = 70, 1100, 300
+    x, weight, bias = normal((n, i), np.float32), normal((i, o), np.float32, 1), normal(o, np.float32, 2)
+    results = []
+    before = TABLES[4].copy()
+    try:
+        for table in (before, blocking_of(host_isa(), PROCESSORS[name][1], 4)[FIXED:]):
+            TABLES[4][:] = table
+            out, dw, dx = np.empty((n, o), np.float32), np.empty_like(weight), np.empty_like(x)
+            kernels.dense_forward(x, weight, bias, out, "tanh")
+            kernels.dense_weight_grad(x, out, dw)
+            kernels.dense_input_grad(out, weight, dx)
+            results.append([out, dw, dx])
+    finally:
+        TABLES[4][:] = before
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_array_equal(ours, theirs)

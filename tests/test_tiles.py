@@ -1,0 +1,71 @@
+"""The assembly of the register tile, for every instruction set: cross-compiled, so that any machine tests all."""
+
+import re
+
+import llvmlite.binding as llvm
+import pytest
+from llvmlite import ir
+from numba import float32, float64
+
+from fastfc.kernels.simd import isa as isa_module
+from fastfc.kernels.simd import llvm as llvm_module
+from fastfc.kernels.simd import microkernel
+from fastfc.kernels.simd.isa import ISAS
+from fastfc.kernels.simd.microkernel import Tile
+
+# Triple, processor, the mnemonic of a multiply-add of whole registers, a branch, an access to the stack.
+TARGETS = {
+    "avx512": ("x86_64-unknown-linux-gnu", "skylake-avx512", r"vfmadd\w+p[sd].*zmm", r"\tj", r"%rsp|%rbp"),
+    "avx2": ("x86_64-unknown-linux-gnu", "haswell", r"vfmadd\w+p[sd].*ymm", r"\tj", r"%rsp|%rbp"),
+    "sse": ("x86_64-unknown-linux-gnu", "nehalem", r"\taddp[sd]\t.*xmm", r"\tj", r"%rsp|%rbp"),
+    "neon": ("aarch64-unknown-linux-gnu", "neoverse-n1", r"\tfmla\t", r"\t(b\.|cb|tb|b\t)", r"\[sp"),
+}
+SHAPES = [(ISAS[name], rows) for name in TARGETS for rows in (1, 2, ISAS[name].rows - 1, ISAS[name].rows)]
+
+
+def assembly(name, tile, monkeypatch):
+    for module in (isa_module, llvm_module, microkernel):
+        monkeypatch.setattr(module, "host_isa", lambda: ISAS[name])
+    triple, cpu, *_ = TARGETS[name]
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    module = ir.Module()
+    module.triple = triple
+    tile.function(module).linkage = "external"
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, opt=3)
+    parsed = llvm.parse_assembly(str(module))
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
+    builder.getModulePassManager().run(parsed, builder)
+    return machine.emit_assembly(parsed)
+
+
+def loop(text, name):
+    """The lines from the label that the last multiply-adds jump back to."""
+    lines = text.splitlines()
+    labels = {line.split(":")[0]: number for number, line in enumerate(lines) if re.match(r"\.L\w+:", line)}
+    _, _, fused, branch, _ = TARGETS[name]
+    loops = []
+    for end, line in enumerate(lines):
+        target = re.search(r"(\.L\w+)\s*$", line)
+        if re.search(branch, line) and target and labels.get(target[1], end) < end:
+            body = lines[labels[target[1]] : end + 1]
+            if any(re.search(fused, row) for row in body):
+                loops.append(body)
+    assert loops, text
+    return min(loops, key=len)
+
+
+@pytest.mark.parametrize("dtype", [float32, float64], ids=str)
+@pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
+@pytest.mark.parametrize(("isa", "rows"), SHAPES, ids=[f"{isa.name}-{rows}" for isa, rows in SHAPES])
+def test_loop_over_k_has_the_multiply_adds_one_branch_and_no_spill(isa, rows, masked, dtype, monkeypatch):
+    """NEON and SSE have no masked loads: LLVM made 22 branches of those of an 8 x 3 tile, for each step of k."""
+    _, _, fused, branch, stack = TARGETS[isa.name]
+    vectors = isa.tile_vectors(rows)
+    body = loop(assembly(isa.name, Tile(dtype, rows, vectors, masked), monkeypatch), isa.name)
+    assert sum(bool(re.search(fused, line)) for line in body) == rows * vectors
+    assert sum(bool(re.search(branch, line)) for line in body) == 1
+    if masked and isa.masked_loads:
+        # the masks are more registers than there are: they are read from the stack, but nothing goes there
+        stack = rf"({stack})\)?$"
+    assert not [line for line in body if re.search(stack, line)]
