@@ -17,6 +17,7 @@ from pathlib import Path
 import numba
 import numpy as np
 
+from fastfc.kernels.runtime import plan
 from fastfc.kernels.runtime.native import DTYPES, load_parallel
 from fastfc.kernels.simd.compiler import helper
 
@@ -64,6 +65,9 @@ def quota(root=CGROUPS, membership=MEMBERSHIP):
             if cgroup == base:
                 break
     return min(limits, default=None)
+
+
+plan.available_cores = lambda: min(cores(), quota() or cores())
 
 
 @cache
