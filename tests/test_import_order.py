@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 # A package imports itself and what stands in the lines before its own.
 PACKAGES = """
     kernels
-    _version attributes extras frames html reference
+    _version attributes extras frames html reference wheel
     validation
     data plots
     losses nn metrics
