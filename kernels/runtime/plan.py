@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import ModuleType
 
 from numba.core.dispatcher import Dispatcher
@@ -177,6 +178,8 @@ def announce(count):
     )
 
 
+# Processors that this process may use; `threads` knows, which needs kernels and so sets it.
+available_cores: Callable[[], float] = lambda: 1
 forked = threading.Event()  # set in a forked child, which leaves processes to its parent
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=forked.set)
@@ -184,14 +187,12 @@ if hasattr(os, "register_at_fork"):
 
 def may_start_process():
     """Whether a second process could help, and is safe to start."""
-    from fastfc.kernels.runtime import threads  # which needs kernels
-
     multiprocessing = sys.modules.get("multiprocessing.process")
     return (
         cache.cache_folder() is not None
         and cache.fcntl is not None  # without locks, both would compile the same
         and "FASTFC_SECOND" not in os.environ
-        and min(threads.cores(), threads.quota() or 2) >= 2
+        and available_cores() >= 2
         and not getattr(sys, "frozen", False)
         and os.path.basename(sys.executable or "").startswith("python")  # not a program that has Python inside
         and not forked.is_set()

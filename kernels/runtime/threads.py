@@ -18,6 +18,7 @@ from pathlib import Path
 import numba
 import numpy as np
 
+from fastfc.kernels.runtime import plan
 from fastfc.kernels.runtime.pool import pool
 from fastfc.kernels.simd.compiler import helper
 
@@ -74,6 +75,9 @@ def quota(root=CGROUPS, membership=MEMBERSHIP):
             if cgroup == base:
                 break
     return min(limits, default=None)
+
+
+plan.available_cores = lambda: min(cores(), quota() or cores())
 
 
 def numba_threads():
