@@ -35,7 +35,7 @@ def fit(net, optimizer, epochs=EPOCHS, data=(X, Y), **options):
 
 def state(net, optimizer):
     """All that a step changes."""
-    return net._vector.tobytes(), optimizer.state.tobytes(), optimizer.count.tobytes(), net._draws
+    return net._vector.tobytes(), optimizer.state.tobytes(), optimizer.count.tobytes(), net.rng_step
 
 
 def completed_steps(make=new, **options):

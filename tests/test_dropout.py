@@ -74,7 +74,7 @@ def test_steps_forwards_and_more_memory_count_alike():
         net.predict(x)
         net.forward(np.zeros((50 * n, 4), np.float32))
         calls += 1 + 1 + 6 + 1 + 1
-        assert net._draws == calls
+        assert net.rng_step == calls
     last = net.forward(x) != 0
     assert_array_equal(last, reference.dropout_mask((5, 9), 0.5, net[1].seed, 2, calls + 1) != 0)
 

@@ -72,7 +72,7 @@ def test_what_is_no_row_is_refused_and_changes_nothing(wrong):
     x, y = indices((9, 2), 4), np.zeros((9, 2), np.float32)
     net.train_step(x, y, loss, optimizer)
     net.reserve(9)
-    before, state, draws = net.params.copy(), optimizer.state.copy(), net._draws
+    before, state, draws = net.params.copy(), optimizer.state.copy(), net.rng_step
     x[8, 1] = wrong
     said = rf"x holds {wrong:g}, but Embedding\(4, 3\) takes whole numbers from 0 to 3".replace("+", r"\+")
     calls = [
@@ -92,7 +92,7 @@ def test_what_is_no_row_is_refused_and_changes_nothing(wrong):
             nopython(net, x, y, loss, optimizer, what)
     assert_array_equal(net.params, before)
     assert_array_equal(optimizer.state, state)
-    assert net._draws == draws
+    assert net.rng_step == draws
     net.n_threads = 2
     with pytest.raises(ValueError, match=said):
         net.predict(np.repeat(x, 100_000, axis=0))

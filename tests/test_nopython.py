@@ -326,8 +326,8 @@ def test_masks_and_running_statistics_go_on_in_nopython_code():
     ]
     for i, call in enumerate(calls * 3):
         assert_array_equal(call(net, sgd, i % 5 != 4), call(twin, other, False))
-        assert net._draws == twin._draws
-    assert net._draws == 3 * (1 + 2 + 1)
+        assert net.rng_step == twin.rng_step
+    assert net.rng_step == 3 * (1 + 2 + 1)
     assert_array_equal(net.params, twin.params)
     assert not np.array_equal(net[1].running_mean, noisy()[1].running_mean)
     # a step that is refused draws nothing
@@ -335,7 +335,7 @@ def test_masks_and_running_statistics_go_on_in_nopython_code():
     for bad in (lambda: train(net, X, G[:, :2], MSE, sgd, 1), lambda: forward(net, X[:1])):
         with pytest.raises(ValueError, match=r"shapes|two samples"):
             bad()
-    assert net._draws == twin._draws
+    assert net.rng_step == twin.rng_step
     assert_array_equal(net.params, before)
     assert_array_equal(forward(net, X), copy.deepcopy(twin).forward(X))
 

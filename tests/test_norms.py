@@ -137,7 +137,7 @@ def test_one_sample_has_no_variance():
     net.forward(x)
     net.reserve(5)
     optimizer.prepare(net)
-    values, draws = net._vector.copy(), net._draws
+    values, draws = net._vector.copy(), net.rng_step
     calls = [
         lambda: net.forward(x[:1]),
         lambda: net.train_step(x[:1], y[:1], fc.MSELoss(), optimizer),
@@ -150,7 +150,7 @@ def test_one_sample_has_no_variance():
         with pytest.raises(ValueError, match=f"5 samples in batches of {size} leave one alone"):
             net.fit(x, y, loss=fc.MSELoss(), optimizer=optimizer, batch_size=size)
     assert_array_equal(net._vector, values)
-    assert net._draws == draws
+    assert net.rng_step == draws
     net.predict(x[:1])
     net.fit(x, y, loss=fc.MSELoss(), optimizer=optimizer, batch_size=3)
 
@@ -165,7 +165,7 @@ def test_a_step_that_fails_leaves_running_statistics_and_masks():
         with pytest.raises(ValueError, match="class"):
             step(x, np.array([0, 1, 2, 3, 0]), fc.CrossEntropyLoss(), optimizer)
     assert_array_equal(net._vector, before)
-    assert net._draws == 0
+    assert net.rng_step == 0
 
 
 @njit
