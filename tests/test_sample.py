@@ -28,6 +28,7 @@ def test_few_rows_show_as_many_values_as_so_many_can():
         2,
     ]
     assert unlike(["ab", "ab", "cd"], 5) == [0, 2, 1]
+    assert unlike(["ab", "ab", "cd"], 1, every_value=True) == [0, 2]
 
 
 @pytest.mark.few(2)
