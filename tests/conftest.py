@@ -33,15 +33,17 @@ def pytest_cmdline_main(config):
     is_worker = hasattr(config, "workerinput")
     if getattr(option, "numprocesses", 0) is None and not (alone or is_worker) and all(map(os.path.isdir, config.args)):
         option.numprocesses, option.dist = 2, "loadfile"
+    if option.markexpr == "not slow and not soak" and any("::" in arg for arg in config.args):
+        option.markexpr = "not soak"  # what is named runs
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Cases that the sample leaves out are slow, unless they are named."""
+    """Cases that the sample leaves out are slow."""
     items = [item for item in items if not (item.get_closest_marker("soak") or item.get_closest_marker("slow"))]
     kept = sample.of(items)
     for item in items:
-        if item not in kept and item.nodeid not in config.args:
+        if item not in kept:
             item.add_marker(pytest.mark.slow)
 
 

@@ -37,7 +37,7 @@ KERNELS = [
         "optimizers",
     ),
     ("new = fma(old, keep, p * (1.0 - keep))", "new = fma(old, keep, p)", "optimizers"),
-    ("scale = 1.0 / (1.0 - p) if p < 1.0 else 0.0", "scale = 1.0 / (1.0 - p) if p < 1.0 else 1.0", "dropout"),
+    ("scale = 1.0 / (1.0 - p) if p < 1.0 else 0.0", "scale = 1.0 / (1.0 + p) if p < 1.0 else 0.0", "dropout"),
     ("mean = fma(delta, count / (before + count), mean)", "mean = fma(delta, count / before, mean)", "norms"),
     ("low = fma(x0, x0, x1 * x1) + fma(x2, x2, x3 * x3)", "low = fma(x0, x0, x1 * x1) + fma(x2, x2, x2 * x3)", "norms"),
     ("once = mix(np.uint64(seed) + golden)", "once = mix(np.uint64(seed))", "dropout"),

@@ -1,8 +1,9 @@
 """The cases of parametrized tests that the quick suite runs. The others are slow.
 
-A case has a value on each axis: an axis is what one `parametrize` ranges over. Those cases are kept that show each pair
-of values of two axes, so that a test of one or two axes stays whole. Which they are depends on the test's name alone.
-Of a test that is marked `few(n)`, since each case compiles or takes long, n cases are kept.
+A case has a value on each axis: an axis is what one `parametrize` ranges over. Of a product the cases are kept that
+show each pair of values of two axes; of these the LEAST that differ most, or as many as it takes to show each value.
+Which they are depends on the test's name alone. Of a test that is marked `few(n)`, since each case compiles or takes
+long, n cases are kept.
 """
 
 import itertools
@@ -10,6 +11,8 @@ import random
 import re
 
 import pytest
+
+LEAST = 16  # cases of a product
 
 
 def axes(test):
@@ -40,10 +43,14 @@ def covering(table, seed):
     return kept
 
 
-def unlike(table, n):
-    """Indices of n rows: the first, then each time the first of those that show the most values not yet shown."""
+def unlike(table, n, every_value=False):
+    """Indices of n rows: the first, then each time the first of those that show the most values not yet shown.
+
+    Of more rows if that takes to show every value.
+    """
     rest, kept, shown = [*range(len(table))], [], set()
-    while rest and len(kept) < n:
+    missing = {value for row in table for value in enumerate(row)} if every_value else set()
+    while rest and (len(kept) < n or missing - shown):
         best = max(rest, key=lambda i: len({*enumerate(table[i])} - shown))  # max takes the first of equals
         rest.remove(best)
         kept.append(best)
@@ -57,11 +64,13 @@ def of(items):
     for test, group in itertools.groupby(items, key=lambda item: item.nodeid.partition("[")[0]):
         cases = [*group]
         few = cases[0].get_closest_marker("few")
-        if len(cases) == 1 or (few is None and len(axes(cases[0])) < 3):
-            kept.update(cases)
-        else:
-            table = rows(cases)
-            kept.update(cases[i] for i in (unlike(table, *few.args) if few else covering(table, test)))
+        if few:
+            cases = [cases[i] for i in unlike(rows(cases), *few.args)]
+        elif len(cases) > LEAST and len(axes(cases[0])) > 1:
+            if len(axes(cases[0])) > 2:
+                cases = [cases[i] for i in covering(rows(cases), test)]
+            cases = [cases[i] for i in unlike(rows(cases), LEAST, every_value=True)]
+        kept.update(cases)
     return kept
 
 
