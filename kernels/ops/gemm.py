@@ -282,7 +282,7 @@ def product_range(c, a, b, start, m, n, k, activation, y, small_n, index, n_thre
 @helper
 def serial_product(c, a, b, start, m, n, k, activation, y, small_n):
     if small_n:
-        return dot_products(c, a, b, start, m, n, k, activation, y)
+        return dot_products(c, a, b, start, (m, n, k), activation, y)
     return product(c, a, b, start, m, n, k, activation, y)
 
 
