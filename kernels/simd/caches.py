@@ -105,7 +105,7 @@ def cpuid_leaves(leaf: int) -> Iterator[tuple[int, int, int, int]]:
         ask(leaf, subleaf, registers)
         if not registers[0] & 31:
             return
-        yield tuple(registers)  # type: ignore[misc]
+        yield tuple(registers)
 
 
 def cpuid_caches() -> Caches | None:
