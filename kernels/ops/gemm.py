@@ -188,16 +188,17 @@ def from_summand(x, p, start):
 @inlined_helper
 def of_shape(x, activation, z):
     """The product in the way that suits its shape, for a C whose columns are neighbours; see `blocked`."""
-    size = itemsize(x.c.data)
-    if x.k == 1 and x.b.column == size and activation.code == IDENTITY:
+    size, lanes = itemsize(x.c.data), width(x.c.data)
+    if x.k == 1 and x.b.column == size and x.n >= lanes and activation.code == IDENTITY:
         outer_product(x.c, x.a, x.b, x.start, x.m, x.n)
         return OK
     # one row: most of k without packing, the rest as any product that goes on from there
     if x.m == 1 and x.b.row == size and x.b.column != size:
-        p = x.k - x.k % width(x.c.data)
+        p = x.k - x.k % lanes
         row_times_transposed(x.c, x.a, x.b, x.start, x.n, p)
         x = from_summand(x, p, x.c)
-    elif x.m == 1 and x.b.column == size and x.k * x.n * size > blocking(x.c.data).l1_bytes:
+    elif x.m == 1 and x.b.column == size and x.n > 8 * lanes and x.k * x.n * size > blocking(x.c.data).l1_bytes:
+        # C is more than the sums of a tile, and B comes from beyond L1
         p = x.k - x.k % ROWS_AT_ONCE
         row_times_rows(x.c, x.a, x.b, x.start, x.n, p)
         x = from_summand(x, p, x.c)

@@ -160,6 +160,8 @@ class Stale(ModuleType):
     """Stands for a module that an earlier version kept with compiled code: that code is compiled anew."""
 
     def __getattr__(self, name):
+        if name.startswith("__"):  # asked by what looks at all modules
+            raise AttributeError(name)
         raise OSError(f"compiled for another version of {self.__name__}.{name}")
 
 
