@@ -4,6 +4,7 @@ import functools
 import sys
 from functools import cached_property
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numba import njit, types
@@ -31,7 +32,7 @@ def named_after(made, *parts):
     return made
 
 
-compiled_kernels: dict[str, "CompiledKernel"] = {}
+compiled_kernels: dict[str, Any] = {}  # CompiledKernel, or IRKernel of dispatch.py
 
 
 class CompiledKernel:
