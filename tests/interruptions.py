@@ -190,7 +190,7 @@ def killed_saves(folder, count):
     begin = time.perf_counter()
     save(path, made[0])
     save(path, made[0])
-    seconds = 3 * (time.perf_counter() - begin)  # in which a child saves some times, on a busy machine too
+    seconds = 10 * (time.perf_counter() - begin)  # in which a child saves some times, on a busy machine too
     for _ in range(count):
         child = os.fork()
         if not child:
