@@ -63,6 +63,7 @@ from fastfc.training.gradcheck import check_gradients, numerical_gradient
 from fastfc.training.history import History
 
 if TYPE_CHECKING:
+    from fastfc import tabular
     from fastfc.io.checkpoint import load, load_checkpoint
     from fastfc.io.onnx.reader import from_onnx
     from fastfc.io.torch import from_torch, load_state_dict
@@ -122,6 +123,7 @@ __all__ = [
     "nopython",
     "numerical_gradient",
     "reference",
+    "tabular",
 ]
 __all__ += activations.__all__
 __all__ += linear.__all__

@@ -16,7 +16,7 @@ from numba import types
 
 import fastfc as fc
 from fastfc import kernels
-from fastfc.kernels.ops.dropout import drop
+from fastfc.kernels.ops.dropout import apply_dropout
 from fastfc.kernels.runtime import kernel as boundary
 from fastfc.kernels.runtime import threads
 from fastfc.kernels.runtime.pool import pool
@@ -100,7 +100,7 @@ def forks(count):
     expected = parent()
 
     def cold():
-        assert not drop.slots[types.float32][0]
+        assert not apply_dropout.slots[types.float32][0]
         net = fc.Sequential([fc.Linear(6, 3, seed=0), fc.Dropout(0.5, seed=0), fc.Linear(3, 2, seed=1)])
         fit(net)
         assert np.isfinite(net.params).all()

@@ -222,8 +222,8 @@ def other_shape(r, shape):
 
 SCALARS = [0, 1, -1, 0.5, 2.0, 1e300, -1e-300, float("nan"), float("inf"), True, np.float32(0.5), np.int8(1)]
 ODD_SCALARS = [None, "a", 1j, object(), [], [1.0], 10**400, -(10**400), np.array([1.0, 2.0]), Fraction(1, 2), 1 << 70]
-THREADS = [1, 1, 1, 2, 3, 64, 1 << 40, np.int64(2), True]
-ODD_THREADS = [0, -1, 1.5, None, "2", 2.0, [], np.array([1, 2]), -(1 << 70), float("nan"), 1j]
+THREADS = [1, 1, 1, 2, 3, 64, 1 << 40, np.int64(2)]
+ODD_THREADS = [True, 0, -1, 1.5, None, "2", 2.0, [], np.array([1, 2]), -(1 << 70), float("nan"), 1j]
 
 
 # --- judging

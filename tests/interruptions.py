@@ -187,14 +187,17 @@ def random_saves(folder, count):
 def killed_saves(folder, count):
     """Children that save without end, and are killed."""
     rng, path, made, found = random.Random(0), f"{folder}/net.safetensors", versions(), [0, 0]
+    begin = time.perf_counter()
     save(path, made[0])
+    save(path, made[0])
+    seconds = 10 * (time.perf_counter() - begin)  # in which a child saves some times, on a busy machine too
     for _ in range(count):
         child = os.fork()
         if not child:
             while True:
                 save(path, made[1])
                 save(path, made[0])
-        time.sleep(0.03 * rng.random())
+        time.sleep(seconds * rng.random())
         os.kill(child, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, "has ended before"
         found[held(path, made)] += 1

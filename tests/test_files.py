@@ -620,9 +620,9 @@ def test_files_of_others(tmp_path):
 def test_what_is_no_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="missing"):
         fc.load(tmp_path / "missing")
-    load_fails(tmp_path, "no regular file")
+    load_fails(tmp_path, "not a regular file")
     os.mkfifo(tmp_path / "pipe")
-    load_fails(tmp_path / "pipe", "no regular file")
+    load_fails(tmp_path / "pipe", "not a regular file")
     with pytest.raises(TypeError):
         fc.load(3)
 

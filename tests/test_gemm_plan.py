@@ -101,6 +101,21 @@ def test_every_plan_covers_the_product_and_its_blocks_fit(name, itemsize, layout
                     assert how.first_packed == 0
 
 
+@pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
+def test_width_of_the_tile_is_that_of_the_micro_kernel(isa):
+    sizes = blocking_of(isa, PROCESSORS["Zen 3"][1], 4)
+    for rows in range(1, isa.rows + 1):
+        how = plan.py_func(rows, 1000, 50, Matrix(0, 200, 4), Matrix(0, 4000, 4), 4000, sizes)
+        assert how.nr == isa.tile_vectors(rows) * sizes.lanes
+
+
+@pytest.mark.parametrize("ways", [1, 2, 3])
+def test_caches_of_few_ways(ways):
+    tiny = Caches(Cache(KIB, ways), Cache(4 * KIB, ways), NO_CACHE, "test")
+    for isa in ISAS.values():
+        assert blocking_of(isa, tiny, 8).kc >= 8
+
+
 def test_what_is_packed():
     # 256 rows of B a KiB apart share four of the sets of L1
     assert planned(256, 256, 256).first_packed == 0

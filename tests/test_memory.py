@@ -236,7 +236,7 @@ options = dict(loss=fc.CrossEntropyLoss(), optimizer=fc.Adam())
 net.fit(x[:64], y[:64], batch_size=32, **options)
 fit = lambda: net.fit(x, y, batch_size=20_000, **options)
 first = peak_of(fit)
-print(first, net.program_for(x).space(20_000) * 4 + len(x) * 8 + 3 * net.params.nbytes, peak_of(fit))
+print(first, net.program_for(x).workspace_size(20_000) * 4 + len(x) * 8 + 3 * net.params.nbytes, peak_of(fit))
 """
 
 

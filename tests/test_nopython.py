@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import pickle
 import shutil
 import sys
 import tracemalloc
@@ -1097,3 +1098,10 @@ def test_shapes_that_do_not_fit_are_named(name):
     call, sentence = MISFITS[name]
     with pytest.raises(ValueError, match="fastfc: the shapes of the arrays do not fit: " + sentence):
         call()
+
+
+@pytest.mark.parametrize("module", ["fastfc.kernels.edge", "fastfc.kernels.runtime.native"])
+def test_code_that_earlier_versions_cached_is_compiled_anew(module):
+    """It holds a class of theirs; where Numba gets another error than OSError, the user's program ends."""
+    with pytest.raises(OSError, match="another version"):
+        pickle.loads(f"c{module}\nLoad\n.".encode())

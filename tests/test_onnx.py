@@ -1213,7 +1213,7 @@ def damaged():
         "external folder": (changed(external(".")), "which is missing"),
         "external short": (changed(external("data", length=48, offset=1 << 40)), "should hold its shape"),
         "external length": (changed(external("data", length=1 << 50)), "should hold its shape"),
-        "external entry": (changed(external("data", offset="one")), "no numbers"),
+        "external entry": (changed(external("data", offset="one")), "that are not numbers"),
     }
 
 
@@ -1270,7 +1270,7 @@ def test_missing_files_and_wrong_types(tmp_path):
         fc.from_onnx(3)
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe"):
-        with pytest.raises(ValueError, match="no regular file"):
+        with pytest.raises(ValueError, match="not a regular file"):
             fc.from_onnx(path)
 
 

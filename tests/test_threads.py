@@ -262,7 +262,6 @@ def in_one_thread(work):
     return found[0]
 
 
-@pytest.mark.few(2)
 @needs_cores
 def test_a_launch_while_another_runs_computes_alone(many_cores):
     """As one of another thread does, and one inside a range: neither waits for the other."""

@@ -41,7 +41,8 @@ def test_nothing_is_left_to_compile(tmp_path):
     if cache_folder() is None:
         pytest.skip("no folder for compiled kernels")
     output, errors = run(WARMUP)  # what other tests have not compiled yet
-    assert errors == "" and [name for name, _ in listed(output)] == [*compiled_kernels]
+    ours = [name for name in compiled_kernels if name not in ("one", "two", "three")]  # of tiny_kernels.py
+    assert errors == "" and [name for name, _ in listed(output)] == ours
     folder = shutil.copytree(cache_folder(), tmp_path / "cache")
     files = sorted(path.name for path in folder.iterdir())
     output, errors = run(WARMUP, FASTFC_CACHE=folder)

@@ -57,7 +57,7 @@ class Update(Timed):
 
     def setup(self, rule, parameters, dtype):
         self.optimizer = RULES[rule]()
-        rows = self.optimizer._rows
+        rows = self.optimizer.n_vectors
         self.grads, self.vectors = aligned_zeros(parameters, dtype), np.ones((4, parameters), dtype)
         self.grads[:] = 1e-3
         self.params_, self.state = self.vectors[0].copy(), np.zeros((rows, parameters), dtype)

@@ -5,7 +5,7 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
-import llvmlite.binding as llvm
+from fastfc.kernels.simd.isa import processor_features
 
 # What makes each library use an instruction set and none beyond it: fastfc, NumPy's OpenBLAS, PyTorch and what it
 # multiplies with (oneDNN, MKL), JAX.
@@ -37,7 +37,7 @@ NAMES = {
 
 def supported() -> list[str]:
     """The instruction sets of VARIABLES that this processor has."""
-    features = llvm.get_host_cpu_features()
+    features = processor_features()
     return [isa for isa, feature in FEATURES.items() if features.get(feature)]
 
 

@@ -639,6 +639,9 @@ class Optimizer(Versioned):
     @property
     def _handle(self) -> tuple[Any, ...]:
         """What we are in nopython code, see nopython.OptimizerType."""
+        kernel = rules.kernel_of(self.code)
+        for dtype in update_kernels.update.loaded_types() if kernel else ():  # the code that takes us has loaded those
+            kernel.compile_or_load(dtype)
         home = 0  # where the parameters of our network are, if it may not be another one
         if self._network is not None and self._remembers and self.count[0]:
             network = self._network()

@@ -24,6 +24,10 @@ class Target(NamedTuple):
     style: Style = PLAIN
     boolean: bool = False
 
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return self._asdict()
+
 
 def find_target(table: Table, profile: Profile, wishes: Wishes, hint: str, task: str | None) -> Target:
     """Whether a column is of classes or numbers, if it is not told, by what is in it."""

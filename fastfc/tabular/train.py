@@ -178,7 +178,7 @@ def written_files(result: Result, out: Path | None, plot: Path | None, report: P
         about = {
             "version": VERSION,
             "encoder": result.encoder.to_dict(),
-            "target": goal._asdict(),
+            "target": goal.to_dict(),
             "held_out": result.values,
         }
         result.network.save(out, metadata={KEY: about})

@@ -250,7 +250,7 @@ def chunk_sums(grad_output, start, partials, accumulate, first, last):
     """partials[q - first] = the column sums of chunk q, from the first to the last - 1; chunk 0 is added to `start`."""
     (n, o), size, q, found = grad_output.shape, grad_output.itemsize, first, OK
     row, out_row = grad_output.strides[0], partials.strides[0]
-    at_once = chunks_at_once(o, width(pointer(grad_output))) if o > 1 and grad_output.strides[1] == size else 0
+    at_once = chunks_at_once(o, width(pointer(grad_output))) if o > 1 and grad_output.strides[1] == size and row else 0
     while q < last:
         begin, some, out = accumulate and q == 0, grad_output[q * CHUNK : min(n, (q + 1) * CHUNK)], partials[q - first]
         if at_once and not begin and q + at_once <= last and (q + at_once) * CHUNK <= n:

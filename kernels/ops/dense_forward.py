@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastfc.kernels.ops.activation_rules import NUMBERS, Activation
 from fastfc.kernels.ops.activations import fused, literal, load_for
-from fastfc.kernels.ops.gemm import forward_product
+from fastfc.kernels.ops.gemm import Product, forward_product
 from fastfc.kernels.ops.matrix import Matrix, matrix
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.overlap import overlaps
@@ -32,7 +32,8 @@ def _dense_forward(x, weight, bias, out, code, a, b, n_threads):
     if found == OK:
         row = Matrix(pointer(bias), 0, bias.strides[0])
         (n, o), i = out.shape, x.shape[1]
-        found = forward_product(matrix(out), matrix(x), matrix(weight), row, n, o, i, Activation(code, a, b), n_threads)
+        x = Product(matrix(out), matrix(x), matrix(weight), row, n, o, i)
+        found = forward_product(x, Activation(code, a, b), n_threads)
     return found
 
 

@@ -7,7 +7,7 @@ from numba.extending import overload
 from numpy.typing import ArrayLike, NDArray
 
 from fastfc.kernels.ops.activation_rules import NONE
-from fastfc.kernels.ops.gemm import input_product
+from fastfc.kernels.ops.gemm import Product, input_product
 from fastfc.kernels.ops.matrix import matrix, transposed, zeros
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.overlap import overlaps
@@ -29,7 +29,7 @@ def _dense_input_grad(grad_output, weight, out, n_threads):
     found = status(grad_output, weight, out)
     if found == OK:
         (n, i), c, w, o = out.shape, matrix(out), transposed(matrix(weight)), weight.shape[1]
-        found = input_product(c, matrix(grad_output), w, zeros(c), n, i, o, NONE, c, n_threads)
+        found = input_product(Product(c, matrix(grad_output), w, zeros(c), n, i, o), NONE, c, n_threads)
     return found
 
 

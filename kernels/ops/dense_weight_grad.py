@@ -8,7 +8,7 @@ from numba.extending import overload
 from numpy.typing import ArrayLike, NDArray
 
 from fastfc.kernels.ops.activation_rules import NONE
-from fastfc.kernels.ops.gemm import CHUNK, parallel_product
+from fastfc.kernels.ops.gemm import CHUNK, Product, parallel_product
 from fastfc.kernels.ops.matrix import Matrix, add_matrix, copy_matrix, element, matrix, transposed, zeros
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.overlap import overlaps
@@ -33,7 +33,7 @@ def status(x, grad_output, out):
 @helper
 def sums(c, a, b, start, i, o, n, n_threads):
     """C = start + A B over at most CHUNK rows of the batch; a single element as a dot product."""
-    return parallel_product(c, a, b, start, i, o, n, NONE, c, i * o == 1, n_threads)
+    return parallel_product(Product(c, a, b, start, i, o, n), NONE, c, i * o == 1, n_threads)
 
 
 @helper

@@ -188,16 +188,17 @@ def from_summand(x, p, start):
 @inlined_helper
 def of_shape(x, activation, z):
     """The product in the way that suits its shape, for a C whose columns are neighbours; see `blocked`."""
-    size = itemsize(x.c.data)
-    if x.k == 1 and x.b.column == size and activation.code == IDENTITY:
+    size, lanes = itemsize(x.c.data), width(x.c.data)
+    if x.k == 1 and x.b.column == size and x.n >= lanes and activation.code == IDENTITY:
         outer_product(x.c, x.a, x.b, x.start, x.m, x.n)
         return OK
     # one row: most of k without packing, the rest as any product that goes on from there
     if x.m == 1 and x.b.row == size and x.b.column != size:
-        p = x.k - x.k % width(x.c.data)
+        p = x.k - x.k % lanes
         row_times_transposed(x.c, x.a, x.b, x.start, x.n, p)
         x = from_summand(x, p, x.c)
-    elif x.m == 1 and x.b.column == size and x.k * x.n * size > blocking(x.c.data).l1_bytes:
+    elif x.m == 1 and x.b.column == size and x.n > 8 * lanes and x.k * x.n * size > blocking(x.c.data).l1_bytes:
+        # C is more than the sums of a tile, and B comes from beyond L1
         p = x.k - x.k % ROWS_AT_ONCE
         row_times_rows(x.c, x.a, x.b, x.start, x.n, p)
         x = from_summand(x, p, x.c)
@@ -268,39 +269,43 @@ def product(c, a, b, start, m, n, k, activation, y):
 
 
 @helper
-def product_range(c, a, b, start, m, n, k, activation, y, small_n, index, n_threads):
+def product_range(x, activation, y, small_n, index, n_threads):
     """`serial_product` of one range of the rows or columns of C."""
-    if m >= n or small_n:
-        first, last = thread_range(index, n_threads, m)
-        c, a, start, y = rows_from(c, first), rows_from(a, first), rows_from(start, first), rows_from(y, first)
-        return serial_product(c, a, b, start, last - first, n, k, activation, y, small_n)
-    first, last = thread_range(index, n_threads, n)
-    c, b, y = columns_from(c, first), columns_from(b, first), columns_from(y, first)
-    return serial_product(c, a, b, columns_from(start, first), m, last - first, k, activation, y, small_n)
+    if x.m >= x.n or small_n:
+        first, last = thread_range(index, n_threads, x.m)
+        c, a, start = rows_from(x.c, first), rows_from(x.a, first), rows_from(x.start, first)
+        return serial_product(
+            Product(c, a, x.b, start, last - first, x.n, x.k), activation, rows_from(y, first), small_n
+        )
+    first, last = thread_range(index, n_threads, x.n)
+    c, b, start = columns_from(x.c, first), columns_from(x.b, first), columns_from(x.start, first)
+    return serial_product(
+        Product(c, x.a, b, start, x.m, last - first, x.k), activation, columns_from(y, first), small_n
+    )
 
 
 @helper
-def serial_product(c, a, b, start, m, n, k, activation, y, small_n):
+def serial_product(x, activation, y, small_n):
     if small_n:
-        return dot_products(c, a, b, start, (m, n, k), activation, y)
-    return product(c, a, b, start, m, n, k, activation, y)
+        return dot_products(x.c, x.a, x.b, x.start, (x.m, x.n, x.k), activation, y)
+    return product(x.c, x.a, x.b, x.start, x.m, x.n, x.k, activation, y)
 
 
 @helper
-def parallel_product(c, a, b, start, m, n, k, activation, y, small_n, n_threads):
+def parallel_product(x, activation, y, small_n, n_threads):
     """`product` or, if small_n, `dot_products`, on several threads if there are to be several."""
     if n_threads > 1:
-        return parallel(product_range, (c, a, b, start, m, n, k, activation, y, small_n), n_threads)
-    return serial_product(c, a, b, start, m, n, k, activation, y, small_n)
+        return parallel(product_range, (x, activation, y, small_n), n_threads)
+    return serial_product(x, activation, y, small_n)
 
 
 @helper
-def forward_product(c, a, b, start, m, n, k, activation, n_threads):
+def forward_product(x, activation, n_threads):
     """`product` for B = W. A layer's width decides how a sum is made, so n must be the whole width."""
-    return parallel_product(c, a, b, start, m, n, k, activation, c, n <= NARROW and k >= LONG, n_threads)
+    return parallel_product(x, activation, x.c, x.n <= NARROW and x.k >= LONG, n_threads)
 
 
 @helper
-def input_product(c, a, b, start, m, n, k, activation, y, n_threads):
+def input_product(x, activation, y, n_threads):
     """The same for B = Wᵀ, with the derivative of the activation before it, if any."""
-    return parallel_product(c, a, b, start, m, n, k, activation, y, n <= 2 * NARROW and k >= LONG, n_threads)
+    return parallel_product(x, activation, y, x.n <= 2 * NARROW and x.k >= LONG, n_threads)

@@ -57,8 +57,10 @@ FEW_ROWS, PANEL_DEPTH, STREAM_DEPTH = 4, 64, 64
 
 def block_depth(l1, a_row_bytes, b_row_bytes):
     """KC: the most summands for which micro-panels of A and B fit L1, each in ways of its own, and C in one way."""
-    ways = range(1, l1.ways - 1)
-    return max(min(w * l1.way_bytes // b_row_bytes, (l1.ways - 1 - w) * l1.way_bytes // a_row_bytes) for w in ways)
+    ways = max(l1.ways, 4)  # fewer would leave no room
+    way_bytes = l1.nbytes // ways
+    depths = [min(w * way_bytes // b_row_bytes, (ways - 1 - w) * way_bytes // a_row_bytes) for w in range(1, ways - 1)]
+    return max(8, *depths)
 
 
 def blocking_of(isa, caches, itemsize):

@@ -106,7 +106,8 @@ def pointwise_loss(name, rule, traits=0):
 def pointwise_emitter(rule):
     takes = inspect.signature(rule).parameters
 
-    def emit(builder, p, t, v, w, out, values, count, keep, scale, a, b):
+    def emit(builder, *arguments):
+        p, t, v, w, out, values, count, keep, scale, a, b = arguments
         # what fills the lanes beyond has a loss that is finite, and no weight
         inputs = {"p": Rows(builder, p, 1.0), "t": Rows(builder, t), "v": Rows(builder, v, 1.0), "w": Rows(builder, w)}
         out, values, v = Rows(builder, out), Rows(builder, values), inputs["v"]

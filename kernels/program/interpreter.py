@@ -30,7 +30,7 @@ from fastfc.kernels.ops.dense_bias_grad import _dense_bias_grad
 from fastfc.kernels.ops.dense_weight_grad import _dense_weight_grad
 from fastfc.kernels.ops.dropout import apply_dropout, key
 from fastfc.kernels.ops.embedding import embedding_backward, embedding_forward
-from fastfc.kernels.ops.gemm import forward_product, input_product
+from fastfc.kernels.ops.gemm import Product, forward_product, input_product
 from fastfc.kernels.ops.gemm_plan import blocking
 from fastfc.kernels.ops.matrix import (
     Matrix,
@@ -313,7 +313,8 @@ def product_op(context, s, x, training):
     # if f′ is in terms of what the product gives, training keeps that: f is an op of its own
     f = NONE if training and program[s, Column.OF_INPUT] else activation_of(program, s)
     n_threads = threads_of(context, product_work_in_kernels(context.n, o, i))
-    return forward_product(x.y, x.a, weight_of(program, s, params, i, o), bias, context.n, o, i, f, n_threads)
+    weight = weight_of(program, s, params, i, o)
+    return forward_product(Product(x.y, x.a, weight, bias, context.n, o, i), f, n_threads)
 
 
 @helper
@@ -395,7 +396,8 @@ def product_op_backward(context, s, grads, x, grad, flags):
             known = locate(context, program[maker, Column.A], Value.TRAINING.value, context.memory)
         start = grad.a if program[s, Column.ADD_A] else zeros(grad.a)
         weight = transposed(weight_of(program, s, context.params, i, o))
-        status = max(status, input_product(grad.a, grad.y, weight, start, n, i, o, f_before, known, n_threads))
+        product = Product(grad.a, grad.y, weight, start, n, i, o)
+        status = max(status, input_product(product, f_before, known, n_threads))
     return status
 
 

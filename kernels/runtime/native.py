@@ -1,7 +1,10 @@
 """Nopython functions that are compiled once for each dtype and called through a slot."""
 
 import functools
+import sys
 from functools import cached_property
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numba import njit, types
@@ -29,7 +32,7 @@ def named_after(made, *parts):
     return made
 
 
-compiled_kernels: dict[str, "CompiledKernel"] = {}
+compiled_kernels: dict[str, Any] = {}  # CompiledKernel, or IRKernel of dispatch.py
 
 
 class CompiledKernel:
@@ -152,6 +155,24 @@ class Dependency:
 
     def __reduce__(self):
         return Dependency, (self.name, self.dtype, hash_of_sources())
+
+
+class Stale(ModuleType):
+    """Stands for a module that an earlier version kept with compiled code: that code is compiled anew."""
+
+    def __getattr__(self, name):
+        if name.startswith("__"):  # asked by what looks at all modules
+            raise AttributeError(name)
+        raise OSError(f"compiled for another version of {self.__name__}.{name}")
+
+
+def __getattr__(name):
+    if name == "Load":  # of 0.2
+        raise OSError("compiled for another version of fastfc")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+sys.modules["fastfc.kernels.edge"] = Stale("fastfc.kernels.edge")  # of 0.1
 
 
 def element_type(argument):

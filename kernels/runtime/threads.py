@@ -14,6 +14,7 @@ import sys
 import threading
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -210,7 +211,7 @@ def resolve(n_threads, where, work):
     return 1 if work < 2 * MIN_WORK else prepare_threads(n_threads, work)
 
 
-def shape(a):
+def shape(a: Any) -> tuple[int, int]:
     """Rows and columns of a matrix; 0 of what is none, which the kernel will see to."""
     return a.shape if isinstance(a, np.ndarray) and a.ndim == 2 else (0, 0)
 

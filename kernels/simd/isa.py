@@ -39,6 +39,11 @@ ISAS = {
 }
 
 
+def processor_features():
+    """LLVM's names of what this processor has, with whether it has it."""
+    return llvm.get_host_cpu_features()
+
+
 @cache
 def host_isa():
     """The instruction set that Numba's LLVM target compiles for (NUMBA_CPU_NAME is obeyed).
