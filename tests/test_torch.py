@@ -14,6 +14,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.numpy import save_file
 
 import fastfc as fc
+from fastfc.io import checkpoint as files
+from fastfc.io import torch as to_torch
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -108,6 +110,11 @@ MODULES = {
         backend="eager",
     ),
 }
+
+
+def test_every_layer_has_a_module_or_is_said_to_have_none():
+    without = [name for name in files.LAYERS if to_torch.counterpart(torch, name) is None or name == "Embedding"]
+    assert sorted(without) == sorted(to_torch.NO_MODULE)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

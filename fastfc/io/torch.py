@@ -28,8 +28,10 @@ from fastfc.validation import as_floats
 if TYPE_CHECKING:
     from fastfc.io.checkpoint import Path
 
-# Layers that torch.nn, or torch_modules, has under the same name, and but for these with the same arguments.
-KINDS = {name: kind for name, kind in LAYERS.items() if name not in ("Tied", "Embedding")}
+# Layers that have no module. The others have one under the same name in torch.nn or torch_modules, with the same
+# arguments, but for what the number of features is called.
+NO_MODULE = "Tied", "Embedding"
+KINDS = {name: kind for name, kind in LAYERS.items() if name not in NO_MODULE}
 # Modules that become a layer of another name.
 OTHERS = "Flatten", "PReLU"
 HOOKS = "_forward_hooks", "_backward_hooks", "_backward_pre_hooks"
