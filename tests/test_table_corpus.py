@@ -1,12 +1,15 @@
 """Small tables of every form that people have: what is written is read back, nothing is merged, doubts are said."""
 
 import bz2
+import contextlib
 import csv
 import gzip
+import importlib.util
 import io
 import itertools
 import lzma
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,6 +135,10 @@ FILES = {
     "bom and quotes": ('\ufeff"a","b"\n1,2\n', {"a": ["1"], "b": ["2"]}),
     "unnamed": ("a,,c\n1,7,3\n", {"a": ["1"], "column2": ["7"], "c": ["3"]}),
     "a line separator": ("a,b\n1,x\u2028y\n2,z\x0b\n", {"a": ["1", "2"], "b": ["x\u2028y", "z"]}),
+    "text above": (
+        "Report of May\n\nMade by: me, x\n\na,b,c\n1,2,3\n4,5,6\n7,8,9\n0,1,2\n3,4,6\n9,9,8\n",
+        {"a": ["1", "4", "7", "0", "3", "9"]},
+    ),
     "tabs and spaces": ("a\tb c\n1\tx y\n", {"a": ["1"], "b c": ["x y"]}),
 }
 
@@ -373,6 +380,7 @@ DATES = {
     "slashes": ["2021/3/4", "2021/12/31", "2022/01/01"],
     "names": ["4 Mar 2021", "31-Dec-2021", "1 January 2022"],
     "american names": ["Mar 4, 2021", "December 31, 2021", "Jan 1, 2022"],
+    "american names, dashes": ["Mar-4-2021", "Dec-31-2021", "Jan-1-2022"],
     "short years": ["3/4/21", "12/31/21", "1/1/22"],
 }
 
@@ -499,3 +507,32 @@ def test_tables_that_are_not_held_are_read_again(tmp_path, monkeypatch):
     encoder = TableEncoder().fit(table)
     np.testing.assert_array_equal(encoder.transform(table)[:, 0], np.arange(5000) * 0.5)
     assert math.isclose(encoder.encoded_[0].fill[0], 1249.75)
+
+
+def packaged_tables():
+    """The CSV files of packages that are installed."""
+    for name, folder in [
+        ("sklearn", "datasets/data"),
+        ("statsmodels", "datasets"),
+        ("plotnine", "data"),
+        ("vega_datasets", "_data"),
+    ]:
+        found = importlib.util.find_spec(name)
+        if found is not None and found.origin is not None:
+            yield from sorted((Path(found.origin).parent / folder).rglob("*.csv*"))
+
+
+@pytest.mark.parametrize("path", list(packaged_tables()), ids=lambda path: path.name)
+def test_tables_of_packages_train_or_one_line_says_why_not(path, capsys):
+    from fastfc.tabular.train import train
+
+    try:
+        table = Table.read(path)
+        for name in reversed(table.names):
+            with contextlib.suppress(BadTable):
+                train(path, name, epochs=1)
+                break
+        else:
+            train(path, table.names[-1], epochs=1)
+    except BadTable as error:
+        assert str(error).startswith(str(path)) and "\n" not in str(error)

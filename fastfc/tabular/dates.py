@@ -22,7 +22,7 @@ FORMATS = {
     "day.month.yy": rf"(?P<day>\d{{1,2}})[./](?P<month>\d{{1,2}})[./](?P<year>\d{{2}}){AFTER}",
     "month/day/yy": rf"(?P<month>\d{{1,2}})/(?P<day>\d{{1,2}})/(?P<year>\d{{2}}){AFTER}",
     "day name year": rf"(?P<day>\d{{1,2}})[- .]{{1,2}}{NAMED}[- ](?P<year>\d{{4}}){AFTER}",
-    "name day, year": rf"{NAMED} (?P<day>\d{{1,2}}),? (?P<year>\d{{4}}){AFTER}",
+    "name day, year": rf"{NAMED}[- ](?P<day>\d{{1,2}}),?[- ](?P<year>\d{{4}}){AFTER}",
     "hour:minute": CLOCK,
 }
 PARTS = ("days", "month", "weekday", "hour")

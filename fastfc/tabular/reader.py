@@ -375,6 +375,10 @@ def format_of(
     while first < len(lines) and (not lines[first].strip() or is_comment(lines[first], options.comment)):
         first += 1
     delimiter = delimiter or sniffed(lines[first:])
+    above_table = lines_above(lines[first:], delimiter)
+    if above_table:
+        first += above_table
+        notes.append(f"{above_table} lines above the table left out")
     comments = [line for line in lines[above:first] if line.strip()]
     rows = list(islice(cut(lines[first:], delimiter), SAMPLE_ROWS))
     rows = [cells for cells in rows if any(cells)]
@@ -409,6 +413,18 @@ def format_of(
         unnamed = frozenset()
     plain = encoding == UTF_8 and not re.search(r"\r(?!\n)", sample) and delimiter != SPACES
     return Format(path, name, encoding, delimiter, first, called, options.comment, plain), notes, unnamed
+
+
+def lines_above(lines: list[str], delimiter: str) -> int:
+    """How many lines of text stand above a table: their cells are fewer than those of most rows, and of its header."""
+    counts = [len(row) if any(row) else 0 for row in islice(cut(lines, delimiter), SAMPLE_ROWS)]
+    cells, rows = Counter(filter(None, counts)).most_common(1)[0] if any(counts) else (0, 0)
+    if cells < 2 or rows < 3 or 2 * rows <= len(counts) or not counts or counts[0] >= cells - 1:
+        return 0
+    reader = reader_of(lines, delimiter)
+    for _ in range(next(i for i, count in enumerate(counts) if count >= cells)):
+        next(reader)
+    return int(reader.line_num)
 
 
 def is_comment(line: str, comment: str) -> bool:

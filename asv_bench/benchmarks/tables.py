@@ -1,0 +1,55 @@
+"""Reading a table and finding out what its columns hold, as a multiple of the time that pandas takes to read it."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from fastfc.tabular import Table
+from fastfc.tabular.columns import Wishes, profiled
+
+from .common import Timed, three_digits
+
+
+class Read(Timed):
+    """A table of numbers, and one of numbers and categories as the prices of diamonds."""
+
+    params = ("300000x11 numbers", "53940x10 mixed")
+    param_names = ("table",)
+
+    def setup(self, table):
+        pandas = __import__("pandas")
+        rng = np.random.default_rng(0)
+        if table == "300000x11 numbers":
+            frame = pandas.DataFrame(rng.standard_normal((300_000, 11)).round(6)).add_prefix("x")
+        else:
+            columns = {f"x{i}": rng.uniform(0, 60, 53_940).round(2) for i in range(6)}
+            columns |= {f"c{i}": rng.choice(["Fair", "Good", "Very Good", "Ideal"], 53_940) for i in range(3)}
+            frame = pandas.DataFrame(columns).assign(price=rng.integers(300, 19_000, 53_940))
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = Path(self.folder.name) / "table.csv"
+        frame.to_csv(self.path, index=False)
+        self.pandas = lambda: pandas.read_csv(self.path)
+        self.read()
+
+    def teardown(self, table):
+        self.folder.cleanup()
+
+    def read(self):
+        profiled(Table.read(self.path), Wishes())
+
+    def time_read(self, table):
+        self.read()
+
+    def track_times_pandas(self, table):
+        from time import process_time
+
+        best = {}
+        for _ in range(5):
+            for name, read in (("pandas", self.pandas), ("fastfc", self.read)):
+                begin = process_time()
+                read()
+                best[name] = min(best.get(name, np.inf), process_time() - begin)
+        return three_digits(best["fastfc"] / best["pandas"])
+
+    track_times_pandas.unit = "times pandas"
