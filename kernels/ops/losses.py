@@ -68,11 +68,11 @@ from fastfc.kernels.ops.loss_rules import (
     run_pointwise,
     run_row,
 )
-from fastfc.kernels.ops.matrix import Matrix, copy_matrix, element, matrix
+from fastfc.kernels.ops.matrix import Matrix, copy_matrix, element, matrix, matrix_type
 from fastfc.kernels.runtime import kernel as boundary
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.linkage import call_at
-from fastfc.kernels.runtime.native import compiled_kernel, requires
+from fastfc.kernels.runtime.native import compiled_kernel, on_demand_kernel, requires
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.status import (
     BAD_LABEL,
@@ -90,6 +90,10 @@ from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, pointer,
 
 RESULT = types.Tuple((types.int64, types.float64))
 RESULTS = types.Tuple((types.int64, types.float64, types.float64))
+
+
+def readonly(dtype, ndim):
+    return types.Array(dtype, ndim, "A", readonly=True, aligned=False)
 
 
 @helper
@@ -154,8 +158,20 @@ def multiply_by(numbers, first, count, target):
         write(here, read(here) * numbers[first + j])
 
 
-@helper
-def evaluate_pointwise(row, p, t, weights, values, o, n, k, scale):
+@on_demand_kernel(
+    lambda dtype: types.float64(
+        matrix_type(dtype),
+        readonly(types.float64, 1),
+        matrix_type(dtype),
+        readonly(dtype, 1),
+        types.Array(dtype, 1, "A", aligned=False),
+        matrix_type(dtype),
+        types.int64,
+        types.int64,
+        types.float64,
+    )
+)
+def evaluate_pointwise(p, row, t, weights, values, o, n, k, scale):
     """The sum of w L for n rows and k columns of targets."""
     code, keep, size = int(row[CODE]), np.int64(row[REDUCTION] == NONE), itemsize(p.data)
     p_room, t_room = stack(p.data, BLOCK_BYTES), stack(p.data, BLOCK_BYTES)
@@ -202,8 +218,22 @@ def evaluate_pointwise(row, p, t, weights, values, o, n, k, scale):
     return total
 
 
-@helper
-def evaluate_rowwise(row, z, y, labels, stride, weights, values, o, n, c, scale):
+@on_demand_kernel(
+    lambda dtype: RESULT(
+        matrix_type(dtype),
+        readonly(types.float64, 1),
+        matrix_type(dtype),
+        readonly(types.int64, 1),
+        types.int64,
+        readonly(dtype, 1),
+        types.Array(dtype, 1, "A", aligned=False),
+        matrix_type(dtype),
+        types.int64,
+        types.int64,
+        types.float64,
+    )
+)
+def evaluate_rowwise(z, row, y, labels, stride, weights, values, o, n, c, scale):
     """Status, and the sum of w L, for n rows and c classes; of classes if labels has one each `stride`."""
     code, size, a, of_classes, kept = int(row[CODE]), itemsize(z.data), row[A], stride > 0, row[REDUCTION] == NONE
     first, ignored = int(row[FIRST_TARGET]), np.int64(row[C])
@@ -325,12 +355,12 @@ def class_weight_sum(row, labels, stride, weights, n):
 
 @compiled_kernel(
     lambda dtype: RESULTS(
-        *[types.Array(dtype, 2, "A", readonly=True, aligned=False)] * 2,
-        types.Array(types.int64, 1, "A", readonly=True, aligned=False),
-        types.Array(dtype, 1, "A", readonly=True, aligned=False),
+        *[readonly(dtype, 2)] * 2,
+        readonly(types.int64, 1),
+        readonly(dtype, 1),
         types.Array(dtype, 1, "A", aligned=False),
         types.Array(dtype, 2, "A", aligned=False),
-        types.Array(types.float64, 2, "A", readonly=True, aligned=False),
+        readonly(types.float64, 2),
     )
 )
 def evaluate_losses(output, target, labels, weights, values, out, losses):
@@ -392,11 +422,11 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
             places = (p.data, p.row, p.column, t.data, t.row, t.column, o.data, o.row, o.column)
             total = call_at(row[A], p.data, (n, k, row[WEIGHT], *places))
         elif code & BY_ROWS:
-            found, total = evaluate_rowwise(row, p, t, labels, steps, weights, values, o, n, k, scale)
+            found, total = evaluate_rowwise(p, row, t, labels, steps, weights, values, o, n, k, scale)
             if found != OK:
                 return found, 0.0, 0.0
         else:
-            total = evaluate_pointwise(row, p, t, weights, values, o, n, k, scale)
+            total = evaluate_pointwise(p, row, t, weights, values, o, n, k, scale)
         one = 0.0 if void else row[WEIGHT] * (total / divisor)
         value += one
         epoch += one * counted if reduction in (MEAN, BATCH_MEAN) else one
