@@ -267,7 +267,7 @@ for dtype in (np.float32, np.float64):
     kind = native.DTYPES[np.dtype(dtype)]
     for name, function in native.compiled_kernels.items():
         of_table = any(function in table.kernels.values() for table in dispatch.tables.values())
-        needed = function.optional and not of_table
+        needed = function.optional and not of_table and not function.on_demand
         if needed and not function.slots[kind][0]:
             print(name, "was not needed")
 """

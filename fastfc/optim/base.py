@@ -565,7 +565,7 @@ class Optimizer(Versioned):
     @property
     def current_lr(self) -> float:
         """The learning rate of the next step: `lr`, as the schedule changes it."""
-        return float(schedules.rate.py_func(self.hyper, 1.0, float(self.count[0])))
+        return float(schedules.scheduled_rate(None, self.hyper, 1.0, float(self.count[0])))
 
     @property
     def steps_per_epoch(self) -> int:

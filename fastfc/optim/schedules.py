@@ -63,7 +63,7 @@ class Schedule:
         """The learning rate after t updates, or epochs."""
         hyper = self.write(np.zeros(schedule_kernels.N_NUMBERS))
         hyper[schedule_kernels.LR], hyper[schedule_kernels.EPOCH] = base_lr, 0
-        return float(schedule_kernels.rate.py_func(hyper, 1.0, float(t)))
+        return float(schedule_kernels.scheduled_rate(None, hyper, 1.0, float(t)))
 
 
 @frozen

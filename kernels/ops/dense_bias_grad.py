@@ -12,6 +12,7 @@ from fastfc.kernels.ops.activation_rules import NONE
 from fastfc.kernels.ops.gemm import CHUNK, product
 from fastfc.kernels.ops.matrix import Matrix, ceil_div, copy_matrix, matrix, zeros
 from fastfc.kernels.runtime.kernel import kernel
+from fastfc.kernels.runtime.native import compiled_kernel, on_demand_kernel
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check
@@ -202,19 +203,33 @@ def sum_of_one_column(g, out, accumulate):
     return OK
 
 
+@compiled_kernel(
+    lambda dtype: types.int64(types.CPointer(dtype), *[types.int64] * 3, types.CPointer(dtype), types.int64)
+)
+def sums_of_neighbours(g, n, o, row, out, accumulate):
+    """out[j] (+)= Σ g[i, j] over at most CHUNK rows, whose columns are neighbours, as those of out are."""
+    if o <= REGISTERS * width(g):
+        sums_in_registers(g, n, o, row, out, accumulate)
+    else:
+        sums_by_rows(g, n, o, row, out, accumulate)
+    return OK
+
+
+@helper
+def are_neighbours(g, out):
+    """Whether `sums_of_neighbours` can sum these."""
+    n, o = g.shape
+    return n > 0 and o > 1 and g.strides[1] == out.itemsize and out.strides[0] == out.itemsize
+
+
 @helper
 def column_sums(g, out, accumulate):
     """out (+)= the column sums of at most CHUNK rows."""
     n, o = g.shape
+    if are_neighbours(g, out):
+        return sums_of_neighbours(pointer(g), n, o, g.strides[0], pointer(out), accumulate)
     if o == 1:
         return sum_of_one_column(g, out, accumulate)
-    size, lanes = out.itemsize, width(pointer(out))
-    if n > 0 and g.strides[1] == size and out.strides[0] == size:
-        if o <= REGISTERS * lanes:
-            sums_in_registers(pointer(g), n, o, g.strides[0], pointer(out), accumulate)
-        else:
-            sums_by_rows(pointer(g), n, o, g.strides[0], pointer(out), accumulate)
-        return OK
     # any strides: a row of ones times g; 1 x + s rounds as s + x does
     sums = Matrix(pointer(out), 0, out.strides[0])
     ones = Matrix(one(sums.data), 0, 0)
@@ -318,15 +333,31 @@ def sum_on_threads(grad_output, out, accumulate, n_threads):
     return found
 
 
+@on_demand_kernel(
+    lambda dtype: types.int64(
+        types.Array(dtype, 2, "A", readonly=True, aligned=False),
+        types.Array(dtype, 1, "A", aligned=False),
+        types.int64,
+        types.int64,
+    )
+)
+def sums_of_any(grad_output, out, accumulate, n_threads):
+    """out (+)= the column sums of any batch, on any number of threads."""
+    if n_threads > 1:
+        return sum_on_threads(grad_output, out, accumulate, n_threads)
+    return sum_in_chunks(grad_output, out, accumulate)
+
+
 @kernel("grad_output[n, o] -> out[o]", types.int64, types.int64)
 def _dense_bias_grad(grad_output, out, accumulate, n_threads):
     if out.size != grad_output.shape[1]:
         return BAD_SHAPE
     if overlaps(out, grad_output):
         return OVERLAP
-    if n_threads > 1:
-        return sum_on_threads(grad_output, out, accumulate, n_threads)
-    return sum_in_chunks(grad_output, out, accumulate)
+    n, o = grad_output.shape
+    if n_threads <= 1 and n <= CHUNK and are_neighbours(grad_output, out):
+        return sums_of_neighbours(pointer(grad_output), n, o, grad_output.strides[0], pointer(out), accumulate)
+    return sums_of_any(grad_output, out, accumulate, n_threads)
 
 
 def run(grad_output, out, accumulate, n_threads):

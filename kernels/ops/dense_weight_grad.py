@@ -11,6 +11,7 @@ from fastfc.kernels.ops.activation_rules import NONE
 from fastfc.kernels.ops.gemm import CHUNK, Product, parallel_product
 from fastfc.kernels.ops.matrix import Matrix, add_matrix, copy_matrix, element, matrix, transposed, zeros
 from fastfc.kernels.runtime.kernel import kernel
+from fastfc.kernels.runtime.native import on_demand_kernel
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check
@@ -48,16 +49,34 @@ def chunk_sums(partials, x, grad_output, accumulate, index, n_threads):
     return NO_MEMORY if failed else OK
 
 
-@kernel("x[n, i], grad_output[n, o] -> out[i, o]", types.int64, types.int64)
-def _dense_weight_grad(x, grad_output, out, accumulate, n_threads):
-    found = status(x, grad_output, out)
-    if found != OK:
-        return found
+@helper
+def sums_of_chunks(x, grad_output, out, accumulate, n_threads):
+    """The same with chunks on several threads, for which the layer is too small."""
+    (i, o), chunks = out.shape, (x.shape[0] + CHUNK - 1) // CHUNK
+    partials = np.empty((chunks, i, o), out.dtype)
+    if accumulate:
+        copy_matrix(i, o, matrix(out), matrix(partials[0]))
+    if parallel(chunk_sums, (partials, x, grad_output, accumulate), n_threads) != OK:
+        return NO_MEMORY
+    copy_matrix(i, o, matrix(partials[0]), matrix(out))
+    for q in range(1, chunks):
+        add_matrix(i, o, matrix(partials[q]), matrix(out))
+    return OK
+
+
+@on_demand_kernel(
+    lambda dtype: types.int64(
+        *[types.Array(dtype, 2, "A", readonly=True, aligned=False)] * 2,
+        types.Array(dtype, 2, "A", aligned=False),
+        types.int64,
+        types.int64,
+    )
+)
+def sums_of_long_batch(x, grad_output, out, accumulate, n_threads):
+    """out (+)= xᵀ grad_output over more than CHUNK rows."""
     n, (i, o), size = x.shape[0], out.shape, out.itemsize
     a, b, c = transposed(matrix(x)), matrix(grad_output), matrix(out)
     start = c if accumulate else zeros(c)
-    if n <= CHUNK or i * o == 0:
-        return sums(c, a, b, start, i, o, n, n_threads)
     if n_threads > 1 and i * o <= SMALL:
         return sums_of_chunks(x, grad_output, out, accumulate, n_threads)
     # the sum grows beside out, which stays as it is if memory runs out on the way
@@ -76,19 +95,16 @@ def _dense_weight_grad(x, grad_output, out, accumulate, n_threads):
     return NO_MEMORY if found else OK
 
 
-@helper
-def sums_of_chunks(x, grad_output, out, accumulate, n_threads):
-    """The same with chunks on several threads, for which the layer is too small."""
-    (i, o), chunks = out.shape, (x.shape[0] + CHUNK - 1) // CHUNK
-    partials = np.empty((chunks, i, o), out.dtype)
-    if accumulate:
-        copy_matrix(i, o, matrix(out), matrix(partials[0]))
-    if parallel(chunk_sums, (partials, x, grad_output, accumulate), n_threads) != OK:
-        return NO_MEMORY
-    copy_matrix(i, o, matrix(partials[0]), matrix(out))
-    for q in range(1, chunks):
-        add_matrix(i, o, matrix(partials[q]), matrix(out))
-    return OK
+@kernel("x[n, i], grad_output[n, o] -> out[i, o]", types.int64, types.int64)
+def _dense_weight_grad(x, grad_output, out, accumulate, n_threads):
+    found = status(x, grad_output, out)
+    if found != OK:
+        return found
+    n, (i, o), c = x.shape[0], out.shape, matrix(out)
+    if n > CHUNK and i * o > 0:
+        return sums_of_long_batch(x, grad_output, out, accumulate, n_threads)
+    start = c if accumulate else zeros(c)
+    return sums(c, transposed(matrix(x)), matrix(grad_output), start, i, o, n, n_threads)
 
 
 def run(x, grad_output, out, accumulate, n_threads):

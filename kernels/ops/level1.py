@@ -7,7 +7,7 @@ from fastfc.kernels.ops.activations import apply
 from fastfc.kernels.ops.epilogue import matrix_epilogue
 from fastfc.kernels.ops.matrix import Matrix, aliases_sets, ceil_div, copy_matrix, element, matrix_type
 from fastfc.kernels.ops.packing import pack
-from fastfc.kernels.runtime.native import compiled_kernel
+from fastfc.kernels.runtime.native import on_demand_kernel
 from fastfc.kernels.runtime.status import NO_MEMORY, OK
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, read, release, stack, write
@@ -39,7 +39,7 @@ def row_times_transposed(c, a, b, start, n, k):
                 multiply_square(a_part, b_part, Matrix(element(c, 0, q), c.row, size), n - q)
 
 
-@helper
+@on_demand_kernel(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 2))
 def row_times_rows(c, a, b, start, n, k):
     """C = start + A B for one row and a B whose columns are neighbours, in its order; k a multiple of ROWS_AT_ONCE."""
     size, lanes = itemsize(c.data), width(c.data)
@@ -69,6 +69,7 @@ def row_times_rows(c, a, b, start, n, k):
             s = fma(a5, load_first(at(b4, y), some, 0.0), fma(a4, load_first(at(b4, x), some, 0.0), s))
             s = fma(a7, load_first(at(b6, y), some, 0.0), fma(a6, load_first(at(b6, x), some, 0.0), s))
             store_first(at(c.data, x), s, some)
+    return OK
 
 
 @helper
@@ -127,7 +128,7 @@ def four_dots(k, x, x1, x2, x3, y):
     return sum_of_lanes(s0 + t0), sum_of_lanes(s1 + t1), sum_of_lanes(s2 + t2), sum_of_lanes(s3 + t3)
 
 
-@compiled_kernel(
+@on_demand_kernel(
     lambda dtype: types.int64(
         *[matrix_type(dtype)] * 4, types.UniTuple(types.int64, 3), activation_type, matrix_type(dtype)
     )

@@ -59,11 +59,11 @@ from fastfc.kernels.ops.loss_table import (
     VECTOR,
     LossColumn,
 )
-from fastfc.kernels.ops.matrix import Matrix, copy_matrix, element, matrix
+from fastfc.kernels.ops.matrix import Matrix, copy_matrix, element, matrix, matrix_type
 from fastfc.kernels.runtime import kernel as boundary
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.linkage import call_at
-from fastfc.kernels.runtime.native import compiled_kernel, requires
+from fastfc.kernels.runtime.native import compiled_kernel, on_demand_kernel, requires
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.status import (
     BAD_LABEL,
@@ -85,6 +85,16 @@ RESULTS = types.Tuple((types.int64, types.float64, types.float64))
 # What one loss reads and writes: matrices of its prediction and its numeric target; labels, of which each sample has
 # `stride`, 0 if the loss has none; the samples' weights or none; its values, if it has no reduction; and its gradient.
 LossData = namedtuple("LossData", ["prediction", "target", "labels", "stride", "weights", "values", "out"])
+
+
+def readonly(dtype, ndim):
+    return types.Array(dtype, ndim, "A", readonly=True, aligned=False)
+
+
+def loss_data(dtype):
+    matrix, values = matrix_type(dtype), types.Array(dtype, 1, "A", aligned=False)
+    members = [matrix, matrix, readonly(types.int64, 1), types.int64, readonly(dtype, 1), values, matrix]
+    return types.NamedTuple(members, LossData)
 
 
 @helper
@@ -149,8 +159,10 @@ def multiply_by(numbers, first, count, target):
         write(here, read(here) * numbers[first + j])
 
 
-@helper
-def evaluate_pointwise(row, data, n, k, scale):
+@on_demand_kernel(
+    lambda dtype: types.float64(loss_data(dtype), readonly(types.float64, 1), types.int64, types.int64, types.float64)
+)
+def evaluate_pointwise(data, row, n, k, scale):
     """The sum of w L for n rows and k columns of targets."""
     p, t, _, _, weights, values, o = data
     code, a, b = int(row[LossColumn.CODE]), row[LossColumn.A], row[LossColumn.B]
@@ -197,8 +209,10 @@ def evaluate_pointwise(row, data, n, k, scale):
     return total
 
 
-@helper
-def evaluate_rowwise(row, data, n, c, scale):
+@on_demand_kernel(
+    lambda dtype: RESULT(loss_data(dtype), readonly(types.float64, 1), types.int64, types.int64, types.float64)
+)
+def evaluate_rowwise(data, row, n, c, scale):
     """Status, and the sum of w L, for n rows and c classes; of classes if there are labels."""
     z, y, labels, stride, weights, values, o = data
     code, size, of_classes = int(row[LossColumn.CODE]), itemsize(z.data), stride > 0
@@ -361,12 +375,12 @@ def sum_of_weights(weights, n, losses):
 
 @compiled_kernel(
     lambda dtype: RESULTS(
-        *[types.Array(dtype, 2, "A", readonly=True, aligned=False)] * 2,
-        types.Array(types.int64, 1, "A", readonly=True, aligned=False),
-        types.Array(dtype, 1, "A", readonly=True, aligned=False),
+        *[readonly(dtype, 2)] * 2,
+        readonly(types.int64, 1),
+        readonly(dtype, 1),
         types.Array(dtype, 1, "A", aligned=False),
         types.Array(dtype, 2, "A", aligned=False),
-        types.Array(types.float64, 2, "A", readonly=True, aligned=False),
+        readonly(types.float64, 2),
     )
 )
 def evaluate_losses(output, target, labels, weights, values, out, losses):
@@ -408,11 +422,11 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
             places = (p.data, p.row, p.column, t.data, t.row, t.column, o.data, o.row, o.column)
             total = call_at(row[LossColumn.A], p.data, (n, k, row[LossColumn.WEIGHT], *places))
         elif code & BY_ROWS:
-            status, total = evaluate_rowwise(row, data, n, k, scale)
+            status, total = evaluate_rowwise(data, row, n, k, scale)
             if status != OK:
                 return status, 0.0, 0.0
         else:
-            total = evaluate_pointwise(row, data, n, k, scale)
+            total = evaluate_pointwise(data, row, n, k, scale)
         one = 0.0 if void else row[LossColumn.WEIGHT] * (total / divisor)
         value += one
         epoch += one * counted if reduction in (MEAN, BATCH_MEAN) else one

@@ -3,7 +3,7 @@
 from numba import types
 
 from fastfc.kernels.ops.matrix import element
-from fastfc.kernels.runtime.native import compiled_kernel
+from fastfc.kernels.runtime.native import on_demand_kernel
 from fastfc.kernels.runtime.status import OK
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import at, itemsize, read, write
@@ -32,7 +32,7 @@ def copy_pairs(k, source, source_row, target, target_row):
         store(at(target, step), v1)
 
 
-@compiled_kernel(
+@on_demand_kernel(
     lambda dtype: types.int64(types.CPointer(dtype), *[types.int64] * 4, types.CPointer(dtype), types.int64)
 )
 def pack(source, count, k, across, along, target, target_width):

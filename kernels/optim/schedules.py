@@ -14,8 +14,9 @@ A warm-up comes before any of them: η = b (s + (1 − s) t / w) for t < w; the 
 """
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 
+from fastfc.kernels.runtime.native import on_demand_kernel
 from fastfc.kernels.simd.compiler import helper
 
 # The hyperparameters begin with these. If EPOCH is set, t counts epochs: there were EPOCHS of them when
@@ -50,11 +51,21 @@ def epochs(hyperparameters, t):
 
 
 @helper
-def rate(hyperparameters, factor, t):
+def rate(like, hyperparameters, factor, t):
     """The learning rate after t updates, of parameters whose base rate is so many times the optimizer's."""
+    if hyperparameters[SCHEDULE] == CONSTANT and hyperparameters[WARMUP] == 0.0:
+        return hyperparameters[LR] * factor
+    return scheduled_rate(like, hyperparameters, factor, t)
+
+
+@on_demand_kernel(
+    lambda dtype: types.float64(
+        types.CPointer(dtype), types.Array(types.float64, 1, "A", readonly=True, aligned=False), *[types.float64] * 2
+    )
+)
+def scheduled_rate(like, hyperparameters, factor, t):
+    """`rate`, by any schedule."""
     base, schedule = hyperparameters[LR] * factor, hyperparameters[SCHEDULE]
-    if schedule == CONSTANT and hyperparameters[WARMUP] == 0.0:
-        return base
     if hyperparameters[EPOCH] != 0.0:
         t = epochs(hyperparameters, t)
     if t < hyperparameters[WARMUP]:

@@ -45,7 +45,7 @@ from fastfc.kernels.optim.rules import (
 )
 from fastfc.kernels.optim.schedules import rate
 from fastfc.kernels.runtime.kernel import kernel
-from fastfc.kernels.runtime.native import requires
+from fastfc.kernels.runtime.native import on_demand_kernel, requires
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_STATE, OK, OVERLAP, check
@@ -84,6 +84,10 @@ Pass = namedtuple("Pass", ["grads", "params", "state", "row", "optimizer", "how"
 
 # Multiplications that the update of a parameter takes as long as, if all is in L2; from memory it takes thrice as long.
 UPDATE_WORK = 32
+
+
+def readonly(ndim):
+    return types.Array(types.float64, ndim, "A", readonly=True, aligned=False)
 
 
 @helper
@@ -136,8 +140,8 @@ def take_average(count, params, out, keep):
             store_first(here, new, count - j)
 
 
-@helper
-def take_averages(n, params, out, param_ranges, keep):
+@on_demand_kernel(lambda dtype: types.int64(*[types.CPointer(dtype)] * 2, types.int64, readonly(2), types.float64))
+def take_averages(params, out, n, param_ranges, keep):
     """The average of what is trained; the rest as it is."""
     end = 0
     for i in range(param_ranges.shape[0] + 1):
@@ -145,12 +149,13 @@ def take_averages(n, params, out, param_ranges, keep):
         for begin, stop, share in ((end, first, 0.0), (first, last, keep)):
             take_average(stop - begin, at(params, begin * itemsize(params)), at(out, begin * itemsize(params)), share)
         end = last
+    return OK
 
 
-@helper
-def shorten_columns(rows, columns, weight, norm, buffer):
+@on_demand_kernel(lambda dtype: types.int64(types.CPointer(dtype), types.int64, types.int64, types.float64))
+def shorten_columns(weight, rows, columns, norm):
     """Scale each column whose Euclidean norm is larger to this norm."""
-    size, lanes = itemsize(weight), width(weight)
+    size, lanes, buffer = itemsize(weight), width(weight), stack(weight, BLOCK_BYTES)
     block = BLOCK_BYTES // size
     for first in range(0, columns, block):
         some, start = min(block, columns - first), at(weight, first * size)
@@ -173,12 +178,17 @@ def shorten_columns(rows, columns, weight, norm, buffer):
                     store(here, w)
                 else:
                     store_first(here, w, some - j)
+    return OK
 
 
-@helper
-def clip_factor(n, grads, params, hyperparameters, param_ranges, scale, limit, buffer):
+@on_demand_kernel(
+    lambda dtype: types.float64(
+        *[types.CPointer(dtype)] * 2, types.int64, readonly(1), readonly(2), *[types.float64] * 2
+    )
+)
+def clip_factor(grads, params, n, hyperparameters, param_ranges, scale, limit):
     """What all gradients are multiplied by so that their norm is at most CLIP_NORM, as PyTorch does it."""
-    size, total = itemsize(params), 0.0
+    size, total, buffer = itemsize(params), 0.0, stack(params, BLOCK_BYTES)
     block = BLOCK_BYTES // size
     for s in range(param_ranges.shape[0]):
         first, last = bounds(param_ranges, s, n)
@@ -271,13 +281,13 @@ def update(grads, hyperparameters, param_ranges, params, state, count, optimizer
     flags = int(hyperparameters[FLAGS])
     scale = -scale if flags & MAXIMIZE else scale
     limit = hyperparameters[CLIP_VALUE] if hyperparameters[CLIP_VALUE] > 0.0 else np.inf
-    buffer, factor = stack(params_data, BLOCK_BYTES), 1.0
+    factor = 1.0
     if hyperparameters[CLIP_NORM] > 0.0:
-        factor = clip_factor(n, grads_data, params_data, hyperparameters, param_ranges, scale, limit, buffer)
+        factor = clip_factor(grads_data, params_data, n, hyperparameters, param_ranges, scale, limit)
     for i in range(param_ranges.shape[0]):
         first, last = bounds(param_ranges, i, n)
         l1, l2, max_norm = param_ranges[i, L1], param_ranges[i, L2], param_ranges[i, MAX_NORM]
-        lr = share * rate(hyperparameters, param_ranges[i, RATE], t)
+        lr = share * rate(params_data, hyperparameters, param_ranges[i, RATE], t)
         decay = param_ranges[i, DECAY] if param_ranges[i, DECAY] >= 0.0 else hyperparameters[WEIGHT_DECAY]
         how = (lr, 1.0 - lr * decay, 0.0) if flags & DECOUPLED else (lr, 1.0, decay)
         changes = l1 != 0.0 or l2 != 0.0 or scale * factor != 1.0 or limit != np.inf
@@ -290,10 +300,10 @@ def update(grads, hyperparameters, param_ranges, params, state, count, optimizer
             update_range(x, 0, last - first)
         if max_norm > 0.0:
             columns = int(param_ranges[i, COLUMNS])
-            shorten_columns((last - first) // columns, columns, at(params_data, first * size), max_norm, buffer)
+            shorten_columns(at(params_data, first * size), (last - first) // columns, columns, max_norm)
     if average:
         averages = at(state_data, (state.shape[0] - 1) * row)
-        take_averages(n, params_data, averages, param_ranges, hyperparameters[AVERAGE] if t > 0.0 else 0.0)
+        take_averages(params_data, averages, n, param_ranges, hyperparameters[AVERAGE] if t > 0.0 else 0.0)
     count[0] += 1
     return OK
 

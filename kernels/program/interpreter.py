@@ -81,7 +81,7 @@ from fastfc.kernels.program.table import (
     table_type,
 )
 from fastfc.kernels.runtime.kernel import kernel
-from fastfc.kernels.runtime.native import compiled_kernel
+from fastfc.kernels.runtime.native import OnDemand, compiled_kernel, on_demand_kernel
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP
@@ -89,6 +89,9 @@ from fastfc.kernels.runtime.threads import ELEMENT_WORK, product_work_in_kernels
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, one, pointer, read, release, stack, vector, view
 from fastfc.kernels.simd.vector import load_first, splat, store_first, width
+
+# products apply most activations themselves
+activation_forward, activation_backward = OnDemand(_activation_forward), OnDemand(_activation_backward)
 
 # what only programs with these operations need, and have loaded
 OPTIONAL_KERNELS = {
@@ -225,14 +228,14 @@ def activate(a, y, n, o, f, n_threads):
     """y = f(a), by rows on several threads."""
     if n_threads > 1:
         return parallel(activate_range, (a, y, n, o, f), n_threads)
-    return _activation_forward(view(a, n, o), view(y, n, o), f.code, f.a, f.b)
+    return activation_forward(view(a, n, o), view(y, n, o), f.code, f.a, f.b)
 
 
 @helper
 def activate_range(a, y, n, o, f, index, n_threads):
     first, last = thread_range(index, n_threads, n)
     n = last - first
-    return _activation_forward(view(rows_from(a, first), n, o), view(rows_from(y, first), n, o), f.code, f.a, f.b)
+    return activation_forward(view(rows_from(a, first), n, o), view(rows_from(y, first), n, o), f.code, f.a, f.b)
 
 
 @helper
@@ -240,14 +243,14 @@ def multiply_by_derivative(known, grad_y, out, n, o, f, n_threads):
     """out = grad_y f′, f′ in terms of what is known, by rows on several threads."""
     if n_threads > 1:
         return parallel(derivative_range, (known, grad_y, out, n, o, f), n_threads)
-    return _activation_backward(view(known, n, o), view(grad_y, n, o), view(out, n, o), f.code, f.a, f.b)
+    return activation_backward(view(known, n, o), view(grad_y, n, o), view(out, n, o), f.code, f.a, f.b)
 
 
 @helper
 def derivative_range(known, grad_y, out, n, o, f, index, n_threads):
     first, last = thread_range(index, n_threads, n)
     known, grad_y, out, n = rows_from(known, first), rows_from(grad_y, first), rows_from(out, first), last - first
-    return _activation_backward(view(known, n, o), view(grad_y, n, o), view(out, n, o), f.code, f.a, f.b)
+    return activation_backward(view(known, n, o), view(grad_y, n, o), view(out, n, o), f.code, f.a, f.b)
 
 
 def embeddings_of_x(program):
@@ -344,6 +347,18 @@ def forward_op(context, s, purpose):
             return OK
         f = activation_of(program, s)
         return activate(x.a, x.y, n, x.width, f, threads_of(context, ACTIVATION_WORK * n * x.width))
+    return other_op(context, s, x, purpose)
+
+
+def operands_type(dtype):
+    return types.NamedTuple([*[matrix_type(dtype)] * 3, types.int64], Operands)
+
+
+@on_demand_kernel(lambda dtype: types.int64(context_type(dtype), types.int64, operands_type(dtype), types.int64))
+def other_op(context, s, x, purpose):
+    """y of an op that is neither a product nor an activation. Returns a status."""
+    program, n, training = context.program, context.n, purpose == Value.TRAINING
+    op = program[s, Column.OP]
     if op == DROPOUT and training:
         mask = key(program[s, Column.NUMBER], s, context.rng_step)
         return apply_dropout(x.a, x.y, n, x.width, mask, number(program, s, Column.FACTOR), False)
@@ -369,6 +384,11 @@ def run_forward(context, purpose):
         if status != OK:
             return status
     return OK
+
+
+# What a backward op computes: whether the gradients of a and of b, and whether it adds to those of parameters.
+Flags = namedtuple("Flags", ["a", "b", "add"])
+flags_type = types.NamedUniTuple(types.int64, 3, Flags)
 
 
 @helper
@@ -444,16 +464,27 @@ def embedding_op_backward(context, s, grads, x, grad, flags):
 @helper
 def backward_op(context, s, grads, x, grad, flags):
     """Gradients of op s, from that of y. Returns a status."""
-    program, n, op = context.program, context.n, context.program[s, Column.OP]
-    add_a, add_b = program[s, Column.ADD_A], program[s, Column.ADD_B]
+    program, op = context.program, context.program[s, Column.OP]
     if op == PRODUCT:
         return product_op_backward(context, s, grads, x, grad, flags)
+    if op == ACTIVATION:
+        return activation_op_backward(context, s, x, grad) if flags.a and not program[s, Column.DERIVED] else OK
+    return other_op_backward(context, s, grads, x, grad, flags)
+
+
+@on_demand_kernel(
+    lambda dtype: types.int64(
+        context_type(dtype), types.int64, types.CPointer(dtype), *[operands_type(dtype)] * 2, flags_type
+    )
+)
+def other_op_backward(context, s, grads, x, grad, flags):
+    """Gradients of an op that is neither a product nor an activation, from that of y. Returns a status."""
+    program, n, op = context.program, context.n, context.program[s, Column.OP]
+    add_a, add_b = program[s, Column.ADD_A], program[s, Column.ADD_B]
     if op in NORMS or op == STANDARDIZE:
         return norm_op_backward(context, s, grads, x, grad, flags)
     if op == EMBEDDING:
         return embedding_op_backward(context, s, grads, x, grad, flags)
-    if op == ACTIVATION:
-        return activation_op_backward(context, s, x, grad) if flags.a and not program[s, Column.DERIVED] else OK
     if op == DROPOUT:
         mask = key(program[s, Column.NUMBER], s, context.rng_step)
         p = number(program, s, Column.FACTOR)
@@ -465,10 +496,6 @@ def backward_op(context, s, grads, x, grad, flags):
     if flags.b and op in (MULTIPLY, ADD):
         multiply_add(n, x.width, grad.y, x.a if op == MULTIPLY else ones, 1.0, grad.b, add_b)
     return OK
-
-
-# What a backward op computes: whether the gradients of a and of b, and whether it adds to those of parameters.
-Flags = namedtuple("Flags", ["a", "b", "add"])
 
 
 @compiled_kernel(
@@ -485,7 +512,7 @@ def run_backward(context, grads, gradients, wants_x, add):
         grad = operands(context, s, Value.GRADIENT.value, gradients)
         wants_a = wants_x or program[program[s, Column.A], Value.GRADIENT] != IN_X
         wants_b = wants_x or program[program[s, Column.B], Value.GRADIENT] != IN_X
-        status = backward_op(context, s, grads, x, grad, Flags(wants_a, wants_b, add))
+        status = backward_op(context, s, grads, x, grad, Flags(np.int64(wants_a), np.int64(wants_b), add))
         if status != OK:
             return status
     return OK

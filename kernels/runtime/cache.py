@@ -179,7 +179,8 @@ def reduced(result):
     file, and take most of the time to load it.
     """
     (name, kind, code), *others = result._replace(type_annotation="")._reduce()
-    names = result.fndesc.llvm_func_name, result.fndesc.llvm_cpython_wrapper_name
+    defined = {function.name for function in result.library.get_defined_functions()}
+    names = defined & {result.fndesc.llvm_func_name, result.fndesc.llvm_cpython_wrapper_name}
     stubs = "".join(f'define void @"{name}"() {{ ret void }}\n' for name in names)
     return (name, kind, (code[0], llvm.parse_assembly(stubs).as_bitcode())), *others
 

@@ -73,6 +73,8 @@ class Kernel(CompiledKernel):
         What BAD_INDEX means, as text, from all arrays.
     """
 
+    from_python = True
+
     def __init__(self, function, specification, *scalars, result=types.int64, in_place=None, wrong_index=None):
         read, _, written = specification.partition("->")
         find = re.compile(r"\w+(?::\w+)?\[[\w, ]*\]").findall

@@ -1,5 +1,6 @@
 """Nopython functions that are compiled once for each dtype and called through a slot."""
 
+import ctypes
 import functools
 import sys
 from functools import cached_property
@@ -7,16 +8,18 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
-from numba.core import errors
+from numba.core import cgutils, errors
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin
 
 from fastfc.kernels.runtime import plan, portable
 from fastfc.kernels.runtime.cache import KernelCache, compile_lock, hash_of_sources, rebuild
 from fastfc.kernels.runtime.fastcall import NotLoaded
-from fastfc.kernels.runtime.linkage import call_through_slot, define_symbol
+from fastfc.kernels.runtime.linkage import call_through_slot, define_symbol, slot_value
 from fastfc.kernels.simd.compiler import HelperLibrary, KernelCompiler, rare_collections
+from fastfc.kernels.simd.llvm import I32, I64
 
 POLL_SECONDS = 0.05  # between two looks for what another process compiles
 
@@ -51,6 +54,9 @@ class CompiledKernel:
         Where its address for each dtype goes, if it is in a table (see dispatch.py).
     """
 
+    from_python = False  # whether Python calls it
+    on_demand = False  # whether what calls it may have it loaded, see OnDemand
+
     def __init__(self, function, signature, optional=False, slots=None):
         self.name, self.signature = function.__name__.lstrip("_"), signature
         self.function, self.optional = function, optional
@@ -58,14 +64,23 @@ class CompiledKernel:
         compiled_kernels[self.name] = self
         for dtype in DTYPES.values():
             define_symbol(self.slot_name(dtype), self.slots[dtype].ctypes.data)
-        register(self)
+        register(self, self, self.lower)
+
+    def lower(self, context, builder, sig, args):
+        """Write a call."""
+        dtype = element_type(sig.args[0])
+        if self.optional:
+            return call_through_slot(context, builder, self.slot_name(dtype), sig, args, not_loaded(self))
+        add_dependency(context, builder, Dependency(self.name, dtype))
+        return call_through_slot(context, builder, self.slot_name(dtype), sig, args)
 
     # Two, because a dispatcher that may compile compiles whatever another thread calls it with meanwhile. They are made
     # when they are needed, for most kernels are not.
 
     @cached_property
     def compiler(self):
-        compiler = njit(nogil=True, error_model="numpy", pipeline_class=KernelCompiler)(self.function)
+        options = {} if self.from_python else {"no_cpython_wrapper": True}
+        compiler = njit(nogil=True, error_model="numpy", pipeline_class=KernelCompiler, **options)(self.function)
         compiler._cache = KernelCache(self.function)
         return compiler
 
@@ -104,6 +119,12 @@ class CompiledKernel:
                 self.use(dtype, self.find_or_compile(self.signature(dtype)))
         return bool(self.slots[dtype][0])
 
+    def compile_only(self, dtype):
+        """Compile into the cache, unless that is done or another process does it."""
+        if self.cached(dtype) is None:
+            with compile_lock():
+                self.find_or_compile(self.signature(dtype))
+
     def cached(self, dtype):
         """What the cache has of it: the pickled compile result, or None."""
         return self.compiler._cache.read(self.signature(dtype), self.compiler.targetctx)
@@ -111,7 +132,8 @@ class CompiledKernel:
     def use(self, dtype, result):
         """Let callers find a compiled function, if it is one and they don't find it yet."""
         if result is not None and not self.slots[dtype][0]:
-            self.dispatcher.add_overload(result)
+            if self.from_python:
+                self.dispatcher.add_overload(result)
             self.slots[dtype][0] = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
 
     def find(self, signature):
@@ -137,6 +159,11 @@ def compiled_kernel(signature, optional=False):
     return lambda function: CompiledKernel(function, signature, optional)
 
 
+def on_demand_kernel(signature):
+    """Decorator: the kernel as others call it, see OnDemand."""
+    return lambda function: OnDemand(CompiledKernel(function, signature, optional=True))
+
+
 class Dependency:
     """Kept with compiled code that calls a kernel: the kernel is loaded when the code is loaded from a cache.
 
@@ -148,7 +175,8 @@ class Dependency:
         if sources not in (None, hash_of_sources()):
             raise OSError(f"compiled for another version of {name}")
         self.name, self.dtype = name, dtype
-        self()
+        if not plan.only_compiles():
+            self()
 
     def __call__(self):
         compiled_kernels[self.name].compile_or_load(self.dtype)
@@ -180,12 +208,10 @@ def element_type(argument):
     return element_type(argument[0]) if isinstance(argument, types.BaseTuple) else getattr(argument, "dtype", None)
 
 
-def register(kernel):
-    """Teach Numba to call a compiled kernel."""
+def register(key, kernel, lower):
+    """Teach Numba to call a compiled kernel by `key`: lower(context, builder, sig, args) writes the call."""
 
     class Template(AbstractTemplate):
-        key = kernel
-
         def generic(self, args, kws):
             dtype = element_type(args[0])
             expected = kernel.signature(dtype) if dtype in kernel.slots else None
@@ -211,16 +237,63 @@ def register(kernel):
                 )
             return True
 
-    infer_global(kernel, types.Function(Template))
+    Template.key = key
+    infer_global(key, types.Function(Template))
+    lower_builtin(key, types.VarArg(types.Any))(lower)
 
-    @lower_builtin(kernel, types.VarArg(types.Any))
-    def lower(context, builder, sig, args):
-        dtype = element_type(sig.args[0])
-        if kernel.optional:
-            missing = NotLoaded, ("fastfc: something that this needs is not loaded", kernel.name)
-            return call_through_slot(context, builder, kernel.slot_name(dtype), sig, args, missing)
-        add_dependency(context, builder, Dependency(kernel.name, dtype))
-        return call_through_slot(context, builder, kernel.slot_name(dtype), sig, args)
+
+def not_loaded(kernel):
+    """The exception of a call, and its arguments."""
+    return NotLoaded, ("fastfc: something that this needs is not loaded", kernel.name)
+
+
+class OnDemand:
+    """A compiled kernel as other kernels call it that rarely need it: the first call compiles or loads it.
+
+    So it costs those nothing who never need it, and nobody has to know before who will.
+    """
+
+    def __init__(self, kernel):
+        self.kernel, kernel.on_demand = kernel, True
+        register(self, kernel, self.lower)
+
+    def __call__(self, *args):
+        """What the source computes, in Python."""
+        return self.kernel.function(*args)
+
+    def lower(self, context, builder, sig, args):
+        name = self.kernel.slot_name(element_type(sig.args[0]))
+        with cgutils.if_unlikely(builder, builder.icmp_unsigned("==", slot_value(builder, name), ir.Constant(I64, 0))):
+            text = context.insert_const_string(builder.module, name)
+            load = cgutils.get_or_insert_function(builder.module, ir.FunctionType(I32, [text.type]), LOADER)
+            interrupted = builder.call(load, [text])
+            with builder.if_then(builder.icmp_unsigned("!=", interrupted, ir.Constant(I32, 0))):
+                again = ir.FunctionType(ir.VoidType(), [])
+                builder.call(cgutils.get_or_insert_function(builder.module, again, "PyErr_SetInterrupt"), [])
+        return call_through_slot(context, builder, name, sig, args, not_loaded(self.kernel))
+
+
+# What native code calls to have a kernel loaded, by the name of its slot.
+LOADER = "fastfc.load_on_demand"
+
+
+@ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p)
+def load_on_demand(slot_name):
+    """Compile or load a kernel; whether Ctrl-C came meanwhile, which no exception can tell through native code.
+
+    Whatever else fails does so once more, and is raised, when the caller finds that the kernel is still not there.
+    """
+    try:
+        _, name, dtype = slot_name.decode().split(".")
+        compiled_kernels[name].compile_or_load(getattr(types, dtype))
+    except KeyboardInterrupt:
+        return 1
+    except Exception:
+        pass
+    return 0
+
+
+define_symbol(LOADER, ctypes.cast(load_on_demand, ctypes.c_void_p).value)
 
 
 def add_dependency(context, builder, load):

@@ -237,7 +237,13 @@ def second_process(kernels, dtype):
         process.communicate()
 
 
-local = threading.local()  # busy: whether this thread goes through a list of kernels
+# busy: whether this thread goes through a list of kernels; only_compiles: whether it calls none of them
+local = threading.local()
+
+
+def only_compiles():
+    """Whether what this thread compiles is never called in this process: then it need not load what that calls."""
+    return getattr(local, "only_compiles", False)
 
 
 @contextlib.contextmanager

@@ -100,6 +100,18 @@ class Emitter:
         lock = self.builder.inttoptr(self.load(index), I8.as_pointer())
         self.builder.call(c_function(self.builder, "PyThread_release_lock", ir.VoidType(), I8.as_pointer()), [lock])
 
+    def holds_lock(self):
+        """Whether this thread has Python's lock: PyGILState_Check, which says yes to all where subinterpreters are."""
+        current = "PyThreadState_GetUnchecked"
+        if not hasattr(ctypes.pythonapi, current):  # before Python 3.13
+            current = "_PyThreadState_UncheckedGet"
+        mine, holder = (
+            self.builder.ptrtoint(self.builder.call(c_function(self.builder, name, I8.as_pointer()), []), I64)
+            for name in ("PyGILState_GetThisThreadState", current)
+        )
+        is_any = self.builder.icmp_unsigned("!=", mine, self.number(0))
+        return self.builder.and_(is_any, self.builder.icmp_unsigned("==", mine, holder))
+
     def next_range(self, ticket):
         """Of a ticket: the next range, and how many there are."""
         mask = self.number((1 << RANGE_BITS) - 1)
@@ -212,6 +224,11 @@ class Emitter:
         builder.ret(ir.Constant(kind.return_type, 0))
 
         builder.position_at_end(shared)
+        # a worker may need Python's lock, to have a kernel compiled on demand
+        thread = cgutils.alloca_once(builder, I8.as_pointer())
+        held = self.holds_lock()
+        with builder.if_then(held):
+            builder.store(builder.call(c_function(builder, "PyEval_SaveThread", I8.as_pointer()), []), thread)
         self.store(FUNCTION, function)
         self.store(CONTEXT, builder.ptrtoint(context, I64))
         for word in (STATUS, ERROR, DONE):
@@ -241,6 +258,9 @@ class Emitter:
         builder.position_at_end(end)
         status, error, raised = self.load(STATUS), self.load(ERROR), self.load(EXCEPTION)
         self.store(OWNED, 0)
+        with builder.if_then(held):
+            restore = c_function(builder, "PyEval_RestoreThread", ir.VoidType(), I8.as_pointer())
+            builder.call(restore, [builder.load(thread)])
         builder.store(builder.inttoptr(raised, self.exception), exception)
         builder.store(status, result)
         builder.ret(builder.trunc(error, kind.return_type))

@@ -22,10 +22,9 @@ def main(dtype, modules, *names):
     from fastfc.kernels.runtime import plan
     from fastfc.kernels.runtime.native import compiled_kernels
 
-    plan.local.busy = True
-    for name in names:
-        if compiled_kernels[name].cached(getattr(types, dtype)) is None:
-            compiled_kernels[name].load_or_try(getattr(types, dtype))
+    plan.local.only_compiles = True
+    for name in reversed(names):  # the first process begins with the first
+        compiled_kernels[name].compile_only(getattr(types, dtype))
     os._exit(0)
 
 

@@ -7,9 +7,12 @@ optimised as a whole. Nor do kernels need those of Numba's passes that are for c
 
 import contextlib
 import gc
+from typing import Any
 
+import llvmlite.binding as llvm
 from numba import njit
-from numba.core.codegen import JITCodeLibrary
+from numba.core import cgutils
+from numba.core.codegen import CodeLibrary, JITCodeLibrary
 from numba.core.compiler import Compiler, _LowerResult
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager, _pass_registry, register_pass
@@ -25,17 +28,85 @@ from numba.core.untyped_passes import (
 
 
 class HelperLibrary(JITCodeLibrary):
-    """LLVM IR that waits to be linked into a kernel."""
+    """LLVM IR that waits to be linked into a kernel, together with that of the helpers it calls."""
 
-    def _optimize_functions(self, ll_module):
-        ll_module.data_layout = self._codegen._data_layout
+    def __init__(self, codegen, name):
+        CodeLibrary.__init__(self, codegen, name)
+        self._linking_libraries: list[CodeLibrary] = []
+        self._final_module: Any = None
+        self._shared_module: Any = None
 
-    def _optimize_final_module(self):
-        pass
+    def add_ir_module(self, ir_module):
+        for function in ir_module.functions:
+            if not function.is_declaration and not function.linkage:
+                function.linkage = "linkonce_odr"  # linked into many, each of which drops it when all calls are inlined
+        module = llvm.parse_assembly(cgutils.normalize_ir_text(str(ir_module)))
+        module.data_layout = self._codegen._data_layout
+        if self._final_module is None:
+            self._final_module = module
+        else:
+            self._final_module.link_in(module)
 
-    def _finalize_final_module(self):
+    def finalize(self):
+        for library in self._linking_libraries:
+            self._reload_init.update(library._reload_init)
         self._finalize_dynamic_globals()
         self._finalized = True
+
+    def _get_module_for_linking(self):
+        """For what is no kernel and so links only what it calls itself: with all that this calls."""
+        if self._shared_module is None:
+            self._shared_module = self._final_module.clone()
+            for library in all_linked(self._linking_libraries):
+                self._shared_module.link_in(module_of(library), preserve=True)
+        return self._shared_module
+
+
+def all_linked(libraries):
+    """Libraries, and those that the helpers among them link, each once."""
+    found: dict[CodeLibrary, None] = {}
+    waiting = list(libraries)
+    while waiting:
+        library = waiting.pop()
+        if library not in found:
+            found[library] = None
+            if isinstance(library, HelperLibrary):
+                waiting += library._linking_libraries
+    return found
+
+
+def module_of(library):
+    """The LLVM IR of a helper alone, or of another function with all that it calls."""
+    return library._final_module if isinstance(library, HelperLibrary) else library._get_module_for_linking()
+
+
+class KernelLibrary(JITCodeLibrary):
+    """A kernel with its helpers, each linked once, optimised as a whole."""
+
+    def _optimize_final_module(self):
+        for library in all_linked(self._linking_libraries):
+            self._final_module.link_in(module_of(library), preserve=True)
+        super()._optimize_final_module()
+
+    def finalize(self):
+        for library in self._linking_libraries:
+            self._reload_init.update(library._reload_init)
+        self._raise_if_finalized()
+        self._optimize_final_module()
+        self._finalize_final_module()
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class KernelLowering(NativeLowering):
+    """Numba's lowering, into a KernelLibrary and without a wrapper for C."""
+
+    _name = "fastfc_kernel_lowering"
+
+    def run_pass(self, state):
+        state.library = KernelLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.library.enable_object_caching()
+        state.flags.no_cfunc_wrapper = True
+        return super().run_pass(state)
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
@@ -86,7 +157,7 @@ class KernelCompiler(Compiler):
             WithLifting,
         ]
     )
-    lowering = NativeLowering
+    lowering = KernelLowering
 
     def define_pipelines(self):
         pipelines = []

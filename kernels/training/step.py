@@ -11,7 +11,7 @@ import numpy as np
 from numba import types
 
 from fastfc.kernels.ops.loss_table import LossColumn
-from fastfc.kernels.ops.losses import RESULT
+from fastfc.kernels.ops.losses import RESULT, RESULTS
 from fastfc.kernels.ops.matrix import contiguous_matrix, element, matrix, rows_from
 from fastfc.kernels.optim.rules import LBFGS
 from fastfc.kernels.optim.update import N_RANGE_COLUMNS, are_param_ranges, bounds, update, update_fits
@@ -23,8 +23,9 @@ from fastfc.kernels.program.interpreter import (
     fits_workspace,
     saved_batch,
 )
-from fastfc.kernels.program.table import Header
+from fastfc.kernels.program.table import Header, table_type
 from fastfc.kernels.runtime.kernel import kernel
+from fastfc.kernels.runtime.native import on_demand_kernel
 from fastfc.kernels.runtime.overlap import extent, keep_alive, meet
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_RESIDUALS, NO_STATE, OK, OVERLAP
 from fastfc.kernels.simd.compiler import helper
@@ -32,7 +33,7 @@ from fastfc.kernels.simd.memory import itemsize, pointer
 from fastfc.kernels.simd.vector import fetch, load, load_first, store, store_first, width
 from fastfc.kernels.training.lbfgs import PAIRS, lbfgs
 from fastfc.kernels.training.levenberg_marquardt import are_residuals, levenberg_marquardt, rows
-from fastfc.kernels.training.objective import Objective, Problem, run_gradient
+from fastfc.kernels.training.objective import Objective, Problem, objective_type, run_gradient
 
 # Samples are gathered while those that come so many later are fetched: in a random order no processor foresees them.
 PREFETCH_ROWS = 2
@@ -122,7 +123,21 @@ def check_training(batch, network, optimizer, n):
     return update_fits(p, optimizer.hyperparameters, param_ranges, optimizer.state, optimizer.count, optimizer.code)
 
 
-@helper
+def array(dtype, ndim, readonly=False):
+    return types.Array(dtype, ndim, "A", readonly=readonly, aligned=False)
+
+
+def network_type(dtype):
+    vectors = [array(dtype, 1)] * 3
+    return types.NamedTuple([table_type(), *vectors, array(types.int64, 1)], Network)
+
+
+def optimizer_type(dtype):
+    tables = [array(types.float64, 1, True), array(types.float64, 2, True)]
+    return types.NamedTuple([*tables, array(dtype, 2), array(types.int64, 1), types.int64], OptimizerState)
+
+
+@on_demand_kernel(lambda dtype: RESULTS(objective_type(dtype), network_type(dtype), optimizer_type(dtype)))
 def minimise(objective, network, optimizer):
     """A step of an optimizer that evaluates the objective as often as it likes. As for run_gradient."""
     p, state = network.grads.size, optimizer.state
