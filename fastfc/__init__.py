@@ -20,10 +20,10 @@ from fastfc.losses.regression import *  # noqa: F403
 from fastfc.metrics import F1, Accuracy, TopK
 from fastfc.models.graph import Graph
 from fastfc.models.sequential import MLP, Sequential
-from fastfc.nn import activations
+from fastfc.nn import activations, dropout, embedding, linear, norms, standardize
 from fastfc.nn.activations import *  # noqa: F403
-from fastfc.nn.dropout import Dropout
-from fastfc.nn.embedding import Embedding
+from fastfc.nn.dropout import *  # noqa: F403
+from fastfc.nn.embedding import *  # noqa: F403
 from fastfc.nn.initializers import (
     Constant,
     He,
@@ -40,10 +40,10 @@ from fastfc.nn.initializers import (
     XavierUniform,
     Zeros,
 )
-from fastfc.nn.linear import Linear, Tied
+from fastfc.nn.linear import *  # noqa: F403
 from fastfc.nn.node import Input, concatenate
-from fastfc.nn.norms import BatchNorm1d, LayerNorm, RMSNorm
-from fastfc.nn.standardize import Standardize
+from fastfc.nn.norms import *  # noqa: F403
+from fastfc.nn.standardize import *  # noqa: F403
 from fastfc.optim import first_order, full_batch
 from fastfc.optim.first_order import *  # noqa: F403
 from fastfc.optim.full_batch import *  # noqa: F403
@@ -73,16 +73,13 @@ __all__ = [
     "F1",
     "MLP",
     "Accuracy",
-    "BatchNorm1d",
     "Callback",
     "Constant",
     "CosineAnnealingLR",
     "CosineAnnealingWarmRestarts",
     "CustomLoss",
     "DivergenceWarning",
-    "Dropout",
     "EarlyStopping",
-    "Embedding",
     "ExponentialLR",
     "Graph",
     "He",
@@ -90,22 +87,17 @@ __all__ = [
     "Input",
     "KaimingNormal",
     "KaimingUniform",
-    "LayerNorm",
     "LeCunNormal",
     "LeCunUniform",
-    "Linear",
     "LinearWarmup",
     "MultiLoss",
     "MultiStepLR",
     "Normal",
     "OneCycleLR",
     "Orthogonal",
-    "RMSNorm",
     "ReduceLROnPlateau",
     "Sequential",
-    "Standardize",
     "StepLR",
-    "Tied",
     "TopK",
     "TruncatedNormal",
     "Uniform",
@@ -134,6 +126,11 @@ __all__ = [
     "tabular",
 ]
 __all__ += activations.__all__
+__all__ += linear.__all__
+__all__ += norms.__all__
+__all__ += dropout.__all__
+__all__ += embedding.__all__
+__all__ += standardize.__all__
 __all__ += classification.__all__
 __all__ += regression.__all__
 __all__ += first_order.__all__

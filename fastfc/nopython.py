@@ -33,6 +33,7 @@ from numba.extending import (
 
 from fastfc.kernels.ops import loss_rules
 from fastfc.kernels.ops.activations import as_rows
+from fastfc.kernels.ops.loss_table import LossColumn
 from fastfc.kernels.program import interpreter
 from fastfc.kernels.program import table as program_table
 from fastfc.kernels.runtime import native
@@ -552,12 +553,12 @@ def table_for(program, losses, widths):
             program[len(program) - outputs + r, program_table.Value.WIDTH],
             widths[r] == CLASSES,
         )
-        if classes and row[loss_rules.CLASSES] == 0.0:
+        if classes and row[LossColumn.CLASSES] == 0.0:
             raise ValueError("fastfc: the shapes do not fit: integers (n,) are classes, and this loss takes numbers")
-        if not classes and widths[r] != (width // 2 if row[loss_rules.CODE] == loss_rules.GAUSSIAN else width):
+        if not classes and widths[r] != (width // 2 if row[LossColumn.CODE] == loss_rules.GAUSSIAN else width):
             raise ValueError("fastfc: the shapes do not fit: a target of MultiLoss has other columns than its output")
-        row[loss_rules.FIRST], row[loss_rules.WIDTH], row[loss_rules.CLASSES] = column, width, classes
-        row[loss_rules.FIRST_TARGET] = place if classes else number
+        row[LossColumn.FIRST], row[LossColumn.WIDTH], row[LossColumn.CLASSES] = column, width, classes
+        row[LossColumn.FIRST_TARGET] = place if classes else number
         column, number, place = column + width, number + max(widths[r], 0), place + classes
     return table
 

@@ -11,7 +11,7 @@ import tempfile
 import warnings
 
 import numpy as np
-from examples import square, twice
+from examples import OF_FEATURES, square, twice
 from numba import njit
 
 import fastfc as fc
@@ -23,8 +23,9 @@ HARMLESS = (*REFUSED, RuntimeError, ImportError, KeyError, IndexError)
 X, Y = np.linspace(-1, 1, 15, dtype=np.float32).reshape(5, 3), np.ones((5, 2), np.float32)
 # what is needed to make one
 ARGUMENTS = {
-    "Linear": (3, 2), "Tied": (fc.Linear(2, 3),), "LayerNorm": (3,), "RMSNorm": (3,), "BatchNorm1d": (3,),
-    "Standardize": (3,), "Embedding": (4, 2), "Input": (3,), "Constant": (1.0,), "TopK": (2,), "StepLR": (2,),
+    **dict.fromkeys(OF_FEATURES, (3,)),
+    "Linear": (3, 2), "Tied": (fc.Linear(2, 3),), "Embedding": (4, 2), "Input": (3,), "Constant": (1.0,), "TopK": (2,),
+    "StepLR": (2,),
     "MultiStepLR": ([2],), "ExponentialLR": (0.9,), "CosineAnnealingLR": (5,), "CosineAnnealingWarmRestarts": (5,),
     "OneCycleLR": (0.1, 9), "LinearWarmup": (3,), "QuantileLoss": (0.5,), "MultiLoss": ([fc.MSELoss()],),
 }  # fmt: skip

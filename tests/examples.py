@@ -1,10 +1,13 @@
 """Each public class that takes part in training, with arguments that its PyTorch twin takes too, and data for it."""
 
+import inspect
+
 import numpy as np
 from arrays import normal
 from numba import njit
 
 import fastfc as fc
+from fastfc.io.checkpoint import LAYERS as FILES
 
 N, WIDTH = 12, 4  # samples, and numbers per sample
 
@@ -141,13 +144,39 @@ def embedding(dtype):
     )
 
 
+# name, arguments: each argument of a layer in another way than usual, but for those of initial values
+MORE_LAYERS = [
+    ("Linear", {"in_features": 3, "out_features": 2, "bias": False, "name": "first"}),
+    ("Tied", {"layer": None, "bias": False, "name": "decoder"}),
+    ("LayerNorm", {"features": 3, "eps": 1e-3, "bias": False, "name": "a"}),
+    ("LayerNorm", {"features": 3, "elementwise_affine": False}),
+    ("RMSNorm", {"features": 3, "eps": 1e-3, "name": "b"}),
+    ("RMSNorm", {"features": 3, "elementwise_affine": False}),
+    ("BatchNorm1d", {"features": 3, "eps": 1e-3, "momentum": 0.3, "affine": False, "name": "c"}),
+    ("BatchNorm1d", {"features": 3, "momentum": None, "bias": False}),
+    ("BatchNorm1d", {"features": 3, "track_running_stats": False}),
+    ("Dropout", {"p": 0.25, "seed": 7}),
+    ("Embedding", {"num_embeddings": 5, "embedding_dim": 2, "in_features": 3, "name": "d"}),
+    ("Standardize", {"features": 3, "name": "e"}),
+]
+
+# layers whose first argument is the number of their features
+OF_FEATURES = [name for name, kind in FILES.items() if [*inspect.signature(kind).parameters][:1] == ["features"]]
+
+
+def of_features(name, features, **options):
+    return lambda dtype: getattr(fc, name)(features, **options, dtype=dtype)
+
+
+def between(name):
+    return lambda dtype: chain(of_features(name, 6)(dtype), dtype=dtype)
+
+
 # what is tested, and a network with it by dtype; all take and give WIDTH numbers per sample
 LAYERS = {
     "Linear": lambda dtype: fc.Sequential([fc.Linear(WIDTH, WIDTH, bias=False, seed=0, dtype=dtype)]),
     "Tied": tied,
-    "LayerNorm": lambda dtype: chain(fc.LayerNorm(6, dtype=dtype), dtype=dtype),
-    "RMSNorm": lambda dtype: chain(fc.RMSNorm(6, dtype=dtype), dtype=dtype),
-    "BatchNorm1d": lambda dtype: chain(fc.BatchNorm1d(6, dtype=dtype), dtype=dtype),
+    **{name: between(name) for name in OF_FEATURES},
     "Dropout": lambda dtype: chain(fc.Tanh(), fc.Dropout(0.3, seed=2), dtype=dtype),
     "Embedding": embedding,
     "Standardize": lambda dtype: chain(fc.Standardize.of(normal((9, 6), dtype), dtype=dtype), dtype=dtype),

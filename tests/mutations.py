@@ -54,7 +54,7 @@ LAYERS = [
     ("before = np.count_nonzero((scores > own) | ((scores == own) & later), axis=1)", "before = np.count_nonzero((scores > own) | (scores == own), axis=1)", "metrics"),
     ("passes = epochs * (2 if scores and validation is None else 1)", "passes = epochs", "streams"),
     ("return self.rows(slice(0, middle)), self.rows(slice(middle, n))", "return self.rows(slice(0, middle)), self.rows(slice(middle, n - 1))", "training options"),
-    ("counted = classes != row[loss_rules.C]", "counted = classes == classes", "training losses"),
+    ("counted = classes != row[LossColumn.C]", "counted = classes == classes", "training losses"),
     ("if checksum(file.metadata()[\"fastfc\"], tensors) != file.metadata()[\"checksum\"]:", "if not file.metadata()[\"checksum\"]:", "files"),
     ("if version > VERSION:", "if version > VERSION + 1:", "files"),
     ("            optimizer.epochs += 1\n            history", "            optimizer.epochs += 2\n            history", "training schedules"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from examples import ACTIVATIONS, LAYERS, LOSSES, OPTIMIZERS, WIDTH, N, chain, classes, ids, numbers
 from numpy.testing import assert_allclose
+from test_norms import KINDS as NORMS
 
 import fastfc as fc
 
@@ -16,7 +17,7 @@ functional = torch.nn.functional
 
 # float64 has 16 digits, and a step adds errors to those it was given; 1e-9 is what is left of them after a hundred.
 ROUNDING = {"rtol": 1e-9, "atol": 1e-10}
-LAYERS_ELSEWHERE = {"LayerNorm", "RMSNorm", "BatchNorm1d", "Dropout", "Embedding"}
+LAYERS_ELSEWHERE = {kind.__name__ for kind, *_ in NORMS.values()} | {"Dropout", "Embedding"}
 # PyTorch has no Lion and no Levenberg–Marquardt; line searches go different ways, see test_full_batch.py.
 OPTIMIZERS_ELSEWHERE = {"Lion", "LBFGS", "LevenbergMarquardt"}
 

@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 import examples
+import numpy as np
 import pytest
+from test_table import FORMULAS
 
 import fastfc as fc
 from fastfc import losses, reference
@@ -22,8 +24,8 @@ from fastfc.training import outputs
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 NETWORKS = {"Sequential", "Graph", "MLP"}
-# what PyTorch has no module of, and the layers of yours, which no file can hold
-NOT_IN_TORCH, YOURS = {"Tied", "Embedding"}, {"Elementwise", "CustomLoss"}
+# layers of yours, which no file can hold
+YOURS = {"Elementwise", "CustomLoss"}
 # what is read from ONNX as another layer: nothing, or the general form
 READ_AS_OTHERS = {"Identity", "ReLU6", "Tied"}
 
@@ -52,7 +54,7 @@ def of_layer(kind):
     if kind.__name__ not in YOURS:
         found["fastfc/io/checkpoint.py: LAYERS"] = checkpoint.LAYERS.get(kind.__name__) is kind
         found["fastfc/io/onnx/writer.py: WRITERS or SAME"] = kind in writer.WRITERS or kind in writer.SAME
-        found["fastfc/io/torch.py: KINDS"] = kind.__name__ in NOT_IN_TORCH or to_torch.KINDS.get(kind.__name__) is kind
+        found["fastfc/io/torch.py: KINDS"] = kind.__name__ in {*to_torch.NO_MODULE, *to_torch.KINDS}
     return found
 
 
@@ -102,15 +104,31 @@ def of_optimizer(kind):
     }
 
 
+def tells_shapes(kind):
+    """Whether the class knows the tensors that its layers have, in its example and of other arguments."""
+    if kind.__name__ not in examples.LAYERS:
+        return False
+    layers = [layer for layer in examples.LAYERS[kind.__name__](np.float64).layers if type(layer) is kind]
+    if kind.__name__ in examples.OF_FEATURES:
+        layers += [kind(**options) for name, options in examples.MORE_LAYERS if name == kind.__name__]
+    for layer in layers:
+        options = checkpoint.options(layer) | {"layer": getattr(layer, "layer", None)}
+        if kind.tensor_shapes(options) != {name: values.shape for name, values in checkpoint.arrays(layer)}:
+            return False
+    return bool(layers)
+
+
 def of_other_layer(kind):
     found = common(kind, "LAYERS")
     if kind.__name__ in NETWORKS:
         return found
-    has_parameters = kind.__name__ != "Dropout"
+    formula = FORMULAS.get(kind.__name__, "")
     return {
         **found,
         **of_layer(kind),
-        "fastfc/io/checkpoint.py: TENSORS": not has_parameters or kind.__name__ in checkpoint.TENSORS,
+        "the class: tensor_shapes": tells_shapes(kind),
+        "tests/examples.py: MORE_LAYERS": kind.__name__ in {name for name, _ in examples.MORE_LAYERS},
+        "fastfc/reference.py, by tests/test_table.py: FORMULAS": hasattr(reference, formula),
         "fastfc/io/onnx/reader.py: BUILT": snake(kind.__name__.rstrip("1d")) in reader.BUILT
         or kind.__name__ in READ_AS_OTHERS,
     }
@@ -182,7 +200,7 @@ IO = ["fastfc/io/checkpoint.py: LAYERS", "fastfc/io/onnx/writer.py", "fastfc/io/
             [*COMMON, "kernels/ops/loss_rules.py", "losses/__init__.py", "training/outputs.py", "fastfc/reference.py"],
         ),
         (NewOptimizer, [*COMMON, "kernels/optim/rules.py", "fastfc/reference.py", "io/checkpoint.py: OPTIMIZERS"]),
-        (NewLayer, [*COMMON, *IO, "fastfc/io/checkpoint.py: TENSORS"]),
+        (NewLayer, [*COMMON, *IO, "tensor_shapes", "tests/examples.py: MORE_LAYERS", "fastfc/reference.py"]),
     ],
 )
 def test_a_new_class_is_told_where_it_is_missing(kind, tables):

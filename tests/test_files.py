@@ -12,7 +12,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from examples import ACTIVATIONS, LAYERS, OPTIMIZERS, WIDTH, N, ids, inputs, numbers
+from examples import ACTIVATIONS, LAYERS, MORE_LAYERS, OPTIMIZERS, WIDTH, N, ids, inputs, numbers
 from numpy.testing import assert_array_equal
 from processes import run
 from safetensors import safe_open
@@ -26,21 +26,6 @@ from fastfc.optim.base import Optimizer
 from fastfc.optim.schedules import Schedule
 
 STORED = [row for row in ACTIVATIONS if row[0] != "Elementwise"]
-# what their examples leave at its default
-MORE_LAYERS = [
-    ("Linear", {"in_features": 3, "out_features": 2, "bias": False, "name": "first"}),
-    ("Tied", {"layer": None, "bias": False, "name": "decoder"}),
-    ("LayerNorm", {"features": 3, "eps": 1e-3, "bias": False, "name": "a"}),
-    ("LayerNorm", {"features": 3, "elementwise_affine": False}),
-    ("RMSNorm", {"features": 3, "eps": 1e-3, "name": "b"}),
-    ("RMSNorm", {"features": 3, "elementwise_affine": False}),
-    ("BatchNorm1d", {"features": 3, "eps": 1e-3, "momentum": 0.3, "affine": False, "name": "c"}),
-    ("BatchNorm1d", {"features": 3, "momentum": None, "bias": False}),
-    ("BatchNorm1d", {"features": 3, "track_running_stats": False}),
-    ("Dropout", {"p": 0.25, "seed": 7}),
-    ("Embedding", {"num_embeddings": 5, "embedding_dim": 2, "in_features": 3, "name": "d"}),
-    ("Standardize", {"features": 3, "name": "e"}),
-]
 SCHEDULES = [
     fc.StepLR(2, gamma=0.5, unit="epoch"),
     fc.MultiStepLR([3, 5], gamma=0.5, unit="epoch"),

@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 from arrays import DTYPES, LAYOUTS, normal
+from examples import MORE_LAYERS, OF_FEATURES, of_features
 from numba import njit
 from numpy.testing import assert_array_equal
 
@@ -37,7 +38,7 @@ def shared(layer):
 def on_inputs(dtype):
     """Everything that reads x itself, of which nothing is needed."""
     x = fc.Input(5)
-    norms = [fc.LayerNorm(5, dtype=dtype), fc.BatchNorm1d(5, dtype=dtype), fc.RMSNorm(5, dtype=dtype)]
+    norms = [of_features(name, 5)(dtype) for name in OF_FEATURES]
     return fc.Graph(x, fc.concatenate([norm(x) for norm in norms] + [fc.Dropout(0.3, seed=4)(x)]))
 
 
@@ -46,21 +47,21 @@ def embedded(dtype):
     return fc.Graph(x, fc.concatenate([fc.Linear(15, 3, seed=1, dtype=dtype)(table(x) * table(x)), 0.5 * x]))
 
 
+# by the statistics of a batch, the prediction of one sample is another
+VARIANTS = [
+    (name, {what: value for what, value in options.items() if what not in ("features", "name")})
+    for name, options in MORE_LAYERS
+    if name in OF_FEATURES and options.get("track_running_stats", True)
+]
 NETS = {
-    "layer norm": chain(lambda dtype: fc.LayerNorm(7, dtype=dtype)),
-    "layer norm without parameters": chain(lambda _: fc.LayerNorm(7, elementwise_affine=False)),
-    "layer norm without bias": shared(lambda dtype: fc.LayerNorm(7, bias=False, dtype=dtype)),
-    "layer norm, shared": shared(lambda dtype: fc.LayerNorm(7, dtype=dtype)),
-    "rms norm": chain(lambda dtype: fc.RMSNorm(7, eps=0.1, dtype=dtype), lambda _: fc.ReLU()),
-    "rms norm without parameters": chain(lambda _: fc.RMSNorm(7, elementwise_affine=False)),
-    "rms norm, shared": shared(lambda dtype: fc.RMSNorm(7, dtype=dtype)),
-    "batch norm": chain(lambda dtype: fc.BatchNorm1d(7, dtype=dtype), lambda _: fc.ReLU()),
-    "batch norm without parameters": chain(lambda dtype: fc.BatchNorm1d(7, affine=False, dtype=dtype)),
-    "batch norm, shared": shared(lambda dtype: fc.BatchNorm1d(7, dtype=dtype)),
+    **{name: chain(of_features(name, 7)) for name in OF_FEATURES},
+    **{f"{name}, shared": shared(of_features(name, 7)) for name in OF_FEATURES},
+    **{
+        f"{name} of {', '.join(options)}": chain(of_features(name, 7, **options), lambda _: fc.ReLU())
+        for name, options in VARIANTS
+    },
     "dropout": chain(lambda _: fc.Tanh(), lambda _: fc.Dropout(0.4, seed=3)),
     "dropout, shared": shared(lambda _: fc.Dropout(0.4, seed=3)),
-    "standardize": chain(lambda dtype: fc.Standardize(7, dtype=dtype)),
-    "standardize, shared": shared(lambda dtype: fc.Standardize(7, dtype=dtype)),
     "embedding": embedded,
     "on inputs": on_inputs,
 }

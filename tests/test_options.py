@@ -10,7 +10,7 @@ import re
 
 import numpy as np
 import pytest
-from examples import LOSSES
+from examples import LOSSES, OF_FEATURES
 from numba import njit
 from numpy.testing import assert_array_equal
 
@@ -205,7 +205,6 @@ OF_LAYERS = {
     "momentum": 0.7,
     "name": "renamed",
 }
-FEATURES = {"LayerNorm", "RMSNorm", "BatchNorm1d", "Standardize"}
 
 
 def attributes(kind, what):
@@ -215,9 +214,9 @@ def attributes(kind, what):
 
 def made(kind, **options):
     """A layer of this kind for rows of 4 numbers."""
-    first = (4,) if kind.__name__ in FEATURES else ()
+    first = (4,) if kind.__name__ in OF_FEATURES else ()
     options |= {"seed": options.get("seed", 1)} if kind is fc.Dropout else {}
-    return kind(*first, **options, **({"dtype": np.float64} if kind.__name__ in FEATURES else {}))
+    return kind(*first, **options, **({"dtype": np.float64} if kind.__name__ in OF_FEATURES else {}))
 
 
 def around(layer):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from arrays import normal
-from examples import ACTIVATIONS, LAYERS, LOSSES, OPTIMIZERS, WIDTH, N, classes, ids, inputs, numbers
+from examples import ACTIVATIONS, LAYERS, LOSSES, OF_FEATURES, OPTIMIZERS, WIDTH, N, classes, ids, inputs, numbers
 from numba import njit
 from numpy.testing import assert_array_equal
 
@@ -49,12 +49,9 @@ FORMULAS = {
     "LevenbergMarquardt": "levenberg_marquardt",
     "Linear": "dense_forward",
     "Tied": "dense_input_grad",
-    "LayerNorm": "layer_norm",
-    "RMSNorm": "rms_norm",
-    "BatchNorm1d": "batch_norm",
+    **{name: snake(name.removesuffix("1d")) for name in OF_FEATURES},
     "Dropout": "dropout_mask",
     "Embedding": "embedding",
-    "Standardize": "standardize",
     "Sequential": "train_step",
     "MLP": "train_step",
     "Accuracy": "METRICS accuracy",
@@ -138,7 +135,7 @@ def test_docstring_of_a_method(name):
 
 
 REQUIRED = {
-    **dict.fromkeys(["LayerNorm", "RMSNorm", "BatchNorm1d", "Standardize", "Input", "StepLR", "LinearWarmup"], (2,)),
+    **dict.fromkeys([*OF_FEATURES, "Input", "StepLR", "LinearWarmup"], (2,)),
     **dict.fromkeys(["CosineAnnealingLR", "CosineAnnealingWarmRestarts", "Constant", "TopK"], (2,)),
     **dict.fromkeys(["MultiStepLR", "MLP"], ([2, 3],)),
     **dict.fromkeys(["Linear", "Embedding"], (3, 2)),

@@ -1,3 +1,4 @@
+import inspect
 import os
 import pathlib
 import pickle
@@ -8,11 +9,13 @@ from itertools import pairwise, permutations
 import numpy as np
 import pytest
 from arrays import normal
-from examples import ACTIVATIONS, ids
+from examples import ACTIVATIONS, MORE_LAYERS, OF_FEATURES, ids
 from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.numpy import save_file
 
 import fastfc as fc
+from fastfc.io import checkpoint as files
+from fastfc.io import torch as to_torch
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -69,17 +72,26 @@ def assert_equal(module, net, dtype):
         assert_allclose(values, buffer.numpy(), **tolerance(dtype))
 
 
+# as those of fastfc, but for arguments that older versions of PyTorch do not know
+NORMS = [(name, {}) for name in OF_FEATURES if hasattr(nn, name)]
+NORMS += [
+    (name, {what: value for what, value in options.items() if what not in ("features", "name")})
+    for name, options in MORE_LAYERS
+    if (name, {}) in NORMS
+    and options.keys() - {"features", "name"} <= inspect.signature(getattr(nn, name)).parameters.keys()
+]
+
+
+def of_features(name, options):
+    return lambda d: nn.Sequential(getattr(nn, name)(5, **options, dtype=d), nn.Linear(5, 2, dtype=d))
+
+
 # name, module of 5 inputs, by dtype
 MODULES = {
     "Linear": lambda d: nn.Sequential(nn.Linear(5, 3, dtype=d)),
     "no bias": lambda d: nn.Sequential(nn.Linear(5, 3, bias=False, dtype=d), nn.Tanh()),
-    "LayerNorm": lambda d: nn.Sequential(nn.LayerNorm(5, eps=1e-3, dtype=d), nn.Linear(5, 2, dtype=d)),
-    "LayerNorm without bias": lambda d: nn.Sequential(nn.LayerNorm([5], bias=False, dtype=d)),
-    "LayerNorm without weight": lambda d: nn.Sequential(nn.LayerNorm(5, elementwise_affine=False)),
-    "RMSNorm": lambda d: nn.Sequential(nn.Linear(5, 4, dtype=d), nn.RMSNorm(4, dtype=d), nn.RMSNorm(4, 1e-3, dtype=d)),
-    "RMSNorm without weight": lambda d: nn.Sequential(nn.RMSNorm(5, elementwise_affine=False)),
-    "BatchNorm1d": lambda d: nn.Sequential(nn.BatchNorm1d(5, eps=1e-3, momentum=0.3, dtype=d), nn.ReLU()),
-    "BatchNorm1d without weight": lambda d: nn.Sequential(nn.BatchNorm1d(5, affine=False, dtype=d)),
+    **{f"{name} {i}": of_features(name, options) for i, (name, options) in enumerate(NORMS)},
+    "features as a list": lambda d: nn.Sequential(nn.LayerNorm([5], dtype=d)),
     "Dropout of nothing": lambda d: nn.Sequential(nn.Dropout(0.0), nn.Linear(5, 3, dtype=d)),
     "Flatten": lambda d: nn.Sequential(nn.Flatten(), nn.Linear(5, 3, dtype=d), nn.Identity(), nn.Flatten(1, 1 - 2)),
     "nested": lambda d: nn.Sequential(
@@ -98,6 +110,11 @@ MODULES = {
         backend="eager",
     ),
 }
+
+
+def test_every_layer_has_a_module_or_is_said_to_have_none():
+    without = [name for name in files.LAYERS if to_torch.counterpart(torch, name) is None or name == "Embedding"]
+    assert sorted(without) == sorted(to_torch.NO_MODULE)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -10,6 +10,7 @@ import pickle
 
 import numpy as np
 import pytest
+from examples import OF_FEATURES
 from numpy.testing import assert_array_equal
 
 import fastfc as fc
@@ -204,7 +205,7 @@ def layers():
     yield from (fc.Sequential([fc.Linear(4, 4, seed=0)]), fc.Tied(encoder), fc.Embedding(5, 2, seed=0), encoder)
     for name, kind in checkpoint.LAYERS.items():
         if name not in ("Linear", "Tied", "Embedding"):
-            yield kind(4) if name in ("LayerNorm", "RMSNorm", "BatchNorm1d", "Standardize") else kind()
+            yield kind(4) if name in OF_FEATURES else kind()
 
 
 @pytest.mark.parametrize("layer", list(layers()), ids=lambda layer: type(layer).__name__)

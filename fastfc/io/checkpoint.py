@@ -30,16 +30,13 @@ from fastfc.data import columns
 from fastfc.extras import extra
 from fastfc.kernels.optim import rules
 from fastfc.kernels.optim import schedules as schedule_kernels
-from fastfc.nn import activations, norms
-from fastfc.nn import linear as layers
+from fastfc.nn import activations, dropout, embedding, linear, norms, standardize
 from fastfc.nn.activations import Activation, Elementwise
 from fastfc.nn.container import CONTAINERS, Container, is_a
 from fastfc.nn.dropout import Dropout
-from fastfc.nn.embedding import Embedding
 from fastfc.nn.layer import Layer
 from fastfc.nn.linear import Tied
 from fastfc.nn.node import OPS, Input, Node, concatenate
-from fastfc.nn.standardize import Standardize
 from fastfc.optim import base, full_batch, schedules
 from fastfc.optim import first_order as optimizers
 from fastfc.optim.base import Optimizer
@@ -57,17 +54,11 @@ def by_name(*kinds: type[Any]) -> dict[str, type[Any]]:
     return {kind.__name__: kind for kind in kinds}
 
 
-LAYERS: dict[str, type[Any]] = by_name(
-    *activations.LAYERS,
-    layers.Linear,
-    layers.Tied,
-    norms.LayerNorm,
-    norms.RMSNorm,
-    norms.BatchNorm1d,
-    Dropout,
-    Embedding,
-    Standardize,
-)
+LAYERS: dict[str, type[Any]] = by_name(*activations.LAYERS) | {
+    name: getattr(module, name)
+    for module in (linear, norms, dropout, embedding, standardize)
+    for name in module.__all__
+}
 OPTIMIZERS = {name: getattr(module, name) for module in (optimizers, full_batch) for name in module.__all__}
 SCHEDULES = by_name(
     schedules.StepLR,
@@ -92,28 +83,6 @@ TOLD_BY: dict[str, Callable[[Any], Any]] = {
     "schedule": lambda optimizer: optimizer.schedule and schedule_row(optimizer.schedule),
 }
 NOT_STORED = ("init", "bias_init", "seed", "dtype", "name", "options", "dim")
-# The shapes of a layer's tensors by its arguments.
-TENSORS: dict[str, Callable[[dict[str, Any]], dict[str, tuple[int, ...]]]] = {
-    "Linear": lambda o: {"weight": (o["in_features"], o["out_features"])} | of_width(o["out_features"], bias=o["bias"]),
-    "Tied": lambda o: of_width(o["layer"].in_features, bias=o["bias"]),
-    "Embedding": lambda o: {"weight": (o["num_embeddings"], o["embedding_dim"])},
-    "LayerNorm": lambda o: of_width(
-        o["features"], weight=o["elementwise_affine"], bias=o["elementwise_affine"] and o["bias"]
-    ),
-    "RMSNorm": lambda o: of_width(o["features"], weight=o["elementwise_affine"]),
-    "BatchNorm1d": lambda o: of_width(
-        o["features"],
-        weight=o["affine"],
-        bias=o["affine"] and o.get("bias", True),  # version 0.1 had neither this nor the next
-        running_mean=o.get("track_running_stats", True),
-        running_var=o.get("track_running_stats", True),
-    ),
-    "Standardize": lambda o: of_width(o["features"], mean=True, scale=True),
-}
-
-
-def of_width(width: int, **there: bool) -> dict[str, tuple[int, ...]]:
-    return {name: (width,) for name, is_there in there.items() if is_there}
 
 
 class Checkpoint(NamedTuple):
@@ -427,8 +396,7 @@ class Reader:
         given = dict(given)
         if kind is Tied:
             given["layer"] = self.layers[given["layer"]]
-        shapes = TENSORS[kind.__name__](given) if kind.__name__ in TENSORS else {}
-        found = {name: self.take(f"{place}.{name}", shape) for name, shape in shapes.items()}
+        found = {name: self.take(f"{place}.{name}", shape) for name, shape in kind.tensor_shapes(given).items()}
         more = {"dtype": self.dtype, "init": "zeros"}
         layer = kind(**given, **{name: more[name] for name in inspect.signature(kind).parameters if name in more})
         for name, values in arrays(layer):

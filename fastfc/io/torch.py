@@ -16,30 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfc.extras import extra
-from fastfc.io.checkpoint import NOT_STORED, arrays, by_name, options, regular
-from fastfc.nn import activations
+from fastfc.io.checkpoint import LAYERS, NOT_STORED, arrays, options, regular
 from fastfc.nn.activations import Identity, LeakyReLU, LogSoftmax, Softmax
 from fastfc.nn.container import CONTAINERS, Container, is_a
-from fastfc.nn.dropout import Dropout
 from fastfc.nn.layer import Layer
 from fastfc.nn.linear import Linear, Tied
-from fastfc.nn.norms import BatchNorm1d, LayerNorm, RMSNorm
+from fastfc.nn.norms import BatchNorm1d
 from fastfc.nn.standardize import Standardize
 from fastfc.validation import as_floats
 
 if TYPE_CHECKING:
     from fastfc.io.checkpoint import Path
 
-# Layers that torch.nn, or torch_modules, has under the same name, and but for these with the same arguments.
-KINDS: dict[str, type[Any]] = by_name(
-    *activations.LAYERS, Linear, Dropout, LayerNorm, RMSNorm, BatchNorm1d, Standardize
-)
-FEATURES = {
-    LayerNorm: "normalized_shape",
-    RMSNorm: "normalized_shape",
-    BatchNorm1d: "num_features",
-    Standardize: "features",
-}
+# Layers that have no module. The others have one under the same name in torch.nn or torch_modules, with the same
+# arguments, but for what the number of features is called.
+NO_MODULE = "Tied", "Embedding"
+KINDS = {name: kind for name, kind in LAYERS.items() if name not in NO_MODULE}
 # Modules that become a layer of another name.
 OTHERS = "Flatten", "PReLU"
 HOOKS = "_forward_hooks", "_backward_hooks", "_backward_pre_hooks"
@@ -55,10 +47,10 @@ def from_torch(module: Any) -> Any:
     Parameters
     ----------
     module : torch.nn.Module
-        A Sequential, of others too, or one layer. There may be Linear, the activations that we have, Dropout,
-        LayerNorm, RMSNorm, BatchNorm1d, Identity and Flatten, of float32 or float64, on any device, and PReLU with one
-        slope, which LeakyReLU then has and does not train. Parametrizations, such as weight_norm, become weights. Or a
-        module of a class of your own that holds one Sequential, if on some random samples its output is the same.
+        A Sequential, of others too, or one layer. There may be Linear, Dropout, Flatten, and the activations and norms
+        that we have, of float32 or float64, on any device, and PReLU with one slope, which LeakyReLU then has and does
+        not train. Parametrizations, such as weight_norm, become weights. Or a module of a class of your own that holds
+        one Sequential, if on some random samples its output is the same.
 
     Returns
     -------
@@ -176,7 +168,7 @@ def why_not(torch: Any, module: Any, seen: set[int]) -> str:
         return f"with {module.num_parameters} different slopes"
     if kind in ("Softmax", "LogSoftmax") and module.dim not in (None, 1, -1):
         return f"along axis {module.dim}"
-    if kind in ("LayerNorm", "RMSNorm") and len(module.normalized_shape) != 1:
+    if len(getattr(module, "normalized_shape", (1,))) != 1:
         return f"over the axes {tuple(module.normalized_shape)}"
     tensors = [*module.parameters(), *module.buffers()]
     for tensor in tensors:
@@ -197,6 +189,11 @@ def counterpart(torch: Any, kind: str) -> Any:
 
         return torch_modules.Standardize
     return getattr(torch.nn, kind, None)
+
+
+def features_of(kind: Any) -> str:
+    """What a module's class calls the number of features: its first argument."""
+    return next(iter(inspect.signature(kind).parameters))
 
 
 def chain(torch: Any, module: Any, place: str, wrong: list[str], seen: set[int]) -> Container | None:
@@ -243,7 +240,7 @@ def alone(torch: Any, module: Any) -> Layer:
     given: dict[str, Any] = {}
     for name in inspect.signature(kind).parameters:
         if name == "features":
-            given[name] = int(np.prod(getattr(module, FEATURES[kind])))
+            given[name] = int(np.prod(getattr(module, features_of(type(module)))))
         elif name == "bias":
             given[name] = getattr(module, "bias", None) is not None or (kind is BatchNorm1d and not module.affine)
         elif name not in NOT_STORED:
@@ -299,15 +296,16 @@ def modules_of(torch: Any, network: Container, frozen: bool) -> Any:
 def module_of(torch: Any, layer: Layer, frozen: bool) -> Any:
     given = options(layer)
     kind = type(layer)
-    if kind in FEATURES:
-        given[FEATURES[kind]] = given.pop("features")
+    theirs = counterpart(torch, kind.__name__)
+    if "features" in given:
+        given[features_of(theirs)] = given.pop("features")
     if kind in (Softmax, LogSoftmax):
         given["dim"] = -1
     if kind is BatchNorm1d and (given["bias"] or not given["affine"]):
         del given["bias"]  # which older versions of PyTorch do not know
     if layer.dtype is not None:
         given["dtype"] = getattr(torch, layer.dtype.name)
-    module = counterpart(torch, kind.__name__)(**given)
+    module = theirs(**given)
     for name, values in arrays(layer):
         getattr(module, name).copy_(torch.from_numpy(values.T))
     return module.requires_grad_(not frozen)

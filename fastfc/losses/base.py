@@ -10,15 +10,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastfc.attributes import OF_LOSSES, Versioned, is_ours, names_of, suggestion
-from fastfc.kernels.ops import loss_rules
+from fastfc.kernels.ops import loss_rules, loss_table
 from fastfc.kernels.ops import losses as loss_kernels
+from fastfc.kernels.ops.loss_table import LossColumn
 from fastfc.kernels.runtime import kernel as boundary
 from fastfc.validation import FLOATS, as_floats, choice
 
 NO_LABELS = np.zeros(0, np.int64)
 NO_TARGETS = {dtype: np.zeros((0, 0), dtype) for dtype in FLOATS}
 NO_WEIGHTS = {dtype: np.zeros(0, dtype) for dtype in FLOATS}
-REDUCTIONS = {"mean": loss_rules.MEAN, "sum": loss_rules.SUM, "none": loss_rules.NONE}
+REDUCTIONS = {"mean": loss_table.MEAN, "sum": loss_table.SUM, "none": loss_table.NONE}
 # What the kernels take as targets: numbers (n, t), classes (n k,), and the table of losses, see kernels/ops/losses.py.
 Targets = tuple[NDArray[Any], NDArray[np.int64], NDArray[np.float64]]
 
@@ -56,15 +57,15 @@ class Loss(Versioned):
     ) -> None:
         self.reduction = choice(reduction, type(self).__name__, "reduction", reductions)
         numbers = np.concatenate([np.zeros(0), *(v for v in (vector, column_weights) if v is not None)])
-        table = np.zeros((1, loss_rules.VECTOR + len(numbers)))
+        table = np.zeros((1, loss_table.VECTOR + len(numbers)))
         row = table[0]
-        row[loss_rules.CODE], row[loss_rules.REDUCTION] = self.code, reductions[reduction]
-        row[loss_rules.CLASSES], row[loss_rules.WEIGHT], row[loss_rules.SHARE] = self.of_classes, 1, 1
-        row[loss_rules.A], row[loss_rules.B], row[loss_rules.C] = a, b, c
-        row[loss_rules.VECTORS] = loss_rules.HAS_VECTOR * (vector is not None)
-        row[loss_rules.VECTORS] += loss_rules.HAS_WEIGHTS * (column_weights is not None)
-        row[loss_rules.LENGTH], row[loss_rules.VECTOR :] = (
-            len(numbers) / max(1, int(row[loss_rules.VECTORS]).bit_count()),
+        row[LossColumn.CODE], row[LossColumn.REDUCTION] = self.code, reductions[reduction]
+        row[LossColumn.CLASSES], row[LossColumn.WEIGHT], row[LossColumn.SHARE] = self.of_classes, 1, 1
+        row[LossColumn.A], row[LossColumn.B], row[LossColumn.C] = a, b, c
+        row[LossColumn.VECTORS] = loss_table.HAS_VECTOR * (vector is not None)
+        row[LossColumn.VECTORS] += loss_table.HAS_WEIGHTS * (column_weights is not None)
+        row[LossColumn.LENGTH], row[loss_table.VECTOR :] = (
+            len(numbers) / max(1, int(row[LossColumn.VECTORS]).bit_count()),
             numbers,
         )
         self._table = table
@@ -112,7 +113,7 @@ class Loss(Versioned):
 
     def load(self, dtypes: Iterable[Any]) -> None:
         """Compile, or load, what this loss needs."""
-        codes = set(self._table[:, loss_rules.CODE].astype(int).tolist())
+        codes = set(self._table[:, LossColumn.CODE].astype(int).tolist())
         if loss_rules.CROSS_ENTROPY in codes:
             codes.add(loss_rules.SOFT_CROSS_ENTROPY)
         for dtype in dtypes:
@@ -173,8 +174,8 @@ class Loss(Versioned):
         return target
 
     def _check_columns(self, columns: int) -> None:
-        vectors = int(self._table[0, loss_rules.VECTORS]).bit_count()
-        numbers = (self._table.shape[1] - loss_rules.VECTOR) // max(vectors, 1)
+        vectors = int(self._table[0, LossColumn.VECTORS]).bit_count()
+        numbers = (self._table.shape[1] - loss_table.VECTOR) // max(vectors, 1)
         if numbers not in (0, columns):
             raise ValueError(f"{self}: it has {numbers} numbers, one for each column, but the prediction has {columns}")
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastfc.kernels.ops import loss_rules
+from fastfc.kernels.ops import loss_rules, loss_table
 from fastfc.losses.base import REDUCTIONS, Loss, as_numbers, column_weights, rank
 from fastfc.validation import as_real, finite_number, flag, fraction, positive_number
 
@@ -312,7 +312,7 @@ class KLDivLoss(Loss):
 
     def __init__(self, log_target: bool = False, *, reduction: str = "mean") -> None:
         self.log_target = flag(log_target, "KLDivLoss", "log_target")
-        reductions = {**REDUCTIONS, "batchmean": loss_rules.BATCH_MEAN}
+        reductions = {**REDUCTIONS, "batchmean": loss_table.BATCH_MEAN}
         self.code = loss_rules.KL_LOG if log_target else loss_rules.KL
         super().__init__(reduction, reductions=reductions)
 
@@ -362,4 +362,4 @@ class MultiMarginLoss(ClassLoss):
         if rank(p, "MultiMarginLoss", "p") or p not in (1, 2):
             raise ValueError(f"MultiMarginLoss: p must be 1 or 2, got {p!r}")
         self.p, self.margin = int(p), finite_number(margin, "MultiMarginLoss", "margin")
-        super().__init__(reduction, self.margin, p, loss_rules.NO_CLASS, self._set_weight(weight))
+        super().__init__(reduction, self.margin, p, loss_table.NO_CLASS, self._set_weight(weight))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastfc.kernels.ops import loss_rules
+from fastfc.kernels.ops.loss_table import LossColumn
 from fastfc.losses.base import NO_LABELS, NO_TARGETS, NO_WEIGHTS, Loss, Targets, as_weights, evaluate
 from fastfc.validation import as_floats, listed, positive_number
 
@@ -63,7 +64,7 @@ class MultiLoss(Loss):
         table = np.zeros((len(losses), max(loss.table.shape[1] for loss in losses)))
         for row, loss, weight in zip(table, losses, self.weights, strict=True):
             row[: loss.table.shape[1]] = loss.table[0]
-            row[loss_rules.WEIGHT] = weight
+            row[LossColumn.WEIGHT] = weight
         self._table = table  # without widths
 
     def __reduce__(self) -> Any:
@@ -119,20 +120,20 @@ class MultiLoss(Loss):
         """The losses' rows; a target without columns is classes. As nopython.table_for."""
         table, column, number, place = self._table.copy(), 0, 0, 0
         for row, width, columns in zip(table, widths, target_widths, strict=True):
-            row[loss_rules.FIRST], row[loss_rules.WIDTH] = column, width
-            row[loss_rules.CLASSES], row[loss_rules.FIRST_TARGET] = columns == 0, number if columns else place
+            row[LossColumn.FIRST], row[LossColumn.WIDTH] = column, width
+            row[LossColumn.CLASSES], row[LossColumn.FIRST_TARGET] = columns == 0, number if columns else place
             column, number, place = column + width, number + columns, place + (columns == 0)
         return table
 
     def check_targets(self, targets: Targets, widths: Sequence[int]) -> None:
         target, labels, table = targets
-        n, places = len(target), int(table[:, loss_rules.CLASSES].sum())
+        n, places = len(target), int(table[:, LossColumn.CLASSES].sum())
         if places:
             labels = labels.reshape(-1, places)
             n = len(labels)
         for loss, row, width in zip(self.losses, table, widths, strict=True):
-            first = int(row[loss_rules.FIRST_TARGET])
-            if row[loss_rules.CLASSES]:
+            first = int(row[LossColumn.FIRST_TARGET])
+            if row[LossColumn.CLASSES]:
                 loss.check_values(labels[:, first], (n, width))
             else:
                 loss.check_values(target[:, first : first + loss.target_width(width)], (n, width))

@@ -12,6 +12,8 @@ from fastfc.nn.layer import Layer, option
 from fastfc.nn.lowering import Lowering
 from fastfc.validation import as_generator, fraction
 
+__all__ = ["Dropout"]
+
 
 class Dropout(Layer):
     """y = x m / (1 − p) in training, with a mask m that is 0 with probability p, else 1; y = x in `predict`.

@@ -15,6 +15,8 @@ from fastfc.nn.linear import view
 from fastfc.nn.lowering import Lowering
 from fastfc.validation import as_generator, float_dtype, positive_int
 
+__all__ = ["Embedding"]
+
 
 def standard_normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     return rng.standard_normal(shape, dtype)
@@ -110,6 +112,10 @@ class Embedding(Layer):
         super().bind(vector, grads, n_buffers, owner)
         shape = self.num_embeddings, self.embedding_dim
         self._views = self._params.reshape(shape), grads.reshape(shape)
+
+    @classmethod
+    def tensor_shapes(cls, options: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        return {"weight": (options["num_embeddings"], options["embedding_dim"])}
 
     def record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
         if lowering.widths[value] != self.in_features:

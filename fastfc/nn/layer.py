@@ -117,6 +117,7 @@ class Layer(Versioned):
             *("check_names", "input_widths", "join", "join_targets", "last_layers", "one_input", "output_widths"),
             *("is_finite", "is_serial", "output", "program_for", "run", "split_output", "vectors", "workspace_for"),
             *("bind", "changed", "check_options", "forget", "frozen_here_or_above", "network", "parts", "record"),
+            *("rows", "tensor_shapes"),
             *("convert_to", "rng_step", "trained_parameters", "trained_version"),
         }
     )
@@ -532,6 +533,11 @@ class Layer(Versioned):
     def _n_trained(self) -> int:
         """How many numbers optimizers may change."""
         return sum(math.prod(shape) for _, _, shape in self.trained_parameters())
+
+    @classmethod
+    def tensor_shapes(cls, options: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """The shapes of the parameters and buffers, by name, of a layer with these options in a file."""
+        return {}
 
     def record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
         """Record the steps from this value to the output, which is returned; our parameters begin at `first`.

@@ -14,6 +14,8 @@ from fastfc.nn.layer import Layer, aligned_zeros, assign
 from fastfc.nn.lowering import Lowering
 from fastfc.validation import as_generator, flag, float_dtype, positive_int
 
+__all__ = ["Linear", "Tied"]
+
 
 def view(index: int, what: str) -> Any:
     """Property of Linear: one of its views; assigning to it copies the values into place."""
@@ -124,6 +126,11 @@ class Linear(Layer):
         bias, bias_grad = (params[n_weights:], grads[n_weights:]) if params.size > n_weights else (None, None)
         self._views = params[:n_weights].reshape(shape), bias, grads[:n_weights].reshape(shape), bias_grad
 
+    @classmethod
+    def tensor_shapes(cls, options: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        width = options["out_features"]
+        return {"weight": (options["in_features"], width)} | ({"bias": (width,)} if options["bias"] else {})
+
     def record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
         lowering.weights[self] = first
         bias = table.NOWHERE if self.bias is None else first + self.in_features * self.out_features
@@ -205,6 +212,10 @@ class Tied(Layer):
 
     def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
         return [("bias", self._params, self._grads)] if self._params.size else []
+
+    @classmethod
+    def tensor_shapes(cls, options: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        return {"bias": (options["layer"].in_features,)} if options["bias"] else {}
 
     def record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
         if self.layer not in lowering.weights:

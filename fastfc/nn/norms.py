@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,10 @@ from fastfc.kernels.program import table
 from fastfc.nn.layer import Layer, aligned_zeros, assign, option
 from fastfc.nn.lowering import Lowering
 from fastfc.validation import flag, float_dtype, fraction, positive_int, positive_number
+
+__all__ = ["BatchNorm1d", "LayerNorm", "RMSNorm"]
+
+Rows = tuple[tuple[str, ...], tuple[str, ...]]  # names of what is trained, and of buffers
 
 
 def not_negative(value: Any, owner: str, what: str) -> float:
@@ -34,6 +39,11 @@ def positive_or_none(value: Any, owner: object, what: str) -> float | None:
     return None if value is None else positive_number(value, owner, what, or_zero=True)
 
 
+def weight_and_bias(weight: bool, bias: bool) -> tuple[str, ...]:
+    """Names of the parameters; there is no bias without a weight."""
+    return (("weight", "bias") if bias else ("weight",)) if weight else ()
+
+
 class FeatureNorm(Layer):
     """Base of the layers whose parameters and buffers are rows of one number for each feature.
 
@@ -45,16 +55,24 @@ class FeatureNorm(Layer):
     in_features: int
     out_features: int
 
-    def __init__(
-        self, features: int, trained: tuple[str, ...], buffers: tuple[str, ...], dtype: Any, name: str | None
-    ) -> None:
-        kind = type(self).__name__
+    def __init__(self, features: int, rows: Rows, dtype: Any, name: str | None) -> None:
+        kind, (trained, buffers) = type(self).__name__, rows
         width = positive_int(features, kind, "features")
         self._fix(in_features=width, out_features=width)
         self.name = name
         self._trained_rows, self._buffer_rows = trained, buffers
         dtype, p, b = float_dtype(dtype, kind), len(trained) * width, len(buffers) * width
         self.bind(aligned_zeros(p + b, dtype), aligned_zeros(p, dtype), b)
+
+    @staticmethod
+    def rows(options: Mapping[str, Any]) -> Rows:
+        """The rows that a layer of these options has."""
+        raise NotImplementedError
+
+    @classmethod
+    def tensor_shapes(cls, options: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        trained, buffers = cls.rows(options)
+        return dict.fromkeys(trained + buffers, (options["features"],))
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
@@ -147,10 +165,13 @@ class LayerNorm(FeatureNorm):
     ) -> None:
         self.eps = eps
         affine, bias = flag(elementwise_affine, "LayerNorm", "elementwise_affine"), flag(bias, "LayerNorm", "bias")
-        trained = (("weight", "bias") if bias else ("weight",)) if affine else ()
-        super().__init__(features, trained, (), dtype, name)
+        super().__init__(features, self.rows({"elementwise_affine": affine, "bias": bias}), dtype, name)
         if affine:
             self.weight = np.ones(self.in_features)
+
+    @staticmethod
+    def rows(options: Mapping[str, Any]) -> Rows:
+        return weight_and_bias(options["elementwise_affine"], options["bias"]), ()
 
     def _settings(self) -> list[str]:
         eps = [f"eps={self.eps:g}"] * (self.eps != 1e-5)
@@ -214,9 +235,13 @@ class RMSNorm(FeatureNorm):
     ) -> None:
         self.eps = eps
         affine = flag(elementwise_affine, "RMSNorm", "elementwise_affine")
-        super().__init__(features, ("weight",) if affine else (), (), dtype, name)
+        super().__init__(features, self.rows({"elementwise_affine": affine}), dtype, name)
         if affine:
             self.weight = np.ones(self.in_features)
+
+    @staticmethod
+    def rows(options: Mapping[str, Any]) -> Rows:
+        return weight_and_bias(options["elementwise_affine"], False), ()
 
     def _settings(self) -> list[str]:
         eps = [] if self.eps is None else [f"eps={self.eps:g}"]
@@ -304,12 +329,18 @@ class BatchNorm1d(FeatureNorm):
         self.eps, self.momentum = eps, momentum
         affine, bias = flag(affine, "BatchNorm1d", "affine"), flag(bias, "BatchNorm1d", "bias")
         tracked = flag(track_running_stats, "BatchNorm1d", "track_running_stats")
-        trained = (("weight", "bias") if bias else ("weight",)) if affine else ()
-        super().__init__(features, trained, ("running_mean", "running_var") if tracked else (), dtype, name)
+        rows = self.rows({"affine": affine, "bias": bias, "track_running_stats": tracked})
+        super().__init__(features, rows, dtype, name)
         if affine:
             self.weight = np.ones(self.in_features)
         if tracked:
             self.running_var = np.ones(self.in_features)
+
+    @staticmethod
+    def rows(options: Mapping[str, Any]) -> Rows:
+        tracked = options.get("track_running_stats", True)  # files of version 0.1 have neither this nor bias
+        buffers = ("running_mean", "running_var") if tracked else ()
+        return weight_and_bias(options["affine"], options.get("bias", True)), buffers
 
     def _settings(self) -> list[str]:
         momentum = "momentum=None" if self.momentum is None else f"momentum={self.momentum:g}"

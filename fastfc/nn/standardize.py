@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ from numpy.typing import ArrayLike
 
 from fastfc.kernels.program import table as program_table
 from fastfc.nn.lowering import Lowering
-from fastfc.nn.norms import FeatureNorm, row
+from fastfc.nn.norms import FeatureNorm, Rows, row
 from fastfc.validation import as_real
+
+__all__ = ["Standardize"]
 
 
 class Standardize(FeatureNorm):
@@ -53,8 +56,12 @@ class Standardize(FeatureNorm):
     mean, scale = row("mean"), row("scale")
 
     def __init__(self, features: int, *, dtype: Any = np.float32, name: str | None = None) -> None:
-        super().__init__(features, (), ("mean", "scale"), dtype, name)
+        super().__init__(features, self.rows({}), dtype, name)
         self.scale = np.ones(self.in_features)
+
+    @staticmethod
+    def rows(options: Mapping[str, Any]) -> Rows:
+        return (), ("mean", "scale")
 
     @classmethod
     def of(cls, x: ArrayLike, *, dtype: Any = np.float32, name: str | None = None) -> Standardize:

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastfc.extras import extra
-from fastfc.kernels.ops import loss_rules
+from fastfc.kernels.ops import loss_table
+from fastfc.kernels.ops.loss_table import LossColumn
 from fastfc.kernels.optim import update as update_kernels
 from fastfc.losses.base import Loss
 from fastfc.losses.classification import BCEWithLogitsLoss, ClassLoss, CrossEntropyLoss, KLDivLoss, NLLLoss
@@ -102,7 +103,7 @@ def keep(estimator: Any, arguments: dict[str, Any]) -> None:
 
 def per_sample(loss: Loss, factor: float = 1.0) -> Loss:
     """The loss times a factor, summed over the columns, as a mean over the samples."""
-    loss.table[0, [loss_rules.REDUCTION, loss_rules.WEIGHT]] = loss_rules.BATCH_MEAN, factor
+    loss.table[0, [LossColumn.REDUCTION, LossColumn.WEIGHT]] = loss_table.BATCH_MEAN, factor
     return loss
 
 

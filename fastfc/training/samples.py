@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastfc.kernels.ops import loss_rules
+from fastfc.kernels.ops import loss_rules, loss_table
 from fastfc.kernels.ops.activation_rules import CUSTOM
+from fastfc.kernels.ops.loss_table import LossColumn
 from fastfc.kernels.program import interpreter
 from fastfc.kernels.program import table as program_table
 from fastfc.losses.base import Loss, as_numbers, as_weights
@@ -66,8 +67,8 @@ class Data(NamedTuple):
             return self
         table = self.losses.copy()
         for row in table:
-            if row[loss_rules.CLASSES]:
-                row[loss_rules.SHARE] = class_weight_sum(self, row) / self.weight_sum or 1.0
+            if row[LossColumn.CLASSES]:
+                row[LossColumn.SHARE] = class_weight_sum(self, row) / self.weight_sum or 1.0
         return self._replace(losses=table)
 
     @property
@@ -188,7 +189,7 @@ def check_finite(data: Data, what: str, name_row: Callable[[int], str] = "row {}
     table = data.program.table
     codes = table[1 : 1 + table[0, program_table.Header.N_OPS], program_table.Column.CODE]
     custom_losses = loss_rules.CUSTOM, loss_rules.CUSTOM_ARRAY
-    if CUSTOM not in codes and not np.isin(data.losses[:, loss_rules.CODE], custom_losses).any():
+    if CUSTOM not in codes and not np.isin(data.losses[:, LossColumn.CODE], custom_losses).any():
         refuse_not_finite(data, what, name_row)
 
 
@@ -208,10 +209,10 @@ def weight_sum(weights: NDArray[Any], n: int) -> float:
 
 def class_weight_sum(data: Data, row: NDArray[np.float64], rows: Any = slice(None)) -> float:
     """What the mean of a loss over classes divides by: the samples' weights times the factors of their classes."""
-    classes = data.labels.reshape(len(data.x), -1)[rows, int(row[loss_rules.FIRST_TARGET])]
+    classes = data.labels.reshape(len(data.x), -1)[rows, int(row[LossColumn.FIRST_TARGET])]
     weights = data.weights[rows].astype(np.float64) if data.weights.size else np.ones(len(classes))
-    counted = classes != row[loss_rules.C]
-    factors = row[loss_rules.VECTOR + classes[counted]] if row[loss_rules.VECTORS] else 1.0
+    counted = classes != row[LossColumn.C]
+    factors = row[loss_table.VECTOR + classes[counted]] if row[LossColumn.VECTORS] else 1.0
     return float((weights[counted] * factors).sum())
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfc.data.streams import Batches, Blocks, Part, prefetch, tree_map
-from fastfc.kernels.ops import loss_rules, losses
+from fastfc.kernels.ops import loss_rules, loss_table, losses
+from fastfc.kernels.ops.loss_table import LossColumn
 from fastfc.losses.base import Loss
 from fastfc.training.epoch import ADVICE, DivergenceWarning, Epoch, check_last_batch
 from fastfc.training.samples import (
@@ -124,7 +125,7 @@ class StreamDataset:
                 totals, divisors = totals + values * divisor, divisors + divisor
                 if scores:
                     saved.append((self.network.split_output(output), data.y, weights_of(data)))
-        row = {"loss": mean_of_parts(totals, divisors, data.losses[:, loss_rules.REDUCTION] == loss_rules.SUM)}
+        row = {"loss": mean_of_parts(totals, divisors, data.losses[:, LossColumn.REDUCTION] == loss_table.SUM)}
         if scores:
             predicted, y, weights = tree_map(lambda *arrays: np.concatenate(arrays), *saved)
             weights = None if (weights == 1).all() or weights.min() < 0 else weights
@@ -147,7 +148,7 @@ def divisors_of(data: Data) -> NDArray[np.float64]:
     """What the mean of each loss divides by; 1 for sums."""
     divisors = np.full(len(data.losses), data.weight_sum)
     for r, row in enumerate(data.losses):
-        if row[loss_rules.REDUCTION] == loss_rules.SUM:
+        if row[LossColumn.REDUCTION] == loss_table.SUM:
             divisors[r] = 1.0
         elif is_mean_over_classes(data, row):
             divisors[r] = class_weight_sum(data, row)
@@ -157,10 +158,10 @@ def divisors_of(data: Data) -> NDArray[np.float64]:
 def is_mean_over_classes(data: Data, row: NDArray[np.float64]) -> bool:
     """Whether a loss divides by the weights of the classes that count."""
     over_classes = (
-        row[loss_rules.CODE] in (loss_rules.CROSS_ENTROPY, loss_rules.NLL)
-        and row[loss_rules.REDUCTION] == loss_rules.MEAN
+        row[LossColumn.CODE] in (loss_rules.CROSS_ENTROPY, loss_rules.NLL)
+        and row[LossColumn.REDUCTION] == loss_table.MEAN
     )
-    return over_classes and data.labels.size > 0 and bool(row[loss_rules.CLASSES])
+    return over_classes and data.labels.size > 0 and bool(row[LossColumn.CLASSES])
 
 
 def means(data: Data, output: NDArray[Any]) -> NDArray[np.float64]:
@@ -168,7 +169,7 @@ def means(data: Data, output: NDArray[Any]) -> NDArray[np.float64]:
     values, gradient = np.zeros(len(data.losses)), np.empty_like(output)
     for r in range(len(values)):
         only = data.losses.copy()
-        only[np.arange(len(only)) != r, loss_rules.WEIGHT] = 0.0
+        only[np.arange(len(only)) != r, LossColumn.WEIGHT] = 0.0
         arrays = output, data.target, data.labels, data.weights, only, output[:0, 0], gradient
         values[r] = losses.loss.call(*arrays)
     return values

@@ -287,7 +287,7 @@ def product_range(x, activation, y, small_n, index, n_threads):
 @helper
 def serial_product(x, activation, y, small_n):
     if small_n:
-        return dot_products(x.c, x.a, x.b, x.start, x.m, x.n, x.k, activation, y)
+        return dot_products(x.c, x.a, x.b, x.start, (x.m, x.n, x.k), activation, y)
     return product(x.c, x.a, x.b, x.start, x.m, x.n, x.k, activation, y)
 
 

@@ -129,10 +129,13 @@ def four_dots(k, x, x1, x2, x3, y):
 
 
 @on_demand_kernel(
-    lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 3, activation_type, matrix_type(dtype))
+    lambda dtype: types.int64(
+        *[matrix_type(dtype)] * 4, types.UniTuple(types.int64, 3), activation_type, matrix_type(dtype)
+    )
 )
-def dot_products(c, a, b, start, m, n, k, activation, y):
-    """C = f(start + A B) for few columns, with `dot` for each element; as for `product`."""
+def dot_products(c, a, b, start, sizes, activation, y):
+    """C = f(start + A B) for few columns, with `dot` for each element; as for `product`, sizes are m, n and k."""
+    m, n, k = sizes
     size, lanes = itemsize(c.data), width(c.data)
     copy_row = ceil_div(k, lanes) * lanes * size
     a_bytes, b_bytes = 0 if a.column == size else lanes * copy_row, 0 if b.row == size else n * copy_row

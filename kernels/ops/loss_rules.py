@@ -22,8 +22,7 @@ and by rows, z a row of the prediction, y its class or its probabilities of clas
 The mean divides the sum of w L by the sum of w, and by the columns of a pointwise target; cross entropy of classes and
 nll by the sum of w v_y. Sums are in registers for a block of whole rows, then in float64, in the order of the rows.
 
-A table of floats has a row for each loss, with the columns of the prediction and of the target that it is for. To add
-a pointwise loss: a formula, and its declaration by `pointwise_loss`.
+The table of losses is in loss_table.py. To add a pointwise loss: a formula, and its declaration by `pointwise_loss`.
 """
 
 import inspect
@@ -57,16 +56,9 @@ from fastfc.kernels.simd.vector import (
     width,
 )
 
-# columns of the table. CLASSES: its targets are classes, in labels, if there are any. VECTOR: from there on a number
-# for each of LENGTH columns, if bit 1 of VECTORS is set, and then a weight for each, if bit 2 is. A width of 0 is all
-# columns. SHARE: of the epoch's weights, those that a mean over classes divides by.
-CODE, FIRST, WIDTH, FIRST_TARGET, CLASSES, WEIGHT, REDUCTION, A, B, C, VECTORS, LENGTH, SHARE, VECTOR = range(14)
-HAS_VECTOR, HAS_WEIGHTS = 1, 2  # bits of VECTORS
-MEAN, SUM, NONE, BATCH_MEAN = range(4)
 # Elements in a block of whole rows, whose losses are summed in registers.
 BLOCK = 1024
 BLOCK_BYTES = BLOCK * 8
-NO_CLASS = -(2.0**63)  # for the class to be ignored
 LOG_2PI = 1.8378770664093453
 
 
@@ -114,7 +106,8 @@ def pointwise_loss(name, rule, traits=0):
 def pointwise_emitter(rule):
     takes = inspect.signature(rule).parameters
 
-    def emit(builder, p, t, v, w, out, values, count, keep, scale, a, b):
+    def emit(builder, *arguments):
+        p, t, v, w, out, values, count, keep, scale, a, b = arguments
         # what fills the lanes beyond has a loss that is finite, and no weight
         inputs = {"p": Rows(builder, p, 1.0), "t": Rows(builder, t), "v": Rows(builder, v, 1.0), "w": Rows(builder, w)}
         out, values, v = Rows(builder, out), Rows(builder, values), inputs["v"]

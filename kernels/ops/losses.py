@@ -1,5 +1,6 @@
 """Losses of matrices and their gradients, and the functions of `fastfc.kernels`; the formulas are in loss_rules.py."""
 
+from collections import namedtuple
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastfc.kernels.ops.activations import as_rows
 from fastfc.kernels.ops.loss_rules import (
-    BATCH_MEAN,
     BCE,
     BCE_WITH_LOGITS,
     BLOCK,
@@ -17,28 +17,18 @@ from fastfc.kernels.ops.loss_rules import (
     BY_CLASS_WEIGHTS,
     BY_NUMBER_OF_CLASSES,
     BY_ROWS,
-    CLASSES,
-    CODE,
     CROSS_ENTROPY,
     CUSTOM_ARRAY,
     EAGER,
-    FIRST,
-    FIRST_TARGET,
     GAUSSIAN,
-    HAS_VECTOR,
-    HAS_WEIGHTS,
     HUBER,
     KL,
     KL_LOG,
     L1,
-    LENGTH,
     LOG_2PI,
-    MEAN,
     MSE,
     MULTI_MARGIN,
     NLL,
-    NO_CLASS,
-    NONE,
     NUMBER,
     OF_PROBABILITIES,
     ONLY_CLASSES,
@@ -46,18 +36,9 @@ from fastfc.kernels.ops.loss_rules import (
     POISSON_LOG,
     PREDICTS_PROBABILITIES,
     QUANTILE,
-    REDUCTION,
-    SHARE,
     SOFT,
     SOFT_CROSS_ENTROPY,
     VARIANCES,
-    VECTOR,
-    VECTORS,
-    WEIGHT,
-    WIDTH,
-    A,
-    B,
-    C,
     cross_entropy_row,
     dense,
     fill,
@@ -67,6 +48,16 @@ from fastfc.kernels.ops.loss_rules import (
     require_row,
     run_pointwise,
     run_row,
+)
+from fastfc.kernels.ops.loss_table import (
+    BATCH_MEAN,
+    HAS_VECTOR,
+    HAS_WEIGHTS,
+    MEAN,
+    NO_CLASS,
+    NONE,
+    VECTOR,
+    LossColumn,
 )
 from fastfc.kernels.ops.matrix import Matrix, copy_matrix, element, matrix, matrix_type
 from fastfc.kernels.runtime import kernel as boundary
@@ -90,6 +81,10 @@ from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, pointer,
 
 RESULT = types.Tuple((types.int64, types.float64))
 RESULTS = types.Tuple((types.int64, types.float64, types.float64))
+
+# What one loss reads and writes: matrices of its prediction and its numeric target; labels, of which each sample has
+# `stride`, 0 if the loss has none; the samples' weights or none; its values, if it has no reduction; and its gradient.
+LossData = namedtuple("LossData", ["prediction", "target", "labels", "stride", "weights", "values", "out"])
 
 
 def readonly(dtype, ndim):
@@ -158,31 +153,33 @@ def multiply_by(numbers, first, count, target):
         write(here, read(here) * numbers[first + j])
 
 
-@on_demand_kernel(
-    lambda dtype: types.float64(
-        matrix_type(dtype),
-        readonly(types.float64, 1),
-        matrix_type(dtype),
+def data_type(dtype):
+    one_dimensional = [
+        readonly(types.int64, 1),
+        types.int64,
         readonly(dtype, 1),
         types.Array(dtype, 1, "A", aligned=False),
-        matrix_type(dtype),
-        types.int64,
-        types.int64,
-        types.float64,
-    )
+    ]
+    return types.NamedTuple([*[matrix_type(dtype)] * 2, *one_dimensional, matrix_type(dtype)], LossData)
+
+
+@on_demand_kernel(
+    lambda dtype: types.float64(data_type(dtype), readonly(types.float64, 1), *[types.int64] * 2, types.float64)
 )
-def evaluate_pointwise(p, row, t, weights, values, o, n, k, scale):
+def evaluate_pointwise(data, row, n, k, scale):
     """The sum of w L for n rows and k columns of targets."""
-    code, keep, size = int(row[CODE]), np.int64(row[REDUCTION] == NONE), itemsize(p.data)
+    p, t, _, _, weights, values, o = data
+    code, a, b = int(row[LossColumn.CODE]), row[LossColumn.A], row[LossColumn.B]
+    keep, size = np.int64(row[LossColumn.REDUCTION] == NONE), itemsize(p.data)
     p_room, t_room = stack(p.data, BLOCK_BYTES), stack(p.data, BLOCK_BYTES)
     v, w = stack(p.data, BLOCK_BYTES), stack(p.data, BLOCK_BYTES)
     kept, total = Matrix(pointer(values), k * values.strides[0], values.strides[0]), 0.0
     for j in range(0, k, BLOCK):
         columns = min(BLOCK, k - j)
         most = min(n, BLOCK // columns)
-        vectors = int(row[VECTORS])
+        vectors = int(row[LossColumn.VECTORS])
         of_columns = VECTOR + j + (k if vectors & HAS_VECTOR else 0)
-        fill(most * columns, v, row[C])
+        fill(most * columns, v, row[LossColumn.C])
         fill(most * columns, w, 1.0)
         for i in range(most):
             if vectors & HAS_VECTOR:
@@ -207,9 +204,7 @@ def evaluate_pointwise(p, row, t, weights, values, o, n, k, scale):
             # a rule reads before it writes, so that copies of what is read have room for what is written
             g = there.data if is_contiguous(there, rows, columns) else p_room
             kept_here = kept_there.data if is_contiguous(kept_there, rows, columns) else t_room
-            total += run_pointwise(
-                code & NUMBER, (x, y, v, w, g, kept_here, rows * columns, keep, scale, row[A], row[B])
-            )
+            total += run_pointwise(code & NUMBER, (x, y, v, w, g, kept_here, rows * columns, keep, scale, a, b))
             copy_back(g, rows, columns, there)
             if keep:
                 copy_back(kept_here, rows, columns, kept_there)
@@ -218,31 +213,19 @@ def evaluate_pointwise(p, row, t, weights, values, o, n, k, scale):
     return total
 
 
-@on_demand_kernel(
-    lambda dtype: RESULT(
-        matrix_type(dtype),
-        readonly(types.float64, 1),
-        matrix_type(dtype),
-        readonly(types.int64, 1),
-        types.int64,
-        readonly(dtype, 1),
-        types.Array(dtype, 1, "A", aligned=False),
-        matrix_type(dtype),
-        types.int64,
-        types.int64,
-        types.float64,
-    )
-)
-def evaluate_rowwise(z, row, y, labels, stride, weights, values, o, n, c, scale):
-    """Status, and the sum of w L, for n rows and c classes; of classes if labels has one each `stride`."""
-    code, size, a, of_classes, kept = int(row[CODE]), itemsize(z.data), row[A], stride > 0, row[REDUCTION] == NONE
-    first, ignored = int(row[FIRST_TARGET]), np.int64(row[C])
+@on_demand_kernel(lambda dtype: RESULT(data_type(dtype), readonly(types.float64, 1), *[types.int64] * 2, types.float64))
+def evaluate_rowwise(data, row, n, c, scale):
+    """Status, and the sum of w L, for n rows and c classes; of classes if there are labels."""
+    z, y, labels, stride, weights, values, o = data
+    code, size, of_classes = int(row[LossColumn.CODE]), itemsize(z.data), stride > 0
+    a, kept = row[LossColumn.A], row[LossColumn.REDUCTION] == NONE
+    first, ignored = int(row[LossColumn.FIRST_TARGET]), np.int64(row[LossColumn.C])
     soft = code & SOFT != 0 and not (of_classes and a == 0.0)
     number = np.int64((SOFT_CROSS_ENTROPY if soft else code) & NUMBER)
     eager = code & EAGER != 0 and not soft
     if not eager:
         require_row(number, z.data)
-    mixed = soft and (of_classes or a != 0.0 or row[VECTORS])
+    mixed = soft and (of_classes or a != 0.0 or row[LossColumn.VECTORS])
     if c == 0:  # of which there may be more rows than a loop could pass
         return OK, 0.0
     in_place = unit_stride(z, c) and unit_stride(o, c) and (of_classes or unit_stride(y, c))
@@ -251,7 +234,7 @@ def evaluate_rowwise(z, row, y, labels, stride, weights, values, o, n, c, scale)
     if wanted and is_null(memory):
         return NO_MEMORY, 0.0
     o_room, q_room, v = at(z_room, c * size), at(z_room, 2 * c * size), at(z_room, 3 * c * size)
-    if mixed and row[VECTORS]:
+    if mixed and row[LossColumn.VECTORS]:
         fill_from(row, np.int64(VECTOR), c, v)
     elif mixed:
         fill(c, v, 1.0)
@@ -274,13 +257,13 @@ def evaluate_rowwise(z, row, y, labels, stride, weights, values, o, n, c, scale)
             if mixed:
                 mix_row(c, q, q_room, v, 1.0 - a, a / c)
                 q = q_room
-            value = run_row(number, (x, q, g, c, label, scale * weight, a, row[B]))
+            value = run_row(number, (x, q, g, c, label, scale * weight, a, row[LossColumn.B]))
         else:
-            factor = row[VECTOR + label] if row[VECTORS] else 1.0
+            factor = row[VECTOR + label] if row[LossColumn.VECTORS] else 1.0
             if code & BY_NUMBER_OF_CLASSES:
                 factor /= c
             if not eager:
-                value = factor * run_row(number, (x, x, g, c, label, scale * weight * factor, a, row[B]))
+                value = factor * run_row(number, (x, x, g, c, label, scale * weight * factor, a, row[LossColumn.B]))
             elif code == CROSS_ENTROPY:
                 value = factor * cross_entropy_row(c, x, label, g, scale * weight * factor)
             else:
@@ -296,42 +279,42 @@ def evaluate_rowwise(z, row, y, labels, stride, weights, values, o, n, c, scale)
 @helper
 def width_of(row, output):
     """Columns of the prediction."""
-    return int(row[WIDTH]) if row[WIDTH] else output.shape[1]
+    return int(row[LossColumn.WIDTH]) if row[LossColumn.WIDTH] else output.shape[1]
 
 
 @helper
 def target_width(row, output):
     """Columns of the target, if it is not classes."""
-    return width_of(row, output) // 2 if int(row[CODE]) & VARIANCES else width_of(row, output)
+    return width_of(row, output) // 2 if int(row[LossColumn.CODE]) & VARIANCES else width_of(row, output)
 
 
 @helper
 def inspect(row, output, target, labels, stride, weights, values):
     """Status of what a loss is to read."""
-    n, columns, code = output.shape[0], width_of(row, output), int(row[CODE])
-    first, k = int(row[FIRST_TARGET]), target_width(row, output)
-    of_classes = row[CLASSES] and stride
-    vectors = (int(row[VECTORS]) & HAS_VECTOR != 0) + (int(row[VECTORS]) & HAS_WEIGHTS != 0)
-    if int(row[FIRST]) + columns > output.shape[1]:
+    n, columns, code = output.shape[0], width_of(row, output), int(row[LossColumn.CODE])
+    first, k = int(row[LossColumn.FIRST_TARGET]), target_width(row, output)
+    of_classes, ignored = row[LossColumn.CLASSES] and stride, row[LossColumn.C]
+    vectors = (int(row[LossColumn.VECTORS]) & HAS_VECTOR != 0) + (int(row[LossColumn.VECTORS]) & HAS_WEIGHTS != 0)
+    if int(row[LossColumn.FIRST]) + columns > output.shape[1]:
         return BAD_SHAPE
-    if vectors and (row[LENGTH] != columns or row.size < VECTOR + vectors * columns):
+    if vectors and (row[LossColumn.LENGTH] != columns or row.size < VECTOR + vectors * columns):
         return BAD_SHAPE
     if code & VARIANCES and columns != 2 * k:
         return BAD_SHAPE
-    if row[REDUCTION] == NONE and values.size != (n if code & BY_ROWS else n * k):
+    if row[LossColumn.REDUCTION] == NONE and values.size != (n if code & BY_ROWS else n * k):
         return BAD_SHAPE
-    if code == CUSTOM_ARRAY and (weights.size or row[REDUCTION] == NONE):
+    if code == CUSTOM_ARRAY and (weights.size or row[LossColumn.REDUCTION] == NONE):
         return BAD_SHAPE
     if of_classes:
         wrong = 0
         for i in range(n):
             label = labels[i * stride + first]
-            wrong += (label < 0 or label >= columns) and (label != np.int64(row[C]) or row[C] == NO_CLASS)
+            wrong += (label < 0 or label >= columns) and (label != np.int64(ignored) or ignored == NO_CLASS)
         return BAD_LABEL if wrong else OK
     if target.shape[0] != n or (n and first + k > target.shape[1]) or (n and code & ONLY_CLASSES):
         return BAD_SHAPE
     none, one = np.int64(0), np.int64(1)
-    y, p = block(matrix(target), none, first), block(matrix(output), none, int(row[FIRST]))
+    y, p = block(matrix(target), none, first), block(matrix(output), none, int(row[LossColumn.FIRST]))
     if code & OF_PROBABILITIES and not are_within(y, n, k, 1.0, none):
         return BAD_PROBABILITY
     if code & PREDICTS_PROBABILITIES and not are_within(p, n, k, 1.0, one):
@@ -344,13 +327,52 @@ def inspect(row, output, target, labels, stride, weights, values):
 @helper
 def class_weight_sum(row, labels, stride, weights, n):
     """The sum of w v_y over the samples whose class is not ignored."""
-    total, ignored = 0.0, np.int64(row[C])
+    total, ignored = 0.0, np.int64(row[LossColumn.C])
     for i in range(n):
-        label = labels[i * stride + int(row[FIRST_TARGET])]
+        label = labels[i * stride + int(row[LossColumn.FIRST_TARGET])]
         if label != ignored:
-            factor = row[VECTOR + label] if row[VECTORS] else 1.0
+            factor = row[VECTOR + label] if row[LossColumn.VECTORS] else 1.0
             total += factor * (np.float64(weights[i]) if weights.size else 1.0)
     return total
+
+
+@helper
+def inspect_all(output, target, labels, weights, values, out, losses):
+    """Status of what all losses are to read, weights apart; and how many labels each sample has."""
+    n, stride, none = output.shape[0], np.int64(0), np.int64(0)
+    if output.shape != out.shape or (weights.size and weights.size != n):
+        return BAD_SHAPE, none
+    if overlaps(output, out) or overlaps(target, out) or overlaps(weights, out):
+        return OVERLAP, none
+    if labels.size or losses.shape[0] > 1:  # the targets of a single loss may be probabilities instead
+        for r in range(losses.shape[0]):
+            stride += int(losses[r, LossColumn.CLASSES])
+    columns, numbers = np.int64(0), np.int64(0)
+    for r in range(losses.shape[0]):
+        columns += width_of(losses[r], output)
+        numbers += none if losses[r, LossColumn.CLASSES] and stride else target_width(losses[r], output)
+    wrong = n > 0 and numbers > 0 and target.shape[1] != numbers
+    if wrong or labels.size != n * stride or columns != output.shape[1]:
+        return BAD_SHAPE, none
+    for r in range(losses.shape[0]):
+        status = inspect(losses[r], output, target, labels, stride, weights, values)
+        if status != OK:
+            return status, none
+    return OK, stride
+
+
+@helper
+def sum_of_weights(weights, n, losses):
+    """Status, and the sum of the samples' weights; those of a mean are not negative."""
+    if weights.size == 0:
+        return OK, np.float64(n)
+    weight_sum, least, bad = np.float64(0.0), -np.inf, 0
+    for r in range(losses.shape[0]):
+        least = 0.0 if losses[r, LossColumn.REDUCTION] in (MEAN, BATCH_MEAN) else least
+    for i in range(n):
+        weight_sum += weights[i]
+        bad += not weights[i] >= least
+    return BAD_WEIGHT if bad else OK, weight_sum
 
 
 @compiled_kernel(
@@ -372,62 +394,42 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
     or what a mean over classes divides by, for its SHARE of them in the epoch. Weights of samples may be negative if
     no loss is a mean.
     """
-    n, stride, none, failed = output.shape[0], np.int64(0), np.int64(0), (BAD_SHAPE, 0.0, 0.0)
-    if output.shape != out.shape or (weights.size and weights.size != n):
-        return failed
-    if overlaps(output, out) or overlaps(target, out) or overlaps(weights, out):
-        return OVERLAP, 0.0, 0.0
-    if labels.size or losses.shape[0] > 1:  # the targets of a single loss may be probabilities instead
-        for r in range(losses.shape[0]):
-            stride += int(losses[r, CLASSES])
-    columns, numbers = np.int64(0), np.int64(0)
-    for r in range(losses.shape[0]):
-        columns += width_of(losses[r], output)
-        numbers += none if losses[r, CLASSES] and stride else target_width(losses[r], output)
-    wrong = n > 0 and numbers > 0 and target.shape[1] != numbers
-    if wrong or labels.size != n * stride or columns != output.shape[1]:
-        return failed
-    for r in range(losses.shape[0]):
-        found = inspect(losses[r], output, target, labels, stride, weights, values)
-        if found != OK:
-            return found, 0.0, 0.0
-    weight_sum, value, epoch, bad = np.float64(n), 0.0, 0.0, 0
-    if weights.size:
-        weight_sum, least = np.float64(0.0), -np.inf
-        for r in range(losses.shape[0]):
-            least = 0.0 if losses[r, REDUCTION] in (MEAN, BATCH_MEAN) else least
-        for i in range(n):
-            weight_sum += weights[i]
-            bad += not weights[i] >= least
-        if bad:
-            return BAD_WEIGHT, 0.0, 0.0
+    n, none = output.shape[0], np.int64(0)
+    status, stride = inspect_all(output, target, labels, weights, values, out, losses)
+    if status != OK:
+        return status, 0.0, 0.0
+    status, weight_sum = sum_of_weights(weights, n, losses)
+    if status != OK:
+        return status, 0.0, 0.0
+    value, epoch = 0.0, 0.0
     for r in range(losses.shape[0]):
         row = losses[r]
-        code, reduction, k = int(row[CODE]), row[REDUCTION], target_width(row, output)
-        p, o = block(matrix(output), none, int(row[FIRST])), block(matrix(out), none, int(row[FIRST]))
-        steps = stride if row[CLASSES] else none
-        t = block(matrix(target), none, none if steps else int(row[FIRST_TARGET]))
+        code, reduction, k = int(row[LossColumn.CODE]), row[LossColumn.REDUCTION], target_width(row, output)
+        steps, first = stride if row[LossColumn.CLASSES] else none, int(row[LossColumn.FIRST])
+        p, o = block(matrix(output), none, first), block(matrix(out), none, first)
+        t = block(matrix(target), none, none if steps else int(row[LossColumn.FIRST_TARGET]))
         divisor, counted = 1.0, weight_sum
         if reduction == BATCH_MEAN or (reduction == MEAN and code & BY_ROWS):
             divisor = weight_sum
             if steps and code & BY_CLASS_WEIGHTS:
                 divisor = class_weight_sum(row, labels, steps, weights, n)
-                counted = divisor / row[SHARE]
+                counted = divisor / row[LossColumn.SHARE]
         elif reduction == MEAN and code != CUSTOM_ARRAY:
             divisor = weight_sum * k
         # without any weight a mean is 0, that of no samples NaN
         void = divisor == 0.0 and n > 0
-        scale = 0.0 if void else row[WEIGHT] / divisor
+        scale = 0.0 if void else row[LossColumn.WEIGHT] / divisor
+        data = LossData(p, t, labels, steps, weights, values, o)
         if code == CUSTOM_ARRAY:
             places = (p.data, p.row, p.column, t.data, t.row, t.column, o.data, o.row, o.column)
-            total = call_at(row[A], p.data, (n, k, row[WEIGHT], *places))
+            total = call_at(row[LossColumn.A], p.data, (n, k, row[LossColumn.WEIGHT], *places))
         elif code & BY_ROWS:
-            found, total = evaluate_rowwise(p, row, t, labels, steps, weights, values, o, n, k, scale)
-            if found != OK:
-                return found, 0.0, 0.0
+            status, total = evaluate_rowwise(data, row, n, k, scale)
+            if status != OK:
+                return status, 0.0, 0.0
         else:
-            total = evaluate_pointwise(p, row, t, weights, values, o, n, k, scale)
-        one = 0.0 if void else row[WEIGHT] * (total / divisor)
+            total = evaluate_pointwise(data, row, n, k, scale)
+        one = 0.0 if void else row[LossColumn.WEIGHT] * (total / divisor)
         value += one
         epoch += one * counted if reduction in (MEAN, BATCH_MEAN) else one
     return OK, value, epoch
@@ -447,9 +449,10 @@ def loss(prediction, target, labels, weights, losses, values, out):
 def one_loss(code, a, b, c):
     """A table of one loss, for all columns, reduced to its mean."""
     losses = np.zeros((1, VECTOR))
-    losses[0, CODE], losses[0, WEIGHT], losses[0, REDUCTION], losses[0, SHARE] = code, 1.0, MEAN, 1.0
-    losses[0, CLASSES] = code & BY_ROWS != 0
-    losses[0, A], losses[0, B], losses[0, C] = a, b, c
+    row = losses[0]
+    row[LossColumn.CODE], row[LossColumn.CLASSES] = code, code & BY_ROWS != 0
+    row[LossColumn.WEIGHT], row[LossColumn.REDUCTION], row[LossColumn.SHARE] = 1.0, MEAN, 1.0
+    row[LossColumn.A], row[LossColumn.B], row[LossColumn.C] = a, b, c
     return losses
 
 
@@ -716,7 +719,7 @@ def custom_pass(value, gradient, dtype):
 
 
 def custom_array(function, dtype):
-    """The same from a function of arrays: f(prediction, target, out) -> float."""
+    """The same from a function of arrays, f(prediction, target, out) -> float, for `evaluate_losses`."""
 
     def run(n, k, factor, p, p_row, p_column, t, t_row, t_column, out, out_row, out_column):
         x, y = view(Matrix(p, p_row, p_column), n, k), view(Matrix(t, t_row, t_column), n, k)

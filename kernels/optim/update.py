@@ -23,6 +23,7 @@ clipped, and all of them together clipped by their norm; afterwards columns of a
 moving average of p is taken. Gradients are changed by blocks in a small buffer, so that this is still one pass.
 """
 
+from collections import namedtuple
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,13 @@ DECOUPLED, MAXIMIZE = 1, 2  # bits of FLAGS
 # of the whole vector, 0 stands for any, and then the range is all of it
 FIRST, LAST, RATE, DECAY, L1, L2, MAX_NORM, COLUMNS, SIZE, N_RANGE_COLUMNS = range(10)
 BLOCK_BYTES = 1 << 13
+
+# How gradients are changed before the rule sees them, if at all: see `change_gradient`.
+Change = namedtuple("Change", ["l1", "l2", "scale", "limit", "factor"])
+# One pass of a rule: pointers to gradients, parameters and state, whose vectors are `row` bytes apart; the rule; how
+# it steps and its numbers, see rules.py; whether gradients are changed, and the change.
+Pass = namedtuple("Pass", ["grads", "params", "state", "row", "optimizer", "how", "numbers", "changes", "change"])
+
 # Multiplications that the update of a parameter takes as long as, if all is in L2; from memory it takes thrice as long.
 UPDATE_WORK = 32
 
@@ -103,8 +111,9 @@ def load_up_to(data, count, lanes):
 
 
 @helper
-def change_gradient(count, grads, params, out, l1, l2, scale, limit, factor):
+def change_gradient(count, grads, params, out, change):
     """out = factor clip(scale g + l₁ sign(p) + l₂ p), up to a whole register; and the sum of its squares."""
+    l1, l2, scale, limit, factor = change
     size, lanes = itemsize(params), width(params)
     total = splat(params, 0.0)
     for j in range(0, count, lanes):
@@ -185,7 +194,8 @@ def clip_factor(grads, params, n, hyperparameters, param_ranges, scale, limit):
         first, last = bounds(param_ranges, s, n)
         for j in range(first, last, block):
             g, p, some = at(grads, j * size), at(params, j * size), min(block, last - j)
-            total += change_gradient(some, g, p, buffer, param_ranges[s, L1], param_ranges[s, L2], scale, limit, 1.0)
+            change = Change(param_ranges[s, L1], param_ranges[s, L2], scale, limit, 1.0)
+            total += change_gradient(some, g, p, buffer, change)
     factor = hyperparameters[CLIP_NORM] / (np.sqrt(total) + 1e-6)
     return 1.0 if factor > 1.0 else factor  # NaN stays NaN
 
@@ -222,27 +232,24 @@ def update_fits(n, hyperparameters, param_ranges, state, count, optimizer):
 
 
 @helper
-def update_neighbours(vectors, row, optimizer, n, how, numbers, of_gradient):
-    """The rule for n neighbours in gradients, parameters and state, and before it the change of their gradients."""
-    (g, p, s), (change, l1, l2, scale, limit, factor) = vectors, of_gradient
-    size, buffer, j = itemsize(p), stack(p, BLOCK_BYTES), 0
-    while j < n:  # a range would divide
-        some, gradient = n - j, at(g, j * size)
-        if change:
+def update_range(x, first, last):
+    """The rule for a range of a pass, and before it the change of its gradients."""
+    size, buffer, j = itemsize(x.params), stack(x.params, BLOCK_BYTES), first
+    while j < last:  # a range would divide
+        some, g, p, s = last - j, at(x.grads, j * size), at(x.params, j * size), at(x.state, j * size)
+        if x.changes:
             some = min(some, BLOCK_BYTES // size)
-            change_gradient(some, gradient, at(p, j * size), buffer, l1, l2, scale, limit, factor)
-            gradient = buffer
-        run_rule(optimizer & NUMBER, (gradient, at(p, j * size), at(s, j * size), row, some, how, numbers))
+            change_gradient(some, g, p, buffer, x.change)
+            g = buffer
+        run_rule(x.optimizer & NUMBER, (g, p, s, x.row, some, x.how, x.numbers))
         j += some
 
 
 @helper
-def update_range(vectors, row, optimizer, n, how, numbers, of_gradient, index, n_threads):
-    """`update_neighbours` of one range of them."""
-    (g, p, s), (first, last) = vectors, thread_range(index, n_threads, n)
-    offset = first * itemsize(p)
-    some = at(g, offset), at(p, offset), at(s, offset)
-    update_neighbours(some, row, optimizer, last - first, how, numbers, of_gradient)
+def update_part(x, n, index, n_threads):
+    """`update_range` of one thread's part of n parameters."""
+    first, last = thread_range(index, n_threads, n)
+    update_range(x, first, last)
     return OK
 
 
@@ -283,15 +290,14 @@ def update(grads, hyperparameters, param_ranges, params, state, count, optimizer
         lr = share * rate(params_data, hyperparameters, param_ranges[i, RATE], t)
         decay = param_ranges[i, DECAY] if param_ranges[i, DECAY] >= 0.0 else hyperparameters[WEIGHT_DECAY]
         how = (lr, 1.0 - lr * decay, 0.0) if flags & DECOUPLED else (lr, 1.0, decay)
-        change = l1 != 0.0 or l2 != 0.0 or scale * factor != 1.0 or limit != np.inf
-        vectors = at(grads_data, first * size), at(params_data, first * size), at(state_data, first * size)
-        of_gradient = change, l1, l2, scale, limit, factor
+        changes = l1 != 0.0 or l2 != 0.0 or scale * factor != 1.0 or limit != np.inf
+        g, p, s = at(grads_data, first * size), at(params_data, first * size), at(state_data, first * size)
+        x = Pass(g, p, s, row, optimizer, how, numbers, changes, Change(l1, l2, scale, limit, factor))
         n_here = min(n_threads, (last - first) * UPDATE_WORK // min_work)
         if n_here > 1:
-            rest = row, optimizer, last - first, how, numbers, of_gradient
-            parallel(update_range, (vectors, *rest), n_here)
+            parallel(update_part, (x, last - first), n_here)
         else:
-            update_neighbours(vectors, row, optimizer, last - first, how, numbers, of_gradient)
+            update_range(x, 0, last - first)
         if max_norm > 0.0:
             columns = int(param_ranges[i, COLUMNS])
             shorten_columns(at(params_data, first * size), (last - first) // columns, columns, max_norm)

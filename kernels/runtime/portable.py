@@ -154,7 +154,7 @@ def place():
         return None
     if named:
         return Path(os.path.expanduser(named)).absolute()
-    return IN_WHEEL if IN_WHEEL.is_dir() else None
+    return IN_WHEEL if os.path.isdir(IN_WHEEL) else None  # which raises nothing where a folder can't be read
 
 
 @functools.cache

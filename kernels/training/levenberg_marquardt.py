@@ -17,7 +17,8 @@ from numba.extending import register_jitable
 from fastfc.kernels.ops.activation_rules import NONE
 from fastfc.kernels.ops.gemm import product
 from fastfc.kernels.ops.level1 import dot
-from fastfc.kernels.ops.loss_rules import CODE, MSE
+from fastfc.kernels.ops.loss_rules import MSE
+from fastfc.kernels.ops.loss_table import LossColumn
 from fastfc.kernels.ops.losses import RESULTS
 from fastfc.kernels.ops.matrix import contiguous_matrix, element, rows_from, transposed, zeros
 from fastfc.kernels.optim.update import RULE
@@ -51,7 +52,7 @@ Equations = namedtuple("Equations", ["square", "factor", "right", "before", "jac
 @helper
 def are_residuals(program, losses):
     """Whether the loss is a sum of squares, to which each sample contributes by itself alone."""
-    alone = losses.shape[0] == 1 and losses[0, CODE] == MSE
+    alone = losses.shape[0] == 1 and losses[0, LossColumn.CODE] == MSE
     for s in range(1, 1 + program[0, Header.N_OPS]):
         alone = alone and program[s, Column.OP] != BATCH_NORM and program[s, Column.OP] != DROPOUT
     return alone

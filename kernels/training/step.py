@@ -10,7 +10,7 @@ from collections import namedtuple
 import numpy as np
 from numba import types
 
-from fastfc.kernels.ops.loss_rules import CLASSES
+from fastfc.kernels.ops.loss_table import LossColumn
 from fastfc.kernels.ops.losses import RESULT, RESULTS
 from fastfc.kernels.ops.matrix import contiguous_matrix, element, matrix, rows_from
 from fastfc.kernels.optim.rules import LBFGS
@@ -79,7 +79,7 @@ def check_shapes(batch, network, optimizer, n):
     """Status of arrays to train on in batches of n."""
     program, samples, classes = network.program, batch.x.shape[0], 0
     for i in range(batch.losses.shape[0]):
-        classes += batch.losses[i, CLASSES] != 0.0
+        classes += batch.losses[i, LossColumn.CLASSES] != 0.0
     if batch.labels.size not in (0, classes * samples) or batch.target.shape[0] not in (0, samples):
         return BAD_SHAPE
     if batch.x.shape[1] != program[0, Header.INPUTS] or columns_of(batch.target) > program[0, Header.OUTPUTS]:

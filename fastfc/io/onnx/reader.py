@@ -29,13 +29,13 @@ from fastfc.io.onnx.values import (
     width_of,
 )
 from fastfc.nn import activations as act
+from fastfc.nn import norms
 from fastfc.nn.container import CONTAINERS, Container
 from fastfc.nn.dropout import Dropout
 from fastfc.nn.embedding import Embedding
 from fastfc.nn.layer import Layer
 from fastfc.nn.linear import Linear, Tied
 from fastfc.nn.node import Input, Node, concatenate
-from fastfc.nn.norms import BatchNorm1d, LayerNorm, RMSNorm
 from fastfc.nn.standardize import Standardize
 from fastfc.validation import FLOATS, listed
 
@@ -600,6 +600,31 @@ def number(value: float, dtype: np.dtype[Any]) -> float:
     return float(str(np.float32(value))) if dtype == np.float32 else float(value)
 
 
+PLAIN = "relu sigmoid log_sigmoid tanh selu softsign hardsigmoid hardswish silu gelu gelu_tanh mish softmax log_softmax"
+Maker = Callable[[Value], Any]
+BUILT: dict[str, Maker] = {
+    **{kind: (lambda value: act.get_activation(value.kind)) for kind in PLAIN.split()},
+    "leaky_relu": lambda value: act.LeakyReLU(number(value["slope"], value.dtype)),
+    "elu": lambda value: act.ELU(number(value["alpha"], value.dtype)),
+    "celu": lambda value: act.CELU(number(value["alpha"], value.dtype)),
+    "dropout": lambda value: Dropout(number(value["p"], np.dtype(np.float32))),
+}
+WITH_PARAMETERS = set[str]()
+
+
+def builds(kind: str, has_parameters: bool = False) -> Callable[[Maker], Maker]:
+    """Declare what makes the layer for values of a kind."""
+
+    def declare(function: Maker) -> Maker:
+        BUILT[kind] = function
+        if has_parameters:
+            WITH_PARAMETERS.add(kind)
+        return function
+
+    return declare
+
+
+@builds("linear", has_parameters=True)
 def make_linear(value: Value) -> Layer:
     weight, bias = value["weight"], value["bias"]
     layer = Linear(weight.shape[0], weight.shape[1], bias is not None, init="zeros", dtype=value.dtype)
@@ -609,6 +634,7 @@ def make_linear(value: Value) -> Layer:
     return layer
 
 
+@builds("select", has_parameters=True)
 def make_select(value: Value) -> Layer:
     """Columns of a value, by a matrix of ones and zeros that is not trained."""
     columns, width = value["columns"], width_of(value.inputs[0])
@@ -628,6 +654,7 @@ def repeat(node: Node, width: int) -> Node:
     return concatenate([half, half, *[node] * (width % 2)])
 
 
+@builds("standardize", has_parameters=True)
 def make_standardize(value: Value) -> Layer:
     layer = Standardize(width_of(value), dtype=value.dtype)
     layer.mean = np.broadcast_to(value["mean"], layer.in_features)
@@ -635,10 +662,11 @@ def make_standardize(value: Value) -> Layer:
     return layer
 
 
+@builds("layer_norm", has_parameters=True)
 def make_layer_norm(value: Value) -> Layer:
     weight, bias, eps = value["weight"], value["bias"], number(value["eps"], value.dtype)
     affine = weight is not None or bias is not None
-    layer = LayerNorm(width_of(value), eps, affine, bias is not None, dtype=value.dtype)
+    layer = norms.LayerNorm(width_of(value), eps, affine, bias is not None, dtype=value.dtype)
     if weight is not None:
         layer.weight = weight
     if bias is not None:
@@ -646,23 +674,26 @@ def make_layer_norm(value: Value) -> Layer:
     return layer
 
 
+@builds("rms_norm", has_parameters=True)
 def make_rms_norm(value: Value) -> Layer:
     weight, eps = value["weight"], number(value["eps"], value.dtype)
     own = value["eps"] == np.finfo(value.dtype).eps
-    layer = RMSNorm(width_of(value), None if own else eps, weight is not None, dtype=value.dtype)
+    layer = norms.RMSNorm(width_of(value), None if own else eps, weight is not None, dtype=value.dtype)
     if weight is not None:
         layer.weight = weight
     return layer
 
 
+@builds("batch_norm", has_parameters=True)
 def make_batch_norm(value: Value) -> Layer:
     momentum = round(1 - value["momentum"], 7)  # a float32
-    layer = BatchNorm1d(width_of(value), number(value["eps"], value.dtype), momentum, dtype=value.dtype)
+    layer = norms.BatchNorm1d(width_of(value), number(value["eps"], value.dtype), momentum, dtype=value.dtype)
     layer.weight, layer.bias = value["weight"], value["bias"]
     layer.running_mean, layer.running_var = value["mean"], value["variance"]
     return layer
 
 
+@builds("embedding", has_parameters=True)
 def make_embedding(value: Value) -> Layer:
     weight = value["weight"]
     layer = Embedding(weight.shape[0], weight.shape[1], width_of(value.inputs[0]), init="zeros", dtype=value.dtype)
@@ -670,6 +701,7 @@ def make_embedding(value: Value) -> Layer:
     return layer
 
 
+@builds("softplus")
 def make_softplus(value: Value) -> Layer:
     # log(1 + eˣ) is x from there on, in float64 later than in float32
     exact = 20.0 if value.dtype == np.float32 else 40.0
@@ -677,29 +709,12 @@ def make_softplus(value: Value) -> Layer:
     return act.Softplus(number(value["beta"], value.dtype), threshold)
 
 
+@builds("hardtanh")
 def make_hardtanh(value: Value) -> Layer:
     low, high = (number(value[name], value.dtype) for name in ("low", "high"))
     return act.ReLU6() if (low, high) == (0, 6) else act.Hardtanh(low, high)
 
 
-PLAIN = "relu sigmoid log_sigmoid tanh selu softsign hardsigmoid hardswish silu gelu gelu_tanh mish softmax log_softmax"
-BUILT: dict[str, Callable[[Value], Any]] = {
-    **{kind: (lambda value: act.get_activation(value.kind)) for kind in PLAIN.split()},
-    "leaky_relu": lambda value: act.LeakyReLU(number(value["slope"], value.dtype)),
-    "elu": lambda value: act.ELU(number(value["alpha"], value.dtype)),
-    "celu": lambda value: act.CELU(number(value["alpha"], value.dtype)),
-    "softplus": make_softplus,
-    "hardtanh": make_hardtanh,
-    "dropout": lambda value: Dropout(number(value["p"], np.dtype(np.float32))),
-    "linear": make_linear,
-    "standardize": make_standardize,
-    "select": make_select,
-    "layer_norm": make_layer_norm,
-    "rms_norm": make_rms_norm,
-    "batch_norm": make_batch_norm,
-    "embedding": make_embedding,
-}
-WITH_PARAMETERS = {"linear", "standardize", "select", "layer_norm", "rms_norm", "batch_norm", "embedding"}
 TRANSPARENT = ("input", "cast", "flatten")
 OPS: dict[str, Callable[[Value, list[Node]], Node]] = {
     **{kind: (lambda value, read: read[0]) for kind in TRANSPARENT},

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -13,17 +14,18 @@ from fastfc.io.checkpoint import write
 from fastfc.io.onnx.values import CUBE, NORMAL_SLOPE, SELU_ALPHA, SELU_SCALE
 from fastfc.kernels.program import table as program_table
 from fastfc.nn import activations as act
+from fastfc.nn import norms
 from fastfc.nn.container import Container, is_a
 from fastfc.nn.dropout import Dropout
 from fastfc.nn.embedding import Embedding
 from fastfc.nn.layer import Layer
 from fastfc.nn.linear import Linear, Tied
-from fastfc.nn.norms import BatchNorm1d, LayerNorm, RMSNorm
 from fastfc.nn.standardize import Standardize
 
 if TYPE_CHECKING:
     from fastfc.nn.node import Node
 
+Function = TypeVar("Function", bound=Callable[..., str])
 OPSET, IR_VERSION = 20, 9  # the oldest that have Gelu: ONNX Runtime 1.17
 LARGEST = 2_000_000_000  # bytes; what protobuf can hold is 2 GiB
 SAME = {
@@ -34,6 +36,18 @@ SAME = {
     act.LogSoftmax: "LogSoftmax",
     act.Identity: "Identity",
 }
+
+WRITERS: dict[type[Layer], Any] = {}
+
+
+def writes(kind: type[Layer]) -> Callable[[Function], Function]:
+    """Declare what writes a layer: its nodes, and the name of their output."""
+
+    def declare(function: Function) -> Function:
+        WRITERS[kind] = function
+        return function
+
+    return declare
 
 
 def to_onnx(network: Container, path: str | os.PathLike[str]) -> None:
@@ -198,36 +212,44 @@ class Writer:
 # are written as formulas.
 
 
+@writes(act.LeakyReLU)
 def leaky_relu(w: Writer, layer: act.LeakyReLU, x: str, place: str) -> str:
     if w.double:
         return w.where_positive(x, w.op("Mul", x, layer.negative_slope))
     return w.op("LeakyRelu", x, alpha=layer.negative_slope)
 
 
+@writes(act.LogSigmoid)
 def log_sigmoid(w: Writer, layer: act.LogSigmoid, x: str, place: str) -> str:
     return w.op("Neg", w.softplus(w.op("Neg", x)))
 
 
+@writes(act.Hardtanh)
 def hardtanh(w: Writer, layer: act.Hardtanh, x: str, place: str) -> str:
     return w.op("Clip", x, layer.min_val, layer.max_val)
 
 
+@writes(act.ReLU6)
 def relu6(w: Writer, layer: act.ReLU6, x: str, place: str) -> str:
     return w.op("Clip", x, 0.0, 6.0)
 
 
+@writes(act.ELU)
 def elu(w: Writer, layer: act.ELU, x: str, place: str) -> str:
     return w.exponential(x, layer.alpha) if w.double else w.op("Elu", x, alpha=layer.alpha)
 
 
+@writes(act.SELU)
 def selu(w: Writer, layer: act.SELU, x: str, place: str) -> str:
     return w.op("Mul", w.exponential(x, SELU_ALPHA), SELU_SCALE) if w.double else w.op("Selu", x)
 
 
+@writes(act.CELU)
 def celu(w: Writer, layer: act.CELU, x: str, place: str) -> str:
     return w.exponential(x, layer.alpha, 1 / layer.alpha) if w.double else w.op("Celu", x, alpha=layer.alpha)
 
 
+@writes(act.Softplus)
 def softplus(w: Writer, layer: act.Softplus, x: str, place: str) -> str:
     inner = x if layer.beta == 1 else w.op("Mul", x, layer.beta)
     soft = w.op("Log", w.op("Add", w.op("Exp", inner), 1.0)) if w.double else w.op("Softplus", inner)
@@ -239,24 +261,29 @@ def softplus(w: Writer, layer: act.Softplus, x: str, place: str) -> str:
     return w.op("Where", w.op("Greater", inner, layer.threshold), x, soft)
 
 
+@writes(act.Softsign)
 def softsign(w: Writer, layer: act.Softsign, x: str, place: str) -> str:
     return w.op("Div", x, w.op("Add", w.op("Abs", x), 1.0)) if w.double else w.op("Softsign", x)
 
 
+@writes(act.Hardsigmoid)
 def hardsigmoid(w: Writer, layer: Any, x: str, place: str) -> str:
     if w.double:
         return w.op("Div", w.op("Clip", w.op("Add", x, 3.0), 0.0, 6.0), 6.0)
     return w.op("HardSigmoid", x, alpha=1 / 6, beta=0.5)
 
 
+@writes(act.Hardswish)
 def hardswish(w: Writer, layer: act.Hardswish, x: str, place: str) -> str:
     return w.op("Mul", x, hardsigmoid(w, layer, x, place)) if w.double else w.op("HardSwish", x)
 
 
+@writes(act.SiLU)
 def silu(w: Writer, layer: act.SiLU, x: str, place: str) -> str:
     return w.op("Mul", x, w.op("Sigmoid", x))
 
 
+@writes(act.GELU)
 def gelu(w: Writer, layer: act.GELU, x: str, place: str) -> str:
     if w.double and layer.approximate == "tanh":
         cube = w.op("Mul", w.op("Mul", w.op("Mul", x, x), x), CUBE)
@@ -265,19 +292,23 @@ def gelu(w: Writer, layer: act.GELU, x: str, place: str) -> str:
     return w.op("Gelu", x, approximate=layer.approximate)
 
 
+@writes(act.Mish)
 def mish(w: Writer, layer: act.Mish, x: str, place: str) -> str:
     return w.op("Mul", x, w.op("Tanh", w.softplus(x))) if w.double else w.op("Mish", x)
 
 
+@writes(Linear)
 def linear(w: Writer, layer: Linear, x: str, place: str) -> str:
     return w.op("Gemm", x, *w.weights(layer, place, "weight", "bias"))
 
 
+@writes(Tied)
 def tied(w: Writer, layer: Tied, x: str, place: str) -> str:
     return w.op("Gemm", x, w.of(layer.layer, "weight", place), *w.weights(layer, place, "bias"), transB=1)
 
 
-def layer_norm(w: Writer, layer: LayerNorm, x: str, place: str) -> str:
+@writes(norms.LayerNorm)
+def layer_norm(w: Writer, layer: norms.LayerNorm, x: str, place: str) -> str:
     arrays = w.weights(layer, place, "weight", "bias")
     if not w.double:
         arrays = arrays or [w.constant(np.ones(layer.in_features))]
@@ -288,13 +319,15 @@ def layer_norm(w: Writer, layer: LayerNorm, x: str, place: str) -> str:
     return x
 
 
-def rms_norm(w: Writer, layer: RMSNorm, x: str, place: str) -> str:
+@writes(norms.RMSNorm)
+def rms_norm(w: Writer, layer: norms.RMSNorm, x: str, place: str) -> str:
     x = w.normalised(x, float(np.finfo(w.dtype).eps) if layer.eps is None else layer.eps, False)
     weight = w.weights(layer, place, "weight")
     return w.op("Mul", x, *weight) if weight else x
 
 
-def batch_norm(w: Writer, layer: BatchNorm1d, x: str, place: str) -> str:
+@writes(norms.BatchNorm1d)
+def batch_norm(w: Writer, layer: norms.BatchNorm1d, x: str, place: str) -> str:
     size = layer.in_features
     if layer.running_mean is None:
         raise ValueError(
@@ -312,40 +345,17 @@ def batch_norm(w: Writer, layer: BatchNorm1d, x: str, place: str) -> str:
     return w.op("BatchNormalization", x, weight, bias, *statistics, epsilon=float(eps), momentum=momentum)
 
 
+@writes(Standardize)
 def standardize(w: Writer, layer: Standardize, x: str, place: str) -> str:
     return w.op("Div", w.op("Sub", x, w.of(layer, "mean", place)), w.of(layer, "scale", place))
 
 
+@writes(Embedding)
 def embedding(w: Writer, layer: Embedding, x: str, place: str) -> str:
     rows = w.op("Gather", w.of(layer, "weight", place), w.op("Cast", x, to=w.onnx.TensorProto.INT64), axis=0)
     return w.op("Flatten", rows, axis=1)
 
 
+@writes(Dropout)
 def dropout(w: Writer, layer: Dropout, x: str, place: str) -> str:
     return x
-
-
-WRITERS: dict[type[Layer], Any] = {
-    act.LeakyReLU: leaky_relu,
-    act.LogSigmoid: log_sigmoid,
-    act.Hardtanh: hardtanh,
-    act.ReLU6: relu6,
-    act.ELU: elu,
-    act.SELU: selu,
-    act.CELU: celu,
-    act.Softplus: softplus,
-    act.Softsign: softsign,
-    act.Hardsigmoid: hardsigmoid,
-    act.Hardswish: hardswish,
-    act.SiLU: silu,
-    act.GELU: gelu,
-    act.Mish: mish,
-    Linear: linear,
-    Tied: tied,
-    LayerNorm: layer_norm,
-    RMSNorm: rms_norm,
-    BatchNorm1d: batch_norm,
-    Standardize: standardize,
-    Embedding: embedding,
-    Dropout: dropout,
-}
