@@ -131,7 +131,8 @@ class DeferredInterrupt:
 def defer_sigint():
     """Let Ctrl-C wait until this is over: Numba does not survive it everywhere. A second one acts at once."""
     handler = signal.getsignal(signal.SIGINT)
-    is_main = threading.current_thread() is threading.main_thread()
+    # current_thread() would list a worker of the pool as a thread of Python's, for good
+    is_main = threading.get_ident() == threading.main_thread().ident
     if not is_main or not callable(handler) or isinstance(handler, DeferredInterrupt):
         yield
         return
