@@ -117,7 +117,7 @@ class Layer(Versioned):
             *("check_names", "input_widths", "join", "join_targets", "last_layers", "one_input", "output_widths"),
             *("is_finite", "is_serial", "output", "program_for", "run", "split_output", "vectors", "workspace_for"),
             *("bind", "changed", "check_options", "forget", "frozen_here_or_above", "network", "parts", "record"),
-            *("rows", "tensor_shapes"),
+            "tensor_shapes",
             *("convert_to", "rng_step", "trained_parameters", "trained_version"),
         }
     )

@@ -52,6 +52,8 @@ class FeatureNorm(Layer):
     in_features, out_features : int
     """
 
+    _internal = frozenset({"rows"})
+
     in_features: int
     out_features: int
 

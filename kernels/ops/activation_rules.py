@@ -451,62 +451,62 @@ def largest(count, x):
 def softmax_row(count, x, out, scale):
     """out = scale e^(x − max x) / Σ; returns max x and Σ, as log Σ eˣ = max x + log Σ."""
     size, lanes, top, total = itemsize(x), width(x), largest(count, x), splat(x, 0.0)
-    some = count % lanes
-    whole = count - some
+    n_left = count % lanes
+    whole = count - n_left
     for j in range(0, whole, lanes):
         e = exp_below(load(at(x, j * size)) - top)
         store(at(out, j * size), e)
         total = total + e
     # stays in a register: what a masked store wrote can't be loaded before it is in the cache
-    last = exp_below(load_first(at(x, whole * size), some, -np.inf) - top)
+    last = exp_below(load_first(at(x, whole * size), n_left, -np.inf) - top)
     denominator = sum_of_lanes(total + last)
     factor = scale / denominator
     for j in range(0, whole, lanes):
-        here = at(out, j * size)
-        store(here, load(here) * factor)
-    store_first(at(out, whole * size), last * factor, some)
+        src = at(out, j * size)
+        store(src, load(src) * factor)
+    store_first(at(out, whole * size), last * factor, n_left)
     return top, denominator
 
 
 @helper
 def softmax_derivative_row(count, y, g, out):
     size, lanes, total = itemsize(y), width(y), splat(y, 0.0)
-    some = count % lanes
-    whole = count - some
+    n_left = count % lanes
+    whole = count - n_left
     end = whole * size
     for j in range(0, whole, lanes):
         total = fma(load(at(y, j * size)), load(at(g, j * size)), total)
-    last, last_g = load_first(at(y, end), some, 0.0), load_first(at(g, end), some, 0.0)
+    last, last_g = load_first(at(y, end), n_left, 0.0), load_first(at(g, end), n_left, 0.0)
     mean = sum_of_lanes(fma(last, last_g, total))
     for j in range(0, whole, lanes):
         store(at(out, j * size), load(at(y, j * size)) * (load(at(g, j * size)) - mean))
-    store_first(at(out, end), last * (last_g - mean), some)
+    store_first(at(out, end), last * (last_g - mean), n_left)
 
 
 @helper
 def log_softmax_row(count, x, out):
     size, lanes, top, total = itemsize(x), width(x), largest(count, x), splat(x, 0.0)
-    some = count % lanes
-    whole = count - some
+    n_left = count % lanes
+    whole = count - n_left
     for j in range(0, whole, lanes):
         total = total + exp_below(load(at(x, j * size)) - top)
-    last = load_first(at(x, whole * size), some, -np.inf) - top
+    last = load_first(at(x, whole * size), n_left, -np.inf) - top
     rest = lane(log_normal(splat(x, sum_of_lanes(total + exp_below(last)))), 0)
     for j in range(0, whole, lanes):
         store(at(out, j * size), load(at(x, j * size)) - top - rest)
-    store_first(at(out, whole * size), last - rest, some)
+    store_first(at(out, whole * size), last - rest, n_left)
 
 
 @helper
 def log_softmax_derivative_row(count, y, g, out):
     size, lanes, total = itemsize(y), width(y), sum_of(count, g)
-    some = count % lanes
-    end = (count - some) * size
+    n_left = count % lanes
+    end = (count - n_left) * size
     for j in range(0, end, lanes * size):
         store(at(out, j), less_share(load(at(y, j)), load(at(g, j)), total))
-    if some:
-        last = less_share(load_first(at(y, end), some, 0.0), load_first(at(g, end), some, 0.0), total)
-        store_first(at(out, end), last, some)
+    if n_left:
+        last = less_share(load_first(at(y, end), n_left, 0.0), load_first(at(g, end), n_left, 0.0), total)
+        store_first(at(out, end), last, n_left)
 
 
 @helper

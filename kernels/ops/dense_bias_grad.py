@@ -147,26 +147,26 @@ def sums_by_rows(g, n, o, row, out, accumulate):
             store(at(out, x), splat(g, 0.0))
         store_first(at(out, whole * size), splat(g, 0.0), o - whole)
     for i in range(0, n, 8):
-        here, rows = at(g, i * row), min(8, n - i)
+        src, rows = at(g, i * row), min(8, n - i)
         if rows < 8:
             for x in range(0, whole * size, step):
                 total = load(at(out, x))
                 for r in range(rows):
-                    total = total + load(at(here, x + r * row))
+                    total = total + load(at(src, x + r * row))
                 store(at(out, x), total)
         elif short:
             for x in range(0, whole * size, step):
-                fetch_eight_rows(at(here, x + AHEAD), row)
-                store(at(out, x), eight_rows(load(at(out, x)), at(here, x), row))
+                fetch_eight_rows(at(src, x + AHEAD), row)
+                store(at(out, x), eight_rows(load(at(out, x)), at(src, x), row))
         else:
             for x in range(0, whole * size, step):
-                store(at(out, x), eight_rows(load(at(out, x)), at(here, x), row))
+                store(at(out, x), eight_rows(load(at(out, x)), at(src, x), row))
         if whole < o:
-            x, some = whole * size, o - whole
-            total = load_first(at(out, x), some, 0.0)
+            x, n_left = whole * size, o - whole
+            total = load_first(at(out, x), n_left, 0.0)
             for r in range(rows):
-                total = total + load_first(at(here, x + r * row), some, 0.0)
-            store_first(at(out, x), total, some)
+                total = total + load_first(at(src, x + r * row), n_left, 0.0)
+            store_first(at(out, x), total, n_left)
 
 
 @helper
@@ -176,14 +176,14 @@ def vector_sum(n, x):
     step = lanes * size
     s0 = s1 = s2 = s3 = splat(x, 0.0)
     for p in range(0, n, 4 * lanes):
-        here, some = at(x, p * size), n - p
-        if some >= 4 * lanes:
-            s0, s1 = s0 + load(here), s1 + load(at(here, step))
-            s2, s3 = s2 + load(at(here, 2 * step)), s3 + load(at(here, 3 * step))
+        src, n_left = at(x, p * size), n - p
+        if n_left >= 4 * lanes:
+            s0, s1 = s0 + load(src), s1 + load(at(src, step))
+            s2, s3 = s2 + load(at(src, 2 * step)), s3 + load(at(src, 3 * step))
         else:
-            s0, s1 = s0 + load_first(here, some, 0.0), s1 + load_first(at(here, step), some - lanes, 0.0)
-            s2 = s2 + load_first(at(here, 2 * step), some - 2 * lanes, 0.0)
-            s3 = s3 + load_first(at(here, 3 * step), some - 3 * lanes, 0.0)
+            s0, s1 = s0 + load_first(src, n_left, 0.0), s1 + load_first(at(src, step), n_left - lanes, 0.0)
+            s2 = s2 + load_first(at(src, 2 * step), n_left - 2 * lanes, 0.0)
+            s3 = s3 + load_first(at(src, 3 * step), n_left - 3 * lanes, 0.0)
     return sum_of_lanes((s0 + s1) + (s2 + s3))
 
 
@@ -267,14 +267,14 @@ def chunk_sums(grad_output, start, partials, accumulate, first, last):
     row, out_row = grad_output.strides[0], partials.strides[0]
     at_once = chunks_at_once(o, width(pointer(grad_output))) if o > 1 and grad_output.strides[1] == size and row else 0
     while q < last:
-        begin, some, out = accumulate and q == 0, grad_output[q * CHUNK : min(n, (q + 1) * CHUNK)], partials[q - first]
+        begin, chunk, out = accumulate and q == 0, grad_output[q * CHUNK : min(n, (q + 1) * CHUNK)], partials[q - first]
         if at_once and not begin and q + at_once <= last and (q + at_once) * CHUNK <= n:
-            sums_of_whole_chunks(pointer(some), o, row, pointer(out), out_row)
+            sums_of_whole_chunks(pointer(chunk), o, row, pointer(out), out_row)
             q += at_once
         else:
             if begin:
                 copy_vector(start, out)
-            found += column_sums(some, out, begin)
+            found += column_sums(chunk, out, begin)
             q += 1
     return NO_MEMORY if found else OK
 

@@ -49,11 +49,11 @@ def apply_dropout(x, y, n, columns, random, p, add):
     whole, step = (columns - columns % lanes, lanes) if contiguous else (0, 1)
     for r in range(n):
         for j in range(0, whole, lanes):
-            here = element(y, r, j)
-            value = load(element(x, r, j)) * chosen(here, random, r * columns + j, threshold, scale)
-            store(here, load(here) + value if add else value)
+            src = element(y, r, j)
+            value = load(element(x, r, j)) * chosen(src, random, r * columns + j, threshold, scale)
+            store(src, load(src) + value if add else value)
         for j in range(whole, columns, step):
-            here, some = element(y, r, j), min(step, columns - j)
-            value = load_first(element(x, r, j), some, 0.0) * chosen(here, random, r * columns + j, threshold, scale)
-            store_first(here, load_first(here, some, 0.0) + value if add else value, some)
+            src, count = element(y, r, j), min(step, columns - j)
+            value = load_first(element(x, r, j), count, 0.0) * chosen(src, random, r * columns + j, threshold, scale)
+            store_first(src, load_first(src, count, 0.0) + value if add else value, count)
     return OK

@@ -22,12 +22,12 @@ def move(count, source, source_step, target, target_step, add):
     contiguous = source_step == size and target_step == size
     whole, step = (count - count % lanes, lanes) if contiguous else (0, 1)
     for j in range(0, whole, lanes):
-        here, value = at(target, j * size), load(at(source, j * size))
-        store(here, load(here) + value if add else value)
+        src, value = at(target, j * size), load(at(source, j * size))
+        store(src, load(src) + value if add else value)
     for j in range(whole, count, step):
-        here, some = at(target, j * target_step), min(step, count - j)
-        value = load_first(at(source, j * source_step), some, 0.0)
-        store_first(here, load_first(here, some, 0.0) + value if add else value, some)
+        src, n_left = at(target, j * target_step), min(step, count - j)
+        value = load_first(at(source, j * source_step), n_left, 0.0)
+        store_first(src, load_first(src, n_left, 0.0) + value if add else value, n_left)
 
 
 @helper

@@ -61,14 +61,14 @@ def row_times_rows(c, a, b, start, n, k):
             s = fma(a7, load(at(b6, y)), fma(a6, load(at(b6, x)), s))
             store(at(c.data, x), s)
         if whole < n:
-            x, some = whole * size, n - whole
+            x, n_left = whole * size, n - whole
             y = x + r
-            s = load_first(at(c.data, x), some, 0.0)
-            s = fma(a1, load_first(at(b0, y), some, 0.0), fma(a0, load_first(at(b0, x), some, 0.0), s))
-            s = fma(a3, load_first(at(b2, y), some, 0.0), fma(a2, load_first(at(b2, x), some, 0.0), s))
-            s = fma(a5, load_first(at(b4, y), some, 0.0), fma(a4, load_first(at(b4, x), some, 0.0), s))
-            s = fma(a7, load_first(at(b6, y), some, 0.0), fma(a6, load_first(at(b6, x), some, 0.0), s))
-            store_first(at(c.data, x), s, some)
+            s = load_first(at(c.data, x), n_left, 0.0)
+            s = fma(a1, load_first(at(b0, y), n_left, 0.0), fma(a0, load_first(at(b0, x), n_left, 0.0), s))
+            s = fma(a3, load_first(at(b2, y), n_left, 0.0), fma(a2, load_first(at(b2, x), n_left, 0.0), s))
+            s = fma(a5, load_first(at(b4, y), n_left, 0.0), fma(a4, load_first(at(b4, x), n_left, 0.0), s))
+            s = fma(a7, load_first(at(b6, y), n_left, 0.0), fma(a6, load_first(at(b6, x), n_left, 0.0), s))
+            store_first(at(c.data, x), s, n_left)
     return OK
 
 
@@ -87,9 +87,9 @@ def outer_product(c, a, b, start, m, n):
             for j in range(0, whole * size, lanes * size):
                 store(at(c_row, j), fma(x, load(at(b.data, j)), load(at(start_row, j))))
         if whole < n:
-            j, some = whole * size, n - whole
-            s = splat(c.data, read(start_row)) if start.column == 0 else load_first(at(start_row, j), some, 0.0)
-            store_first(at(c_row, j), fma(x, load_first(at(b.data, j), some, 0.0), s), some)
+            j, n_left = whole * size, n - whole
+            s = splat(c.data, read(start_row)) if start.column == 0 else load_first(at(start_row, j), n_left, 0.0)
+            store_first(at(c_row, j), fma(x, load_first(at(b.data, j), n_left, 0.0), s), n_left)
 
 
 @helper
@@ -149,12 +149,12 @@ def dot_products(c, a, b, start, sizes, activation, y):
     if b_bytes:
         pack(b.data, k, n, b.row, b.column, b_copy, copy_row // size)
     for i in range(0, m, lanes):
-        some = min(lanes, m - i)
+        count = min(lanes, m - i)
         rows = Matrix(a_copy, copy_row, size) if a_bytes else Matrix(element(a, i, 0), a.row, size)
         if a_bytes:
-            pack(element(a, i, 0), k, some, a.column, a.row, a_copy, copy_row // size)
-        for r in range(0, some, 4):
-            r1, r2, r3 = min(r + 1, some - 1), min(r + 2, some - 1), min(r + 3, some - 1)
+            pack(element(a, i, 0), k, count, a.column, a.row, a_copy, copy_row // size)
+        for r in range(0, count, 4):
+            r1, r2, r3 = min(r + 1, count - 1), min(r + 2, count - 1), min(r + 3, count - 1)
             x0, x1, x2, x3 = element(rows, r, 0), element(rows, r1, 0), element(rows, r2, 0), element(rows, r3, 0)
             for j in range(n):
                 column = element(columns, j, 0)

@@ -279,16 +279,16 @@ def soft_cross_entropy_row(count, z, q, out, scale):
     for first in range(0, count, BLOCK):
         last, total, weight = min(count, first + BLOCK), splat(z, 0.0), splat(z, 0.0)
         for j in range(first, last, lanes):
-            some = last - j
-            y = load_first(at(q, j * size), some, 0.0)
-            less = load_first(at(z, j * size), some, 0.0) - top - log_sum
+            n_left = last - j
+            y = load_first(at(q, j * size), n_left, 0.0)
+            less = load_first(at(z, j * size), n_left, 0.0) - top - log_sum
             # a class of no weight may have a logit of −∞
             total, weight = total - where_less_equal(y, 0.0, 0.0, y * less), weight + y
         value, weight_sum = value + np.float64(sum_lanes(total, z)), weight_sum + np.float64(sum_lanes(weight, z))
     for j in range(0, count, lanes):
-        some = count - j
-        difference = load_first(at(out, j * size), some, 0.0) * weight_sum - load_first(at(q, j * size), some, 0.0)
-        store_first(at(out, j * size), difference * scale, some)
+        n_left = count - j
+        difference = load_first(at(out, j * size), n_left, 0.0) * weight_sum - load_first(at(q, j * size), n_left, 0.0)
+        store_first(at(out, j * size), difference * scale, n_left)
     return value
 
 
@@ -311,12 +311,12 @@ def multi_margin_row(count, z, label, out, scale, margin, squared):
     for first in range(0, count, BLOCK):
         last, total, slope = min(count, first + BLOCK), splat(z, 0.0), splat(z, 0.0)
         for j in range(first, last, lanes):
-            here, some = at(out, j * size), last - j
-            excess = load_first(here, some, -np.inf) + start
+            src, n_left = at(out, j * size), last - j
+            excess = load_first(src, n_left, -np.inf) + start
             excess = where_less(excess, 0.0, 0.0, excess)
             g = excess * 2.0 if squared else where_less(0.0, excess, 1.0, excess)
             total = fma(excess, excess, total) if squared else total + excess
-            store_first(here, g * scale, some)
+            store_first(src, g * scale, n_left)
             slope = slope + g
         value, slopes = value + np.float64(sum_lanes(total, z)), slopes + np.float64(sum_lanes(slope, z))
     write(at(out, label * size), 0.0 - slopes * scale)
@@ -328,17 +328,19 @@ def mix_row(count, y, q, v, keep, spread):
     """q = (keep y + spread) v"""
     size = itemsize(y)
     for j in range(0, count, width(y)):
-        here, some = j * size, count - j
-        value = fma(load_first(at(y, here), some, 0.0), keep, splat(y, spread)) * load_first(at(v, here), some, 0.0)
-        store_first(at(q, here), value, some)
+        offset, n_left = j * size, count - j
+        value = fma(load_first(at(y, offset), n_left, 0.0), keep, splat(y, spread)) * load_first(
+            at(v, offset), n_left, 0.0
+        )
+        store_first(at(q, offset), value, n_left)
 
 
 @helper
 def fill(count, target, value):
-    size, some = itemsize(target), count % width(target)
-    for j in range(0, count - some, width(target)):
+    size, n_left = itemsize(target), count % width(target)
+    for j in range(0, count - n_left, width(target)):
         store(at(target, j * size), splat(target, value))
-    store_first(at(target, (count - some) * size), splat(target, value), some)
+    store_first(at(target, (count - n_left) * size), splat(target, value), n_left)
 
 
 def soft_cross_entropy(z, q, out, count, label, scale, a, b):

@@ -155,8 +155,8 @@ def fill_from(numbers, first, count, target):
 @helper
 def multiply_by(numbers, first, count, target):
     for j in range(count):
-        here = at(target, j * itemsize(target))
-        write(here, read(here) * numbers[first + j])
+        src = at(target, j * itemsize(target))
+        write(src, read(src) * numbers[first + j])
 
 
 @on_demand_kernel(
@@ -187,10 +187,10 @@ def evaluate_pointwise(data, row, n, k, scale):
             there, kept_there = block(o, i, j), block(kept, i, j) if keep else kept
             if weights.size:
                 for r in range(rows):
-                    here = at(w, r * columns * size)
-                    fill(columns, here, np.float64(weights[i + r]))
+                    src = at(w, r * columns * size)
+                    fill(columns, src, np.float64(weights[i + r]))
                     if vectors & HAS_WEIGHTS:
-                        multiply_by(row, of_columns, columns, here)
+                        multiply_by(row, of_columns, columns, src)
             if code & VARIANCES:
                 copy_matrix(rows, columns, block(p, i, k + j), dense(v, columns))
             x, y = (

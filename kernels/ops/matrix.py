@@ -81,5 +81,5 @@ def add_matrix(m, n, source, target):
     step = lanes if source.column == size and target.column == size else 1
     for i in range(m):
         for j in range(0, n, step):
-            here, some = element(target, i, j), min(step, n - j)
-            store_first(here, load_first(here, some, 0.0) + load_first(element(source, i, j), some, 0.0), some)
+            src, count = element(target, i, j), min(step, n - j)
+            store_first(src, load_first(src, count, 0.0) + load_first(element(source, i, j), count, 0.0), count)

@@ -96,15 +96,15 @@ def squares(count, x, mean):
     step = lanes * size
     s0 = s1 = s2 = s3 = splat(x, 0.0)
     for j in range(0, count, 4 * lanes):
-        here, lanes_left = at(x, j * size), count - j
+        src, lanes_left = at(x, j * size), count - j
         if lanes_left >= 4 * lanes:
-            d0, d1 = load(here) - mean, load(at(here, step)) - mean
-            d2, d3 = load(at(here, 2 * step)) - mean, load(at(here, 3 * step)) - mean
+            d0, d1 = load(src) - mean, load(at(src, step)) - mean
+            d2, d3 = load(at(src, 2 * step)) - mean, load(at(src, 3 * step)) - mean
         else:
-            d0 = load_first(here, lanes_left, mean) - mean
-            d1 = load_first(at(here, step), lanes_left - lanes, mean) - mean
-            d2 = load_first(at(here, 2 * step), lanes_left - 2 * lanes, mean) - mean
-            d3 = load_first(at(here, 3 * step), lanes_left - 3 * lanes, mean) - mean
+            d0 = load_first(src, lanes_left, mean) - mean
+            d1 = load_first(at(src, step), lanes_left - lanes, mean) - mean
+            d2 = load_first(at(src, 2 * step), lanes_left - 2 * lanes, mean) - mean
+            d3 = load_first(at(src, 3 * step), lanes_left - 3 * lanes, mean) - mean
         s0, s1, s2, s3 = fma(d0, d0, s0), fma(d1, d1, s1), fma(d2, d2, s2), fma(d3, d3, s3)
     return sum_of_lanes((s0 + s1) + (s2 + s3))
 
@@ -289,9 +289,9 @@ def column_moments(saved, x, n, o):
 def inverse_roots(variance, out, o, eps):
     """out = 1 / √(variance + ε)"""
     for j in range(0, o, width(out)):
-        lanes_left, here = o - j, j * itemsize(out)
-        root = square_root(get(at(variance, here), lanes_left) + eps)
-        put(at(out, here), splat(out, 1.0) / root, lanes_left)
+        lanes_left, offset = o - j, j * itemsize(out)
+        root = square_root(get(at(variance, offset), lanes_left) + eps)
+        put(at(out, offset), splat(out, 1.0) / root, lanes_left)
 
 
 @compiled_kernel(
@@ -324,9 +324,9 @@ def update_running(params, saved, running, n, o, momentum):
         unbiased = n / (n - 1.0) if which else 1.0
         new, old = saved_row(saved, MEAN + which, o), at(params, (running + which * o) * size)
         for j in range(0, o, width(params)):
-            lanes_left, here = o - j, j * size
-            value = get(at(old, here), lanes_left) * (1.0 - momentum)
-            put(at(old, here), fma(get(at(new, here), lanes_left), momentum * unbiased, value), lanes_left)
+            lanes_left, offset = o - j, j * size
+            value = get(at(old, offset), lanes_left) * (1.0 - momentum)
+            put(at(old, offset), fma(get(at(new, offset), lanes_left), momentum * unbiased, value), lanes_left)
     return OK
 
 
@@ -369,9 +369,9 @@ def divide_columns(scale, grad_y, grad_x, n, o, add):
     step = width(scale) if grad_y.column == size and grad_x.column == size else 1
     for r in range(n):
         for j in range(0, o, step):
-            lanes_left, here = min(step, o - j), element(grad_x, r, j)
+            lanes_left, src = min(step, o - j), element(grad_x, r, j)
             value = get(element(grad_y, r, j), lanes_left) / get(at(scale, j * size), lanes_left)
-            put(here, get(here, lanes_left) + value if add else value, lanes_left)
+            put(src, get(src, lanes_left) + value if add else value, lanes_left)
     return OK
 
 

@@ -47,23 +47,23 @@ def pack(source, count, k, across, along, target, target_width):
         copy_pairs(k, source, along, target, target_row)
         return OK
     for first in range(0, count, lanes):
-        some = min(lanes, count - first)
-        here, there = at(source, first * across), at(target, first * size)
+        n_left = min(lanes, count - first)
+        src, there = at(source, first * across), at(target, first * size)
         if across == size:
-            if some == lanes:
+            if n_left == lanes:
                 for p in range(k):
-                    store(at(there, p * target_row), load(at(here, p * along)))
+                    store(at(there, p * target_row), load(at(src, p * along)))
             else:
                 for p in range(k):
-                    store(at(there, p * target_row), load_first(at(here, p * along), some, 0.0))
+                    store(at(there, p * target_row), load_first(at(src, p * along), n_left, 0.0))
         elif along == size:
             for p in range(0, k, lanes):
                 deep = min(lanes, k - p)
-                transpose_block(at(here, p * size), across, some, deep, at(there, p * target_row), target_row)
+                transpose_block(at(src, p * size), across, n_left, deep, at(there, p * target_row), target_row)
         else:
             for p in range(k):
-                for i in range(some):
-                    write(at(there, p * target_row + i * size), read(at(here, i * across + p * along)))
+                for i in range(n_left):
+                    write(at(there, p * target_row + i * size), read(at(src, i * across + p * along)))
     return OK
 
 

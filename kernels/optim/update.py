@@ -131,13 +131,13 @@ def take_average(count, params, out, keep):
     """out = keep out + (1 − keep) p, or p if keep is 0, whatever out was."""
     size, lanes = itemsize(params), width(params)
     for j in range(0, count, lanes):
-        here, p = at(out, j * size), load_up_to(at(params, j * size), count - j, lanes)
-        old = load_up_to(here, count - j, lanes) if keep > 0.0 else p
+        src, p = at(out, j * size), load_up_to(at(params, j * size), count - j, lanes)
+        old = load_up_to(src, count - j, lanes) if keep > 0.0 else p
         new = fma(old, keep, p * (1.0 - keep))
         if count - j >= lanes:
-            store(here, new)
+            store(src, new)
         else:
-            store_first(here, new, count - j)
+            store_first(src, new, count - j)
 
 
 @on_demand_kernel(lambda dtype: types.int64(*[types.CPointer(dtype)] * 2, types.int64, readonly(2), types.float64))
@@ -158,26 +158,26 @@ def shorten_columns(weight, rows, columns, norm):
     size, lanes, buffer = itemsize(weight), width(weight), stack(weight, BLOCK_BYTES)
     block = BLOCK_BYTES // size
     for first in range(0, columns, block):
-        some, start = min(block, columns - first), at(weight, first * size)
-        for j in range(0, some, lanes):
+        count, start = min(block, columns - first), at(weight, first * size)
+        for j in range(0, count, lanes):
             store(at(buffer, j * size), splat(weight, 0.0))
         for i in range(rows):
             row = at(start, i * columns * size)
-            for j in range(0, some, lanes):
-                w, sums = load_up_to(at(row, j * size), some - j, lanes), at(buffer, j * size)
+            for j in range(0, count, lanes):
+                w, sums = load_up_to(at(row, j * size), count - j, lanes), at(buffer, j * size)
                 store(sums, fma(w, w, load(sums)))
-        for j in range(0, some, lanes):
+        for j in range(0, count, lanes):
             length = square_root(load(at(buffer, j * size)))
             store(at(buffer, j * size), where_less(norm, length, splat(weight, norm) / length, splat(weight, 1.0)))
         for i in range(rows):
             row = at(start, i * columns * size)
-            for j in range(0, some, lanes):
-                here = at(row, j * size)
-                w = load_up_to(here, some - j, lanes) * load(at(buffer, j * size))
-                if some - j >= lanes:
-                    store(here, w)
+            for j in range(0, count, lanes):
+                src = at(row, j * size)
+                w = load_up_to(src, count - j, lanes) * load(at(buffer, j * size))
+                if count - j >= lanes:
+                    store(src, w)
                 else:
-                    store_first(here, w, some - j)
+                    store_first(src, w, count - j)
     return OK
 
 
@@ -193,9 +193,9 @@ def clip_factor(grads, params, n, hyperparameters, param_ranges, scale, limit):
     for s in range(param_ranges.shape[0]):
         first, last = bounds(param_ranges, s, n)
         for j in range(first, last, block):
-            g, p, some = at(grads, j * size), at(params, j * size), min(block, last - j)
+            g, p, count = at(grads, j * size), at(params, j * size), min(block, last - j)
             change = Change(param_ranges[s, L1], param_ranges[s, L2], scale, limit, 1.0)
-            total += change_gradient(some, g, p, buffer, change)
+            total += change_gradient(count, g, p, buffer, change)
     factor = hyperparameters[CLIP_NORM] / (np.sqrt(total) + 1e-6)
     return 1.0 if factor > 1.0 else factor  # NaN stays NaN
 
@@ -236,13 +236,13 @@ def update_range(x, first, last):
     """The rule for a range of a pass, and before it the change of its gradients."""
     size, buffer, j = itemsize(x.params), stack(x.params, BLOCK_BYTES), first
     while j < last:  # a range would divide
-        some, g, p, s = last - j, at(x.grads, j * size), at(x.params, j * size), at(x.state, j * size)
+        count, g, p, s = last - j, at(x.grads, j * size), at(x.params, j * size), at(x.state, j * size)
         if x.changes:
-            some = min(some, BLOCK_BYTES // size)
-            change_gradient(some, g, p, buffer, x.change)
+            count = min(count, BLOCK_BYTES // size)
+            change_gradient(count, g, p, buffer, x.change)
             g = buffer
-        run_rule(x.optimizer & NUMBER, (g, p, s, x.row, some, x.how, x.numbers))
-        j += some
+        run_rule(x.optimizer & NUMBER, (g, p, s, x.row, count, x.how, x.numbers))
+        j += count
 
 
 @helper
