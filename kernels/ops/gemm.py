@@ -284,14 +284,14 @@ def product_range(x, activation, y, small_n, index, n_threads):
     )
 
 
-@helper
+@inlined_helper
 def serial_product(x, activation, y, small_n):
     if small_n:
         return dot_products(x.c, x.a, x.b, x.start, (x.m, x.n, x.k), activation, y)
     return product(x.c, x.a, x.b, x.start, x.m, x.n, x.k, activation, y)
 
 
-@helper
+@inlined_helper
 def parallel_product(x, activation, y, small_n, n_threads):
     """`product` or, if small_n, `dot_products`, on several threads if there are to be several."""
     if n_threads > 1:
@@ -299,13 +299,13 @@ def parallel_product(x, activation, y, small_n, n_threads):
     return serial_product(x, activation, y, small_n)
 
 
-@helper
+@inlined_helper
 def forward_product(x, activation, n_threads):
     """`product` for B = W. A layer's width decides how a sum is made, so n must be the whole width."""
     return parallel_product(x, activation, x.c, x.n <= NARROW and x.k >= LONG, n_threads)
 
 
-@helper
+@inlined_helper
 def input_product(x, activation, y, n_threads):
     """The same for B = Wᵀ, with the derivative of the activation before it, if any."""
     return parallel_product(x, activation, y, x.n <= 2 * NARROW and x.k >= LONG, n_threads)

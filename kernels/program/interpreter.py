@@ -86,7 +86,7 @@ from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP
 from fastfc.kernels.runtime.threads import ELEMENT_WORK, product_work_in_kernels, thread_range
-from fastfc.kernels.simd.compiler import helper
+from fastfc.kernels.simd.compiler import helper, inlined_helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, one, pointer, read, release, stack, vector, view
 from fastfc.kernels.simd.vector import load_first, splat, store_first, width
 
@@ -147,7 +147,7 @@ def workspace_size(program, n):
     return numbers * ((n + ROW_MULTIPLE - 1) // ROW_MULTIPLE * ROW_MULTIPLE)
 
 
-@helper
+@inlined_helper
 def locate(context, value, purpose, memory):
     """The matrix of a value."""
     program, workspace = context.program, memory.workspace
@@ -279,7 +279,7 @@ def computed_index(program, x):
     return wrong_index(program, x) or "what a network computes for an Embedding is no row of its table"
 
 
-@helper
+@inlined_helper
 def operands(context, s, purpose, memory):
     """The matrices of op s; y begins at the column that concat writes."""
     program = context.program
@@ -291,7 +291,7 @@ def operands(context, s, purpose, memory):
     return Operands(a, b, y, program[program[s, Column.Y], Value.WIDTH])
 
 
-@helper
+@inlined_helper
 def weight_of(program, s, values, i, o):
     """The weight of a product, (i, o), in a vector of parameters or gradients."""
     data = at(values, program[s, Column.WEIGHT] * itemsize(values))
@@ -306,7 +306,7 @@ def affine_of(context, s, grads, o, add):
     return Affine(context.params, grads, weight, bias, context.n, o, add or program[s, Column.ADD_WEIGHT])
 
 
-@helper
+@inlined_helper
 def product_op(context, s, x, training):
     """y = f(a W + b)"""
     program, params = context.program, context.params
@@ -335,7 +335,7 @@ def norm_op(context, s, x, training):
     return normalise_batch(affine, x.b.data, x.a, x.y, program[s, Column.NUMBER], training, eps)
 
 
-@helper
+@inlined_helper
 def forward_op(context, s, purpose):
     """y of op s. Returns a status."""
     program, n, training = context.program, context.n, purpose == Value.TRAINING
@@ -391,7 +391,7 @@ Flags = namedtuple("Flags", ["a", "b", "add"])
 flags_type = types.NamedUniTuple(types.int64, 3, Flags)
 
 
-@helper
+@inlined_helper
 def product_op_backward(context, s, grads, x, grad, flags):
     """dz = dy f′(y); dW = aᵀ dz, db = column sums of dz, da = dz Wᵀ"""
     program, n, f = context.program, context.n, activation_of(context.program, s)
@@ -461,7 +461,7 @@ def embedding_op_backward(context, s, grads, x, grad, flags):
     return embedding_backward(table_grad, x.a, grad.y, n, i, x.width // i, rows, add)
 
 
-@helper
+@inlined_helper
 def backward_op(context, s, grads, x, grad, flags):
     """Gradients of op s, from that of y. Returns a status."""
     program, op = context.program, context.program[s, Column.OP]
@@ -536,7 +536,7 @@ def predict_range(params, program, x, out, index, n_threads):
     return predict_rows(params, program, x[first:last], out[first:last], 1, 1)
 
 
-@helper
+@inlined_helper
 def predict_rows(params, program, x, out, n_threads, min_work):
     """out = the network's output, by blocks of rows that go through all layers."""
     n, numbers, size = x.shape[0], program[0, Header.PREDICT_WORKSPACE], out.itemsize
