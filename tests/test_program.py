@@ -267,8 +267,8 @@ def test_new_networks_compile_nothing():
         x = rng.random((n, sizes[0])), rng.random((n, 1))
         x = x if trial % 3 == 0 else x[0]
         y = rng.random((n, net.out_features))
-        net.fit(x, y, loss=losses[trial % 3], optimizer=fc.SGD(0.1, momentum=0.9), batch_size=int(rng.integers(1, 50)))
-        net.train_step(x, y, losses[trial % 3], fc.SGD(0.1))
+        net.fit(x, y, loss=losses[trial % 3], optimizer=fc.SGD(1e-4, momentum=0.9), batch_size=int(rng.integers(1, 50)))
+        net.train_step(x, y, losses[trial % 3], fc.SGD(1e-4))
         net.backward(net.forward(x))
         net.predict(x)
         if trial == 14:  # each activation with each loss
