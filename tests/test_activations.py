@@ -211,6 +211,7 @@ def test_bad_input(name):
         (lambda: fc.Elementwise(cosine, abs), TypeError, "Elementwise: derivative must be decorated with numba.njit"),
         (lambda: fc.Elementwise(cosine, sign), TypeError, "must return a float; sign returns int64"),
         (lambda: fc.Elementwise(sine_of, sine_of), TypeError, r"derivative takes \(x\), .* sine_of takes 2"),
+        (lambda: fc.Softmax(dim=np.array([1, 2])), ValueError, "Softmax: dim must be 1, -1 or None"),
     ],
 )
 def test_bad_numbers(make, error, message):

@@ -58,7 +58,7 @@ class Activation(Layer):
 
 
 def along_features(dim: Any, owner: str, what: str) -> int:
-    if isinstance(dim, bool | float) or dim not in (None, 1, -1):
+    if isinstance(dim, bool | float | np.ndarray) or dim not in (None, 1, -1):  # an array compares its elements
         raise ValueError(f"{owner}: dim must be 1, -1 or None, the features of x, (n, features), got {dim!r}")
     return -1
 
