@@ -4,6 +4,8 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import numpy as np
+
 from fastfc.kernels.ops.activation_rules import CUSTOM
 from fastfc.kernels.ops.activation_rules import Activation as Numbers
 from fastfc.kernels.ops.activations import named
