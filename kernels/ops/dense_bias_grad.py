@@ -16,7 +16,7 @@ from fastfc.kernels.runtime.native import compiled_kernel, on_demand_kernel
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check
-from fastfc.kernels.runtime.threads import AUTO, ELEMENT_WORK, resolve, shape, thread_range
+from fastfc.kernels.runtime.threads import AUTO, ELEMENT_WORK, is_tiny, resolve, shape, thread_range
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, one, pointer, release, stack
 from fastfc.kernels.simd.vector import fetch, load, load_first, splat, store, store_first, sum_of_lanes, width
@@ -360,7 +360,13 @@ def _dense_bias_grad(grad_output, out, accumulate, n_threads):
     return sums_of_any(grad_output, out, accumulate, n_threads)
 
 
+ONE = np.empty(1)  # stands for the other factor of a product
+
+
 def run(grad_output, out, accumulate, n_threads):
+    if is_tiny(n_threads, grad_output, ONE, 0):
+        _dense_bias_grad.call(grad_output, out, accumulate, 1)
+        return
     n_threads = resolve(n_threads, _dense_bias_grad.name, ELEMENT_WORK * math.prod(shape(grad_output)))
     _dense_bias_grad.call(grad_output, out, accumulate, n_threads)
 

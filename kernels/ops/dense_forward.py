@@ -13,7 +13,7 @@ from fastfc.kernels.ops.matrix import Matrix, matrix
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.status import BAD_SHAPE, OK, OVERLAP, check
-from fastfc.kernels.runtime.threads import AUTO, product_work, resolve, shape
+from fastfc.kernels.runtime.threads import AUTO, is_tiny, product_work, resolve, shape
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import pointer
 
@@ -69,6 +69,9 @@ def dense_forward(
     [[4.0, -0.75]]
     """
     numbers = fused(activation)
+    if is_tiny(n_threads, x, weight, -1):
+        _dense_forward.call(x, weight, bias, out, *numbers, 1)
+        return
     n_threads = resolve(n_threads, "dense_forward", product_work(*shape(out), shape(x)[1]))
     _dense_forward.call(x, weight, bias, out, *numbers, n_threads)
 

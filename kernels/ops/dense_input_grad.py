@@ -12,7 +12,7 @@ from fastfc.kernels.ops.matrix import matrix, transposed, zeros
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.status import BAD_SHAPE, OK, OVERLAP, check
-from fastfc.kernels.runtime.threads import AUTO, product_work, resolve, shape
+from fastfc.kernels.runtime.threads import AUTO, is_tiny, product_work, resolve, shape
 from fastfc.kernels.simd.compiler import helper
 
 
@@ -46,6 +46,9 @@ def dense_input_grad(grad_output: ArrayLike, weight: ArrayLike, out: NDArray[Any
     Each element is one chain of fused multiply-adds in the order of o; long sums of a layer with few inputs are dot
     products, see gemm.dot.
     """
+    if is_tiny(n_threads, grad_output, weight, 0):
+        _dense_input_grad.call(grad_output, weight, out, 1)
+        return
     n_threads = resolve(n_threads, "dense_input_grad", product_work(*shape(out), shape(grad_output)[1]))
     _dense_input_grad.call(grad_output, weight, out, n_threads)
 

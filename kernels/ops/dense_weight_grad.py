@@ -15,7 +15,7 @@ from fastfc.kernels.runtime.native import on_demand_kernel
 from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check
-from fastfc.kernels.runtime.threads import AUTO, product_work, resolve, shape
+from fastfc.kernels.runtime.threads import AUTO, is_tiny, product_work, resolve, shape
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, release
 
@@ -108,6 +108,9 @@ def _dense_weight_grad(x, grad_output, out, accumulate, n_threads):
 
 
 def run(x, grad_output, out, accumulate, n_threads):
+    if is_tiny(n_threads, x, grad_output, -1):
+        _dense_weight_grad.call(x, grad_output, out, accumulate, 1)
+        return
     n_threads = resolve(n_threads, _dense_weight_grad.name, product_work(*shape(x), shape(grad_output)[1]))
     _dense_weight_grad.call(x, grad_output, out, accumulate, n_threads)
 

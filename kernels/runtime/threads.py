@@ -35,6 +35,8 @@ MIN_WORK = 1 << 21
 MIN_RANGE_WORK = 1 << 18
 # To read an element from L2 or beyond takes as long as so many multiplications.
 ELEMENT_WORK = 4
+# So few multiplications that, with all matrices of a product, they are less than 2 MIN_WORK.
+TINY = MIN_WORK // 8
 
 allowed = None  # the number of threads that threadpoolctl allows; None without a limit
 forked = threading.Event()  # set in a forked child
@@ -202,6 +204,14 @@ def check_n_threads(n_threads, where):
             f'{where}: n_threads must be at least 1, got {n_threads}; "auto" takes as many as this process may use'
         )
     return number
+
+
+def is_tiny(n_threads, a, b, axis):
+    """Whether a product of a and of an axis of b runs on one thread anyway; this takes a tenth of a microsecond."""
+    try:
+        return (n_threads is AUTO or (type(n_threads) is int and n_threads == 1)) and a.size * b.shape[axis] < TINY
+    except (AttributeError, IndexError, TypeError):  # not matrices, as the kernel will say
+        return False
 
 
 def resolve(n_threads, where, work):
