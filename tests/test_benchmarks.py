@@ -15,7 +15,7 @@ def benchmarks(request, monkeypatch):
     """Names of the benchmarks as asv has them, by file: module.Class.method(value, value)."""
     monkeypatch.syspath_prepend(FOLDER)
     monkeypatch.setenv("FASTFC_LONG", request.param)
-    for name in ("NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    for name in ("NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "FASTFC_NUM_THREADS"):
         monkeypatch.setenv(name, "1")  # set by the package, and restored by this
     found = {}
     package = importlib.import_module("benchmarks")
