@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastfc.tabular import BadTable, Table, TableEncoder
 from fastfc.tabular.columns import Wishes, decide, file_decimal, profiled
@@ -366,6 +368,93 @@ def test_missing_categories_are_one_of_their_own(tmp_path):
     encoder = TableEncoder().fit(table)
     assert encoder.encoded_[0].categories == ["NA", "a"]  # a text that somebody wrote
     np.testing.assert_array_equal(encoder.transform(table)[:, :3], [[0, 1, 0], [0, 0, 1], [1, 0, 0], [0, 1, 0]])
+
+
+def test_missing_cells_are_counted_and_those_that_training_had_not_are_told(tmp_path, capsys):
+    from fastfc.tabular.train import train
+
+    rows = [["" if i in (3, 7) else i * 0.37 % 1, i % 3 + 0.5, i % 2] for i in range(40)]
+    data = read(tmp_path, written(rows, ",", ("a", "b", "y"))).path
+    train(data, "y", epochs=1)
+    assert 'missing cells in "a" (2): the median' in capsys.readouterr().out
+    encoder = TableEncoder({"y": "ignore"}).fit(read(tmp_path, "a,b,y\n1,x,0\n2,y,1\n6,x,0\n"))
+    result = encoder.read(read(tmp_path, "a,b\n,X\n4,x\nNA,\n", "new.csv"))
+    np.testing.assert_array_equal(result.x, [[2, 0, 0], [4, 1, 0], [2, 0, 0]])
+    assert [note.partition(", ")[2] for note in result.notes] == [
+        'line 2, column "a": an empty cell (and 1 more) was not seen in training; taken for the median',
+        'line 2, column "b": "X" was not seen in training; "x" was; taken for none of the categories',
+        'line 4, column "b": an empty cell was not seen in training; taken for none of the categories',
+    ]
+
+
+# ---------- what a column is does not depend on how it is cut into batches
+
+
+BATCHES = {
+    "a zero in front, late": ["12345"] * 6 + ["02116", "2116"],
+    "texts, late": ["1", "2", "1"] * 2 + ["a", "b"] * 6,
+    "a mark for thousands, late": ["431", "12", "7", "999"] + ["3,255"] * 2,
+    "points, then commas": ["1.5"] * 4 + ["2,5"] * 6,
+    "large numbers, late": ["1", "2", "3"] + ["9007199254740993", "9007199254740992"] * 4,
+    "dates, late": ["5", "6"] + ["2021-03-04"] * 4,
+}
+
+
+@pytest.mark.parametrize("kind", BATCHES)
+def test_batches_do_not_decide(kind, tmp_path, monkeypatch):
+    """A first batch of plain numbers had its texts forgotten, which a later one showed to be needed."""
+    from fastfc.tabular import reader
+
+    data = written([[cell, i % 2] for i, cell in enumerate(BATCHES[kind] * 2)], ";", ("a", "y"))
+    whole = TableEncoder({"y": "ignore"}).fit(read(tmp_path, data))
+    monkeypatch.setattr(reader, "ROWS", 2)
+    cut = read(tmp_path, data, encoding="latin-1")  # which comes in batches of ROWS
+    assert len(list(cut.batches())) > 3
+    assert TableEncoder({"y": "ignore"}).fit(cut).to_dict() == whole.to_dict()
+
+
+@pytest.mark.parametrize("source", ["csv", "arrow"])
+def test_whole_numbers_that_float64_can_not_tell_apart_are_categories(source, tmp_path):
+    ids = [9007199254740993, 9007199254740992, 9007199254740994] * 4
+    table = Table.of({"a": ids}) if source == "arrow" else read(tmp_path, written([[i] for i in ids], header=("a",)))
+    encoder = TableEncoder().fit(table)
+    assert encoder.encoded_[0].categories == [str(i) for i in sorted(set(ids))] and "2^53" in encoder.columns_[0].doubt
+
+
+def test_wishes_that_no_cell_fulfils(tmp_path):
+    table = read(tmp_path, "a,b\n1.5,x\n2,y\n")
+    for name in ("a", "b"):
+        with pytest.raises(BadTable, match=f'column "{name}": no cell is a date'):
+            TableEncoder({name: "date"}).fit(table)
+    with pytest.raises(BadTable, match='line 2, column "b": "x" is not a number'):
+        TableEncoder({"b": "number"}).fit_transform(table)
+
+
+# ---------- any table
+
+
+CELLS = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=8).map(str.strip)
+
+
+@given(
+    st.lists(st.tuples(st.floats(-3e38, 3e38), CELLS.filter(bool)), min_size=1, max_size=20),
+    st.sampled_from(",;\t|"),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+)
+def test_any_table_comes_back_and_no_two_texts_are_one(tmp_path_factory, rows, delimiter, end):
+    """Whatever the texts are, each has a category of its own; numbers keep all their digits."""
+    data = written(rows, delimiter, ("the number", "the text"), end=end, quoting=csv.QUOTE_NONNUMERIC)
+    table = read(tmp_path_factory.mktemp("csv"), data)
+    assert [float(cell) for cell in cells(table, "the number")] == [number for number, _ in rows]
+    assert [cell.strip() for cell in cells(table, "the text")] == [text for _, text in rows]
+    encoder = TableEncoder({"the number": "number", "the text": "text"}).fit(table)
+    texts = encoder.encoded_[1]
+    folded = str.lower if texts.boolean else str
+    assert len(texts.categories) == len({folded(text) for _, text in rows})
+    x = encoder.transform(table)
+    np.testing.assert_array_equal(x[:, 0], [number for number, _ in rows])
+    names = [texts.categories[i] for i in x[:, 1 : 1 + len(texts.categories)].argmax(axis=1)]
+    assert [folded(name) for name in names] == [folded(text) for _, text in rows]
 
 
 # ---------- dates

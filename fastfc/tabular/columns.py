@@ -160,7 +160,8 @@ class Profile:
     dates: Counter[str] = field(default_factory=Counter)
     typed: str = ""  # number, bool or date where the file says so
     wide: bool = False  # whole numbers of four digits or more without a mark
-    plain: bool = True  # all numbers, written as Python does
+    skimmed: bool = False  # batches of numbers, of whose texts nothing is known
+    read: bool = False  # batches of which each text was looked at
     whole: bool = True
     counting: list[NDArray[np.float64]] | None = field(default_factory=list)
     large: bool = False
@@ -187,7 +188,6 @@ class Profile:
                 self.add_texts(cells.cast(pyarrow.string()), compute)
             return
         self.empty += cells.null_count
-        self.plain = False
         if kind == "null":
             return
         if kind == "bool":
@@ -203,7 +203,7 @@ class Profile:
             if texts:
                 self.count(texts_of(cells).drop_null(), compute)
             else:
-                self.texts = None
+                self.texts, self.skimmed = None, True
         elif kind.startswith(("date", "timestamp", "time")):
             self.typed = "date"
             self.texts = None
@@ -230,7 +230,7 @@ class Profile:
             self.wide = self.wide or bool((np.abs(values) >= 1000).any())
         self.forms["whole" if whole else "point"] += len(values)
         self.empty += len(cells) - len(values)
-        self.texts = None
+        self.texts, self.skimmed = None, True
         self.see(values)
         return True
 
@@ -244,7 +244,7 @@ class Profile:
             self.whole, self.counting = False, None
 
     def add_texts(self, cells: Any, compute: Any) -> None:
-        self.plain = False
+        self.read = True
         coded = compute.dictionary_encode(compute.utf8_trim_whitespace(cells.fill_null("")))
         different = coded.dictionary
         counts = np.bincount(np.asarray(coded.indices), minlength=len(different))
@@ -365,6 +365,8 @@ class Column:
         The format of dates.
     boolean : bool
         Texts that are true and false in any case.
+    missing : int
+        How many cells are missing.
     """
 
     name: str
@@ -374,6 +376,7 @@ class Column:
     style: Style = PLAIN
     date: str = ""
     boolean: bool = False
+    missing: int = 0
 
 
 @dataclass(frozen=True)
@@ -388,12 +391,22 @@ class Wishes:
 def profiled(table: Table, wishes: Wishes, texts: Collection[str] = ()) -> dict[str, Profile]:
     """What is in each column; `texts` names columns whose texts are needed even if all are numbers."""
     profiles = {name: Profile(name) for name in table.names}
+    styled = wishes.decimal is not None or wishes.thousands is not None
+    needed = {name for name in table.names if styled or name in texts or wishes.kinds.get(name) == "text"}
     for batch in table.batches():
         for profile, cells in zip(profiles.values(), batch.columns, strict=True):
-            as_text = profile.name in texts or wishes.kinds.get(profile.name) == "text"
-            styled = wishes.decimal is not None or wishes.thousands is not None
-            profile.add(cells, as_text or styled)
-    return profiles
+            profile.add(cells, profile.name in needed)
+    # what a later batch holds may make texts of the plain numbers before it
+    again = {name: Profile(name) for name, profile in profiles.items() if profile.skimmed and not plain(profile)}
+    for batch in table.batches() if again else ():
+        for name, profile in again.items():
+            profile.add(batch.column(table.names.index(name)), True)
+    return profiles | again
+
+
+def plain(profile: Profile) -> bool:
+    """Whether nothing but numbers was seen, of which each is the same as its text says."""
+    return not profile.read and not profile.large
 
 
 def file_decimal(profiles: Mapping[str, Profile]) -> str:
@@ -445,7 +458,7 @@ def doubt(one: str, taken: str, option: str, other: str) -> str:
     return f'"{one}" is taken for {taken}; {option} if it is {other}'
 
 
-def decide(profile: Profile, wishes: Wishes, hint: str, target: bool = False) -> Column:
+def decide(profile: Profile, wishes: Wishes, hint: str) -> Column:
     """What a column is taken for."""
     name, wish = profile.name, wishes.kinds.get(profile.name)
     style, unclear = styled(profile, wishes, hint)
@@ -470,6 +483,11 @@ def decide(profile: Profile, wishes: Wishes, hint: str, target: bool = False) ->
     if profile.leading_zeros and profile.forms["whole"] == profile.numbers == profile.present:
         sure = f'"{profile.leading_zeros}" has a zero in front'
         return Column(name, "text", sure, f"{sure}: taken for text; --as number:{name} if it is a number")
+    if profile.large and profile.whole:
+        sure = "whole numbers of 2^53 or more, not all of which a number can tell apart"
+        return Column(
+            name, "text", sure, f'"{name}" holds {sure}: taken for text; --as number:{name} if it is a number'
+        )
     if 2 * profile.numbers > profile.present:
         why = "numbers"
         notes = [unclear] if unclear else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +31,7 @@ from fastfc.tabular.columns import (
 from fastfc.tabular.dates import Dates, moments, numbers_of_parts, parts_of, typed_moments
 from fastfc.tabular.reader import BadTable, Table, arrow
 
+Unseen = dict[tuple[str, str], tuple[int, int]]  # column and text: the first row, and how many
 LEAVE_OUT = 'leave the column out with kinds={{"{name}": "ignore"}}, or mend the cell'
 
 
@@ -223,18 +224,26 @@ class TableEncoder:
         """The inputs of each row of a table; rows with a bad cell are told, not raised."""
         notes = self.check(table)
         bad: dict[int, str] = {}
-        unseen: dict[tuple[str, str], tuple[int, int]] = {}
+        unseen: Unseen = {}
         parts, first = [], 0
         for batch in table.batches():
             x = self.read_batch(table, batch, first, bad, unseen, fix)
             parts.append(x)
             first += len(x)
-        for (name, text), (i, count) in unseen.items():
-            others = f" (and {count - 1} more)" if count > 1 else ""
-            notes.append(
-                f'{table.where(i, name)}: "{text}"{others} was not seen in training; taken for none of the categories'
-            )
+        notes += self.unseen_notes(table, unseen)
         return Read(np.concatenate(parts) if parts else np.zeros((0, self.width)), bad, notes)
+
+    def unseen_notes(self, table: Table, unseen: Unseen) -> list[str]:
+        """What is to be said of cells that training has not seen: where, how many, and what they are taken for."""
+        notes, columns = [], {column.name: column for column in self.encoded_}
+        for (name, text), (i, count) in unseen.items():
+            column, others = columns[name], f" (and {count - 1} more)" if count > 1 else ""
+            near = [known for known in column.categories if known.lower() == text.lower()]
+            but = f'; "{near[0]}" was' if near else ""
+            taken = "none of the categories" if column.kind == "text" else "the median"
+            shown = f'"{text}"' if text else "an empty cell"
+            notes.append(f"{table.where(i, name)}: {shown}{others} was not seen in training{but}; taken for {taken}")
+        return notes
 
     def read_batch(
         self,
@@ -242,7 +251,7 @@ class TableEncoder:
         batch: Any,
         first: int,
         bad: dict[int, str],
-        unseen: dict[tuple[str, str], tuple[int, int]],
+        unseen: Unseen,
         fix: str,
     ) -> NDArray[np.float64]:
         """The inputs of a batch whose first row is number `first`."""
@@ -253,7 +262,7 @@ class TableEncoder:
             wrong = (
                 read_texts(column, cells, place, first, unseen)
                 if column.kind == "text"
-                else read_numbers(column, cells, place)
+                else read_numbers(column, cells, place, first, unseen)
             )
             for i in np.flatnonzero(wrong):
                 bad.setdefault(first + int(i), bad_cell(table, column, first + int(i), cells[int(i)].as_py(), fix))
@@ -307,6 +316,12 @@ def listing(names: Any, most: int = 20) -> str:
 def feature(table: Table, profile: Profile, wishes: Wishes, hint: str) -> Column:
     """What a column is taken for that a network may learn from."""
     column = decide(profile, wishes, hint)
+    if column.kind == "date" and not column.date:
+        raise BadTable(
+            f'{table.path}, column "{profile.name}": no cell is a date; say --as text:{profile.name}, or mend it'
+        )
+    missing = profile.empty if column.kind == "text" else profile.n - profile.present
+    column = replace(column, missing=missing)
     if column.kind == "ignore" or profile.name in wishes.kinds:
         return column
     name = profile.name
@@ -353,9 +368,8 @@ def collected(table: Table, columns: Sequence[Column]) -> dict[str, NDArray[Any]
 
 def encoded(column: Column, profile: Profile, values: NDArray[Any] | None, rows: NDArray[np.bool_] | None) -> Encoded:
     """How a column is encoded, by all its values."""
-    missing = profile.empty + sum(profile.markers.values()) > 0
+    missing = column.missing > 0
     if column.kind == "text":
-        missing = profile.empty > 0
         names = sorted_names(profile.texts or {})
         if column.boolean:
             names = spellings(profile.texts or {})
@@ -440,7 +454,15 @@ def date_cells(cells: Any, form: str) -> tuple[NDArray[np.datetime64], NDArray[n
     return values[indices], (np.isnat(values) & ~missing)[indices]
 
 
-def read_numbers(column: Encoded, cells: Any, place: NDArray[np.float64]) -> NDArray[np.bool_]:
+def note_unseen(unseen: Unseen, column: Encoded, text: str, rows: NDArray[np.int64], first: int) -> None:
+    if len(rows):
+        begin, count = unseen.get((column.name, text), (first + int(rows[0]), 0))
+        unseen[column.name, text] = begin, count + len(rows)
+
+
+def read_numbers(
+    column: Encoded, cells: Any, place: NDArray[np.float64], first: int, unseen: Unseen
+) -> NDArray[np.bool_]:
     """Write the inputs of a column of numbers or dates; which cells can't be read."""
     if column.dates is None:
         values, wrong = number_cells(cells, column.style)
@@ -453,6 +475,8 @@ def read_numbers(column: Encoded, cells: Any, place: NDArray[np.float64]) -> NDA
         place[:, j] = np.where(missing | wrong, fill, values)
         if column.missing:
             place[:, -1] = missing & ~wrong
+        elif j == 0:
+            note_unseen(unseen, column, "", np.flatnonzero(missing & ~wrong), first)
     return wrong
 
 
@@ -461,7 +485,7 @@ def read_texts(
     cells: Any,
     place: NDArray[np.float64],
     first: int,
-    unseen: dict[tuple[str, str], tuple[int, int]],
+    unseen: Unseen,
 ) -> NDArray[np.bool_]:
     """Write the inputs of a column of categories."""
     compute = arrow("reading tables", "compute")
@@ -476,11 +500,7 @@ def read_texts(
         else:
             numbers[i] = number.get(name.lower() if column.boolean else name, -1)
         if numbers[i] < 0:
-            rows = np.flatnonzero(indices == i)
-            if len(rows):
-                key = column.name, name
-                begin, count = unseen.get(key, (first + int(rows[0]), 0))
-                unseen[key] = begin, count + len(rows)
+            note_unseen(unseen, column, name, np.flatnonzero(indices == i), first)
     at = numbers[indices]
     rows = np.flatnonzero(at >= 0)
     place[rows, at[rows]] = 1

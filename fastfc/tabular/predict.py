@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fastfc.io.checkpoint import load_checkpoint
 from fastfc.tabular.columns import Style, texts_of
-from fastfc.tabular.encoding import Encoded, TableEncoder, listing
+from fastfc.tabular.encoding import Encoded, TableEncoder, Unseen, listing
 from fastfc.tabular.reader import BadTable, Options, Table, read_table
 from fastfc.tabular.result import plural, probabilities
 from fastfc.tabular.target import Target
@@ -55,14 +55,8 @@ def predict(
         heads = [f"probability of {c}" for c in target.classes or []] if proba else []
         writer.writerow([*kept, name, *heads])
         bad, unseen = write_rows(writer, network, encoder, target, table, kept, proba)
-    for (column, text), (i, count) in unseen.items():
-        others = f" (and {count - 1} more)" if count > 1 else ""
-        shown = f'"{text}"' if text else "an empty cell"
-        print(
-            f"fastfc predict: {table.where(i, column)}: {shown}{others} was not seen in training; "
-            "taken for none of the categories",
-            file=sys.stderr,
-        )
+    for note in encoder.unseen_notes(table, unseen):
+        print(f"fastfc predict: {note}", file=sys.stderr)
     if bad:
         first = bad[min(bad)]
         print(
@@ -123,10 +117,10 @@ def check_cells(table: Table, encoder: TableEncoder) -> None:
 
 def write_rows(
     writer: Any, network: Any, encoder: TableEncoder, target: Target, table: Table, kept: Sequence[str], proba: bool
-) -> tuple[dict[int, str], dict[tuple[str, str], tuple[int, int]]]:
+) -> tuple[dict[int, str], Unseen]:
     """Write the predictions, batch by batch; the rows that have none, and the categories that are not known."""
     bad: dict[int, str] = {}
-    unseen: dict[tuple[str, str], tuple[int, int]] = {}
+    unseen: Unseen = {}
     first = 0
     for batch in table.batches():
         x = encoder.read_batch(table, batch, first, bad, unseen, "left empty")

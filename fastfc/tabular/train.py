@@ -226,11 +226,9 @@ def describe(table: Table, encoder: TableEncoder, goal: Target, parts: Parts, no
     print_columns(encoder)
     for note in [*table.notes, *notes]:
         print(f"note: {note}")
-    missing = [c.name for c in read if c.missing]
+    missing = [f'"{c.name}" ({c.missing:,})' for c in encoder.columns_ if c.missing and c.kind != "ignore"]
     if missing:
-        print(
-            f"missing cells in {listing(missing)}: the median and an input that tells them, or a category of their own"
-        )
+        print(f"missing cells in {', '.join(missing)}: the median and an input that tells, or a category of their own")
     what = f"classification into {len(goal.classes)} classes" if goal.classes else "regression"
     print(f"{what}: {goal.why}")
     print(
