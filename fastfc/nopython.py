@@ -38,7 +38,7 @@ from fastfc.kernels.program import interpreter
 from fastfc.kernels.program import table as program_table
 from fastfc.kernels.runtime import native
 from fastfc.kernels.runtime import status as statuses
-from fastfc.kernels.runtime.cache import source_hash
+from fastfc.kernels.runtime.cache import hash_of_sources_and_versions
 from fastfc.kernels.simd.memory import address
 from fastfc.kernels.training import step as step_kernels
 from fastfc.losses.base import Loss
@@ -52,7 +52,7 @@ CLASSES = -1  # instead of the columns of a target
 @functools.cache
 def sources():
     """Hash of all that is compiled into a function with such arguments: the kernels, and what is here."""
-    return hashlib.sha256(source_hash().encode() + Path(__file__).read_bytes()).hexdigest()[:16]
+    return hashlib.sha256(hash_of_sources_and_versions().encode() + Path(__file__).read_bytes()).hexdigest()[:16]
 
 
 class NopythonError(errors.TypingError, TypeError):

@@ -301,7 +301,7 @@ def test_a_user_without_rights_or_home(tmp_path):
     """An install that is read-only, and a home that can't be written or does not exist."""
     (tmp_path / "home").mkdir(mode=0o555)
     # Python and we may be where only root can read: what is imported or read late is so first
-    late = "numba.njit(lambda: 0)()\nfastfc.kernels.runtime.cache.source_hash()\n"
+    late = "numba.njit(lambda: 0)()\nfastfc.kernels.runtime.cache.hash_of_sources_and_versions()\n"
     others = f"import os, fastfc, numba, tiny_kernels\n{late}if os.geteuid() == 0: os.setuid(65534)\n"
     environment = {"FASTFC_CACHE": "", "NUMBA_CACHE_DIR": "", "XDG_CACHE_HOME": ""}
     for home, code in (
@@ -348,7 +348,7 @@ def test_the_key_holds_all_that_code_depends_on(folder, monkeypatch):
     for change in (
         lambda: monkeypatch.setattr(config, "BOUNDSCHECK", int(not config.BOUNDSCHECK)),
         lambda: monkeypatch.setattr(config, "OPT", type(config.OPT)(1)),
-        lambda: monkeypatch.setattr(cache, "source_hash", lambda: "another"),
+        lambda: monkeypatch.setattr(cache, "hash_of_sources_and_versions", lambda: "another"),
         lambda: monkeypatch.setattr(CPUCodegen, "magic_tuple", lambda self: ("x86_64", "another", "")),
     ):
         change()

@@ -95,7 +95,7 @@ def test_table_and_json(quick, dtype, threads, tmp_path, capsys):
 
 
 def test_rate_counts_the_work(quick):
-    with compare.contestants(1, ["NumPy"]) as workers:
+    with compare.worker_processes(1, ["NumPy"]) as workers:
         for line in compare.measure(Shape(5, 7, 3), "float64", 1, workers):
             work = (5 + 1) * 3 * 8 if line.kernel == "bias_grad" else 2 * 5 * 7 * 3
             for record in line.libraries:

@@ -1,12 +1,11 @@
 """What a new activation, loss, optimizer or layer is missing from is named, table by table."""
 
-import re
 from pathlib import Path
 
 import examples
 import numpy as np
 import pytest
-from test_table import FORMULAS
+from test_table import FORMULAS, snake
 
 import fastfc as fc
 from fastfc import losses, reference
@@ -28,10 +27,6 @@ NETWORKS = {"Sequential", "Graph", "MLP"}
 YOURS = {"Elementwise", "CustomLoss"}
 # what is read from ONNX as another layer: nothing, or the general form
 READ_AS_OTHERS = {"Identity", "ReLU6", "Tied"}
-
-
-def snake(name):
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def public(kind):
@@ -94,8 +89,7 @@ def of_loss(kind):
 
 def of_optimizer(kind):
     code = kind().code
-    formula = {"adam_w": "adam", "lbfgs": "lbfgs_direction"}.get(snake(kind.__name__), snake(kind.__name__))
-    formula = {"n_adam": "nadam", "rm_sprop": "rmsprop", "rms_prop": "rmsprop"}.get(formula, formula)
+    formula = FORMULAS.get(kind.__name__, snake(kind.__name__))
     return {
         **common(kind, "OPTIMIZERS"),
         "kernels/optim/rules.py: rule(…)": code >= rules.LBFGS or code & rules.NUMBER in rules.RULES.kernels,
@@ -129,7 +123,7 @@ def of_other_layer(kind):
         "the class: tensor_shapes": tells_shapes(kind),
         "tests/examples.py: MORE_LAYERS": kind.__name__ in {name for name, _ in examples.MORE_LAYERS},
         "fastfc/reference.py, by tests/test_table.py: FORMULAS": hasattr(reference, formula),
-        "fastfc/io/onnx/reader.py: BUILT": snake(kind.__name__.rstrip("1d")) in reader.BUILT
+        "fastfc/io/onnx/reader.py: BUILT": snake(kind.__name__.removesuffix("1d")) in reader.BUILT
         or kind.__name__ in READ_AS_OTHERS,
     }
 

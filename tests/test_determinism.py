@@ -18,7 +18,7 @@ QUICK, FULL = 1, 12  # seeds
 # Large enough for threads to pay, in rows, in columns and in chunks of a long batch.
 TRAIN = """
 import hashlib, pickle, sys
-import numba, numpy as np
+import numpy as np
 import fastfc as fc
 from fastfc.kernels.runtime.pool import pool
 

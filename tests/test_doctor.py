@@ -13,7 +13,7 @@ from fastfc.kernels.runtime import threads
 
 def test_doctor_tells_every_fact(capsys):
     assert main(["doctor"]) == 0
-    facts = {line[:14].strip(): line[14:] for line in capsys.readouterr().out.splitlines()}
+    facts = {line[:16].strip(): line[16:] for line in capsys.readouterr().out.splitlines()}
     assert list(facts) == [
         "system",
         "processor",

@@ -206,7 +206,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_whatever_ends_an_epoch(way, monkeypatch):
+def test_whatever_ends_an_epoch(way):
     failing, error = WAYS[way]()
     data = batches(None)
     make = lambda: fc.SGD(0.1, momentum=0.5, schedule=fc.ReduceLROnPlateau(patience=0, threshold=10.0))

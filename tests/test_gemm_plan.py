@@ -58,9 +58,8 @@ def planned(m, n, k, name="Zen 3", itemsize=4, a="C", b="C"):
 
 
 @processors
-def test_sizes_of_blocks(name, capsys):
+def test_sizes_of_blocks(name):
     both = [of(name, itemsize) for itemsize in (4, 8)]
-    print(name, *both, sep="\n")
     assert (both[0].kc, both[1].kc, both[0].nc_bytes) == EXPECTED[name]
 
 
@@ -163,7 +162,7 @@ def caches_here():
 
 
 @processors
-def test_bits_are_those_of_any_processor(name, monkeypatch):
+def test_bits_are_those_of_any_processor(name):
     """Compiled kernels travel: with the sizes of another processor they give the same bits."""
     n, i, o = 70, 1100, 300
     x, weight, bias = normal((n, i), np.float32), normal((i, o), np.float32, 1), normal(o, np.float32, 2)

@@ -236,7 +236,10 @@ from fastfc.optim import base, full_batch
 from fastfc.kernels.runtime import dispatch, native
 
 lowering.Program.load = lambda self, dtypes: None  # nothing is loaded ahead
-base.Optimizer._native = full_batch.LBFGS._native = full_batch.LevenbergMarquardt._native = None
+kinds = base.Optimizer, full_batch.LBFGS, full_batch.LevenbergMarquardt
+for kind in kinds:
+    assert hasattr(kind, "_optional_kernel")
+    kind._optional_kernel = None
 
 def layers(dtype):
     rest = [fc.BatchNorm1d(8, dtype=dtype), fc.Linear(8, 8, seed=1, dtype=dtype), fc.GELU(),

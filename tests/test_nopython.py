@@ -725,11 +725,11 @@ def test_a_step_that_fails_changes_nothing(case, make):
     build, message = FAILING[case]
     (net, x, y, loss), optimizer = build(), make()
     optimizer.prepare(net)
-    before, tape = net.params.copy(), net._counters.copy()
+    before, counters = net.params.copy(), net._counters.copy()
     with pytest.raises(ValueError, match=message):
         train(net, x, y, loss, optimizer, 1)
     assert_array_equal(net.params, before)
-    assert not optimizer.state.any() and not optimizer.count.any() and net._counters[1] == tape[1]
+    assert not optimizer.state.any() and not optimizer.count.any() and net._counters[1] == counters[1]
 
 
 def test_lr_can_change_between_calls():
@@ -813,7 +813,7 @@ def test_cached_functions(tmp_path):
 
     assert hits_and_misses() == ["0", "1"] * 3
     assert hits_and_misses() == ["1", "0"] * 3
-    other = "import fastfc.nopython as n; n.source_hash = lambda: 'another'\n"
+    other = "import fastfc.nopython as n; n.hash_of_sources_and_versions = lambda: 'another'\n"
     assert hits_and_misses(other) == ["0", "1"] * 3
     assert hits_and_misses() == ["1", "0"] * 3
 

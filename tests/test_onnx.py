@@ -79,7 +79,6 @@ def assert_agrees(model, xs=None, dtype=np.float32, rtol=1e-6):
 
 W, V = normal((4, 3), np.float64, 10), np.array([0.5, 0.0, -2.0, 3.0])
 NORM = {"w": V + 1, "b": V - 1, "m": V, "v": V**2}
-ATTRIBUTE = "attribute"
 
 # what is read, as one-node models: what it is as layers, the node, constants, opset
 READ = [
@@ -1114,6 +1113,19 @@ def test_the_models_own_input_is_taken(tmp_path):
         assert_close(pickle.loads(pickle.dumps(net)).predict(x), net.predict(x))
         back = assert_round_trip(net, [x], tmp_path)
         assert back.input_shapes == net.input_shapes
+
+
+def test_a_row_as_wide_as_the_models_input_is_a_row():
+    """Of an input (n, 1, 4), an array (1, 4) is a batch of one row, before the first call as after it."""
+    w = normal((4, 3), np.float32)
+    net = fc.from_onnx(model_of([node("Flatten", "x", "h"), node("Gemm", "h,w")], {"w": w}, x=(("x", ("n", 1, 4)),)))
+    x = normal((6, 1, 4), np.float32, 1)
+    for _ in range(2):
+        assert_close(net.predict(x[0]), x[0] @ w)
+        assert_close(net.forward(x[0]), x[0] @ w)
+        assert_close(net.predict(x[0].astype(np.float64)), x[0] @ w)
+        assert_close(net.predict(x), x[:, 0] @ w)
+        assert_close(net.predict(x[0, 0]), x[0, 0] @ w)
 
 
 def test_a_shape_that_is_not_known():

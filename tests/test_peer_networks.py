@@ -25,12 +25,12 @@ def few_samples(monkeypatch):
 
 
 @pytest.fixture(params=[name for name in LIBRARIES if name != "limit"])
-def contestant(request):
+def worker(request):
     if request.param not in THERE:
         pytest.skip("not installed")
-    contestant = make(request.param, 1)
-    contestant.name = request.param
-    return contestant
+    worker = make(request.param, 1)
+    worker.name = request.param
+    return worker
 
 
 def judge(task, dtype):
@@ -41,14 +41,14 @@ def judge(task, dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("task", CONTENDERS, ids=lambda task: task.kind)
-def test_a_library_does_what_the_formulas_say(contestant, task, dtype):
-    names = contestant.prepare(task, dtype)
-    assert set(names) == {name for name in CONTENDERS[task] if BY.get(name, name) == contestant.name}
+def test_a_library_does_what_the_formulas_say(worker, task, dtype):
+    names = worker.prepare(task, dtype)
+    assert set(names) == {name for name in CONTENDERS[task] if BY.get(name, name) == worker.name}
     for name in names:
-        result = contestant.result(name)
+        result = worker.result(name)
         assert result.dtype == dtype
         assert judge(task, dtype).error(result) <= 100 * np.finfo(dtype).eps
-        assert contestant.seconds(name, 1) > 0
+        assert worker.seconds(name, 1) > 0
 
 
 def test_an_error_is_a_part_of_the_change():
@@ -72,13 +72,13 @@ def test_the_update_is_the_rule_by_hand():
 
 
 def test_a_call_that_does_many_is_made_so_much_less_often():
-    contestant = NetworkWorker("fastfc", 1)
-    contestant.prepare(ONE, "float32")
+    worker = NetworkWorker("fastfc", 1)
+    worker.prepare(ONE, "float32")
     made = []
-    contestant.calls["fastfc"] = (lambda: made.append(1), None)
+    worker.calls["fastfc"] = (lambda: made.append(1), None)
     for number, calls in [(1, 1), (peer_networks.PREDICTIONS, 1), (peer_networks.PREDICTIONS + 1, 2)]:
         made.clear()
-        contestant.seconds("fastfc", number)
+        worker.seconds("fastfc", number)
         assert len(made) == 1 + calls  # one before the clock starts
 
 

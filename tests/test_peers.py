@@ -27,9 +27,9 @@ SHAPE = Shape(5, 7, 3)
 WHOLE = [slice(None)] * 3
 
 
-def prepared(contestant, shape=SHAPE, dtype="float32"):
-    contestant.prepare(shape, dtype)
-    return contestant
+def prepared(worker, shape=SHAPE, dtype="float32"):
+    worker.prepare(shape, dtype)
+    return worker
 
 
 @pytest.mark.parametrize("text", ["5x7x3", "5x7x3:transposed", "1x20x300:sliced"])
@@ -130,9 +130,9 @@ def test_the_judge_reads_and_writes_no_memory_but_its_own():
 
 
 def test_seconds_are_those_of_one_call():
-    contestant = Worker("NumPy", 1)
-    contestant.calls = {"forward": (lambda: time.sleep(0.01), None)}
-    assert 0.01 <= contestant.seconds("forward", 2) < 0.02
+    worker = Worker("NumPy", 1)
+    worker.calls = {"forward": (lambda: time.sleep(0.01), None)}
+    assert 0.01 <= worker.seconds("forward", 2) < 0.02
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ os.kill(os.getpid(), 9)
 
 @pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_start_has_every_contestant(threads, alone, monkeypatch):
+def test_start_has_every_worker(threads, alone, monkeypatch):
     started = []
     monkeypatch.setattr(
         "fastfc.benchmark.worker.WorkerProcess", lambda library, version, *rest: started.append((library, *rest))

@@ -182,7 +182,7 @@ def test_what_was_made_of_other_sources_goes(copy, monkeypatch):
     assert json.loads((copy / "avx2/about.json").read_text()) == {"kernel sources": "new"}
 
 
-def test_a_folder_that_would_not_be_trusted_is_not_written(tmp_path, monkeypatch, capsys):
+def test_a_folder_that_would_not_be_trusted_is_not_written(tmp_path, capsys):
     tmp_path.chmod(0o777)
     from fastfc.cli import warmup
 

@@ -136,7 +136,7 @@ def measured(monkeypatch):
     def measure_network(task, *args):
         return Row(task_records(task, fastfc=2e-5, NumPy=1e-5))
 
-    monkeypatch.setattr(compare, "contestants", lambda *args, **options: contextlib.nullcontext([]))
+    monkeypatch.setattr(compare, "worker_processes", lambda *args, **options: contextlib.nullcontext([]))
     monkeypatch.setattr(compare, "pin", lambda threads: None)
     monkeypatch.setattr(compare, "measure", measure)
     monkeypatch.setattr(compare, "measure_network", measure_network)

@@ -112,9 +112,9 @@ def test_small_work_stays_on_one_thread():
 
 def test_nothing_is_loaded_and_no_thread_started_for_small_networks():
     code = """
-import numpy as np, threading, os
+import numpy as np
 import fastfc as fc
-from fastfc.kernels.runtime.pool import OWNED, pool
+from fastfc.kernels.runtime.pool import pool
 net, x = fc.MLP([17, 64, 6], seed=0), np.ones((64, 17), np.float32)
 net.predict(x)
 net.fit(x, x[:, :6], loss=fc.MSELoss(), optimizer=fc.Adam(), epochs=3)
@@ -205,13 +205,30 @@ def test_many_threads_call_everything(wanted, parallel, seconds, users_cache):
     report("threads, " + ("parallel" if parallel else "serial"), **figures)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_does_not_begin_its_parents_job():
+    """Whatever instant of a launch another thread was in when this one forked."""
+    code = """
+import os
+from fastfc.kernels.runtime.pool import N_WORKERS, OWNED, TICKET, WAITING, pool
+words = [OWNED, TICKET, WAITING, N_WORKERS]
+pool.words[words] = 7
+if child := os.fork():
+    os.waitpid(child, 0)
+else:
+    print(*pool.words[words], flush=True)
+    os._exit(0)
+"""
+    assert run(code, FASTFC_CACHE=cache_folder() or "0")[0].split() == ["0"] * 4
+
+
 def test_settings_of_others_stay():
     """Numba's threads are not started, OpenMP not told how many to use, multiprocessing not how to start processes."""
     code = """
 import multiprocessing, threading
 import numba, numpy as np
 from fastfc import kernels
-from fastfc.kernels.runtime.pool import OWNED, pool
+from fastfc.kernels.runtime.pool import pool
 x, out = np.ones((512, 512), np.float32), np.empty((512, 512), np.float32)
 for _ in range(2):
     kernels.dense_forward(x, x, x[0], out, n_threads=2)

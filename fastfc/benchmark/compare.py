@@ -114,7 +114,7 @@ def pin(threads):
 
 
 @contextlib.contextmanager
-def contestants(threads, libraries, **options):
+def worker_processes(threads, libraries, **options):
     """One process for each library, the reference's last."""
     workers = start(threads, libraries, **options)
     try:
@@ -231,7 +231,7 @@ def compare(shapes, libraries, threads, dtype, json_file=None, plot_file=None, i
         "ratio: time of the best other library / time of fastfc; < marks a line that misses a target of fastfc."
     )
     found: list[Line] = []
-    with contestants(threads, libraries, isa=isa) as workers:
+    with worker_processes(threads, libraries, isa=isa) as workers:
         print(f"{instructions(workers, isa)}\n")
         for shape in shapes:
             for line in measure(shape, dtype, threads, workers):
@@ -359,7 +359,7 @@ def compare_networks(tasks, libraries, threads, dtype, json_file=None, plot_file
         "ratio: time of the other / time of fastfc, and its target; < marks a row that misses it."
     )
     found: list[Row] = []
-    with contestants(threads, libraries, module="fastfc.benchmark.networks", alone=False, isa=isa) as workers:
+    with worker_processes(threads, libraries, module="fastfc.benchmark.networks", alone=False, isa=isa) as workers:
         print(instructions(workers, isa))
         for task in tasks:
             row = measure_network(task, dtype, threads, workers)

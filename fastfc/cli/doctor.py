@@ -134,4 +134,4 @@ def facts():
 
 def doctor():
     for name, fact in facts():
-        print(f"{name:<14}{fact}", flush=True)
+        print(f"{name:<16}{fact}", flush=True)

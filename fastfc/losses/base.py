@@ -20,7 +20,7 @@ NO_LABELS = np.zeros(0, np.int64)
 NO_TARGETS = {dtype: np.zeros((0, 0), dtype) for dtype in FLOATS}
 NO_WEIGHTS = {dtype: np.zeros(0, dtype) for dtype in FLOATS}
 REDUCTIONS = {"mean": loss_table.MEAN, "sum": loss_table.SUM, "none": loss_table.NONE}
-# What the kernels take as targets: numbers (n, t), classes (n k,), and the table of losses, see kernels/ops/losses.py.
+# What the kernels take as targets: numbers (n, t), classes (n k,), and the table of losses (loss_table.py).
 Targets = tuple[NDArray[Any], NDArray[np.int64], NDArray[np.float64]]
 
 
@@ -35,7 +35,7 @@ class Loss(Versioned):
         What becomes of the losses of the elements (of the samples, where the target is classes). With sample
         weights the mean divides by their sum.
     a, b, c : float
-        Numbers that its rule takes, see kernels/ops/losses.py.
+        Numbers that its rule takes, see kernels/ops/loss_rules.py.
     vector : (columns,) array, optional
         The same for each column.
     column_weights : (columns,) array, optional
@@ -102,7 +102,7 @@ class Loss(Versioned):
 
     @property
     def table(self) -> NDArray[np.float64]:
-        """The table of losses that the kernels read, see kernels/ops/losses.py."""
+        """The table of losses that the kernels read, see kernels/ops/loss_table.py."""
         return self._table
 
     @property

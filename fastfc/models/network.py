@@ -32,7 +32,7 @@ class Network(Container):
     """Base of the networks: layers whose parameters live in one flat vector, and their training."""
 
     _plan: step.StepPlan | None = None  # of the latest train_step
-    _plans: Mapping[Any, step.StepPlan] = MappingProxyType({})  # of those before it, by the kinds of their arrays
+    _plans: Mapping[Any, step.StepPlan] = MappingProxyType({})  # of that and those before, by kinds of arrays
 
     fit = fit.fit
 

@@ -92,7 +92,7 @@ class Container(Layer):
         shape, x = self._input_shapes[i], as_floats(x, self.dtype, self, "x")
         if x.ndim == 1 + len(shape) and x.shape[1:] == shape:
             return x.reshape(len(x), math.prod(shape))
-        if x.ndim > 1 and x.shape == shape:
+        if x.ndim > 1 and x.shape == shape and shape != (1, x.size):  # (1, width) is a row
             return x.reshape(-1)
         if x.ndim > 2:
             sizes = "".join(f", {size}" for size in shape)

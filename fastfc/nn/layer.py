@@ -93,8 +93,9 @@ class Layer(Versioned):
     n_threads : int or "auto"
         At most this many threads. "auto", unless you assign a number, is as many as this process may use: cores
         by affinity, the container's quota, NUMBA_NUM_THREADS, OMP_NUM_THREADS, FASTFC_NUM_THREADS and threadpoolctl
-        limit it, and in a worker of joblib or multiprocessing it is 1; `fastfc doctor` says what holds. Calls that
-        are too small to gain stay on one. Results are the same bits for any number.
+        limit it. It is 1 in a forked process, in a worker of joblib, and in a process of multiprocessing that has
+        neither OMP_NUM_THREADS nor FASTFC_NUM_THREADS; `fastfc doctor` says what holds. Calls that are too small
+        to gain stay on one. Results are the same bits for any number.
     frozen : bool
         Whether optimizers leave our parameters alone; False unless you assign True. A frozen BatchNorm1d also leaves
         its running statistics alone, and takes them in training too. For nopython code call

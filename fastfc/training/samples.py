@@ -186,8 +186,7 @@ def check_finite(data: Data, what: str, name_row: Callable[[int], str] = "row {}
 
     `what` formats the name of x or y, as "fit: {}"; `name_row` names a row.
     """
-    table = data.program.table
-    codes = table[1 : 1 + table[0, program_table.Header.N_OPS], program_table.Column.CODE]
+    codes = data.program.ops()[:, program_table.Column.CODE]
     custom_losses = loss_rules.CUSTOM, loss_rules.CUSTOM_ARRAY
     if CUSTOM not in codes and not np.isin(data.losses[:, LossColumn.CODE], custom_losses).any():
         refuse_not_finite(data, what, name_row)

@@ -230,7 +230,7 @@ def sigmoid_derivative(y, g):
     return g * (y * (1.0 - y))
 
 
-SIGMOID = activation("sigmoid", sigmoid_vector, sigmoid_derivative)
+activation("sigmoid", sigmoid_vector, sigmoid_derivative)
 
 
 def log_sigmoid(z):
@@ -397,11 +397,6 @@ def mish_derivative(z, g):
 
 
 activation("mish", mish, mish_derivative, of_input=True)
-
-
-@helper
-def sum_lanes(vector, like):
-    return sum_of_lanes(vector)
 
 
 def fold(f, fill):

@@ -164,7 +164,7 @@ def activation_forward(x: ArrayLike, out: NDArray[Any], activation: str) -> None
     x : (n, o) or (o,) float32 or float64, any strides
     out : same shape and dtype, overwritten; may be `x` itself
     activation : str
-        A name in ACTIVATIONS, which has the numbers in its formula too; the formulas are in the module's docstring.
+        A name in ACTIVATIONS, which has the numbers in its formula too; the formulas are in activation_rules.py.
 
     Examples
     --------
@@ -188,7 +188,7 @@ def activation_backward(output: ArrayLike, grad_output: ArrayLike, out: NDArray[
     grad_output : same shape and dtype, any strides
     out : same shape and dtype, overwritten; may be `grad_output` itself
     activation : str
-        A name in ACTIVATIONS, which has the numbers in its formula too; the formulas are in the module's docstring.
+        A name in ACTIVATIONS, which has the numbers in its formula too; the formulas are in activation_rules.py.
 
     Notes
     -----
@@ -251,8 +251,6 @@ def function(name, formula, code):
 
     run.__name__ = run.__qualname__ = name
     run.__doc__ = f"out = {formula}, elementwise, at most 4 ulp from exact; arguments as for activation_forward."
-    load = requires(*kernels_of(code, FORWARD))
-
     load = requires(*kernels_of(code, FORWARD))
 
     @overload(run)

@@ -8,7 +8,7 @@ bits of an element do not depend on m, n, strides, blocks or the number of threa
 columns with long sums take another way, `dot_products`: many short chains side by side, added in a fixed
 order. The layer's sizes alone decide which.
 
-Tiles of C are summed in registers (`simd.multiply_tile`). Around them stand the loops of Goto and van de
+Tiles of C are summed in registers (`simd.microkernel.multiply_tile`). Around them stand the loops of Goto and van de
 Geijn, "Anatomy of high-performance matrix multiplication" (2008), as in BLIS: blocks of B and A are
 packed into micro-panels when that pays, and read in place when it does not. `gemm_plan` decides.
 """

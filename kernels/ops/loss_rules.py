@@ -31,8 +31,8 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from fastfc.kernels.ops.activation_rules import softmax_row, sum_lanes
-from fastfc.kernels.ops.matrix import Matrix, copy_matrix
+from fastfc.kernels.ops.activation_rules import softmax_row
+from fastfc.kernels.ops.matrix import contiguous_matrix, copy_matrix
 from fastfc.kernels.runtime.dispatch import DispatchTable, IRKernel
 from fastfc.kernels.runtime.linkage import call_at
 from fastfc.kernels.runtime.native import CompiledKernel
@@ -51,6 +51,7 @@ from fastfc.kernels.simd.vector import (
     store,
     store_first,
     sum_as_double,
+    sum_of_lanes,
     where_less,
     where_less_equal,
     width,
@@ -265,12 +266,6 @@ CUSTOM_ARRAY = NUMBER | OF_ARRAYS  # of no table: its address is in the table of
 
 
 @helper
-def dense(data, columns):
-    """Neighbours in memory as a matrix."""
-    return Matrix(data, columns * itemsize(data), itemsize(data))
-
-
-@helper
 def soft_cross_entropy_row(count, z, q, out, scale):
     """Σ q (log Σ eᶻ − z), and out = (softmax(z) Σ q − q) scale."""
     size, lanes, value, weight_sum = itemsize(z), width(z), 0.0, 0.0
@@ -284,7 +279,7 @@ def soft_cross_entropy_row(count, z, q, out, scale):
             less = load_first(at(z, j * size), n_left, 0.0) - top - log_sum
             # a class of no weight may have a logit of −∞
             total, weight = total - where_less_equal(y, 0.0, 0.0, y * less), weight + y
-        value, weight_sum = value + np.float64(sum_lanes(total, z)), weight_sum + np.float64(sum_lanes(weight, z))
+        value, weight_sum = value + np.float64(sum_of_lanes(total)), weight_sum + np.float64(sum_of_lanes(weight))
     for j in range(0, count, lanes):
         n_left = count - j
         difference = load_first(at(out, j * size), n_left, 0.0) * weight_sum - load_first(at(q, j * size), n_left, 0.0)
@@ -305,7 +300,7 @@ def cross_entropy_row(count, z, label, out, scale):
 @helper
 def multi_margin_row(count, z, label, out, scale, margin, squared):
     size, lanes, value, slopes = itemsize(z), width(z), 0.0, 0.0
-    copy_matrix(np.int64(1), count, dense(z, count), dense(out, count))
+    copy_matrix(np.int64(1), count, contiguous_matrix(z, count), contiguous_matrix(out, count))
     start = margin - np.float64(read(at(z, label * size)))
     write(at(out, label * size), -np.inf)
     for first in range(0, count, BLOCK):
@@ -318,7 +313,7 @@ def multi_margin_row(count, z, label, out, scale, margin, squared):
             total = fma(excess, excess, total) if squared else total + excess
             store_first(src, g * scale, n_left)
             slope = slope + g
-        value, slopes = value + np.float64(sum_lanes(total, z)), slopes + np.float64(sum_lanes(slope, z))
+        value, slopes = value + np.float64(sum_of_lanes(total)), slopes + np.float64(sum_of_lanes(slope))
     write(at(out, label * size), 0.0 - slopes * scale)
     return value
 

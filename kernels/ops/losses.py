@@ -40,7 +40,6 @@ from fastfc.kernels.ops.loss_rules import (
     SOFT_CROSS_ENTROPY,
     VARIANCES,
     cross_entropy_row,
-    dense,
     fill,
     kernel_of,
     mix_row,
@@ -59,7 +58,7 @@ from fastfc.kernels.ops.loss_table import (
     VECTOR,
     LossColumn,
 )
-from fastfc.kernels.ops.matrix import Matrix, copy_matrix, element, matrix, matrix_type
+from fastfc.kernels.ops.matrix import Matrix, contiguous_matrix, copy_matrix, element, matrix, matrix_type
 from fastfc.kernels.runtime import kernel as boundary
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.linkage import call_at
@@ -120,7 +119,7 @@ def as_contiguous(x, rows, columns, buffer):
     """The elements as neighbours: where they are, or copied."""
     if is_contiguous(x, rows, columns):
         return x.data
-    copy_matrix(rows, columns, x, dense(buffer, columns))
+    copy_matrix(rows, columns, x, contiguous_matrix(buffer, columns))
     return buffer
 
 
@@ -128,14 +127,14 @@ def as_contiguous(x, rows, columns, buffer):
 def copy_back(data, rows, columns, x):
     """What was written to a copy, to where it belongs."""
     if not is_contiguous(x, rows, columns):
-        copy_matrix(rows, columns, dense(data, columns), x)
+        copy_matrix(rows, columns, contiguous_matrix(data, columns), x)
 
 
 @helper
 def are_within(x, rows, columns, high, nan):
     """Whether all elements lie in [0, high]; NaN does if `nan`."""
     if is_contiguous(x, rows, columns):
-        x, rows, columns = dense(x.data, rows * columns), min(rows, 1), rows * columns
+        x, rows, columns = contiguous_matrix(x.data, rows * columns), min(rows, 1), rows * columns
     for i in range(rows):
         inside = 0
         for j in range(columns):
@@ -192,7 +191,7 @@ def evaluate_pointwise(data, row, n, k, scale):
                     if vectors & HAS_WEIGHTS:
                         multiply_by(row, of_columns, columns, src)
             if code & VARIANCES:
-                copy_matrix(rows, columns, block(p, i, k + j), dense(v, columns))
+                copy_matrix(rows, columns, block(p, i, k + j), contiguous_matrix(v, columns))
             x, y = (
                 as_contiguous(block(p, i, j), rows, columns, p_room),
                 as_contiguous(block(t, i, j), rows, columns, t_room),
@@ -205,7 +204,7 @@ def evaluate_pointwise(data, row, n, k, scale):
             if keep:
                 copy_back(kept_here, rows, columns, kept_there)
             if code & VARIANCES:
-                copy_matrix(rows, columns, dense(v, columns), block(o, i, k + j))
+                copy_matrix(rows, columns, contiguous_matrix(v, columns), block(o, i, k + j))
     return total
 
 

@@ -175,12 +175,6 @@ def saved_batch(program, n, workspace):
 
 
 @helper
-def n_threads_for(n_threads, min_work, work):
-    """Number of threads to use, so that each does at least min_work multiplications."""
-    return 1 if n_threads == 1 else max(1, min(n_threads, work // min_work))
-
-
-@helper
 def multiply_add(n, columns, a, b, factor, y, add):
     """y = a b factor, or y += a b factor; b may be one number, with strides of 0."""
     size = itemsize(y.data)
@@ -219,8 +213,8 @@ def derivative(f):
 
 @helper
 def threads_of(context, work):
-    """Number of threads for an op with so many multiplications."""
-    return n_threads_for(context.n_threads, context.min_work, work)
+    """Number of threads for an op of so many multiplications: each does at least context.min_work of them."""
+    return 1 if context.n_threads == 1 else max(1, min(context.n_threads, work // context.min_work))
 
 
 @helper

@@ -92,7 +92,7 @@ def hash_of_sources():
 
 
 @functools.cache
-def source_hash():
+def hash_of_sources_and_versions():
     """Hash of all kernel sources and of what compiles them."""
     versions = numba.__version__, np.__version__, sys.version, platform.machine(), hash_of_sources()
     return hashlib.sha256(repr(versions).encode()).hexdigest()
@@ -230,7 +230,7 @@ class KernelCache(_Cache):
         """Hash of all that the machine code depends on."""
         parts = (
             self.name,
-            source_hash(),
+            hash_of_sources_and_versions(),
             str(sig),
             target_context.codegen().magic_tuple(),
             config.BOUNDSCHECK,

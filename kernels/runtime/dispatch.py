@@ -16,9 +16,8 @@ from numba.extending import intrinsic
 
 from fastfc.kernels.runtime import portable
 from fastfc.kernels.runtime.cache import KernelCache, compile_lock
-from fastfc.kernels.runtime.fastcall import NotLoaded
 from fastfc.kernels.runtime.linkage import call_address, define_symbol
-from fastfc.kernels.runtime.native import DTYPES, compiled_kernels
+from fastfc.kernels.runtime.native import DTYPES, compiled_kernels, not_loaded
 from fastfc.kernels.simd.llvm import I64
 
 SIZE = 128  # kernels that a table has room for
@@ -72,7 +71,7 @@ class DispatchTable:
 
 
 def load_missing(name, dtype):
-    """Load what NotLoaded was raised for: the native, or what the table of this name was asked for."""
+    """Load what NotLoaded was raised for: the kernel, or what the table of this name was asked for."""
     if name in tables:
         tables[name].ensure_missing(dtype)
     else:
@@ -86,8 +85,7 @@ def address_of(table, dtype, context, builder, number):
     address = builder.load(place(number))
     with cgutils.if_unlikely(builder, builder.icmp_unsigned("==", address, ir.Constant(I64, 0))):
         builder.store(number, place(ir.Constant(I64, SIZE)))
-        text = "fastfc: something that this needs is not loaded"
-        context.call_conv.return_user_exc(builder, NotLoaded, (text, table.name))
+        context.call_conv.return_user_exc(builder, *not_loaded(table))
     return address
 
 
@@ -172,9 +170,10 @@ class IRKernel:
         """The library that is compiled already, or None."""
         rebuild = lambda content: cpu_target.target_context.codegen().unserialize_library(pickle.loads(content))
         found = portable.load(self.name, dtype, rebuild)
-        if found is None:
+        stored = self.cached(dtype) if found is None else None
+        if stored is not None:
             with contextlib.suppress(Exception):  # whatever is wrong with the file, compiling helps
-                found = rebuild(self.cached(dtype))
+                found = rebuild(stored)
         return found
 
     def cached(self, dtype):

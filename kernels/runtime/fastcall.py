@@ -33,7 +33,7 @@ KEEP_LOCK = 1 << 14
 
 
 class NotLoaded(RuntimeError):
-    """An optional native is called that is not loaded; its name is the second argument."""
+    """An optional kernel is called that is not loaded; its name is the second argument."""
 
 
 def c_function(builder, name, result, *arguments):
@@ -222,7 +222,7 @@ def builtin(name, slot_name, signatures, slow_path, failed):
     Parameters
     ----------
     name : str
-    cell_name : callable
+    slot_name : callable
         dtype (a Numba float type) -> name of the slot with the address of the kernel for it, or 0
     signatures : dict
         dtype -> Numba signature: arrays, int64 and float64; returns a status, or a status and a float

@@ -122,7 +122,7 @@ class Telling:
     begun = False  # whether this process has said so before
 
     def __init__(self, kernels, dtype):
-        self.kernels, self.dtype, self.done, self.all = kernels, dtype, 0, sum(map(work, kernels))
+        self.kernels, self.dtype, self.all = kernels, dtype, sum(map(work, kernels))
         self.start, self.bar, self.late = time.perf_counter(), None, Telling.begun
         if Telling.begun or not kernels:
             return
@@ -139,7 +139,6 @@ class Telling:
 
     def next(self, kernel):
         """A kernel is there."""
-        self.done += work(kernel)
         seconds = time.perf_counter() - self.start
         if self.bar is not None:
             self.bar.update(work(kernel))

@@ -321,7 +321,7 @@ class Pool:
     def forget(self):
         """In a forked child, which has none of its parent's threads."""
         self.lock, self.n_workers = threading.Lock(), 0
-        self.words[[OWNED, WAITING, N_WORKERS]] = 0
+        self.words[[OWNED, TICKET, WAITING, N_WORKERS]] = 0  # nor any of the job that one of them launched
         self.words[LOCK::LINE] = 0
         if self.slot[0]:
             self.words[WAITING + LOCK] = new_lock()

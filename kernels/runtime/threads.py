@@ -39,9 +39,6 @@ ELEMENT_WORK = 4
 TINY = MIN_WORK // 8
 
 allowed = None  # the number of threads that threadpoolctl allows; None without a limit
-forked = threading.Event()  # set in a forked child
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=forked.set)
 
 
 def cores():
@@ -107,7 +104,7 @@ def environment_limit(name):
 
 def alone():
     """Why this thread should not have others compute for it, as text; empty if it may."""
-    if forked.is_set():
+    if plan.forked.is_set():
         return "a forked process"
     multiprocessing = sys.modules.get("multiprocessing")
     variables = "FASTFC_NUM_THREADS", "OMP_NUM_THREADS"  # which loky sets

@@ -4,7 +4,7 @@ from collections import namedtuple
 
 from numba import types
 
-from fastfc.kernels.ops.losses import RESULTS, evaluate_losses
+from fastfc.kernels.ops.losses import RESULTS, evaluate_losses, readonly
 from fastfc.kernels.ops.matrix import matrix_type
 from fastfc.kernels.program.interpreter import Memory, context_type, run_backward, run_forward, saved_batch
 from fastfc.kernels.program.table import Header, Value
@@ -20,10 +20,6 @@ Objective = namedtuple("Objective", ["context", "target", "columns", "labels", "
 # What an optimizer minimises that evaluates the objective as often as it likes: pointers to the gradients and to its
 # state, whose rows are `row` bytes apart; how it goes about it, and what is trained.
 Problem = namedtuple("Problem", ["objective", "grads", "state", "row", "hyperparameters", "param_ranges"])
-
-
-def readonly(dtype, ndim):
-    return types.Array(dtype, ndim, "A", readonly=True, aligned=False)
 
 
 def objective_type(dtype):

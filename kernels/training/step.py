@@ -1,6 +1,6 @@
 """Training in one native call: a step on one batch, or all the steps of an epoch.
 
-    gather a batch, forward, loss, backward (kernels/program/interpreter.py, losses.py), update (optimizers.py)
+    gather a batch, forward, loss, backward (program/interpreter.py, ops/losses.py), update (optim/update.py)
 
 Several batches may add up their gradients for one update, by the mean of them.
 """
