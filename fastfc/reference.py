@@ -469,6 +469,9 @@ SCHEDULES: dict[str, Callable] = {
     "CosineAnnealingLR": lambda lr, t, T_max, eta_min: anneal(lr, eta_min, t / T_max),
     "CosineAnnealingWarmRestarts": warm_restarts,
     "OneCycleLR": one_cycle,
+    "LinearLR": lambda lr, t, total, start, end: lr * (start + (end - start) * min(t / total, 1)),
+    "FlatCosineLR": lambda lr, t, total: lr if t < total / 2 else lr * (1 + np.cos(np.pi * (2 * t / total - 1))) / 2,
+    "CosLogLR": lambda lr, t, total, c: lr * (1 - np.cos(2 * np.pi * np.log2(1 + (2**c - 1) * t / total))) / 2,
     "LinearWarmup": lambda lr, t, n, start, after: lr * (start + (1 - start) * t / n) if t < n else after(t - n),
 }
 

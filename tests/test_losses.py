@@ -494,7 +494,7 @@ def test_several_losses_are_their_weighted_sum(weights):
 def test_an_epochs_part_counts_a_mean_as_often_as_its_samples_weigh():
     @njit
     def evaluate(p, t, labels, weights, out, losses):
-        return loss_kernels.evaluate_losses(p, t, labels, weights, np.zeros(0), out, losses)
+        return loss_kernels.evaluate_losses(p, t, labels, weights, np.zeros(0), out, losses, 1.0)
 
     several = fc.MultiLoss([fc.MSELoss(), fc.CrossEntropyLoss(SOME), fc.L1Loss(reduction="sum")], [2, 3, 4])
     given = NUMBERS[1], CLASSES[1], UNIT[0]

@@ -55,6 +55,8 @@ VALUES = {
     "max_norm": 0.1,
     "average": 0.5,
     "schedule": fc.StepLR(1, gamma=0.5),
+    "schedules": {"weight_decay": fc.LinearLR(0.5, 0.2)},
+    "square_factors": True,
     "maximize": True,
 }
 # What the optimizers are made with, as some options need others.
@@ -160,7 +162,8 @@ def test_options_of_optimizers_act_or_are_refused(way):
             go(same, unchanged, 2)
             if not np.array_equal(mine.params, same.params):
                 wrong.append((name, made, option, "refused, and changed something"))
-            if option not in LATE and (option, "momentum" in made) != ("nesterov", False):
+            coupled = option == "square_factors" and kind not in (fc.AdamW, fc.Lion)
+            if option not in LATE and not coupled and (option, "momentum" in made) != ("nesterov", False):
                 wrong.append((name, made, option, "refused"))
             continue
         twin = twin_of(unchanged, kind, made | {option: value}, other)
@@ -178,6 +181,8 @@ def test_options_of_optimizers_act_or_are_refused(way):
         idle |= option == "decoupled_weight_decay" and not made.get("weight_decay")
         idle |= option == "amsgrad" and "betas" not in made
         idle |= kind is fc.Lion and option in ("betas", "l2", "clip_norm", "clip_value")
+        idle |= option == "square_factors"  # without groups, see test_option_schedules.py
+        idle |= option == "schedules" and not optimizer.weight_decay
         idle |= kind.full_batch and option in ("tolerance_change",)
         if not idle and np.array_equal(mine.params, same.params) and option not in LATE:
             wrong.append((name, made, option, "does nothing"))

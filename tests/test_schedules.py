@@ -63,6 +63,28 @@ SCHEDULES = {
             three_phase=True,
         ),
     ),
+    "LinearLR": (
+        lambda **unit: fc.LinearLR(0.2, 0.9, 50, **unit),
+        {"total": 50, "start": 0.2, "end": 0.9},
+        lambda torch, o: torch.LinearLR(o, 0.2, 0.9, total_iters=50),
+    ),
+    "FlatCosineLR": (
+        lambda **unit: fc.FlatCosineLR(100, **unit),
+        {"total": 100},
+        lambda torch, o: torch.SequentialLR(
+            o, [torch.ConstantLR(o, 1.0), torch.CosineAnnealingLR(o, 50)], [50]
+        ),
+    ),
+    "CosLogLR": (
+        lambda **unit: fc.CosLogLR(100, **unit),
+        {"total": 100, "c": 4},
+        lambda torch, o: torch.LambdaLR(o, lambda t: 0.5 - 0.5 * np.cos(2 * np.pi * np.log2(1 + 15 * t / 100))),
+    ),
+    "CosLogLR, two cycles": (
+        lambda **unit: fc.CosLogLR(101, cycles=2, **unit),
+        {"total": 101, "c": 2},
+        lambda torch, o: torch.LambdaLR(o, lambda t: 0.5 - 0.5 * np.cos(2 * np.pi * np.log2(1 + 3 * t / 101))),
+    ),
     "LinearWarmup": (
         lambda **unit: fc.LinearWarmup(10, start_factor=0.2, **unit),
         {"n": 10, "start": 0.2, "after": lambda t: 0.1},

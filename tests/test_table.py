@@ -135,7 +135,7 @@ def test_docstring_of_a_method(name):
 
 
 REQUIRED = {
-    **dict.fromkeys([*OF_FEATURES, "Input", "StepLR", "LinearWarmup"], (2,)),
+    **dict.fromkeys([*OF_FEATURES, "Input", "StepLR", "FlatCosineLR", "CosLogLR", "LinearWarmup"], (2,)),
     **dict.fromkeys(["CosineAnnealingLR", "CosineAnnealingWarmRestarts", "Constant", "TopK"], (2,)),
     **dict.fromkeys(["MultiStepLR", "MLP"], ([2, 3],)),
     **dict.fromkeys(["Linear", "Embedding"], (3, 2)),

@@ -68,6 +68,9 @@ SCHEDULES = by_name(
     schedules.CosineAnnealingWarmRestarts,
     schedules.OneCycleLR,
     schedules.LinearWarmup,
+    schedules.LinearLR,
+    schedules.FlatCosineLR,
+    schedules.CosLogLR,
     schedules.ReduceLROnPlateau,
 )
 # Arguments that are not attributes of the same name: how to read them, or that parameters and `name` hold them.
@@ -81,6 +84,7 @@ TOLD_BY: dict[str, Callable[[Any], Any]] = {
     "max_eval": lambda optimizer: optimizer.option_as_given("max_eval"),
     "lr": lambda optimizer: optimizer.option_as_given("lr"),  # rates of groups are in proportion to it
     "schedule": lambda optimizer: optimizer.schedule and schedule_row(optimizer.schedule),
+    "schedules": lambda optimizer: {what: schedule_row(one) for what, one in optimizer.schedules.items()},
 }
 NOT_STORED = ("init", "bias_init", "seed", "dtype", "name", "options", "dim")
 
@@ -407,6 +411,8 @@ class Reader:
         given = dict(row["options"])
         if given.get("schedule"):
             given["schedule"] = schedule(given["schedule"])
+        if given.get("schedules"):
+            given["schedules"] = {what: schedule(one) for what, one in given["schedules"].items()}
         optimizer: Optimizer = known(OPTIMIZERS, row["kind"], "the optimizer")(**given)
         optimizer.lr = row["lr"]
         for place, number in zip(OF_EPOCHS, row["of_epochs"], strict=True):

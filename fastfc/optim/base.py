@@ -18,11 +18,21 @@ from fastfc.attributes import OF_OPTIMIZERS, Versioned
 from fastfc.kernels.optim import rules, schedules
 from fastfc.kernels.optim import update as update_kernels
 from fastfc.kernels.runtime import native, threads
+from fastfc.nn.container import Container
+from fastfc.nn.dropout import Dropout
 from fastfc.nn.layer import Layer, Parameter, explained_error
 from fastfc.optim.schedules import ReduceLROnPlateau, Schedule, Seen
 from fastfc.validation import as_floats, as_generator, as_real, did_you_mean, flag, positive_int, positive_number
 
-GROUP_OPTIONS = ("lr", "weight_decay", "l1", "l2", "max_norm", "frozen")
+GROUP_OPTIONS = ("lr", "weight_decay", "l1", "l2", "max_norm", "frozen", "lr_factor", "weight_decay_factor")
+# What is relative to an option of the optimizer, of which a group has one or the other.
+FACTORS = {"lr": "lr_factor", "weight_decay": "weight_decay_factor"}
+# Options beside the learning rate that have schedules: where the kernel finds those.
+SCHEDULED = {
+    "weight_decay": update_kernels.DECAY_SCHEDULE,
+    "dropout": update_kernels.DROPOUT_SCHEDULE,
+    "label_smoothing": update_kernels.SMOOTHING_SCHEDULE,
+}
 
 
 PLAIN = [1.0, -1.0, 0.0, 0.0, 0.0, 0]  # how a segment is treated without options
@@ -45,6 +55,8 @@ class Options(TypedDict, total=False):
     max_norm: float | None
     average: float | None
     schedule: Schedule | ReduceLROnPlateau | None
+    schedules: Mapping[str, Schedule] | None
+    square_factors: bool
     maximize: bool
 
 
@@ -164,8 +176,9 @@ class Optimizer(Versioned):
     groups : dict of dicts, optional
         Options of some parameters: {"*.bias": {"lr": 0.01, "weight_decay": 0.0}, "encoder.*": {"frozen": True}}.
         The keys are patterns of the names that `network.named_parameters()` gives, as in `fnmatch`; where several
-        match, the later ones count. The options are "lr", "weight_decay", "l1", "l2", "max_norm" and "frozen". A
-        rate of a group stays in proportion to `optimizer.lr` when that is changed, by a schedule or by you.
+        match, the later ones count. The options are "lr", "weight_decay", "l1", "l2", "max_norm" and "frozen", and
+        instead of the first two "lr_factor" and "weight_decay_factor", which multiply those of the optimizer. A rate
+        of a group stays in proportion to `optimizer.lr` when that is changed, by a schedule or by you.
     clip_norm : float, optional
         Positive. All gradients are scaled to this Euclidean norm of all of them together if it is larger.
     clip_value : float, optional
@@ -185,6 +198,15 @@ class Optimizer(Versioned):
     schedule : Schedule or ReduceLROnPlateau, optional
         How the learning rate changes, such as CosineAnnealingLR(T_max=1000); from update to update unless it has
         unit="epoch".
+    schedules : dict of Schedules, optional
+        How other options change: {"weight_decay": FlatCosineLR(1000), "dropout": LinearLR(1.0, 0.0, 1000)}. The keys
+        are "weight_decay", also that of groups, "dropout", the p of every Dropout in the network, and
+        "label_smoothing", that of the loss. In an update each is multiplied by `schedule.rate(1.0, t)`, with the t
+        of the learning rate; p and label smoothing stay at most 1. `fit` and `train_step` know the loss and the
+        network's dropout; `step` takes no schedules of those two.
+    square_factors : bool
+        Whether the factors of groups count twice in a decoupled weight decay λ, w ← w (1 − lr λ (f_lr f_λ)²), as in
+        the reference implementation of RealMLP; f_λ is 1 where a group has a weight_decay of its own.
     maximize : bool
         Whether to go up instead: g = −∇L in the rule, and in clipping. Penalties and weight decay make parameters
         smaller nevertheless.
@@ -245,6 +267,10 @@ class Optimizer(Versioned):
     _generator: np.random.Generator | None = None
     _plateau: Seen | None = None  # what ReduceLROnPlateau has seen
     _groups: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+    _schedule: Schedule | ReduceLROnPlateau | None = None
+    _schedules: Mapping[str, Schedule] = MappingProxyType({})
+    _square_factors = False
+    _flags = 0  # of the rule, for the kernel
     _l1, _l2, _max_norm = 0.0, 0.0, None
     _network: weakref.ref[Layer] | None = None  # that we are for; after a copy or a file, the next one
     _first_lr: float | None = None  # before ReduceLROnPlateau changed it
@@ -272,9 +298,12 @@ class Optimizer(Versioned):
         max_norm: float | None = None,
         average: float | None = None,
         schedule: Schedule | ReduceLROnPlateau | None = None,
+        schedules: Mapping[str, Schedule] | None = None,
+        square_factors: bool = False,
         maximize: bool = False,
     ) -> None:
         self._fix(hyper=np.zeros(update_kernels.N_HYPERPARAMETERS))
+        self.hyper[update_kernels.FLAGS] = self._flags
         self._state = np.zeros((0, 0), np.float32)
         self._count, self._epochs = np.zeros(2, np.int64), 0
         for name, value in hyper:
@@ -283,7 +312,7 @@ class Optimizer(Versioned):
         self.clip_norm, self.clip_value = clip_norm, clip_value
         self.l1, self.l2, self.max_norm, self.penalize_bias = l1, l2, max_norm, penalize_bias
         self.average, self.maximize = average, maximize
-        self.groups, self.schedule = groups, schedule
+        self.groups, self.schedule, self.schedules, self.square_factors = groups, schedule, schedules, square_factors
 
     def step(self, network: Layer) -> None:
         """Update the parameters of a network or layer from its gradients.
@@ -291,8 +320,15 @@ class Optimizer(Versioned):
         Raises
         ------
         ValueError
-            If earlier steps went to another network, or a group matches no parameter.
+            If earlier steps went to another network, a group matches no parameter, or there is a schedule of what
+            forward and the loss did before.
         """
+        late = [what for what in self._schedules if what != "weight_decay"]
+        if late:
+            raise ValueError(
+                f"{type(self).__name__}: schedules has {late[0]!r}, which forward and loss take before step; train "
+                "with fit or train_step"
+            )
         state, segments = self.prepare(network)
         n_threads = threads.prepare_threads(network.n_threads, update_kernels.UPDATE_WORK * network.grads.size)
         rest = self.count, self.code, 1.0, n_threads, threads.MIN_RANGE_WORK
@@ -308,7 +344,10 @@ class Optimizer(Versioned):
         if self._optional_kernel is not None:
             self._optional_kernel.compile_or_load(native.DTYPES[network.params.dtype])
         self.bind(network)
-        if self.hyper[schedules.EPOCH] and not self.steps_per_epoch:
+        if "dropout" in self._schedules and not has_dropout(network):
+            raise ValueError(f"{type(self).__name__}: schedules has 'dropout', but {network} has no Dropout; remove it")
+        every = self._schedule, *self._schedules.values()
+        if any(one.unit == "epoch" for one in every if isinstance(one, Schedule)) and not self.steps_per_epoch:
             raise ValueError(
                 f"{self}: its schedule counts epochs; train with fit, or assign optimizer.steps_per_epoch before"
             )
@@ -402,6 +441,10 @@ class Optimizer(Versioned):
 
     def _check_options(self) -> None:
         """Raise if options contradict each other."""
+        if self._square_factors and not int(self.hyper[update_kernels.FLAGS]) & update_kernels.DECOUPLED:
+            raise ValueError(
+                f"{type(self).__name__}: square_factors is for a decoupled weight decay, such as that of AdamW"
+            )
 
     def _segments_of(self, network: Layer, trained: list[Parameter]) -> NDArray[np.float64]:
         """The table of segments: parameters that are neighbours and treated alike are in one."""
@@ -410,14 +453,17 @@ class Optimizer(Versioned):
         for name, first, shape in trained:
             own: dict[str, Any] = {"l1": self.l1, "l2": self.l2, "max_norm": self.max_norm}
             for pattern, options in self._groups.items():
-                own.update(options if fnmatch.fnmatchcase(name, pattern) else {})
+                if fnmatch.fnmatchcase(name, pattern):
+                    replaced = [other for pair in FACTORS.items() for other in pair if options.keys() & pair]
+                    own = {what: value for what, value in own.items() if what not in replaced} | dict(options)
             if own.get("frozen"):
                 continue
             matrix, last = len(shape) > 1, first + int(np.prod(shape))
             penalty, max_norm = matrix or self.penalize_bias, own["max_norm"] if matrix else None
+            rate = own["lr"] / self._groups_lr if "lr" in own else own.get("lr_factor", 1.0)
             treated = [
-                own["lr"] / self._groups_lr if "lr" in own else 1.0,
-                own.get("weight_decay", -1.0),
+                rate,
+                self._decay_of(own, rate),
                 own["l1"] if penalty else 0.0,
                 own["l2"] if penalty else 0.0,
                 max_norm or 0.0,
@@ -435,6 +481,16 @@ class Optimizer(Versioned):
         if rows == [[0, network.params.size, *PLAIN]]:
             return everything()
         return np.array([[*row, network.params.size] for row in rows or [[0] * update_kernels.SIZE]], np.float64)
+
+    def _decay_of(self, own: Mapping[str, Any], rate: float) -> float:
+        """How the kernel knows the weight decay of parameters with these options and this factor of the rate.
+
+        It multiplies the decay by the rate, as it is with its factor.
+        """
+        factor = own.get("weight_decay_factor", 1.0)
+        return (
+            rate * own.get("weight_decay", -(factor**2)) if self._square_factors else own.get("weight_decay", -factor)
+        )
 
     def _check_patterns(self, names: list[str]) -> None:
         for pattern in self._groups:
@@ -511,6 +567,9 @@ class Optimizer(Versioned):
                     known = ", ".join(self._group_options)
                     near = did_you_mean(what, self._group_options)
                     raise ValueError(f"{owner}: groups have the options {known}, not {what!r}{near}")
+            for what, factor in FACTORS.items():
+                if {what, factor} <= options.keys():
+                    raise ValueError(f"{owner}: groups[{pattern!r}] has {what!r} and {factor!r}; give one of them")
             checked_groups[pattern] = {what: checked(value, what, owner) for what, value in options.items()}
         self._groups, self._groups_lr = checked_groups, self.lr
         self._options_changed()
@@ -555,17 +614,73 @@ class Optimizer(Versioned):
             raise TypeError(
                 f"{type(self).__name__}: schedule must be an object such as StepLR(100) or None, got {schedule!r}"
             )
-        # the first numbers are the schedule's, except for the rate and the updates of an epoch
-        hyper = self.hyper[: update_kernels.N_HYPERPARAMETERS].copy()
-        hyper[schedules.SCHEDULE : schedules.STEPS_PER_EPOCH] = 0.0
-        self._fix(hyper=schedule.write(hyper) if isinstance(schedule, Schedule) else hyper)
         self._schedule, self._plateau, self._first_lr = schedule, None, None
+        self._write_schedules()
+
+    @property
+    def schedules(self) -> Mapping[str, Schedule]:
+        """Of other options than the learning rate, to be read; assign another dict to change them."""
+        return MappingProxyType(dict(self._schedules))
+
+    @schedules.setter
+    def schedules(self, given: Mapping[str, Schedule] | None) -> None:
+        owner, given = (
+            type(self).__name__,
+            {} if given is None else checked_dict(given, type(self).__name__, "schedules"),
+        )
+        for what, one in given.items():
+            if what == "lr":
+                raise ValueError(f"{owner}: the schedule of lr is schedule={one!r}, not one of schedules")
+            if what not in SCHEDULED:
+                known, near = ", ".join(SCHEDULED), did_you_mean(what, SCHEDULED)
+                raise ValueError(f"{owner}: schedules are for {known}, not {what!r}{near}")
+            if not isinstance(one, Schedule):
+                raise TypeError(
+                    f"{owner}: schedules[{what!r}] must be an object such as FlatCosineLR(100), got {one!r}"
+                )
+        self._schedules = dict(given)
+        self._write_schedules()
+
+    def _write_schedules(self) -> None:
+        """Tell the kernel of all schedules. What it knows of epochs stays, and so do the numbers of the options."""
+        hyper = np.zeros(update_kernels.N_HYPERPARAMETERS)
+        known = update_kernels.DECAY_SCHEDULE
+        hyper[:known] = self.hyper[:known]
+        hyper[schedules.SCHEDULE : schedules.STEPS_PER_EPOCH] = 0.0
+        if isinstance(self._schedule, Schedule):
+            hyper = self._schedule.write(hyper)
+        for what, one in self._schedules.items():
+            hyper[SCHEDULED[what]] = len(hyper)
+            hyper = np.concatenate([hyper, one.numbers(1.0)])
+        self._fix(hyper=hyper)
+        self._options_changed()
+
+    @property
+    def square_factors(self) -> bool:
+        return self._square_factors
+
+    @square_factors.setter
+    def square_factors(self, value: bool) -> None:
+        before, self._square_factors = self._square_factors, flag(value, type(self).__name__, "square_factors")
+        try:
+            self._check_options()
+        except ValueError:
+            self._square_factors = before
+            raise
         self._options_changed()
 
     @property
     def current_lr(self) -> float:
         """The learning rate of the next step: `lr`, as the schedule changes it."""
-        return float(schedules.scheduled_rate(None, self.hyper, 1.0, float(self.count[0])))
+        return self._scheduled(0)
+
+    @property
+    def current_shares(self) -> dict[str, float]:
+        """What `schedules` multiply their options by in the next step."""
+        return {what: self._scheduled(int(self.hyper[SCHEDULED[what]])) for what in self._schedules}
+
+    def _scheduled(self, first: int) -> float:
+        return float(schedules.scheduled_rate(None, self.hyper, first, 1.0, float(self.count[0])))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -596,6 +711,12 @@ class Optimizer(Versioned):
 
     def check_loss(self, loss: Any) -> None:
         """Raise if this optimizer can't minimise such a loss."""
+        parts = getattr(loss, "losses", (loss,))
+        if "label_smoothing" in self._schedules and not any(hasattr(part, "label_smoothing") for part in parts):
+            raise ValueError(
+                f"{type(self).__name__}: schedules has 'label_smoothing', but {loss} has none; remove it, or use "
+                "CrossEntropyLoss(label_smoothing=0.1)"
+            )
 
     def generator(self, seed: int | np.random.Generator | None) -> np.random.Generator:
         """The generator of a fit's orders of samples: with the same number as in the fit before, that fit's."""
@@ -651,7 +772,7 @@ class Optimizer(Versioned):
     @property
     def _remembers(self) -> bool:
         """Whether later steps depend on earlier ones."""
-        return self.n_vectors > 0 or self._schedule is not None
+        return self.n_vectors > 0 or self._schedule is not None or bool(self._schedules)
 
     def __getstate__(self) -> dict[str, Any]:
         # they are those of one network object
@@ -663,14 +784,20 @@ class Optimizer(Versioned):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._options_changed()
+        self._write_schedules()  # version 0.2.0 had fewer numbers
 
     def __repr__(self) -> str:
         numbers = {name: getattr(self, name) for name in self._names}
         options = {name: getattr(self, name) for name in (*self._optional, *Options.__annotations__)}
         options["groups"] = {pattern: dict(own) for pattern, own in self.groups.items()}
+        options["schedules"] = dict(self._schedules)
         shown = numbers | {name: value for name, value in options.items() if value}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+
+def has_dropout(layer: Layer) -> bool:
+    parts = layer.layers if isinstance(layer, Container) else ()
+    return isinstance(layer, Dropout) or any(map(has_dropout, parts))
 
 
 def checked(value: Any, what: str, owner: str) -> Any:
@@ -679,7 +806,7 @@ def checked(value: Any, what: str, owner: str) -> Any:
         return flag(value, owner, what)
     if what == "max_norm":
         return None if value is None else positive_number(value, owner, what)
-    return positive_number(value, owner, what, or_zero=what != "lr")
+    return positive_number(value, owner, what, or_zero=what not in ("lr", "lr_factor"))
 
 
 def checked_dict(value: Any, owner: str, what: str) -> Mapping[str, Any]:

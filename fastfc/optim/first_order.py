@@ -96,6 +96,7 @@ class SGD(Optimizer):
         )
 
     def _check_options(self) -> None:
+        super()._check_options()
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):
             raise ValueError("SGD: nesterov needs a momentum and no dampening")
 
@@ -229,6 +230,8 @@ class AdamW(Adam):
     array([[0.95]], dtype=float32)
     """
 
+    _flags = update_kernels.DECOUPLED
+
     def __init__(
         self,
         lr: float = 1e-3,
@@ -239,7 +242,6 @@ class AdamW(Adam):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(lr, betas, eps, weight_decay, amsgrad, **options)
-        self._put(update_kernels.FLAGS, int(self.hyper[update_kernels.FLAGS]) | update_kernels.DECOUPLED)
 
 
 class NAdam(BetaOptimizer):
@@ -518,6 +520,7 @@ class Lion(BetaOptimizer):
     """
 
     code = rules.LION
+    _flags = update_kernels.DECOUPLED
 
     def __init__(
         self,
@@ -527,4 +530,3 @@ class Lion(BetaOptimizer):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(("lr", lr), ("betas", betas), ("weight_decay", weight_decay), **options)
-        self._put(update_kernels.FLAGS, int(self.hyper[update_kernels.FLAGS]) | update_kernels.DECOUPLED)

@@ -1,4 +1,4 @@
-"""Schedules: how the learning rate changes from update to update, or from epoch to epoch.
+"""Schedules: how the learning rate, or another option, changes from update to update, or from epoch to epoch.
 
 The formulas stand in kernels/optim/schedules.py, and hold in `fit`, `train_step` and nopython code alike.
 """
@@ -21,6 +21,8 @@ from fastfc.validation import choice, flag, fraction, listed, positive_int, posi
 @frozen
 class Schedule:
     """Base of the schedules: given to an optimizer, whose `lr` is their base rate.
+
+    As one of `schedules` of an optimizer, a schedule has the base 1: the option is multiplied by `rate(1.0, t)`.
 
     Their counter t is the number of updates that the optimizer has made, or with unit="epoch" of epochs. How many
     updates an epoch has is told by `fit`, and by you (`optimizer.steps_per_epoch = 100`) if you call `train_step`.
@@ -53,17 +55,26 @@ class Schedule:
 
     def write(self, hyper: NDArray[np.float64]) -> NDArray[np.float64]:
         """An optimizer's numbers with ours."""
-        hyper = np.concatenate([hyper, self._milestones()])
+        milestones, behind = self._milestones(), len(hyper)
+        hyper = np.concatenate([hyper, milestones])
         hyper[schedule_kernels.SCHEDULE], hyper[schedule_kernels.EPOCH] = self.code, self.unit == "epoch"
         for place, number in self._numbers().items():
             hyper[place] = number
+        if milestones:
+            hyper[schedule_kernels.C] = behind
         return hyper
+
+    def numbers(self, base: float) -> NDArray[np.float64]:
+        """What the kernel reads of a schedule by itself, of this base."""
+        numbers = self.write(np.zeros(schedule_kernels.N_NUMBERS))
+        numbers[schedule_kernels.LR] = base
+        return numbers
 
     def rate(self, base_lr: float, t: int) -> float:
         """The learning rate after t updates, or epochs."""
-        hyper = self.write(np.zeros(schedule_kernels.N_NUMBERS))
-        hyper[schedule_kernels.LR], hyper[schedule_kernels.EPOCH] = base_lr, 0
-        return float(schedule_kernels.scheduled_rate(None, hyper, 1.0, float(t)))
+        numbers = self.numbers(base_lr)
+        numbers[schedule_kernels.EPOCH] = 0
+        return float(schedule_kernels.scheduled_rate(None, numbers, 0, 1.0, float(t)))
 
 
 @frozen
@@ -296,6 +307,140 @@ class CosineAnnealingWarmRestarts(Schedule):
 
     def _numbers(self) -> dict[int, float]:
         return {schedule_kernels.A: self.T_0, schedule_kernels.B: self.eta_min, schedule_kernels.C: self.T_mult}
+
+
+@frozen
+class LinearLR(Schedule):
+    """Straight from start_factor lr to end_factor lr, where it stays: η = lr (s + (e − s) min(t / total_iters, 1)).
+
+    Parameters
+    ----------
+    start_factor, end_factor : float
+        s and e, from 0 to 1.
+    total_iters : int
+        At least 1.
+    unit : {"update", "epoch"}
+        What t and total_iters count: updates, one for each batch, unless you say "epoch".
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
+
+    References
+    ----------
+    torch.optim.lr_scheduler.LinearLR
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> schedule = fc.LinearLR(1.0, 0.0, total_iters=4)
+    >>> [schedule.rate(1.0, t) for t in range(6)]
+    [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    """
+
+    code = schedule_kernels.LINEAR
+    start_factor: float = 1.0 / 3.0
+    end_factor: float = 1.0
+    total_iters: int = 5
+
+    def _check(self) -> None:
+        fraction(self.start_factor, self._owner, "start_factor")
+        fraction(self.end_factor, self._owner, "end_factor")
+        positive_int(self.total_iters, self._owner, "total_iters")
+
+    def _numbers(self) -> dict[int, float]:
+        return {
+            schedule_kernels.A: self.total_iters,
+            schedule_kernels.B: self.start_factor,
+            schedule_kernels.C: self.end_factor,
+        }
+
+
+@frozen
+class FlatCosineLR(Schedule):
+    """lr in the first half, then down half a cosine to 0: with u = t / total_steps, η = lr (1 + cos(π (2 u − 1))) / 2.
+
+    Parameters
+    ----------
+    total_steps : int
+        Length of the training, at least 1; after it the rate stays 0.
+    unit : {"update", "epoch"}
+        What t and total_steps count: updates, one for each batch, unless you say "epoch".
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
+
+    References
+    ----------
+    D. Holzmüller, L. Grinsztajn, I. Steinwart, "Better by default: strong pre-tuned MLPs and boosted trees on tabular
+    data", NeurIPS 2024: "flat_cos".
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> schedule = fc.FlatCosineLR(total_steps=8)
+    >>> [round(schedule.rate(1.0, t), 3) for t in range(10)]
+    [1.0, 1.0, 1.0, 1.0, 1.0, 0.854, 0.5, 0.146, 0.0, 0.0]
+    """
+
+    code = schedule_kernels.FLAT_COSINE
+    total_steps: int
+
+    def _check(self) -> None:
+        positive_int(self.total_steps, self._owner, "total_steps")
+
+    def _numbers(self) -> dict[int, float]:
+        return {schedule_kernels.A: self.total_steps}
+
+
+@frozen
+class CosLogLR(Schedule):
+    """Up from 0 to lr and down to 0 in cycles, each twice as long as the one before: "coslog".
+
+    With u = t / total_steps and c cycles, η = lr (1 − cos(2 π log₂(1 + (2ᶜ − 1) u))) / 2. The rate of the first step
+    is 0: moments of the gradient take it, and parameters stay.
+
+    Parameters
+    ----------
+    total_steps : int
+        Length of the training, at least 1; after it the rate stays 0.
+    cycles : int
+        c, from 1 to 50.
+    unit : {"update", "epoch"}
+        What t and total_steps count: updates, one for each batch, unless you say "epoch".
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
+
+    References
+    ----------
+    D. Holzmüller, L. Grinsztajn, I. Steinwart, "Better by default: strong pre-tuned MLPs and boosted trees on tabular
+    data", NeurIPS 2024, section 3: "coslog4" has four cycles.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> schedule = fc.CosLogLR(total_steps=30)
+    >>> [round(schedule.rate(1.0, t), 3) for t in (0, 1, 2, 4, 6, 9, 14, 20, 30)]
+    [0.0, 0.93, 0.0, 0.93, 0.0, 0.984, 0.0, 0.984, 0.0]
+    """
+
+    code = schedule_kernels.COS_LOG
+    total_steps: int
+    cycles: int = 4
+
+    def _check(self) -> None:
+        positive_int(self.total_steps, self._owner, "total_steps")
+        if positive_int(self.cycles, self._owner, "cycles") > 50:
+            raise ValueError(f"{self._owner}: cycles must be at most 50, got {self.cycles}")
+
+    def _numbers(self) -> dict[int, float]:
+        return {schedule_kernels.A: self.total_steps, schedule_kernels.B: self.cycles}
 
 
 @frozen

@@ -67,7 +67,7 @@ def find_lr(
 ) -> LearningRates:
     """Train a copy of the network with a learning rate that grows from step to step, and see where the loss falls.
 
-    The network and the optimizer stay as they are; the optimizer's schedule plays no part.
+    The network and the optimizer stay as they are; the optimizer's schedules play no part.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def find_lr(
         raise TypeError(f"find_lr: {optimizer} finds the size of its steps by itself; call fit")
     data = prepare(network, x, y, loss, columns=network.columns())
     network, optimizer = copy.deepcopy(network), copy.deepcopy(optimizer)
-    optimizer.schedule = None
+    optimizer.schedule = optimizer.schedules = None
     rng = as_generator(seed, "find_lr")
     rows = np.concatenate([rng.permutation(data.n) for _ in range(-(-steps * batch_size // data.n))])
     rates = np.geomspace(lowest, highest, steps)

@@ -209,13 +209,18 @@ def evaluate_pointwise(data, row, n, k, scale):
 
 
 @on_demand_kernel(
-    lambda dtype: RESULT(loss_data(dtype), readonly(types.float64, 1), types.int64, types.int64, types.float64)
+    lambda dtype: RESULT(loss_data(dtype), readonly(types.float64, 1), types.int64, types.int64, *[types.float64] * 2)
 )
-def evaluate_rowwise(data, row, n, c, scale):
-    """Status, and the sum of w L, for n rows and c classes; of classes if there are labels."""
+def evaluate_rowwise(data, row, n, c, scale, smoothing):
+    """Status, and the sum of w L, for n rows and c classes; of classes if there are labels.
+
+    Label smoothing, a of the losses that have it, is multiplied by `smoothing`, and at most 1.
+    """
     z, y, labels, stride, weights, values, o = data
     code, size, of_classes = int(row[LossColumn.CODE]), itemsize(z.data), stride > 0
     a, kept = row[LossColumn.A], row[LossColumn.REDUCTION] == NONE
+    if code & SOFT:
+        a = min(a * smoothing, 1.0)
     first, ignored = int(row[LossColumn.FIRST_TARGET]), np.int64(row[LossColumn.C])
     soft = code & SOFT != 0 and not (of_classes and a == 0.0)
     number = np.int64((SOFT_CROSS_ENTROPY if soft else code) & NUMBER)
@@ -380,16 +385,17 @@ def sum_of_weights(weights, n, losses):
         types.Array(dtype, 1, "A", aligned=False),
         types.Array(dtype, 2, "A", aligned=False),
         readonly(types.float64, 2),
+        types.float64,
     )
 )
-def evaluate_losses(output, target, labels, weights, values, out, losses):
+def evaluate_losses(output, target, labels, weights, values, out, losses, smoothing):
     """Status, value, and part of an epoch's sum, of all losses in a table; out = gradient.
 
     target (n, t) has the numeric targets of all outputs side by side, labels (n k,) the classes of k outputs sample
     by sample, weights the n samples' or none. A loss of reduction NONE puts its values into `values`. The value is the
     sum of the losses times their WEIGHT. In the epoch's sum a mean counts as often as the samples' weights add up to,
     or what a mean over classes divides by, for its SHARE of them in the epoch. Weights of samples may be negative if
-    no loss is a mean.
+    no loss is a mean. Label smoothing is multiplied by `smoothing`.
     """
     n, none = output.shape[0], np.int64(0)
     status, stride = inspect_all(output, target, labels, weights, values, out, losses)
@@ -421,7 +427,7 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
             places = (p.data, p.row, p.column, t.data, t.row, t.column, o.data, o.row, o.column)
             total = call_at(row[LossColumn.A], p.data, (n, k, row[LossColumn.WEIGHT], *places))
         elif code & BY_ROWS:
-            status, total = evaluate_rowwise(data, row, n, k, scale)
+            status, total = evaluate_rowwise(data, row, n, k, scale, smoothing)
             if status != OK:
                 return status, 0.0, 0.0
         else:
@@ -438,7 +444,7 @@ def evaluate_losses(output, target, labels, weights, values, out, losses):
 )
 def loss(prediction, target, labels, weights, losses, values, out):
     """The value of all losses in a table, and out = dL/d(prediction): see evaluate_losses."""
-    status, value, _ = evaluate_losses(prediction, target, labels, weights, values, out, losses)
+    status, value, _ = evaluate_losses(prediction, target, labels, weights, values, out, losses, 1.0)
     return status, value
 
 
@@ -456,7 +462,7 @@ def one_loss(code, a, b, c):
 @helper
 def evaluate_one(prediction, target, labels, out, losses):
     nothing = np.empty(0, out.dtype)
-    status, value, _ = evaluate_losses(prediction, target, labels, nothing, nothing, out, losses)
+    status, value, _ = evaluate_losses(prediction, target, labels, nothing, nothing, out, losses, 1.0)
     return status, value
 
 

@@ -43,7 +43,7 @@ from fastfc.kernels.optim.rules import (
     sign,
     step_numbers,
 )
-from fastfc.kernels.optim.schedules import rate
+from fastfc.kernels.optim.schedules import rate, scheduled_share
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.native import on_demand_kernel, requires
 from fastfc.kernels.runtime.overlap import overlaps
@@ -65,14 +65,14 @@ from fastfc.kernels.simd.vector import (
     width,
 )
 
-# hyperparameters: the learning rate and its schedule, see schedules.py, what is common to all rules, and up to five
-# numbers of the rule; a schedule may have more numbers behind them
+# hyperparameters: the learning rate and its schedule, see schedules.py, what is common to all rules, up to five numbers
+# of the rule, and where the schedules of other options begin, 0 for none: these, and milestones, are behind them
 WEIGHT_DECAY, FLAGS, CLIP_VALUE, CLIP_NORM, AVERAGE, RULE = range(schedules.N_NUMBERS, schedules.N_NUMBERS + 6)
-N_HYPERPARAMETERS = RULE + 5
+DECAY_SCHEDULE, DROPOUT_SCHEDULE, SMOOTHING_SCHEDULE, N_HYPERPARAMETERS = range(RULE + 5, RULE + 9)
 DECOUPLED, MAXIMIZE = 1, 2  # bits of FLAGS
 # param_ranges: one row for each run of parameters that are treated alike, in order. RATE is a factor; a negative
-# DECAY stands for that of the hyperparameters; COLUMNS are those of the weight, if it has a MAX_NORM; SIZE is that
-# of the whole vector, 0 stands for any, and then the range is all of it
+# DECAY −f stands for f times that of the hyperparameters; COLUMNS are those of the weight, if it has a MAX_NORM; SIZE
+# is that of the whole vector, 0 stands for any, and then the range is all of it
 FIRST, LAST, RATE, DECAY, L1, L2, MAX_NORM, COLUMNS, SIZE, N_RANGE_COLUMNS = range(10)
 BLOCK_BYTES = 1 << 13
 
@@ -207,6 +207,12 @@ def bounds(param_ranges, s, n):
 
 
 @helper
+def decay_of(hyperparameters, decay):
+    """The weight decay of a range, without a schedule."""
+    return decay if decay >= 0.0 else -decay * hyperparameters[WEIGHT_DECAY]
+
+
+@helper
 def are_param_ranges(param_ranges, n):
     """Whether all of them are of a vector of length n, and matrices where they must be."""
     wrong = 0
@@ -280,6 +286,7 @@ def update(grads, hyperparameters, param_ranges, params, state, count, optimizer
     share, numbers = step_coefficients(optimizer, hyperparameters, count, params_data)
     flags = int(hyperparameters[FLAGS])
     scale = -scale if flags & MAXIMIZE else scale
+    decay_share = scheduled_share(params_data, hyperparameters, DECAY_SCHEDULE, t)
     limit = hyperparameters[CLIP_VALUE] if hyperparameters[CLIP_VALUE] > 0.0 else np.inf
     factor = 1.0
     if hyperparameters[CLIP_NORM] > 0.0:
@@ -288,7 +295,7 @@ def update(grads, hyperparameters, param_ranges, params, state, count, optimizer
         first, last = bounds(param_ranges, i, n)
         l1, l2, max_norm = param_ranges[i, L1], param_ranges[i, L2], param_ranges[i, MAX_NORM]
         lr = share * rate(params_data, hyperparameters, param_ranges[i, RATE], t)
-        decay = param_ranges[i, DECAY] if param_ranges[i, DECAY] >= 0.0 else hyperparameters[WEIGHT_DECAY]
+        decay = decay_share * decay_of(hyperparameters, param_ranges[i, DECAY])
         how = (lr, 1.0 - lr * decay, 0.0) if flags & DECOUPLED else (lr, 1.0, decay)
         changes = l1 != 0.0 or l2 != 0.0 or scale * factor != 1.0 or limit != np.inf
         g, p, s = at(grads_data, first * size), at(params_data, first * size), at(state_data, first * size)

@@ -116,8 +116,8 @@ STACK_BYTES = 1 << 15
 # Where the values of a pass are: matrices x and output, and a pointer to the workspace.
 Memory = namedtuple("Memory", ["x", "output", "workspace"])
 # What all ops of a pass share: a pointer to the vector of values, the program, n samples; rng_step numbers the masks of
-# dropout. `memory` is owned by the caller, and values overlap as the program says.
-Context = namedtuple("Context", ["params", "program", "memory", "n", "rng_step", "n_threads", "min_work"])
+# dropout, whose p is multiplied by `dropout`. `memory` is owned by the caller, and values overlap as the program says.
+Context = namedtuple("Context", ["params", "program", "memory", "n", "rng_step", "dropout", "n_threads", "min_work"])
 # Matrices of an op, n rows each, and the columns of y that it writes.
 Operands = namedtuple("Operands", ["a", "b", "y", "width"])
 
@@ -127,7 +127,8 @@ def memory_type(dtype):
 
 
 def context_type(dtype):
-    members = [types.CPointer(dtype), table_type(), memory_type(dtype), *[types.int64] * 4]
+    members = [types.CPointer(dtype), table_type(), memory_type(dtype), *[types.int64] * 2, types.float64]
+    members += [types.int64] * 2
     return types.NamedTuple(members, Context)
 
 
@@ -199,6 +200,12 @@ def copy_values(n, columns, source, target, add):
 def number(program, s, column):
     """A number in the formula of an op."""
     return np.int64(program[s, column]).view(np.float64)
+
+
+@helper
+def dropout_rate(context, s):
+    """The p of a dropout, as its schedule changes it."""
+    return min(number(context.program, s, Column.FACTOR) * context.dropout, 1.0)
 
 
 @helper
@@ -353,9 +360,9 @@ def other_op(context, s, x, purpose):
     """y of an op that is neither a product nor an activation. Returns a status."""
     program, n, training = context.program, context.n, purpose == Value.TRAINING
     op = program[s, Column.OP]
-    if op == DROPOUT and training:
+    if op == DROPOUT and training and context.dropout > 0.0:
         mask = key(program[s, Column.NUMBER], s, context.rng_step)
-        return apply_dropout(x.a, x.y, n, x.width, mask, number(program, s, Column.FACTOR), False)
+        return apply_dropout(x.a, x.y, n, x.width, mask, dropout_rate(context, s), False)
     if op in NORMS or op == STANDARDIZE:
         return norm_op(context, s, x, training)
     if op == EMBEDDING:
@@ -479,13 +486,12 @@ def other_op_backward(context, s, grads, x, grad, flags):
         return norm_op_backward(context, s, grads, x, grad, flags)
     if op == EMBEDDING:
         return embedding_op_backward(context, s, grads, x, grad, flags)
-    if op == DROPOUT:
+    if op == DROPOUT and context.dropout > 0.0:
         mask = key(program[s, Column.NUMBER], s, context.rng_step)
-        p = number(program, s, Column.FACTOR)
-        return apply_dropout(grad.y, grad.a, n, x.width, mask, p, add_a) if flags.a else OK
+        return apply_dropout(grad.y, grad.a, n, x.width, mask, dropout_rate(context, s), add_a) if flags.a else OK
     ones = Matrix(one(context.params), 0, 0)
     if flags.a:
-        factor = number(program, s, Column.FACTOR)
+        factor = 1.0 if op == DROPOUT else number(program, s, Column.FACTOR)
         multiply_add(n, x.width, grad.y, x.b if op == MULTIPLY else ones, factor, grad.a, add_a)
     if flags.b and op in (MULTIPLY, ADD):
         multiply_add(n, x.width, grad.y, x.a if op == MULTIPLY else ones, 1.0, grad.b, add_b)
@@ -544,7 +550,7 @@ def predict_rows(params, program, x, out, n_threads, min_work):
     workspace, status = heap if nbytes > STACK_BYTES else stack(pointer(out), STACK_BYTES), OK
     for r in range(0, n, max(rows, 1)):
         memory = Memory(rows_from(matrix(x), r), rows_from(matrix(out), r), workspace)
-        context = Context(pointer(params), program, memory, min(rows, n - r), 0, n_threads, min_work)
+        context = Context(pointer(params), program, memory, min(rows, n - r), 0, 1.0, n_threads, min_work)
         status = run_forward(context, Value.PREDICTING)
         if status != OK:
             break
@@ -604,7 +610,7 @@ def forward(x, program, params, out, workspace, counters, n_threads, min_work):
     if status != OK or not fits_workspace(program, n, workspace, counters):
         return max(status, BAD_SHAPE)
     memory = Memory(matrix(x), matrix(out), pointer(workspace))
-    context = Context(pointer(params), program, memory, n, counters[1] + 1, n_threads, min_work)
+    context = Context(pointer(params), program, memory, n, counters[1] + 1, 1.0, n_threads, min_work)
     status = run_forward(context, Value.TRAINING)
     if status == OK:
         commit_step(context, counters)
@@ -627,7 +633,7 @@ def backward(params, program, x, output, grad_output, counters, grads, grad_inpu
     g, _, _, _ = saved_batch(program, n, data)
     copy_values(n, output.shape[1], matrix(grad_output), g, False)
     context = Context(
-        pointer(params), program, Memory(matrix(x), matrix(output), data), n, counters[1], n_threads, min_work
+        pointer(params), program, Memory(matrix(x), matrix(output), data), n, counters[1], 1.0, n_threads, min_work
     )
     wants_x = grad_input.shape[0] == n and n > 0
     return run_backward(context, pointer(grads), Memory(matrix(grad_input), g, data), wants_x, 0)
@@ -642,7 +648,7 @@ def forward_saving(x, program, params, out, workspace, counters):
     data = pointer(workspace)
     _, y, x_saved, _ = saved_batch(program, n, data)
     copy_values(n, x.shape[1], matrix(x), x_saved, False)
-    context = Context(pointer(params), program, Memory(x_saved, y, data), n, counters[1] + 1, 1, 1)
+    context = Context(pointer(params), program, Memory(x_saved, y, data), n, counters[1] + 1, 1.0, 1, 1)
     status = run_forward(context, Value.TRAINING)
     copy_values(n, out.shape[1], y, matrix(out), False)
     if status == OK:
@@ -662,5 +668,5 @@ def backward_saved(params, program, grad_output, counters, grads, grad_input, wo
     data = pointer(workspace)
     g, y, x, _ = saved_batch(program, n, data)
     copy_values(n, grad_output.shape[1], matrix(grad_output), g, False)
-    context = Context(pointer(params), program, Memory(x, y, data), n, counters[1], 1, 1)
+    context = Context(pointer(params), program, Memory(x, y, data), n, counters[1], 1.0, 1, 1)
     return run_backward(context, pointer(grads), Memory(matrix(grad_input), g, data), 1, 0)

@@ -15,7 +15,7 @@ from numba import types
 from fastfc.kernels.ops.level1 import dot
 from fastfc.kernels.ops.losses import RESULTS
 from fastfc.kernels.optim.schedules import LR
-from fastfc.kernels.optim.update import DECAY, RULE, WEIGHT_DECAY, bounds
+from fastfc.kernels.optim.update import DECAY, RULE, bounds, decay_of
 from fastfc.kernels.runtime.native import compiled_kernel
 from fastfc.kernels.runtime.status import BAD_INDEX, BAD_PREDICTION, OK
 from fastfc.kernels.simd.compiler import helper
@@ -88,7 +88,7 @@ def evaluate(problem):
     clear_untrained(p, grads, param_ranges)
     for i in range(param_ranges.shape[0]):
         first, last = bounds(param_ranges, i, p)
-        decay = param_ranges[i, DECAY] if param_ranges[i, DECAY] >= 0.0 else problem.hyperparameters[WEIGHT_DECAY]
+        decay = decay_of(problem.hyperparameters, param_ranges[i, DECAY])
         if decay != 0.0:
             w, g = at(objective.context.params, first * size), at(grads, first * size)
             f += 0.5 * decay * dot(last - first, w, w)

@@ -74,7 +74,7 @@ def one_sample(context, i):
     workspace = context.memory.workspace
     _, output, _, _ = saved_batch(context.program, 1, workspace)
     memory = Memory(rows_from(context.memory.x, i), output, workspace)
-    return Context(context.params, context.program, memory, 1, context.rng_step, 1, 1)
+    return Context(context.params, context.program, memory, 1, context.rng_step, 1.0, 1, 1)
 
 
 @helper

@@ -14,8 +14,9 @@ from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import vector, view
 
 # What the loss depends on: the network and its samples (context), a matrix of numeric targets with so many columns,
-# classes sample by sample, the samples' weights or none, and the table of losses. All memory is the caller's.
-Objective = namedtuple("Objective", ["context", "target", "columns", "labels", "weights", "losses"])
+# classes sample by sample, the samples' weights or none, the table of losses, and the share of label smoothing. All
+# memory is the caller's.
+Objective = namedtuple("Objective", ["context", "target", "columns", "labels", "weights", "losses", "smoothing"])
 
 # What an optimizer minimises that evaluates the objective as often as it likes: pointers to the gradients and to its
 # state, whose rows are `row` bytes apart; how it goes about it, and what is trained.
@@ -31,6 +32,7 @@ def objective_type(dtype):
             readonly(types.int64, 1),
             readonly(dtype, 1),
             readonly(types.float64, 2),
+            types.float64,
         ],
         Objective,
     )
@@ -49,13 +51,14 @@ def n_parameters(objective):
 @compiled_kernel(lambda dtype: RESULTS(objective_type(dtype), types.CPointer(dtype), types.int64))
 def run_gradient(objective, grads, add):
     """Forward, loss and backward: grads, or what they add to. Returns a status, the loss and its part of an epoch's."""
-    context, target, columns, labels, weights, losses = objective
+    context, target, columns, labels, weights, losses, smoothing = objective
     memory, n, o = context.memory, context.n, context.program[0, Header.OUTPUTS]
     grad_output, _, _, _ = saved_batch(context.program, n, memory.workspace)
     status, value, total = run_forward(context, Value.TRAINING), 0.0, 0.0
     if status == OK:
         y, t, g = view(memory.output, n, o), view(target, n, columns), view(grad_output, n, o)
-        status, value, total = evaluate_losses(y, t, labels, weights, vector(memory.workspace, 0), g, losses)
+        values = vector(memory.workspace, 0)
+        status, value, total = evaluate_losses(y, t, labels, weights, values, g, losses, smoothing)
     if status == OK:
         gradients = Memory(memory.x, grad_output, memory.workspace)
         status = run_backward(context, grads, gradients, 0, add)

@@ -14,7 +14,16 @@ from fastfc.kernels.ops.loss_table import LossColumn
 from fastfc.kernels.ops.losses import RESULT, RESULTS
 from fastfc.kernels.ops.matrix import contiguous_matrix, element, matrix, rows_from
 from fastfc.kernels.optim.rules import LBFGS
-from fastfc.kernels.optim.update import N_RANGE_COLUMNS, are_param_ranges, bounds, update, update_fits
+from fastfc.kernels.optim.schedules import scheduled_share
+from fastfc.kernels.optim.update import (
+    DROPOUT_SCHEDULE,
+    N_RANGE_COLUMNS,
+    SMOOTHING_SCHEDULE,
+    are_param_ranges,
+    bounds,
+    update,
+    update_fits,
+)
 from fastfc.kernels.program.interpreter import (
     Context,
     Memory,
@@ -167,12 +176,20 @@ def apply_update(network, optimizer, scale, threads):
 
 
 @helper
-def context_of(network, x, n, threads):
+def share_of(network, optimizer, place):
+    """What an option is multiplied by in the next update."""
+    return scheduled_share(pointer(network.params), optimizer.hyperparameters, place, float(optimizer.count[0]))
+
+
+@helper
+def context_of(network, optimizer, x, n, threads):
     """What a pass over n samples of the matrix x needs; its output goes to the workspace."""
     workspace = pointer(network.workspace)
     _, output, _, _ = saved_batch(network.program, n, workspace)
     memory, rng_step = Memory(x, output, workspace), network.counters[1] + 1
-    return Context(pointer(network.params), network.program, memory, n, rng_step, threads.n_threads, threads.min_work)
+    dropout = share_of(network, optimizer, DROPOUT_SCHEDULE)
+    n_threads, min_work = threads
+    return Context(pointer(network.params), network.program, memory, n, rng_step, dropout, n_threads, min_work)
 
 
 @kernel(
@@ -202,8 +219,9 @@ def train_step(
     if status != OK:
         return status, value
     threads = Threads(n_threads, min_work)
-    context = context_of(network, matrix(x), n, threads)
-    objective = Objective(context, matrix(target), columns_of(target), labels, weights, losses)
+    context = context_of(network, optimizer_state, matrix(x), n, threads)
+    smoothing = share_of(network, optimizer_state, SMOOTHING_SCHEDULE)
+    objective = Objective(context, matrix(target), columns_of(target), labels, weights, losses, smoothing)
     if optimizer >= LBFGS:
         status, value, _ = minimise(objective, network, optimizer_state)
     else:
@@ -273,8 +291,9 @@ def train_steps(
             gather_batch(batch, order[start : start + n], gathered, x_batch, target_batch)
             x_now, target_now = x_batch, target_batch
             labels_now, weights_now = labels_batch[: n * classes], weights_batch[: min(n, weights.size)]
-        context = context_of(network, x_now, n, threads)
-        objective = Objective(context, target_now, columns, labels_now, weights_now, losses)
+        context = context_of(network, optimizer_state, x_now, n, threads)
+        smoothing = share_of(network, optimizer_state, SMOOTHING_SCHEDULE)
+        objective = Objective(context, target_now, columns, labels_now, weights_now, losses, smoothing)
         # its gradient, added to those that wait for an update
         if optimizer >= LBFGS:
             status, _, total = minimise(objective, network, optimizer_state)
