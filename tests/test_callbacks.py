@@ -89,6 +89,21 @@ def test_early_stopping_for_more_and_by_how_much():
     assert (stopping.best, stopping.best_epoch) == (0.6, 2)
 
 
+@pytest.mark.parametrize("mode, sign", [("min", 1), ("max", -1)])
+@pytest.mark.parametrize(
+    "keep, patience, epochs, best", [("first", 2, 4, 2), ("last", 2, 4, 4), ("first", None, 7, 5), ("last", None, 7, 6)]
+)
+def test_equal_epochs(keep, patience, epochs, best, mode, sign):
+    """Of equal ones the first or the last is kept; none of them is an improvement; patience=None never stops."""
+    metric, seen, net = values_of([sign * value for value in (3, 1, 2, 1, 0, 0, 4)]), [], fc.MLP([3, 4, 1], seed=0)
+    metric.__name__ = "error"
+    stopping = fc.EarlyStopping("error", patience=patience, mode=mode, keep=keep)
+    look = lambda run: seen.append(run.network.params.copy())
+    assert len(fit(net, metrics=[metric], callbacks=[look, stopping], epochs=7)) == epochs
+    assert (stopping.best_epoch, stopping.best) == (best, 0 if epochs == 7 else sign)
+    assert_array_equal(net.params, seen[best - 1])
+
+
 def test_early_stopping_waits_for_a_column_that_there_is():
     net = fc.MLP([3, 4, 1], seed=0)
     before = net.params.copy()
@@ -99,7 +114,12 @@ def test_early_stopping_waits_for_a_column_that_there_is():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"patience": 0}, "patience must be at least 1"), ({"min_delta": -1}, "min_delta"), ({"mode": "best"}, "mode")],
+    [
+        ({"patience": 0}, "patience must be at least 1"),
+        ({"min_delta": -1}, "min_delta"),
+        ({"mode": "best"}, "mode"),
+        ({"keep": "both"}, "keep"),
+    ],
 )
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):

@@ -214,6 +214,7 @@ def test_options_that_are_assigned_reach_the_kernel():
         ),
         (fc.Lion(), "Lion(lr=0.0001, betas=(0.9, 0.99), weight_decay=0.0)"),
         (fc.EarlyStopping("loss", 3), "EarlyStopping('loss', patience=3)"),
+        (fc.EarlyStopping("loss", None, keep="last"), "EarlyStopping('loss', patience=None, keep='last')"),
     ],
 )
 def test_texts(thing, text):

@@ -182,8 +182,10 @@ class Blocks:
         for first in range(self.first, self.last, self.block):
             yield self.read(first, min(first + self.block, self.last))
 
-    def parts(self, rng: np.random.Generator | None, batch: int, accumulate: int) -> Iterator[Part]:
-        """An epoch; every part but the last is of whole updates."""
+    def parts(
+        self, rng: np.random.Generator | None, batch: int, accumulate: int, drop_last: bool = False
+    ) -> Iterator[Part]:
+        """An epoch; every part but the last is of whole updates, and the last one of whole batches if `drop_last`."""
         starts = np.arange(self.first, self.last, self.block)
         if rng is not None:
             rng.shuffle(starts)
@@ -193,7 +195,8 @@ class Blocks:
             samples = self.joined(rest, ranges)
             rows = np.concatenate([rest_rows, *(np.arange(*pair) for pair in ranges)])
             n = len(rows)
-            used = n if w + self.blocks_at_once >= len(starts) else n - n % update
+            is_last = w + self.blocks_at_once >= len(starts)
+            used = n - n % (batch if drop_last else 1) if is_last else n - n % update
             order = np.arange(n) if rng is None else rng.permutation(n)
             left = order[used:]
             rest, rest_rows = tree_map(lambda a, left=left: a[left], samples), rows[left]
@@ -310,7 +313,9 @@ class Batches:
         is_pair = isinstance(batch, tuple) and (self.inputs == "one" or isinstance(batch[0], tuple))
         return batch[0] if is_pair else batch
 
-    def parts(self, rng: np.random.Generator | None, batch: int, accumulate: int) -> Iterator[Part]:
+    def parts(
+        self, rng: np.random.Generator | None, batch: int, accumulate: int, drop_last: bool = False
+    ) -> Iterator[Part]:
         """An epoch: so many batches in a part as give an update."""
         group: list[Any] = []
         for i, samples in enumerate(self.in_order()):

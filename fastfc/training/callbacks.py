@@ -79,26 +79,29 @@ class Callback(Guarded):
 
 
 class EarlyStopping(Callback):
-    """Stop when a column of the history has not improved for some epochs, and restore the best weights.
+    """Stop when a column of the history has not improved for some epochs, and restore the best weights at the end.
 
     Parameters
     ----------
     monitor : str
         A column of the history, such as "val_loss" or "val_accuracy".
-    patience : int
-        Epochs without an improvement after which the run ends.
+    patience : int or None
+        Epochs without an improvement after which the run ends; None never stops, and keeps the best weights.
     min_delta : float
         A smaller change is not an improvement.
     mode : {"min", "max", None}
         Whether less or more is better. None knows it of the loss and of fastfc's metrics; a metric of your own
         needs a mode.
+    keep : {"first", "last"}
+        Whose weights to restore of several epochs that are best alike. A later one is not an improvement.
 
     Attributes
     ----------
     best : float
     best_epoch : int
-        The value and the number of the best epoch; NaN and 0 if there is none. NaN is not an improvement, nor is
-        infinity in the wrong direction: a network that gives nothing else keeps the weights of its last epoch.
+        The value and the number of the best epoch, the one that is kept; NaN and 0 if there is none. NaN is not an
+        improvement, nor is infinity in the wrong direction: a network that gives nothing else keeps the weights of its
+        last epoch.
 
     Raises
     ------
@@ -119,24 +122,40 @@ class EarlyStopping(Callback):
     [1.0, 1.0, 1.0]
     >>> stopping.best_epoch
     1
+
+    All epochs, and the weights of the last of the best ones:
+
+    >>> keeping = fc.EarlyStopping("loss", patience=None, keep="last")
+    >>> history = net.fit([[1]], [[1]], loss=fc.MSELoss(), optimizer=fc.SGD(0.5), epochs=9, callbacks=[keeping])
+    >>> len(history), keeping.best_epoch
+    (9, 9)
     """
 
     monitor: str
-    patience: int
+    patience: int | None
     min_delta: float
     mode: str | None
+    keep: str
     best, best_epoch, waited = math.nan, 0, 0
     _best_values: Any = None
     _sign = 1.0
 
     def __init__(
-        self, monitor: str = "val_loss", patience: int = 10, min_delta: float = 0.0, mode: str | None = None
+        self,
+        monitor: str = "val_loss",
+        patience: int | None = 10,
+        min_delta: float = 0.0,
+        mode: str | None = None,
+        *,
+        keep: str = "first",
     ) -> None:
         if not isinstance(monitor, str):
             raise TypeError(f"EarlyStopping: monitor must be a column of the history, got {monitor!r}")
-        self.monitor, self.patience = monitor, positive_int(patience, "EarlyStopping", "patience")
+        self.monitor = monitor
+        self.patience = None if patience is None else positive_int(patience, "EarlyStopping", "patience")
         self.min_delta = positive_number(min_delta, "EarlyStopping", "min_delta", or_zero=True)
         self.mode = choice(mode, "EarlyStopping", "mode", ("min", "max", None))
+        self.keep = choice(keep, "EarlyStopping", "keep", ("first", "last"))
 
     def on_start(self, run: Run) -> None:
         mode = watched("EarlyStopping", self.monitor, self.mode, run.monitored)
@@ -147,12 +166,12 @@ class EarlyStopping(Callback):
     def on_epoch(self, run: Run) -> None:
         value = float(run.history[self.monitor][-1])
         best = self.best if self.best_epoch else -self._sign * math.inf
-        if self._sign * (value - best) > self.min_delta:
-            self.best, self.best_epoch, self.waited = value, int(run.history["epoch"][-1]), 0
+        improved = self._sign * (value - best) > self.min_delta
+        if improved or (self.keep == "last" and value == self.best):
+            self.best, self.best_epoch = value, int(run.history["epoch"][-1])
             self._best_values = run.network.params.copy(), run.network.buffers.copy()
-            return
-        self.waited += 1
-        if self.waited >= self.patience:
+        self.waited = 0 if improved else self.waited + 1
+        if self.patience is not None and self.waited >= self.patience:
             run.stop()
 
     def on_end(self, run: Run) -> None:
@@ -161,7 +180,8 @@ class EarlyStopping(Callback):
             self._best_values = None
 
     def __repr__(self) -> str:
-        return f"EarlyStopping({self.monitor!r}, patience={self.patience})"
+        keep = "" if self.keep == "first" else f", keep={self.keep!r}"
+        return f"EarlyStopping({self.monitor!r}, patience={self.patience}{keep})"
 
 
 class Function(Callback):

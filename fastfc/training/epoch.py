@@ -49,10 +49,20 @@ class DivergenceWarning(RuntimeWarning):
 class Epoch:
     """Epochs on some data, each in as few native calls as Ctrl-C allows, which Python answers between calls."""
 
-    def __init__(self, network: Container, data: Data, optimizer: Optimizer, batch_size: int, accumulate: int) -> None:
-        self.n, self.weight_sum = data.n, data.weight_sum
-        n = self.n
-        batch_size = n if optimizer.full_batch else min(batch_size, n)
+    def __init__(
+        self,
+        network: Container,
+        data: Data,
+        optimizer: Optimizer,
+        batch_size: int,
+        accumulate: int,
+        drop_last: bool = False,
+    ) -> None:
+        n = data.n
+        if optimizer.full_batch:
+            batch_size = n
+        n = self.n = used_samples(n, batch_size, drop_last)
+        batch_size, self.weight_sum = min(batch_size, n), data.weight_sum
         check_last_batch(network, data.program, n, batch_size)
         accumulate = min(accumulate, -(-n // batch_size))
         optimizer.steps_per_epoch = -(-n // (batch_size * accumulate))
@@ -71,14 +81,18 @@ class Epoch:
         self.arguments = kernel_arguments(self.network, self.program, data, self.optimizer, batch_size)
 
     def order(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        return rng.permutation(self.n)
+        return rng.permutation(self.data.n)
 
     def run(self, order: NDArray[np.int64]) -> Iterator[tuple[int, float]]:
         """One epoch; after each call the number of samples done and their mean loss."""
+        if self.n < self.data.n:  # what is dropped does not count
+            used = order[: self.n] if order.size else slice(self.n)
+            self.weight_sum = self.data.weight_sum_of(used)
+            self.use(self.data.with_shares(used), self.batch_size)
         for done, total in self.calls(order, self.n):
             if not math.isfinite(total):
                 raise self.diverged(order)
-            yield done, total / (self.weight_sum * done / self.n)
+            yield done, total / (self.weight_sum * done / self.n) if self.weight_sum else 0.0
         if self.went_out():
             raise self.diverged(order)  # in the last update, which no loss has shown
 
@@ -126,9 +140,9 @@ class Epoch:
         refuse_not_finite(self.data, "fit: {}")
         self.restore()
         update, value = self.batch_size * self.accumulate, 0.0
-        for first in range(0, len(self.data.x), update):
+        for first in range(0, self.n, update):
             layers = [(float(np.abs(p).max()), name) for name, p, _ in self.network.named_parameters() if p.size]
-            value = self.call(order, first, min(first + update, len(self.data.x)))
+            value = self.call(order, first, min(first + update, self.n))
             if not (math.isfinite(value) and self.network.is_finite()):
                 break
         seen = f"the loss became {value}" if not math.isfinite(value) else "parameters became infinite or NaN"
@@ -137,6 +151,18 @@ class Epoch:
             f"fit stopped: in update {first // update + 1} of epoch {epoch} {seen}; the largest parameter was "
             f"{largest:.2g}, in {name}. The network is that of the end of epoch {epoch - 1}. {ADVICE}"
         )
+
+
+def used_samples(n: int, batch_size: int, drop_last: bool) -> int:
+    """How many of n samples an epoch takes."""
+    if not drop_last:
+        return n
+    if n < batch_size:
+        raise ValueError(
+            f"fit: drop_last=True leaves no batch of batch_size={batch_size}, there are {n} samples; choose a smaller "
+            "batch_size"
+        )
+    return n - n % batch_size
 
 
 def check_last_batch(network: Container, program: Program, n: int, batch_size: int) -> None:

@@ -23,7 +23,7 @@ from fastfc.training.progress import Progress
 from fastfc.training.samples import NOTHING, Data, check_finite
 from fastfc.training.step import check_loss_and_optimizer
 from fastfc.training.streaming import StreamDataset, StreamEpoch
-from fastfc.validation import listed, positive_int
+from fastfc.validation import flag, listed, positive_int
 
 if TYPE_CHECKING:
     from fastfc.data.columns import Columns
@@ -48,6 +48,7 @@ def fit(
     metrics: Sequence[Any] = (),
     callbacks: Sequence[Any] = (),
     accumulate: int = 1,
+    drop_last: bool = False,
     progress: bool = False,
 ) -> History:
     """Train on all samples, batch by batch, for some epochs.
@@ -65,7 +66,7 @@ def fit(
     loss : Loss
     optimizer : Optimizer
     epochs, batch_size : int
-        The last batch of an epoch is smaller if batch_size does not divide n.
+        The last batch of an epoch is smaller if batch_size does not divide n, unless `drop_last`.
     shuffle : bool
         Whether to visit the samples in a new random order each epoch, the next `permutation(n)` of
         `numpy.random.default_rng(seed)`.
@@ -87,6 +88,9 @@ def fit(
         Called at the start, after each epoch and at the end, see Callback.
     accumulate : int
         The number of batches whose mean gradient gives one update.
+    drop_last : bool
+        Whether to leave out a smaller last batch: the last n mod batch_size samples in the order of each epoch, which
+        then count neither in the loss nor in the updates of an epoch.
     progress : bool
         Whether to show a bar on stderr, if that is a terminal or a notebook's: epoch, samples a second, loss, and of
         the validation its loss and first metric. Needs the extra `fastfc[progress]`.
@@ -134,8 +138,8 @@ def fit(
 
     **Batches** are an iterable of (x, y) or (x, y, sample_weight), or a function that returns one for each epoch: a
     list, a generator function, a DataLoader of PyTorch, a tf.data.Dataset. Each is one batch, in the order in which
-    they come; `batch_size`, `shuffle` and `validation_split` are for arrays. A generator gives its batches once,
-    which is one epoch. validation_data may be such an iterable as well, if it is neither a tuple nor a list.
+    they come; `batch_size`, `shuffle`, `drop_last` and `validation_split` are for arrays. A generator gives its batches
+    once, which is one epoch. validation_data may be such an iterable as well, if it is neither a tuple nor a list.
 
     Both are read by a thread of its own, ahead of the training. What it raises, and bad input that it meets, ends
     `fit`, as above.
@@ -165,9 +169,10 @@ def fit(
     samples = held_out(network, training, validation_data, validation_split, loss, columns)
     check_samples(network, samples, [score for metric, score in zip(metrics, scores, strict=True) if is_ours(metric)])
     check_readings(samples, epochs, bool(scores))
-    progress_bar = Progress(progress, epochs, samples.training.n)
-    of_samples = network, samples.training, optimizer, batch_size, accumulate
+    drop_last = flag(drop_last, "fit", "drop_last")
+    of_samples = network, samples.training, optimizer, batch_size, accumulate, drop_last
     epoch = Epoch(*of_samples) if isinstance(samples.training, Data) else StreamEpoch(*of_samples)  # type: ignore[arg-type]
+    progress_bar = Progress(progress, epochs, epoch.n)
     rng = optimizer.generator(seed)
     monitored = columns_of_history(samples, scores)
     optimizer.watched_column(monitored)  # raises before the first step if it is missing

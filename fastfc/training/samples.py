@@ -61,14 +61,20 @@ class Data(NamedTuple):
         """The sum of the samples' weights."""
         return weight_sum(self.weights, len(self.x))
 
-    def with_shares(self) -> Data:
-        """With what the means over classes divide by, as SHARE of the sum of weights in the table of losses."""
-        if not self.labels.size or not self.weight_sum:
+    def weight_sum_of(self, rows: Any) -> float:
+        """The same of some samples, a slice or indices."""
+        weights = self.weights[rows] if self.weights.size else self.weights
+        return weight_sum(weights, len(self.x[rows]) if isinstance(rows, slice) else len(rows))
+
+    def with_shares(self, rows: Any = slice(None)) -> Data:
+        """With what the means over classes of these samples divide by, as SHARE of their sum of weights."""
+        weights = self.weight_sum_of(rows)
+        if not self.labels.size or not weights:
             return self
         table = self.losses.copy()
         for row in table:
             if row[LossColumn.CLASSES]:
-                row[LossColumn.SHARE] = class_weight_sum(self, row) / self.weight_sum or 1.0
+                row[LossColumn.SHARE] = class_weight_sum(self, row, rows) / weights or 1.0
         return self._replace(losses=table)
 
     @property

@@ -15,7 +15,7 @@ from fastfc.data.streams import Batches, Blocks, Part, prefetch, tree_map
 from fastfc.kernels.ops import loss_rules, loss_table, losses
 from fastfc.kernels.ops.loss_table import LossColumn
 from fastfc.losses.base import Loss
-from fastfc.training.epoch import ADVICE, DivergenceWarning, Epoch, check_last_batch
+from fastfc.training.epoch import ADVICE, DivergenceWarning, Epoch, check_last_batch, used_samples
 from fastfc.training.samples import (
     NOTHING,
     Data,
@@ -206,18 +206,27 @@ class StreamEpoch(Epoch):
     """Epochs on data that come in parts: while one is trained on, a thread reads the next."""
 
     def __init__(
-        self, network: Container, data: StreamDataset, optimizer: Optimizer, batch_size: int, accumulate: int
+        self,
+        network: Container,
+        data: StreamDataset,
+        optimizer: Optimizer,
+        batch_size: int,
+        accumulate: int,
+        drop_last: bool = False,
     ) -> None:
-        self.streamed, self.source = data, data.source
+        self.streamed, self.source, self.drop_last = data, data.source, drop_last
         self.n: Any = self.source.n
         if optimizer.full_batch:
             raise TypeError(f"fit: {optimizer} takes all samples at once; give arrays in memory, or another optimizer")
         self.array_batch = first = batch_size  # of arrays; batches have their own sizes
         steps: int | None
         if isinstance(self.source, Blocks):
-            check_last_batch(network, data.first.program, self.source.n, min(batch_size, self.source.n))
-            steps = -(-self.source.n // (batch_size * accumulate))
+            self.n = used_samples(self.source.n, batch_size, drop_last)
+            check_last_batch(network, data.first.program, self.n, min(batch_size, self.n))
+            steps = -(-self.n // (batch_size * accumulate))
         else:
+            if drop_last:
+                raise ValueError("fit: drop_last is for arrays; leave the last batch out of the iterable of batches")
             first, batches = len(data.first.x), self.source.n_batches
             steps = batches and -(-batches // accumulate)
         if steps:
@@ -230,7 +239,7 @@ class StreamEpoch(Epoch):
 
     def ready(self, order: Any) -> Iterator[ReadyPart]:
         rng = order if isinstance(order, np.random.Generator) else None
-        for number, part in enumerate(self.source.parts(rng, self.array_batch, self.accumulate)):
+        for number, part in enumerate(self.source.parts(rng, self.array_batch, self.accumulate, self.drop_last)):
             yield self.ready_part(self.streamed.data(part.samples, number, part.rows), part, number)
 
     def ready_part(self, data: Data, part: Part, number: int) -> ReadyPart:
@@ -245,7 +254,7 @@ class StreamEpoch(Epoch):
         if len(data.losses) == 1 and is_mean_over_classes(data, row):
             divisor = class_weight_sum(data, row, used)
         else:
-            data = data.with_shares()
+            data = data.with_shares(used)
         order = NOTHING if part.order is None else part.order
         return ReadyPart(data, order, n, batch, total, divisor, part.rows, number)
 
