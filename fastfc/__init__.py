@@ -20,7 +20,7 @@ from fastfc.losses.regression import *  # noqa: F403
 from fastfc.metrics import F1, Accuracy, TopK
 from fastfc.models.graph import Graph
 from fastfc.models.sequential import MLP, Sequential
-from fastfc.nn import activations, dropout, embedding, linear, norms, standardize
+from fastfc.nn import activations, dropout, embedding, initializers, linear, norms, standardize
 from fastfc.nn.activations import *  # noqa: F403
 from fastfc.nn.dropout import *  # noqa: F403
 from fastfc.nn.embedding import *  # noqa: F403
@@ -116,6 +116,7 @@ __all__ = [
     "from_onnx",
     "from_sklearn",
     "from_torch",
+    "initializers",
     "kernels",
     "load",
     "load_breast_cancer",

@@ -152,11 +152,23 @@ class Graph(Network):
     def split_output(self, output: NDArray[Any]) -> Any:
         return self._split(output, self.outputs)
 
+    def initialise_from(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+        values = dict(zip(self.inputs, parts_of(x, self.inputs), strict=True))
+        begun = set[Layer]()
+        for node in self.nodes:
+            if isinstance(node, Input):
+                continue
+            read = [np.ascontiguousarray(values[other]) for other in node.inputs]
+            if isinstance(node.what, Layer):
+                layer, known = node.what, node.what in begun
+                values[node] = layer.output(read[0]) if known else layer.initialise_from(read[0], rng)
+                begun.add(layer)
+            else:
+                values[node] = node.computed(read)
+        return np.concatenate([values[node] for node in self.outputs], axis=1)
+
     def _split(self, y: NDArray[Any], nodes: Sequence[Node]) -> Any:
-        if len(nodes) == 1:
-            return y
-        ends = np.cumsum([node.width for node in nodes])
-        return tuple(y[..., end - node.width : end] for node, end in zip(nodes, ends, strict=True))
+        return y if len(nodes) == 1 else parts_of(y, nodes)
 
     def _lower(self, width: int) -> Program:
         lowering = Lowering()
@@ -250,6 +262,12 @@ def in_order(outputs: Sequence[Node]) -> tuple[Node, ...]:
             stack.append((node, True))
             stack += [(other, False) for other in reversed(node.inputs)]
     return tuple(order)
+
+
+def parts_of(y: NDArray[Any], nodes: Sequence[Node]) -> tuple[NDArray[Any], ...]:
+    """The columns of each node."""
+    ends = np.cumsum([node.width for node in nodes])
+    return tuple(y[..., end - node.width : end] for node, end in zip(nodes, ends, strict=True))
 
 
 def side_by_side(arrays: Any, nodes: Sequence[Node], dtype: Any, owner: object, what: str) -> NDArray[Any]:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastfc.data.columns import Names
 from fastfc.kernels.runtime.threads import AUTO, check_n_threads
@@ -92,6 +93,11 @@ class Sequential(Network):
             value = layer.record(lowering, value, first, alone)
             first, alone = first + layer.params.size, True
         return value
+
+    def initialise_from(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+        for layer in self.layers:
+            x = layer.initialise_from(x, rng)
+        return x
 
     def input_names(self) -> tuple[Names | None, ...] | None:
         first, own = self.layers[0], super().input_names()

@@ -118,7 +118,7 @@ class Layer(Versioned):
             *("check_names", "input_widths", "join", "join_targets", "last_layers", "one_input", "output_widths"),
             *("is_finite", "is_serial", "output", "program_for", "run", "split_output", "vectors", "workspace_for"),
             *("bind", "changed", "check_options", "forget", "frozen_here_or_above", "network", "parts", "record"),
-            "tensor_shapes",
+            *("initialise_from", "tensor_shapes"),
             *("convert_to", "rng_step", "trained_parameters", "trained_version"),
         }
     )
@@ -308,6 +308,10 @@ class Layer(Versioned):
         vector, _ = self.vectors(x.dtype) if params is None else (self._with_buffers(params, x.dtype), None)
         self.run(interpreter.predict, program.work(len(x)), vector, program.table, x, out)
         return out
+
+    def initialise_from(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+        """`output`, after Linear layers have got first values from these data, see initializers.fit_to."""
+        return self.output(x)
 
     def _predict_in_parts(self, x: Any, out: Any, params: Any) -> Any:
         """`predict` for an array on disk or an iterable of batches; a thread reads ahead."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastfc.kernels.program import table
-from fastfc.nn.initializers import Initializer, get_initializer
+from fastfc.nn.initializers import Initializer, get_initializer, mean_of_some, spread_of
 from fastfc.nn.layer import Layer, aligned_zeros, assign
 from fastfc.nn.lowering import Lowering
 from fastfc.validation import as_generator, flag, float_dtype, positive_int
@@ -130,6 +130,21 @@ class Linear(Layer):
     def tensor_shapes(cls, options: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         width = options["out_features"]
         return {"weight": (options["in_features"], width)} | ({"bias": (width,)} if options["bias"] else {})
+
+    def initialise_from(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+        if self.frozen_here_or_above():
+            return self.output(x)
+        self.weight = rng.standard_normal(self.weight.shape)
+        if self.bias is not None:
+            self.bias = np.zeros(self.out_features)
+        z = self.output(x)
+        spread = spread_of(z)
+        self.weight = self.weight / spread
+        z /= spread
+        if self.bias is not None:
+            self.bias = -mean_of_some(z, rng)
+            z += self.bias
+        return z
 
     def record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
         lowering.weights[self] = first

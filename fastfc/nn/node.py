@@ -7,6 +7,9 @@ from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fastfc.attributes import Guarded
 from fastfc.kernels.program import table as program_table
 from fastfc.validation import listed, positive_int, positive_number
@@ -40,7 +43,7 @@ class Node(Guarded):
 
     _fixed = dict.fromkeys(("width", "inputs", "what", "factor", "name"), "graphs are made of it; make a new node")
 
-    _internal = frozenset(("enter_graph", "text"))
+    _internal = frozenset(("computed", "enter_graph", "text"))
     _in_graph = False
 
     def __init__(self, width: int, inputs: Sequence[Node] = (), what: Any = None, factor: float = 1.0):
@@ -76,6 +79,14 @@ class Node(Guarded):
         return -self + other
 
     __array_ufunc__ = None  # an array times a node is an error, not an array of nodes
+
+    def computed(self, read: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """The value of an operation on arrays, outside of any program."""
+        if self.what == program_table.CONCAT:
+            return np.concatenate(read, axis=1)
+        if self.what == program_table.SCALE:
+            return read[0] * self.factor
+        return read[0] + read[1] if self.what == program_table.ADD else read[0] * read[1]
 
     def enter_graph(self) -> None:
         """Be a node of a graph, whose inputs do not change any more."""
