@@ -18,6 +18,7 @@ from fastfc.losses.custom import CustomLoss
 from fastfc.losses.multi import MultiLoss
 from fastfc.losses.regression import *  # noqa: F403
 from fastfc.metrics import F1, Accuracy, TopK
+from fastfc.models.ensemble import Ensemble
 from fastfc.models.graph import Graph
 from fastfc.models.sequential import MLP, Sequential
 from fastfc.nn import activations, dropout, embedding, initializers, linear, norms, standardize
@@ -84,6 +85,7 @@ __all__ = [
     "CustomLoss",
     "DivergenceWarning",
     "EarlyStopping",
+    "Ensemble",
     "ExponentialLR",
     "FlatCosineLR",
     "Graph",

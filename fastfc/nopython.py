@@ -38,6 +38,7 @@ from fastfc.kernels.program import interpreter
 from fastfc.kernels.program import table as program_table
 from fastfc.kernels.runtime import native
 from fastfc.kernels.runtime import status as statuses
+from fastfc.kernels.runtime.arrays import matrix_of
 from fastfc.kernels.runtime.cache import hash_of_sources_and_versions
 from fastfc.kernels.simd.memory import address
 from fastfc.kernels.training import step as step_kernels
@@ -97,6 +98,15 @@ class LayerType(FromHandle):
         super().__init__("Layer", dtype, parts)
 
 
+class EnsembleType(FromHandle):
+    """Type of an ensemble: parameters and buffers of all members, and their programs by address."""
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+        vectors, programs = types.Array(dtype, 2, "A"), types.Array(types.int64, 2, "C")
+        super().__init__("Ensemble", dtype, {"vectors": vectors, "programs": programs})
+
+
 class LossType(FromHandle):
     def __init__(self):
         super().__init__("Loss", "any", {"table": types.Array(types.float64, 2, "C")})
@@ -120,7 +130,9 @@ class OptimizerType(FromHandle):
 
 
 # a type takes longer to make than a small network to run
-layer_type, loss_type, optimizer_type = (functools.cache(kind) for kind in (LayerType, LossType, OptimizerType))
+layer_type, loss_type, optimizer_type, ensemble_type = (
+    functools.cache(kind) for kind in (LayerType, LossType, OptimizerType, EnsembleType)
+)
 
 
 @typeof_impl.register(Layer)
@@ -142,6 +154,12 @@ def type_of_optimizer(optimizer, context):
     return Global("optimizer", dtype) if context.purpose == Purpose.constant else optimizer_type(dtype)
 
 
+def type_of_ensemble(team, context):
+    """What models/ registers for ensembles, which stand above this module."""
+    dtype = native.DTYPES[team.dtype]
+    return Global("ensemble", dtype) if context.purpose == Purpose.constant else ensemble_type(dtype)
+
+
 @lower_constant(Global)
 def lower_global(context, builder, kind, value):
     return context.get_dummy_value()
@@ -155,7 +173,7 @@ class FromHandleModel(models.StructModel):
         super().__init__(manager, kind, list(kind.parts.items()))
 
 
-for kind in (LayerType, LossType, OptimizerType):
+for kind in (LayerType, LossType, OptimizerType, EnsembleType):
     register_model(kind)(FromHandleModel)
 
     @unbox(kind)
@@ -176,6 +194,7 @@ for kind in (LayerType, LossType, OptimizerType):
 
 for kind, names in (
     (LayerType, ("program", "vector", "grads", "workspace", "counters")),
+    (EnsembleType, ("vectors", "programs")),
     (LossType, ("table",)),
     (OptimizerType, ("code", "hyper", "segments", "state", "count", "home")),
 ):
@@ -186,12 +205,14 @@ for kind, names in (
 METHODS = ("predict", "predict_one", "forward", "backward", "train_step")
 ATTRIBUTES = {
     LayerType: (*METHODS, "params", "grads", "buffers", "program", "vector", "workspace", "counters"),
+    EnsembleType: ("predict_one", "vectors", "programs"),
     LossType: ("table",),
     OptimizerType: ("code", "hyper", "segments", "state", "count"),
     Global: METHODS,
 }
 INSTEAD = {
     LayerType: "a network has " + ", ".join(ATTRIBUTES[LayerType][:-4]),
+    EnsembleType: "an ensemble has predict_one(k, x, out), and team[k] is a network",
     LossType: "a loss is an argument of net.train_step",
     OptimizerType: "an optimizer is an argument of net.train_step",
 }
@@ -395,6 +416,53 @@ def predict_one(net, x, out=None):
         return out
 
     return wrong if fault else new if is_none(out) else run
+
+
+@overload_method(EnsembleType, "predict_one", inline="always")
+def predict_member(team, k, x, out=None):
+    fault = first_fault(
+        "predict_one",
+        team,
+        None if isinstance(k, types.Integer) else f"k is of type {k}; give the number of a member",
+        array_fault(team, "x", x, (1, 2), ROW_OR_ROWS),
+        None if is_none(out) else array_fault(team, "out", out, (1, 2), ROW_OR_ROWS, written=True),
+    )
+    if fault:
+        shape, dtype = (0,) if getattr(x, "ndim", 2) == 1 else (0, 0), getattr(np, str(team.dtype))
+
+        def wrong(team, k, x, out=None):
+            if always():
+                raise NopythonError(fault)
+            return np.empty(shape, dtype)
+
+        return wrong
+    if is_none(out):
+
+        def new(team, k, x, out=None):
+            program = member_program(team, k)
+            width = program[0, program_table.Header.OUTPUTS]
+            rows = as_rows(x)
+            y = np.empty((rows.shape[0], width), team.vectors.dtype)
+            predict_into(team.vectors[k], program, rows, y)
+            return y
+
+        def new_row(team, k, x, out=None):
+            return team.predict_one(k, x.reshape(1, -1))[0]
+
+        return new_row if x.ndim == 1 else new
+
+    def into(team, k, x, out=None):
+        predict_into(team.vectors[k], member_program(team, k), as_rows(x), as_rows(out))
+        return out
+
+    return into
+
+
+@njit
+def member_program(team, k):
+    if k < 0 or k >= team.programs.shape[0]:
+        raise IndexError("fastfc: predict_one: k must be the number of a member, from 0 on")
+    return matrix_of(team.programs, team.programs, k, 0)
 
 
 @method("forward")

@@ -54,6 +54,7 @@ def history():
 MAKERS = {
     "Sequential": sequential,
     "Graph": graph,
+    "Ensemble": lambda: fc.Ensemble(sequential, 2),
     "Elementwise": lambda: fc.Elementwise(square, twice),
     "CustomLoss": lambda: fc.CustomLoss(custom_value, custom_gradient),
     "Run": run,

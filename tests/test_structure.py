@@ -17,6 +17,7 @@ INTERFACES = {
     "kernels/optim/update.py": ["update"],
     "kernels/program/interpreter.py": ["backward"],
     "kernels/simd/microkernel.py": ["multiply_tile"],
+    "kernels/training/members.py": ["member_losses"],
     "kernels/training/step.py": ["train_step", "train_steps"],
 }
 # Formulas, whose arguments are the letters in them.

@@ -32,7 +32,7 @@ from fastfc.kernels.optim import rules
 from fastfc.kernels.optim import schedules as schedule_kernels
 from fastfc.nn import activations, dropout, embedding, linear, norms, standardize
 from fastfc.nn.activations import Activation, Elementwise
-from fastfc.nn.container import CONTAINERS, Container, is_a
+from fastfc.nn.container import CONTAINERS, ENSEMBLES, Container, is_a
 from fastfc.nn.dropout import Dropout
 from fastfc.nn.layer import Layer
 from fastfc.nn.linear import Tied
@@ -45,7 +45,7 @@ from fastfc.validation import finite_number, float_dtype, positive_int, positive
 if TYPE_CHECKING:
     Path = str | os.PathLike[str]
 
-VERSION = 1
+VERSION, VERSION_OF_ENSEMBLES = 1, 2  # of the format; earlier releases say that they can't read the second
 LARGEST_TEXT = 90_000_000  # safetensors has headers of up to 100 MB
 DEEPEST = 100
 
@@ -90,15 +90,15 @@ NOT_STORED = ("init", "bias_init", "seed", "dtype", "name", "options", "dim")
 
 
 class Checkpoint(NamedTuple):
-    """What a file holds."""
+    """What a file holds; of an ensemble its optimizers, a tuple."""
 
-    network: Container
-    optimizer: Optimizer | None
+    network: Any
+    optimizer: Any
     metadata: dict[str, Any]
 
 
 def save(network: Container, path: Path, optimizer: Optimizer | None, metadata: Mapping[str, Any] | None) -> None:
-    safetensors = extra("safetensors.numpy", "safetensors", "save")
+    extra("safetensors.numpy", "safetensors", "save")
     if optimizer is not None and not isinstance(optimizer, Optimizer):
         raise TypeError(f"save: optimizer must be an object such as Adam(), got {optimizer!r}")
     if metadata is not None and not isinstance(metadata, Mapping):
@@ -113,6 +113,35 @@ def save(network: Container, path: Path, optimizer: Optimizer | None, metadata: 
         "optimizer": None if optimizer is None else writer.optimizer(optimizer, network),
     }
     header |= names_of(network)
+    write_file(path, header, metadata, writer)
+
+
+def save_ensemble(team: Any, path: Path, metadata: Mapping[str, Any] | None) -> None:
+    """Write what `save` writes of a network for each member, and what is the ensemble's own."""
+    extra("safetensors.numpy", "safetensors", "save")
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise TypeError(f"save: metadata must be a dict, got {metadata!r}")
+    writer = Writer()
+    members = [
+        {"network": writer.layer(member, str(k)), "history": rows_of_numbers(member.history.rows), **names_of(member)}
+        for k, member in enumerate(team.members)
+    ]
+    for k, (row, optimizer) in enumerate(zip(members, team.optimizers, strict=False)):
+        row["optimizer"] = writer.optimizer(optimizer, team.members[k], f"{k}.")
+    header = {
+        "version": VERSION_OF_ENSEMBLES,
+        "fastfc": __version__,
+        "dtype": team.dtype.name,
+        "ensemble": members,
+        "link": team.link,
+        "left_out": sorted(team.left_out),
+        "history": rows_of_numbers(team.history.rows),
+    }
+    write_file(path, header, metadata, writer)
+
+
+def write_file(path: Path, header: dict[str, Any], metadata: Mapping[str, Any] | None, writer: Writer) -> None:
+    safetensors = extra("safetensors.numpy", "safetensors", "save")
     text = json.dumps(as_json(header, "the network") | {"metadata": as_json(metadata or {}, "metadata")})
     if len(json.dumps(text)) > LARGEST_TEXT:
         raise ValueError(f"save: metadata and history take more than {LARGEST_TEXT:,} characters; keep them elsewhere")
@@ -121,7 +150,7 @@ def save(network: Container, path: Path, optimizer: Optimizer | None, metadata: 
 
 
 def load(path: Path) -> Any:
-    """The network that `network.save` wrote, with its history. Needs the extra `fastfc[safetensors]`.
+    """The network or ensemble that its `save` wrote, with its history. Needs the extra `fastfc[safetensors]`.
 
     Parameters
     ----------
@@ -129,7 +158,7 @@ def load(path: Path) -> Any:
 
     Returns
     -------
-    Sequential or Graph
+    Sequential, Graph or Ensemble
 
     Raises
     ------
@@ -222,27 +251,55 @@ def read_header(notes: dict[str, str]) -> dict[str, Any]:
     version = header["version"]
     if type(version) is not int or version < 1:
         raise ValueError(f"damaged: its version is {version!r}")
-    if version > VERSION:
+    newest = VERSION_OF_ENSEMBLES if "ensemble" in header else VERSION
+    if version > newest:
         raise ValueError(
             f"written by a newer fastfc, {header['fastfc']}, in version {version} of the format; this one reads "
-            f"version {VERSION}: pip install -U fastfc"
+            f"version {newest}: pip install -U fastfc"
         )
     return header
 
 
 def build(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Checkpoint:
     reader = Reader(header["dtype"], tensors)
-    network = reader.layer(header["network"], "")
-    if not isinstance(network, Container):
-        raise ValueError(f"damaged: it holds {network}, which is not a network")
+    if "ensemble" in header:
+        return build_ensemble(header, reader)
+    network = reader.network(header["network"], "")
     optimizer = None if header["optimizer"] is None else reader.optimizer(header["optimizer"], network)
+    check_taken(header, reader)
+    network.history.rows[:] = rows_of_numbers(header["history"])
+    read_names(network, header)
+    return Checkpoint(network, optimizer, header["metadata"])
+
+
+def build_ensemble(header: dict[str, Any], reader: Reader) -> Checkpoint:
+    networks, optimizers = [], []
+    for k, row in enumerate(header["ensemble"]):
+        network = reader.network(row["network"], str(k))
+        network.history.rows[:] = rows_of_numbers(row["history"])
+        read_names(network, row)
+        networks.append(network)
+        if "optimizer" in row:
+            optimizers.append(reader.optimizer(row["optimizer"], network, f"{k}."))
+    check_taken(header, reader)
+    if optimizers and len(optimizers) != len(networks):
+        raise ValueError("damaged: some of its members have no optimizer")
+    left_out = [below_limit(k, "the ensemble", "left_out") for k in header["left_out"]]
+    if any(k >= len(networks) for k in left_out):
+        raise ValueError(f"damaged: left_out is {left_out} for {len(networks)} members")
+    team = ENSEMBLES["Ensemble"].of(networks)
+    team.link = header["link"]
+    team.restore(tuple(optimizers), frozenset(left_out))
+    team.history.rows[:] = rows_of_numbers(header["history"])
+    return Checkpoint(team, team.optimizers or None, header["metadata"])
+
+
+def check_taken(header: dict[str, Any], reader: Reader) -> None:
+    """Raise if a file holds what nothing took, or metadata that are none."""
     if reader.tensors:
         raise ValueError(f"damaged: nothing has the tensors {', '.join(sorted(reader.tensors))}")
     if not isinstance(header["metadata"], dict):
         raise ValueError("damaged: its metadata are not a dict")
-    network.history.rows[:] = rows_of_numbers(header["history"])
-    read_names(network, header)
-    return Checkpoint(network, optimizer, header["metadata"])
 
 
 def names_of(network: Container) -> dict[str, Any]:
@@ -316,7 +373,7 @@ class Writer:
             self.tensors[f"{place}.{name}"] = values
         return row
 
-    def optimizer(self, optimizer: Optimizer, network: Container) -> dict[str, Any]:
+    def optimizer(self, optimizer: Optimizer, network: Container, prefix: str = "") -> dict[str, Any]:
         kind = type(optimizer).__name__
         if OPTIMIZERS.get(kind) is not type(optimizer):
             raise TypeError(f"save: {optimizer} can't be stored: its class is none of fastfc's own")
@@ -333,7 +390,7 @@ class Writer:
             state[:, of_parameters] = optimizer.state
             if optimizer.average:
                 state[-1, ~of_parameters] = network.buffers
-            self.tensors["optimizer.state"] = state
+            self.tensors[f"{prefix}optimizer.state"] = state
         row = {
             "kind": kind,
             "options": options(optimizer),
@@ -366,6 +423,12 @@ class Reader:
                 f"{self.dtype}"
             )
         return found
+
+    def network(self, row: dict[str, Any], place: str) -> Container:
+        network = self.layer(row, place)
+        if not isinstance(network, Container):
+            raise ValueError(f"damaged: it holds {network}, which is not a network")
+        return network
 
     def layer(self, row: dict[str, Any], place: str) -> Layer:
         what = f"layer {place}" if place else "the network"
@@ -407,7 +470,7 @@ class Reader:
             values[...] = found[name]
         return layer
 
-    def optimizer(self, row: dict[str, Any], network: Container) -> Optimizer:
+    def optimizer(self, row: dict[str, Any], network: Container, prefix: str = "") -> Optimizer:
         given = dict(row["options"])
         if given.get("schedule"):
             given["schedule"] = schedule(given["schedule"])
@@ -435,12 +498,13 @@ class Reader:
         optimizer.count[:] = counts_of(optimizer, *row["count"])
         if optimizer.count[0]:
             optimizer.measure(network)
-        if "optimizer.state" in self.tensors:
-            state = self.tensors["optimizer.state"]
+        tensor = f"{prefix}optimizer.state"
+        if tensor in self.tensors:
+            state = self.tensors[tensor]
             if len(state) < optimizer.n_vectors or not state.size:
                 raise ValueError(f"damaged: {optimizer}: its state has {len(state)} vectors, not {optimizer.n_vectors}")
             of_parameters = columns_of_parameters(network)
-            optimizer.state = self.take("optimizer.state", (len(state), len(of_parameters)))[:, of_parameters]
+            optimizer.state = self.take(tensor, (len(state), len(of_parameters)))[:, of_parameters]
         elif optimizer.count[0] and optimizer.n_vectors and network.params.size:
             raise ValueError(f"damaged: {optimizer}: its state is missing")
         return optimizer

@@ -18,6 +18,8 @@ from fastfc.validation import as_floats, positive_int
 
 # The networks by name, as models/ enters them: files and models of other libraries become networks of these classes.
 CONTAINERS: dict[str, type[Any]] = {}
+# The ensemble of networks, as models/ enters it: a file may hold one.
+ENSEMBLES: dict[str, type[Any]] = {}
 
 
 def is_a(layer: Any, kind: str) -> TypeGuard[Any]:

@@ -17,8 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from fastfc import kernels
 from fastfc.attributes import OF_LAYERS, Versioned
 from fastfc.data import streams
-from fastfc.kernels.program import interpreter
+from fastfc.kernels.program import interpreter, members
 from fastfc.kernels.runtime import native, threads
+from fastfc.kernels.runtime.arrays import describe
 from fastfc.nn.lowering import Lowering, Program
 from fastfc.nn.node import Node
 from fastfc.validation import as_floats, flag, positive_int, positive_number
@@ -254,12 +255,13 @@ class Layer(Versioned):
             iterable of batches, each x or (x, y), or a function that returns one.
         out : array of the result's shape and of the layer's dtype, optional
             Overwritten and returned. With x in parts, also an array on disk.
-        params : (p,) array of the layer's dtype, optional
-            Used instead of the layer's own; buffers are the layer's own.
+        params : (p,) or (k, p) array of the layer's dtype, optional
+            Used instead of the layer's own; buffers are the layer's own. Of a matrix each row is a candidate, as of an
+            evolution strategy: the result has an axis of k before the others. Threads take candidates times rows.
 
         Returns
         -------
-        (n, out_features) array, or (out_features,) for a single sample
+        (n, out_features) array, or (out_features,) for a single sample; with k candidates (k, n, out_features)
 
         Raises
         ------
@@ -280,16 +282,20 @@ class Layer(Versioned):
             interpreter.predict.call(vector, program.table, x, out, 1, 1)
             return out
         if type(x) is not np.ndarray and (streams.gives_batches(x) or streams.too_large(x)):
+            if np.ndim(params) == 2:
+                raise ValueError(f"{self}: predict with a matrix of params takes x in memory, such as np.asarray(x)")
             return self._predict_in_parts(x, out, params)
         self.check_names(x)
         x = self.join(x)
         single = x.ndim == 1
         rows = self._check_rows(x[None]) if single else x
+        candidates = (len(params),) if np.ndim(params) == 2 else ()
         if out is not None:
             n, width = len(rows), self.program_for(rows).outputs
-            check_array(out, (width,) if single else (n, width), x.dtype, self, "out", written=True)
-        result = self.output(rows, out[None] if single and out is not None else out, params)
-        return result[0] if single else result
+            check_array(out, (*candidates, *(() if single else (n,)), width), x.dtype, self, "out", written=True)
+            out = out[..., None, :] if single else out
+        result = (self._outputs_of if candidates else self.output)(rows, out, params)
+        return result[..., 0, :] if single else result
 
     def _straight(self, x: Any) -> tuple[Any, ...] | None:
         """What the shortest ways of `predict` and `forward` read, if x is as the kernels take it and small."""
@@ -312,6 +318,23 @@ class Layer(Versioned):
     def initialise_from(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         """`output`, after Linear layers have got first values from these data, see initializers.fit_to."""
         return self.output(x)
+
+    def _outputs_of(self, x: NDArray[Any], out: Any, params: Any) -> NDArray[Any]:
+        """The outputs of candidates, one for each row of params."""
+        program = self.program_for(x)
+        params = params if type(params) is np.ndarray else as_floats(params, x.dtype, self, "params")
+        check_array(params, (len(params), self._params.size), x.dtype, self, "params")
+        if self._buffers.size:
+            params = np.concatenate([params, np.tile(self._buffers, (len(params), 1))], axis=1)
+        result = np.empty((len(params), len(x), program.outputs), x.dtype)
+        n_threads = threads.prepare_threads(self._n_threads, program.work(len(x)) * len(params))
+        flat = result.reshape(len(params) * len(x), program.outputs)
+        table = np.array([describe(program.table)], np.int64)
+        run_members(self, program, params, table, x, flat, n_threads)
+        if out is None:
+            return result
+        out[...] = result
+        return out
 
     def _predict_in_parts(self, x: Any, out: Any, params: Any) -> Any:
         """`predict` for an array on disk or an iterable of batches; a thread reads ahead."""
@@ -743,6 +766,22 @@ def assign(layer: Layer, what: str, values: ArrayLike, view: NDArray[Any] | None
     view[...] = values
 
 
+def run_members(owner: object, program: Program, *args: Any) -> None:
+    """`predict_members`, whose errors name the owner and what x holds wrong."""
+    try:
+        members.predict_members.call(*args)
+    except ValueError as error:
+        raise ValueError(f"{owner}: {interpreter.wrong_index(program.table, args[2]) or error}") from None
+
+
+def assign_matrix(owner: Any, what: str, values: ArrayLike, view: NDArray[Any]) -> None:
+    """Copy values into the rows of several networks."""
+    values = as_floats(values, view.dtype, owner, what)
+    if values.shape != view.shape:
+        raise ValueError(f"{owner}: {what} has shape {view.shape}, got values of shape {values.shape}")
+    view[...] = values
+
+
 def check_array(
     array: Any, shape: tuple[int, ...], dtype: Any, owner: object, what: str, *, written: bool = False
 ) -> None:
@@ -780,3 +819,10 @@ def aligned_zeros(size: int, dtype: Any) -> NDArray[Any]:
         raise MemoryError(f"fastfc: no memory holds {size:,} numbers of {np.dtype(dtype)}") from None
     start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + n_bytes].view(dtype)
+
+
+def aligned_rows(n: int, size: int, dtype: Any) -> NDArray[Any]:
+    """A matrix of zeros, each of whose rows starts at a multiple of 64 bytes."""
+    per_line = ALIGNMENT // np.dtype(dtype).itemsize
+    width = -(-size // per_line) * per_line
+    return aligned_zeros(n * width, dtype).reshape(n, width)[:, :size]

@@ -58,14 +58,9 @@ class Epoch:
         accumulate: int,
         drop_last: bool = False,
     ) -> None:
-        n = data.n
-        if optimizer.full_batch:
-            batch_size = n
-        n = self.n = used_samples(n, batch_size, drop_last)
-        batch_size, self.weight_sum = min(batch_size, n), data.weight_sum
-        check_last_batch(network, data.program, n, batch_size)
-        accumulate = min(accumulate, -(-n // batch_size))
-        optimizer.steps_per_epoch = -(-n // (batch_size * accumulate))
+        planned = plan_batches(network, data.program, data.n, optimizer, (batch_size, accumulate), drop_last)
+        self.n, batch_size, accumulate = planned
+        self.weight_sum = data.weight_sum
         self.begin(network, data.with_shares(), optimizer, batch_size, accumulate)
 
     def begin(self, network: Container, data: Data, optimizer: Optimizer, batch_size: int, accumulate: int) -> None:
@@ -163,6 +158,24 @@ def used_samples(n: int, batch_size: int, drop_last: bool) -> int:
             "batch_size"
         )
     return n - n % batch_size
+
+
+def plan_batches(
+    network: Container, program: Program, n: int, optimizer: Optimizer, sizes: tuple[int, int], drop_last: bool
+) -> tuple[int, int, int]:
+    """Samples of an epoch and of a batch, and batches of an update, of n samples and the two sizes that are wanted.
+
+    The optimizer knows the updates of an epoch then.
+    """
+    batch_size, accumulate = sizes
+    if optimizer.full_batch:
+        batch_size = n
+    n = used_samples(n, batch_size, drop_last)
+    batch_size = min(batch_size, n)
+    check_last_batch(network, program, n, batch_size)
+    accumulate = min(accumulate, -(-n // batch_size))
+    optimizer.steps_per_epoch = -(-n // (batch_size * accumulate))
+    return n, batch_size, accumulate
 
 
 def check_last_batch(network: Container, program: Program, n: int, batch_size: int) -> None:

@@ -104,6 +104,28 @@ class Outputs(NamedTuple):
         return y
 
 
+def link_of(outputs: Outputs) -> str:
+    """How outputs become what an ensemble averages: probabilities, rates, means and variances, or what they are."""
+    if isinstance(outputs.loss, losses.GaussianNLLLoss):
+        return "gaussian"
+    if outputs.kind == LOGARITHMS or is_log_rate(outputs):
+        return "exp"
+    if outputs.kind == LOGITS:
+        return "softmax" if isinstance(outputs.loss, losses.CrossEntropyLoss) else "sigmoid"
+    return "identity"
+
+
+def is_log_rate(outputs: Outputs) -> bool:
+    return isinstance(outputs.loss, losses.PoissonNLLLoss) and outputs.loss.log_input
+
+
+def averaged(outputs: Outputs) -> Outputs:
+    """What metrics have to know of the mean of members' outputs behind their link."""
+    if is_log_rate(outputs):
+        return outputs._replace(kind=NUMBERS, loss=losses.PoissonNLLLoss(log_input=False))
+    return outputs._replace(kind=PROBABILITIES) if outputs.kind in (LOGITS, LOGARITHMS) else outputs
+
+
 def outputs_of(network: Container, loss: losses.Loss) -> list[Outputs]:
     """What each output of a network is that is trained with this loss."""
     last = network.last_layers()
