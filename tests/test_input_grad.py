@@ -1,9 +1,14 @@
+import itertools
+
 import numpy as np
 import pytest
 from arrays import DTYPES, assert_product_close, by_shape, integers, nan, normal
 
-from fastfc.kernels import dense_input_grad
+from fastfc.kernels import dense_forward, dense_input_grad
 from fastfc.kernels.ops.gemm import tile
+from fastfc.kernels.ops.level1 import ALIGNED_FROM
+from fastfc.kernels.simd.isa import host_isa
+from fastfc.kernels.simd.squares import ACROSS, ALIASING, LAG
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
@@ -40,3 +45,41 @@ def test_a_row_has_the_same_bits_in_any_batch_and_position(dtype):
         part = nan((last - first, columns + 7), dtype)
         dense_input_grad(g[first:last], weight, part)
         np.testing.assert_array_equal(part, whole[first:last])
+
+
+def sums_of_few_rows(dtype):
+    """Lengths of sums around a register, that lag, that begin at a line's boundary; and numbers of columns."""
+    size, lanes = np.dtype(dtype).itemsize, tile(dtype)[1] // host_isa().vectors
+    lengths = [
+        lanes - 1,
+        lanes,
+        lanes + 1,
+        3 * lanes,
+        5 * lanes + 3,
+        ALIGNED_FROM // size,
+        ALIGNED_FROM // size + lanes - 1,
+    ]
+    lengths += [ALIASING // size, LAG // size, 2 * ALIASING // size]
+    columns = [lanes + 1, ACROSS * lanes - 1, ACROSS * lanes, 2 * ACROSS * lanes + 1, (ACROSS + 1) * lanes]
+    return lengths, columns
+
+
+@dtypes
+@pytest.mark.parametrize("activation", ["identity", "relu", "tanh"])
+def test_few_rows_have_the_bits_of_many(dtype, activation):
+    """Few rows times Wᵀ transpose squares in registers, from wherever W begins; more rows pack panels."""
+    lengths, columns = sums_of_few_rows(dtype)
+    for case, (k, n) in enumerate(itertools.product(lengths, columns)):
+        x, memory, bias = normal((20, k), dtype), normal(n * k + 16, dtype, 1), normal(n, dtype, 2)
+        weight = memory[case % 16 :][: n * k].reshape(n, k)
+        many, same = nan((20, n), dtype), nan((20, n), dtype)
+        dense_forward(x, weight.T, bias, many, activation)
+        if activation == "identity":
+            dense_input_grad(x, weight, same)
+        for m in (1, 2, 3, 4):
+            few = nan((m, n), dtype)
+            dense_forward(x[3 : 3 + m], weight.T, bias, few, activation)
+            np.testing.assert_array_equal(few, many[3 : 3 + m])
+            if activation == "identity":
+                dense_input_grad(x[3 : 3 + m], weight, few)
+                np.testing.assert_array_equal(few, same[3 : 3 + m])

@@ -1,4 +1,4 @@
-"""The assembly of the register tile, for every instruction set: cross-compiled, so that any machine tests all."""
+"""The assembly of tiles and squares, for every instruction set: cross-compiled, so that any machine tests all."""
 
 import re
 
@@ -9,9 +9,10 @@ from numba import float32, float64
 
 from fastfc.kernels.simd import isa as isa_module
 from fastfc.kernels.simd import llvm as llvm_module
-from fastfc.kernels.simd import microkernel
+from fastfc.kernels.simd import microkernel, squares
 from fastfc.kernels.simd.isa import ISAS
 from fastfc.kernels.simd.microkernel import Tile
+from fastfc.kernels.simd.squares import Squares
 
 # Triple, processor, the mnemonic of a multiply-add of whole registers, a branch, an access to the stack.
 TARGETS = {
@@ -23,15 +24,15 @@ TARGETS = {
 SHAPES = [(ISAS[name], rows) for name in TARGETS for rows in (1, 2, ISAS[name].rows - 1, ISAS[name].rows)]
 
 
-def assembly(name, tile, monkeypatch):
-    for module in (isa_module, llvm_module, microkernel):
+def assembly(name, function, monkeypatch):
+    for module in (isa_module, llvm_module, microkernel, squares):
         monkeypatch.setattr(module, "host_isa", lambda: ISAS[name])
     triple, cpu, *_ = TARGETS[name]
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     module = ir.Module()
     module.triple = triple
-    tile.function(module).linkage = "external"
+    function(module).linkage = "external"
     machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, opt=3)
     parsed = llvm.parse_assembly(str(module))
     builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
@@ -39,8 +40,8 @@ def assembly(name, tile, monkeypatch):
     return machine.emit_assembly(parsed)
 
 
-def loop(text, name):
-    """The lines from the label that the last multiply-adds jump back to."""
+def loop(text, name, choose=min):
+    """The lines from the label that the last multiply-adds jump back to; of several loops the shortest."""
     lines = text.splitlines()
     labels = {line.split(":")[0]: number for number, line in enumerate(lines) if re.match(r"\.L\w+:", line)}
     _, _, fused, branch, _ = TARGETS[name]
@@ -52,7 +53,7 @@ def loop(text, name):
             if any(re.search(fused, row) for row in body):
                 loops.append(body)
     assert loops, text
-    return min(loops, key=len)
+    return choose(loops, key=len)
 
 
 @pytest.mark.parametrize("dtype", [float32, float64], ids=str)
@@ -62,10 +63,28 @@ def test_loop_over_k_has_the_multiply_adds_one_branch_and_no_spill(isa, rows, ma
     """NEON and SSE have no masked loads: LLVM made 22 branches of those of an 8 x 3 tile, for each step of k."""
     _, _, fused, branch, stack = TARGETS[isa.name]
     vectors = isa.tile_vectors(rows)
-    body = loop(assembly(isa.name, Tile(dtype, rows, vectors, masked), monkeypatch), isa.name)
+    body = loop(assembly(isa.name, Tile(dtype, rows, vectors, masked).function, monkeypatch), isa.name)
     assert sum(bool(re.search(fused, line)) for line in body) == rows * vectors
     assert sum(bool(re.search(branch, line)) for line in body) == 1
     if masked and isa.masked_loads:
         # the masks are more registers than there are: they are read from the stack, but nothing goes there
         stack = rf"({stack})\)?$"
     assert not [line for line in body if re.search(stack, line)]
+
+
+# The registers of each instruction set, as assembly names them.
+REGISTERS = {"avx512": "zmm", "avx2": "ymm", "sse": "xmm", "neon": r"\bq\d|\bv\d"}
+
+
+@pytest.mark.parametrize("dtype", [float32, float64], ids=str)
+@pytest.mark.parametrize(("name", "rows"), [(n, r) for n in TARGETS for r in range(1, 1 + squares.many_rows(ISAS[n]))])
+def test_squares_are_transposed_in_registers(name, rows, dtype, monkeypatch):
+    """Each column meets a multiply-add for each row; for one row no register goes to the stack."""
+    across = squares.across(ISAS[name])
+    shape = Squares(dtype, rows, across)
+    body = loop(assembly(name, lambda module: shape.function(module, shape.emit), monkeypatch), name, max)
+    fused, stack = TARGETS[name][2], r"%rsp|\[sp"
+    lanes = ISAS[name].vector_bytes * 8 // dtype.bitwidth
+    assert sum(bool(re.search(fused, line)) for line in body) == rows * across * lanes
+    spilled = [line for line in body if re.search(stack, line) and re.search(REGISTERS[name], line)]
+    assert rows > 1 or not spilled

@@ -30,9 +30,12 @@ from fastfc.kernels.ops.gemm_plan import blocking, plan
 from fastfc.kernels.ops.level1 import (
     ROWS_AT_ONCE,
     dot_products,
+    four_rows_transposed,
+    one_row_transposed,
     outer_product,
     row_times_rows,
-    row_times_transposed,
+    three_rows_transposed,
+    two_rows_transposed,
 )
 from fastfc.kernels.ops.matrix import (
     Matrix,
@@ -53,6 +56,7 @@ from fastfc.kernels.simd.compiler import helper, inlined_helper
 from fastfc.kernels.simd.isa import host_isa
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, read, release, zero
 from fastfc.kernels.simd.microkernel import multiply_tile
+from fastfc.kernels.simd.squares import MANY_ROWS
 from fastfc.kernels.simd.vector import infinity, width
 
 # So few columns and so long sums are faster as dot products. Twice as many columns where B is Wᵀ, whose columns are
@@ -186,17 +190,30 @@ def from_summand(x, p, start):
 
 
 @inlined_helper
+def rows_times_transposed(x):
+    """C = start + A B for as many rows as squares are transposed for."""
+    if x.m == 1:
+        return one_row_transposed(x.c, x.a, x.b, x.start, x.n, x.k)
+    if x.m == 2:
+        return two_rows_transposed(x.c, x.a, x.b, x.start, x.n, x.k)
+    if x.m == 3:
+        return three_rows_transposed(x.c, x.a, x.b, x.start, x.n, x.k)
+    return four_rows_transposed(x.c, x.a, x.b, x.start, x.n, x.k)
+
+
+@inlined_helper
 def of_shape(x, activation, z):
     """The product in the way that suits its shape, for a C whose columns are neighbours; see `blocked`."""
     size, lanes = itemsize(x.c.data), width(x.c.data)
     if x.k == 1 and x.b.column == size and x.n >= lanes and activation.code == IDENTITY:
         outer_product(x.c, x.a, x.b, x.start, x.m, x.n)
         return OK
-    # one row: most of k without packing, the rest as any product that goes on from there
-    if x.m == 1 and x.b.row == size and x.b.column != size:
-        p = x.k - x.k % lanes
-        row_times_transposed(x.c, x.a, x.b, x.start, x.n, p)
-        x = from_summand(x, p, x.c)
+    is_transposed = x.a.column == size and x.b.row == size and x.b.column != size
+    if is_transposed and x.m <= MANY_ROWS and x.k >= lanes:
+        found = rows_times_transposed(x)
+        if found != OK or activation.code == IDENTITY:
+            return found
+        x = from_summand(x, x.k, x.c)  # nothing is left but the activation
     elif x.m == 1 and x.b.column == size and x.n > 8 * lanes and x.k * x.n * size > blocking(x.c.data).l1_bytes:
         # C is more than the sums of a tile, and B comes from beyond L1
         p = x.k - x.k % ROWS_AT_ONCE

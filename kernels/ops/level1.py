@@ -1,42 +1,71 @@
-"""Dot products, and one row times a transposed matrix."""
+"""Products of few rows or columns: dot products, outer products, and few rows times a matrix in its order."""
 
 from numba import types
 
 from fastfc.kernels.ops.activation_rules import DERIVATIVE, IDENTITY, activation_type
 from fastfc.kernels.ops.activations import apply
 from fastfc.kernels.ops.epilogue import matrix_epilogue
-from fastfc.kernels.ops.matrix import Matrix, aliases_sets, ceil_div, copy_matrix, element, matrix_type
+from fastfc.kernels.ops.matrix import Matrix, ceil_div, columns_from, copy_matrix, element, matrix_type, rows_from
 from fastfc.kernels.ops.packing import pack
-from fastfc.kernels.runtime.native import on_demand_kernel
+from fastfc.kernels.runtime.native import named_after, on_demand_kernel
 from fastfc.kernels.runtime.status import NO_MEMORY, OK
 from fastfc.kernels.simd.compiler import helper
-from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, read, release, stack, write
-from fastfc.kernels.simd.microkernel import multiply_square
+from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, offset_in, read, release, stack, write
+from fastfc.kernels.simd.squares import ACROSS, ALIASING, LAG, multiply_squares
 from fastfc.kernels.simd.vector import fma, load, load_first, splat, store, store_first, sum_of_lanes, width
-
-# Registers of columns of Bᵀ side by side for one row: more of them are more streams than the processor prefetches, and
-# fewer make short registers wait for their sums.
-SQUARES, SQUARES_OF_FEW_LANES = 2, 4
 
 # Rows of B that are read side by side for one row.
 ROWS_AT_ONCE = 8
+
+# Columns of Bᵀ that are so long are read from the boundary of a register on, lest most loads need two lines.
+ALIGNED_FROM = 1 << 10
 
 # The copies for so few dot products are on the stack: a small network predicts one sample without allocating.
 STACK_BYTES = 1 << 13
 
 
-@helper
-def row_times_transposed(c, a, b, start, n, k):
-    """C = start + A B for one row and a B whose rows are neighbours; k a multiple of the lanes."""
-    size, lanes = itemsize(c.data), width(c.data)
-    copy_matrix(1, n, start, c)
-    block = lanes if aliases_sets(b.column) else (SQUARES if lanes >= 8 else SQUARES_OF_FEW_LANES) * lanes
-    for j in range(0, n, block):
-        for p in range(0, k, lanes):
-            a_part = Matrix(element(a, 0, p), a.row, a.column)
-            for q in range(j, min(n, j + block), lanes):
-                b_part = Matrix(element(b, p, q), b.row, b.column)
-                multiply_square(a_part, b_part, Matrix(element(c, 0, q), c.row, size), n - q)
+def times_transposed(rows):
+    """A kernel: C = start + A B for so many rows, whose columns are neighbours, and a B whose rows are.
+
+    At least one register of summands, and start's columns are neighbours or the same.
+    """
+    multiply, multiply_some = multiply_squares(rows)
+
+    @helper
+    def some(c, a, b, start, n, p, first, last):
+        """C = start + A B for summands p + first to p + last, of the register from p on."""
+        size, lanes = itemsize(c.data), width(c.data)
+        for q in range(0, n, lanes):
+            b_q, start_q, c_q = Matrix(element(b, p, q), b.row, b.column), columns_from(start, q), columns_from(c, q)
+            multiply_some(first * size, last * size, columns_from(a, p), b_q, start_q, c_q, n - q)
+
+    def run(c, a, b, start, n, k):
+        size, lanes = itemsize(c.data), width(c.data)
+        head = 0
+        if b.column % (lanes * size) == 0 and k * size >= ALIGNED_FROM:
+            head = (lanes - offset_in(b.data, lanes * size) // size) % lanes
+        nbytes = (k - head) // lanes * lanes * size
+        rest = k - head - nbytes // size
+        lag = LAG if b.column % ALIASING == 0 and nbytes > LAG else 0
+        for j in range(0, n, ACROSS * lanes):
+            b_j, c_j, start_j, n_left = columns_from(b, j), columns_from(c, j), columns_from(start, j), n - j
+            in_band = min(n_left, ACROSS * lanes)
+            if head:
+                some(c_j, a, b_j, start_j, in_band, 0, 0, head)
+                start_j = c_j
+            multiply(nbytes, lag, columns_from(a, head), rows_from(b_j, head), start_j, c_j, n_left)
+            if rest:
+                some(c_j, a, b_j, c_j, in_band, k - lanes, lanes - rest, lanes)
+        return OK
+
+    run.__name__ = f"times_transposed_{rows}"
+    signature = lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 2)
+    return on_demand_kernel(signature)(named_after(run, rows))
+
+
+one_row_transposed, two_rows_transposed, three_rows_transposed, four_rows_transposed = map(
+    times_transposed, (1, 2, 3, 4)
+)
 
 
 @on_demand_kernel(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 2))

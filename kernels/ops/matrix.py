@@ -57,12 +57,6 @@ def zeros(like):
 
 
 @helper
-def aliases_sets(stride):
-    """Whether memory so far apart falls into the same few sets of L1, which hold a dozen lines."""
-    return stride % 4096 == 0
-
-
-@helper
 def ceil_div(a, b):
     return (a + b - 1) // b
 

@@ -28,6 +28,16 @@ def address(typingctx, array):
     return types.int64(array), codegen
 
 
+@intrinsic
+def offset_in(typingctx, base, nbytes):
+    """The bytes of a pointer beyond a multiple of `nbytes`, a power of two."""
+
+    def codegen(context, builder, signature, args):
+        return builder.and_(builder.ptrtoint(args[0], I64), builder.sub(args[1], ir.Constant(I64, 1)))
+
+    return types.int64(base, types.int64), codegen
+
+
 def constant_pointer(value):
     """An intrinsic: pointer to a constant of the element type of `like`, a pointer."""
 

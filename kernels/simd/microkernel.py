@@ -22,7 +22,6 @@ from fastfc.kernels.simd.llvm import (
     step,
     store_value,
 )
-from fastfc.kernels.simd.transpose import transpose_vectors
 
 
 class Operands(NamedTuple):
@@ -211,43 +210,3 @@ def multiply_tile(typingctx, rows, k, a, b, start, c, columns, floor):
         return context.get_dummy_value()
 
     return types.void(number, number, a, b, start, c, number, dtype), codegen
-
-
-# How far ahead in each row a square is asked for: so many rows at once are too many for the processor to foresee.
-PREFETCH_BYTES = 256
-
-
-@intrinsic
-def multiply_square(typingctx, a, b, c, columns):
-    """c[0, :columns] += a b, for a square of b whose rows are neighbours: it is transposed in registers.
-
-    a (1, lanes), b (lanes, columns), c (1, columns) as for multiply_tile, columns at most the lanes.
-    """
-    dtype = c[0].dtype
-
-    def codegen(context, builder, signature, args):
-        (a, _, a_step), (b, _, b_column), (c, _, _) = (cgutils.unpack_tuple(builder, x, 3) for x in args[:3])
-        columns, vector = args[3], llvm_vector(dtype)
-        constant = lambda value: ir.Constant(I64, value)
-
-        def emit(mask, column):
-            rows = [step(builder, b, builder.mul(b_column, column(i))) for i in range(vector.count)]
-            for row in rows:
-                prefetch(builder, step(builder, row, constant(PREFETCH_BYTES)))
-            block = [load_value(builder, row, vector) for row in rows]
-            total = load_value(builder, c, vector, mask)
-            for q, row in enumerate(transpose_vectors(builder, block)):
-                element = builder.load(step(builder, a, builder.mul(a_step, constant(q))), align=1)
-                total = fma_value(builder, splat_value(builder, element, vector), row, total)
-            store_value(builder, total, c, mask)
-
-        last = builder.sub(columns, constant(1))
-        with builder.if_else(builder.icmp_signed(">=", columns, constant(vector.count))) as (whole, part):
-            with whole:
-                emit(None, constant)
-            with part:
-                below = lambda i: builder.select(builder.icmp_signed("<", constant(i), columns), constant(i), last)
-                emit(first_lanes(builder, columns, vector), below)
-        return context.get_dummy_value()
-
-    return types.void(a, b, c, types.int64), codegen
