@@ -72,9 +72,9 @@ class Squares(NamedTuple):
     registers: int
     clipped: bool = False
 
-    def function(self, module, emit, *name):
-        """The LLVM function of this in `module`, which `emit` writes."""
-        name = ".".join(map(str, ("fastfc.squares", *self, *name)))
+    def function(self, module, emit):
+        """The LLVM function of this in `module`, which `emit` writes, a method of this."""
+        name = ".".join(map(str, ("fastfc.squares", emit.__name__, *self)))
         if name in module.globals:
             return module.globals[name]
         element = llvm_float(self.dtype).as_pointer()
@@ -209,7 +209,7 @@ class Squares(NamedTuple):
         blocks = [builder.append_basic_block(f"summand.{q}") for q in range(self.vector.count)]
         done = builder.append_basic_block("done")
         switch, entered = builder.switch(x.lag, done), {builder.block: first}
-        before, ends = {}, dict(entered)
+        before, ends = dict(entered), dict(entered)
         for q, block in enumerate(blocks):
             switch.add_case(ir.Constant(I64, q * size), block)
             builder.position_at_end(block)
@@ -268,7 +268,7 @@ def multiply_squares(rows):
         def codegen(context, builder, signature, args):
             first, last, *matrices, columns = args
             shape = Squares(dtype, rows, 1, clipped=True)
-            call(builder, shape.function(builder.module, shape.emit_some, "some"), (last, first, columns), matrices)
+            call(builder, shape.function(builder.module, shape.emit_some), (last, first, columns), matrices)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64, a, b, start, c, types.int64), codegen
