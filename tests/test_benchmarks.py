@@ -3,6 +3,7 @@ import inspect
 import itertools
 import pkgutil
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,40 @@ def test_the_name_of_a_file_matches_its_benchmarks_alone(benchmarks):
 def test_what_asv_runs_is_short_unless_more_is_asked_for(benchmarks, request):
     n = sum(map(len, benchmarks.values()))
     assert n < 150 if request.node.callspec.params["benchmarks"] == "" else n > 500
+
+
+def test_a_sample_is_the_least_of_several_blocks_of_calls(benchmarks):
+    """asv took a single call, which other programs made any multiple of as long."""
+    common = importlib.import_module("benchmarks.common")
+
+    class Slept(common.Timed):
+        n_calls = 0
+
+        def time_call(self, seconds):
+            self.n_calls += 1
+            end = time.process_time() + seconds * (3 if 6 <= self.n_calls <= 9 else 1)
+            while time.process_time() < end:
+                pass
+
+    slept = Slept()
+    before = slept.timer()
+    slept.time_call(0.002)
+    assert 0.0015 < slept.timer() - before < 0.0025
+    assert slept.n_calls > Slept.BLOCKS
+
+
+def test_what_needs_a_package_that_is_missing_is_not_measured(benchmarks):
+    """asv takes any other exception for a failure."""
+    common = importlib.import_module("benchmarks.common")
+    assert common.needs("numpy").__name__ == "numpy"
+    with pytest.raises(NotImplementedError, match="no_such_package is not installed"):
+        common.needs("no_such_package")
+
+
+def test_every_time_is_the_least_of_blocks_or_of_processes(benchmarks):
+    """asv's own clock counts what other programs take."""
+    common = importlib.import_module("benchmarks.common")
+    for kind in benchmarks:
+        for _, each in inspect.getmembers(importlib.import_module(f"benchmarks.{kind}"), inspect.isclass):
+            if any(name.startswith("time_") and call for name, call in inspect.getmembers(each)):
+                assert issubclass(each, common.Clock)

@@ -3,10 +3,9 @@ import timeit
 import numpy as np
 
 from fastfc import kernels
-from fastfc.benchmark.worker import installed
 from fastfc.kernels.ops.activation_rules import ACTIVATIONS, ROWWISE, of_input
 
-from .common import Timed, asked_for, table, three_digits
+from .common import Timed, asked_for, needs, table, three_digits
 
 USUAL = ["relu", "tanh", "gelu", "softmax"]
 COMPARED = [name for name in ACTIVATIONS if name != "identity"]
@@ -126,8 +125,7 @@ class AgainstPyTorch:
     unit = "times as fast"
 
     def setup(self, activation, elements):
-        if "PyTorch" not in installed():
-            raise NotImplementedError("PyTorch is not installed")
+        needs("torch")
 
     def track_function(self, activation, elements):
         return ratio(activation, elements, backward=False)

@@ -8,7 +8,7 @@ import numpy as np
 
 import fastfc as fc
 
-from .common import Timed, asked_for, table, three_digits
+from .common import Timed, asked_for, needs, table, three_digits
 
 # data, widths of the hidden layers, epochs: the same for both
 SITUATIONS = [
@@ -70,6 +70,7 @@ class Estimators(Timed):
     param_names = ("situation",)
 
     def setup(self, situation):
+        needs("sklearn")
         self.name, hidden = situation.split()
         self.hidden = tuple(map(int, hidden.split("-")))
         self.x, self.y, *_ = ready(self.name)

@@ -9,9 +9,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
-from .common import asked_for, three_digits
+from .common import Clock, asked_for
 
 IMPORTS = "import os, time\nimport numba, numpy as np\n"
 # Processor time of a process and of those it has waited for
@@ -63,8 +64,8 @@ def seconds_of_command(*arguments, cache):
     return spent() - start
 
 
-class Startup:
-    unit = "seconds"
+class Startup(Clock):
+    repeat = 1
     timeout = 600
 
     def setup(self):
@@ -74,28 +75,28 @@ class Startup:
     def teardown(self):
         self.folder.cleanup()
 
-    def track_import_above_numba(self):
+
+class Import(Startup):
+    def time_import_above_numba(self):
         seconds("", "import fastfc", self.cache)  # compiles the .pyc files
-        return three_digits(min(seconds("", "import fastfc", self.cache) for _ in range(10)))
+        self.elapsed += min(seconds("", "import fastfc", self.cache) for _ in range(10))
 
 
 class NothingCached(Startup):
-    track_import_above_numba = None
-
-    def track_demo(self):
+    def time_demo(self):
         """What compiling adds to `fastfc demo`."""
         cold, warm = (seconds_of_command("demo", cache=self.cache) for _ in range(2))
-        return three_digits(cold - warm)
+        self.elapsed += cold - warm
 
-    def track_kernel(self):
+    def time_kernel(self):
         """The first `dense_forward`."""
-        return three_digits(seconds("import fastfc as fc\n" + DENSE, "call()", self.cache))
+        self.elapsed += seconds("import fastfc as fc\n" + DENSE, "call()", self.cache)
 
-    def track_train_step(self):
-        return three_digits(seconds("import fastfc as fc\n" + TRAIN, "train()", self.cache))
+    def time_train_step(self):
+        self.elapsed += seconds("import fastfc as fc\n" + TRAIN, "train()", self.cache)
 
-    def track_warmup(self):
-        return three_digits(seconds_of_command("warmup", "--dtype", "float32", cache=self.cache))
+    def time_warmup(self):
+        self.elapsed += seconds_of_command("warmup", "--dtype", "float32", cache=self.cache)
 
 
 class Cached(Startup):
@@ -109,19 +110,23 @@ class Cached(Startup):
 
     setup_cache.timeout = 600
 
-    def setup(self, compiled):
+    def setup(self, compiled, *params):
         super().setup()
-        self.cache = shutil.copytree(compiled, Path(self.folder.name, "kernels"))
+        self.compiled = compiled
 
-    def teardown(self, compiled):
+    def teardown(self, compiled, *params):
         super().teardown()
 
-    track_import_above_numba = None
+    def least(self, n, setup, call):
+        """Of n new processes, each with a copy of what is compiled."""
+        caches = [shutil.copytree(self.compiled, Path(self.folder.name, str(i))) for i in range(n)]
+        self.elapsed += min(seconds(setup, call, cache) for cache in caches)
 
-    def track_second_process(self, compiled):
+
+class SecondProcess(Cached):
+    def time_second_process(self, compiled):
         """From the import to the first training step."""
-        call = f"import fastfc as fc\n{TRAIN}\ntrain()"
-        return three_digits(min(seconds("", call, self.cache) for _ in range(5)))
+        self.least(5, "", f"import fastfc as fc\n{TRAIN}\ntrain()")
 
 
 class More(Cached):
@@ -129,27 +134,16 @@ class More(Cached):
 
     params = tuple(MORE)
     param_names = ("new",)
-    track_second_process = None
 
-    def setup(self, compiled, new):
-        super().setup(compiled)
-
-    def teardown(self, compiled, new):
-        super().teardown(compiled)
-
-    def track_more(self, compiled, new):
-        return three_digits(seconds("import fastfc as fc\n" + TRAIN + "train()\n", f"train({MORE[new]})", self.cache))
+    def time_more(self, compiled, new):
+        self.least(5, "import fastfc as fc\n" + TRAIN + "train()\n", f"train({MORE[new]})")
 
 
 @asked_for
 class Wall(Startup):
     """Seconds of the clock: they depend on how many cores are free."""
 
-    track_import_above_numba = None
-
-    def track_demo(self):
-        import time
-
+    def time_demo(self):
         start = time.perf_counter()
         run("-m", "fastfc.cli.main", "demo", cache=self.cache)
-        return three_digits(time.perf_counter() - start)
+        self.elapsed += time.perf_counter() - start

@@ -8,13 +8,13 @@ import numpy as np
 import fastfc as fc
 from fastfc.data import streams
 
-from .common import Timed, table
+from .common import Timed, needs, table
 
 N, SIZES, BATCH = 2**17, [128, 64, 10], 256
 
 
 class Sources(Timed):
-    """67 MB in windows of 4 MB; reading alone is time_read."""
+    """67 MB in windows of 4 MB."""
 
     params = (table(["memory", "memmap"], ["zarr", "batches"]),)
     param_names = ("source",)
@@ -29,26 +29,33 @@ class Sources(Timed):
             np.save(Path(self.folder.name) / "x.npy", self.x)
             self.x = np.load(Path(self.folder.name) / "x.npy", mmap_mode="r")
         if source == "zarr":
-            import zarr
-
+            zarr = needs("zarr")
             path = str(Path(self.folder.name) / "x.zarr")
             self.x = zarr.create_array(path, data=self.x, chunks=(2**11, SIZES[0]), compressors=None)
         self.data = self.x, self.y
         if source == "batches":
             self.data = ([(self.x[i : i + BATCH], self.y[i : i + BATCH]) for i in range(0, N, BATCH)],)
         self.options = {"loss": fc.CrossEntropyLoss(), "optimizer": fc.SGD(lr=1e-3), "batch_size": BATCH, "seed": 0}
-        self.time_fit(source)
+        self.fit()
 
     def teardown(self, source):
         self.folder.cleanup()
 
-    def time_fit(self, source):
+    def fit(self):
         self.net.fit(*self.data, **self.options)
 
-    def time_read(self, source):
-        if source in ("memmap", "zarr"):
-            for _ in streams.Blocks((*self.data, None), "fit").parts(np.random.default_rng(0), BATCH, 1):
-                pass
+
+class Use(Sources):
+    def time_fit(self, source):
+        self.fit()
 
     def time_predict(self, source):
         self.net.predict(self.x if source != "batches" else lambda: iter(self.data[0]))
+
+
+class Read(Sources):
+    params = (table(["memmap"], ["zarr"]),)
+
+    def time_read(self, source):
+        for _ in streams.Blocks((*self.data, None), "fit").parts(np.random.default_rng(0), BATCH, 1):
+            pass

@@ -1,6 +1,7 @@
 """Reading a table and finding out what its columns hold, as a multiple of the time that pandas takes to read it."""
 
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from fastfc.tabular import Table
 from fastfc.tabular.columns import Wishes, profiled
 
-from .common import Timed, three_digits
+from .common import Timed, needs, three_digits
 
 
 class Read(Timed):
@@ -18,7 +19,7 @@ class Read(Timed):
     param_names = ("table",)
 
     def setup(self, table):
-        pandas = __import__("pandas")
+        pandas = needs("pandas")
         rng = np.random.default_rng(0)
         if table == "300000x11 numbers":
             frame = pandas.DataFrame(rng.standard_normal((300_000, 11)).round(6)).add_prefix("x")
@@ -42,14 +43,12 @@ class Read(Timed):
         self.read()
 
     def track_times_pandas(self, table):
-        from time import process_time
-
         best = {}
         for _ in range(5):
             for name, read in (("pandas", self.pandas), ("fastfc", self.read)):
-                begin = process_time()
+                begin = time.process_time()
                 read()
-                best[name] = min(best.get(name, np.inf), process_time() - begin)
+                best[name] = min(best.get(name, np.inf), time.process_time() - begin)
         return three_digits(best["fastfc"] / best["pandas"])
 
     track_times_pandas.unit = "times pandas"

@@ -1,12 +1,18 @@
+import time
+
 import numpy as np
 
 from fastfc import kernels
 
-from .common import asked_for
+from .common import Timed, asked_for
+
+
+class Wall(Timed):
+    clock = staticmethod(time.perf_counter)
 
 
 @asked_for
-class Launch:
+class Launch(Wall):
     """Squares around the work from which two threads pay, see MIN_WORK in kernels/runtime/threads.py."""
 
     params = ([64, 96, 128, 160, 192, 256], [1, 2])
@@ -23,7 +29,7 @@ class Launch:
 
 
 @asked_for
-class LaunchOfSums:
+class LaunchOfSums(Wall):
     """The same for the bias gradient, which only reads, see ELEMENT_WORK in kernels/runtime/threads.py."""
 
     params = ([256, 512, 1024, 2048, 4096], [1, 2])
@@ -32,7 +38,7 @@ class LaunchOfSums:
     def setup(self, rows, n_threads):
         self.grad_output = np.random.default_rng(0).standard_normal((rows, 512), dtype=np.float32)
         self.out = np.empty(512, np.float32)
-        self.time_bias_grad(rows, n_threads)
+        self.time_launch(rows, n_threads)
 
     def time_launch(self, rows, n_threads):
         kernels.dense_bias_grad(self.grad_output, self.out, n_threads=n_threads)
