@@ -32,8 +32,8 @@ KERNELS = [
     ),
     ("v = fma(g, g, v)", "v = fma(g, v, g)", "kernel_optimizers optimizers"),
     (
-        "b = fma(b, momentum, g / (square_root(v) + eps))\n    return b, v, b, fma",
-        "b = fma(b, momentum, g / square_root(v + eps))\n    return b, v, b, fma",
+        "b = fma(b, mu, g / (square_root(v) + eps))\n    return b, v, b, fma",
+        "b = fma(b, mu, g / square_root(v + eps))\n    return b, v, b, fma",
         "optimizers",
     ),
     ("new = fma(old, keep, p * (1.0 - keep))", "new = fma(old, keep, p)", "optimizers"),
@@ -41,7 +41,7 @@ KERNELS = [
     ("mean = fma(delta, count / (before + count), mean)", "mean = fma(delta, count / before, mean)", "norms"),
     ("low = fma(x0, x0, x1 * x1) + fma(x2, x2, x3 * x3)", "low = fma(x0, x0, x1 * x1) + fma(x2, x2, x2 * x3)", "norms"),
     ("once = mix(np.uint64(seed) + golden)", "once = mix(np.uint64(seed))", "dropout"),
-    ("    eights = n - n % 8\n", "    eights = n - n % 8 - 8 * (n > 15)\n", "bias_grad norms"),
+    ("    for r in range(eights, n):", "    for r in range(eights, n - (n > 15)):", "norms"),
     ("return x ^ (x >> np.uint64(31))", "return x ^ (x >> np.uint64(32))", "dropout golden"),
 ]
 LAYERS = [
@@ -52,15 +52,15 @@ LAYERS = [
     ("accepted = rng.random(missing.size) < np.exp((likeliest**2 - z**2) / 2)", "accepted = rng.random(missing.size) < np.exp((likeliest**2 - z**2) / 3)", "initializers"),
     ("limit = math.sqrt(3 * squared_gain / fan)", "limit = math.sqrt(2 * squared_gain / fan)", "initializers"),
     ("before = np.count_nonzero((scores > own) | ((scores == own) & later), axis=1)", "before = np.count_nonzero((scores > own) | (scores == own), axis=1)", "metrics"),
-    ("passes = epochs * (2 if scores and validation is None else 1)", "passes = epochs", "streams"),
-    ("return self.rows(slice(0, middle)), self.rows(slice(middle, n))", "return self.rows(slice(0, middle)), self.rows(slice(middle, n - 1))", "training options"),
+    ("training.check_epochs(2 * epochs,", "training.check_epochs(epochs,", "streams"),
+    ("self.rows(slice(middle, self.n), middle)", "self.rows(slice(middle, self.n - 1), middle)", "training options"),
     ("counted = classes != row[LossColumn.C]", "counted = classes == classes", "training losses"),
     ("if checksum(file.metadata()[\"fastfc\"], tensors) != file.metadata()[\"checksum\"]:", "if not file.metadata()[\"checksum\"]:", "files"),
     ("if version > VERSION:", "if version > VERSION + 1:", "files"),
-    ("            optimizer.epochs += 1\n            history", "            optimizer.epochs += 2\n            history", "training schedules"),
+    ("            run.optimizer.epochs += 1\n", "            run.optimizer.epochs += 2\n", "training schedules"),
     ("    if (n % batch_size or batch_size) == 1 and", "    if n % batch_size == 1 and", "training norms"),
     ("return sum(a.size * max(a.dtype.itemsize, 4) for", "return sum(a.size for", "streams"),
-    (".is_number, cells)) > len(cells) or not cells", ".is_number, cells)) > 0 or not cells", "train tables"),
+    ("len(numbers) < len(first) and 1 < len(numbers) == len(years)", "len(numbers) < len(first) and 1 < len(numbers)", "train tables table_corpus"),
     ("        if tracked:\n", "        if tracked and affine:\n", "norms layer_kinds"),
     ("eps = -1.0 if self.eps is None else self.eps", "eps = 0.0 if self.eps is None else self.eps", "norms"),
 ]  # fmt: skip
@@ -69,15 +69,17 @@ MUTATIONS = [*((("kernels", *row)) for row in KERNELS), *((("fastfc", *row)) for
 
 def place(tree, folder, line):
     """The one file that has the line."""
-    [path] = [path for path in (tree / folder).rglob("*.py") for _ in range(path.read_text().count(line))] or [None]
-    return path
+    paths = [path for path in (tree / folder).rglob("*.py") for _ in range(path.read_text().count(line))]
+    if len(paths) != 1:
+        raise ValueError(f"{folder}/ has {len(paths)} times, not once: {line!r}")
+    return paths[0]
 
 
 def copy(target):
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True).stdout
     for name in filter(None, names.split("\0")):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, target / name)
+        shutil.copy2(ROOT / name, target / name, follow_symlinks=False)
 
 
 def caught(tree, folder, line, other, files, markers):

@@ -1,5 +1,6 @@
 import itertools
 
+import mutations
 import pytest
 from sample import axes, covering, pairs, rows, unlike
 
@@ -45,3 +46,11 @@ def test_what_changes_together_is_one_axis(request, together, other, alone):
     assert sorted(axes(request.node)) == [["alone"], ["together", "other"]]
     [row] = rows([request.node])
     assert {*row} == {(id(alone),), (id(together), id(other))}
+
+
+@pytest.mark.parametrize("mutation", mutations.MUTATIONS, ids=range(1, len(mutations.MUTATIONS) + 1))
+def test_every_line_that_is_to_be_mutated_is_there_once(mutation):
+    """Five of thirty had been rewritten, and the check ended with an AttributeError."""
+    folder, line, other, files = mutation
+    assert mutations.place(mutations.ROOT, folder, line) and line != other
+    assert all((mutations.ROOT / "tests" / f"test_{name}.py").is_file() for name in files.split())
