@@ -19,6 +19,7 @@ class Read(Timed):
     param_names = ("table",)
 
     def setup(self, table):
+        needs("pyarrow")
         pandas = needs("pandas")
         rng = np.random.default_rng(0)
         if table == "300000x11 numbers":
