@@ -21,7 +21,18 @@ from fastfc.metrics import F1, Accuracy, TopK
 from fastfc.models.ensemble import Ensemble
 from fastfc.models.graph import Graph
 from fastfc.models.sequential import MLP, Sequential
-from fastfc.nn import activations, dropout, embedding, initializers, linear, norms, standardize
+from fastfc.nn import (
+    activations,
+    dropout,
+    embedding,
+    initializers,
+    linear,
+    norms,
+    numeric_embedding,
+    per_feature,
+    scalers,
+    standardize,
+)
 from fastfc.nn.activations import *  # noqa: F403
 from fastfc.nn.dropout import *  # noqa: F403
 from fastfc.nn.embedding import *  # noqa: F403
@@ -44,6 +55,9 @@ from fastfc.nn.initializers import (
 from fastfc.nn.linear import *  # noqa: F403
 from fastfc.nn.node import Input, concatenate
 from fastfc.nn.norms import *  # noqa: F403
+from fastfc.nn.numeric_embedding import *  # noqa: F403
+from fastfc.nn.per_feature import *  # noqa: F403
+from fastfc.nn.scalers import *  # noqa: F403
 from fastfc.nn.standardize import *  # noqa: F403
 from fastfc.optim import first_order, full_batch
 from fastfc.optim.first_order import *  # noqa: F403
@@ -140,6 +154,9 @@ __all__ += norms.__all__
 __all__ += dropout.__all__
 __all__ += embedding.__all__
 __all__ += standardize.__all__
+__all__ += scalers.__all__
+__all__ += per_feature.__all__
+__all__ += numeric_embedding.__all__
 __all__ += classification.__all__
 __all__ += regression.__all__
 __all__ += first_order.__all__

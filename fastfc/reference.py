@@ -89,6 +89,9 @@ ACTIVATIONS: dict[str, Callable] = {
     "gelu": lambda z: z * normal(z),
     "gelu_tanh": lambda z: z * sigmoid(gelu_slope(z)),
     "mish": lambda z: z * mish_gate(z),
+    "sin": np.sin,
+    "cos": np.cos,
+    "smooth_clip": lambda z, a=3.0: z / np.sqrt(1 + (z / a) ** 2),
     "softmax": softmax,
     "log_softmax": log_softmax,
 }
@@ -123,6 +126,9 @@ DERIVATIVES: dict[str, Callable] = {
         )
     ),
     "mish": lambda z, g: g * (mish_gate(z) + z * sigmoid(z) * (1 - mish_gate(z) ** 2)),
+    "sin": lambda z, g: g * np.cos(z),
+    "cos": lambda z, g: g * -np.sin(z),
+    "smooth_clip": lambda z, g, a=3.0: g * (1 + (z / a) ** 2) ** -1.5,
     "softmax": lambda y, g: y * (g - (g * y).sum(axis=-1, keepdims=True)),
     "log_softmax": lambda y, g: g - np.exp(y) * g.sum(axis=-1, keepdims=True),
 }
@@ -176,6 +182,14 @@ def erf(x, out):
     out[...] = erf_of(x)
 
 
+def sin(x, out):
+    out[...] = np.sin(x)
+
+
+def cos(x, out):
+    out[...] = np.cos(x)
+
+
 def activation_forward(x, out, activation):
     out[...] = ACTIVATIONS[activation](x)
 
@@ -213,6 +227,51 @@ def norm_backward(x, weight, grad_output, eps, axis=-1, centered=True):
 
 def standardize(x, mean, scale):
     return (x - mean) / scale
+
+
+def robust_scale(x, center, scale, limit=3.0):
+    return ACTIVATIONS["smooth_clip"]((x - center) / scale, limit)
+
+
+def quantile_normal(x, knots, values):
+    """Polygons through (knots, values), constant beyond their ends."""
+    return np.stack([np.interp(x[:, j], knots[j], values[j]) for j in range(x.shape[1])], axis=1)
+
+
+def scale(x, weight):
+    return x * weight
+
+
+def p_relu(x, weight):
+    return np.where(x > 0, x, weight * x)
+
+
+def parametric(x, weight, activation):
+    return x + weight * (ACTIVATIONS[activation](x) - x)
+
+
+def cosines(x, frequency, phase):
+    """(n, features, k): functions of each number."""
+    return np.cos(2 * np.pi * x[:, :, None] * frequency + phase)
+
+
+def waves(x, frequency):
+    angle = 2 * np.pi * x[:, :, None] * frequency
+    return np.concatenate([np.cos(angle), np.sin(angle)], axis=2)
+
+
+def pieces(x, edges):
+    width, last = np.diff(edges), edges[:, 1:] == edges[:, -1:]
+    place = (x[:, :, None] - edges[:, :-1]) / np.where(width > 0, width, np.inf)
+    low = np.where(np.arange(width.shape[1]) == 0, -np.inf, 0)
+    return np.clip(place, low, np.where(last, np.inf, 1))
+
+
+def numeric_embedding(functions, weight, bias):
+    """Sums of the functions of each feature, side by side; a weight of two axes is that of all features."""
+    return (np.einsum("njk,jkd->njd" if weight.ndim == 3 else "njk,kd->njd", functions, weight) + bias).reshape(
+        len(functions), -1
+    )
 
 
 def embedding(x, weight):

@@ -1,6 +1,17 @@
 """Numba kernels of dense layers: functions of arrays, callable from Python and from @njit code."""
 
-from fastfc.kernels.ops.activations import activation_backward, activation_forward, erf, exp, expm1, log, log1p, tanh
+from fastfc.kernels.ops.activations import (
+    activation_backward,
+    activation_forward,
+    cos,
+    erf,
+    exp,
+    expm1,
+    log,
+    log1p,
+    sin,
+    tanh,
+)
 from fastfc.kernels.ops.dense_bias_grad import dense_add_bias_grad, dense_bias_grad
 from fastfc.kernels.ops.dense_forward import dense_forward
 from fastfc.kernels.ops.dense_input_grad import dense_input_grad
@@ -28,6 +39,7 @@ __all__ = [
     "activation_forward",
     "bce_loss",
     "bce_with_logits_loss",
+    "cos",
     "cross_entropy_loss",
     "dense_add_bias_grad",
     "dense_add_weight_grad",
@@ -50,6 +62,7 @@ __all__ = [
     "poisson_nll_loss",
     "quantile_loss",
     "sgd",
+    "sin",
     "smooth_l1_loss",
     "tanh",
 ]

@@ -71,6 +71,8 @@ CALLS = {
     "log1p": Call("x:no out:no*", lambda x, out: kernels.log1p(x, out)),
     "tanh": Call("x:no out:no*", lambda x, out: kernels.tanh(x, out)),
     "erf": Call("x:no out:no*", lambda x, out: kernels.erf(x, out)),
+    "sin": Call("x:no out:no*", lambda x, out: kernels.sin(x, out)),
+    "cos": Call("x:no out:no*", lambda x, out: kernels.cos(x, out)),
     "mse_loss": Call("prediction:no target:no out:no*", lambda p, t, out: kernels.mse_loss(p, t, out)),
     "cross_entropy_loss": Call(
         "prediction:no target:no out:no*", lambda z, t, out: kernels.cross_entropy_loss(z, t, out)

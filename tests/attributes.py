@@ -25,7 +25,7 @@ X, Y = np.linspace(-1, 1, 15, dtype=np.float32).reshape(5, 3), np.ones((5, 2), n
 ARGUMENTS = {
     **dict.fromkeys(OF_FEATURES, (3,)),
     "Linear": (3, 2), "Tied": (fc.Linear(2, 3),), "Embedding": (4, 2), "Input": (3,), "Constant": (1.0,), "TopK": (2,),
-    "StepLR": (2,), "FlatCosineLR": (8,), "CosLogLR": (8,),
+    "StepLR": (2,), "FlatCosineLR": (8,), "CosLogLR": (8,), "NumericEmbedding": (3,), "Parametric": ("relu", 3),
     "MultiStepLR": ([2],), "ExponentialLR": (0.9,), "CosineAnnealingLR": (5,), "CosineAnnealingWarmRestarts": (5,),
     "OneCycleLR": (0.1, 9), "LinearWarmup": (3,), "QuantileLoss": (0.5,), "MultiLoss": ([fc.MSELoss()],),
 }  # fmt: skip

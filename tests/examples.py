@@ -73,6 +73,9 @@ ACTIVATIONS = [
     ("Hardswish", {}),
     ("SiLU", {}),
     ("Mish", {}),
+    ("Sin", {}),
+    ("Cos", {}),
+    ("SmoothClip", {"limit": 1.5}),
     ("Softmax", {}),
     ("LogSoftmax", {}),
     ("Softmax", {"dim": 1}),
@@ -138,11 +141,31 @@ def residual(dtype):
     return fc.Graph(x, fc.Linear(2 * WIDTH, WIDTH, seed=1, dtype=dtype)(fc.concatenate([h + x, h * x])))
 
 
+def numeric_embedding(dtype):
+    layers = [
+        fc.NumericEmbedding(WIDTH, 2, kind, n_frequencies=3, frequency_scale=0.5, seed=i, dtype=dtype)
+        for i, kind in enumerate(("pbld", "plr", "plr-lite", "ple"))
+    ]
+    x = fc.Input(WIDTH)
+    h = fc.concatenate([layer(x) for layer in layers])
+    return fc.Graph(x, fc.Linear(h.width, WIDTH, seed=1, dtype=dtype)(h))
+
+
 def embedding(dtype):
     return fc.Sequential(
         [fc.Embedding(WIDTH, 3, WIDTH, seed=0, dtype=dtype), fc.Linear(3 * WIDTH, WIDTH, seed=1, dtype=dtype)]
     )
 
+
+# arguments of an embedding of numbers
+EMBEDDINGS = [
+    {"in_features": 3, "n_frequencies": 5, "frequency_scale": 0.5, "name": "k"},
+    {"in_features": 3, "embedding_dim": 2, "kind": "pbld", "dense": False, "relu": True},
+    {"in_features": 3, "embedding_dim": 5, "kind": "plr", "n_frequencies": 3, "dense": True},
+    {"in_features": 3, "embedding_dim": 2, "kind": "plr-lite", "n_frequencies": 3, "relu": False},
+    {"in_features": 3, "kind": "ple", "n_frequencies": 4},
+    {"in_features": 3, "embedding_dim": 2, "kind": "ple", "n_frequencies": 4, "relu": True},
+]
 
 # name, arguments: each argument of a layer in another way than usual, but for those of initial values
 MORE_LAYERS = [
@@ -158,6 +181,15 @@ MORE_LAYERS = [
     ("Dropout", {"p": 0.25, "seed": 7}),
     ("Embedding", {"num_embeddings": 5, "embedding_dim": 2, "in_features": 3, "name": "d"}),
     ("Standardize", {"features": 3, "name": "e"}),
+    ("RobustScale", {"features": 3, "limit": 2.0, "name": "f"}),
+    ("RobustScale", {"features": 3, "limit": None}),
+    ("QuantileNormal", {"features": 3, "n_quantiles": 5, "name": "g"}),
+    ("Scale", {"features": 3, "name": "h"}),
+    ("Parametric", {"activation": fc.ELU(0.5), "features": 3, "name": "i"}),
+    ("PReLU", {"num_parameters": 3, "name": "j"}),
+    ("PReLU", {}),
+    ("Linear", {"in_features": 3, "out_features": 2, "parametrization": "ntk"}),
+    *(("NumericEmbedding", options) for options in EMBEDDINGS),
 ]
 
 # layers whose first argument is the number of their features
@@ -179,6 +211,9 @@ LAYERS = {
     **{name: between(name) for name in OF_FEATURES},
     "Dropout": lambda dtype: chain(fc.Tanh(), fc.Dropout(0.3, seed=2), dtype=dtype),
     "Embedding": embedding,
+    "NumericEmbedding": numeric_embedding,
+    "Parametric": lambda dtype: chain(fc.Parametric("selu", 6, dtype=dtype), dtype=dtype),
+    "PReLU": lambda dtype: chain(fc.PReLU(6, dtype=dtype), fc.PReLU(dtype=dtype), dtype=dtype),
     "Standardize": lambda dtype: chain(fc.Standardize.of(normal((9, 6), dtype), dtype=dtype), dtype=dtype),
     "Sequential": lambda dtype: fc.Sequential([fc.MLP([WIDTH, 5, WIDTH], seed=0, dtype=dtype), fc.Tanh()]),
     "MLP": lambda dtype: fc.MLP([WIDTH, 5, WIDTH], "tanh", seed=0, dtype=dtype),

@@ -41,7 +41,7 @@ SPECIFICATIONS = {
     "dense_input_grad": "grad_output:no weight:io out:ni*",
     "activation_forward": "x:no out:no*",
     "activation_backward": "output:no grad_output:no out:no*",
-    **dict.fromkeys(["exp", "expm1", "log", "log1p", "tanh", "erf"], "x:no out:no*"),
+    **dict.fromkeys(["exp", "expm1", "log", "log1p", "tanh", "erf", "sin", "cos"], "x:no out:no*"),
     **dict.fromkeys(["mse_loss", "l1_loss", "huber_loss", "smooth_l1_loss", "quantile_loss"], PAIRS),
     **dict.fromkeys(["poisson_nll_loss", "kl_div_loss", "bce_loss", "bce_with_logits_loss"], PAIRS),
     "cross_entropy_loss": PAIRS,
@@ -52,7 +52,7 @@ SPECIFICATIONS = {
 KERNELS = sorted(SPECIFICATIONS)
 OF_ROWS = {name for name in KERNELS if SPECIFICATIONS[name] in (PAIRS, "x:no out:no*")}
 OF_ROWS |= {"activation_backward"}  # which take vectors too
-OF_ACTIVATION = {name: "activation_forward" for name in ("exp", "expm1", "log", "log1p", "tanh", "erf")}
+OF_ACTIVATION = {name: "activation_forward" for name in ("exp", "expm1", "log", "log1p", "tanh", "erf", "sin", "cos")}
 
 
 class Defect(AssertionError):

@@ -26,7 +26,9 @@ NETWORKS = {"Sequential", "Graph", "MLP"}
 # layers of yours, which no file can hold
 YOURS = {"Elementwise", "CustomLoss"}
 # what is read from ONNX as another layer: nothing, or the general form
-READ_AS_OTHERS = {"Identity", "ReLU6", "Tied"}
+READ_AS_OTHERS = {
+    *("Identity", "ReLU6", "Tied", "PReLU", "Parametric", "NumericEmbedding", "Scale", "RobustScale", "QuantileNormal"),
+}
 
 
 def public(kind):

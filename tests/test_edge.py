@@ -21,7 +21,7 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
 def error_name(name):
     """The name by which errors speak of a kernel."""
-    return {name: "activation_forward" for name in ("exp", "expm1", "log", "log1p", "tanh", "erf")}.get(
+    return {name: "activation_forward" for name in ("exp", "expm1", "log", "log1p", "tanh", "erf", "sin", "cos")}.get(
         name, name.replace("dense_add", "dense").partition(" ")[0]
     )
 

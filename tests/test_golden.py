@@ -67,7 +67,7 @@ def results(dtype):
         grad = values(out.shape, dtype, 8)
         kernels.activation_backward(logits if of_input(numbers) else out, grad, grad, activation)
         yield f"activation_backward {activation}", [grad]
-    for name in ["exp", "expm1", "log", "log1p", "tanh", "erf"]:
+    for name in ["exp", "expm1", "log", "log1p", "tanh", "erf", "sin", "cos"]:
         getattr(kernels, name)(np.abs(logits) if "log" in name else logits, out)
         yield name, [out]
     for name in ["mse_loss", "cross_entropy_loss", "bce_with_logits_loss"]:

@@ -1,3 +1,4 @@
+import functools
 import math
 
 import numpy as np
@@ -77,6 +78,51 @@ def test_within_four_ulp_of_exact(function, dtype, every):
         assert np.max(errors_in_ulp(out[number], exact[number])) <= 4
 
 
+@functools.cache
+def multiples_of_half_pi(bits=1400):
+    """π/2 as an integer of so many bits behind the point, by Machin's formula."""
+    arctan = lambda k: sum((-1) ** n * (1 << bits + 99) // ((2 * n + 1) * k ** (2 * n + 1)) for n in range(bits // 2))
+    return (8 * arctan(5) - 2 * arctan(239)) >> 99
+
+
+def exact_sines(x, bits=1400):
+    """sin and cos of float64 numbers, by reduction in integers and a series in longdouble."""
+    half_pi, quadrants, rests = multiples_of_half_pi(bits), [], []
+    for value in x.tolist():
+        numerator, denominator = value.as_integer_ratio()
+        n, rest = divmod((numerator << bits) // denominator + half_pi // 2, half_pi)
+        rest -= half_pi // 2
+        shift = max(abs(rest).bit_length() - 64, 0)
+        quadrants.append(n % 4)
+        rests.append(np.ldexp(np.longdouble(rest >> shift), shift - bits))
+    r, q = np.array(rests, np.longdouble), np.array(quadrants)
+    sine, cosine = np.sin(r), np.cos(r)
+    return (
+        np.choose(q, [sine, cosine, -sine, -cosine]),
+        np.choose(q, [cosine, -sine, -cosine, sine]),
+    )
+
+
+@dtypes
+def test_sin_and_cos_of_all_magnitudes(dtype):
+    """At most 2 ulp, also next to multiples of π/2 and for the largest numbers, whose reduction needs all of 2/π."""
+    rng, info = np.random.default_rng(0), np.finfo(dtype)
+    near = np.outer(2.0 ** np.arange(0, 40, 3), np.arange(1, 9)).ravel() * np.pi / 2
+    exponents = rng.uniform(np.log2(info.smallest_normal), np.log2(info.max), 500)
+    double = dtype == np.float64
+    worst = [6381956970095103 * 2.0**797, 5.319372648326541e255] if double else [2.0**16, 16367173 * 2.0**72]
+    x = np.concatenate([rng.uniform(-1e4, 1e4, 500), near, 2.0**exponents, worst, [info.max]]).astype(dtype)
+    x = np.concatenate([x, -x])
+    for kernel, exact in zip((kernels.sin, kernels.cos), exact_sines(x.astype(np.float64)), strict=True):
+        out = np.empty_like(x)
+        kernel(x, out)
+        assert np.max(errors_in_ulp(out, exact)) <= 2
+        for i in range(0, len(x), 61):  # a lane's result does not depend on the others
+            single = np.empty_like(x[i : i + 1])
+            kernel(x[i : i + 1], single)
+            np.testing.assert_array_equal(single, out[i : i + 1])
+
+
 @dtypes
 def test_tail_of_gelu_keeps_its_digits(dtype):
     """z Φ(z) by 1 + erf would be all rounding errors below z = −5, and 0 below −6."""
@@ -117,6 +163,18 @@ def test_special_values(dtype):
 
 
 @dtypes
+def test_sin_and_cos_at_their_ends(dtype):
+    tiny = np.finfo(dtype).smallest_subnormal
+    x = np.array([0.0, -0.0, tiny, -tiny, np.inf, -np.inf, np.nan], dtype)
+    sine, cosine = np.empty_like(x), np.empty_like(x)
+    kernels.sin(x, sine)
+    kernels.cos(x, cosine)
+    np.testing.assert_array_equal(sine, np.array([0.0, -0.0, tiny, -tiny, np.nan, np.nan, np.nan], dtype))
+    np.testing.assert_array_equal(np.signbit(sine[:4]), np.signbit(x[:4]))
+    np.testing.assert_array_equal(cosine, np.array([1, 1, 1, 1, np.nan, np.nan, np.nan], dtype))
+
+
+@dtypes
 def test_log_at_its_ends(dtype):
     tiny, huge = np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max
     x = np.array([0, -0.0, tiny, 1, huge, np.inf, -tiny, -np.inf, np.nan], dtype)
@@ -149,6 +207,9 @@ AT_INFINITY = {
     "gelu": ((nan_, inf), (nan_, nan_), nan_),
     "gelu_tanh": ((nan_, inf), (nan_, nan_), nan_),
     "mish": ((nan_, inf), (nan_, nan_), nan_),
+    "sin": ((nan_, nan_), (nan_, nan_), nan_),
+    "cos": ((nan_, nan_), (nan_, nan_), nan_),
+    "smooth_clip": ((-3, 3), (0, 0), nan_),
 }
 
 

@@ -52,6 +52,9 @@ FORMULAS = {
     **{name: snake(name.removesuffix("1d")) for name in OF_FEATURES},
     "Dropout": "dropout_mask",
     "Embedding": "embedding",
+    "NumericEmbedding": "numeric_embedding",
+    "Parametric": "parametric",
+    "PReLU": "p_relu",
     "Sequential": "train_step",
     "MLP": "train_step",
     "Accuracy": "METRICS accuracy",
@@ -142,6 +145,8 @@ REQUIRED = {
     "ExponentialLR": (0.5,),
     "OneCycleLR": (0.1, 10),
     "Tied": (fc.Linear(2, 2),),
+    "Parametric": ("relu", 2),
+    "NumericEmbedding": (2,),
     "MultiLoss": ([fc.MSELoss()],),
 }
 COMPUTING = {"Sequential", "Graph", "concatenate", "check_gradients", "numerical_gradient"}

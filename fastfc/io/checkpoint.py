@@ -30,13 +30,24 @@ from fastfc.data import columns
 from fastfc.extras import extra
 from fastfc.kernels.optim import rules
 from fastfc.kernels.optim import schedules as schedule_kernels
-from fastfc.nn import activations, dropout, embedding, linear, norms, standardize
+from fastfc.nn import (
+    activations,
+    dropout,
+    embedding,
+    linear,
+    norms,
+    numeric_embedding,
+    per_feature,
+    scalers,
+    standardize,
+)
 from fastfc.nn.activations import Activation, Elementwise
 from fastfc.nn.container import CONTAINERS, ENSEMBLES, Container, is_a
 from fastfc.nn.dropout import Dropout
 from fastfc.nn.layer import Layer
 from fastfc.nn.linear import Tied
 from fastfc.nn.node import OPS, Input, Node, concatenate
+from fastfc.nn.per_feature import Parametric
 from fastfc.optim import base, full_batch, schedules
 from fastfc.optim import first_order as optimizers
 from fastfc.optim.base import Optimizer
@@ -56,7 +67,7 @@ def by_name(*kinds: type[Any]) -> dict[str, type[Any]]:
 
 LAYERS: dict[str, type[Any]] = by_name(*activations.LAYERS) | {
     name: getattr(module, name)
-    for module in (linear, norms, dropout, embedding, standardize)
+    for module in (linear, norms, dropout, embedding, standardize, scalers, per_feature, numeric_embedding)
     for name in module.__all__
 }
 OPTIMIZERS = {name: getattr(module, name) for module in (optimizers, full_batch) for name in module.__all__}
@@ -80,6 +91,7 @@ TOLD_BY: dict[str, Callable[[Any], Any]] = {
     "affine": lambda layer: layer.weight is not None,
     "track_running_stats": lambda layer: layer.running_mean is not None,
     "elementwise_affine": lambda layer: layer.weight is not None,
+    "activation": lambda layer: {"kind": type(layer.activation).__name__, "options": options(layer.activation)},
     "groups": lambda optimizer: optimizer.option_as_given("groups"),
     "max_eval": lambda optimizer: optimizer.option_as_given("max_eval"),
     "lr": lambda optimizer: optimizer.option_as_given("lr"),  # rates of groups are in proportion to it
@@ -463,6 +475,10 @@ class Reader:
         given = dict(given)
         if kind is Tied:
             given["layer"] = self.layers[given["layer"]]
+        if kind is Parametric:
+            inner = dict(given["activation"])
+            activation = known(by_name(*activations.LAYERS), inner.pop("kind"), f"the activation of layer {place}")
+            given["activation"] = self.leaf(activation, inner.pop("options"), place)
         found = {name: self.take(f"{place}.{name}", shape) for name, shape in kind.tensor_shapes(given).items()}
         more = {"dtype": self.dtype, "init": "zeros"}
         layer = kind(**given, **{name: more[name] for name in inspect.signature(kind).parameters if name in more})

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from fastfc.extras import extra
 from fastfc.io.checkpoint import LAYERS, NOT_STORED, arrays, options, regular
-from fastfc.nn.activations import Identity, LeakyReLU, LogSoftmax, Softmax
+from fastfc.nn.activations import Identity, LogSoftmax, Softmax
 from fastfc.nn.container import CONTAINERS, Container, is_a
 from fastfc.nn.layer import Layer
 from fastfc.nn.linear import Linear, Tied
 from fastfc.nn.norms import BatchNorm1d
+from fastfc.nn.per_feature import Parametric
 from fastfc.nn.standardize import Standardize
 from fastfc.validation import as_floats
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 NO_MODULE = "Tied", "Embedding"
 KINDS = {name: kind for name, kind in LAYERS.items() if name not in NO_MODULE}
 # Modules that become a layer of another name.
-OTHERS = "Flatten", "PReLU"
+OTHERS = ("Flatten",)
 HOOKS = "_forward_hooks", "_backward_hooks", "_backward_pre_hooks"
 # Hooks that compute a weight, which we do once.
 NORMS = "torch.nn.utils.weight_norm.WeightNorm", "torch.nn.utils.spectral_norm.SpectralNorm"
@@ -48,9 +49,8 @@ def from_torch(module: Any) -> Any:
     ----------
     module : torch.nn.Module
         A Sequential, of others too, or one layer. There may be Linear, Dropout, Flatten, and the activations and norms
-        that we have, of float32 or float64, on any device, and PReLU with one slope, which LeakyReLU then has and does
-        not train. Parametrizations, such as weight_norm, become weights. Or a module of a class of your own that holds
-        one Sequential, if on some random samples its output is the same.
+        that we have, of float32 or float64, on any device. Parametrizations, such as weight_norm, become weights. Or a
+        module of a class of your own that holds one Sequential, if on some random samples its output is the same.
 
     Returns
     -------
@@ -162,10 +162,12 @@ def why_not(torch: Any, module: Any, seen: set[int]) -> str:
     kind = kind_of(torch, module).__name__
     if kind_of(torch, module) is not counterpart(torch, kind) or kind not in (*KINDS, *OTHERS):
         return "which has no counterpart"
+    if kind == "Parametric":
+        inner = why_not(torch, module.activation, seen)
+        if inner:
+            return f"with {type(module.activation).__name__}, {inner}"
     if kind == "Flatten" and (module.start_dim, module.end_dim) != (1, -1):
         return f"from axis {module.start_dim} to {module.end_dim}"
-    if kind == "PReLU" and not bool((module.weight == module.weight[0]).all()):
-        return f"with {module.num_parameters} different slopes"
     if kind in ("Softmax", "LogSoftmax") and module.dim not in (None, 1, -1):
         return f"along axis {module.dim}"
     if len(getattr(module, "normalized_shape", (1,))) != 1:
@@ -184,16 +186,15 @@ def why_not(torch: Any, module: Any, seen: set[int]) -> str:
 
 def counterpart(torch: Any, kind: str) -> Any:
     """The class of PyTorch's modules for layers of this name, None if there is none."""
-    if kind == "Standardize":
-        from fastfc.io import torch_modules
+    from fastfc.io import torch_modules
 
-        return torch_modules.Standardize
-    return getattr(torch.nn, kind, None)
+    return getattr(torch_modules, kind, None) or getattr(torch.nn, kind, None)
 
 
 def features_of(kind: Any) -> str:
-    """What a module's class calls the number of features: its first argument."""
-    return next(iter(inspect.signature(kind).parameters))
+    """What a module's class calls the number of features: its first argument, unless it has our name for it."""
+    names = list(inspect.signature(kind).parameters)
+    return "features" if "features" in names else names[0]
 
 
 def chain(torch: Any, module: Any, place: str, wrong: list[str], seen: set[int]) -> Container | None:
@@ -234,16 +235,16 @@ def alone(torch: Any, module: Any) -> Layer:
     name_of_kind = kind_of(torch, module).__name__
     if name_of_kind == "Flatten":  # our samples are rows already
         return Identity()
-    if name_of_kind == "PReLU":
-        return LeakyReLU(module.weight[0].item())
     kind = KINDS[name_of_kind]
     given: dict[str, Any] = {}
     for name in inspect.signature(kind).parameters:
         if name == "features":
             given[name] = int(np.prod(getattr(module, features_of(type(module)))))
+        elif name == "activation":
+            given[name] = alone(torch, module.activation)
         elif name == "bias":
             given[name] = getattr(module, "bias", None) is not None or (kind is BatchNorm1d and not module.affine)
-        elif name not in NOT_STORED:
+        elif name not in NOT_STORED and not (kind is Linear and name == "parametrization"):
             given[name] = getattr(module, name)
     parameters = list(module.parameters())
     for tensor in [*module.buffers(), *parameters]:
@@ -251,7 +252,8 @@ def alone(torch: Any, module: Any) -> Layer:
             given["dtype"] = str(tensor.dtype).removeprefix("torch.")
     layer = kind(**given, **({"init": "zeros"} if kind is Linear else {}))
     for name, values in arrays(layer):
-        values[...] = value_of(module, name).detach().cpu().numpy().T
+        value = value_of(module, name).detach().cpu().numpy()
+        values[...] = value.T if kind is Linear else value
     layer.frozen = bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
     return layer
 
@@ -305,9 +307,14 @@ def module_of(torch: Any, layer: Layer, frozen: bool) -> Any:
         del given["bias"]  # which older versions of PyTorch do not know
     if layer.dtype is not None:
         given["dtype"] = getattr(torch, layer.dtype.name)
+    given.pop("parametrization", None)
+    if isinstance(layer, Parametric):
+        given["activation"] = module_of(torch, layer.activation, frozen)
     module = theirs(**given)
     for name, values in arrays(layer):
-        getattr(module, name).copy_(torch.from_numpy(values.T))
+        if isinstance(layer, Linear) and name == "weight":
+            values = layer.effective_weight().T
+        getattr(module, name).copy_(torch.from_numpy(values))
     return module.requires_grad_(not frozen)
 
 
@@ -379,11 +386,9 @@ def load_state_dict(network: Container, source: Mapping[str, Any] | Path) -> Non
         if arrays(layer) and (scales or not isinstance(layer, Standardize))
     ]
     if len(found) != len(layers):
-        slopes = [name for name, own in found.items() if own.keys() == {"weight"} and own["weight"].shape == (1,)]
-        hint = f"; the slope of a PReLU, as {slopes[0]}, is an argument of LeakyReLU" if slopes else ""
         raise ValueError(
             f"{what} has parameters for {len(found)} modules ({', '.join(found)}), the network {len(layers)} "
-            f"({', '.join(name for name, _ in layers)}){hint}"
+            f"({', '.join(name for name, _ in layers)})"
         )
     order = [module_of_name(f"{name}.")[0] for name in getattr(source, "_metadata", {})] if is_line(network) else []
     names = matched(found, layers, order, is_sorted, what)
@@ -401,7 +406,8 @@ def load_state_dict(network: Container, source: Mapping[str, Any] | Path) -> Non
             elif given[own].shape != wanted[own].shape:
                 wrong.append(f"{name}.{own} has shape {given[own].shape}, {layer} takes {wanted[own].shape}")
             else:
-                copies.append((wanted[own], as_floats(given[own], layer.dtype, what, f"{name}.{own}")))
+                factor = layer.factor() if isinstance(layer, Linear) and own == "weight" else 1.0
+                copies.append((wanted[own], as_floats(given[own], layer.dtype, what, f"{name}.{own}") / factor))
     if wrong:
         raise ValueError(f"{what} does not match the network: {'; '.join(sorted(wrong))}")
     for into, values in copies:

@@ -32,3 +32,149 @@ class Standardize(torch.nn.Module):
 
     def extra_repr(self) -> str:
         return str(self.features)
+
+
+class Sin(torch.nn.Module):
+    """y = sin x"""
+
+    def forward(self, x: Any) -> Any:
+        return torch.sin(x)
+
+
+class Cos(torch.nn.Module):
+    """y = cos x"""
+
+    def forward(self, x: Any) -> Any:
+        return torch.cos(x)
+
+
+class SmoothClip(torch.nn.Module):
+    """y = x / √(1 + (x / limit)²), and ±limit where the square overflows."""
+
+    def __init__(self, limit: float = 3.0) -> None:
+        super().__init__()
+        self.limit = limit
+
+    def forward(self, x: Any) -> Any:
+        far = 2.0**60 if x.dtype == torch.float32 else 2.0**500
+        ratio = x / self.limit
+        ratio = torch.where(ratio.isnan(), ratio, ratio.clamp(-far, far))  # whose slope is 0 at NaN
+        return ratio / torch.sqrt(1 + ratio * ratio) * self.limit
+
+    def extra_repr(self) -> str:
+        return f"limit={self.limit:g}"
+
+
+class Scale(torch.nn.Module):
+    """y = weight x, a factor for each feature."""
+
+    def __init__(self, features: int, dtype: Any = None) -> None:
+        super().__init__()
+        self.features = features
+        self.weight = torch.nn.Parameter(torch.ones(features, dtype=dtype))
+
+    def forward(self, x: Any) -> Any:
+        return x * self.weight
+
+
+class Parametric(torch.nn.Module):
+    """y = x + weight (f(x) − x), for each feature a mix of the identity and an activation f."""
+
+    def __init__(self, activation: torch.nn.Module, features: int, dtype: Any = None) -> None:
+        super().__init__()
+        self.activation, self.features = activation, features
+        self.weight = torch.nn.Parameter(torch.ones(features, dtype=dtype))
+
+    def forward(self, x: Any) -> Any:
+        return x + self.weight * (self.activation(x) - x)
+
+
+class RobustScale(torch.nn.Module):
+    """SmoothClip of (x − center) / scale; limit None is no clip."""
+
+    def __init__(self, features: int, limit: float | None = 3.0, dtype: Any = None) -> None:
+        super().__init__()
+        self.features, self.limit = features, limit
+        self.register_buffer("center", torch.zeros(features, dtype=dtype))
+        self.register_buffer("scale", torch.ones(features, dtype=dtype))
+
+    def forward(self, x: Any) -> Any:
+        z = (x - self.center) / self.scale
+        return z if self.limit is None else SmoothClip(self.limit)(z)
+
+
+class QuantileNormal(torch.nn.Module):
+    """y = a polygon of each feature through (knots, values), constant beyond its ends."""
+
+    knots: torch.Tensor
+    values: torch.Tensor
+
+    def __init__(self, features: int, n_quantiles: int = 1000, dtype: Any = None) -> None:
+        super().__init__()
+        self.features, self.n_quantiles = features, n_quantiles
+        self.register_buffer("knots", torch.zeros(features, n_quantiles, dtype=dtype))
+        self.register_buffer("values", torch.zeros(features, n_quantiles, dtype=dtype))
+
+    def forward(self, x: Any) -> Any:
+        bounded = x.clamp(self.knots[:, 0], self.knots[:, -1]).T.contiguous()
+        i = torch.searchsorted(self.knots, bounded, right=True).clamp(1, self.n_quantiles - 1)
+        (low, high), (start, end) = (
+            [table.gather(1, place) for place in (i - 1, i)] for table in (self.knots, self.values)
+        )
+        slope = torch.where(high > low, (end - start) / torch.where(high > low, high - low, 1), 0)
+        return torch.where(bounded >= self.knots[:, -1:], self.values[:, -1:], start + (bounded - low) * slope).T
+
+
+class NumericEmbedding(torch.nn.Module):
+    """Functions of each feature, and sums of them; see fastfc.NumericEmbedding."""
+
+    edges: torch.Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        embedding_dim: int | None,
+        kind: str,
+        n_frequencies: int,
+        frequency_scale: float,
+        dense: bool,
+        relu: bool,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        self.in_features, self.embedding_dim, self.kind = in_features, embedding_dim, kind
+        self.n_frequencies, self.frequency_scale, self.dense, self.relu = n_frequencies, frequency_scale, dense, relu
+        parameter = lambda *shape: torch.nn.Parameter(torch.zeros(*shape, dtype=dtype))
+        if kind == "ple":
+            self.register_buffer("edges", torch.zeros(in_features, n_frequencies + 1, dtype=dtype))
+        else:
+            self.frequency = parameter(in_features, n_frequencies)
+        if kind == "pbld":
+            self.phase = parameter(in_features, n_frequencies)
+        if embedding_dim is not None:
+            owners = () if kind == "plr-lite" else (in_features,)
+            functions = n_frequencies * (2 if kind.startswith("plr") else 1)
+            self.weight = parameter(*owners, functions, embedding_dim)
+            self.bias = parameter(*owners, embedding_dim)
+
+    def functions(self, x: Any) -> Any:
+        """(n, in_features, functions)"""
+        z = x[:, :, None]
+        if self.kind == "ple":
+            width, last = self.edges.diff(), self.edges[:, 1:] == self.edges[:, -1:]
+            place = torch.where(width > 0, (z - self.edges[:, :-1]) / torch.where(width > 0, width, 1), 0)
+            first = torch.arange(width.shape[1], device=x.device) == 0
+            lower = torch.where(first, -torch.inf, 0.0).to(x.dtype)
+            return torch.minimum(torch.maximum(place, lower), torch.where(last, torch.inf, 1.0).to(x.dtype))
+        angle = 2 * torch.pi * z * self.frequency
+        if self.kind == "pbld":
+            return torch.cos(angle + self.phase)
+        return torch.cat([torch.cos(angle), torch.sin(angle)], dim=2)
+
+    def forward(self, x: Any) -> Any:
+        y = self.functions(x)
+        if self.embedding_dim is not None:
+            y = torch.einsum("njk,kd->njd" if self.weight.ndim == 2 else "njk,jkd->njd", y, self.weight) + self.bias
+        y = y.flatten(1)
+        y = torch.relu(y) if self.relu else y
+        return torch.cat([y, x], dim=1) if self.dense else y

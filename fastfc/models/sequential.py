@@ -206,15 +206,13 @@ def check_chain(layers: tuple[Layer, ...]) -> None:
         if any(layer is other for other in layers[:i]):
             raise ValueError(f"Sequential: layer {i}, {layer}, is duplicated; use copy.deepcopy(layer)")
     check_free("Sequential", layers)
-    last = None  # the latest layer that fixes width and dtype
+    last = typed = None  # the latest layer that fixes the width, and the latest that fixes the dtype
     for i, layer in enumerate(layers):
-        if layer.dtype is None:
-            continue
-        if last is not None and layer.in_features != last.out_features:
+        if last is not None and layer.in_features not in (None, last.out_features):
             raise ValueError(
                 f"Sequential: {last} gives {last.out_features} numbers per sample, but layer {i}, {layer}, "
                 f"takes {layer.in_features}; make the two widths equal"
             )
-        if last is not None and layer.dtype != last.dtype:
-            raise ValueError(f"Sequential: {last} is {last.dtype}, but layer {i}, {layer}, is {layer.dtype}")
-        last = layer
+        if typed is not None and layer.dtype is not None and layer.dtype != typed.dtype:
+            raise ValueError(f"Sequential: {typed} is {typed.dtype}, but layer {i}, {layer}, is {layer.dtype}")
+        last, typed = last if layer.in_features is None else layer, typed if layer.dtype is None else layer

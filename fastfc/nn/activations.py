@@ -19,6 +19,7 @@ __all__ = [
     "ELU",
     "GELU",
     "SELU",
+    "Cos",
     "Elementwise",
     "Hardsigmoid",
     "Hardswish",
@@ -32,6 +33,8 @@ __all__ = [
     "ReLU6",
     "SiLU",
     "Sigmoid",
+    "Sin",
+    "SmoothClip",
     "Softmax",
     "Softplus",
     "Softsign",
@@ -44,16 +47,17 @@ class Activation(Layer):
 
     name: str
 
+    _internal = frozenset({"numbers"})
     _fixed: ClassVar[Mapping[str, str]] = {
         "name": "its name says which function it is; make another activation",
     }
 
-    def _numbers(self) -> Numbers:
+    def numbers(self) -> Numbers:
         """What the kernels take: the function's code and the numbers in its formula."""
         return named(self.name)
 
     def record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
-        return lowering.activation(value, self._numbers(), alone)
+        return lowering.activation(value, self.numbers(), alone)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -136,7 +140,7 @@ class LeakyReLU(Activation):
     def __init__(self, negative_slope: float = 0.01) -> None:
         self.negative_slope = negative_slope
 
-    def _numbers(self) -> Numbers:
+    def numbers(self) -> Numbers:
         return named(self.name)._replace(a=self.negative_slope)
 
     def __repr__(self) -> str:
@@ -237,7 +241,7 @@ class Hardtanh(Activation):
         if high is not None and not low < high:  # None while they are first told; NaN is never less
             raise ValueError(f"Hardtanh: min_val must be less than max_val, got {low:g} and {high:g}")
 
-    def _numbers(self) -> Numbers:
+    def numbers(self) -> Numbers:
         return named(self.name)._replace(a=self.min_val, b=self.max_val)
 
     def __repr__(self) -> str:
@@ -292,7 +296,7 @@ class ELU(Activation):
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = alpha
 
-    def _numbers(self) -> Numbers:
+    def numbers(self) -> Numbers:
         return named(self.name)._replace(a=self.alpha)
 
     def __repr__(self) -> str:
@@ -360,7 +364,7 @@ class CELU(Activation):
         if self.alpha == 0:
             raise ValueError("CELU: alpha must not be 0")
 
-    def _numbers(self) -> Numbers:
+    def numbers(self) -> Numbers:
         return named(self.name)._replace(a=self.alpha, b=1 / self.alpha)
 
     def __repr__(self) -> str:
@@ -402,7 +406,7 @@ class Softplus(Activation):
         self.beta = beta
         self.threshold = threshold
 
-    def _numbers(self) -> Numbers:
+    def numbers(self) -> Numbers:
         return named(self.name)._replace(a=self.beta, b=self.threshold)
 
     def __repr__(self) -> str:
@@ -532,6 +536,78 @@ class Mish(Activation):
     name = "mish"
 
 
+class Sin(Activation):
+    """y = sin x, with f′ = cos x.
+
+    References
+    ----------
+    V. Sitzmann et al., "Implicit neural representations with periodic activation functions", NeurIPS 2020.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> fc.Sin().predict([0, 1.5707964])
+    array([0., 1.])
+    """
+
+    name = "sin"
+
+
+class Cos(Activation):
+    """y = cos x, with f′ = −sin x.
+
+    References
+    ----------
+    A. Rahimi, B. Recht, "Random features for large-scale kernel machines", NeurIPS 2007.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> fc.Cos().predict([0, 3.1415927])
+    array([ 1., -1.])
+    """
+
+    name = "cos"
+
+
+class SmoothClip(Activation):
+    """y = x / √(1 + (x / limit)²), which stays within ±limit, with f′ = (1 + (x / limit)²)^(−3/2).
+
+    Parameters
+    ----------
+    limit : float, positive
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a number of the wrong kind or out of its range.
+
+    References
+    ----------
+    D. Holzmüller, L. Grinsztajn, I. Steinwart, "Better by default: strong pre-tuned MLPs and boosted trees on tabular
+    data", NeurIPS 2024.
+
+    Examples
+    --------
+    >>> import fastfc as fc
+    >>> fc.SmoothClip().predict([-1e9, 0, 4])
+    array([-3. ,  0. ,  2.4])
+    """
+
+    name = "smooth_clip"
+
+    limit: float = option(positive_number)
+
+    def __init__(self, limit: float = 3.0) -> None:
+        self.limit = limit
+
+    def numbers(self) -> Numbers:
+        return named(self.name)._replace(a=self.limit)
+
+    def __repr__(self) -> str:
+        return f"SmoothClip(limit={self.limit:g})"
+
+
 class Softmax(Activation):
     """yᵢ = e^xᵢ / Σⱼ e^xⱼ along each row, with dL/dx = y ⊙ (g − Σ g y) for g = dL/dy.
 
@@ -646,9 +722,9 @@ class Elementwise(Activation):
 
     def __init__(self, function: Callable[[float], float], derivative: Callable[[float], float]) -> None:
         self._fix(function=function, derivative=derivative)
-        self._numbers()
+        self.numbers()
 
-    def _numbers(self) -> Numbers:
+    def numbers(self) -> Numbers:
         return Numbers(CUSTOM, *user_functions.activation_pointers(self.function, self.derivative))
 
     def __repr__(self) -> str:

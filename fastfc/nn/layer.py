@@ -737,7 +737,7 @@ class Layer(Versioned):
 
     def _make_vectors(self) -> None:
         """Make the vectors, of the dtype of our parts."""
-        self.convert_to(next((layer.dtype for layer in self.parts() if layer.dtype is not None), None))
+        self.convert_to(next((layer.dtype for layer in self.parts() if layer.dtype is not None), np.float32))
 
     def is_finite(self) -> bool:
         """Whether all parameters and buffers are."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from fastfc.kernels.program import table
 from fastfc.nn.initializers import Initializer, get_initializer, mean_of_some, spread_of
 from fastfc.nn.layer import Layer, aligned_zeros, assign
 from fastfc.nn.lowering import Lowering
-from fastfc.validation import as_generator, flag, float_dtype, positive_int
+from fastfc.validation import as_generator, choice, flag, float_dtype, positive_int
 
 __all__ = ["Linear", "Tied"]
 
@@ -32,7 +33,8 @@ def view(index: int, what: str) -> Any:
 class Linear(Layer):
     """Fully connected layer, y = x W + b.
 
-    With g = dL/dy, `backward` computes dL/dW = xᵀ g, dL/db = the column sums of g and dL/dx = g Wᵀ.
+    With g = dL/dy, `backward` computes dL/dW = xᵀ g, dL/db = the column sums of g and dL/dx = g Wᵀ. In the NTK
+    parametrization y = c x W + b with c = 1 / √in_features, dL/dW = c xᵀ g and dL/dx = c g Wᵀ.
 
     Parameters
     ----------
@@ -42,6 +44,9 @@ class Linear(Layer):
     init, bias_init : str or callable
         First values of weight and bias, see fastfc.nn.initializers; a callable gets (rng, shape, dtype) and returns
         an array.
+    parametrization : {"standard", "ntk"}
+        With "ntk", weights of variance 1, as those of `init="normal"`, give outputs of the size of the inputs, and one
+        learning rate serves layers of any width.
     seed : int, numpy.random.Generator or None
     dtype : np.float32 or np.float64
         Of parameters and computation; inputs are converted to it.
@@ -62,6 +67,7 @@ class Linear(Layer):
     References
     ----------
     I. Goodfellow, Y. Bengio, A. Courville, "Deep Learning", 2016, section 6.5.
+    A. Jacot, F. Gabriel, C. Hongler, "Neural tangent kernel", NeurIPS 2018.
 
     Examples
     --------
@@ -85,6 +91,10 @@ class Linear(Layer):
     out_features: int
     weight, bias = view(0, "weight"), view(1, "bias")
     weight_grad, bias_grad = view(2, "weight_grad"), view(3, "bias_grad")
+    parametrization: str = "standard"
+
+    _fixed: ClassVar[Mapping[str, str]] = {"parametrization": "make a new layer with parametrization=…"}
+    _internal = frozenset({"factor", "effective_weight"})
 
     def __init__(
         self,
@@ -94,6 +104,7 @@ class Linear(Layer):
         *,
         init: str | Initializer = "he",
         bias_init: str | Initializer = "zeros",
+        parametrization: str = "standard",
         seed: int | np.random.Generator | None = None,
         dtype: Any = np.float32,
         name: str | None = None,
@@ -101,6 +112,7 @@ class Linear(Layer):
         self._fix(
             in_features=positive_int(in_features, "Linear", "in_features"),
             out_features=positive_int(out_features, "Linear", "out_features"),
+            parametrization=choice(parametrization, "Linear", "parametrization", ("standard", "ntk")),
         )
         self.name = name
         dtype = float_dtype(dtype, "Linear")
@@ -114,6 +126,14 @@ class Linear(Layer):
     @property
     def dtype(self) -> np.dtype[Any]:
         return self._params.dtype
+
+    def factor(self, width: int | None = None) -> float:
+        """What the product of so many inputs is multiplied by."""
+        return 1 / math.sqrt(width or self.in_features) if self.parametrization == "ntk" else 1.0
+
+    def effective_weight(self, width: int | None = None) -> NDArray[Any]:
+        """The weight with that factor, which a layer of the standard parametrization would have."""
+        return self.weight if self.parametrization == "standard" else self.weight * self.dtype.type(self.factor(width))
 
     def named_parameters(self) -> list[tuple[str, NDArray[Any], NDArray[Any]]]:
         bias = [("bias", self.bias, self.bias_grad)]
@@ -149,20 +169,28 @@ class Linear(Layer):
     def record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
         lowering.weights[self] = first
         bias = table.NOWHERE if self.bias is None else first + self.in_features * self.out_features
+        value = scaled(lowering, value, self.factor())
         return lowering.op(table.PRODUCT, value, width=self.out_features, weight=first, bias=bias)
 
     def __repr__(self) -> str:
         bias = "" if self.bias is not None else ", bias=False"
         dtype = "" if self.dtype == np.float32 else f", dtype={self.dtype}"
+        kind = "" if self.parametrization == "standard" else f", parametrization={self.parametrization!r}"
         name = "" if self.name is None else f", name={self.name!r}"
-        return f"Linear({self.in_features}, {self.out_features}{bias}{dtype}{name})"
+        return f"Linear({self.in_features}, {self.out_features}{bias}{kind}{dtype}{name})"
+
+
+def scaled(lowering: Lowering, value: int, factor: float) -> int:
+    """Record a product with a number."""
+    return value if factor == 1 else lowering.op(table.SCALE, value, factor=factor)
 
 
 class Tied(Layer):
     """A Linear layer with the weight of another one, transposed, as the decoder of an autoencoder: y = x Wᵀ + b.
 
     W is trained once: its gradient is the sum of what both layers contribute. The bias, which starts at zero, is
-    this layer's own.
+    this layer's own. If the other layer is in the NTK parametrization, so is this one: y = c x Wᵀ + b with
+    c = 1 / √in_features, of its own inputs.
 
     Parameters
     ----------
@@ -236,6 +264,7 @@ class Tied(Layer):
         if self.layer not in lowering.weights:
             raise ValueError(f"{self}: {self.layer} must come before it in the same network")
         weight, bias = lowering.weights[self.layer], first if self._params.size else table.NOWHERE
+        value = scaled(lowering, value, self.layer.factor(self.in_features))
         return lowering.op(table.PRODUCT, value, width=self.out_features, weight=weight, bias=bias, transposed=True)
 
     def __repr__(self) -> str:

@@ -21,6 +21,9 @@ from fastfc.kernels.program import table as program_table
 from fastfc.kernels.program.table import Column, Header, Value
 from fastfc.kernels.runtime.threads import ELEMENT_WORK
 
+# Ops with a weight, beside the norms and those with a parameter for each feature.
+WITH_WEIGHT = program_table.PRODUCT, program_table.EMBEDDING, program_table.NUMERIC_EMBEDDING
+
 
 @dataclass
 class Op:
@@ -44,7 +47,7 @@ class Op:
         return (self.a, self.b) if self.op in (program_table.ADD, program_table.MULTIPLY) else (self.a,)
 
     def has_weight(self) -> bool:
-        return self.op in (program_table.PRODUCT, program_table.EMBEDDING, *program_table.NORMS)
+        return self.op in (*WITH_WEIGHT, *program_table.NORMS, *program_table.PER_FEATURE)
 
     def needs_output(self) -> bool:
         """Whether its derivative is in terms of y."""
@@ -52,7 +55,7 @@ class Op:
 
     def needs_inputs(self) -> bool:
         """Whether its derivative is in terms of a and b."""
-        return self.op == program_table.MULTIPLY or self.has_weight() or self.of_input
+        return self.op in (program_table.MULTIPLY, program_table.POLYGON) or self.has_weight() or self.of_input
 
 
 class Program(NamedTuple):

@@ -21,6 +21,9 @@ else the input z. Φ and φ are the normal distribution and its density, σ the 
     gelu_tanh     y = z σ(v)                            f′ = σ(v) + z σ(v) (1 − σ(v)) v′
                   v = 2 √(2/π) (z + 0.044715 z³)
     mish          y = z ω, ω = tanh(log(1 + eᶻ))        f′ = ω + z σ(z) (1 − ω²)
+    sin           y = sin z                             f′ = cos z
+    cos           y = cos z                             f′ = −sin z
+    smooth_clip   y = z / √(1 + (z / a)²)               f′ = (1 + (z / a)²)^(−3/2)
 
 and along rows, with the gradient g = dL/dy of the loss:
 
@@ -58,6 +61,7 @@ from fastfc.kernels.simd.elementary import (
 from fastfc.kernels.simd.formula import Operand, Rows, each_register, formula, number_of_parameters
 from fastfc.kernels.simd.llvm import I64
 from fastfc.kernels.simd.memory import at, itemsize
+from fastfc.kernels.simd.trigonometric import cos_vector, sin_vector
 from fastfc.kernels.simd.vector import (
     absolute,
     by_dtype,
@@ -68,6 +72,7 @@ from fastfc.kernels.simd.vector import (
     load,
     load_first,
     splat,
+    square_root,
     store,
     store_first,
     sum_of_lanes,
@@ -111,6 +116,8 @@ SELU_BELOW_REST = by_dtype(float32=2.329668e-08, float64=0.0)  # what float32 le
 # D. Hendrycks, K. Gimpel, "Gaussian error linear units (GELUs)", 2016: v = TWICE_ROOT (z + CUBIC z³)
 TWICE_ROOT, CUBIC = 1.5957691216057308, 0.044715
 DENSITY = 0.3989422804014327  # of the normal distribution at 0
+# a number whose square is finite, and the cube of whose inverse is 0
+FARTHEST = by_dtype(float32=2.0**60, float64=2.0**500)
 
 
 def of_input(activation):
@@ -397,6 +404,38 @@ def mish_derivative(z, g):
 
 
 activation("mish", mish, mish_derivative, of_input=True)
+
+
+def sin_derivative(z, g):
+    return g * cos_vector(z)
+
+
+def cos_derivative(z, g):
+    return g * (0.0 - sin_vector(z))
+
+
+SIN = activation("sin", sin_vector, sin_derivative, of_input=True)
+COS = activation("cos", cos_vector, cos_derivative, of_input=True)
+
+
+def smooth_clip_parts(z, a):
+    """r = z / a, but no further from 0 than where the quotient below is 1, and √(1 + r²)."""
+    ratio = z / a
+    ratio = minimum(maximum(ratio, 0.0 - FARTHEST(ratio)), FARTHEST(ratio))
+    return ratio, square_root(fma(ratio, ratio, 1.0))
+
+
+def smooth_clip(z, a):
+    ratio, root = smooth_clip_parts(z, a)
+    return ratio / root * a
+
+
+def smooth_clip_derivative(z, g, a):
+    _, root = smooth_clip_parts(z, a)
+    return g * (1.0 / root / root / root)
+
+
+activation("smooth_clip", smooth_clip, smooth_clip_derivative, a=3.0, of_input=True)
 
 
 def fold(f, fill):

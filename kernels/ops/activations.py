@@ -11,11 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 from fastfc.kernels.ops.activation_rules import (
     ACTIVATIONS,
     BACKWARD,
+    COS,
     FORWARD,
     IDENTITY,
     LOG_SOFTMAX,
     NUMBERS,
     ROWWISE,
+    SIN,
     SOFTMAX,
     TANH,
     Activation,
@@ -270,3 +272,5 @@ log = function("log", "log x", elementwise_function("log", log_vector))
 log1p = function("log1p", "log(1 + x)", elementwise_function("log1p", log1p_vector))
 tanh = function("tanh", "tanh x", TANH)
 erf = function("erf", "2/√π ∫ e^(−t²) dt from 0 to x", elementwise_function("erf", erf_vector))
+sin = function("sin", "sin x", SIN)
+cos = function("cos", "cos x", COS)

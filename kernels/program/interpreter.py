@@ -12,8 +12,8 @@ memory in which everything is counted in numbers per sample.
     scale         y = c a             da = c dy
     place         y[:, columns] = a   da = dy[:, columns]
 
-and what has files of its own: `dropout`, `embedding` and, in `norms`, layer norm, rms norm, batch norm and
-standardise.
+and what has files of its own: `dropout`, `embedding`; in `norms`, layer norm, rms norm, batch norm and standardise; in
+`per_feature`, layers with one parameter for each feature; in `numeric_embedding`, functions of each feature.
 
 Backward runs the steps in reverse, each multiplying what it receives by its local gradient (the chain rule);
 what several steps contribute to one gradient is added in that order.
@@ -56,10 +56,19 @@ from fastfc.kernels.ops.norms import (
     normalise_rows_backward,
     update_running,
 )
+from fastfc.kernels.ops.numeric_embedding import (
+    Embedding,
+    interpolate_backward,
+    interpolate_forward,
+    numeric_embedding_backward,
+    numeric_embedding_forward,
+)
+from fastfc.kernels.ops.per_feature import PerFeature, per_feature_backward, per_feature_forward
 from fastfc.kernels.program.table import (
     ACTIVATION,
     ADD,
     BATCH_NORM,
+    COLUMN_SCALE,
     CONCAT,
     DROPOUT,
     EMBEDDING,
@@ -70,6 +79,9 @@ from fastfc.kernels.program.table import (
     MULTIPLY,
     NORMS,
     NOWHERE,
+    NUMERIC_EMBEDDING,
+    PER_FEATURE,
+    POLYGON,
     PRODUCT,
     RMS_NORM,
     ROW_MULTIPLE,
@@ -102,6 +114,9 @@ OPTIONAL_KERNELS = {
     FROZEN_BATCH_NORM: [normalise_batch, normalise_columns, batch_norm_backward],
     STANDARDIZE: [normalise_columns, divide_columns],
     EMBEDDING: [embedding_forward, embedding_backward],
+    **{op: [per_feature_forward, per_feature_backward] for op in PER_FEATURE},
+    NUMERIC_EMBEDDING: [numeric_embedding_forward, numeric_embedding_backward],
+    POLYGON: [interpolate_forward, interpolate_backward],
 }
 
 # Rows of a prediction go through all layers together, as many as find room in this part of L2.
@@ -336,6 +351,38 @@ def norm_op(context, s, x, training):
     return normalise_batch(affine, x.b.data, x.a, x.y, program[s, Column.NUMBER], training, eps)
 
 
+@helper
+def per_feature_of(context, s, grads, o):
+    """The parameters of a layer with one for each feature."""
+    program, size = context.program, itemsize(grads)
+    offset = program[s, Column.WEIGHT] * size
+    kind, f = program[s, Column.OP] - COLUMN_SCALE, activation_of(program, s)
+    count, of_input = program[s, Column.NUMBER], program[s, Column.OF_INPUT]
+    return PerFeature(at(context.params, offset), at(grads, offset), count, kind, f, of_input, context.n, o)
+
+
+@helper
+def numeric_embedding_of(context, s, grads, o):
+    """The parameters of an embedding of numbers."""
+    program = context.program
+    features = program[program[s, Column.A], Value.WIDTH]
+    first, weight, k = program[s, Column.WEIGHT], program[s, Column.BIAS], program[s, Column.NUMBER]
+    kind, shared = np.int64(number(program, s, Column.FACTOR)), program[s, Column.TRANSPOSED]
+    return Embedding(context.params, grads, first, weight, features, k, o // features, kind, shared)
+
+
+@helper
+def feature_op(context, s, x):
+    """Layers with parameters for each feature."""
+    program, params, o, op = context.program, context.params, x.width, context.program[s, Column.OP]
+    if op == NUMERIC_EMBEDDING:
+        return numeric_embedding_forward(numeric_embedding_of(context, s, params, o), x.a, x.y, context.n)
+    if op == POLYGON:
+        polygons = at(params, program[s, Column.WEIGHT] * itemsize(params))
+        return interpolate_forward(polygons, x.a, x.y, context.n, o, program[s, Column.NUMBER])
+    return per_feature_forward(per_feature_of(context, s, params, o), x.a, x.y)
+
+
 @inlined_helper
 def forward_op(context, s, purpose):
     """y of op s. Returns a status."""
@@ -369,6 +416,8 @@ def other_op(context, s, x, purpose):
         i = program[program[s, Column.A], Value.WIDTH]
         table = at(context.params, program[s, Column.WEIGHT] * itemsize(context.params))
         return embedding_forward(table, x.a, x.y, n, i, x.width // i, program[s, Column.NUMBER])
+    if op >= COLUMN_SCALE:
+        return feature_op(context, s, x)
     ones = Matrix(one(context.params), 0, 0)
     factor = number(program, s, Column.FACTOR) if op in (ADD, SCALE, CONCAT) else 1.0
     multiply_add(n, x.width, x.a, x.b if op == MULTIPLY else ones, factor, x.y, False)
@@ -439,6 +488,23 @@ def norm_op_backward(context, s, grads, x, grad, flags):
 
 
 @helper
+def feature_op_backward(context, s, grads, x, grad, flags):
+    """Gradients of the parameters, and da, of layers with parameters for each feature."""
+    program, params, o, op = context.program, context.params, x.width, context.program[s, Column.OP]
+    into = (ACCUMULATE if program[s, Column.ADD_A] else OVERWRITE) if flags.a else IGNORE
+    add = flags.add or program[s, Column.ADD_WEIGHT]
+    if op == NUMERIC_EMBEDDING:
+        e = numeric_embedding_of(context, s, grads, o)
+        return numeric_embedding_backward(e, x.a, grad.y, grad.a, context.n, into, add)
+    if op == POLYGON:
+        if into == IGNORE:
+            return OK
+        polygons = at(params, program[s, Column.WEIGHT] * itemsize(params))
+        return interpolate_backward(polygons, x.a, grad.y, grad.a, context.n, o, program[s, Column.NUMBER], into)
+    return per_feature_backward(per_feature_of(context, s, grads, o), x.a, grad.y, grad.a, into, add)
+
+
+@helper
 def activation_op_backward(context, s, x, grad):
     """da = dy f′"""
     program, n, o, f = context.program, context.n, x.width, activation_of(context.program, s)
@@ -486,6 +552,8 @@ def other_op_backward(context, s, grads, x, grad, flags):
         return norm_op_backward(context, s, grads, x, grad, flags)
     if op == EMBEDDING:
         return embedding_op_backward(context, s, grads, x, grad, flags)
+    if op >= COLUMN_SCALE:
+        return feature_op_backward(context, s, grads, x, grad, flags)
     if op == DROPOUT and context.dropout > 0.0:
         mask = key(program[s, Column.NUMBER], s, context.rng_step)
         return apply_dropout(grad.y, grad.a, n, x.width, mask, dropout_rate(context, s), add_a) if flags.a else OK

@@ -35,9 +35,11 @@ class Column(IntEnum):
     Y = 4
     WEIGHT = 5
     BIAS = 6
-    TRANSPOSED = 7  # whether the vector of values holds the transpose of the weight
+    TRANSPOSED = 7  # whether the vector of values holds the transpose of the weight; of an embedding of numbers,
+    # whether features share it
     NUMBER = 8  # of concat the first column, of dropout the seed, of an embedding the rows of its table, of batch norm
-    # the index of its running statistics, NOWHERE for none
+    # the index of its running statistics, NOWHERE for none, of layers with a parameter for each feature how many these
+    # are, of an embedding of numbers the functions of each feature, of polygons their knots
     FACTOR = 9
     FACTOR_2 = 10  # of batch norm the momentum of its running statistics, -1 for a plain mean
     ADD_A = 11
@@ -64,6 +66,8 @@ NOWHERE = -1
 # Column.OP
 PRODUCT, ACTIVATION, ADD, MULTIPLY, SCALE, CONCAT = range(6)
 DROPOUT, LAYER_NORM, RMS_NORM, BATCH_NORM, STANDARDIZE, EMBEDDING, FROZEN_BATCH_NORM = range(6, 13)
+COLUMN_SCALE, P_RELU, PARAMETRIC, NUMERIC_EMBEDDING, POLYGON = range(13, 18)
+PER_FEATURE = COLUMN_SCALE, P_RELU, PARAMETRIC
 NORMS = LAYER_NORM, RMS_NORM, BATCH_NORM, FROZEN_BATCH_NORM
 # where a value is
 IN_X, IN_OUTPUT, IN_WORKSPACE = range(3)

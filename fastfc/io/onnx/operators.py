@@ -695,6 +695,7 @@ OPERATORS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "Celu": (lambda call, alpha: of("celu", call.value(0), alpha=alpha), {"alpha": 1.0}),
     "Clip": (clip, {"min": None, "max": None}),
     "Concat": (concat, {"axis": 1}),
+    "Cos": (plain("cos"), {}),
     "Constant": (
         constant,
         dict.fromkeys(("value", "value_float", "value_floats", "value_int", "value_ints")),
@@ -740,6 +741,7 @@ OPERATORS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     ),
     "Shape": (shape_of, {"start": 0, "end": None}),
     "Sigmoid": (plain("sigmoid"), {}),
+    "Sin": (plain("sin"), {}),
     "Slice": (slice_, dict.fromkeys(("starts", "ends", "axes"))),
     "Softmax": (along_features("softmax"), {"axis": None}),
     "Softplus": (lambda call: of("softplus", call.value(0), beta=1.0, threshold=None), {}),

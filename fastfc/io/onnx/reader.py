@@ -600,13 +600,17 @@ def number(value: float, dtype: np.dtype[Any]) -> float:
     return float(str(np.float32(value))) if dtype == np.float32 else float(value)
 
 
-PLAIN = "relu sigmoid log_sigmoid tanh selu softsign hardsigmoid hardswish silu gelu gelu_tanh mish softmax log_softmax"
+PLAIN = (
+    "relu sigmoid log_sigmoid tanh selu softsign hardsigmoid hardswish silu gelu gelu_tanh mish sin cos softmax "
+    "log_softmax"
+)
 Maker = Callable[[Value], Any]
 BUILT: dict[str, Maker] = {
     **{kind: (lambda value: act.get_activation(value.kind)) for kind in PLAIN.split()},
     "leaky_relu": lambda value: act.LeakyReLU(number(value["slope"], value.dtype)),
     "elu": lambda value: act.ELU(number(value["alpha"], value.dtype)),
     "celu": lambda value: act.CELU(number(value["alpha"], value.dtype)),
+    "smooth_clip": lambda value: act.SmoothClip(number(value["limit"], value.dtype)),
     "dropout": lambda value: Dropout(number(value["p"], np.dtype(np.float32))),
 }
 WITH_PARAMETERS = set[str]()

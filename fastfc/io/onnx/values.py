@@ -232,6 +232,10 @@ def of_scale(value: Value) -> Value | None:
             return of("softplus", x, beta=b, threshold=a["threshold"])
         if factor == b == -1 and is_exact(a):
             return of("log_sigmoid", x)
+    if a.kind == "smooth_clip":
+        b, x = scaled(a.inputs[0])
+        if b > 0 and near(factor * b, 1, value.dtype):
+            return of("smooth_clip", x, limit=factor * a["limit"])
     if a.kind == "elu" and near(factor, SELU_SCALE, value.dtype) and near(a["alpha"], SELU_ALPHA, value.dtype):
         return of("selu", *a.inputs)
     if a.kind == "hardtanh" and (a["low"], a["high"]) == (0, 6) and near(factor, 1 / 6, value.dtype):
@@ -273,7 +277,7 @@ def of_hardtanh(value: Value) -> Value | None:
 # What acts on each feature by itself, by numbers that are the same for all.
 ACTIVATIONS = (
     "relu sigmoid log_sigmoid tanh selu softsign hardsigmoid hardswish silu gelu gelu_tanh mish leaky_relu elu celu "
-    "softplus hardtanh dropout scale"
+    "softplus hardtanh sin cos smooth_clip dropout scale"
 )
 ELEMENTWISE = set(ACTIVATIONS.split())
 # What is only a part of a layer.
@@ -366,6 +370,9 @@ def of_quotient(value: Value) -> Value | None:
         return of("softsign", a)
     if b.kind == "sqrt":
         eps, mean = shifted(b.inputs[0])
+        if eps == 1 and is_square(mean, a):  # also of a number that was bounded where 1 added to its square is lost
+            far = a.kind == "hardtanh" and -a["low"] == a["high"] and 1 + a["high"] ** -2 == 1
+            return of("smooth_clip", a.inputs[0] if far else a, limit=1.0)
         if mean.kind == "mean" and is_square(mean.inputs[0], a) and eps >= 0:
             if a.kind == "centered":
                 return of("layer_norm", *a.inputs, eps=eps, weight=None, bias=None)

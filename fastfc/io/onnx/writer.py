@@ -20,6 +20,9 @@ from fastfc.nn.dropout import Dropout
 from fastfc.nn.embedding import Embedding
 from fastfc.nn.layer import Layer
 from fastfc.nn.linear import Linear, Tied
+from fastfc.nn.numeric_embedding import NumericEmbedding
+from fastfc.nn.per_feature import Parametric, PReLU, Scale
+from fastfc.nn.scalers import QuantileNormal, RobustScale
 from fastfc.nn.standardize import Standardize
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., str])
 OPSET, IR_VERSION = 20, 9  # the oldest that have Gelu: ONNX Runtime 1.17
+FARTHEST = 1e9  # its square is finite, and with 1 added is the same
 LARGEST = 2_000_000_000  # bytes; what protobuf can hold is 2 GiB
 SAME = {
     act.ReLU: "Relu",
@@ -35,6 +39,8 @@ SAME = {
     act.Softmax: "Softmax",
     act.LogSoftmax: "LogSoftmax",
     act.Identity: "Identity",
+    act.Sin: "Sin",
+    act.Cos: "Cos",
 }
 
 WRITERS: dict[type[Layer], Any] = {}
@@ -150,6 +156,12 @@ class Writer:
             self.stored[key] = self.constant(getattr(layer, what), f"{prefix}.{what}")
         return self.stored[key]
 
+    def product_weight(self, layer: Linear, prefix: str, width: int | None = None) -> str:
+        """The initializer of a weight, with the factor of the NTK parametrization for so many inputs."""
+        if layer.parametrization == "standard":
+            return self.of(layer, "weight", prefix)
+        return self.constant(layer.effective_weight(width), f"{prefix}.weight")
+
     def graph(self, graph: Any, inputs: list[str], prefix: str) -> list[str]:
         values: dict[Node, str] = dict(zip(graph.inputs, inputs, strict=True))
         places = {layer: f"{prefix}{own_name(layer, i)}" for i, layer in enumerate(graph.layers)}
@@ -197,6 +209,27 @@ class Writer:
         """x where x > 0, else alpha (e^(factor x) − 1)"""
         inner = x if factor == 1 else self.op("Mul", x, factor)
         return self.where_positive(x, self.op("Mul", self.op("Sub", self.op("Exp", inner), 1.0), alpha))
+
+    def smooth_clip(self, x: str, limit: float) -> str:
+        """x / √(1 + (x / limit)²), where a number so far out that its square overflows is at the limit."""
+        ratio = self.op("Clip", self.op("Div", x, limit), -FARTHEST, FARTHEST)
+        root = self.op("Sqrt", self.op("Add", self.op("Mul", ratio, ratio), 1.0))
+        return self.op("Mul", self.op("Div", ratio, root), limit)
+
+    def pieces(self, x: str, edges: np.ndarray, bounded: bool) -> str:
+        """The place of each feature in each of its bins, from 0 to 1; unless bounded, but in the outermost bins."""
+        low, width = edges[:, :-1].astype(np.float64), np.diff(edges.astype(np.float64))
+        slope = np.divide(1, width, out=np.zeros_like(width), where=width > 0)
+        spread = self.op("Gemm", x, np.kron(np.eye(len(edges)), np.ones(low.shape[1])))
+        place = self.op("Mul", self.op("Sub", spread, low.ravel()), slope.ravel())
+        inside = self.op("Clip", place, 0.0, 1.0)
+        if bounded:
+            return inside
+        last = (edges[:, 1:] == edges[:, -1:]) & (width > 0)
+        first = np.broadcast_to(np.arange(low.shape[1]) == 0, last.shape)
+        below = self.op("Mul", self.op("Relu", self.op("Neg", place)), first.ravel())
+        above = self.op("Mul", self.op("Relu", self.op("Sub", place, 1.0)), last.ravel())
+        return self.op("Add", self.op("Sub", inside, below), above)
 
     def normalised(self, x: str, eps: float, centered: bool) -> str:
         if centered:
@@ -299,12 +332,13 @@ def mish(w: Writer, layer: act.Mish, x: str, place: str) -> str:
 
 @writes(Linear)
 def linear(w: Writer, layer: Linear, x: str, place: str) -> str:
-    return w.op("Gemm", x, *w.weights(layer, place, "weight", "bias"))
+    return w.op("Gemm", x, w.product_weight(layer, place), *w.weights(layer, place, "bias"))
 
 
 @writes(Tied)
 def tied(w: Writer, layer: Tied, x: str, place: str) -> str:
-    return w.op("Gemm", x, w.of(layer.layer, "weight", place), *w.weights(layer, place, "bias"), transB=1)
+    weight = w.product_weight(layer.layer, place, layer.in_features)
+    return w.op("Gemm", x, weight, *w.weights(layer, place, "bias"), transB=1)
 
 
 @writes(norms.LayerNorm)
@@ -343,6 +377,75 @@ def batch_norm(w: Writer, layer: norms.BatchNorm1d, x: str, place: str) -> str:
         variance = w.constant(layer.running_var + (layer.eps - float(eps)), f"{place}.running_var")
     statistics, momentum = (w.of(layer, "running_mean", place), variance), 1 - (layer.momentum or 0.0)
     return w.op("BatchNormalization", x, weight, bias, *statistics, epsilon=float(eps), momentum=momentum)
+
+
+@writes(act.SmoothClip)
+def smooth_clip(w: Writer, layer: act.SmoothClip, x: str, place: str) -> str:
+    return w.smooth_clip(x, layer.limit)
+
+
+@writes(Scale)
+def column_scale(w: Writer, layer: Scale, x: str, place: str) -> str:
+    return w.op("Mul", x, w.of(layer, "weight", place))
+
+
+@writes(PReLU)
+def p_relu(w: Writer, layer: PReLU, x: str, place: str) -> str:
+    slope = w.of(layer, "weight", place)
+    if w.double:
+        return w.op("Sub", w.op("Relu", x), w.op("Mul", w.op("Relu", w.op("Neg", x)), slope))
+    return w.op("PRelu", x, slope)
+
+
+@writes(Parametric)
+def parametric(w: Writer, layer: Parametric, x: str, place: str) -> str:
+    change = w.op("Sub", w.layer(layer.activation, x, place), x)
+    return w.op("Add", x, w.op("Mul", change, w.of(layer, "weight", place)))
+
+
+@writes(RobustScale)
+def robust_scale(w: Writer, layer: RobustScale, x: str, place: str) -> str:
+    z = w.op("Div", w.op("Sub", x, w.of(layer, "center", place)), w.of(layer, "scale", place))
+    return z if layer.limit is None else w.smooth_clip(z, layer.limit)
+
+
+@writes(QuantileNormal)
+def quantile_normal(w: Writer, layer: QuantileNormal, x: str, place: str) -> str:
+    steps = np.diff(layer.values.astype(np.float64))
+    return w.op("Gemm", w.pieces(x, layer.knots, bounded=True), block_diagonal(steps[:, :, None]), layer.values[:, 0])
+
+
+@writes(NumericEmbedding)
+def numeric_embedding(w: Writer, layer: NumericEmbedding, x: str, place: str) -> str:
+    if layer.kind == "ple":
+        y = w.pieces(x, layer.edges, bounded=False)
+    else:
+        turns = block_diagonal(2 * np.pi * layer.frequency.astype(np.float64)[:, None])
+        y = waves(w, w.op("Gemm", x, turns, *([] if layer.phase is None else [layer.phase.ravel()])), layer)
+    if layer.embedding_dim is not None:
+        shape = layer.in_features, *layer.weight.shape[-2:]
+        weight, bias = np.broadcast_to(layer.weight, shape), np.broadcast_to(layer.bias, (shape[0], shape[2]))
+        y = w.op("Gemm", y, block_diagonal(weight), bias.ravel())
+    y = w.op("Relu", y) if layer.relu else y
+    return w.op("Concat", y, x, axis=1) if layer.dense else y
+
+
+def waves(w: Writer, angles: str, layer: NumericEmbedding) -> str:
+    """The functions of each feature, feature after feature."""
+    cosines = w.op("Cos", angles)
+    if layer.kind == "pbld":
+        return cosines
+    features, n = layer.frequency.shape
+    order = np.arange(2 * features * n).reshape(2, features, n).transpose(1, 0, 2).ravel()
+    return w.op("Gather", w.op("Concat", cosines, w.op("Sin", angles), axis=1), order, axis=1)
+
+
+def block_diagonal(blocks: np.ndarray) -> np.ndarray:
+    """A matrix of these blocks, (n, rows, columns), along its diagonal."""
+    n, rows, columns = blocks.shape
+    result = np.zeros((n, rows, n, columns))
+    result[np.arange(n), :, np.arange(n)] = blocks
+    return result.reshape(n * rows, n * columns)
 
 
 @writes(Standardize)

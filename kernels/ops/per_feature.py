@@ -1,0 +1,153 @@
+"""Layers with one parameter a for each feature, n samples of o columns, with g = dL/dy.
+
+    scale        y = a x                   dL/da = Σ g x                         dL/dx = g a
+    p_relu       y = x if x > 0 else a x   dL/da = Σ g x of those x <= 0         dL/dx = g if x > 0 else g a
+    parametric   y = x + a (f(x) − x)      dL/da = Σ g (f(x) − x)                dL/dx = g + a (g f′(x) − g)
+
+Σ is over the samples, in their order. A p_relu may have one a for all features; Σ is then over these too. f and f′ are
+computed for a row at a time, which is then still in L1.
+"""
+
+from collections import namedtuple
+
+from numba import types
+
+from fastfc.kernels.ops.activation_rules import activation_type
+from fastfc.kernels.ops.activations import apply, apply_derivative
+from fastfc.kernels.ops.dense_bias_grad import vector_sum
+from fastfc.kernels.ops.matrix import Matrix, copy_matrix, element, matrix_type
+from fastfc.kernels.ops.norms import ACCUMULATE, IGNORE, add_to, clear, contiguous_row, get, put
+from fastfc.kernels.runtime.native import compiled_kernel
+from fastfc.kernels.runtime.status import NO_MEMORY, OK
+from fastfc.kernels.simd.compiler import helper
+from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, read, release, write
+from fastfc.kernels.simd.vector import fma, splat, store_first, where_less, width
+
+OF_SCALE, OF_P_RELU, OF_PARAMETRIC = range(3)
+# Pointers to the parameters and their gradients, how many there are (one, or one for each column), which layer it is,
+# f, whether f′ is in terms of x, not of f(x), and n samples of o columns.
+PerFeature = namedtuple("PerFeature", ["params", "grads", "count", "kind", "f", "of_input", "n", "o"])
+# rows of o numbers that the kernels work with
+A, A_GRAD, X, GRAD, Y, F, F_GRAD, ROWS = range(8)
+
+
+def per_feature_type(dtype):
+    return types.NamedTuple(
+        [*[types.CPointer(dtype)] * 2, *[types.int64] * 2, activation_type, *[types.int64] * 3], PerFeature
+    )
+
+
+@helper
+def work_row(part, rows, which):
+    return at(rows, which * part.o * itemsize(rows))
+
+
+@helper
+def fill_parameters(part, rows):
+    """The row of a, and zeros for its gradient."""
+    size, lanes, a = itemsize(rows), width(rows), work_row(part, rows, A)
+    for j in range(0, part.o, lanes):
+        value = get(at(part.params, j * size), part.o - j) if part.count > 1 else splat(rows, read(part.params))
+        store_first(at(a, j * size), value, part.o - j)
+    clear(work_row(part, rows, A_GRAD), part.o)
+
+
+@helper
+def forward_row(part, rows, x, y):
+    size, lanes, a, f, kind = itemsize(x), width(x), work_row(part, rows, A), work_row(part, rows, F), part.kind
+    if kind == OF_PARAMETRIC:
+        apply(x, f, part.o, part.f)
+    for j in range(0, part.o, lanes):
+        count = part.o - j
+        value, factor = get(at(x, j * size), count), get(at(a, j * size), count)
+        if kind == OF_SCALE:
+            result = factor * value
+        elif kind == OF_P_RELU:
+            result = where_less(splat(x, 0.0), value, value, factor * value)
+        else:
+            result = fma(factor, get(at(f, j * size), count) - value, value)
+        put(at(y, j * size), result, count)
+
+
+@compiled_kernel(lambda dtype: types.int64(per_feature_type(dtype), *[matrix_type(dtype)] * 2), optional=True)
+def per_feature_forward(part, x, y):
+    """y, for matrices of any strides."""
+    o, size = part.o, itemsize(part.params)
+    rows, memory = allocate(part.params, ROWS * o * size)
+    if is_null(memory):
+        return NO_MEMORY
+    fill_parameters(part, rows)
+    for r in range(part.n):
+        src = contiguous_row(x, r, o, work_row(part, rows, X))
+        dst = element(y, r, 0) if y.column == size else work_row(part, rows, Y)
+        forward_row(part, rows, src, dst)
+        if y.column != size:
+            copy_matrix(1, o, Matrix(dst, 0, size), Matrix(element(y, r, 0), 0, y.column))
+    release(memory)
+    return OK
+
+
+@helper
+def backward_row(part, rows, x, g, out, into):
+    """What one row adds to the gradient of a; and dL/dx goes into out, as `into` says."""
+    size, lanes, kind = itemsize(x), width(x), part.kind
+    a, a_grad, f, f_grad = (
+        work_row(part, rows, A),
+        work_row(part, rows, A_GRAD),
+        work_row(part, rows, F),
+        work_row(part, rows, F_GRAD),
+    )
+    if kind == OF_PARAMETRIC:
+        apply(x, f, part.o, part.f)
+        if into != IGNORE:
+            apply_derivative(x if part.of_input else f, g, f_grad, part.o, part.f)
+    for j in range(0, part.o, lanes):
+        count = part.o - j
+        value, grad = get(at(x, j * size), count), get(at(g, j * size), count)
+        factor, total = get(at(a, j * size), count), get(at(a_grad, j * size), count)
+        if kind == OF_SCALE:
+            total, grad = fma(grad, value, total), grad * factor
+        elif kind == OF_P_RELU:
+            below = where_less(splat(x, 0.0), value, splat(x, 0.0), grad)
+            total, grad = fma(below, value, total), where_less(splat(x, 0.0), value, grad, grad * factor)
+        else:
+            total = fma(grad, get(at(f, j * size), count) - value, total)
+            if into != IGNORE:
+                grad = fma(factor, get(at(f_grad, j * size), count) - grad, grad)
+        put(at(a_grad, j * size), total, count)
+        if into != IGNORE:
+            add_to(at(out, j * size), grad, count, into == ACCUMULATE)
+
+
+@helper
+def write_gradient(part, rows, add):
+    """The gradient of a, from the sums of its columns."""
+    size, total = itemsize(rows), work_row(part, rows, A_GRAD)
+    if part.count == 1:
+        value = vector_sum(part.o, total)
+        write(part.grads, read(part.grads) + value if add else value)
+        return
+    for j in range(0, part.o, width(rows)):
+        add_to(at(part.grads, j * size), get(at(total, j * size), part.o - j), part.o - j, add)
+
+
+@compiled_kernel(
+    lambda dtype: types.int64(per_feature_type(dtype), *[matrix_type(dtype)] * 3, *[types.int64] * 2), optional=True
+)
+def per_feature_backward(part, x, grad_y, grad_x, into, add):
+    """The gradient of a, added to what is there or not, and dL/dx, for matrices of any strides."""
+    o, size = part.o, itemsize(part.params)
+    rows, memory = allocate(part.params, ROWS * o * size)
+    if is_null(memory):
+        return NO_MEMORY
+    fill_parameters(part, rows)
+    for r in range(part.n):
+        src = contiguous_row(x, r, o, work_row(part, rows, X))
+        grad = contiguous_row(grad_y, r, o, work_row(part, rows, GRAD))
+        dst = src if into == IGNORE else contiguous_row(grad_x, r, o, work_row(part, rows, Y))
+        backward_row(part, rows, src, grad, dst, into)
+        if into != IGNORE and grad_x.column != size:
+            copy_matrix(1, o, Matrix(dst, 0, size), Matrix(element(grad_x, r, 0), 0, grad_x.column))
+    write_gradient(part, rows, add)
+    release(memory)
+    return OK
