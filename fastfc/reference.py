@@ -233,6 +233,11 @@ def robust_scale(x, center, scale, limit=3.0):
     return ACTIVATIONS["smooth_clip"]((x - center) / scale, limit)
 
 
+def clamp(x, low, high):
+    """y = min(max(x, low), high)"""
+    return np.minimum(np.maximum(x, low), high)
+
+
 def quantile_normal(x, knots, values):
     """Polygons through (knots, values), constant beyond their ends."""
     return np.stack([np.interp(x[:, j], knots[j], values[j]) for j in range(x.shape[1])], axis=1)

@@ -184,6 +184,7 @@ MORE_LAYERS = [
     ("RobustScale", {"features": 3, "limit": 2.0, "name": "f"}),
     ("RobustScale", {"features": 3, "limit": None}),
     ("QuantileNormal", {"features": 3, "n_quantiles": 5, "name": "g"}),
+    ("Clamp", {"features": 3, "name": "l"}),
     ("Scale", {"features": 3, "name": "h"}),
     ("Parametric", {"activation": fc.ELU(0.5), "features": 3, "name": "i"}),
     ("PReLU", {"num_parameters": 3, "name": "j"}),

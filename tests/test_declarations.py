@@ -27,7 +27,18 @@ NETWORKS = {"Sequential", "Graph", "MLP"}
 YOURS = {"Elementwise", "CustomLoss"}
 # what is read from ONNX as another layer: nothing, or the general form
 READ_AS_OTHERS = {
-    *("Identity", "ReLU6", "Tied", "PReLU", "Parametric", "NumericEmbedding", "Scale", "RobustScale", "QuantileNormal"),
+    *(
+        "Identity",
+        "ReLU6",
+        "Tied",
+        "PReLU",
+        "Parametric",
+        "NumericEmbedding",
+        "Scale",
+        "RobustScale",
+        "QuantileNormal",
+        "Clamp",
+    ),
 }
 
 

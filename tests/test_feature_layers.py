@@ -208,6 +208,7 @@ def test_to_torch_and_from_it(dtype):
         fc.Parametric(fc.ELU(0.5), 5, dtype=dtype),
         fc.PReLU(5, dtype=dtype),
         fc.Sin(),
+        fc.Clamp.of(normal((4, 5), dtype), dtype=dtype),
     ]
     net, x = fc.Sequential([drawn(layer) if layer.params.size else layer for layer in layers]), normal((9, 3), dtype)
     import torch
@@ -230,6 +231,8 @@ ROUND_TRIPS = {
     "robust scale": lambda d: fc.RobustScale.of(normal((30, 3), d), dtype=d),
     "quantile normal": lambda d: fc.QuantileNormal.of(normal((30, 3), d), 7, dtype=d),
     "few values": lambda d: fc.QuantileNormal.of(np.arange(12).reshape(4, 3) % 2, 4, dtype=d),
+    "clamp": lambda d: fc.Clamp.of(normal((5, 3), d), dtype=d),
+    "clamp of equal bounds": lambda d: fc.Clamp.of([[-1, -1, -1], [2, 2, 2]], dtype=d),
     "sin": lambda d: fc.Sin(),
     "cos": lambda d: fc.Cos(),
     "smooth clip": lambda d: fc.SmoothClip(0.5),

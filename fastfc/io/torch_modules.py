@@ -103,6 +103,22 @@ class RobustScale(torch.nn.Module):
         return z if self.limit is None else SmoothClip(self.limit)(z)
 
 
+class Clamp(torch.nn.Module):
+    """y = min(max(x, low), high), with bounds of each feature."""
+
+    low: torch.Tensor
+    high: torch.Tensor
+
+    def __init__(self, features: int, dtype: Any = None) -> None:
+        super().__init__()
+        self.features = features
+        self.register_buffer("low", torch.zeros(features, dtype=dtype))
+        self.register_buffer("high", torch.zeros(features, dtype=dtype))
+
+    def forward(self, x: Any) -> Any:
+        return torch.minimum(torch.maximum(x, self.low), self.high)
+
+
 class QuantileNormal(torch.nn.Module):
     """y = a polygon of each feature through (knots, values), constant beyond its ends."""
 

@@ -55,7 +55,8 @@ class Op:
 
     def needs_inputs(self) -> bool:
         """Whether its derivative is in terms of a and b."""
-        return self.op in (program_table.MULTIPLY, program_table.POLYGON) or self.has_weight() or self.of_input
+        without_weight = program_table.MULTIPLY, program_table.POLYGON, program_table.CLAMP
+        return self.op in without_weight or self.has_weight() or self.of_input
 
 
 class Program(NamedTuple):

@@ -1,4 +1,4 @@
-"""Layers that bring inputs to a common scale, by numbers of data: `RobustScale` and `QuantileNormal`."""
+"""Layers by numbers of data: `RobustScale` and `QuantileNormal` for inputs, and `Clamp` for outputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastfc.nn.numeric_embedding import samples
 from fastfc.nn.tensors import Shapes, TensorLayer, tensor
 from fastfc.validation import as_real, float_dtype, positive_int, positive_number
 
-__all__ = ["QuantileNormal", "RobustScale"]
+__all__ = ["Clamp", "QuantileNormal", "RobustScale"]
 
 # What a constant feature is divided by: nothing is left of it.
 CONSTANT_SCALE = 1e30
@@ -217,6 +217,84 @@ class QuantileNormal(TensorLayer):
 
     def _arguments(self) -> list[str]:
         return [str(self.in_features), str(self.n_quantiles)]
+
+
+class Clamp(FeatureNorm):
+    """y = min(max(x, low), high), with bounds of each feature; dL/dx = dL/dy where low <= x <= high, else 0.
+
+    Put last, behind a network that is trained and the inverse of what its targets were standardised by, it keeps
+    predictions within the range of the targets that were seen, so that no faulty row gives an absurd one.
+
+    Parameters
+    ----------
+    features : int
+    dtype : np.float32 or np.float64
+    name : str, optional
+        Shown in errors, summaries and reports.
+
+    Attributes
+    ----------
+    low, high : (features,) arrays
+        In `buffers`: they are not trained. First the least and the greatest finite number. Assigning to one copies the
+        values into place.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of the wrong kind or out of its range; in use, for x of another width.
+
+    References
+    ----------
+    torch.clamp
+
+    Examples
+    --------
+    >>> import numpy as np, fastfc as fc
+    >>> x = np.linspace(-1, 1, 50)[:, None]
+    >>> y = 100 + 7 * np.concatenate([x, x**2], axis=1)
+    >>> scale = fc.Standardize.of(y)
+    >>> net = fc.initializers.fit_to(fc.MLP([1, 16, 2], "tanh"), x, seed=0)
+    >>> history = net.fit(x, scale.predict(y), loss=fc.MSELoss(), optimizer=fc.Adam(0.02), epochs=100, seed=0)
+    >>> whole = fc.Sequential([net, scale.inverse(), fc.Clamp.of(y)])
+    >>> bool(abs(whole.predict(x) - y).max() < 1)
+    True
+    >>> whole.predict([[1e3]]).max(), y.max()
+    (np.float32(107.0), np.float64(107.0))
+    """
+
+    low, high = row("low"), row("high")
+
+    def __init__(self, features: int, *, dtype: Any = np.float32, name: str | None = None) -> None:
+        super().__init__(features, self.rows({}), dtype, name)
+        limits = np.finfo(self.low.dtype)
+        self.low, self.high = (np.full(self.in_features, limit) for limit in (limits.min, limits.max))
+
+    @staticmethod
+    def rows(options: Mapping[str, Any]) -> Rows:
+        return (), ("low", "high")
+
+    @classmethod
+    def of(cls, y: ArrayLike, *, dtype: Any = np.float32, name: str | None = None) -> Clamp:
+        """A layer that is adapted to `y`, (n, features)."""
+        y = as_real(y, "Clamp", "y")
+        if y.ndim != 2:
+            raise ValueError(f"Clamp: y has shape {y.shape}, expected (n, features); use y[:, None] for one column")
+        return cls(y.shape[1], dtype=dtype, name=name).adapt(y)
+
+    def adapt(self, y: ArrayLike) -> Clamp:
+        """Set the bounds to the least and the greatest number of each feature of `y`; the layer itself.
+
+        Parameters
+        ----------
+        y : (n, features) array of finite real numbers, n >= 1
+        """
+        y = samples(self._check_rows(as_real(y, self, "y")), self)
+        self.low, self.high = y.min(axis=0), y.max(axis=0)
+        return self
+
+    def record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
+        self._check_width(lowering, value)
+        return lowering.op(table.CLAMP, value, weight=self._place("low", first))
 
 
 def normal_quantiles(shares: Any) -> Any:

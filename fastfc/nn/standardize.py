@@ -92,6 +92,21 @@ class Standardize(FeatureNorm):
         self.mean, self.scale = mean, np.where(constant, 1, np.sqrt(variance))
         return self
 
+    def inverse(self, *, name: str | None = None) -> Standardize:
+        """A layer that undoes this one, y = scale x + mean: for a network that is trained on standardised targets.
+
+        Examples
+        --------
+        >>> import fastfc as fc
+        >>> layer = fc.Standardize.of([[1, 5], [3, 7]])
+        >>> layer.inverse().predict(layer.predict([[2.5, 6]]))
+        array([[2.5, 6. ]], dtype=float32)
+        """
+        mean, scale = self.mean.astype(np.float64), self.scale.astype(np.float64)
+        layer = Standardize(self.in_features, dtype=self.dtype, name=name)
+        layer.mean, layer.scale = -mean / scale, 1 / scale
+        return layer
+
     def record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
         self._check_width(lowering, value)
         return lowering.op(program_table.STANDARDIZE, value, weight=self._place("mean", first))

@@ -4,6 +4,8 @@
     p_relu       y = x if x > 0 else a x   dL/da = Σ g x of those x <= 0         dL/dx = g if x > 0 else g a
     parametric   y = x + a (f(x) − x)      dL/da = Σ g (f(x) − x)                dL/dx = g + a (g f′(x) − g)
 
+and with two bounds for each feature, which are not trained: clamp, y = min(max(x, low), high).
+
 Σ is over the samples, in their order. A p_relu may have one a for all features; Σ is then over these too. f and f′ are
 computed for a row at a time, which is then still in L1.
 """
@@ -150,4 +152,33 @@ def per_feature_backward(part, x, grad_y, grad_x, into, add):
             copy_matrix(1, o, Matrix(dst, 0, size), Matrix(element(grad_x, r, 0), 0, grad_x.column))
     write_gradient(part, rows, add)
     release(memory)
+    return OK
+
+
+@compiled_kernel(
+    lambda dtype: types.int64(types.CPointer(dtype), *[matrix_type(dtype)] * 2, *[types.int64] * 2), optional=True
+)
+def clamp_forward(bounds, x, y, n, o):
+    """y = min(max(x, low), high), where `bounds` has first all o low ones; NaN stays."""
+    size = itemsize(bounds)
+    for r in range(n):
+        for j in range(o):
+            value, low, high = read(element(x, r, j)), read(at(bounds, j * size)), read(at(bounds, (o + j) * size))
+            value = low if value < low else value
+            write(element(y, r, j), high if value > high else value)
+    return OK
+
+
+@compiled_kernel(
+    lambda dtype: types.int64(types.CPointer(dtype), *[matrix_type(dtype)] * 3, *[types.int64] * 3), optional=True
+)
+def clamp_backward(bounds, x, grad_y, grad_x, n, o, into):
+    """dL/dx = dL/dy where low <= x <= high, else 0."""
+    size = itemsize(bounds)
+    for r in range(n):
+        for j in range(o):
+            value, low, high = read(element(x, r, j)), read(at(bounds, j * size)), read(at(bounds, (o + j) * size))
+            dst, slope = element(grad_x, r, j), 1 if (value >= low) & (value <= high) else 0
+            g = read(element(grad_y, r, j)) * slope
+            write(dst, read(dst) + g if into == ACCUMULATE else g)
     return OK

@@ -63,11 +63,18 @@ from fastfc.kernels.ops.numeric_embedding import (
     numeric_embedding_backward,
     numeric_embedding_forward,
 )
-from fastfc.kernels.ops.per_feature import PerFeature, per_feature_backward, per_feature_forward
+from fastfc.kernels.ops.per_feature import (
+    PerFeature,
+    clamp_backward,
+    clamp_forward,
+    per_feature_backward,
+    per_feature_forward,
+)
 from fastfc.kernels.program.table import (
     ACTIVATION,
     ADD,
     BATCH_NORM,
+    CLAMP,
     COLUMN_SCALE,
     CONCAT,
     DROPOUT,
@@ -117,6 +124,7 @@ OPTIONAL_KERNELS = {
     **{op: [per_feature_forward, per_feature_backward] for op in PER_FEATURE},
     NUMERIC_EMBEDDING: [numeric_embedding_forward, numeric_embedding_backward],
     POLYGON: [interpolate_forward, interpolate_backward],
+    CLAMP: [clamp_forward, clamp_backward],
 }
 
 # Rows of a prediction go through all layers together, as many as find room in this part of L2.
@@ -380,6 +388,8 @@ def feature_op(context, s, x):
     if op == POLYGON:
         polygons = at(params, program[s, Column.WEIGHT] * itemsize(params))
         return interpolate_forward(polygons, x.a, x.y, context.n, o, program[s, Column.NUMBER])
+    if op == CLAMP:
+        return clamp_forward(at(params, program[s, Column.WEIGHT] * itemsize(params)), x.a, x.y, context.n, o)
     return per_feature_forward(per_feature_of(context, s, params, o), x.a, x.y)
 
 
@@ -501,6 +511,9 @@ def feature_op_backward(context, s, grads, x, grad, flags):
             return OK
         polygons = at(params, program[s, Column.WEIGHT] * itemsize(params))
         return interpolate_backward(polygons, x.a, grad.y, grad.a, context.n, o, program[s, Column.NUMBER], into)
+    if op == CLAMP:
+        bounds = at(params, program[s, Column.WEIGHT] * itemsize(params))
+        return OK if into == IGNORE else clamp_backward(bounds, x.a, grad.y, grad.a, context.n, o, into)
     return per_feature_backward(per_feature_of(context, s, grads, o), x.a, grad.y, grad.a, into, add)
 
 

@@ -22,7 +22,7 @@ from fastfc.nn.layer import Layer
 from fastfc.nn.linear import Linear, Tied
 from fastfc.nn.numeric_embedding import NumericEmbedding
 from fastfc.nn.per_feature import Parametric, PReLU, Scale
-from fastfc.nn.scalers import QuantileNormal, RobustScale
+from fastfc.nn.scalers import Clamp, QuantileNormal, RobustScale
 from fastfc.nn.standardize import Standardize
 
 if TYPE_CHECKING:
@@ -407,6 +407,11 @@ def parametric(w: Writer, layer: Parametric, x: str, place: str) -> str:
 def robust_scale(w: Writer, layer: RobustScale, x: str, place: str) -> str:
     z = w.op("Div", w.op("Sub", x, w.of(layer, "center", place)), w.of(layer, "scale", place))
     return z if layer.limit is None else w.smooth_clip(z, layer.limit)
+
+
+@writes(Clamp)
+def clamp(w: Writer, layer: Clamp, x: str, place: str) -> str:
+    return w.op("Min", w.op("Max", x, w.of(layer, "low", place)), w.of(layer, "high", place))
 
 
 @writes(QuantileNormal)
