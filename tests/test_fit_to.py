@@ -129,6 +129,16 @@ def test_frozen_layers_and_others_stay():
     assert_array_equal(net.params, before)
 
 
+def test_frames():
+    pandas = pytest.importorskip("pandas")
+    frame, net = pandas.DataFrame(X, columns=list("abcd")), fc.MLP([4, 5, 2])
+    fc.initializers.fit_to(net, frame, seed=0)
+    assert_array_equal(net.params, fc.initializers.fit_to(fc.MLP([4, 5, 2]), X, seed=0).params)
+    net.feature_names = list("abcd")
+    with pytest.raises(ValueError, match="columns"):
+        fc.initializers.fit_to(net, frame[list("dcba")], seed=0)
+
+
 def test_the_seed_decides():
     nets = [fc.initializers.fit_to(fc.MLP([4, 5, 2]), X, seed=seed) for seed in (0, np.random.default_rng(0), 1)]
     assert_array_equal(nets[0].params, nets[1].params)

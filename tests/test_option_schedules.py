@@ -174,6 +174,41 @@ def test_at_most_one():
     assert_array_equal(net.params, by_hand(schedules))
 
 
+def test_of_several_outputs():
+    """Each loss of a MultiLoss with label smoothing has its own, and the schedule is for all of them."""
+
+    def two_heads():
+        a = fc.Input(3)
+        return fc.Graph(a, [fc.Linear(3, 4, seed=i, dtype=np.float64)(a) for i in range(3)])
+
+    def losses(share):
+        parts = [
+            fc.CrossEntropyLoss(label_smoothing=0.4 * share),
+            fc.CrossEntropyLoss(label_smoothing=share),
+            fc.MSELoss(),
+        ]
+        return fc.MultiLoss(parts, weights=[1.0, 0.5, 2.0])
+
+    nets, y = [two_heads(), two_heads()], (LABELS, 3 - LABELS, X[:, [0, 1, 2, 0]])
+    scheduled, plain = optimizer(schedules={"label_smoothing": fc.LinearLR(1.0, 0.0, 4)}), optimizer()
+    for share in (1.0, 0.75, 0.5, 0.25, 0.0, 0.0):
+        nets[0].train_step(X, y, losses(1.0), scheduled)
+        nets[1].train_step(X, y, losses(share), plain)
+    assert_array_equal(nets[0].params, nets[1].params)
+
+
+def test_pickles_of_0_2_0_had_fewer_numbers():
+    made = fc.Adam(0.1, schedule=fc.MultiStepLR([2, 4]))
+    state = made.__getstate__()
+    state["hyper"] = np.concatenate([made.hyper[:25], [2.0, 4.0]])
+    for name in ("_schedules", "_square_factors"):
+        state.pop(name)
+    again = fc.Adam.__new__(fc.Adam)
+    again.__setstate__(state)
+    assert repr(again) == repr(made)
+    assert_array_equal(again.hyper, made.hyper)
+
+
 def test_find_lr_takes_what_the_options_are():
     net, options = network(), {"steps": 9, "seed": 0, "batch_size": 6}
     found = net.find_lr(X, LABELS, smoothed(), optimizer(schedules=ALL), **options)
