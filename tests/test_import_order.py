@@ -12,6 +12,7 @@ PACKAGES = """
     kernels
     _version attributes extras frames html reference wheel
     validation
+    ranks
     data plots
     losses nn metrics
     optim

@@ -17,6 +17,9 @@ ALLOWED = {
     "training/members.py": {"_replace"},
     "training/outputs.py": {"_replace"},
     "models/ensemble.py": {"_adopt"},  # of an ensemble that is being made
+    "training/distributed.py": {"_replace"},
+    "training/evaluation.py": {"_replace"},
+    "training/fit.py": {"_replace"},
     "nopython.py": {"_getvalue"},  # of Numba's struct proxies
     "plots.py": {"_repr_png_"},  # of IPython's protocol
     "io/torch.py": {"_modules", "_orig_mod", "_forward_pre_hooks"},  # of PyTorch's modules

@@ -18,6 +18,7 @@ INTERFACES = {
     "kernels/program/interpreter.py": ["backward"],
     "kernels/simd/microkernel.py": ["multiply_tile"],
     "kernels/training/members.py": ["member_losses"],
+    "kernels/training/shards.py": ["minimise_elsewhere", "shard_equations", "shard_gradients"],
     "kernels/training/step.py": ["train_step", "train_steps"],
 }
 # Formulas, whose arguments are the letters in them.

@@ -96,10 +96,10 @@ class Graph(Network):
         self._check_layer()
         return super().__call__(node)
 
-    def predict(self, x: Any, out: Any = None, params: Any = None) -> Any:
+    def predict(self, x: Any, out: Any = None, params: Any = None, comm: Any = None) -> Any:
         if out is not None and len(self.outputs) > 1:
             raise ValueError(f"{self}: predict takes no out with several outputs")
-        return self._split(super().predict(x, out, params), self.outputs)
+        return self._split(super().predict(x, out, params, comm), self.outputs)
 
     def forward(self, x: Any) -> Any:
         return self._split(super().forward(x), self.outputs)

@@ -22,6 +22,7 @@ from fastfc.kernels.runtime import native, threads
 from fastfc.kernels.runtime.arrays import describe
 from fastfc.nn.lowering import Lowering, Program
 from fastfc.nn.node import Node
+from fastfc.ranks import OUTPUTS, ranks_of
 from fastfc.validation import as_floats, flag, positive_int, positive_number
 
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
@@ -245,7 +246,7 @@ class Layer(Versioned):
             raise ValueError(f"{self} takes {self.in_features} numbers per sample, but {node} gives {node.width}")
         return Node(self.out_features or node.width, [node], self)
 
-    def predict(self, x: Any, out: Any = None, params: Any = None) -> Any:
+    def predict(self, x: Any, out: Any = None, params: Any = None, comm: Any = None) -> Any:
         """Output for `x`, saving nothing: safe to call from many threads at once.
 
         Parameters
@@ -258,6 +259,9 @@ class Layer(Versioned):
         params : (p,) or (k, p) array of the layer's dtype, optional
             Used instead of the layer's own; buffers are the layer's own. Of a matrix each row is a candidate, as of an
             evolution strategy: the result has an axis of k before the others. Threads take candidates times rows.
+        comm : mpi4py.MPI.Comm, optional
+            Each rank, all of which give the same x, computes a part of the rows, and gets all of them. A rank predicts
+            rows of its own without it.
 
         Returns
         -------
@@ -276,11 +280,13 @@ class Layer(Versioned):
                [0.5]], dtype=float32)
         """
         straight = self._straight(x)
-        if straight is not None and out is None and params is None:
+        if straight is not None and out is None and params is None and comm is None:
             _, _, dtype, outputs, program, vector = straight
             out = np.empty((len(x), outputs), dtype)
             interpreter.predict.call(vector, program.table, x, out, 1, 1)
             return out
+        if comm is not None:
+            return self._predict_on_ranks(x, out, params, comm)
         if type(x) is not np.ndarray and (streams.gives_batches(x) or streams.too_large(x)):
             if np.ndim(params) == 2:
                 raise ValueError(f"{self}: predict with a matrix of params takes x in memory, such as np.asarray(x)")
@@ -296,6 +302,33 @@ class Layer(Versioned):
             out = out[..., None, :] if single else out
         result = (self._outputs_of if candidates else self.output)(rows, out, params)
         return result[..., 0, :] if single else result
+
+    def _predict_on_ranks(self, x: Any, out: Any, params: Any, comm: Any) -> Any:
+        """`predict` of a part of the rows, and the rest from the other ranks."""
+        ranks = ranks_of(comm, "same", None, "predict")
+        assert ranks is not None
+        with ranks.together("predict"):
+            if streams.gives_batches(x):
+                raise TypeError(f"{self}: with comm, x must be an array, got {streams.kind(x)}")
+            self.check_names(x)
+            single, whole, part = False, False, self._predict_in_parts
+            if not streams.too_large(x):
+                x = self.join(x)
+                single, part = x.ndim == 1, self._outputs_of if np.ndim(params) == 2 else self.output
+                x = self._check_rows(x[None] if single else x)
+                whole = self.program_for(x).whole
+            if single or whole:
+                result = part(x, None, params)
+                result = result[..., 0, :] if single else result
+            else:
+                own = streams.tree_map(lambda array: array[ranks.share(len(array))], x)
+                # of candidates, the rows are behind them
+                result = np.moveaxis(ranks.gather(np.moveaxis(part(own, None, params), -2, 0), OUTPUTS), 0, -2)
+            if out is None:
+                return result
+            check_array(out, result.shape, result.dtype, self, "out", written=True)
+            out[...] = result
+            return out
 
     def _straight(self, x: Any) -> tuple[Any, ...] | None:
         """What the shortest ways of `predict` and `forward` read, if x is as the kernels take it and small."""

@@ -76,6 +76,11 @@ class Program(NamedTuple):
         """Whether there is such an op."""
         return op in self.ops()[:, Column.OP]
 
+    @property
+    def whole(self) -> bool:
+        """Whether the prediction for a row depends on other rows."""
+        return bool(self.table[0, Header.WHOLE])
+
     def load(self, dtypes: Iterable[Any]) -> None:
         """Compile, or load, what this program needs that not every one does."""
         kinds, codes = (set(self.ops()[:, column].tolist()) for column in (Column.OP, Column.CODE))

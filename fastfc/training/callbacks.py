@@ -30,6 +30,8 @@ class Run(Guarded):
         How many are planned.
     monitored : list of str
         Columns of the history that a callback may watch.
+    main : bool
+        Whether this process is to write files and to the terminal: of the ranks of a `fit` with comm only one is.
     """
 
     network: Container
@@ -37,17 +39,25 @@ class Run(Guarded):
     history: History
     epochs: int
     monitored: list[str]
+    main: bool
     stopped: bool
 
     _fixed = dict.fromkeys(
-        ("network", "optimizer", "history", "epochs", "monitored"), "it is that of the run; change what it holds"
+        ("network", "optimizer", "history", "epochs", "monitored", "main"),
+        "it is that of the run; change what it holds",
     ) | {"stopped": "call stop()"}
 
     def __init__(
-        self, network: Container, optimizer: Optimizer, history: History, epochs: int, monitored: list[str]
+        self,
+        network: Container,
+        optimizer: Optimizer,
+        history: History,
+        epochs: int,
+        monitored: list[str],
+        main: bool = True,
     ) -> None:
         self._fix(network=network, optimizer=optimizer, history=history, epochs=epochs, monitored=monitored)
-        self._fix(stopped=False)
+        self._fix(main=main, stopped=False)
 
     def stop(self) -> None:
         """Let no further epoch begin."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,10 +58,19 @@ class Epoch:
         accumulate: int,
         drop_last: bool = False,
     ) -> None:
-        planned = plan_batches(network, data.program, data.n, optimizer, (batch_size, accumulate), drop_last)
+        self.n_samples = self.count(data)
+        planned = plan_batches(network, data.program, self.n_samples, optimizer, (batch_size, accumulate), drop_last)
         self.n, batch_size, accumulate = planned
-        self.weight_sum = data.weight_sum
-        self.begin(network, data.with_shares(), optimizer, batch_size, accumulate)
+        self.begin(network, self.weigh(data, slice(None)), optimizer, batch_size, accumulate)
+
+    def count(self, data: Data) -> int:
+        """How many samples there are."""
+        return data.n
+
+    def weigh(self, data: Data, used: Any) -> Data:
+        """Note what the samples that are used weigh; the data with their shares of the losses."""
+        self.weight_sum = data.weight_sum_of(used)
+        return data.with_shares(used)
 
     def begin(self, network: Container, data: Data, optimizer: Optimizer, batch_size: int, accumulate: int) -> None:
         self.network, self.optimizer, self.accumulate = network, optimizer, accumulate
@@ -76,14 +85,13 @@ class Epoch:
         self.arguments = kernel_arguments(self.network, self.program, data, self.optimizer, batch_size)
 
     def order(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        return rng.permutation(self.data.n)
+        return rng.permutation(self.n_samples)
 
     def run(self, order: NDArray[np.int64]) -> Iterator[tuple[int, float]]:
         """One epoch; after each call the number of samples done and their mean loss."""
-        if self.n < self.data.n:  # what is dropped does not count
+        if self.n < self.n_samples:  # what is dropped does not count
             used = order[: self.n] if order.size else slice(self.n)
-            self.weight_sum = self.data.weight_sum_of(used)
-            self.use(self.data.with_shares(used), self.batch_size)
+            self.use(self.weigh(self.data, used), self.batch_size)
         for done, total in self.calls(order, self.n):
             if not math.isfinite(total):
                 raise self.diverged(order)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from fastfc.data.streams import source_of
 from fastfc.kernels.ops import losses
 from fastfc.losses.base import Loss
 from fastfc.metrics import get_metric
+from fastfc.ranks import COUNTS, Ranks, ranks_of
 from fastfc.training.outputs import outputs_of
-from fastfc.training.samples import Data, prepare, refuse_not_finite
+from fastfc.training.samples import Data, classes_in, prepare, refuse_not_finite
 from fastfc.training.step import check_loss
 from fastfc.training.streaming import StreamDataset
 from fastfc.validation import listed
@@ -32,6 +34,8 @@ def evaluate(
     *,
     sample_weight: ArrayLike | None = None,
     metrics: Sequence[Any] = (),
+    comm: Any = None,
+    rows: str = "same",
 ) -> Any:
     """Loss over all samples, and metrics. Changes nothing.
 
@@ -40,6 +44,8 @@ def evaluate(
     x, y, loss, sample_weight, metrics
         As for `fit`; with an iterable of batches, evaluate(batches, loss=loss). Metrics need the outputs of all samples
         in memory.
+    comm, rows
+        As for `fit`: each rank computes the outputs for its rows, and all of them get the same result.
 
     Returns
     -------
@@ -59,11 +65,30 @@ def evaluate(
     >>> net.evaluate([[1, 2], [3, 4]], [[1], [3]], fc.MSELoss(), metrics=["mae"])
     {'loss': 5.0, 'mae': 2.0}
     """
-    check_loss(loss)
-    _, scores = as_scores(metrics, "evaluate", network, loss)
-    data = dataset(network, x, y, loss, network.columns(), sample_weight, owner="evaluate")
-    row = evaluation(network, data, scores, "evaluate: {}")
+    ranks = ranks_of(comm, rows, None, "evaluate")
+    with ranks.together("evaluate") if ranks else nullcontext():
+        check_loss(loss)
+        _, scores = as_scores(metrics, "evaluate", network, loss)
+        data = dataset(network, x, y, loss, network.columns(), sample_weight, owner="evaluate")
+        data = whole(data, ranks) if ranks else data
+        row = evaluation(network, data, scores, "evaluate: {}", ranks)
     return row if scores else row["loss"]
+
+
+def whole(data: Any, ranks: Ranks) -> Any:
+    """The own inputs, and the targets and weights of all ranks, by which losses and metrics are computed."""
+    if not ranks.local:
+        return data
+    if not isinstance(data, Data):
+        raise TypeError(f"{ranks.owner}: rows='local' is for arrays in memory; give each rank an array of its rows")
+    # a rank may have no rows, and does not know then
+    has_labels, has_weights = ranks.meet(COUNTS, [data.labels.size, data.weights.size]).max(axis=0).tolist()
+    classes = data.labels.reshape(len(data.x), classes_in(data.losses) if has_labels else 0)
+    labels = ranks.gather(classes).reshape(-1) if has_labels else data.labels
+    target = ranks.gather(data.target) if data.target.shape[1] else data.target
+    weights = ranks.gather(data.weights) if has_weights else data.weights
+    y = tuple(map(ranks.gather, data.y)) if isinstance(data.y, tuple) else ranks.gather(np.asarray(data.y))
+    return data._replace(labels=labels, target=target, weights=weights, y=y)
 
 
 def as_scores(metrics: Any, owner: str, network: Container, loss: Loss) -> tuple[list[Any], list[tuple[str, Any]]]:
@@ -78,12 +103,16 @@ def as_scores(metrics: Any, owner: str, network: Container, loss: Loss) -> tuple
 
 
 def evaluation(
-    network: Container, data: Data | StreamDataset, scores: Sequence[tuple[str, Any]], what: str
+    network: Container,
+    data: Data | StreamDataset,
+    scores: Sequence[tuple[str, Any]],
+    what: str,
+    ranks: Ranks | None = None,
 ) -> dict[str, float]:
     """The loss and the metrics of a prediction. `what` formats the name of x or y in an error, as "fit: {}"."""
     if not isinstance(data, Data):
         return data.evaluation(scores, what)
-    output = network.output(data.x)
+    output = network.output(data.x) if ranks is None else ranks.output(network.output, data.x, data.program.whole)
     values, gradient = output[:0, 0], np.empty_like(output)
     arrays = output, data.target, data.labels, data.weights, data.losses, values, gradient
     row = {"loss": losses.loss.call(*arrays)}
@@ -119,9 +148,10 @@ def measured(
     validation: Data | StreamDataset | None,
     scores: Sequence[tuple[str, Any]],
     what: str,
+    ranks: Ranks | None = None,
 ) -> dict[str, float]:
     """What the history says of the network at the end of an epoch."""
     if validation is not None:
-        return {f"val_{name}": value for name, value in evaluation(network, validation, scores, what).items()}
-    row = evaluation(network, data, scores, what) if scores else {}
+        return {f"val_{name}": value for name, value in evaluation(network, validation, scores, what, ranks).items()}
+    row = evaluation(network, data, scores, what, ranks) if scores else {}
     return {name: row[name] for name, _ in scores}  # the loss is that of the training

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,9 +15,19 @@ from fastfc.data.streams import gives_batches
 from fastfc.losses.base import Loss
 from fastfc.metrics import is_ours
 from fastfc.optim.base import Optimizer
+from fastfc.ranks import EPOCH, Ranks, ranks_of
 from fastfc.training.callbacks import Callback, Run, as_callback
+from fastfc.training.distributed import (
+    ShardedEpoch,
+    ShardedStreamEpoch,
+    agree_on_epoch,
+    balanced,
+    settings_of,
+    split,
+    take_from_main,
+)
 from fastfc.training.epoch import DivergenceWarning, Epoch
-from fastfc.training.evaluation import as_scores, dataset, evaluation, measured
+from fastfc.training.evaluation import as_scores, dataset, evaluation, measured, whole
 from fastfc.training.history import History
 from fastfc.training.progress import Progress
 from fastfc.training.samples import NOTHING, Data, check_finite
@@ -50,6 +60,9 @@ def fit(
     accumulate: int = 1,
     drop_last: bool = False,
     progress: bool = False,
+    comm: Any = None,
+    rows: str = "same",
+    shards: int | None = None,
 ) -> History:
     """Train on all samples, batch by batch, for some epochs.
 
@@ -94,6 +107,14 @@ def fit(
     progress : bool
         Whether to show a bar on stderr, if that is a terminal or a notebook's: epoch, samples a second, loss, and of
         the validation its loss and first metric. Needs the extra `fastfc[progress]`.
+    comm : mpi4py.MPI.Comm, optional
+        Train on all ranks of an MPI job, such as MPI.COMM_WORLD; see Notes. Needs the extra `fastfc[mpi]`.
+    rows : {"same", "local"}
+        Whether all ranks give the same samples, or each its own, of any number. The samples are then those of all
+        ranks, one after another, and so is the batch whose size is batch_size; rows travel to the rank that needs them.
+    shards : int, optional
+        Into how many ranges of rows each batch is cut, 16 with comm. Networks trained with as many shards have the same
+        bits for any number of ranks; shards=16 without comm is the same in one process.
 
     Returns
     -------
@@ -144,6 +165,13 @@ def fit(
     Both are read by a thread of its own, ahead of the training. What it raises, and bad input that it meets, ends
     `fit`, as above.
 
+    **Ranks.** Started by `mpiexec -n 4 python -m mpi4py script.py`, each rank computes the gradient of its part of each
+    batch, and all make the same update. A run begins with what rank 0 has: parameters, seeds, the optimizer's memory.
+    Settings, shapes and a sample of the data are compared before the first step. Callbacks are called on all ranks with
+    the same history, and must do the same to network and optimizer; files and output are for the rank whose `run.main`
+    is true. What is raised on one rank is raised on all. Each rank takes its share of the cores of its machine.
+    BatchNorm1d is refused unless it is frozen.
+
     Examples
     --------
     >>> import numpy as np, fastfc as fc
@@ -155,30 +183,62 @@ def fit(
     >>> len(history.loss)
     40
     """
+    ranks = ranks_of(comm, rows, shards, "fit")
+    options = Options(epochs, batch_size, shuffle, seed, accumulate, drop_last, progress, callbacks, metrics)
+    data = x, y, sample_weight, class_weight, validation_data, validation_split
+    with ranks.together("fit") if ranks else nullcontext():
+        return run_fit(network, data, loss, optimizer, options, ranks)
+
+
+class Options(NamedTuple):
+    """What `fit` was asked for, beside the data, the loss and the optimizer."""
+
+    epochs: int
+    batch_size: int
+    shuffle: bool
+    seed: int | np.random.Generator | None
+    accumulate: int
+    drop_last: bool
+    progress: bool
+    callbacks: Sequence[Any]
+    metrics: Sequence[Any]
+
+    def checked(self) -> Options:
+        """With numbers that are integers."""
+        names = "epochs", "batch_size", "accumulate"
+        epochs, batch_size, accumulate = (positive_int(getattr(self, name), "fit", name) for name in names)
+        drop_last = flag(self.drop_last, "fit", "drop_last")
+        return self._replace(epochs=epochs, batch_size=batch_size, accumulate=accumulate, drop_last=drop_last)
+
+
+def run_fit(
+    network: Container, data: tuple[Any, ...], loss: Loss, optimizer: Optimizer, options: Options, ranks: Ranks | None
+) -> History:
+    """`fit`, once it is known who trains."""
     check_loss_and_optimizer(loss, optimizer)
     optimizer.bind(network)
-    epochs = positive_int(epochs, "fit", "epochs")
-    batch_size = positive_int(batch_size, "fit", "batch_size")
-    accumulate = positive_int(accumulate, "fit", "accumulate")
-    if accumulate > 1 and optimizer.full_batch:
+    options = options.checked()
+    if options.accumulate > 1 and optimizer.full_batch:
         raise ValueError(f"fit: {optimizer} takes all samples at once; accumulate is for batches")
-    metrics, scores = as_scores(metrics, "fit", network, loss)
-    called = [as_callback(callback) for callback in listed(callbacks, "fit", "callbacks", "[EarlyStopping()]")]
+    metrics, scores = as_scores(options.metrics, "fit", network, loss)
+    called = [as_callback(callback) for callback in listed(options.callbacks, "fit", "callbacks", "[EarlyStopping()]")]
     columns = network.columns(learning=True)
-    training = dataset(network, x, y, loss, columns, sample_weight, class_weight)
-    samples = held_out(network, training, validation_data, validation_split, loss, columns)
-    check_samples(network, samples, [score for metric, score in zip(metrics, scores, strict=True) if is_ours(metric)])
-    check_readings(samples, epochs, bool(scores))
-    drop_last = flag(drop_last, "fit", "drop_last")
-    of_samples = network, samples.training, optimizer, batch_size, accumulate, drop_last
-    epoch = Epoch(*of_samples) if isinstance(samples.training, Data) else StreamEpoch(*of_samples)  # type: ignore[arg-type]
-    progress_bar = Progress(progress, epochs, epoch.n)
-    rng = optimizer.generator(seed)
-    monitored = columns_of_history(samples, scores)
+    samples = prepare_samples(network, data, loss, columns, ranks)
+    ours = [score for metric, score in zip(metrics, scores, strict=True) if is_ours(metric)]
+    measuring = check_samples(network, samples, ours, ranks)
+    check_readings(samples, options.epochs, bool(scores))
+    rng, monitored = optimizer.generator(options.seed), columns_of_history(samples, scores)
     optimizer.watched_column(monitored)  # raises before the first step if it is missing
+    if ranks is not None:
+        ranks.compare(settings_of(network, samples, loss, optimizer, options, ranks))
+    epoch = epochs_on(network, samples.training, optimizer, options, ranks)
+    if ranks is not None:
+        take_from_main(network, optimizer, rng, ranks)
+    main = ranks is None or ranks.main
+    progress_bar = Progress(options.progress and main, options.epochs, epoch.n)
 
-    run = Run(network, optimizer, History(), epochs, monitored)
-    trainer = Trainer(epoch, rng, shuffle, samples, scores, run, progress_bar)
+    run = Run(network, optimizer, History(), options.epochs, monitored, main)
+    trainer = Trainer(epoch, rng, options.shuffle, measuring, scores, run, progress_bar, ranks)
     started: list[Callback] = []
     try:
         for callback in called:
@@ -188,13 +248,27 @@ def fit(
         network.learn_names(columns.inputs, columns.targets)
         divergence = trainer.train(called)
         if divergence is not None:
-            warnings.warn(divergence, stacklevel=2)
+            warnings.warn(divergence, stacklevel=3)
     finally:
         progress_bar.close()
         with ExitStack() as stack:  # calls all of them, even if one raises
             for callback in reversed(started):
                 stack.callback(callback.on_end, run)
     return run.history
+
+
+def epochs_on(
+    network: Container, data: Data | StreamDataset, optimizer: Optimizer, options: Options, ranks: Ranks | None
+) -> Epoch:
+    """What trains an epoch on such data."""
+    sizes = options.batch_size, options.accumulate, options.drop_last
+    if isinstance(data, Data):
+        if ranks is None:
+            return Epoch(network, data, optimizer, *sizes)
+        return ShardedEpoch(ranks, network, data, optimizer, *sizes)
+    if ranks is None:
+        return StreamEpoch(network, data, optimizer, *sizes)
+    return ShardedStreamEpoch(ranks, network, data, optimizer, *sizes)
 
 
 class Samples(NamedTuple):
@@ -210,6 +284,17 @@ class Samples(NamedTuple):
         return self.training if self.validation is None else self.validation
 
 
+def prepare_samples(
+    network: Container, data: tuple[Any, ...], loss: Loss, columns: Columns, ranks: Ranks | None
+) -> Samples:
+    """The samples for training and validation, of rows of its own those of this rank."""
+    x, y, sample_weight, class_weight, validation_data, validation_split = data
+    if ranks is not None and ranks.local and isinstance(class_weight, str):
+        class_weight = balanced(y, loss, ranks)
+    training = dataset(network, x, y, loss, columns, sample_weight, class_weight)
+    return held_out(network, training, validation_data, validation_split, loss, columns, ranks)
+
+
 def held_out(
     network: Container,
     training: Data | StreamDataset,
@@ -217,10 +302,11 @@ def held_out(
     validation_split: float,
     loss: Loss,
     columns: Columns,
+    ranks: Ranks | None = None,
 ) -> Samples:
     """The samples for training and those for validation, which are split off or prepared."""
     if validation_data is None:
-        train, validation = training.split(validation_split) if validation_split else (training, None)
+        train, validation = split(training, validation_split, ranks) if validation_split else (training, None)
         return Samples(train, validation, "fit: {}")
     if validation_split:
         raise ValueError("fit: give validation_data or validation_split, not both")
@@ -234,18 +320,26 @@ def held_out(
     return Samples(training, dataset(network, x, y, loss, columns, *weights), "fit: {} of validation_data")
 
 
-def check_samples(network: Container, samples: Samples, scores: Sequence[tuple[str, Any]]) -> None:
+def check_samples(
+    network: Container, samples: Samples, scores: Sequence[tuple[str, Any]], ranks: Ranks | None = None
+) -> Samples:
     """Raise before anything has changed: all weights are 0, validation data are not finite, or a metric fails.
 
-    The metrics are fastfc's own; others may count their calls.
+    The metrics are fastfc's own; others may count their calls. The samples as they are measured.
     """
+    local = ranks is not None and ranks.local
     for part, use in ((samples.training, "training"), (samples.validation, "validation")):
-        if isinstance(part, Data) and not part.weight_sum:
+        if isinstance(part, Data) and not part.weight_sum and not local:
             raise ValueError(f"fit: the weights of all samples for {use} are 0; give at least one a positive weight")
     if isinstance(samples.validation, Data):
         check_finite(samples.validation, samples.what)
+    if ranks is not None and samples.validation is not None:
+        samples = samples._replace(validation=whole(samples.validation, ranks))
+    elif ranks is not None and scores:
+        samples = samples._replace(training=whole(samples.training, ranks))
     if scores:
-        evaluation(network, samples.measured.first, scores, samples.what)
+        evaluation(network, samples.measured.first, scores, samples.what, ranks)
+    return samples
 
 
 def check_readings(samples: Samples, epochs: int, has_scores: bool) -> None:
@@ -275,6 +369,7 @@ class Trainer(NamedTuple):
     scores: Sequence[tuple[str, Any]]
     run: Run
     progress_bar: Progress
+    ranks: Ranks | None = None
 
     def train(self, callbacks: Sequence[Callback]) -> DivergenceWarning | None:
         """Epoch by epoch, until all are done, a callback stops, or training diverges, which is returned."""
@@ -290,6 +385,8 @@ class Trainer(NamedTuple):
             self.progress_bar.show(i, self.epoch.n, row["loss"], run.history)
             for callback in callbacks:
                 callback.on_epoch(run)
+            if self.ranks is not None and agree_on_epoch(self.ranks, run.network, run.optimizer, run.stopped):
+                run.stop()
             if run.stopped:
                 break
         return None
@@ -304,8 +401,9 @@ class Trainer(NamedTuple):
             for done, row["loss"] in self.epoch.run(order):
                 self.progress_bar.show(i, done, row["loss"], run.history)
             training, validation, what = self.samples
-            row |= measured(run.network, training, validation, self.scores, what)
+            row |= measured(run.network, training, validation, self.scores, what, self.ranks)
+            row |= {"seconds": time.perf_counter() - start}
+            return row if self.ranks is None else self.ranks.of_main(row, EPOCH)
         except Exception:
             self.epoch.restore()
             raise
-        return row | {"seconds": time.perf_counter() - start}

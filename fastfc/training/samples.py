@@ -212,13 +212,37 @@ def weight_sum(weights: NDArray[Any], n: int) -> float:
     return float(weights.sum(dtype=np.float64)) if weights.size and weights.min() >= 0 else float(n)
 
 
+def is_mean_over_classes(data: Data, row: NDArray[np.float64]) -> bool:
+    """Whether a loss divides by the weights of the classes that count."""
+    over_classes = (
+        row[LossColumn.CODE] in (loss_rules.CROSS_ENTROPY, loss_rules.NLL)
+        and row[LossColumn.REDUCTION] == loss_table.MEAN
+    )
+    return over_classes and data.labels.size > 0 and bool(row[LossColumn.CLASSES])
+
+
+def classes_in(table: NDArray[np.float64]) -> int:
+    """How many classes each sample has, if its targets are classes."""
+    return int(table[:, LossColumn.CLASSES].sum())
+
+
 def class_weight_sum(data: Data, row: NDArray[np.float64], rows: Any = slice(None)) -> float:
     """What the mean of a loss over classes divides by: the samples' weights times the factors of their classes."""
-    classes = data.labels.reshape(len(data.x), -1)[rows, int(row[LossColumn.FIRST_TARGET])]
+    weights, counted = class_weights_of(data, row, rows)
+    return float(weights[counted].sum())
+
+
+def class_weights_of(
+    data: Data, row: NDArray[np.float64], rows: Any = slice(None)
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The samples' weights times the factors of their classes, 0 if the class is ignored; and whether it is not."""
+    classes = data.labels.reshape(-1, classes_in(data.losses))[rows, int(row[LossColumn.FIRST_TARGET])]
     weights = data.weights[rows].astype(np.float64) if data.weights.size else np.ones(len(classes))
     counted = classes != row[LossColumn.C]
-    factors = row[loss_table.VECTOR + classes[counted]] if row[LossColumn.VECTORS] else 1.0
-    return float((weights[counted] * factors).sum())
+    weights[~counted] = 0.0
+    if row[LossColumn.VECTORS]:
+        weights[counted] *= row[loss_table.VECTOR + classes[counted]]
+    return weights, counted
 
 
 def rows_of(data: Any, rows: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfc.data.streams import Batches, Blocks, Part, prefetch, tree_map
-from fastfc.kernels.ops import loss_rules, loss_table, losses
+from fastfc.kernels.ops import loss_table, losses
 from fastfc.kernels.ops.loss_table import LossColumn
 from fastfc.losses.base import Loss
 from fastfc.training.epoch import ADVICE, DivergenceWarning, Epoch, check_last_batch, used_samples
@@ -22,6 +22,7 @@ from fastfc.training.samples import (
     by_class,
     check_finite,
     class_weight_sum,
+    is_mean_over_classes,
     prepare,
     refuse_not_finite,
     split_at,
@@ -153,15 +154,6 @@ def divisors_of(data: Data) -> NDArray[np.float64]:
         elif is_mean_over_classes(data, row):
             divisors[r] = class_weight_sum(data, row)
     return divisors
-
-
-def is_mean_over_classes(data: Data, row: NDArray[np.float64]) -> bool:
-    """Whether a loss divides by the weights of the classes that count."""
-    over_classes = (
-        row[LossColumn.CODE] in (loss_rules.CROSS_ENTROPY, loss_rules.NLL)
-        and row[LossColumn.REDUCTION] == loss_table.MEAN
-    )
-    return over_classes and data.labels.size > 0 and bool(row[LossColumn.CLASSES])
 
 
 def means(data: Data, output: NDArray[Any]) -> NDArray[np.float64]:

@@ -35,6 +35,13 @@ def key(seed, step, rng_step):
     return np.int64(mix(mix(once + np.uint64(step) * golden) + np.uint64(rng_step) * golden))
 
 
+@helper
+def skip(random, count):
+    """The key with which element i has the bits that element i + count has with this one."""
+    low = np.int64(0xFFFFFFFF)
+    return (random & ~low) | ((random + count) & low)
+
+
 @compiled_kernel(
     lambda dtype: types.int64(*[matrix_type(dtype)] * 2, *[types.int64] * 3, types.float64, types.int64), optional=True
 )

@@ -28,7 +28,7 @@ from fastfc.kernels.ops.activation_rules import DERIVATIVE, IDENTITY, NONE, Acti
 from fastfc.kernels.ops.activations import _activation_backward, _activation_forward
 from fastfc.kernels.ops.dense_bias_grad import _dense_bias_grad
 from fastfc.kernels.ops.dense_weight_grad import _dense_weight_grad
-from fastfc.kernels.ops.dropout import apply_dropout, key
+from fastfc.kernels.ops.dropout import apply_dropout, key, skip
 from fastfc.kernels.ops.embedding import embedding_backward, embedding_forward
 from fastfc.kernels.ops.gemm import Product, forward_product, input_product
 from fastfc.kernels.ops.gemm_plan import blocking
@@ -138,9 +138,12 @@ STACK_BYTES = 1 << 15
 
 # Where the values of a pass are: matrices x and output, and a pointer to the workspace.
 Memory = namedtuple("Memory", ["x", "output", "workspace"])
-# What all ops of a pass share: a pointer to the vector of values, the program, n samples; rng_step numbers the masks of
-# dropout, whose p is multiplied by `dropout`. `memory` is owned by the caller, and values overlap as the program says.
-Context = namedtuple("Context", ["params", "program", "memory", "n", "rng_step", "dropout", "n_threads", "min_work"])
+# What all ops of a pass share: a pointer to the vector of values, the program, n samples, the first of which is row
+# first_row of its batch; rng_step numbers the masks of dropout, whose p is multiplied by `dropout`. `memory` is owned by
+# the caller, and values overlap as the program says.
+Context = namedtuple(
+    "Context", ["params", "program", "memory", "n", "first_row", "rng_step", "dropout", "n_threads", "min_work"]
+)
 # Matrices of an op, n rows each, and the columns of y that it writes.
 Operands = namedtuple("Operands", ["a", "b", "y", "width"])
 
@@ -150,7 +153,7 @@ def memory_type(dtype):
 
 
 def context_type(dtype):
-    members = [types.CPointer(dtype), table_type(), memory_type(dtype), *[types.int64] * 2, types.float64]
+    members = [types.CPointer(dtype), table_type(), memory_type(dtype), *[types.int64] * 3, types.float64]
     members += [types.int64] * 2
     return types.NamedTuple(members, Context)
 
@@ -223,6 +226,12 @@ def copy_values(n, columns, source, target, add):
 def number(program, s, column):
     """A number in the formula of an op."""
     return np.int64(program[s, column]).view(np.float64)
+
+
+@helper
+def mask_key(context, s, columns):
+    """The key of the mask of a dropout."""
+    return skip(key(context.program[s, Column.NUMBER], s, context.rng_step), context.first_row * columns)
 
 
 @helper
@@ -418,7 +427,7 @@ def other_op(context, s, x, purpose):
     program, n, training = context.program, context.n, purpose == Value.TRAINING
     op = program[s, Column.OP]
     if op == DROPOUT and training and context.dropout > 0.0:
-        mask = key(program[s, Column.NUMBER], s, context.rng_step)
+        mask = mask_key(context, s, x.width)
         return apply_dropout(x.a, x.y, n, x.width, mask, dropout_rate(context, s), False)
     if op in NORMS or op == STANDARDIZE:
         return norm_op(context, s, x, training)
@@ -568,7 +577,7 @@ def other_op_backward(context, s, grads, x, grad, flags):
     if op >= COLUMN_SCALE:
         return feature_op_backward(context, s, grads, x, grad, flags)
     if op == DROPOUT and context.dropout > 0.0:
-        mask = key(program[s, Column.NUMBER], s, context.rng_step)
+        mask = mask_key(context, s, x.width)
         return apply_dropout(grad.y, grad.a, n, x.width, mask, dropout_rate(context, s), add_a) if flags.a else OK
     ones = Matrix(one(context.params), 0, 0)
     if flags.a:
@@ -631,7 +640,7 @@ def predict_rows(params, program, x, out, n_threads, min_work):
     workspace, status = heap if nbytes > STACK_BYTES else stack(pointer(out), STACK_BYTES), OK
     for r in range(0, n, max(rows, 1)):
         memory = Memory(rows_from(matrix(x), r), rows_from(matrix(out), r), workspace)
-        context = Context(pointer(params), program, memory, min(rows, n - r), 0, 1.0, n_threads, min_work)
+        context = Context(pointer(params), program, memory, min(rows, n - r), 0, 0, 1.0, n_threads, min_work)
         status = run_forward(context, Value.PREDICTING)
         if status != OK:
             break
@@ -691,7 +700,7 @@ def forward(x, program, params, out, workspace, counters, n_threads, min_work):
     if status != OK or not fits_workspace(program, n, workspace, counters):
         return max(status, BAD_SHAPE)
     memory = Memory(matrix(x), matrix(out), pointer(workspace))
-    context = Context(pointer(params), program, memory, n, counters[1] + 1, 1.0, n_threads, min_work)
+    context = Context(pointer(params), program, memory, n, 0, counters[1] + 1, 1.0, n_threads, min_work)
     status = run_forward(context, Value.TRAINING)
     if status == OK:
         commit_step(context, counters)
@@ -713,9 +722,8 @@ def backward(params, program, x, output, grad_output, counters, grads, grad_inpu
     data = pointer(workspace)
     g, _, _, _ = saved_batch(program, n, data)
     copy_values(n, output.shape[1], matrix(grad_output), g, False)
-    context = Context(
-        pointer(params), program, Memory(matrix(x), matrix(output), data), n, counters[1], 1.0, n_threads, min_work
-    )
+    memory = Memory(matrix(x), matrix(output), data)
+    context = Context(pointer(params), program, memory, n, 0, counters[1], 1.0, n_threads, min_work)
     wants_x = grad_input.shape[0] == n and n > 0
     return run_backward(context, pointer(grads), Memory(matrix(grad_input), g, data), wants_x, 0)
 
@@ -729,7 +737,7 @@ def forward_saving(x, program, params, out, workspace, counters):
     data = pointer(workspace)
     _, y, x_saved, _ = saved_batch(program, n, data)
     copy_values(n, x.shape[1], matrix(x), x_saved, False)
-    context = Context(pointer(params), program, Memory(x_saved, y, data), n, counters[1] + 1, 1.0, 1, 1)
+    context = Context(pointer(params), program, Memory(x_saved, y, data), n, 0, counters[1] + 1, 1.0, 1, 1)
     status = run_forward(context, Value.TRAINING)
     copy_values(n, out.shape[1], y, matrix(out), False)
     if status == OK:
@@ -749,5 +757,5 @@ def backward_saved(params, program, grad_output, counters, grads, grad_input, wo
     data = pointer(workspace)
     g, y, x, _ = saved_batch(program, n, data)
     copy_values(n, grad_output.shape[1], matrix(grad_output), g, False)
-    context = Context(pointer(params), program, Memory(x, y, data), n, counters[1], 1.0, 1, 1)
+    context = Context(pointer(params), program, Memory(x, y, data), n, 0, counters[1], 1.0, 1, 1)
     return run_backward(context, pointer(grads), Memory(matrix(grad_input), g, data), 1, 0)

@@ -21,7 +21,7 @@ from fastfc.kernels.runtime.status import BAD_INDEX, BAD_PREDICTION, OK
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import at, itemsize, read, write
 from fastfc.kernels.simd.vector import fma, load_first, store_first, width
-from fastfc.kernels.training.objective import n_parameters, problem_type, run_gradient
+from fastfc.kernels.training.objective import evaluate_gradient, n_parameters, problem_type
 
 # hyperparameters, behind the numbers that all optimizers have
 MAX_ITER, MAX_EVAL, TOLERANCE_GRAD, TOLERANCE_CHANGE = range(RULE, RULE + 4)
@@ -83,7 +83,7 @@ def evaluate(problem):
     """
     objective, grads, param_ranges = problem.objective, problem.grads, problem.param_ranges
     p, size = n_parameters(objective), itemsize(grads)
-    status, value, total = run_gradient(objective, grads, 0)
+    status, value, total = evaluate_gradient(problem)
     f = value
     clear_untrained(p, grads, param_ranges)
     for i in range(param_ranges.shape[0]):

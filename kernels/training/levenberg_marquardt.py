@@ -29,7 +29,13 @@ from fastfc.kernels.runtime.status import BAD_INDEX, OK
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import at, itemsize, read, write
 from fastfc.kernels.training.lbfgs import axpy, clear_untrained, copy
-from fastfc.kernels.training.objective import n_parameters, problem_type, run_gradient
+from fastfc.kernels.training.objective import (
+    EQUATIONS,
+    ask_evaluator,
+    evaluate_gradient,
+    n_parameters,
+    problem_type,
+)
 
 # hyperparameters, behind the numbers that all optimizers have
 DAMPING, GROWTH, MAX_DAMPING = range(RULE, RULE + 3)
@@ -74,7 +80,7 @@ def one_sample(context, i):
     workspace = context.memory.workspace
     _, output, _, _ = saved_batch(context.program, 1, workspace)
     memory = Memory(rows_from(context.memory.x, i), output, workspace)
-    return Context(context.params, context.program, memory, 1, context.rng_step, 1.0, 1, 1)
+    return Context(context.params, context.program, memory, 1, 0, context.rng_step, 1.0, 1, 1)
 
 
 @helper
@@ -117,6 +123,14 @@ def add_products(problem, parts):
 
 
 @helper
+def evaluate_equations(problem, parts):
+    """Jᵀ J and Jᵀ r. Returns a status."""
+    if problem.evaluator == 0:
+        return add_products(problem, parts)
+    return np.int64(ask_evaluator(problem, EQUATIONS))
+
+
+@helper
 def factorise(p, matrix, damping, factor):
     """The lower triangle L with L Lᵀ = matrix + damping I; whether there is one."""
     size = itemsize(factor)
@@ -156,9 +170,9 @@ def levenberg_marquardt(problem, count):
     """One iteration; count has how many there were, and the bits of λ. The loss before."""
     params, grads, hyperparameters = problem.objective.context.params, problem.grads, problem.hyperparameters
     p, parts = n_parameters(problem.objective), equations(problem)
-    status, value, total = run_gradient(problem.objective, grads, 0)
+    status, value, total = evaluate_gradient(problem)
     if status == OK:
-        status = add_products(problem, parts)
+        status = evaluate_equations(problem, parts)
     if status != OK:
         return status, value, total
     damping = np.int64(count[1]).view(np.float64) if count[0] else hyperparameters[DAMPING]
@@ -170,7 +184,7 @@ def levenberg_marquardt(problem, count):
             copy(p, parts.right, grads)
             solve(p, parts.factor, grads)
             axpy(p, grads, -1.0, parts.before, params)
-            status, now, _ = run_gradient(problem.objective, grads, 0)
+            status, now, _ = evaluate_gradient(problem)
             if status not in (OK, BAD_INDEX):  # so long a step may leave where the network is defined
                 copy(p, parts.before, params)
                 return status, value, total

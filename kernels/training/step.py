@@ -54,6 +54,9 @@ Batch = namedtuple("Batch", ["x", "target", "labels", "weights", "losses"])
 Network = namedtuple("Network", ["program", "params", "grads", "workspace", "counters"])
 # Arrays of an optimizer, and its code
 OptimizerState = namedtuple("OptimizerState", ["hyperparameters", "param_ranges", "state", "count", "code"])
+# The row of a batch that samples begin with, and which of the batches of the next update it is
+Place = namedtuple("Place", ["row", "batch"])
+BEGIN = Place(0, 0)
 # How many threads, and the multiplications that each must have
 Threads = namedtuple("Threads", ["n_threads", "min_work"])
 
@@ -146,18 +149,20 @@ def optimizer_type(dtype):
     return types.NamedTuple([*tables, array(dtype, 2), array(types.int64, 1), types.int64], OptimizerState)
 
 
-@on_demand_kernel(lambda dtype: RESULTS(objective_type(dtype), network_type(dtype), optimizer_type(dtype)))
-def minimise(objective, network, optimizer):
-    """A step of an optimizer that evaluates the objective as often as it likes. As for run_gradient."""
+@on_demand_kernel(lambda dtype: RESULTS(objective_type(dtype), network_type(dtype), optimizer_type(dtype), types.int64))
+def minimise(objective, network, optimizer, evaluator):
+    """A step of an optimizer that evaluates the objective as often as it likes. As for run_gradient.
+
+    If there is an evaluator, see Problem, it evaluates the objective.
+    """
     p, state = network.grads.size, optimizer.state
     ranges, code = optimizer.param_ranges, optimizer.code
     if state.shape[1] != p or ranges.shape[0] == 0 or not are_param_ranges(ranges, p):
         return NO_STATE, 0.0, 0.0
     if state.shape[0] < (PAIRS + 2 if code == LBFGS else rows(p, network.program[0, Header.OUTPUTS])):
         return NO_STATE, 0.0, 0.0
-    problem = Problem(
-        objective, pointer(network.grads), pointer(state), state.strides[0], optimizer.hyperparameters, ranges
-    )
+    vectors, how = (pointer(network.grads), pointer(state), state.strides[0]), (optimizer.hyperparameters, ranges)
+    problem = Problem(objective, *vectors, *how, evaluator)
     if code == LBFGS:
         return lbfgs(problem, (state.shape[0] - PAIRS) // 2, optimizer.count)
     if not are_residuals(network.program, objective.losses):
@@ -182,14 +187,15 @@ def share_of(network, optimizer, place):
 
 
 @helper
-def context_of(network, optimizer, x, n, threads):
+def context_of(network, optimizer, x, n, place, threads):
     """What a pass over n samples of the matrix x needs; its output goes to the workspace."""
     workspace = pointer(network.workspace)
     _, output, _, _ = saved_batch(network.program, n, workspace)
-    memory, rng_step = Memory(x, output, workspace), network.counters[1] + 1
+    memory, rng_step = Memory(x, output, workspace), network.counters[1] + 1 + place.batch
     dropout = share_of(network, optimizer, DROPOUT_SCHEDULE)
     n_threads, min_work = threads
-    return Context(pointer(network.params), network.program, memory, n, rng_step, dropout, n_threads, min_work)
+    row = place.row
+    return Context(pointer(network.params), network.program, memory, n, row, rng_step, dropout, n_threads, min_work)
 
 
 @kernel(
@@ -219,11 +225,11 @@ def train_step(
     if status != OK:
         return status, value
     threads = Threads(n_threads, min_work)
-    context = context_of(network, optimizer_state, matrix(x), n, threads)
+    context = context_of(network, optimizer_state, matrix(x), n, BEGIN, threads)
     smoothing = share_of(network, optimizer_state, SMOOTHING_SCHEDULE)
     objective = Objective(context, matrix(target), columns_of(target), labels, weights, losses, smoothing)
     if optimizer >= LBFGS:
-        status, value, _ = minimise(objective, network, optimizer_state)
+        status, value, _ = minimise(objective, network, optimizer_state, 0)
     else:
         status, value, _ = run_gradient(objective, pointer(grads), 0)
         if status == OK:
@@ -291,12 +297,12 @@ def train_steps(
             gather_batch(batch, order[start : start + n], gathered, x_batch, target_batch)
             x_now, target_now = x_batch, target_batch
             labels_now, weights_now = labels_batch[: n * classes], weights_batch[: min(n, weights.size)]
-        context = context_of(network, optimizer_state, x_now, n, threads)
+        context = context_of(network, optimizer_state, x_now, n, BEGIN, threads)
         smoothing = share_of(network, optimizer_state, SMOOTHING_SCHEDULE)
         objective = Objective(context, target_now, columns, labels_now, weights_now, losses, smoothing)
         # its gradient, added to those that wait for an update
         if optimizer >= LBFGS:
-            status, _, total = minimise(objective, network, optimizer_state)
+            status, _, total = minimise(objective, network, optimizer_state, 0)
         else:
             status, _, total = run_gradient(objective, pointer(grads), waiting > 0)
             waiting += 1

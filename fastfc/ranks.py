@@ -1,0 +1,248 @@
+"""`Ranks`: the processes of an MPI job that compute one run together, through mpi4py.
+
+Nothing here imports mpi4py: a communicator comes from the user. Whatever ranks tell one another begins with `meet`, in
+which each says that it is well. A rank on which something was raised says so there instead, with its message, and the
+others, which are in their own next `meet`, raise too. So none waits for a rank that is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastfc.kernels.runtime import threads
+from fastfc.kernels.runtime.cache import defer_sigint
+from fastfc.validation import choice, positive_int
+
+SHARDS = 16
+WELL, FAILED, INTERRUPTED = range(3)
+# What a meeting is for. Ranks that meet for different things do not run the same program.
+MEETINGS = ("the settings", "the numbers of rows", "rows", "a gradient", "outputs", "the end of an epoch", "the end")
+SETTINGS, COUNTS, ROWS, GRADIENT, OUTPUTS, EPOCH, END = range(len(MEETINGS))
+
+
+class Ranks:
+    """Who computes which part of a run.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Comm or None
+        None is one process alone.
+    rows : {"same", "local"}
+        Whether all ranks have all samples, or each its own; then the samples are those of all ranks, one after another.
+    shards : int
+        Into how many ranges of rows each batch is cut.
+    """
+
+    def __init__(self, comm: Any, rows: str, shards: int) -> None:
+        self.comm, self.shards, self.local = comm, shards, rows == "local"
+        self.rank: int = 0 if comm is None else comm.Get_rank()
+        self.size: int = 1 if comm is None else comm.Get_size()
+        self.owner, self.over = "", False
+        if self.size > shards:
+            raise ValueError(f"there are {self.size} ranks for {shards} shards; give shards={self.size}, or more")
+
+    @property
+    def main(self) -> bool:
+        """Whether this is rank 0."""
+        return self.rank == 0
+
+    def share(self, n: int, rank: int | None = None) -> slice:
+        """The part of n things in a row that a rank has, this one if none is named."""
+        rank = self.rank if rank is None else rank
+        return slice(n * rank // self.size, n * (rank + 1) // self.size)
+
+    # ---- together
+
+    @contextlib.contextmanager
+    def together(self, owner: str) -> Iterator[None]:
+        """A piece of work that all ranks do, or none: what is raised on one of them is raised on all."""
+        self.owner, self.over = owner, False
+        with self._one_core_each():
+            try:
+                yield
+                self.meet(END)
+            except BaseException as error:
+                if not self.over:
+                    self._fail(error)
+                raise
+
+    def meet(self, what: int, numbers: Sequence[float] | NDArray[np.float64] = ()) -> NDArray[np.float64]:
+        """The numbers of all ranks, (ranks, numbers); there are at most 2 shards + 1 of them."""
+        message = np.zeros(2 * self.shards + 3)
+        message[1] = what
+        message[2 : 2 + len(numbers)] = numbers
+        if self.size == 1:
+            return message[None, 2 : 2 + len(numbers)]
+        with defer_sigint():
+            everyone = self._gathered(message)
+            if everyone[:, 0].any():
+                self._raise(everyone[:, 0], self.comm.allgather(""))
+        if (everyone[:, 1] != what).any():
+            self.over = True
+            other = int((everyone[:, 1] != what).argmax())
+            raise RuntimeError(
+                f"{self.owner}: rank {self.rank} has come to {MEETINGS[what]}, rank {other} to "
+                f"{MEETINGS[int(everyone[other, 1])]}; all ranks must run the same program on the same data"
+            )
+        return everyone[:, 2 : 2 + len(numbers)]
+
+    def _gathered(self, message: NDArray[np.float64]) -> NDArray[np.float64]:
+        everyone = np.empty((self.size, message.size))
+        self.comm.Allgather(message, everyone)
+        return everyone
+
+    def _fail(self, error: BaseException) -> None:
+        """Tell the others what was raised here."""
+        self.over = True
+        if self.size == 1:
+            return
+        message = np.zeros(2 * self.shards + 3)
+        message[0] = INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
+        with defer_sigint():
+            self._gathered(message)
+            self.comm.allgather(f"{type(error).__name__}: {error}")
+
+    def _raise(self, states: NDArray[np.float64], texts: list[str]) -> None:
+        self.over = True
+        rank = int(states.argmax())
+        if states[rank] == INTERRUPTED:
+            raise KeyboardInterrupt(f"rank {rank} was interrupted")
+        raise RuntimeError(f"{self.owner}: rank {rank} of {self.size} raised {texts[rank]}")
+
+    @contextlib.contextmanager
+    def _one_core_each(self) -> Iterator[None]:
+        """Ranks on one machine share its cores."""
+        if self.size == 1:
+            yield
+            return
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        mine, before = (socket.gethostname(), cores), threads.allowed
+        self.meet(SETTINGS)
+        threads.limit_to(max(1, threads.cores() // self.comm.allgather(mine).count(mine)))
+        try:
+            yield
+        finally:
+            threads.allowed = before
+
+    # ---- the same everywhere
+
+    def compare(self, settings: Mapping[str, str]) -> None:
+        """Raise, on all ranks, if they are not the same."""
+        self.meet(SETTINGS)
+        if self.size == 1:
+            return
+        everyone = self.comm.allgather(dict(settings))
+        for name, value in everyone[0].items():
+            for rank, other in enumerate(everyone):
+                if other.get(name) != value:
+                    self.over = True
+                    raise ValueError(
+                        f"{self.owner}: {name} differs between ranks: rank 0 has {value}, rank {rank} {other.get(name)}"
+                    )
+
+    def of_main(self, value: Any, what: int = SETTINGS) -> Any:
+        """What rank 0 has."""
+        self.meet(what)
+        return value if self.size == 1 else self.comm.bcast(value)
+
+    # ---- rows
+
+    def offsets(self, n: int) -> NDArray[np.int64]:
+        """Where the rows of each rank begin, if this one has n; and how many there are."""
+        return np.concatenate([[0], np.cumsum(self.meet(COUNTS, [n])[:, 0])]).astype(np.int64)
+
+    def gather(self, own: NDArray[Any], what: int = ROWS) -> NDArray[Any]:
+        """The rows of all ranks, one after another."""
+        offsets = self.offsets(len(own))
+        if self.size == 1:
+            return own
+        own = np.ascontiguousarray(own)
+        everyone = np.empty((int(offsets[-1]), *own.shape[1:]), own.dtype)
+        row = own.nbytes // len(own) if len(own) else everyone.nbytes // max(len(everyone), 1)
+        with defer_sigint():
+            counts = np.diff(offsets) * row
+            self.comm.Allgatherv(as_bytes(own), (as_bytes(everyone), (counts, offsets[:-1] * row)))
+        return everyone
+
+    def output(self, function: Callable[[Any], NDArray[Any]], x: Any, whole: bool = False) -> NDArray[Any]:
+        """A function of all rows, of which each rank computes its own; of `whole`, it takes only all of them."""
+        if whole and self.local:
+            raise ValueError(f"{self.owner}: the output for a row depends on other rows; give all ranks all rows")
+        if whole or self.size == 1:
+            return function(x)
+        return self.gather(function(x if self.local else x[self.share(len(x))]), OUTPUTS)
+
+    def exchange(
+        self, records: NDArray[Any], offsets: NDArray[np.int64], rows: Sequence[NDArray[np.int64]]
+    ) -> NDArray[Any]:
+        """The records that this rank needs: rows[r] are the numbers of those that rank r needs.
+
+        records are the own ones, of all that `offsets` counts.
+        """
+        self.meet(ROWS)
+        first, last = offsets[self.rank : self.rank + 2]
+        own = [needed[(needed >= first) & (needed < last)] - first for needed in rows]
+        send = np.ascontiguousarray(records[np.concatenate(own)])
+        owners = np.searchsorted(offsets, rows[self.rank], "right") - 1
+        received = np.empty(len(owners), records.dtype)
+        if self.size == 1:
+            received = send
+        else:
+            size = records.itemsize
+            counts = np.array([len(part) for part in own]) * size, np.bincount(owners, minlength=self.size) * size
+            self.comm.Alltoallv((as_bytes(send), counts[0]), (as_bytes(received), counts[1]))
+        result = np.empty_like(received)
+        result[np.argsort(owners, kind="stable")] = received
+        return result
+
+    # ---- sums
+
+    def reduce(
+        self,
+        sums: NDArray[Any],
+        n_sums: Sequence[int],
+        add: Callable[[list[NDArray[Any]]], NDArray[Any]],
+        out: NDArray[Any],
+    ) -> None:
+        """out = the sum of the vectors of all ranks, so many of each, in the order of the ranks, as `add` takes it.
+
+        Each rank gets its share of the elements from all others, adds them, and gives the result to all.
+        """
+        if self.size == 1:
+            out[...] = add(list(sums))
+            return
+        shares = [self.share(out.size, rank) for rank in range(self.size)]
+        lengths = np.array([share.stop - share.start for share in shares])
+        send = sums[0] if len(sums) == 1 else np.concatenate([sums[:, share].ravel() for share in shares])
+        mine = int(lengths[self.rank])
+        received = np.empty(sum(n_sums) * mine, out.dtype)
+        self.comm.Alltoallv((send, lengths * len(sums)), (received, np.array(n_sums) * mine))
+        share = np.ascontiguousarray(add(list(received.reshape(-1, mine)))) if mine else received[:0]
+        self.comm.Allgatherv(share, (out, lengths))
+
+
+def as_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+    return array.reshape(-1).view(np.uint8)
+
+
+def ranks_of(comm: Any, rows: Any, shards: Any, owner: str) -> Ranks | None:
+    """The ranks of a run; None for one without a communicator that is not cut into shards."""
+    choice(rows, owner, "rows", ("same", "local"))
+    shards = None if shards is None else positive_int(shards, owner, "shards")
+    if comm is None and rows == "local":
+        raise ValueError(f"{owner}: rows='local' is for comm, such as comm=MPI.COMM_WORLD; leave it out")
+    if comm is None and shards is None:
+        return None
+    if comm is not None and not all(hasattr(comm, name) for name in ("Alltoallv", "Allgatherv", "allgather")):
+        raise TypeError(
+            f"{owner}: comm must be a communicator of mpi4py, such as MPI.COMM_WORLD (pip install 'fastfc[mpi]'), "
+            f"got {comm!r}"
+        )
+    return Ranks(comm, rows, shards or SHARDS)
