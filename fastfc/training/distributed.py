@@ -147,16 +147,17 @@ def add_in_tree(layout: NDArray[np.int64], vectors: list[NDArray[Any]]) -> NDArr
     """The sum of the sums that the ranks hand over, see kernels/training/shards.py; it overwrites them."""
     begins, sizes = np.zeros((2, len(vectors) + 1), np.int64)
     waiting: list[NDArray[Any]] = []
-    for (begin, size), vector in zip(layout.T, vectors, strict=True):
-        waiting.append(vector)
-        n = len(waiting)
-        begins[n - 1], sizes[n - 1] = begin, size
-        while shards.merges(begins, sizes, n):
-            right, n = waiting.pop(), n - 1
-            np.add(waiting[-1], right, out=waiting[-1])
-            sizes[n - 1] *= 2
-    for vector in waiting[1:]:
-        np.add(waiting[0], vector, out=waiting[0])
+    with np.errstate(all="ignore"):  # what is not finite shows in the loss
+        for (begin, size), vector in zip(layout.T, vectors, strict=True):
+            waiting.append(vector)
+            n = len(waiting)
+            begins[n - 1], sizes[n - 1] = begin, size
+            while shards.merges(begins, sizes, n):
+                right, n = waiting.pop(), n - 1
+                np.add(waiting[-1], right, out=waiting[-1])
+                sizes[n - 1] *= 2
+        for vector in waiting[1:]:
+            np.add(waiting[0], vector, out=waiting[0])
     return waiting[0]
 
 
@@ -344,7 +345,7 @@ class ShardedStreamEpoch(Sharded, StreamEpoch):
             raise TypeError("fit: rows='local' is for arrays in memory; give each rank an array of its rows")
         check_can_be_cut(network, data.first)
         self.join(ranks)
-        super().__init__(network, data, *rest)  # type: ignore[arg-type]
+        super().__init__(network, data, *rest)
 
     def use(self, data: Data, batch_size: int) -> None:
         self.masses = masses_of(data, self.ranks)
@@ -452,9 +453,8 @@ def settings_of(
     """What must be the same on all ranks before the first step, by name and as text."""
     settings = {"the version of fastfc": __version__, "the network": f"{network}, {network.dtype}"}
     settings |= {"the loss": repr(loss), "the optimizer": repr(optimizer), "steps so far": str(optimizer.count[0])}
-    settings |= {
-        name: repr(getattr(options, name)) for name in ("epochs", "batch_size", "shuffle", "accumulate", "drop_last")
-    }
+    numbers = "epochs", "batch_size", "shuffle", "accumulate", "drop_last"
+    settings |= {name: repr(getattr(options, name)) for name in numbers}
     if options.seed is None or isinstance(options.seed, int | np.integer):
         settings["seed"] = repr(options.seed)
     settings["callbacks"] = ", ".join(type(callback).__name__ for callback in options.callbacks)

@@ -139,8 +139,8 @@ STACK_BYTES = 1 << 15
 # Where the values of a pass are: matrices x and output, and a pointer to the workspace.
 Memory = namedtuple("Memory", ["x", "output", "workspace"])
 # What all ops of a pass share: a pointer to the vector of values, the program, n samples, the first of which is row
-# first_row of its batch; rng_step numbers the masks of dropout, whose p is multiplied by `dropout`. `memory` is owned by
-# the caller, and values overlap as the program says.
+# first_row of its batch; rng_step numbers the masks of dropout, whose p is multiplied by `dropout`. `memory` is owned
+# by the caller, and values overlap as the program says.
 Context = namedtuple(
     "Context", ["params", "program", "memory", "n", "first_row", "rng_step", "dropout", "n_threads", "min_work"]
 )

@@ -146,11 +146,9 @@ def add_gradient(objective, grads, add, values):
     rows = losses.shape[0] // tables
     for t in range(tables):
         if status == OK:
-            y, g, table = view(memory.output, n, o), view(grad_output, n, o), losses[t * rows : (t + 1) * rows]
-            nothing = vector(memory.workspace, 0)
-            status, value, _ = evaluate_losses(
-                y, view(target, n, columns), labels, weights, nothing, g, table, smoothing
-            )
+            y, goal, g = view(memory.output, n, o), view(target, n, columns), view(grad_output, n, o)
+            table, nothing = losses[t * rows : (t + 1) * rows], vector(memory.workspace, 0)
+            status, value, _ = evaluate_losses(y, goal, labels, weights, nothing, g, table, smoothing)
             values[t] += value
     if status == OK:
         status = run_backward(context, grads, Memory(memory.x, grad_output, memory.workspace), 0, add)
@@ -159,8 +157,8 @@ def add_gradient(objective, grads, add, values):
 
 @kernel(
     "x[n, i], program:int64[t, c], target[m, k], labels:int64[l], weights[w], losses:float64[e, d], "
-    "hyperparameters:float64[h], order:int64[y], bounds:int64[a, b], starts:int64[f] -> params[p], grads[g], sums[r, q], "
-    "values:float64[u, v], outcome:int64[one], count:int64[two], workspace[z], counters:int64[two]",
+    "hyperparameters:float64[h], order:int64[y], bounds:int64[a, b], starts:int64[f] -> params[p], grads[g], "
+    "sums[r, q], values:float64[u, v], outcome:int64[one], count:int64[two], workspace[z], counters:int64[two]",
     *[types.int64] * 3,
     wrong_index=lambda x, program, *rest: computed_index(program, x),
 )
