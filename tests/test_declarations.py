@@ -27,18 +27,7 @@ NETWORKS = {"Sequential", "Graph", "MLP"}
 YOURS = {"Elementwise", "CustomLoss"}
 # what is read from ONNX as another layer: nothing, or the general form
 READ_AS_OTHERS = {
-    *(
-        "Identity",
-        "ReLU6",
-        "Tied",
-        "PReLU",
-        "Parametric",
-        "NumericEmbedding",
-        "Scale",
-        "RobustScale",
-        "QuantileNormal",
-        "Clamp",
-    ),
+    *("Identity", "ReLU6", "Tied", "Parametric", "NumericEmbedding", "Scale", "RobustScale", "QuantileNormal", "Clamp"),
 }
 
 
@@ -136,7 +125,8 @@ def of_other_layer(kind):
         "the class: tensor_shapes": tells_shapes(kind),
         "tests/examples.py: MORE_LAYERS": kind.__name__ in {name for name, _ in examples.MORE_LAYERS},
         "fastfc/reference.py, by tests/test_table.py: FORMULAS": hasattr(reference, formula),
-        "fastfc/io/onnx/reader.py: BUILT": snake(kind.__name__.removesuffix("1d")) in reader.BUILT
+        "fastfc/io/onnx/reader.py: BUILT": snake(kind.__name__.removesuffix("1d")).replace("re_lu", "relu")
+        in reader.BUILT
         or kind.__name__ in READ_AS_OTHERS,
     }
 

@@ -1,4 +1,4 @@
-"""The layers that normalise, drop or look up: alone, and with backward."""
+"""The layers beside Linear and the activations: alone, and with backward."""
 
 import numpy as np
 
@@ -13,6 +13,9 @@ LAYERS = {
     "Dropout": lambda features: fc.Dropout(0.5, seed=0),
     "Standardize": fc.Standardize,
     "Embedding": lambda features: fc.Embedding(1000, features, seed=0),
+    "Scale": fc.Scale,
+    "Parametric": lambda features: fc.Parametric("selu", features),
+    "NumericEmbedding": lambda features: fc.NumericEmbedding(features, seed=0),
 }
 
 
@@ -28,7 +31,7 @@ class Layers(Timed):
         self.x = rng.standard_normal((n, features)).astype(dtype)
         if layer == "Embedding":
             self.x = rng.integers(0, 1000, (n, 1)).astype(dtype)
-        self.grad_output = rng.standard_normal((n, features)).astype(dtype)
+        self.grad_output = rng.standard_normal((n, self.layer.out_features or features)).astype(dtype)
         self.time_with_backward()
 
     def time_layer(self, *_):

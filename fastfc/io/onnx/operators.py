@@ -457,13 +457,14 @@ def folded(call: Call, of_two: Callable[..., Value], with_row: Callable[..., Val
 
 
 def p_relu(call: Call) -> Value:
-    """x where x > 0, else slope · x: with a slope for each feature, relu(x) − slope · relu(−x)."""
+    """x where x > 0, else slope · x; for slopes that are not finite, as relu(x) − slope · relu(−x)."""
     value = call.value(0)
     wide, slope = call.with_row(1, value)
     if wide.width != value.width:
         raise ValueError(f"input 1 has shape {call.constant(1).shape}, which is wider than the value")
-    if (slope == slope.flat[0]).all() and np.isfinite(slope.flat[0]):
-        return of("leaky_relu", value, slope=slope.flat[0].item())
+    if np.isfinite(slope).all():
+        shared = (slope == slope.flat[0]).all()
+        return of("p_relu", value, slope=slope.ravel()[: 1 if shared else None])
     below = scale(of("relu", scale(value, -1)), -1)
     return of("add", of("relu", value), times(below, slope, 1))
 

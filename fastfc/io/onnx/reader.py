@@ -36,6 +36,7 @@ from fastfc.nn.embedding import Embedding
 from fastfc.nn.layer import Layer
 from fastfc.nn.linear import Linear, Tied
 from fastfc.nn.node import Input, Node, concatenate
+from fastfc.nn.per_feature import PReLU
 from fastfc.nn.standardize import Standardize
 from fastfc.validation import FLOATS, listed
 
@@ -702,6 +703,13 @@ def make_embedding(value: Value) -> Layer:
     weight = value["weight"]
     layer = Embedding(weight.shape[0], weight.shape[1], width_of(value.inputs[0]), init="zeros", dtype=value.dtype)
     layer.weight = weight
+    return layer
+
+
+@builds("p_relu", has_parameters=True)
+def make_p_relu(value: Value) -> Layer:
+    layer = PReLU(value["slope"].size, dtype=value.dtype)
+    layer.weight = value["slope"]
     return layer
 
 

@@ -216,20 +216,20 @@ class Writer:
         root = self.op("Sqrt", self.op("Add", self.op("Mul", ratio, ratio), 1.0))
         return self.op("Mul", self.op("Div", ratio, root), limit)
 
-    def pieces(self, x: str, edges: np.ndarray, bounded: bool) -> str:
-        """The place of each feature in each of its bins, from 0 to 1; unless bounded, but in the outermost bins."""
-        low, width = edges[:, :-1].astype(np.float64), np.diff(edges.astype(np.float64))
-        slope = np.divide(1, width, out=np.zeros_like(width), where=width > 0)
-        spread = self.op("Gemm", x, np.kron(np.eye(len(edges)), np.ones(low.shape[1])))
-        place = self.op("Mul", self.op("Sub", spread, low.ravel()), slope.ravel())
-        inside = self.op("Clip", place, 0.0, 1.0)
-        if bounded:
-            return inside
-        last = (edges[:, 1:] == edges[:, -1:]) & (width > 0)
+    def places(self, x: str, low: np.ndarray, slope: np.ndarray) -> str:
+        """(x − low) slope for each column of these, feature after feature."""
+        spread = self.op("Gemm", x, np.kron(np.eye(len(low)), np.ones(low.shape[1])))
+        return self.op("Mul", self.op("Sub", spread, low.ravel()), slope.ravel())
+
+    def pieces(self, x: str, edges: np.ndarray) -> str:
+        """The place of each feature in each of its bins, from 0 to 1, but beyond in the outermost bins."""
+        low, slope = pieces_of(edges)
+        place = self.places(x, low, slope)
+        last = (edges[:, 1:] == edges[:, -1:]) & (slope > 0)
         first = np.broadcast_to(np.arange(low.shape[1]) == 0, last.shape)
         below = self.op("Mul", self.op("Relu", self.op("Neg", place)), first.ravel())
         above = self.op("Mul", self.op("Relu", self.op("Sub", place, 1.0)), last.ravel())
-        return self.op("Add", self.op("Sub", inside, below), above)
+        return self.op("Add", self.op("Sub", self.op("Clip", place, 0.0, 1.0), below), above)
 
     def normalised(self, x: str, eps: float, centered: bool) -> str:
         if centered:
@@ -416,14 +416,22 @@ def clamp(w: Writer, layer: Clamp, x: str, place: str) -> str:
 
 @writes(QuantileNormal)
 def quantile_normal(w: Writer, layer: QuantileNormal, x: str, place: str) -> str:
-    steps = np.diff(layer.values.astype(np.float64))
-    return w.op("Gemm", w.pieces(x, layer.knots, bounded=True), block_diagonal(steps[:, :, None]), layer.values[:, 0])
+    # a hat at each knot: its rise less the rise to the next one, so that no more than two are not 0
+    low, slope = pieces_of(layer.knots)
+    nothing = np.zeros((len(low), 1))
+    rises, falls = (
+        w.op("Clip", w.places(x, np.hstack(lows), np.hstack(slopes)), 0.0, 1.0)
+        for lows, slopes in (((nothing, low), (nothing, slope)), ((low, nothing), (slope, nothing)))
+    )
+    first = np.broadcast_to(np.arange(layer.n_quantiles) == 0, layer.knots.shape)
+    hats = w.op("Sub", w.op("Add", rises, first.ravel()), falls)
+    return w.op("Gemm", hats, block_diagonal(layer.values[:, :, None]))
 
 
 @writes(NumericEmbedding)
 def numeric_embedding(w: Writer, layer: NumericEmbedding, x: str, place: str) -> str:
     if layer.kind == "ple":
-        y = w.pieces(x, layer.edges, bounded=False)
+        y = w.pieces(x, layer.edges)
     else:
         turns = block_diagonal(2 * np.pi * layer.frequency.astype(np.float64)[:, None])
         y = waves(w, w.op("Gemm", x, turns, *([] if layer.phase is None else [layer.phase.ravel()])), layer)
@@ -443,6 +451,13 @@ def waves(w: Writer, angles: str, layer: NumericEmbedding) -> str:
     features, n = layer.frequency.shape
     order = np.arange(2 * features * n).reshape(2, features, n).transpose(1, 0, 2).ravel()
     return w.op("Gather", w.op("Concat", cosines, w.op("Sin", angles), axis=1), order, axis=1)
+
+
+def pieces_of(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the pieces between edges begin, and their slopes, 0 for those of no width."""
+    edges = edges.astype(np.float64)
+    width = np.diff(edges)
+    return edges[:, :-1], np.divide(1, width, out=np.zeros_like(width), where=width > 0)
 
 
 def block_diagonal(blocks: np.ndarray) -> np.ndarray:
