@@ -196,6 +196,16 @@ def test_a_tied_layer_has_the_factor_of_its_own_inputs():
     assert fc.check_gradients(net, x)
 
 
+def test_scikit_learn_gets_the_weight_with_its_factor():
+    pytest.importorskip("sklearn")
+    from fastfc.sklearn import to_sklearn
+
+    options = {"parametrization": "ntk", "init": "normal", "dtype": np.float64}
+    net = fc.Sequential([fc.Linear(4, 8, seed=0, **options), fc.Tanh(), fc.Linear(8, 2, seed=1, **options)])
+    x = normal((5, 4), np.float64)
+    assert_allclose(to_sklearn(net).predict(x), net.predict(x), rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_to_torch_and_from_it(dtype):
     pytest.importorskip("torch")

@@ -258,7 +258,7 @@ def to_sklearn(network: Network, classes: ArrayLike | None = None) -> Any:
     """
     theirs = extra("sklearn.neural_network", "sklearn", "to_sklearn")
     linears, activation, last = parts(network)
-    coefs = [layer.effective_weight().copy() for layer in linears]
+    coefs: list[Any] = [layer.effective_weight().copy() for layer in linears]
     intercepts = [np.zeros_like(layer.weight[0]) if layer.bias is None else layer.bias.copy() for layer in linears]
     settings: dict[str, Any] = {"hidden_layer_sizes": tuple(layer.out_features for layer in linears[:-1])}
     if activation != "relu":
