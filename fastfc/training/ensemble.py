@@ -19,6 +19,7 @@ from fastfc.kernels.training import members as kernels
 from fastfc.losses.base import Loss, as_weights
 from fastfc.metrics import get_metric, is_ours
 from fastfc.optim.base import Optimizer
+from fastfc.optim.schedules import ReduceLROnPlateau
 from fastfc.training.callbacks import Callback, Run, as_callback
 from fastfc.training.epoch import DivergenceWarning
 from fastfc.training.evaluation import as_scores, dataset, measured
@@ -137,6 +138,7 @@ def fit(
     draws = Draws(seeds, flag(bootstrap, "fit", "bootstrap"), subset, sample_weight if of_each else None)
     parts = draws.parts(samples.training, training.n, loss)  # type: ignore[arg-type]
     monitored, drop_last = columns_of_history(samples, scores), flag(drop_last, "fit", "drop_last")
+    shuffle = bool(shuffle)
     for own in optimizers:
         own.watched_column(monitored)  # raises before the first step if it is missing
     members = []
@@ -151,7 +153,7 @@ def fit(
     seen = [name for name in monitored if name.startswith("val_") or name == "loss"]
     run = Run(team, optimizers, History(), epochs, seen)  # type: ignore[arg-type]
     trainer = MembersTrainer(team, run, members, samples, scores, team_scores, joint)
-    trainer.epoch = MembersEpoch(members, team.vectors(), team.n_threads)
+    trainer.epoch = MembersEpoch(members, team.vectors(), team.n_threads, shuffle)
     trainer.progress_bar = Progress(progress, epochs, training.n)
 
     def begin() -> None:
@@ -160,7 +162,7 @@ def fit(
             member.network.history = member.run.history
             member.network.learn_names(columns.inputs, columns.targets)
 
-    return trainer.train(shuffle, begin)
+    return trainer.train(begin)
 
 
 def in_memory(data: Any, what: str, owner: str = "fit") -> Any:
@@ -280,7 +282,7 @@ class MembersTrainer:
     epoch: Any = None
     progress_bar: Any = None
 
-    def train(self, shuffle: bool, begin: Callable[[], None]) -> History:
+    def train(self, begin: Callable[[], None]) -> History:
         """Epoch by epoch, until all are done, or all members have stopped or diverged, or a joint callback stops."""
         started: list[tuple[Callback, Run, int | None]] = []
         try:
@@ -289,7 +291,7 @@ class MembersTrainer:
                 callback.on_start(run)
             begin()
             for i in range(self.run.epochs):
-                diverged = self.one_epoch(i, shuffle)
+                diverged = self.one_epoch(i)
                 self.let_go([member for member, _ in diverged], started)
                 for member in self.epoch.members:
                     for callback in member.callbacks:
@@ -319,7 +321,7 @@ class MembersTrainer:
         started[:] = [row for row in started if row[2] not in gone]
         end(ended)
 
-    def one_epoch(self, i: int, shuffle: bool) -> list[tuple[Member, DivergenceWarning]]:
+    def one_epoch(self, i: int) -> list[tuple[Member, DivergenceWarning]]:
         """An epoch of all members that are trained, and those that diverged in it.
 
         If anything but Ctrl-C is raised, it is undone.
@@ -328,8 +330,8 @@ class MembersTrainer:
         rows = {member.index: first_columns(member.optimizer) for member in epoch.members}
         epoch.save()
         try:
-            epoch.draw(shuffle)
-            for done, value in epoch.run(shuffle):
+            epoch.draw()
+            for done, value in epoch.run():
                 self.progress_bar.show(i, done, value, self.run.history)
             diverged = list(epoch.diverged())
             lost = {member.index for member, _ in diverged}
@@ -348,9 +350,11 @@ class MembersTrainer:
 
     def finish(self, member: Member, row: dict[str, float]) -> None:
         """After the epoch of a member: count it, and let its schedule see the row."""
-        member.optimizer.epochs += 1
+        optimizer = member.optimizer
+        optimizer.epochs += 1
         member.run.history.rows.append(row)
-        member.optimizer.epoch_end(row[member.optimizer.watched_column(member.run.monitored)])
+        if isinstance(optimizer.schedule, ReduceLROnPlateau):  # the others look at no column, which takes a while
+            optimizer.epoch_end(row[optimizer.watched_column(member.run.monitored)])
 
     def measure(self, going: Sequence[Member], rows: dict[int, dict[str, float]], lost: set[int]) -> dict[str, float]:
         """Write losses and metrics into the rows of members; the row of the ensemble."""
@@ -389,7 +393,8 @@ class MembersTrainer:
 
 
 def first_columns(optimizer: Optimizer) -> dict[str, float]:
-    return {"epoch": optimizer.epochs + 1, "loss": np.nan, "lr": optimizer.current_lr}
+    lr = optimizer.lr if optimizer.schedule is None else optimizer.current_lr
+    return {"epoch": optimizer.epochs + 1, "loss": np.nan, "lr": lr}
 
 
 def end(started: Sequence[tuple[Callback, Run, int | None]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfc.kernels.runtime import threads
-from fastfc.kernels.runtime.arrays import N_FIELDS, describe
+from fastfc.kernels.runtime.arrays import describe
 from fastfc.kernels.runtime.cache import defer_sigint
 from fastfc.kernels.runtime.status import OK, STATUSES, UNKNOWN
 from fastfc.kernels.training import members as kernels
-from fastfc.kernels.training.members import N_ARRAYS, N_COLUMNS, Number
+from fastfc.kernels.training.members import N_COLUMNS, Number
 from fastfc.nn.container import Container
 from fastfc.nn.layer import aligned_rows
 from fastfc.optim.base import Optimizer
@@ -39,8 +38,8 @@ class Member:
         The order of its own samples in this epoch; (0,) as they lie.
     saved : tuple
         What the epoch changes, as it was before it.
-    arguments : tuple
-        The arrays that its row of the table describes.
+    arguments, versions : tuple
+        The arrays that its row of the table describes, and the versions for which it does.
     """
 
     index: int
@@ -57,6 +56,8 @@ class Member:
     order: NDArray[np.int64] = field(default_factory=lambda: NOTHING)
     saved: tuple[Any, ...] = ()
     arguments: tuple[Any, ...] = ()
+    versions: tuple[int, ...] = ()
+    n_weighed = 0
 
     def __post_init__(self) -> None:
         program, sizes = self.network.program_for(self.data.x), (self.batch_size, self.accumulate)
@@ -74,7 +75,7 @@ class Member:
         """Have the sums of weights of those of its own samples that an epoch takes."""
         used = used if self.rows is None else self.rows[used]
         self.weight_sum = self.data.weight_sum_of(used)
-        self.data = self.data.with_shares(used)
+        self.data, self.n_weighed = self.data.with_shares(used), self.n_weighed + 1
 
     def own_data(self) -> Data:
         """Its own samples, as a network alone has them."""
@@ -114,20 +115,21 @@ class MembersEpoch:
     n_threads : int or "auto"
     """
 
-    def __init__(self, members: Sequence[Member], vectors: NDArray[Any], n_threads: int | str) -> None:
-        self.members, self.vectors, self.n_threads = list(members), vectors, n_threads
-        longest = max(member.n_own for member in members)
-        self.orders = np.empty((len(vectors), longest), np.int64)
+    def __init__(self, members: Sequence[Member], vectors: NDArray[Any], n_threads: int | str, shuffle: bool) -> None:
+        self.members, self.vectors, self.n_threads, self.shuffle = list(members), vectors, n_threads, shuffle
+        self.orders = np.empty((len(vectors), max(member.n_own for member in members)), np.int64)
         self.table = np.zeros((len(vectors), N_COLUMNS), np.int64)
         self.totals = np.zeros(len(vectors))
-        programs = [member.network.program_for(member.data.x) for member in members]
-        self.work = 3 * sum(p.work(m.batch_size) for p, m in zip(programs, members, strict=True))
-        size = max(p.workspace_size(m.batch_size) for p, m in zip(programs, members, strict=True))
+        # of each member: samples of an epoch and of an update
+        self.n = np.array([member.n for member in members])
+        self.steps = np.array([member.batch_size * member.accumulate for member in members])
+        programs = [(member.data.program, member.batch_size) for member in members]
+        self.work = 3 * sum(program.work(batch_size) for program, batch_size in programs)
+        size = max(program.workspace_size(batch_size) for program, batch_size in programs)
         self.workspaces = aligned_rows(1, size, vectors.dtype)
-        updates = max(
-            m.batch_size * m.accumulate * (p.multiplications + 1) for p, m in zip(programs, members, strict=True)
-        )
-        self.updates = max(1, int(CALL_SECONDS / (6e-9 * updates * len(members))))  # in the next call
+        multiplications = max(program.multiplications + 1 for program, _ in programs)
+        seconds = 6e-9 * int(self.steps.max()) * multiplications * len(members)
+        self.updates = max(1, int(CALL_SECONDS / seconds))  # in the next call
 
     def save(self) -> None:
         """Keep what an epoch changes, as it is before it."""
@@ -137,61 +139,55 @@ class MembersEpoch:
             copies = [array.copy() for array in member.state()]
             member.saved = *copies, member.rng.bit_generator.state
 
-    def draw(self, shuffle: bool) -> None:
+    def draw(self) -> None:
         """The orders of samples: each member's own, as its network alone draws it."""
         for member in self.members:
-            k, n, rows = member.index, member.n_own, member.rows
-            member.order = member.rng.permutation(n) if shuffle else NOTHING
-            if shuffle:
-                self.orders[k, :n] = member.order if rows is None else rows[member.order]
+            n, rows = member.n_own, member.rows
+            if self.shuffle:
+                member.order = member.rng.permutation(n)
+                self.orders[member.index, :n] = member.order if rows is None else rows[member.order]
             if member.n < n:  # what is dropped does not count
-                member.weigh(member.order[: member.n] if shuffle else slice(member.n))
+                member.weigh(member.order[: member.n] if self.shuffle else slice(member.n))
                 self.enter(member)
 
     def enter(self, member: Member) -> None:
         """Write the member's row of the table; a callback may have changed its optimizer or frozen a layer."""
-        arguments = member.kernel_arguments()
-        if len(arguments) == len(member.arguments) and all(map(operator.is_, arguments, member.arguments)):
+        if member.arguments and member.versions == (member.network.version, member.optimizer.version, member.n_weighed):
             return
-        member.arguments, k = arguments, member.index
-        row = [number for array in arguments for number in describe(array)]
-        self.table[k, : (N_ARRAYS - 1) * N_FIELDS] = row
-        self.table[k, Number.BATCH_SIZE] = member.batch_size
-        self.table[k, Number.ACCUMULATE] = member.accumulate
+        arguments, k = member.kernel_arguments(), member.index
+        member.versions = member.network.version, member.optimizer.version, member.n_weighed
+        order = self.orders[k, : member.n_own] if self.shuffle else NOTHING
+        if not self.shuffle and member.rows is not None:
+            order = member.rows
+        member.arguments = arguments
+        row = [number for array in (*arguments, order) for number in describe(array)]
+        self.table[k, : Number.FIRST] = row
+        self.table[k, Number.BATCH_SIZE : Number.OPTIMIZER] = member.batch_size, member.accumulate
         self.table[k, Number.OPTIMIZER] = member.optimizer.code
 
-    def run(self, shuffle: bool) -> Iterator[tuple[int, float]]:
+    def run(self) -> Iterator[tuple[int, float]]:
         """One epoch of all members; after each call the samples done, and the mean of the members' mean losses.
 
         Afterwards `totals` has the members' sums of losses, and `diverged` the warnings of those that diverged, which
         are as they were before the epoch.
         """
-        for member in self.members:
-            order = self.orders[member.index, : member.n_own]
-            if not shuffle and member.rows is not None:
-                order[:] = member.rows
-            order = order if shuffle or member.rows is not None else NOTHING
-            self.table[member.index, (N_ARRAYS - 1) * N_FIELDS : Number.FIRST] = describe(order)
         active = np.array([member.index for member in self.members])
-        n, step, share = (np.zeros(len(self.table), kind) for kind in (np.int64, np.int64, float))
-        for member in self.members:
-            n[member.index], share[member.index] = member.n, member.n / (member.weight_sum or np.inf)
-            step[member.index] = member.batch_size * member.accumulate
-        self.totals[:], done = 0.0, np.zeros_like(n)
-        while (rows := active[done[active] < n[active]]).size:
-            last = np.minimum(n[rows], done[rows] + self.updates * step[rows])
-            self.call(rows, done[rows], last, step[rows])
+        share = np.array([member.n / (member.weight_sum or np.inf) for member in self.members])
+        self.totals[:], done = 0.0, np.zeros_like(self.n)
+        while (rows := active[done[active] < self.n[active]]).size:
+            last = np.minimum(self.n[rows], done[rows] + self.updates * self.steps[rows])
+            self.call(rows, done[rows], last)
             done[rows] = last
-            active = active[np.isfinite(self.totals[active])]
+            going = np.isfinite(self.totals[active])
+            active, share = active[going], share[going]
             if active.size:
-                losses = self.totals[active] / done[active] * share[active]
-                yield int(done[active].max()), float(losses.mean())
+                yield int(done[active].max()), float((self.totals[active] / done[active] * share).mean())
 
-    def call(self, rows: NDArray[np.int64], first: Any, last: Any, step: Any) -> None:
+    def call(self, rows: NDArray[np.int64], first: NDArray[np.int64], last: NDArray[np.int64]) -> None:
         """Train some members on samples `first`, …, `last` − 1 of their orders, in one native call."""
         self.table[rows, Number.FIRST], self.table[rows, Number.LAST] = first, last
         table, totals, statuses = self.table[rows], self.totals[rows], np.full(len(rows), kernels.PENDING)
-        n_updates = int(-(-(last - first) // step).max())
+        n_updates = int(-(-(last - first) // self.steps[rows]).max())
         n_threads = min(threads.prepare_threads(self.n_threads, self.work * n_updates), len(rows))
         if n_threads > len(self.workspaces):
             self.workspaces = aligned_rows(n_threads, self.workspaces.shape[1], self.vectors.dtype)
