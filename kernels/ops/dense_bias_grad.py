@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastfc.kernels.ops.activation_rules import NONE
 from fastfc.kernels.ops.gemm import CHUNK, product
-from fastfc.kernels.ops.matrix import Matrix, ceil_div, copy_matrix, matrix, zeros
+from fastfc.kernels.ops.matrix import Matrix, ceil_div, copy_matrix, element, matrix, zeros
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.native import compiled_kernel, on_demand_kernel
 from fastfc.kernels.runtime.overlap import overlaps
@@ -18,7 +18,7 @@ from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check
 from fastfc.kernels.runtime.threads import AUTO, ELEMENT_WORK, is_tiny, resolve, shape, thread_range
 from fastfc.kernels.simd.compiler import helper
-from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, one, pointer, release, stack
+from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, one, pointer, read, release, stack, write
 from fastfc.kernels.simd.vector import fetch, load, load_first, splat, store, store_first, sum_of_lanes, width
 
 # Columns are summed side by side in so many registers, by one thread in its part of a batch.
@@ -26,8 +26,9 @@ REGISTERS = 4
 # Of long batches, so many registers are shared by several chunks: one chain of additions is slower than memory.
 ACCUMULATORS = 8
 ACCUMULATORS_BYTES = ACCUMULATORS * 64
-# Short rows are read ahead by so many bytes, for which the processor does not look far enough.
-SHORT_ROW, AHEAD = 1 << 11, 1 << 13
+# Short rows are read ahead by so many bytes, for which the processor does not look far enough, and long ones by so many
+# within the rows, then from the beginning of the next eight (Zen 5, AVX2, 4096 x 1024: 83 to 106 GB/s).
+SHORT_ROW, AHEAD, AHEAD_IN_ROW = 1 << 11, 1 << 13, 1 << 10
 
 
 @helper
@@ -160,6 +161,8 @@ def sums_by_rows(g, n, o, row, out, accumulate):
                 store(at(out, x), eight_rows(load(at(out, x)), at(src, x), row))
         else:
             for x in range(0, whole * size, step):
+                ahead = x + AHEAD_IN_ROW
+                fetch_eight_rows(at(src, ahead if ahead < row else ahead + 7 * row), row)
                 store(at(out, x), eight_rows(load(at(out, x)), at(src, x), row))
         if whole < o:
             x, n_left = whole * size, o - whole
@@ -231,9 +234,18 @@ def column_sums(g, out, accumulate):
     if o == 1:
         return sum_of_one_column(g, out, accumulate)
     # any strides: a row of ones times g; 1 x + s rounds as s + x does
-    sums = Matrix(pointer(out), 0, out.strides[0])
-    ones = Matrix(one(sums.data), 0, 0)
-    return product(sums, ones, matrix(g), sums if accumulate else zeros(sums), 1, o, n, NONE, sums)
+    sums, size = Matrix(pointer(out), 0, out.strides[0]), g.itemsize
+    # where rows are neighbours, squares are transposed in registers, for which the ones lie side by side
+    wanted = n * size if g.strides[0] == size else 0
+    copies, memory = allocate(sums.data, wanted)
+    if wanted and is_null(memory):
+        return NO_MEMORY
+    ones = Matrix(copies, 0, size) if wanted else Matrix(one(sums.data), 0, 0)
+    for i in range(wanted // size):
+        write(element(ones, 0, i), read(one(sums.data)))
+    found = product(sums, ones, matrix(g), sums if accumulate else zeros(sums), 1, o, n, NONE, sums)
+    release(memory)
+    return found
 
 
 @helper
