@@ -30,12 +30,9 @@ from fastfc.kernels.ops.gemm_plan import blocking, plan
 from fastfc.kernels.ops.level1 import (
     ROWS_AT_ONCE,
     dot_products,
-    four_rows_transposed,
-    one_row_transposed,
     outer_product,
     row_times_rows,
-    three_rows_transposed,
-    two_rows_transposed,
+    rows_times_transposed,
 )
 from fastfc.kernels.ops.matrix import (
     Matrix,
@@ -190,18 +187,6 @@ def from_summand(x, p, start):
 
 
 @inlined_helper
-def rows_times_transposed(x):
-    """C = start + A B for as many rows as squares are transposed for."""
-    if x.m == 1:
-        return one_row_transposed(x.c, x.a, x.b, x.start, x.n, x.k)
-    if x.m == 2:
-        return two_rows_transposed(x.c, x.a, x.b, x.start, x.n, x.k)
-    if x.m == 3:
-        return three_rows_transposed(x.c, x.a, x.b, x.start, x.n, x.k)
-    return four_rows_transposed(x.c, x.a, x.b, x.start, x.n, x.k)
-
-
-@inlined_helper
 def of_shape(x, activation, z):
     """The product in the way that suits its shape, for a C whose columns are neighbours; see `blocked`."""
     size, lanes = itemsize(x.c.data), width(x.c.data)
@@ -210,7 +195,7 @@ def of_shape(x, activation, z):
         return OK
     is_transposed = x.a.column == size and x.b.row == size and x.b.column != size
     if is_transposed and x.m <= MANY_ROWS and x.k >= lanes:
-        found = rows_times_transposed(x)
+        found = rows_times_transposed(x.c, x.a, x.b, x.start, x.m, x.n, x.k)
         if found != OK or activation.code == IDENTITY:
             return found
         x = from_summand(x, x.k, x.c)  # nothing is left but the activation

@@ -63,9 +63,19 @@ def times_transposed(rows):
     return on_demand_kernel(signature)(named_after(run, rows))
 
 
-one_row_transposed, two_rows_transposed, three_rows_transposed, four_rows_transposed = map(
-    times_transposed, (1, 2, 3, 4)
-)
+one_row, two_rows, three_rows, four_rows = (times_transposed(rows) for rows in (1, 2, 3, 4))
+
+
+@on_demand_kernel(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 3))
+def rows_times_transposed(c, a, b, start, m, n, k):
+    """C = start + A B for one to four rows, see times_transposed: each number of rows is compiled when it is met."""
+    if m == 1:
+        return one_row(c, a, b, start, n, k)
+    if m == 2:
+        return two_rows(c, a, b, start, n, k)
+    if m == 3:
+        return three_rows(c, a, b, start, n, k)
+    return four_rows(c, a, b, start, n, k)
 
 
 @on_demand_kernel(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 2))
