@@ -779,12 +779,16 @@ class Layer(Versioned):
     def __getstate__(self) -> dict[str, Any]:
         state = {key: value for key, value in vars(self).items() if key not in self._not_pickled}
         state |= {name: getattr(self, name) for name in self._arrays}
+        if not self._grads.any():  # half of the size
+            state |= dict.fromkeys(self._arrays and ("grads",))
         return state | ({"_rng_step": self.rng_step} if self.rng_step else {})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if not state.keys() >= set(self._arrays):
             kind = type(self).__name__
             raise ValueError(f"{kind}: a pickle of fastfc 0.1.0; write files with net.save, which later versions read")
+        if state.get("grads", 0) is None:
+            state = state | {"grads": np.zeros_like(state["params"])}
         vars(self).update({f"_{key}" if key in self._arrays else key: value for key, value in state.items()})
         self._make_vectors()
 
