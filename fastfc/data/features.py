@@ -1,0 +1,310 @@
+"""Columns of arrays and frames as features: numbers, codes of categories, and what is known of each from training.
+
+Numbers are scaled robustly and clipped smoothly: with the median m and w = q₇₅ − q₂₅ of the training rows,
+z = (x − m)/w, z ← z/sqrt(1 + (z/3)²), which lies within ±3. A category is coded by its place among the sorted names, 1,
+2, …; 0 is missing, or not known. A category of few names becomes columns of 0 and 1, which are scaled like numbers.
+
+References: D. Holzmüller, L. Grinsztajn, I. Steinwart, "Better by Default: Strong Pre-Tuned MLPs and Boosted Trees on
+Tabular Data", 2024, appendix A; the median and an indicator for missing numbers are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastfc import frames
+
+CLIP = 3.0  # the smooth clip's bound
+
+
+class Raw(NamedTuple):
+    """The columns of a table: a name, and an array of float64 (NaN is missing) or of texts (None is missing)."""
+
+    names: tuple[str, ...] | None
+    columns: list[NDArray[Any]]
+    n: int
+
+
+class Inputs(NamedTuple):
+    """What a network gets of n rows: (n, k) numbers, scaled and clipped, then one-hot columns; and (n, c) codes."""
+
+    x: NDArray[np.float32]
+    codes: NDArray[np.int64]
+
+
+def raw_columns(table: Any, owner: str) -> Raw:
+    """The columns of an array or of a frame of pandas, polars or pyarrow.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the column that is neither of numbers nor of texts, or holds infinite numbers.
+    """
+    names = frames.names(table)
+    if names is None:
+        array = np.asarray(table)
+        if array.ndim != 2:
+            raise ValueError(f"{owner}: X has shape {array.shape}, expected (n, features)")
+        columns = [array_column(array[:, i], owner, i) for i in range(array.shape[1])]
+        return Raw(None, columns, len(array))
+    parts = list(table.columns) if frames.is_arrow(table) else frames.columns(table)
+    columns = [frame_column(part, owner, name) for part, name in zip(parts, names, strict=True)]
+    return Raw(tuple(map(str, names)), columns, table.num_rows if frames.is_arrow(table) else len(table))
+
+
+def array_column(values: NDArray[Any], owner: str, name: Any) -> NDArray[Any]:
+    if values.dtype.kind in frames.NUMBERS:
+        return finite(values.astype(np.float64), owner, name)
+    if values.dtype.kind in "OUST":
+        return object_column(values.astype(object), None, owner, name)
+    raise TypeError(f"{owner}: column {name!r} of X has dtype {values.dtype}; {ADVICE}")
+
+
+ADVICE = "give numbers, or texts for categories; leave it out, or compute numbers from it"
+
+
+def object_column(values: NDArray[Any], missing: NDArray[np.bool_] | None, owner: str, name: Any) -> NDArray[Any]:
+    """Numbers if all are, else texts."""
+    if missing is None:
+        missing = np.array([value is None or value != value for value in values.tolist()], bool)
+    present = values[~missing]
+    if not any(isinstance(value, str) for value in present.tolist()):
+        try:
+            numbers = np.full(len(values), np.nan)
+            numbers[~missing] = present.astype(np.float64)
+            return finite(numbers, owner, name)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"{owner}: column {name!r} of X holds {type(present[0]).__name__}, but an argument must be a string or "
+                f"a number; {ADVICE}"
+            ) from None
+    return texts(values, missing)
+
+
+def texts(values: NDArray[Any], missing: NDArray[np.bool_]) -> NDArray[Any]:
+    result = np.full(len(values), None, object)
+    result[~missing] = values[~missing].astype(str)
+    return result
+
+
+def frame_column(values: Any, owner: str, name: Any) -> NDArray[Any]:
+    """A column of a frame as numbers or texts."""
+    if frames.is_arrow(values):
+        kind = str(values.type)
+        if kind.startswith("dictionary"):
+            values = values.cast(values.type.value_type)
+            kind = str(values.type) if not kind.startswith("dictionary<values=int") else "string"
+        if kind.startswith(("int", "uint", "float", "double", "halffloat", "bool", "decimal", "null")):
+            return finite(
+                np.asarray(values.to_numpy(zero_copy_only=False), dtype=object).astype(np.float64), owner, name
+            )
+        if kind.startswith(("string", "large_string")):
+            array = np.asarray(values.to_numpy(zero_copy_only=False), dtype=object)
+            return texts(array, np.asarray(values.is_null()))
+        raise TypeError(f"{owner}: column {name!r} of X has dtype {kind}; {ADVICE}")
+    dtype = values.dtype
+    if isinstance(dtype, np.dtype) and dtype.kind in frames.NUMBERS:
+        return finite(values.to_numpy().astype(np.float64), owner, name)
+    missing = np.asarray(values.is_null() if hasattr(values, "is_null") else values.isna(), dtype=bool)
+    array = np.asarray(values.to_numpy(), dtype=object)
+    if isinstance(dtype, np.dtype) and dtype.kind == "O":
+        return object_column(array, missing, owner, name)
+    if frames.is_number(dtype):
+        numbers = np.full(len(array), np.nan)
+        numbers[~missing] = array[~missing].astype(np.float64)
+        return finite(numbers, owner, name)
+    if str(dtype).lower().startswith(("str", "categ", "enum", "object")):
+        return texts(array, missing)
+    raise TypeError(f"{owner}: column {name!r} of X has dtype {dtype}; {ADVICE}")
+
+
+def finite(values: NDArray[np.float64], owner: str, name: Any) -> NDArray[np.float64]:
+    wrong = np.isinf(values)
+    if wrong.any():
+        raise ValueError(
+            f"{owner}: column {name!r} of X holds infinity in row {int(wrong.argmax())}; give finite numbers, or NaN "
+            "for missing ones"
+        )
+    return values
+
+
+class Numbers(NamedTuple):
+    """How a column of numbers is scaled: the median, the width, and whether an indicator tells missing ones."""
+
+    center: float
+    width: float
+    missing: bool
+
+
+class Features:
+    """What the training rows tell of each column, and how rows become inputs of a network.
+
+    Parameters
+    ----------
+    x : Raw
+        Of the training rows: medians, spreads and names are theirs.
+    more : Raw, optional
+        Other rows whose categories are known too, those of the validation.
+    max_one_hot : int or None
+        Categories of at most so many names become columns of 0 and 1, the others codes for an embedding; None is all.
+
+    Attributes
+    ----------
+    numbers : list of int
+        The columns that are numbers.
+    categories : list of int
+        The columns of texts.
+    names : list of list of str
+        Of each category.
+    sizes : list of int
+        Rows of the embedding's table that each coded category takes.
+    """
+
+    def __init__(self, x: Raw, more: Raw | None = None, max_one_hot: int | None = 8) -> None:
+        self.column_names, self.n_columns, self.max_one_hot = x.names, len(x.columns), max_one_hot
+        self.categories = [i for i, column in enumerate(x.columns) if column.dtype == object]
+        if more is not None:
+            self.categories = [
+                i for i, column in enumerate(more.columns) if i in self.categories or column.dtype == object
+            ]
+        self.numbers = [i for i in range(self.n_columns) if i not in self.categories]
+        self.names = [names_of([part.columns[i] for part in (x, more) if part is not None]) for i in self.categories]
+        self.scales = [self._scale(x.columns[i], more.columns[i] if more is not None else None) for i in self.numbers]
+        hot = self._hot_columns(x, coded=False)
+        self.hot_scales = [center_and_width(column) for column in hot.T]
+
+    @staticmethod
+    def _scale(values: NDArray[np.float64], more: NDArray[np.float64] | None) -> Numbers:
+        present = values[~np.isnan(values)]
+        center, width = center_and_width(present)
+        missing = len(present) < len(values) or (more is not None and bool(np.isnan(more).any()))
+        return Numbers(center, width, missing)
+
+    def is_hot(self, names: Sequence[str]) -> bool:
+        return self.max_one_hot is None or len(names) <= self.max_one_hot
+
+    @property
+    def n_numbers(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def width(self) -> int:
+        """Columns of Inputs.x."""
+        return self.n_numbers + len(self.hot_scales)
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(names) + 1 for names in self.names if not self.is_hot(names)]
+
+    def _codes(self, x: Raw, index: int) -> NDArray[np.int64]:
+        """The codes of a category's cells."""
+        names, column = self.names[index], x.columns[self.categories[index]]
+        if column.dtype != object:  # numbers where there were texts
+            column = texts(column.astype(object), np.isnan(column))
+        missing = np.array([value is None for value in column.tolist()], bool)
+        codes = np.zeros(len(column), np.int64)
+        present = column[~missing].astype(str)
+        if len(present) and names:
+            known = np.array(names)
+            place = np.minimum(np.searchsorted(known, present), len(known) - 1)
+            codes[~missing] = np.where(known[place] == present, place + 1, 0)
+        return codes
+
+    def _hot_columns(self, x: Raw, coded: bool = True) -> NDArray[np.float64]:
+        """Indicators of missing numbers, then the columns of 0 and 1 of each category of few names, unscaled."""
+        parts = [np.isnan(x.columns[i])[:, None] for i, s in zip(self.numbers, self.scales, strict=True) if s.missing]
+        for index, names in enumerate(self.names):
+            if self.is_hot(names):
+                parts.append(one_hot(len(names))[self._codes(x, index)])
+        return np.concatenate([part.astype(np.float64) for part in parts] or [np.zeros((x.n, 0))], axis=1)
+
+    def transform(self, x: Raw, owner: str) -> Inputs:
+        """The inputs of rows.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For texts in a column of numbers, or another number of columns.
+        """
+        if len(x.columns) != self.n_columns:
+            raise ValueError(
+                f"X has {len(x.columns)} features, but {owner} is expecting {self.n_columns} features as input"
+            )
+        result = np.empty((x.n, self.width), np.float32)
+        for j, (i, scale) in enumerate(zip(self.numbers, self.scales, strict=True)):
+            values = x.columns[i]
+            if values.dtype == object:
+                name = i if x.names is None else x.names[i]
+                raise TypeError(f"{owner}: column {name!r} of X holds texts, but numbers in fit; give numbers")
+            if scale.missing or np.isnan(values).any():
+                values = np.where(np.isnan(values), scale.center, values)
+            result[:, j] = clipped(values, scale.center, scale.width)
+        hot = self._hot_columns(x)
+        for j, (center, width) in enumerate(self.hot_scales):
+            result[:, self.n_numbers + j] = clipped(hot[:, j], center, width)
+        codes = [self._codes(x, i) for i, names in enumerate(self.names) if not self.is_hot(names)]
+        return Inputs(result, np.column_stack(codes) if codes else np.zeros((x.n, 0), np.int64))
+
+    def hot_table(self, index: int) -> NDArray[np.float32]:
+        """The scaled one-hot columns of each code of a category of few names, (names + 1, columns)."""
+        first = sum(s.missing for s in self.scales)
+        first += sum(one_hot(len(names)).shape[1] for names in self.names[:index] if self.is_hot(names))
+        rows = one_hot(len(self.names[index]))
+        scaled = [clipped(rows[:, j], *self.hot_scales[first + j]) for j in range(rows.shape[1])]
+        return np.column_stack(scaled).astype(np.float32) if scaled else np.zeros((len(rows), 0), np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        keys = ("column_names", "n_columns", "max_one_hot", "categories", "numbers", "names", "hot_scales", "scales")
+        return {key: getattr(self, key) for key in keys}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Features:
+        features = cls.__new__(cls)
+        vars(features).update(stored)
+        if features.column_names is not None:
+            features.column_names = tuple(features.column_names)
+        features.scales = [Numbers(*scale) for scale in features.scales]
+        features.hot_scales = [(center, width) for center, width in features.hot_scales]
+        return features
+
+
+def names_of(columns: Sequence[NDArray[Any]]) -> list[str]:
+    """The sorted names of a category."""
+    found: set[str] = set()
+    for column in columns:
+        if column.dtype != object:
+            column = texts(column.astype(object), np.isnan(column))
+        found.update(value for value in set(column.tolist()) if value is not None)
+    return sorted(found)
+
+
+def one_hot(n: int) -> NDArray[np.float64]:
+    """The columns of each code 0 to n, where 0 is missing: of one name −1 and 1, of two names 0, 1 and −1."""
+    if n == 1:
+        return np.array([[-1.0], [1.0]])
+    if n == 2:
+        return np.array([[0.0], [1.0], [-1.0]])
+    return np.eye(n + 1)[:, 1:]
+
+
+def center_and_width(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The median, and the distance of the quartiles, or half the range where that is 0."""
+    if not len(values):
+        return 0.0, 0.0
+    low, center, high = np.quantile(values, [0.25, 0.5, 0.75])
+    width = high - low if high > low else (values.max() - values.min()) / 2
+    return float(center), float(width)
+
+
+def clipped(values: NDArray[np.float64], center: float, width: float) -> NDArray[np.float64]:
+    """Scaled and clipped; 0 for a column that is constant in training."""
+    with np.errstate(over="ignore"):
+        z = (values - center) * (1 / width if width else 0.0)
+    # the limit of the formula, where the square would overflow
+    z = np.clip(z, -1e100, 1e100)
+    return np.asarray(z / np.sqrt(1 + (z / CLIP) ** 2))
