@@ -6,5 +6,6 @@ and each step is theirs: what comes out differs by rounding only.
 
 from fastfc.sklearn.convert import from_sklearn, to_sklearn
 from fastfc.sklearn.estimators import MLPClassifier, MLPRegressor
+from fastfc.sklearn.realmlp import RealMLPClassifier, RealMLPRegressor
 
-__all__ = ["MLPClassifier", "MLPRegressor", "from_sklearn", "to_sklearn"]
+__all__ = ["MLPClassifier", "MLPRegressor", "RealMLPClassifier", "RealMLPRegressor", "from_sklearn", "to_sklearn"]
