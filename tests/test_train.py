@@ -131,6 +131,8 @@ def test_options(tmp_path, capsys):
         data,
         "--target",
         "wine",
+        "--network",
+        "mlp",
         "--exclude",
         "colour",
         "measure 1",
@@ -343,7 +345,7 @@ def test_the_network_goes_to_others(target, scale, tmp_path):
     x, _ = fc.load_wine()
     data, _ = wine(tmp_path, **{"measure 1": scale + x[:, 1].astype(np.float64)})
     model = tmp_path / "wine.safetensors"
-    train.train(data, target, epochs=3, out=model)
+    train.train(data, target, epochs=3, out=model, network="mlp")
     net = fc.load(model)
     assert net.dtype == (np.float32 if scale == 1 else np.float64)
     x = np.random.default_rng(0).normal(size=(20, net.in_features)).astype(net.dtype) + net[0].mean
@@ -355,6 +357,61 @@ def test_the_network_goes_to_others(target, scale, tmp_path):
     session = onnxruntime.InferenceSession(tmp_path / "wine.onnx")
     assert_allclose(session.run(None, {"input": x})[0], net.predict(x), rtol=1e-5, atol=1e-5)
     assert_array_equal(fc.from_onnx(tmp_path / "wine.onnx").predict(x), net.predict(x))
+
+
+@pytest.mark.parametrize("n_ens", [1, 2])
+@pytest.mark.parametrize("scale", [1.0, 1e9])
+@pytest.mark.parametrize("target", ["wine", "measure 3"])
+def test_realmlp_goes_to_onnx(target, scale, n_ens, tmp_path, capsys):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    x, _ = fc.load_wine()
+    data, table = wine(tmp_path, **{"measure 1": scale + x[:, 1].astype(np.float64)})
+    train.train(data, target, epochs=3, out=tmp_path / "wine.safetensors", n_ens=n_ens)
+    out = capsys.readouterr().out
+    assert (
+        f"RealMLP: {'2 networks, ' if n_ens == 2 else ''}3 epochs of" in out
+        and "; this takes less than a second" in out
+    )
+    net = fc.load(tmp_path / "wine.safetensors")
+    assert net.dtype == (np.float32 if scale == 1 else np.float64)
+    columns = [name for name in table if name.startswith("measure") and name != target]
+    names = ("deep", "middle", "pale")
+    wines = [table["wine"] == name for name in sorted(WINES)] if target != "wine" else []
+    parts = [table[columns], *(table["colour"] == name for name in names), *wines]
+    x = np.column_stack(parts).astype(net.dtype)
+    net.to_onnx(tmp_path / "wine.onnx")
+    found = onnxruntime.InferenceSession(tmp_path / "wine.onnx").run(None, {"input": x})[0]
+    assert_allclose(found, net.predict(x), rtol=1e-4, atol=1e-5)
+
+
+def test_the_mean_of_networks(tmp_path, capsys):
+    """Of the members' outputs, each with the weights of its best epoch."""
+    data, table = wine(tmp_path)
+    model = tmp_path / "m.safetensors"
+    train.train(data, "wine", epochs=9, out=model, n_ens=3)
+    assert "that is the first of 3 networks" in capsys.readouterr().out
+    net = fc.load(model)
+    members = [layer for layer in net.layers if isinstance(layer, fc.Graph)]
+    x = np.column_stack([table.iloc[:, :13], *(table["colour"] == name for name in ("deep", "middle", "pale"))])
+    assert len(members) == 3
+    assert_allclose(net.predict(x), np.mean([m.predict(x) for m in members], axis=0), rtol=1e-5, atol=1e-6)
+    assert np.abs(members[0].predict(x) - members[1].predict(x)).max() > 0.01
+
+
+def test_quick_ends_early(tmp_path, capsys):
+    data, _ = wine(tmp_path)
+    train.train(data, "wine", quick=True, epochs=400)
+    out = capsys.readouterr().out
+    assert "RealMLP: at most 400 epochs" in out
+    assert int(out.partition(" epochs, the best was")[0].rpartition("\n")[2]) < 400
+
+
+def test_predictions_of_numbers_stay_in_the_range_of_training(tmp_path):
+    x = np.linspace(-1, 1, 200)
+    pd.DataFrame({"a": x, "b": 3 * x + 1}).to_csv(tmp_path / "d.csv", index=False)
+    train.train(tmp_path / "d.csv", "b", epochs=20, out=tmp_path / "m.safetensors")
+    far = fc.load(tmp_path / "m.safetensors").predict([[-1e6], [1e6]])
+    assert far.min() >= -2 and far.max() <= 4
 
 
 # ---------- options of the commands

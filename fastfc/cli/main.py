@@ -182,12 +182,22 @@ def add_train(commands):
     add_reading(train)
     train.add_argument("--decimal", choices=[".", ","], help="mark in numbers (found out)")
     train.add_argument("--thousands", choices=[",", ".", " ", "'"], help="mark in numbers (found out)")
-    train.add_argument("--hidden", type=sizes, default=[64, 64], metavar="64,64", help="widths of the hidden layers")
     train.add_argument(
-        "--epochs", type=whole_number(1), default=300, help="at most this many passes over the data (300)"
+        "--network",
+        choices=["realmlp", "mlp"],
+        default="realmlp",
+        help="RealMLP, or a plain perceptron, which is smaller and faster and mostly not as good (realmlp)",
     )
-    train.add_argument("--batch-size", type=whole_number(1), default=32, help="samples for an update (32)")
-    train.add_argument("--lr", type=positive, default=2e-3, help="learning rate of AdamW (0.002)")
+    train.add_argument("--quick", action="store_true", help="end when the validation does not improve any more")
+    train.add_argument(
+        "--n-ens", type=whole_number(1), default=1, metavar="N", help="the mean of so many networks is better (1)"
+    )
+    train.add_argument(
+        "--hidden", type=sizes, metavar="64,64", help="widths of the hidden layers (256,256,256; of mlp 64,64)"
+    )
+    train.add_argument("--epochs", type=whole_number(1), help="at most this many passes over the data (of mlp 300)")
+    train.add_argument("--batch-size", type=whole_number(1), help="samples for an update (256; of mlp 32)")
+    train.add_argument("--lr", type=positive, help="learning rate of AdamW (of mlp 0.002)")
     train.add_argument("--seed", type=whole_number(0), default=0, help="which rows are held out, start and order (0)")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,29 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfc.extras import extra
-from fastfc.losses.classification import CrossEntropyLoss
-from fastfc.losses.regression import MSELoss
-from fastfc.models.sequential import MLP, Sequential
-from fastfc.nn.linear import Linear
-from fastfc.nn.standardize import Standardize
-from fastfc.optim.first_order import AdamW
 from fastfc.tabular.columns import Wishes, file_decimal, profiled
 from fastfc.tabular.encoding import TableEncoder, listing
+from fastfc.tabular.networks import Task, Trained, Wanted, precision, trained
 from fastfc.tabular.reader import BadTable, Options, Table, read_table
 from fastfc.tabular.result import TITLES, Parts, Result, column_rows, plural, probabilities, scored, written
 from fastfc.tabular.target import Target, find_target, target_values
-from fastfc.training.callbacks import EarlyStopping
-from fastfc.training.epoch import DivergenceWarning
-from fastfc.training.progress import can_show
 
 KEY = "fastfc train"  # of our metadata in the file of a network
 VERSION = 2
 HELD_OUT = 5  # every fifth row is the test set, and of the others every fifth is to stop by
-PATIENCE = 30  # epochs
 MOST_COLUMNS, LONGEST_NAME = 40, 40  # that are printed
-WEIGHT_DECAY = 0.1
-# for float32: numbers that are this many times as large as their spread, and this large
-TOO_FINE, TOO_LARGE = 1e5, 1e30
 
 
 def train(
@@ -42,11 +29,14 @@ def train(
     out: Path | None = None,
     plot: Path | None = None,
     report: Path | None = None,
-    epochs: int = 300,
-    hidden: Sequence[int] = (64, 64),
-    batch_size: int = 32,
-    lr: float = 2e-3,
+    epochs: int | None = None,
+    hidden: Sequence[int] | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
     seed: int = 0,
+    network: str = "realmlp",
+    quick: bool = False,
+    n_ens: int = 1,
     task: str | None = None,
     exclude: Sequence[str] = (),
     categories: Sequence[str] = (),
@@ -66,16 +56,20 @@ def train(
     encoder = TableEncoder({n: k for n, k in kinds.items() if n != target}, decimal, thousands)
     goal, parts, notes = prepare(table, target, encoder, Wishes(kinds, decimal, thousands), task, seed)
     describe(table, encoder, goal, parts, notes)
-    result, interrupted = fitted(table, encoder, goal, parts, hidden, epochs, batch_size, lr, seed)
+    widths = None if hidden is None else tuple(hidden)
+    wanted = Wanted(network, quick, n_ens, epochs, widths, batch_size, lr, seed)
+    result, done = fitted(table, encoder, goal, parts, wanted)
     # files first: whatever may go wrong with the terminal, the training is not lost
     wrote = written_files(result, out, plot, report)
-    best = f"the best was epoch {result.best_epoch}; the network is that of this epoch"
-    kept = f"interrupted after {len(result.history)} epochs, " if interrupted else f"{len(result.history)} epochs, "
-    print(kept + best)
+    n = len(result.history)
+    kept = f"interrupted after {n} epochs" if done.interrupted else f"{n} epochs"
+    print(f"{kept}, the best was epoch {result.best_epoch}; the network is that of this epoch")
+    if done.n_networks > 1:
+        print(f"that is the first of {done.n_networks} networks, each of its best epoch; predictions are their mean")
     print_scores(f"held out, {parts.test.sum():,} {table.unit}s", result.values, result.trivial, result.guess)
     for path in wrote:
         print(f"wrote {path}")
-    if interrupted:
+    if done.interrupted:
         raise KeyboardInterrupt
     return result.values
 
@@ -124,51 +118,15 @@ def prepare(
     return goal, Parts(x, y, rows, learn, stop, test), notes
 
 
-def fitted(
-    table: Table,
-    encoder: TableEncoder,
-    goal: Target,
-    parts: Parts,
-    hidden: Sequence[int],
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    seed: int,
-) -> tuple[Result, bool]:
-    """A network that has learned, and whether Ctrl-C ended it."""
-    x, y, learn, stop, test = parts.x, parts.y, parts.learn, parts.stop, parts.test
-    dtype = precision(x[learn], y[learn])
-    net = network_for(x[learn], encoder, hidden, len(goal.classes) if goal.classes else 1, seed, dtype)
-    mean, spread = (0.0, 1.0) if goal.classes else (y[learn].mean(), y[learn].std() or 1.0)
-    targets = y if goal.classes else ((y - mean) / spread)[:, None]
-    inputs = x.astype(net.dtype)
-    stopping, interrupted = EarlyStopping("val_loss", patience=PATIENCE), False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", DivergenceWarning)
-            net.fit(
-                inputs[learn],
-                targets[learn],
-                loss=CrossEntropyLoss() if goal.classes else MSELoss(),
-                optimizer=AdamW(lr=lr, weight_decay=WEIGHT_DECAY),
-                epochs=epochs,
-                batch_size=batch_size,
-                validation_data=(inputs[stop], targets[stop]),
-                callbacks=[stopping],
-                seed=seed,
-                progress=can_show(),
-            )
-    except DivergenceWarning as warning:
-        raise BadTable(f"{table.path}: {str(warning).partition(';')[0]}. Use a smaller --lr than {lr:g}") from None
-    except KeyboardInterrupt:
-        if not len(net.history):
-            raise
-        interrupted = True
-    in_units(net, mean, spread)
-    output = net.predict(inputs[test])
-    values, trivial, guess = scored(goal, y[learn], y[test], output)
-    best = stopping.best_epoch
-    return Result(net, encoder, goal, table, parts, net.history, values, trivial, guess, output, best), interrupted
+def fitted(table: Table, encoder: TableEncoder, goal: Target, parts: Parts, wanted: Wanted) -> tuple[Result, Trained]:
+    """A network that has learned, and how good it is."""
+    dtype = precision(parts.x[parts.learn], parts.y[parts.learn])
+    task = Task(parts, encoder, len(goal.classes or ()), dtype)
+    done = trained(task, wanted, table.path)
+    output = done.network.predict(task.x[parts.test])
+    values, trivial, guess = scored(goal, parts.y[parts.learn], parts.y[parts.test], output)
+    of_result = done.network, encoder, goal, table, parts, done.history, values, trivial, guess, output, done.best_epoch
+    return Result(*of_result), done
 
 
 def written_files(result: Result, out: Path | None, plot: Path | None, report: Path | None) -> list[Path]:
@@ -246,31 +204,6 @@ def print_columns(encoder: TableEncoder) -> None:
         print(f"  {name:<{width}}  {kind}")
     if len(rows) > MOST_COLUMNS:
         print(f"  and {len(rows) - MOST_COLUMNS} more, which --report lists")
-
-
-def precision(x: NDArray[np.float64], y: NDArray[Any]) -> type[Any]:
-    """float32, or float64 where numbers are very large, or large in comparison with their spread."""
-    numbers = np.column_stack([x, y])
-    size, spread = np.abs(numbers).max(axis=0), numbers.std(axis=0)
-    return np.float64 if ((size > TOO_FINE * spread) & (spread > 0)).any() or size.max() > TOO_LARGE else np.float32
-
-
-def network_for(
-    x: NDArray[np.float64], encoder: TableEncoder, hidden: Sequence[int], n_out: int, seed: int, dtype: Any
-) -> Sequential:
-    """Numbers are standardised, categories stay 0 and 1."""
-    numbers = np.concatenate([np.arange(c.width) < (0 if c.kind == "text" else len(c.fill)) for c in encoder.encoded_])
-    scaled = Standardize.of(x, dtype=dtype)
-    scaled.mean, scaled.scale = np.where(numbers, scaled.mean, 0), np.where(numbers, scaled.scale, 1)
-    return Sequential([scaled, *MLP([x.shape[1], *hidden, n_out], seed=seed, dtype=dtype).layers])
-
-
-def in_units(net: Sequential, mean: float, spread: float) -> None:
-    """Make the last layer give numbers of this mean and spread, where it gave 0 and 1."""
-    last = net.layers[-1]
-    assert isinstance(last, Linear) and last.bias is not None
-    last.weight[...] *= spread
-    last.bias[...] = last.bias * spread + mean
 
 
 def print_scores(title: str, values: dict[str, float], trivial: dict[str, float], name: str) -> None:
