@@ -53,3 +53,31 @@ class Read(Timed):
         return three_digits(best["fastfc"] / best["pandas"])
 
     track_times_pandas.unit = "times pandas"
+
+
+class RealMLP(Timed):
+    """A fit and predictions of RealMLP on digits, which scikit-learn has."""
+
+    params = ("td", "fast")
+    param_names = ("preset",)
+
+    def setup(self, preset):
+        import sklearn.datasets
+
+        from fastfc.sklearn import RealMLPClassifier
+
+        self.x, self.y = sklearn.datasets.load_digits(return_X_y=True)
+        self.estimator = RealMLPClassifier(preset, epochs=8, n_threads=1, random_state=0)
+        self.time_fit(preset)
+
+    def time_fit(self, preset):
+        self.estimator.fit(self.x, self.y)
+
+    def time_predict(self, preset):
+        self.estimator.predict(self.x)
+
+
+if __name__ == "__main__":
+    from .table_contest import main
+
+    main()
