@@ -196,7 +196,8 @@ def settable(kind):
 
 # Their arrays are changed in place, and plans hold the arrays; a name or a history is of no step.
 IN_PLACE = {"params", "grads", "buffers", "weight", "weight_grad", "bias", "bias_grad"}
-IN_PLACE |= {"running_mean", "running_var", "mean", "scale"}
+IN_PLACE |= {"running_mean", "running_var", "mean", "scale", "center", "low", "high", "knots", "values", "edges"}
+IN_PLACE |= {f"{name}{of}" for name in ("frequency", "phase") for of in ("", "_grad")}
 NOT_OF_STEPS = {"history", "feature_names"}
 
 
@@ -205,7 +206,8 @@ def layers():
     yield from (fc.Sequential([fc.Linear(4, 4, seed=0)]), fc.Tied(encoder), fc.Embedding(5, 2, seed=0), encoder)
     for name, kind in checkpoint.LAYERS.items():
         if name not in ("Linear", "Tied", "Embedding"):
-            yield kind(4) if name in OF_FEATURES else kind()
+            needs = {"Parametric": ("relu", 4), "NumericEmbedding": (4,), **{name: (4,) for name in OF_FEATURES}}
+            yield kind(*needs.get(name, ()))
 
 
 @pytest.mark.parametrize("layer", list(layers()), ids=lambda layer: type(layer).__name__)
