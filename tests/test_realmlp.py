@@ -127,6 +127,7 @@ def test_every_constant_is_a_parameter_that_changes_the_result(name, shop):
     kind, y = (RealMLPRegressor, number) if name == "clamp" else (RealMLPClassifier, label)
     batch_size = 256 if name == "least_steps" else 16
     options = {"epochs": 4, "hidden": (8, 8), "batch_size": batch_size, "random_state": 0}
+    options["validation_fraction"] = 0.2 if name == "calibrate" else 0.0  # the last epoch counts
     first = kind(**options).fit(x, y)
     other = kind(**(options | {name: CHANGES[name]})).fit(x, y)
     assert getattr(other.recipe_, name) == CHANGES[name]
@@ -214,9 +215,9 @@ def test_folds_and_members(shop):
     assert_allclose(p.sum(axis=1), 1)
     # probabilities are averaged
     inputs = clf.features_.transform(*raw(clf, x))
-    from fastfc.sklearn.realmlp import joined
+    from fastfc.sklearn.realmlp import columns_of, joined
 
-    outputs = clf.network_.predict(joined(inputs, clf.features_))
+    outputs = clf.network_.predict(columns_of(clf.network_, joined(inputs, clf.features_)))
     assert_allclose(np.mean([fc.reference.softmax(o.astype(float)) for o in outputs], axis=0), p, atol=1e-6)
     # each fold holds other rows out, and members start from other weights
     histories = {tuple(history["val_loss"]) for history in clf.histories_}

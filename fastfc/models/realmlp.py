@@ -23,6 +23,7 @@ from fastfc.nn.activations import get_activation
 from fastfc.nn.dropout import Dropout
 from fastfc.nn.embedding import Embedding
 from fastfc.nn.initializers import fit_to
+from fastfc.nn.layer import Layer
 from fastfc.nn.linear import Linear
 from fastfc.nn.node import Node, concatenate
 from fastfc.nn.numeric_embedding import NumericEmbedding
@@ -162,35 +163,36 @@ def selected(x: Node, columns: Sequence[int], dtype: Any) -> Node:
 
 def build(
     recipe: Recipe,
-    x: Node,
-    numbers: Sequence[int],
+    numbers: Node | None,
+    plain: Sequence[Node],
+    codes: Node | None,
     sizes: Sequence[int],
     n_out: int,
     rng: np.random.Generator,
     dtype: Any = np.float32,
 ) -> Node:
-    """The outputs of a network for columns of scaled numbers and one-hot columns, and behind them codes of categories.
+    """The outputs of a network for scaled numbers, columns that it takes as they are, and codes of categories.
 
     Parameters
     ----------
     recipe : Recipe
-    x : Node
-        The columns.
-    numbers : sequence of int
-        The columns that are numbers, which are embedded.
+    numbers : Node or None
+        Numbers that are embedded.
+    plain : sequence of Node
+        The numbers themselves, and one-hot columns.
+    codes : Node or None
+        Codes of categories: rows of one table of embeddings.
     sizes : sequence of int
-        Of each code, how many there are. All tables are one, in which the codes of a category begin at the sum of
-        the sizes before it.
+        Of each code, how many there are. In the table, the codes of a category begin at the sum of the sizes before it.
     n_out : int
     rng : numpy.random.Generator
         Draws the first values, but those of "data", see `train`.
     dtype : np.float32 or np.float64
     """
-    plain = selected(x, range(x.width - len(sizes)), dtype)
-    parts = [plain] if plain.width else []
-    if recipe.embedding is not None and len(numbers):
+    parts = list(plain)
+    if recipe.embedding is not None and numbers is not None:
         embedded = NumericEmbedding(
-            len(numbers),
+            numbers.width,
             recipe.embedding_width,
             recipe.embedding,
             n_frequencies=recipe.embedding_frequencies,
@@ -200,10 +202,10 @@ def build(
             dtype=dtype,
             name="embedding",
         )
-        parts.insert(0, embedded(selected(plain, numbers, dtype)))
-    if len(sizes):
+        parts.insert(0, embedded(numbers))
+    if codes is not None:
         table = Embedding(sum(sizes), recipe.category_width, len(sizes), seed=rng, dtype=dtype, name="categories")
-        parts.append(table(selected(x, range(x.width - len(sizes), x.width), dtype)))
+        parts.append(table(codes))
     h = parts[0] if len(parts) == 1 else concatenate(parts)
     if recipe.scale:
         h = Scale(h.width, dtype=dtype, name="scale")(h)
@@ -228,6 +230,27 @@ def build(
             if recipe.dropout:
                 h = Dropout(recipe.dropout, seed=rng)(h)
     return h
+
+
+def replayed(network: Graph, inputs: Sequence[Node]) -> Node:
+    """The output of a copy of a network of `build` for these inputs."""
+    values, copies = dict(zip(network.inputs, inputs, strict=True)), dict[Any, Any]()
+    for node in network.nodes:
+        if node not in values:
+            read = [values[other] for other in node.inputs]
+            if isinstance(node.what, Layer):
+                layer = copies.setdefault(node.what, copy.deepcopy(node.what))
+                values[node] = layer(read[0])
+            else:
+                values[node] = concatenate(read)
+    return values[network.outputs[0]]
+
+
+def columns_of(network: Graph, x: NDArray[Any]) -> Any:
+    """The columns of each input of a network, of an array that has all side by side."""
+    if len(network.inputs) == 1:
+        return x
+    return tuple(np.split(x, np.cumsum([node.width for node in network.inputs])[:-1], axis=1))
 
 
 def standard_normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
@@ -304,11 +327,12 @@ def train(
     batch = batch_of(recipe, len(samples.x))
     steps = recipe.epochs * (len(samples.x) // batch)
     if recipe.init == "data":
-        fit_to(network, samples.x, rng)
+        fit_to(network, columns_of(network, samples.x), rng)
     names = [name for name, *_ in network.named_parameters()]
     keeping, given = EarlyStopping(f"val_{score.name}", patience, mode="min", keep="last"), validation is not None
+    held = validation and validation._replace(x=columns_of(network, validation.x))
     history = network.fit(
-        samples.x,
+        columns_of(network, samples.x),
         samples.y,
         sample_weight=samples.weights,
         loss=loss,
@@ -317,7 +341,7 @@ def train(
         batch_size=batch,
         drop_last=True,
         seed=rng,
-        validation_data=None if validation is None else validation[: 2 if validation.weights is None else 3],
+        validation_data=held and held[: 2 if held.weights is None else 3],
         metrics=[named(score)] if given else [],
         callbacks=[*([keeping] if given else []), *callbacks],
         progress=progress,
@@ -351,7 +375,7 @@ def seconds_for(network: Graph, samples: Samples, loss: Loss, recipe: Recipe) ->
     least = math.inf
     for _ in range(3):  # the first one may compile
         start = time.perf_counter()
-        copied.fit(samples.x[few], samples.y[few], **options)
+        copied.fit(columns_of(copied, samples.x[few]), samples.y[few], **options)
         least = min(least, time.perf_counter() - start)
     return least * recipe.epochs * (len(samples.x) // batch) / (few.stop // batch)
 

@@ -29,10 +29,12 @@ from fastfc.models.realmlp import (
     Score,
     build,
     clamped_rmse,
+    columns_of,
     error_rate,
     log_loss,
     pinball,
     recipe_of,
+    replayed,
     temperature_of,
     train,
 )
@@ -239,11 +241,9 @@ class BaseRealMLP(BaseEstimator):
 
     def _learn(self, part: Part, seed: int, features: Features, recipe: Recipe, n_threads: int | str) -> Member:
         """Train one network."""
-        rng = np.random.default_rng(seed)
-        x = Input(part.train.x.shape[1])
-        graph = Graph(
-            x, build(recipe, x, range(features.n_numbers), features.sizes, self._width(), rng), n_threads=n_threads
-        )
+        rng, (inputs, numbers, plain, codes) = np.random.default_rng(seed), input_nodes(features)
+        output = build(recipe, numbers, plain, codes, features.sizes, self._width(), rng)
+        graph = Graph(inputs, output, n_threads=n_threads)
         patience = self.patience if self.early_stopping else None
         return train(
             graph,
@@ -267,8 +267,8 @@ class BaseRealMLP(BaseEstimator):
         if len(networks) == 1:
             self.network_ = networks[0]
         else:
-            x = Input(members[0].network.inputs[0].width)
-            self.network_ = Graph(x, [network(x) for network in networks])
+            inputs, *_ = input_nodes(features)
+            self.network_ = Graph(inputs, [replayed(network, inputs) for network in networks])
         self.network_.n_threads = self.n_threads
         self.n_iter_ = max(len(history) for history in self.histories_)
 
@@ -280,7 +280,7 @@ class BaseRealMLP(BaseEstimator):
         return self._networks_outputs(x)
 
     def _networks_outputs(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
-        output = self.network_.predict(x)
+        output = self.network_.predict(columns_of(self.network_, x))
         return np.stack(output if isinstance(output, tuple) else (output,)).astype(np.float64)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -341,6 +341,15 @@ def joined(inputs: Inputs, features: Features) -> NDArray[np.float32]:
         return inputs.x
     first = np.concatenate([[0], np.cumsum(features.sizes)[:-1]]).astype(np.int64)
     return np.concatenate([inputs.x, (inputs.codes + first).astype(np.float32)], axis=1)
+
+
+def input_nodes(features: Features) -> tuple[list[Input], Input | None, list[Input], Input | None]:
+    """Inputs of a network for these columns; of them the numbers, those that are taken as they are, and the codes."""
+    numbers = Input(features.n_numbers, "numbers") if features.n_numbers else None
+    hot = Input(features.width - features.n_numbers, "hot") if features.hot_scales else None
+    codes = Input(len(features.sizes), "codes") if features.sizes else None
+    plain = [node for node in (numbers, hot) if node is not None]
+    return [*plain, *([] if codes is None else [codes])], numbers, plain, codes
 
 
 def rows_of(table: Raw, rows: NDArray[np.int64]) -> Raw:
@@ -515,7 +524,9 @@ class RealMLPClassifier(ClassifierMixin, BaseRealMLP):
             for i, (member, part) in enumerate(zip(members, parts, strict=True)):
                 if part.validation is None:
                     continue
-                self.temperatures_[i] = temperature_of(part.validation.y, member.network.predict(part.validation.x))
+                self.temperatures_[i] = temperature_of(
+                    part.validation.y, member.network.predict(columns_of(member.network, part.validation.x))
+                )
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """The probability of each class, (n, n_classes)."""

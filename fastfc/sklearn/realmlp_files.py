@@ -100,8 +100,7 @@ class Model:
 
     def model(self) -> Any:
         helper = self.onnx.helper
-        x = self.columns()
-        outputs = self.writer.graph(self.estimator.network_, [x], "")
+        outputs = self.writer.graph(self.estimator.network_, self.columns(), "")
         described = self.probabilities(outputs) if hasattr(self.estimator, "classes_") else self.numbers(outputs)
         nodes = [helper.make_node(op, read, [y], **attributes) for op, read, y, attributes in self.writer.nodes]
         constants = [self.onnx.numpy_helper.from_array(a, name) for name, a in self.writer.constants.items()]
@@ -131,8 +130,8 @@ class Model:
         self.inputs.append(self.onnx.helper.make_tensor_value_info(name, kind, ["batch", width]))
         return name
 
-    def columns(self) -> str:
-        """What the network takes, from the columns of a table."""
+    def columns(self) -> list[str]:
+        """What the network's inputs are, from the columns of a table."""
         f, kinds, parts = self.features, self.onnx.TensorProto, []
         hot: list[str] = []
         if f.n_numbers:
@@ -158,8 +157,8 @@ class Model:
                 shifted = self.node("Add", [code, self.array(np.int64(first))])
                 codes.append(self.node("Cast", [shifted], to=kinds.FLOAT))
                 first += len(names) + 1
-        parts += hot + codes
-        return parts[0] if len(parts) == 1 else self.writer.op("Concat", *parts, axis=1)
+        together = lambda values: [values[0] if len(values) == 1 else self.writer.op("Concat", *values, axis=1)]
+        return [*parts, *(together(hot) if hot else []), *(together(codes) if codes else [])]
 
     def scaled_numbers(self, x: str, hot: list[str]) -> str:
         """The numbers, scaled and clipped; appends the scaled indicators of missing ones to `hot`."""

@@ -24,6 +24,7 @@ from fastfc.models.realmlp import (
     error_rate,
     recipe_of,
     seconds_for,
+    selected,
     train,
 )
 from fastfc.models.sequential import MLP, Sequential
@@ -169,7 +170,9 @@ def realmlp_network(task: Task, recipe: Recipe, rng: np.random.Generator) -> Gra
     x = Input(task.x.shape[1])
     robust = RobustScale.of(task.parts.x[task.parts.learn], dtype=task.dtype)
     numbers = np.flatnonzero(task.numbers).tolist()
-    return Graph(x, build(recipe, robust(x), numbers, [], task.width, rng, task.dtype))
+    z = robust(x)
+    embedded = selected(z, numbers, task.dtype) if numbers else None
+    return Graph(x, build(recipe, embedded, [z], None, [], task.width, rng, task.dtype))
 
 
 def announce(network: Graph, task: Task, recipe: Recipe, wanted: Wanted) -> None:
