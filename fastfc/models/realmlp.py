@@ -330,7 +330,9 @@ def train(
         fit_to(network, columns_of(network, samples.x), rng)
     names = [name for name, *_ in network.named_parameters()]
     keeping, given = EarlyStopping(f"val_{score.name}", patience, mode="min", keep="last"), validation is not None
-    held = validation and validation._replace(x=columns_of(network, validation.x))
+    held = None
+    if validation is not None:
+        held = (columns_of(network, validation.x), *validation[1 : 2 if validation.weights is None else 3])
     history = network.fit(
         columns_of(network, samples.x),
         samples.y,
@@ -341,7 +343,7 @@ def train(
         batch_size=batch,
         drop_last=True,
         seed=rng,
-        validation_data=held and held[: 2 if held.weights is None else 3],
+        validation_data=held,
         metrics=[named(score)] if given else [],
         callbacks=[*([keeping] if given else []), *callbacks],
         progress=progress,
