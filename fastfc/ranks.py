@@ -21,6 +21,7 @@ from fastfc.kernels.runtime.cache import defer_sigint
 from fastfc.validation import choice, positive_int
 
 SHARDS = 16
+USED = "Allgather", "Allgatherv", "Alltoallv", "Sendrecv", "allgather", "bcast"  # of a communicator
 WELL, FAILED, INTERRUPTED = range(3)
 # What a meeting is for. Ranks that meet for different things do not run the same program.
 MEETINGS = ("the settings", "the numbers of rows", "rows", "a gradient", "outputs", "the end of an epoch", "the end")
@@ -45,6 +46,7 @@ class Ranks:
         self.rank: int = 0 if comm is None else comm.Get_rank()
         self.size: int = 1 if comm is None else comm.Get_size()
         self.owner, self.over = "", False
+        self.received: NDArray[Any] = np.empty((0, 0))
         if self.size > shards:
             raise ValueError(f"there are {self.size} ranks for {shards} shards; give shards={self.size}, or more")
 
@@ -219,13 +221,26 @@ class Ranks:
             out[...] = add(list(sums))
             return
         shares = [self.share(out.size, rank) for rank in range(self.size)]
-        lengths = np.array([share.stop - share.start for share in shares])
-        send = sums[0] if len(sums) == 1 else np.concatenate([sums[:, share].ravel() for share in shares])
-        mine = int(lengths[self.rank])
-        received = np.empty(sum(n_sums) * mine, out.dtype)
-        self.comm.Alltoallv((send, lengths * len(sums)), (received, np.array(n_sums) * mine))
-        share = np.ascontiguousarray(add(list(received.reshape(-1, mine)))) if mine else received[:0]
-        self.comm.Allgatherv(share, (out, lengths))
+        mine, ends = shares[self.rank], np.cumsum(n_sums)
+        received = self._memory((int(ends[-1]), mine.stop - mine.start), out.dtype)
+        of_rank = [received[end - n : end] for n, end in zip(n_sums, ends, strict=True)]
+        of_rank[self.rank][...] = sums[:, mine]
+        for to, source in self._rounds():
+            part = sums[:, shares[to]]
+            self.comm.Sendrecv(np.ascontiguousarray(part), to, recvbuf=of_rank[source], source=source)
+        out[mine] = add(list(received))
+        for to, source in self._rounds():
+            self.comm.Sendrecv(out[mine], to, recvbuf=out[shares[source]], source=source)
+
+    def _rounds(self) -> list[tuple[int, int]]:
+        """Whom each rank sends to, and whom it receives from, so that all pairs meet once."""
+        return [((self.rank + i) % self.size, (self.rank - i) % self.size) for i in range(1, self.size)]
+
+    def _memory(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """An array that is kept for the next time: fresh memory takes as long as what travels."""
+        if self.received.shape != shape or self.received.dtype != dtype:
+            self.received = np.empty(shape, dtype)
+        return self.received
 
 
 def as_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
@@ -240,7 +255,7 @@ def ranks_of(comm: Any, rows: Any, shards: Any, owner: str) -> Ranks | None:
         raise ValueError(f"{owner}: rows='local' is for comm, such as comm=MPI.COMM_WORLD; leave it out")
     if comm is None and shards is None:
         return None
-    if comm is not None and not all(hasattr(comm, name) for name in ("Alltoallv", "Allgatherv", "allgather")):
+    if comm is not None and not all(hasattr(comm, name) for name in USED):
         raise TypeError(
             f"{owner}: comm must be a communicator of mpi4py, such as MPI.COMM_WORLD (pip install 'fastfc[mpi]'), "
             f"got {comm!r}"

@@ -156,6 +156,41 @@ def whole_run(place):
     return digest(net)
 
 
+def like_pytorch(place):
+    """The parameters after some epochs in batches of 50, which DDP halves."""
+    net, x, y = fc.MLP([7, 16, 2], activation="tanh", seed=0, dtype=np.float64), X[:200], TARGET[:200]
+    net.fit(
+        x, y, loss=fc.MSELoss(), optimizer=fc.AdamW(1e-2, clip_norm=0.5), epochs=5, batch_size=50, seed=3,
+        **place.options(),
+    )  # fmt: skip
+    return net.params.tolist()
+
+
+def ddp(folder, rank):
+    """The same by PyTorch, on two processes."""
+    import torch
+    from torch.nn.parallel import DistributedDataParallel
+
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/gloo", rank=rank, world_size=2)
+    net = fc.MLP([7, 16, 2], activation="tanh", seed=0, dtype=np.float64)
+    module = net.to_torch()
+    parallel, x, y = DistributedDataParallel(module), torch.from_numpy(X[:200]), torch.from_numpy(TARGET[:200])
+    optimizer = torch.optim.AdamW(parallel.parameters(), lr=1e-2, weight_decay=fc.AdamW().weight_decay)
+    rng = np.random.default_rng(3)
+    for _ in range(5):
+        order = rng.permutation(200)
+        for first in range(0, 200, 50):
+            own = order[first + 25 * rank : first + 25 * (rank + 1)]
+            optimizer.zero_grad()
+            torch.nn.functional.mse_loss(parallel(x[own]), y[own]).backward()
+            torch.nn.utils.clip_grad_norm_(parallel.parameters(), 0.5)
+            optimizer.step()
+    if rank == 0:
+        np.save(Path(folder) / "ddp.npy", fc.from_torch(module).params)
+    torch.distributed.destroy_process_group()
+
+
 def raised(place, **options):
     """What a fit raises, as text, and whether network and optimizer are as they were at the end of an epoch."""
     net = options.pop("net", None) or network(2)
@@ -237,5 +272,7 @@ def main(folder, names):
     (Path(folder) / f"{place.size}-{place.rank}.json").write_text(json.dumps(result))
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and sys.argv[2] == "ddp":
+    ddp(sys.argv[1], int(sys.argv[3]))
+elif __name__ == "__main__":
     main(sys.argv[1], sys.argv[2:])

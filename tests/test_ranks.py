@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(folder):
-    return results(2, folder, "same_bits", "outputs", "unseeded", "interrupted_run")
+    return results(2, folder, "same_bits", "outputs", "unseeded", "interrupted_run", "like_pytorch")
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,18 @@ def test_same_bits_on_two_ranks(two, alone):
 def test_same_bits_on_three_ranks(three, alone):
     """Of which none has a power of two of the shards."""
     check_bits(three, alone)
+
+
+def test_against_ddp_of_pytorch(two, tmp_path):
+    """DistributedDataParallel with gloo on two processes: the same parameters, in float64."""
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'fastfc[torch]'")
+    command = [sys.executable, str(TESTS / "ranks_program.py"), str(tmp_path)]
+    env = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    both = [subprocess.Popen([*command, "ddp", str(rank)], env=env) for rank in range(2)]
+    assert [process.wait(program.GIVE_UP) for process in both] == [0, 0]
+    expected = np.load(tmp_path / "ddp.npy")
+    for of_rank in two:
+        np.testing.assert_allclose(of_rank["like_pytorch"], expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.slow
@@ -226,7 +238,7 @@ class OneRank:
     """What a communicator of mpi4py with one rank is to fastfc."""
 
     Get_rank, Get_size = (lambda self: 0), (lambda self: 1)
-    Alltoallv = Allgatherv = allgather = None
+    Allgather = Allgatherv = Alltoallv = Sendrecv = allgather = bcast = None
 
 
 def test_communicator_of_one_rank():
