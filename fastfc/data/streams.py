@@ -6,6 +6,7 @@ Parts are read by a thread of its own, ahead of the training that uses them, whi
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Set
@@ -102,6 +103,8 @@ def source_of(
 
     `check_names(x, y)` gets frames before they become arrays.
     """
+    if is_dask_frame(x):
+        return Partitions((x, y, sample_weight), owner, check_names)
     if y is None:
         if isinstance(x, list | tuple) or gives_batches(x):
             if sample_weight is not None:
@@ -335,6 +338,54 @@ class Batches:
                 f"{self.owner}: accumulate={len(sizes)} takes batches of one size, up to {i} they are of {sizes}"
             )
         return Part(tree_map(lambda *arrays: np.concatenate(arrays), *group), None, None, sizes[0])
+
+
+class Partitions(Batches):
+    """Data frames of Dask, read partition by partition.
+
+    In training, the partitions come in a new random order each epoch, and so do the rows of each, in batches.
+
+    Parameters
+    ----------
+    frames : tuple
+        x, y and weights or None, of the same partitions.
+    """
+
+    def __init__(self, frames: tuple[Any, Any, Any], owner: str, check_names: Callable[..., None]) -> None:
+        self.frames = [frame for frame in frames if frame is not None]
+        numbers = [getattr(frame, "npartitions", None) for frame in self.frames]
+        if len(self.frames) < 2 or numbers != numbers[:1] * len(numbers):
+            raise ValueError(
+                f"{owner}: x is a frame of Dask of {numbers[0]} partitions; give y and sample_weight as frames of the "
+                f"same partitions, such as frame[['x1', 'x2']] and frame[['y']], got {numbers[1:] or 'no y'}"
+            )
+        self.n_partitions: int = frames[0].npartitions
+        # some may be empty, as after a filter
+        super().__init__(
+            lambda: filter(lambda part: len(part[0]), map(self.partition, range(self.n_partitions))), owner, check_names
+        )
+
+    def partition(self, i: int) -> tuple[Any, ...]:
+        """The rows of a partition, computed by Dask all at once."""
+        return sys.modules["dask"].compute(*(frame.partitions[i] for frame in self.frames))
+
+    def named(self, error: Exception, i: int) -> Exception:
+        return type(error)(f"partition {i}: {error}")
+
+    def parts(
+        self, rng: np.random.Generator | None, batch: int, accumulate: int, drop_last: bool = False
+    ) -> Iterator[Part]:
+        self.begun = self.first = None
+        for i in range(self.n_partitions) if rng is None else rng.permutation(self.n_partitions).tolist():
+            samples = self.batch(self.partition(i), i)
+            n = len(tree_leaves(samples)[0])
+            if n:
+                yield Part(samples, None if rng is None else rng.permutation(n), n, batch)
+
+
+def is_dask_frame(x: Any) -> bool:
+    """Whether this is a data frame or a series of Dask."""
+    return type(x).__module__.partition(".")[0].startswith("dask") and hasattr(x, "partitions") and not on_disk(x)
 
 
 def arrays_of(data: Any, owner: str, what: str = "x") -> Any:

@@ -162,8 +162,11 @@ def fit(
     they come; `batch_size`, `shuffle`, `drop_last` and `validation_split` are for arrays. A generator gives its batches
     once, which is one epoch. validation_data may be such an iterable as well, if it is neither a tuple nor a list.
 
-    Both are read by a thread of its own, ahead of the training. What it raises, and bad input that it meets, ends
-    `fit`, as above.
+    **Frames of Dask** are read partition by partition, x and y being of the same ones. Each epoch takes the partitions
+    in a new random order, and the rows of each in batches of batch_size. Arrays of Dask are taken like arrays on disk.
+
+    All of these are read by a thread of its own, ahead of the training. What it raises, and bad input that it meets,
+    ends `fit`, as above.
 
     **Ranks.** Started by `mpiexec -n 4 python -m mpi4py script.py`, each rank computes the gradient of its part of each
     batch, and all make the same update. A run begins with what rank 0 has: parameters, seeds, the optimizer's memory.

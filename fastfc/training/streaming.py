@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastfc.data.streams import Batches, Blocks, Part, prefetch, tree_map
+from fastfc.data.streams import Batches, Blocks, Part, Partitions, prefetch, tree_map
 from fastfc.kernels.ops import loss_table, losses
 from fastfc.kernels.ops.loss_table import LossColumn
 from fastfc.losses.base import Loss
@@ -220,6 +220,8 @@ class StreamEpoch(Epoch):
             if drop_last:
                 raise ValueError("fit: drop_last is for arrays; leave the last batch out of the iterable of batches")
             first, batches = len(data.first.x), self.source.n_batches
+            if isinstance(self.source, Partitions):
+                first, batches = min(batch_size, first), None
             steps = batches and -(-batches // accumulate)
         if steps:
             optimizer.steps_per_epoch = steps
