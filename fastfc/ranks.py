@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastfc.extras import extra
 from fastfc.kernels.runtime import threads
 from fastfc.kernels.runtime.cache import defer_sigint
 from fastfc.validation import choice, positive_int
 
 SHARDS = 16
 USED = "Allgather", "Allgatherv", "Alltoallv", "Sendrecv", "allgather", "bcast"  # of a communicator
+KNOWN = "_fastfc_known_to_all_ranks"  # the attribute of exceptions that all ranks raise
+SIZE_VARIABLES = "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_SIZE", "SLURM_STEP_NUM_TASKS"  # by which mpiexec tells
 WELL, FAILED, INTERRUPTED = range(3)
 # What a meeting is for. Ranks that meet for different things do not run the same program.
 MEETINGS = ("the settings", "the numbers of rows", "rows", "a gradient", "outputs", "the end of an epoch", "the end")
@@ -45,7 +48,7 @@ class Ranks:
         self.comm, self.shards, self.local = comm, shards, rows == "local"
         self.rank: int = 0 if comm is None else comm.Get_rank()
         self.size: int = 1 if comm is None else comm.Get_size()
-        self.owner, self.over = "", False
+        self.owner = ""
         self.received: NDArray[Any] = np.empty((0, 0))
         if self.size > shards:
             raise ValueError(f"there are {self.size} ranks for {shards} shards; give shards={self.size}, or more")
@@ -65,13 +68,13 @@ class Ranks:
     @contextlib.contextmanager
     def together(self, owner: str) -> Iterator[None]:
         """A piece of work that all ranks do, or none: what is raised on one of them is raised on all."""
-        self.owner, self.over = owner, False
+        self.owner = owner
         with self._one_core_each():
             try:
                 yield
                 self.meet(END)
             except BaseException as error:
-                if not self.over:
+                if not hasattr(error, KNOWN):
                     self._fail(error)
                 raise
 
@@ -87,12 +90,12 @@ class Ranks:
             if everyone[:, 0].any():
                 self._raise(everyone[:, 0], self.comm.allgather(""))
         if (everyone[:, 1] != what).any():
-            self.over = True
             other = int((everyone[:, 1] != what).argmax())
-            raise RuntimeError(
+            text = (
                 f"{self.owner}: rank {self.rank} has come to {MEETINGS[what]}, rank {other} to "
                 f"{MEETINGS[int(everyone[other, 1])]}; all ranks must run the same program on the same data"
             )
+            raise known_to_all(RuntimeError(text))
         return everyone[:, 2 : 2 + len(numbers)]
 
     def _gathered(self, message: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -102,21 +105,22 @@ class Ranks:
 
     def _fail(self, error: BaseException) -> None:
         """Tell the others what was raised here."""
-        self.over = True
+        known_to_all(error)
         if self.size == 1:
             return
         message = np.zeros(2 * self.shards + 3)
         message[0] = INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
         with defer_sigint():
-            self._gathered(message)
+            everyone = self._gathered(message)
             self.comm.allgather(f"{type(error).__name__}: {error}")
+        known_to_all(error, said=not self.main and everyone[0, 0] != WELL)
 
     def _raise(self, states: NDArray[np.float64], texts: list[str]) -> None:
-        self.over = True
         rank = int(states.argmax())
         if states[rank] == INTERRUPTED:
-            raise KeyboardInterrupt(f"rank {rank} was interrupted")
-        raise RuntimeError(f"{self.owner}: rank {rank} of {self.size} raised {texts[rank]}")
+            raise known_to_all(KeyboardInterrupt(f"rank {rank} was interrupted"))
+        text = f"{self.owner}: rank {rank} of {self.size} raised {texts[rank]}"
+        raise known_to_all(RuntimeError(text), said=True)
 
     @contextlib.contextmanager
     def _one_core_each(self) -> Iterator[None]:
@@ -144,10 +148,8 @@ class Ranks:
         for name, value in everyone[0].items():
             for rank, other in enumerate(everyone):
                 if other.get(name) != value:
-                    self.over = True
-                    raise ValueError(
-                        f"{self.owner}: {name} differs between ranks: rank 0 has {value}, rank {rank} {other.get(name)}"
-                    )
+                    values = f"rank 0 has {value}, rank {rank} {other.get(name)}"
+                    raise known_to_all(ValueError(f"{self.owner}: {name} differs between ranks: {values}"))
 
     def of_main(self, value: Any, what: int = SETTINGS) -> Any:
         """What rank 0 has."""
@@ -241,6 +243,23 @@ class Ranks:
         if self.received.shape != shape or self.received.dtype != dtype:
             self.received = np.empty(shape, dtype)
         return self.received
+
+
+def known_to_all(error: BaseException, said: bool = False) -> BaseException:
+    """An exception that is raised on all ranks, so that none has to be told; `said` if rank 0 raises the same one."""
+    setattr(error, KNOWN, said)
+    return error
+
+
+def is_said_elsewhere(error: BaseException) -> bool:
+    """Whether another rank tells the user of this exception."""
+    return bool(getattr(error, KNOWN, False))
+
+
+def world() -> Any:
+    """MPI.COMM_WORLD, if mpiexec started several processes of which this is one; else None."""
+    sizes = [int(os.environ[name]) for name in SIZE_VARIABLES if os.environ.get(name, "").isdigit()]
+    return extra("mpi4py.MPI", "mpi", "mpiexec").COMM_WORLD if max(sizes, default=1) > 1 else None
 
 
 def as_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:

@@ -153,6 +153,27 @@ def test_a_rank_is_killed(folder):
     assert time.perf_counter() - begin < program.GIVE_UP / 2
 
 
+def train_command(csv, *options, prefix=()):
+    command = [*prefix, sys.executable, "-m", "fastfc", "train", str(csv), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=program.GIVE_UP)
+
+
+def test_command_train(tmp_path):
+    """`mpiexec -n 2 fastfc train`: one rank writes, to terminal and files; the network is that of one process."""
+    csv, lines = tmp_path / "table.csv", ["a,b,y"]
+    lines += [f"{a:.3f},{b:.3f},{2 * a - b:.3f}" for a, b, *_ in program.X]
+    csv.write_text("\n".join(lines))
+    options, prefix = ["--target", "y", "--network", "mlp", "--epochs", "3"], [mpiexec(), "-n", "2"]
+    both = train_command(csv, *options, "--out", tmp_path / "2.safetensors", prefix=prefix)
+    assert both.returncode == 0, both.stderr
+    assert both.stdout.count("held out,") == 1 and both.stdout.count("wrote") == 1
+    assert train_command(csv, *options, "--out", tmp_path / "1.safetensors").returncode == 0
+    one, two = (fc.load(tmp_path / f"{n}.safetensors") for n in (1, 2))
+    np.testing.assert_allclose(two.params, one.params, rtol=0, atol=1e-4)
+    wrong = train_command(csv, "--target", "z", prefix=prefix)
+    assert wrong.returncode == 2 and wrong.stderr.count('there is no column "z"') == 1, wrong.stderr
+
+
 # ---- in one process
 
 

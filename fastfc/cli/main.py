@@ -2,6 +2,7 @@
 
 import argparse
 import codecs
+import contextlib
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from fastfc.extras import extra
 from fastfc.kernels.runtime.portable import levels
 from fastfc.kernels.runtime.threads import cores
 from fastfc.kernels.simd.isa import host_isa
+from fastfc.ranks import SHARDS, is_said_elsewhere, ranks_of, world
 from fastfc.tabular.columns import KINDS
 
 
@@ -297,18 +299,39 @@ def parse(arguments):
     return args
 
 
+def train_on_ranks(train, options):
+    """`fastfc train`, together with the other processes that mpiexec started: only one of them writes."""
+    ranks = ranks_of(world(), "same", SHARDS, "fastfc train")
+    if ranks is None or ranks.size == 1:
+        train(**options)
+        return
+    if options["data"] == "-":
+        raise ValueError("standard input comes to one rank only; give a file")
+    with contextlib.ExitStack() as stack:
+        if not ranks.main:
+            options |= dict.fromkeys(("out", "plot", "report"))
+            nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+        with ranks.together("fastfc train"):
+            train(**options, comm=ranks.comm)
+
+
 def table_command(command, **options):
     from fastfc.tabular.predict import predict
     from fastfc.tabular.train import train
 
     try:
         if command == "train":
-            train(**options)
+            train_on_ranks(train, options)
         else:
             predict(**options)
     except BrokenPipeError:
         raise
-    except (ValueError, TypeError, ImportError, OSError) as error:
+    except (ValueError, TypeError, ImportError, OSError, RuntimeError) as error:
+        if is_said_elsewhere(error):
+            return 2
+        if isinstance(error, RuntimeError):
+            raise
         print(f"fastfc {command}: {error}", file=sys.stderr)
         return 2
     return 0

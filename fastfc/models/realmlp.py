@@ -322,6 +322,7 @@ def train(
     patience: int | None = None,
     callbacks: Sequence[Any] = (),
     progress: bool = False,
+    comm: Any = None,
 ) -> Member:
     """Train a network of `build` to the end, or until there was nothing better for `patience` epochs."""
     batch = batch_of(recipe, len(samples.x))
@@ -347,6 +348,7 @@ def train(
         metrics=[named(score)] if given else [],
         callbacks=[*([keeping] if given else []), *callbacks],
         progress=progress,
+        comm=comm,
     )
     return Member(network, history, best_epoch(history, score.name))
 

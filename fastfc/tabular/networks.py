@@ -62,6 +62,7 @@ class Wanted:
     batch_size: int | None = None
     lr: float | None = None
     seed: int = 0
+    comm: Any = None
 
 
 @dataclass
@@ -141,8 +142,9 @@ def realmlp(task: Task, wanted: Wanted) -> Trained:
             announce(network, task, recipe, wanted)
         loss = CrossEntropyLoss(label_smoothing=recipe.label_smoothing) if task.n_classes else MSELoss()
         patience = QUICK_PATIENCE if wanted.quick else None
+        options: dict[str, Any] = {"patience": patience, "progress": can_show(), "comm": wanted.comm}
         try:
-            train(network, learn, stop, loss, score_of(task), recipe, rng, patience=patience, progress=can_show())
+            train(network, learn, stop, loss, score_of(task), recipe, rng, **options)
         except KeyboardInterrupt:
             interrupted = True
         if len(network.history):
@@ -223,6 +225,7 @@ def perceptron(task: Task, wanted: Wanted) -> Trained:
             callbacks=[stopping],
             seed=wanted.seed,
             progress=can_show(),
+            comm=wanted.comm,
         )
     except KeyboardInterrupt:
         if not len(net.history):

@@ -46,6 +46,7 @@ def train(
     encoding: str | None = None,
     decimal: str | None = None,
     thousands: str | None = None,
+    comm: Any = None,
 ) -> dict[str, float]:
     """Train a network that predicts a column of a file by the others, print how good it is; the metrics."""
     if out is not None:
@@ -57,7 +58,7 @@ def train(
     goal, parts, notes = prepare(table, target, encoder, Wishes(kinds, decimal, thousands), task, seed)
     describe(table, encoder, goal, parts, notes)
     widths = None if hidden is None else tuple(hidden)
-    wanted = Wanted(network, quick, n_ens, epochs, widths, batch_size, lr, seed)
+    wanted = Wanted(network, quick, n_ens, epochs, widths, batch_size, lr, seed, comm)
     result, done = fitted(table, encoder, goal, parts, wanted)
     # files first: whatever may go wrong with the terminal, the training is not lost
     wrote = written_files(result, out, plot, report)

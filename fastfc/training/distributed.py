@@ -26,7 +26,7 @@ from fastfc.kernels.runtime.status import BAD_SHAPE, OK
 from fastfc.kernels.training import levenberg_marquardt, objective, shards
 from fastfc.nn.dropout import Dropout
 from fastfc.nn.layer import Layer, explained_error
-from fastfc.ranks import EPOCH, GRADIENT, Ranks
+from fastfc.ranks import EPOCH, GRADIENT, Ranks, known_to_all
 from fastfc.training.epoch import Epoch
 from fastfc.training.evaluation import whole
 from fastfc.training.samples import (
@@ -530,9 +530,9 @@ def agree_on_epoch(ranks: Ranks, network: Container, optimizer: Optimizer, stopp
     for i, what in enumerate(("parameters", "options of the optimizer"), 1):
         other = (everyone[:, i] != everyone[0, i]).nonzero()[0]
         if len(other):
-            ranks.over = True
-            raise RuntimeError(
+            text = (
                 f"fit: the {what} of rank {other[0]} are no longer those of rank 0; callbacks must change the same on "
                 "all ranks, and only files and output are for run.main alone"
             )
+            raise known_to_all(RuntimeError(text))
     return bool(everyone[:, 0].any())
