@@ -8,7 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README, KERNELS = ROOT / "README.md", ROOT / "kernels" / "README.md"
-FOLDERS = ("fastfc", "fastfc/io", "fastfc/sklearn", "fastfc/tabular", "fastfc/training", "kernels", "asv_bench", "tests")
+INSIDE = ("fastfc/io", "fastfc/sklearn", "fastfc/tabular", "fastfc/training")
+FOLDERS = ("fastfc", *INSIDE, "kernels", "asv_bench", "tests")
 PAGES = [README, *(ROOT / folder / "README.md" for folder in FOLDERS)]
 TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}
 WITHOUT_TEST_EXTRA = ["torch"]
