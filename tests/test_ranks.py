@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(folder):
-    return results(2, folder, "same_bits", "outputs", "unseeded", "interrupted_run", "like_pytorch")
+    return results(2, folder, "same_bits", "outputs", "unseeded", "interrupted_run", "like_pytorch", "page")
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,11 @@ def test_outputs(ranks, request):
     """evaluate and predict give on every rank what one process gives."""
     for of_rank in request.getfixturevalue(ranks):
         assert of_rank["outputs"] == dict.fromkeys(("same", "local", "predict", "out", "one"), True)
+
+
+def test_page(two, folder):
+    assert len({of_rank["page"] for of_rank in two}) == 1
+    assert (folder / "digits.safetensors").exists()
 
 
 def test_begin_with_what_rank_0_has(two, three):
