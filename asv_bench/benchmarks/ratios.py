@@ -8,7 +8,7 @@ import timeit
 
 import numpy as np
 
-from .common import Kernel, three_digits
+from .common import Kernel, needs, three_digits
 
 ROUNDS, SAMPLE_SECONDS = 40, 0.005
 
@@ -29,6 +29,8 @@ class Ratios(Kernel):
 
     def setup(self, shape, dtype):
         super().setup("fastfc", shape, dtype)
+        # asv imports NumPy before this package could set a number of threads in the environment
+        self.limits = needs("threadpoolctl").threadpool_limits(1, "blas")
 
     def ratio(self, ours, theirs):
         ours(), theirs()
