@@ -10,6 +10,7 @@ import gc
 from typing import Any
 
 import llvmlite.binding as llvm
+from llvmlite import ir
 from numba import njit
 from numba.core import cgutils
 from numba.core.codegen import CodeLibrary, JITCodeLibrary
@@ -80,13 +81,55 @@ def module_of(library):
     return library._final_module if isinstance(library, HelperLibrary) else library._get_module_for_linking()
 
 
+class FinishedLibrary(HelperLibrary):
+    """LLVM IR that is written as it is to run: the optimiser would take long to change nothing."""
+
+    def add_ir_module(self, ir_module):
+        super().add_ir_module(ir_module)
+        fold_constants(self._final_module, self._codegen._tm)
+
+
+def fold_constants(module, machine):
+    passes = llvm.create_new_function_pass_manager()
+    passes.add_instruction_combine_pass()
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options())
+    for function in module.functions:
+        if not function.is_declaration:
+            passes.run(function, builder)
+
+
+@contextlib.contextmanager
+def finished(context):
+    """A module for the functions that an intrinsic calls, which the kernel's optimiser does not see."""
+    library = FinishedLibrary(context.codegen(), "finished")
+    module = library.create_ir_module(library.name)
+    yield module
+    library.add_ir_module(module)
+    library.finalize()
+    context.active_code_library.add_linking_library(library)
+
+
+def declared(module, function):
+    """In `module`, a function of another one, which does not return by an exception and is not inlined."""
+    if function.name in module.globals:
+        return module.globals[function.name]
+    declaration = ir.Function(module, function.function_type, function.name)
+    for attribute in ("noinline", "nounwind"):
+        declaration.attributes.add(attribute)
+    return declaration
+
+
 class KernelLibrary(JITCodeLibrary):
-    """A kernel with its helpers, each linked once, optimised as a whole."""
+    """A kernel with its helpers, each linked once, optimised as a whole but for what is finished."""
 
     def _optimize_final_module(self):
-        for library in all_linked(self._linking_libraries):
-            self._final_module.link_in(module_of(library), preserve=True)
+        self.link(lambda library: not isinstance(library, FinishedLibrary))
         super()._optimize_final_module()
+        self.link(lambda library: isinstance(library, FinishedLibrary))
+
+    def link(self, wanted):
+        for library in filter(wanted, all_linked(self._linking_libraries)):
+            self._final_module.link_in(module_of(library), preserve=True)
 
     def finalize(self):
         for library in self._linking_libraries:

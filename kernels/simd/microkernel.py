@@ -7,6 +7,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from fastfc.kernels.simd.compiler import declared, finished
 from fastfc.kernels.simd.isa import host_isa, lanes
 from fastfc.kernels.simd.llvm import (
     I64,
@@ -189,23 +190,24 @@ def multiply_tile(typingctx, rows, k, a, b, start, c, columns, floor):
         switch = builder.switch(rows, other)
         builder.position_at_end(other)
         builder.unreachable()
-        for r in range(1, isa.rows + 1):
-            block = builder.append_basic_block(f"tile.{r}")
-            switch.add_case(ir.Constant(I64, r), block)
-            builder.position_at_end(block)
-            vectors = isa.tile_vectors(r)
-            # whole, or masked and no wider than needed
-            half = (vectors + 1) // 2
-            choices = [(vectors, False), (vectors, True), (half, True), (1, True)]
-            tiles = {c: Tile(dtype, r, *c).function(builder.module) for c in choices}
-            function = tiles[vectors, True]
-            for v in (half, 1):
-                fits = builder.icmp_signed("<=", columns, ir.Constant(I64, v * lanes(dtype)))
-                function = builder.select(fits, tiles[v, True], function)
-            full = builder.icmp_signed("==", columns, ir.Constant(I64, vectors * lanes(dtype)))
-            function = builder.select(full, tiles[vectors, False], function)
-            builder.call(function, rest)
-            builder.branch(end)
+        with finished(context) as module:
+            for r in range(1, isa.rows + 1):
+                block = builder.append_basic_block(f"tile.{r}")
+                switch.add_case(ir.Constant(I64, r), block)
+                builder.position_at_end(block)
+                vectors = isa.tile_vectors(r)
+                # whole, or masked and no wider than needed
+                half = (vectors + 1) // 2
+                choices = [(vectors, False), (vectors, True), (half, True), (1, True)]
+                tiles = {c: declared(builder.module, Tile(dtype, r, *c).function(module)) for c in choices}
+                function = tiles[vectors, True]
+                for v in (half, 1):
+                    fits = builder.icmp_signed("<=", columns, ir.Constant(I64, v * lanes(dtype)))
+                    function = builder.select(fits, tiles[v, True], function)
+                full = builder.icmp_signed("==", columns, ir.Constant(I64, vectors * lanes(dtype)))
+                function = builder.select(full, tiles[vectors, False], function)
+                builder.call(function, rest)
+                builder.branch(end)
         builder.position_at_end(end)
         return context.get_dummy_value()
 
