@@ -105,7 +105,7 @@ def test_lbfgs_of_several_outputs_does_as_well():
 def test_parameters_are_scikit_learns(kind):
     ours, theirs = kind().get_params(), THEIRS[kind]().get_params()
     assert {name: ours[name] for name in theirs} == theirs
-    assert set(ours) - set(theirs) <= {"loss", "class_weight", "dropout", "callbacks", "n_estimators"}
+    assert set(ours) - set(theirs) <= {"loss", "class_weight", "dropout", "callbacks", "n_estimators", "n_cv"}
     assert list(ours)  # by position too
     if kind is MLPRegressor:
         assert (

@@ -6,10 +6,11 @@ and each step is theirs: what comes out differs by rounding only.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from itertools import pairwise
 from numbers import Integral, Real
 from types import MappingProxyType
@@ -36,6 +37,7 @@ from fastfc.optim.first_order import SGD, Adam, AdamW
 from fastfc.optim.schedules import ReduceLROnPlateau, Schedule
 from fastfc.training.callbacks import Run, as_callback
 from fastfc.training.history import History
+from fastfc.training.together import Step, Training, train_together
 from fastfc.validation import as_floats, as_real, did_you_mean, listed
 
 try:
@@ -45,7 +47,7 @@ try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
     from sklearn.exceptions import ConvergenceWarning, NotFittedError
     from sklearn.metrics import accuracy_score, r2_score
-    from sklearn.model_selection import train_test_split
+    from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
     from sklearn.neural_network import MLPClassifier as ScikitLearns
     from sklearn.preprocessing import LabelBinarizer
     from sklearn.utils import check_random_state, column_or_1d
@@ -75,6 +77,10 @@ class Samples(NamedTuple):
         else:
             x = self.x[rows].toarray()
         return Samples(x, self.target[rows], None if self.weights is None else self.weights[rows])
+
+    def part(self, rows: Any) -> Samples:
+        """Some samples, sparse if they were."""
+        return Samples(self.x[rows], self.target[rows], None if self.weights is None else self.weights[rows])
 
     @property
     def weight_sum(self) -> float:
@@ -191,6 +197,7 @@ class BaseMLP(BaseEstimator):
         "dropout": [Interval(Real, 0, 1, closed="left"), "array-like"],
         "callbacks": [list, tuple, None],
         "n_estimators": [Interval(Integral, 1, None, closed="left")],
+        "n_cv": [Interval(Integral, 2, None, closed="left"), None],
     }
 
     def __sklearn_tags__(self) -> Any:
@@ -221,28 +228,80 @@ class BaseMLP(BaseEstimator):
         return self._fit_all(X, y, sample_weight, validation_data)
 
     def _fit_all(self, X: Any, y: Any, sample_weight: Any, validation_data: Any, **options: Any) -> Any:
-        """Fit ourselves, and after us the other members of the ensemble."""
+        """Fit ourselves and the other members of the ensemble, their steps together in native calls."""
         self._validate_params()
-        first = self._fit_one(X, y, sample_weight, validation_data, **options)
+        if self.n_cv is not None and options:
+            raise ValueError("partial_fit does not support n_cv, whose folds are of all samples; use n_estimators")
+        first = self._is_first(bool(options))
+        folds = [None] if self.n_cv is None else self._folds(X, y)
+        n_others = self.n_estimators * len(folds) - 1
+        seeds = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=n_others)
         others = [] if first else self._others
-        seeds = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=self.n_estimators - 1)
         others = others + [clone(self).set_params(random_state=int(seed)) for seed in seeds[len(others) :]]
-        self._others = others[: self.n_estimators - 1]
-        params = self.get_params(deep=False)
-        for other in self._others:
-            other.set_params(**(params | {"n_estimators": 1, "random_state": other.random_state}))
-            other._fit_all(X, y, sample_weight, validation_data, **options)
+        others = others[:n_others]
+        params = self.get_params(deep=False) | {"n_estimators": 1, "n_cv": None}
+        for other in others:
+            callbacks = None if self.callbacks is None else [copy.copy(callback) for callback in self.callbacks]
+            other.set_params(**(params | {"random_state": other.random_state, "callbacks": callbacks}))
+            other._validate_params()
+        fittings = [
+            member._fitting(X, y, sample_weight, validation_data, folds[i % len(folds)], **options)
+            for i, member in enumerate([self, *others])
+        ]
+        try:
+            train_together(fittings)
+        finally:
+            if hasattr(self, "network_"):  # predictions are of those that have one
+                self._others = [other for other in others if hasattr(other, "network_")]
+        if self.n_cv is not None:
+            self._score_folds(X, y, sample_weight, folds)
         return self
 
-    def _fit_one(
-        self, X: Any, y: Any, sample_weight: Any, validation_data: Any, incremental: bool = False, classes: Any = None
-    ) -> bool:
-        """Fit one network; whether it is a new one."""
+    def _is_first(self, incremental: bool) -> bool:
+        """Whether a fit makes a new network."""
+        return not hasattr(self, "network_") or not (self.warm_start or incremental)
+
+    def _folds(self, X: Any, y: Any) -> list[Any]:
+        """The numbers of the samples to train on, and of those held out, for each fold."""
+        if self.n_cv > len(y):
+            raise ValueError(f"n_cv={self.n_cv} folds need as many samples, there are {len(y)}")
+        stratify = isinstance(self, ClassifierMixin) and type_of_target(y) in ("binary", "multiclass")
+        kind = StratifiedKFold if stratify else KFold
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        return list(kind(self.n_cv, shuffle=True, random_state=seed).split(np.zeros(len(y)), y))
+
+    def _score_folds(self, X: Any, y: Any, sample_weight: Any, folds: list[Any]) -> None:
+        """Score each fold's members on the samples that they have not seen."""
+        members = [self, *self._others]
+        X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+        X, y = X.tocsr() if issparse(X) else X, np.asarray(y)
+        weights = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+        self.oof_outputs_ = np.zeros((len(y), self.n_outputs_), members[0].network_.dtype)
+        scores = []
+        for i, (_, left) in enumerate(folds):
+            of_fold = [member._output(member.network_, X[left]) for member in members[i :: len(folds)]]
+            self.oof_outputs_[left] = np.mean(of_fold, axis=0)
+            of_left = None if weights is None else weights[left]
+            scores.append(float(self._score(y[left], self._decode(self.oof_outputs_[left]), of_left)))
+        self.cv_scores_ = np.array(scores)
+
+    def _fitting(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        validation_data: Any,
+        fold: Any = None,
+        *,
+        incremental: bool = False,
+        classes: Any = None,
+    ) -> Training:
+        """Fit one network, to the samples of a fold if there are folds; it stands still at each step."""
         if incremental and self.early_stopping and validation_data is None:
             raise ValueError(
                 "partial_fit does not support early_stopping=True without validation_data, which each call is scored on"
             )
-        first = not hasattr(self, "network_") or not (self.warm_start or incremental)
+        first = self._is_first(incremental)
         widths = self._hidden_widths()
         self._check_options()
         X, y = validate_data(
@@ -276,17 +335,16 @@ class BaseMLP(BaseEstimator):
                 self.network_.feature_names = self.feature_names_in_
         before = self.network_.params.copy()
         if self.solver == "lbfgs":
-            self._minimise(samples)
+            self._minimise(samples if fold is None else samples.part(fold[0]))
         elif not (incremental and self.early_stopping and self.stopped_):
-            samples, held = self._hold_out(samples, y, sample_weight, validation_data, rng)
-            self._train(samples, held, rng, incremental)
+            samples, held = self._hold_out(samples, y, sample_weight, validation_data, rng, fold)
+            yield from self._train(samples, held, rng, incremental)
         if not np.isfinite(self.network_.params).all():
             self._recover(first, before)
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large values and need to "
                 "be preprocessed."
             )
-        return first
 
     def _check_sizes(self, wanted: list[int], sizes: list[int]) -> None:
         if sizes != wanted:
@@ -417,9 +475,11 @@ class BaseMLP(BaseEstimator):
         return None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=X.dtype)
 
     def _hold_out(
-        self, samples: Samples, y: Any, sample_weight: Any, given: Any, rng: np.random.RandomState
+        self, samples: Samples, y: Any, sample_weight: Any, given: Any, rng: np.random.RandomState, fold: Any
     ) -> tuple[Samples, Held | None]:
         """The samples to train on, and those to score on."""
+        if fold is not None and (given is not None or not self.early_stopping):
+            samples = samples.part(fold[0])
         if given is not None:
             if not isinstance(given, tuple | list) or len(given) not in (2, 3):
                 raise ValueError("validation_data must be (X, y) or (X, y, sample_weight)")
@@ -429,7 +489,7 @@ class BaseMLP(BaseEstimator):
             return samples, Held(x_held, y_held, given[2] if len(given) == 3 else None)
         if not self.early_stopping:
             return samples, None
-        chosen, left = train_test_split(
+        chosen, left = fold or train_test_split(
             np.arange(len(y)), random_state=rng, test_size=self.validation_fraction, stratify=self._strata(samples)
         )
         if len(left) < 2:
@@ -438,8 +498,7 @@ class BaseMLP(BaseEstimator):
             )
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, samples.x)[left]
         held = Held(samples.x[left], y[left], weights)
-        rest = None if samples.weights is None else samples.weights[chosen]
-        return Samples(samples.x[chosen], samples.target[chosen], rest), held
+        return samples.part(chosen), held
 
     def _strata(self, samples: Samples) -> Any:
         return None
@@ -457,12 +516,12 @@ class BaseMLP(BaseEstimator):
         groups = {"*.bias": {"weight_decay": 0.0}}
         return AdamW(lr, betas, eps, groups=groups, schedule=schedule)
 
-    def _train(self, samples: Samples, held: Held | None, rng: np.random.RandomState, incremental: bool) -> None:
+    def _train(self, samples: Samples, held: Held | None, rng: np.random.RandomState, incremental: bool) -> Training:
         """Epochs of a stochastic solver."""
         net, n = self.network_, samples.target.shape[0]
         if self.batch_size != "auto" and self.batch_size > n:
             warnings.warn(
-                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=4
+                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=7
             )
         batch_size = min(200 if self.batch_size == "auto" else self.batch_size, n)
         if not (incremental and hasattr(self, "_optimizer")):
@@ -491,7 +550,9 @@ class BaseMLP(BaseEstimator):
         for callback in callbacks:
             callback.on_start(run)
         try:
-            for _ in self._epochs(samples, held, batch_size, rng, run):
+            order = np.arange(n) if self.shuffle else None
+            while self.n_iter_ < self.max_iter:
+                order = yield from self._one_epoch(samples, held, batch_size, order, rng, run)
                 for callback in callbacks:
                     callback.on_epoch(run)
                 if self._is_over() or incremental or run.stopped:
@@ -501,10 +562,10 @@ class BaseMLP(BaseEstimator):
                         f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization "
                         "hasn't converged yet.",
                         ConvergenceWarning,
-                        stacklevel=4,
+                        stacklevel=7,
                     )
         except KeyboardInterrupt:
-            warnings.warn("Training interrupted by user.", stacklevel=4)
+            warnings.warn("Training interrupted by user.", stacklevel=7)
         finally:
             for callback in reversed(callbacks):
                 callback.on_end(run)
@@ -512,37 +573,40 @@ class BaseMLP(BaseEstimator):
         if self.early_stopping and (self.stopped_ or not incremental):
             net.params[:] = self._best_params
 
-    def _epochs(
-        self, samples: Samples, held: Held | None, batch_size: int, rng: np.random.RandomState, run: Run
-    ) -> Iterator[None]:
-        """Train epoch by epoch, and after each keep what was seen."""
-        n, optimizer, order = samples.target.shape[0], self._optimizer, None
-        if self.shuffle:
-            order = np.arange(n)
-        while self.n_iter_ < self.max_iter:
-            start, lr = time.perf_counter(), optimizer.current_lr
-            if order is not None:  # as sklearn.utils.shuffle draws it
-                drawn = np.arange(n)
-                rng.shuffle(drawn)
-                order = order[drawn]
-            self.loss_ = self._epoch(samples, order, batch_size)
-            self.n_iter_ += 1
-            self.t_ += n
-            self.loss_curve_.append(self.loss_)
-            optimizer.epochs += 1
-            row = {"epoch": optimizer.epochs, "loss": self.loss_, "lr": lr}
-            if self.verbose:
-                print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
-            if held is not None:
-                row[f"val_{self._score_name}"] = self._score_held(held)
-            self._compare()
-            self.history_.rows.append(row | {"seconds": time.perf_counter() - start})
-            optimizer.epoch_end(row[optimizer.watched_column(run.monitored)])
-            if self.solver == "sgd" and self.learning_rate == "invscaling":
-                self._set_lr(self.learning_rate_init / (self.t_ + 1) ** self.power_t)
-            yield
+    def _one_epoch(
+        self,
+        samples: Samples,
+        held: Held | None,
+        batch_size: int,
+        order: NDArray[Any] | None,
+        rng: np.random.RandomState,
+        run: Run,
+    ) -> Generator[Step, float, NDArray[Any] | None]:
+        """Train an epoch, and keep what was seen; the order of samples that it took."""
+        n, optimizer = samples.target.shape[0], self._optimizer
+        start, lr = time.perf_counter(), optimizer.current_lr
+        if order is not None:  # as sklearn.utils.shuffle draws it
+            drawn = np.arange(n)
+            rng.shuffle(drawn)
+            order = order[drawn]
+        self.loss_ = yield from self._epoch(samples, order, batch_size)
+        self.n_iter_ += 1
+        self.t_ += n
+        self.loss_curve_.append(self.loss_)
+        optimizer.epochs += 1
+        row = {"epoch": optimizer.epochs, "loss": self.loss_, "lr": lr}
+        if self.verbose:
+            print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
+        if held is not None:
+            row[f"val_{self._score_name}"] = self._score_held(held)
+        self._compare()
+        self.history_.rows.append(row | {"seconds": time.perf_counter() - start})
+        optimizer.epoch_end(row[optimizer.watched_column(run.monitored)])
+        if self.solver == "sgd" and self.learning_rate == "invscaling":
+            self._set_lr(self.learning_rate_init / (self.t_ + 1) ** self.power_t)
+        return order
 
-    def _epoch(self, samples: Samples, order: NDArray[Any] | None, batch_size: int) -> float:
+    def _epoch(self, samples: Samples, order: NDArray[Any] | None, batch_size: int) -> Generator[Step, float, float]:
         """Steps on all batches; the mean of their losses, each before its step."""
         net, optimizer, loss, total = self.network_, self._optimizer, self._loss, 0.0
         n, prepared = samples.target.shape[0], 0.0
@@ -567,7 +631,7 @@ class BaseMLP(BaseEstimator):
                 t += 1
                 # scikit-learn adds epsilon to √v, Adam here to √(v / (1 − β₂ᵗ))
                 adam.eps = self.epsilon / math.sqrt(1 - adam.beta2**t)
-            value = net.train_step(x, target, loss, optimizer, sample_weight)
+            value = yield Step(net, x, target, loss, optimizer, sample_weight)
             total += (value * self._loss_scale + self._constant(target, sample_weight)) * (stop - start)
         return total / n
 
@@ -663,7 +727,7 @@ class BaseMLP(BaseEstimator):
                 f"lbfgs failed to converge after {result.nit} iteration(s) (status={result.status}): {result.message}. "
                 "Increase max_iter or max_fun, or scale the data.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=7,
             )
 
     def _output(self, network: Sequential, X: Any) -> NDArray[Any]:
@@ -696,7 +760,7 @@ class BaseMLP(BaseEstimator):
 
     def _check_spread(self) -> None:
         if not self._others:
-            raise ValueError("return_std needs an ensemble: fit with n_estimators of at least 2")
+            raise ValueError("return_std needs an ensemble: fit with n_estimators of at least 2, or with n_cv")
 
     def _check_y(self, y: Any, incremental: bool, classes: Any, first: bool) -> None:
         raise NotImplementedError
@@ -749,8 +813,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     callbacks : list of Callback or callable, optional
         As for a network's `fit`; the score on held-out samples is their column "val_accuracy".
     n_estimators : int
-        The number of networks, trained from different first weights. Predictions are their mean, and attributes are
-        those of the first.
+        The number of networks, trained from different first weights, the steps of all in one native call. Predictions
+        are their mean, and attributes are those of the first. Each has the bits that it has alone.
+    n_cv : int, optional
+        Train so many folds in one fit: n_estimators networks on all samples but those of a fold, for each fold, which
+        early_stopping scores them on. All of them predict. `fit` only.
 
     Attributes
     ----------
@@ -758,6 +825,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         The trained network, which gives logits. `coefs_` and `intercepts_` are views of its parameters: what is
         assigned to them, or to one of their items, is copied into the network. Assigned before `fit`, `partial_fit`
         and `fit` with warm_start go on from them, and so does `predict`, which needs `classes_` too.
+    cv_scores_ : (n_cv,) array
+        With n_cv: of each fold the score on the samples that its networks have not seen.
+    oof_outputs_ : (n_samples, n_outputs) array
+        With n_cv: the mean outputs, as probabilities, of the networks that have not seen a sample.
     history_ : History
         Of the latest `fit`, and of the calls of `partial_fit` since.
     stopped_ : bool
@@ -818,6 +889,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         dropout: Any = 0.0,
         callbacks: Any = None,
         n_estimators: int = 1,
+        n_cv: int | None = None,
     ) -> None:
         keep(self, locals())
 
@@ -1047,6 +1119,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         dropout: Any = 0.0,
         callbacks: Any = None,
         n_estimators: int = 1,
+        n_cv: int | None = None,
     ) -> None:
         keep(self, locals())
 

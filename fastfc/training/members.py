@@ -24,6 +24,15 @@ from fastfc.training.epoch import CALL_SECONDS, DivergenceWarning, Epoch, plan_b
 from fastfc.training.samples import NOTHING, Data
 
 
+def shared_arguments(network: Container, data: Data, optimizer: Optimizer) -> tuple[Any, ...]:
+    """A member's arrays, in the order of `kernels.Argument` without the last one; workspaces belong to threads."""
+    program, (vector, grads) = network.program_for(data.x), network.vectors(data.x.dtype)
+    state, segments = optimizer.prepare(network)
+    _, counters = network.workspace_for(program, 0, data.x.dtype)
+    samples = data.x, program.table, data.target, data.labels, data.weights, data.losses
+    return *samples, optimizer.hyper, segments, vector, grads, state, optimizer.count, counters
+
+
 @dataclass
 class Member:
     """A network of an ensemble in a `fit`, with what it has for itself.
@@ -80,15 +89,6 @@ class Member:
     def own_data(self) -> Data:
         """Its own samples, as a network alone has them."""
         return self.data if self.rows is None else self.data.rows(self.rows)
-
-    def kernel_arguments(self) -> tuple[Any, ...]:
-        """Its arrays, in the order of `kernels.Argument` without the last one."""
-        data, optimizer = self.data, self.optimizer
-        program, (vector, grads) = self.network.program_for(data.x), self.network.vectors(data.x.dtype)
-        state, segments = optimizer.prepare(self.network)
-        _, counters = self.network.workspace_for(program, 0, data.x.dtype)
-        samples = data.x, program.table, data.target, data.labels, data.weights, data.losses
-        return *samples, optimizer.hyper, segments, vector, grads, state, optimizer.count, counters
 
     def state(self) -> tuple[NDArray[Any], ...]:
         """What an epoch changes beside parameters and buffers."""
@@ -154,7 +154,7 @@ class MembersEpoch:
         """Write the member's row of the table; a callback may have changed its optimizer or frozen a layer."""
         if member.arguments and member.versions == (member.network.version, member.optimizer.version, member.n_weighed):
             return
-        arguments, k = member.kernel_arguments(), member.index
+        arguments, k = shared_arguments(member.network, member.data, member.optimizer), member.index
         member.versions = member.network.version, member.optimizer.version, member.n_weighed
         order = self.orders[k, : member.n_own] if self.shuffle else NOTHING
         if not self.shuffle and member.rows is not None:

@@ -18,7 +18,7 @@ from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, OK
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import pointer, view
-from fastfc.kernels.training.step import train_steps
+from fastfc.kernels.training.step import train_step, train_steps
 
 
 class Argument(IntEnum):
@@ -113,6 +113,55 @@ def train_members(members, workspaces, totals, statuses, n_threads):
         status = parallel(train_range, (members, workspaces, totals, statuses, taken), n_threads)
     else:
         status = train_range(members, workspaces, totals, statuses, taken, 0, 1)
+    keep_alive(taken)
+    return status
+
+
+@helper
+def step_member(like, members, values, integers, workspace, k):
+    """One step of one member on the batch that its row names: status and loss. As train_member."""
+    return train_step(
+        matrix_of(like, members, k, Argument.X),
+        matrix_of(integers, members, k, Argument.PROGRAM),
+        matrix_of(like, members, k, Argument.TARGET),
+        vector_of(integers, members, k, Argument.LABELS),
+        vector_of(like, members, k, Argument.WEIGHTS),
+        matrix_of(values, members, k, Argument.LOSSES),
+        vector_of(values, members, k, Argument.HYPERPARAMETERS),
+        matrix_of(values, members, k, Argument.PARAM_RANGES),
+        vector_of(like, members, k, Argument.PARAMS),
+        vector_of(like, members, k, Argument.GRADS),
+        matrix_of(like, members, k, Argument.STATE),
+        vector_of(integers, members, k, Argument.COUNT),
+        workspace,
+        vector_of(integers, members, k, Argument.COUNTERS),
+        members[k, Number.OPTIMIZER],
+        1,
+        1,
+    )
+
+
+@helper
+def step_range(members, workspaces, values, statuses, taken, index, n_threads):
+    """Step members as long as there are any; each thread has a workspace."""
+    k = take_next(taken)
+    while k < members.shape[0]:
+        if statuses[k] == PENDING:
+            statuses[k], values[k] = step_member(workspaces, members, values, statuses, workspaces[index], k)
+        k = take_next(taken)
+    return OK
+
+
+@kernel("members:int64[k, c] -> workspaces[t, z], values:float64[k], statuses:int64[k]", types.int64)
+def step_members(members, workspaces, values, statuses, n_threads):
+    """One step of all members in a table that are PENDING, on their batches: losses, and a status of each."""
+    if members.shape[1] != N_COLUMNS or workspaces.shape[0] < n_threads:
+        return BAD_SHAPE
+    taken = np.zeros(1, np.int64)
+    if n_threads > 1:
+        status = parallel(step_range, (members, workspaces, values, statuses, taken), n_threads)
+    else:
+        status = step_range(members, workspaces, values, statuses, taken, 0, 1)
     keep_alive(taken)
     return status
 

@@ -1,0 +1,153 @@
+"""Steps of several networks in one native call, for trainings that stand still after each step.
+
+A training is a generator: it yields a `Step` and is sent the loss. So trainings of any kind, each with its own order of
+samples and its own end, go side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastfc.kernels.runtime import threads
+from fastfc.kernels.runtime.arrays import N_FIELDS, describe
+from fastfc.kernels.runtime.status import OK
+from fastfc.kernels.training import members as kernels
+from fastfc.kernels.training.members import N_COLUMNS, Argument, Number
+from fastfc.losses.base import Loss
+from fastfc.nn.layer import aligned_rows
+from fastfc.optim.base import Optimizer
+from fastfc.training.members import shared_arguments
+from fastfc.training.samples import prepare
+
+ADDRESSES = {name: name * N_FIELDS for name in (Argument.X, Argument.TARGET, Argument.LABELS, Argument.WEIGHTS)}
+
+
+class Step(NamedTuple):
+    """A step of `network.train_step` that a training waits for."""
+
+    network: Any
+    x: NDArray[Any]
+    target: NDArray[Any]
+    loss: Loss
+    optimizer: Optimizer
+    weights: NDArray[Any] | None = None
+
+    def run(self) -> float:
+        network: Any = self.network
+        value: float = network.train_step(self.x, self.target, self.loss, self.optimizer, self.weights)
+        return value
+
+
+Training = Generator[Step, float, None]
+
+
+class Row(NamedTuple):
+    """The row of a table for steps like one: the versions that it holds for, and what keeps its arrays alive."""
+
+    versions: tuple[int, int, int]
+    numbers: NDArray[np.int64]
+    work: int
+    workspace_size: int
+    arrays: tuple[Any, ...]
+
+
+def train_together(trainings: Sequence[Training]) -> None:
+    """Run trainings to their ends, the next step of all of them in one native call.
+
+    Each has the bits that it has alone. What a step raises is raised in all of them, Ctrl-C too.
+    """
+    steps, waiting = Steps(), list[tuple[Training, Step]]()
+    with ExitStack() as stack:
+        for training in trainings:
+            stack.callback(training.close)  # ends it, if another one raises
+            advance(training, None, waiting)
+        while waiting:
+            try:
+                values = steps.run([step for _, step in waiting])
+            except BaseException as error:
+                with ExitStack() as others:  # all of them, even if one raises
+                    for training, _ in waiting[::-1]:
+                        others.callback(throw, training, error)
+                return
+            before, waiting = waiting, []
+            for (training, _), value in zip(before, values, strict=True):
+                advance(training, value, waiting)
+
+
+def advance(training: Training, value: Any, waiting: list[tuple[Training, Step]]) -> None:
+    """Let a training go on to its next step, if it has one."""
+    with suppress(StopIteration):
+        waiting.append((training, training.send(value)))
+
+
+def throw(training: Training, error: BaseException) -> None:
+    """Raise an error in a training, which may end well nevertheless, as after Ctrl-C."""
+    with suppress(StopIteration):
+        training.throw(error)
+
+
+class Steps:
+    """Runs steps of several networks, and remembers the rows of those it has seen."""
+
+    def __init__(self) -> None:
+        self.rows: dict[Any, Row] = {}
+        self.workspaces = np.zeros((0, 0), np.float32)
+
+    def run(self, steps: Sequence[Step]) -> list[float]:
+        """The losses of these steps; an error names what does not fit."""
+        if len(steps) == 1:
+            return [steps[0].run()]
+        rows = [row for step in steps if (row := self.row(step)) is not None]
+        if len(rows) < len(steps):
+            return [step.run() for step in steps]
+        table = np.array([row.numbers for row in rows])
+        for numbers, step in zip(table, steps, strict=True):
+            numbers[ADDRESSES[Argument.X]] = address(step.x)
+            target = Argument.LABELS if step.target.ndim == 1 else Argument.TARGET
+            numbers[ADDRESSES[target]] = address(step.target)
+            if step.weights is not None:
+                numbers[ADDRESSES[Argument.WEIGHTS]] = address(step.weights)
+        work = sum(row.work for row in rows)
+        size = max(row.workspace_size for row in rows)
+        n_threads = min(threads.prepare_threads(steps[0].network.n_threads, work), len(steps))
+        dtype = steps[0].x.dtype
+        if len(self.workspaces) < n_threads or self.workspaces.shape[1] < size or self.workspaces.dtype != dtype:
+            self.workspaces = aligned_rows(n_threads, size, dtype)
+        values, statuses = np.zeros(len(steps)), np.full(len(steps), kernels.PENDING)
+        kernels.step_members.call(table, self.workspaces, values, statuses, n_threads)
+        for i in np.flatnonzero(statuses != OK):  # which has changed nothing: alone it says why
+            values[i] = steps[int(i)].run()
+        losses: list[float] = values.tolist()
+        return losses
+
+    def row(self, step: Step) -> Row | None:
+        """The row of a step, but for the addresses of its batch; None for one that needs more than addresses."""
+        network, x, target, loss, optimizer, weights = step
+        key = id(network), x.shape, x.strides, target.shape, target.strides, weights is None
+        versions = network.version, loss.version, optimizer.version
+        row = self.rows.get(key)
+        if row is not None and row.versions == versions:
+            return row
+        data = prepare(network, x, target, loss, weights, values=False)
+        as_given = data.x is x and (data.labels is target or data.target is target)
+        if not as_given or (weights is not None and data.weights is not weights) or not network.one_input:
+            return None
+        numbers = np.zeros(N_COLUMNS, np.int64)
+        arguments = shared_arguments(network, data, optimizer)
+        described = [number for array in arguments for number in describe(array)]
+        numbers[: len(described)] = described
+        numbers[Number.OPTIMIZER] = optimizer.code
+        versions = network.version, loss.version, optimizer.version
+        size = data.program.workspace_size(data.n)
+        self.rows[key] = Row(versions, numbers, data.program.work(3 * data.n), size, (network, *arguments))
+        return self.rows[key]
+
+
+def address(array: NDArray[Any]) -> int:
+    number: int = array.__array_interface__["data"][0]
+    return number
