@@ -68,9 +68,12 @@ CASES = {
         network(), fc.CrossEntropyLoss(), LABELS, fc.AdamW(1e-2, clip_norm=0.5),
         {"class_weight": "balanced", "metrics": ["accuracy"]},
     ),
-    "accumulated, float32, plateau, early stopping": lambda: (
+    "weights, accumulated, float32, plateau, early stopping": lambda: (
         network(2, np.float32), fc.MSELoss(), TARGET, fc.SGD(0.3, momentum=0.9, schedule=SCHEDULE),
-        {"accumulate": 3, "validation_data": (X, TARGET), "callbacks": [fc.EarlyStopping(patience=2)], "epochs": 12},
+        {
+            "accumulate": 3, "validation_data": (X, TARGET), "callbacks": [fc.EarlyStopping(patience=2)], "epochs": 12,
+            "sample_weight": WEIGHTS,
+        },
     ),
     "without the last batch, in order": lambda: (
         network(2), fc.HuberLoss(reduction="sum"), TARGET, fc.SGD(1e-3), {"shuffle": False, "drop_last": True}
