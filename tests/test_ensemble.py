@@ -510,6 +510,8 @@ def test_predict():
     each = np.array([net.predict(X) for net in team], np.float64)
     assert_array_equal(team.predict(X, members=True), each.astype(np.float32))
     assert_array_equal(team.predict(X, members=[4, 1]), each[[4, 1]].astype(np.float32))
+    turned = [3, 1, 0, 2, 4, 5, 8, 7, 8]  # as many as there are, in another order
+    assert_array_equal(team.predict(X, members=turned), each[turned].astype(np.float32))
     mean, std = team.predict(X, return_std=True)
     assert_allclose(mean, each.mean(0), rtol=1e-5, atol=1e-6)
     assert_allclose(std, each.std(0), rtol=1e-5, atol=1e-6)
@@ -522,6 +524,8 @@ def test_predict():
             team.predict(X, **bad)
     with pytest.raises(IndexError, match="members must be the number of a member, 0 to 8, got 9"):
         team.predict(X, members=[9])
+    with pytest.raises(IndexError, match="got True"):
+        team.predict(X, members=[True, False])
     with pytest.raises(ValueError, match="x has shape"):
         team.predict(X[:, :4])
 
@@ -660,6 +664,24 @@ def test_candidates(make):
         net.predict(X, out[:4], candidates)
     with pytest.raises(ValueError, match="in memory"):
         net.predict(iter([X]), params=candidates)
+
+
+@pytest.mark.parametrize("make", [mlp, rich])
+def test_candidates_in_any_memory(make):
+    """Vectors of numbers that do not lie side by side were read as if they did, and beyond their end."""
+    net = make(0)
+    candidates = RNG.standard_normal((4, net.params.size)).astype(np.float32)
+    expected = net.predict(X, params=candidates)
+    spaced = np.repeat(candidates, 2, axis=1)[:, ::2]
+    for same in (
+        np.asfortranarray(candidates),
+        spaced,
+        candidates[:, ::-1].copy()[:, ::-1],
+        np.repeat(candidates, 2, 0)[::2],
+    ):
+        assert_array_equal(net.predict(X, params=same), expected)
+        assert_array_equal(net.predict(X, params=same[2]), expected[2])
+        assert_array_equal(net.predict(iter([X]), params=same[2]), expected[2])
 
 
 def test_candidates_of_several_outputs():

@@ -128,7 +128,7 @@ class Ensemble(Versioned):
     ) -> None:
         n_members = positive_int(n_members, "Ensemble", "n_members")
         seed = positive_int(seed, "Ensemble", "seed", or_zero=True)
-        if not callable(make):
+        if not callable(make) or isinstance(make, Layer):
             raise TypeError(
                 f"Ensemble: make must be a function such as lambda seed: MLP([4, 8, 2], seed=seed), got {make!r}; "
                 "Ensemble.of([net, …]) takes networks"
@@ -339,7 +339,7 @@ class Ensemble(Versioned):
     def _number(self, k: Any, what: str) -> int:
         number = range(len(self.members))
         try:
-            return number[k]
+            return number[None if isinstance(k, bool) else k]
         except (TypeError, IndexError):
             raise IndexError(
                 f"{self}: {what} must be the number of a member, 0 to {len(self) - 1}, got {k!r}"
@@ -432,7 +432,7 @@ class Ensemble(Versioned):
     def outputs(self, x: NDArray[Any], members: Sequence[int]) -> NDArray[Any]:
         """What these members' networks give, (m, n, o)."""
         program = self.members[0].program_for(x)
-        everybody = len(members) == len(self.members)
+        everybody = list(members) == list(range(len(self.members)))
         vectors = self._vectors if everybody else self._vectors[list(members)]
         programs = self._described(x)
         out = np.empty((len(members), len(x), program.outputs), x.dtype)

@@ -355,8 +355,7 @@ class Layer(Versioned):
     def _outputs_of(self, x: NDArray[Any], out: Any, params: Any) -> NDArray[Any]:
         """The outputs of candidates, one for each row of params."""
         program = self.program_for(x)
-        params = params if type(params) is np.ndarray else as_floats(params, x.dtype, self, "params")
-        check_array(params, (len(params), self._params.size), x.dtype, self, "params")
+        params = self._candidates(params, (len(params), self._params.size), x.dtype)
         if self._buffers.size:
             params = np.concatenate([params, np.tile(self._buffers, (len(params), 1))], axis=1)
         result = np.empty((len(params), len(x), program.outputs), x.dtype)
@@ -387,13 +386,18 @@ class Layer(Versioned):
 
     def _with_buffers(self, params: Any, dtype: Any) -> Any:
         """The vector that the kernels take, with these parameters instead of ours."""
-        params = params if type(params) is np.ndarray else as_floats(params, dtype, self, "params")
-        check_array(params, self._params.shape, dtype, self, "params")
+        params = self._candidates(params, self._params.shape, dtype)
         if not self._buffers.size:
             return params
         vector = self._vector.copy()
         vector[: params.size] = params
         return vector
+
+    def _candidates(self, params: Any, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """Parameters that `predict` is given, as the kernels take them: the numbers of a network side by side."""
+        params = params if type(params) is np.ndarray else as_floats(params, dtype, self, "params")
+        check_array(params, shape, dtype, self, "params")
+        return params if params.strides[-1] == params.itemsize else np.ascontiguousarray(params)
 
     def predict_one(self, x: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Output for one sample; for inner loops of `@njit` functions, where small networks then allocate nothing.
