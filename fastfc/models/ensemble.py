@@ -339,7 +339,9 @@ class Ensemble(Versioned):
     def _number(self, k: Any, what: str) -> int:
         number = range(len(self.members))
         try:
-            return number[None if isinstance(k, bool) else k]
+            if isinstance(k, bool):
+                raise TypeError
+            return number[k]
         except (TypeError, IndexError):
             raise IndexError(
                 f"{self}: {what} must be the number of a member, 0 to {len(self) - 1}, got {k!r}"
