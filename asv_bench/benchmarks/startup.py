@@ -38,7 +38,8 @@ MORE = {
 
 def environment(cache):
     env = {**os.environ, "FASTFC_CACHE": str(cache), "NUMBA_CACHE_DIR": str(cache)}
-    env.pop("NUMBA_NUM_THREADS", None)
+    for variable in ("NUMBA_NUM_THREADS", "PYTHONDONTWRITEBYTECODE"):
+        env.pop(variable, None)
     return env
 
 
