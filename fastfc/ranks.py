@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,9 @@ from fastfc.kernels.runtime.cache import defer_sigint
 from fastfc.validation import choice, positive_int
 
 SHARDS = 16
+# Numbers of a message: what it says and is for, and a status and two sums of each shard. It has this length for any
+# shards, so that ranks that do not agree on them hear so; what is more follows.
+MESSAGE = 2 * SHARDS + 3
 USED = "Allgather", "Allgatherv", "Alltoallv", "Sendrecv", "allgather", "bcast"  # of a communicator
 KNOWN = "_fastfc_known_to_all_ranks"  # the attribute of exceptions that all ranks raise
 SIZE_VARIABLES = "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_SIZE", "SLURM_STEP_NUM_TASKS"  # by which mpiexec tells
@@ -50,8 +54,6 @@ class Ranks:
         self.size: int = 1 if comm is None else comm.Get_size()
         self.owner = ""
         self.received: NDArray[Any] = np.empty((0, 0))
-        if self.size > shards:
-            raise ValueError(f"there are {self.size} ranks for {shards} shards; give shards={self.size}, or more")
 
     @property
     def main(self) -> bool:
@@ -71,6 +73,11 @@ class Ranks:
         self.owner = owner
         with self._one_core_each():
             try:
+                if self.size > self.shards:
+                    raise ValueError(
+                        f"{owner}: there are {self.size} ranks for {self.shards} shards; give "
+                        f"shards={self.size}, or more"
+                    )
                 yield
                 self.meet(END)
             except BaseException as error:
@@ -79,12 +86,13 @@ class Ranks:
                 raise
 
     def meet(self, what: int, numbers: Sequence[float] | NDArray[np.float64] = ()) -> NDArray[np.float64]:
-        """The numbers of all ranks, (ranks, numbers); there are at most 2 shards + 1 of them."""
-        message = np.zeros(2 * self.shards + 3)
-        message[1] = what
-        message[2 : 2 + len(numbers)] = numbers
+        """The numbers of all ranks, (ranks, numbers)."""
+        numbers = np.array(numbers, np.float64)
         if self.size == 1:
-            return message[None, 2 : 2 + len(numbers)]
+            return numbers[None]
+        message = np.zeros(MESSAGE)
+        message[1], first = what, numbers[: MESSAGE - 2]
+        message[2 : 2 + len(first)] = first
         with defer_sigint():
             everyone = self._gathered(message)
             if everyone[:, 0].any():
@@ -96,7 +104,9 @@ class Ranks:
                 f"{MEETINGS[int(everyone[other, 1])]}; all ranks must run the same program on the same data"
             )
             raise known_to_all(RuntimeError(text))
-        return everyone[:, 2 : 2 + len(numbers)]
+        everyone = everyone[:, 2 : 2 + len(numbers)]
+        rest = numbers[len(first) :]
+        return np.hstack([everyone, self._gathered(rest)]) if len(rest) else everyone
 
     def _gathered(self, message: NDArray[np.float64]) -> NDArray[np.float64]:
         everyone = np.empty((self.size, message.size))
@@ -108,7 +118,7 @@ class Ranks:
         known_to_all(error)
         if self.size == 1:
             return
-        message = np.zeros(2 * self.shards + 3)
+        message = np.zeros(MESSAGE)
         message[0] = INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
         with defer_sigint():
             everyone = self._gathered(message)
@@ -262,6 +272,14 @@ def world() -> Any:
     return extra("mpi4py.MPI", "mpi", "mpiexec").COMM_WORLD if max(sizes, default=1) > 1 else None
 
 
+def digest(*arrays: Any) -> str:
+    """A number for the bytes of arrays, as text, by which ranks compare them."""
+    number = 0
+    for array in arrays:
+        number = zlib.crc32(as_bytes(np.ascontiguousarray(array)).data, number)
+    return f"{number:08x}"
+
+
 def as_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
     return array.reshape(-1).view(np.uint8)
 
@@ -279,4 +297,6 @@ def ranks_of(comm: Any, rows: Any, shards: Any, owner: str) -> Ranks | None:
             f"{owner}: comm must be a communicator of mpi4py, such as MPI.COMM_WORLD (pip install 'fastfc[mpi]'), "
             f"got {comm!r}"
         )
+    if comm is not None and (not comm or getattr(comm, "is_inter", False)):
+        raise ValueError(f"{owner}: comm must be a communicator of the ranks of one group, got {comm!r}")
     return Ranks(comm, rows, shards or SHARDS)

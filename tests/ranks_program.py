@@ -217,6 +217,39 @@ def raised(place, **options):
     return "nothing"
 
 
+def network_with(frozen):
+    net = network(2)
+    net[0].frozen = bool(frozen)
+    return net
+
+
+def disagreements(place):
+    """What evaluate and predict raise where ranks have other parameters, or other numbers of rows."""
+    texts, own = [], fc.MLP([7, 2], seed=place.rank)
+    for function in (
+        lambda: own.evaluate(X, TARGET, fc.MSELoss(), comm=place.comm),
+        lambda: own.predict(X, comm=place.comm),
+        lambda: network().predict(X[: 100 + place.rank], comm=place.comm),
+    ):
+        try:
+            texts.append(str(function()))
+        except ValueError as error:
+            texts.append(str(error))
+    return texts
+
+
+def some_weights(place):
+    """Rank 0 alone has weights, the others of 1; evaluate and fit, and the same with all weights."""
+    weights, found = np.where(np.arange(N) < place.own.stop, WEIGHTS, 1.0), []
+    weights = place.comm.bcast(weights)
+    for own in (weights[place.own] if place.rank == 0 else None, weights[place.own]):
+        net, data = network(2), (X[place.own], TARGET[place.own])
+        options = {"sample_weight": own, "comm": place.comm, "rows": "local"}
+        history = net.fit(*data, loss=fc.MSELoss(), optimizer=fc.Adam(), epochs=2, seed=0, **options)
+        found.append([digest(net, history), net.evaluate(*data, fc.MSELoss(), **options)])
+    return found
+
+
 def failures(place):
     """What each rank raises where one of them fails, or is not like the others; all of it within seconds."""
     last = place.rank == place.size - 1
@@ -258,6 +291,11 @@ def failures(place):
         "argument": raised(place, batch_size=-1 if last else 32),
         "everyone": raised(place, batch_size=-1),
         "not finite": raised(place, x=np.where(np.arange(N)[:, None] == 200 * last, np.nan, X), rows="local"),
+        "shards": raised(place, shards=16 + place.rank),
+        "few shards": raised(place, shards=1),
+        "metrics": raised(place, metrics=["mae" if last else "r2"]),
+        "patience": raised(place, callbacks=[fc.EarlyStopping("loss", patience=1 + last)]),
+        "frozen": raised(place, net=network_with(frozen=last)),
         "batch norm": raised(place, net=fc.Sequential([fc.Linear(7, 2), fc.BatchNorm1d(2)])),
     }
     with warnings.catch_warnings(record=True) as caught:

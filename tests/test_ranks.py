@@ -55,7 +55,9 @@ def two(folder):
 @pytest.fixture(scope="module")
 def three(folder, two):
     """After two ranks, whose file they take up."""
-    return results(3, folder, "same_bits", "outputs", "unseeded", "resumed_run", "failures")
+    return results(
+        3, folder, "same_bits", "outputs", "unseeded", "resumed_run", "failures", "disagreements", "some_weights"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -144,10 +146,30 @@ def test_failures(three):
         assert "(203, 7)" in failures["shape"] and "rank 2 202 rows" in failures["shape"]
         assert "the training data differs" in failures["data"]
         assert failures["everyone"] == "ValueError: fit: batch_size must be at least 1, got -1"
+        assert failures["shards"] == "ValueError: fit: shards differs between ranks: rank 0 has 16, rank 1 17"
+        assert failures["few shards"] == "ValueError: fit: there are 3 ranks for 1 shards; give shards=3, or more"
+        assert failures["metrics"] == "ValueError: fit: metrics differs between ranks: rank 0 has r2, rank 2 mae"
+        assert "EarlyStopping('loss', patience=2)" in failures["patience"]
+        assert "what is trained, and how differs between ranks" in failures["frozen"]
         assert "BatchNorm1d" in failures["batch norm"] and "frozen" in failures["batch norm"]
         assert failures["diverged"] == first["diverged"] and len(failures["diverged"]) == 1
         assert failures["stopped"] == "nothing" and failures["epochs of stopped"] == 1
         assert failures["seconds"] < 60
+
+
+def test_disagreements(three):
+    """Rows of networks that differ were put together as if they were of one."""
+    for of_rank in three:
+        evaluated, predicted, rows = of_rank["disagreements"]
+        assert evaluated.startswith("evaluate: the digest of the parameters differs between ranks")
+        assert predicted.startswith("predict: the digest of the parameters differs between ranks")
+        assert rows == "predict: the number of rows differs between ranks: rank 0 has 100, rank 1 101"
+
+
+def test_weights_on_some_ranks(three):
+    for of_rank in three:
+        some, everywhere = of_rank["some_weights"]
+        assert some == everywhere
 
 
 def test_a_rank_is_killed(folder):

@@ -22,7 +22,7 @@ from fastfc.kernels.runtime import native, threads
 from fastfc.kernels.runtime.arrays import describe
 from fastfc.nn.lowering import Lowering, Program
 from fastfc.nn.node import Node
-from fastfc.ranks import OUTPUTS, ranks_of
+from fastfc.ranks import OUTPUTS, digest, ranks_of
 from fastfc.validation import as_floats, flag, positive_int, positive_number
 
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 vector
@@ -317,6 +317,9 @@ class Layer(Versioned):
                 single, part = x.ndim == 1, self._outputs_of if np.ndim(params) == 2 else self.output
                 x = self._check_rows(x[None] if single else x)
                 whole = self.program_for(x).whole
+            used = self._params if params is None else params
+            settings = {"the digest of the parameters": digest(used, self._buffers)}
+            ranks.compare(settings | {"the number of rows": str(len(streams.tree_leaves(x)[0]))})
             if single or whole:
                 result = part(x, None, params)
                 result = result[..., 0, :] if single else result

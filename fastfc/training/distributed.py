@@ -8,7 +8,6 @@ same update. Means are taken once: losses are sums here, divided by the weights 
 from __future__ import annotations
 
 import ctypes
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,9 +25,10 @@ from fastfc.kernels.runtime.status import BAD_SHAPE, OK
 from fastfc.kernels.training import levenberg_marquardt, objective, shards
 from fastfc.nn.dropout import Dropout
 from fastfc.nn.layer import Layer, explained_error
-from fastfc.ranks import EPOCH, GRADIENT, Ranks, known_to_all
+from fastfc.ranks import EPOCH, GRADIENT, Ranks, digest, known_to_all
+from fastfc.training.callbacks import EarlyStopping
 from fastfc.training.epoch import Epoch
-from fastfc.training.evaluation import whole
+from fastfc.training.evaluation import all_weights, whole
 from fastfc.training.samples import (
     NOTHING,
     Data,
@@ -356,7 +356,7 @@ def records_of(data: Data, everyone: Data) -> NDArray[Any]:
     """x, targets, classes and weights of the own samples, row by row, as they travel; in the form that all have."""
     n, target = len(data.x), data.target if data.target.shape[1] else np.zeros((len(data.x), 0), data.x.dtype)
     labels = data.labels.reshape(n, classes_in(data.losses) if everyone.labels.size else 0)
-    weights = data.weights.reshape(n, 1 if everyone.weights.size else 0)
+    weights = all_weights(data)[:, None] if everyone.weights.size else np.zeros((n, 0), data.x.dtype)
     parts = {"x": data.x, "target": target, "labels": labels, "weights": weights}
     fields = [(name, part.dtype, part.shape[1:]) for name, part in parts.items()]
     records = np.zeros(n, np.dtype(fields, align=True))
@@ -457,11 +457,20 @@ def settings_of(
     settings |= {name: repr(getattr(options, name)) for name in numbers}
     if options.seed is None or isinstance(options.seed, int | np.integer):
         settings["seed"] = repr(options.seed)
-    settings["callbacks"] = ", ".join(type(callback).__name__ for callback in options.callbacks)
+    settings["callbacks"] = ", ".join(map(named, options.callbacks))
+    settings["metrics"] = ", ".join(map(named, options.metrics))
+    settings["the digest of what is trained, and how"] = digest(optimizer.prepare(network)[1])
     settings |= {"shards": str(ranks.shards), "rows": "local" if ranks.local else "same"}
     for name, part in (("the training data", samples.training), ("the validation data", samples.validation)):
         settings[name] = "none" if part is None else described(part.first, part.n, ranks)
     return settings
+
+
+def named(thing: Any) -> str:
+    """A metric or a callback as text, without addresses of memory."""
+    if isinstance(thing, str | EarlyStopping):
+        return str(thing)
+    return str(getattr(thing, "__name__", type(thing).__name__))
 
 
 def described(data: Data, n: int | None, ranks: Ranks) -> str:
@@ -470,11 +479,8 @@ def described(data: Data, n: int | None, ranks: Ranks) -> str:
     if ranks.local:
         return f"rows of {data.x.shape[1:]} and {data.target.shape[1:]} {data.x.dtype}"
     shapes = ", ".join(f"{array.shape} {array.dtype}" for array in arrays)
-    digest = 0
-    for array in arrays:
-        sample = array[:: max(1, len(array) // SAMPLED)]
-        digest = zlib.crc32(np.ascontiguousarray(sample).tobytes(), digest)
-    return f"{n} rows, arrays of {shapes} with the digest {digest:08x}"
+    sampled = digest(*(array[:: max(1, len(array) // SAMPLED)] for array in arrays))
+    return f"{n} rows, arrays of {shapes} with the digest {sampled}"
 
 
 def take_from_main(network: Container, optimizer: Optimizer, rng: np.random.Generator, ranks: Ranks) -> None:
@@ -525,7 +531,7 @@ def balanced(y: Any, loss: Any, ranks: Ranks) -> dict[Any, float]:
 
 def agree_on_epoch(ranks: Ranks, network: Container, optimizer: Optimizer, stopped: bool) -> bool:
     """Whether a rank has stopped; an error if parameters or options are not the same on all."""
-    digests = [float(zlib.crc32(np.ascontiguousarray(a).tobytes())) for a in (network.params, optimizer.hyper)]
+    digests = [float(int(digest(array), 16)) for array in (network.params, optimizer.hyper)]
     everyone = ranks.meet(EPOCH, [float(stopped), *digests])
     for i, what in enumerate(("parameters", "options of the optimizer"), 1):
         other = (everyone[:, i] != everyone[0, i]).nonzero()[0]

@@ -8,13 +8,13 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fastfc.data.streams import source_of
 from fastfc.kernels.ops import losses
 from fastfc.losses.base import Loss
 from fastfc.metrics import get_metric
-from fastfc.ranks import COUNTS, Ranks, ranks_of
+from fastfc.ranks import COUNTS, Ranks, digest, ranks_of
 from fastfc.training.outputs import outputs_of
 from fastfc.training.samples import Data, classes_in, prepare, refuse_not_finite
 from fastfc.training.step import check_loss
@@ -70,7 +70,10 @@ def evaluate(
         check_loss(loss)
         _, scores = as_scores(metrics, "evaluate", network, loss)
         data = dataset(network, x, y, loss, network.columns(), sample_weight, owner="evaluate")
-        data = whole(data, ranks) if ranks else data
+        if ranks:
+            settings = {"the loss": repr(loss), "the digest of the parameters": digest(network.params, network.buffers)}
+            ranks.compare(settings | ({} if ranks.local else {"the number of rows": str(data.n)}))
+            data = whole(data, ranks)
         row = evaluation(network, data, scores, "evaluate: {}", ranks)
     return row if scores else row["loss"]
 
@@ -86,7 +89,7 @@ def whole(data: Any, ranks: Ranks) -> Any:
     classes = data.labels.reshape(len(data.x), classes_in(data.losses) if has_labels else 0)
     labels = ranks.gather(classes).reshape(-1) if has_labels else data.labels
     target = ranks.gather(data.target) if data.target.shape[1] else data.target
-    weights = ranks.gather(data.weights) if has_weights else data.weights
+    weights = ranks.gather(all_weights(data)) if has_weights else data.weights
     y = tuple(map(ranks.gather, data.y)) if isinstance(data.y, tuple) else ranks.gather(np.asarray(data.y))
     return data._replace(labels=labels, target=target, weights=weights, y=y)
 
@@ -100,6 +103,11 @@ def as_scores(metrics: Any, owner: str, network: Container, loss: Loss) -> tuple
             raise ValueError(f"{owner}: there would be two columns {name!r}; give the metric's function another name")
         columns.append(name)
     return metrics, scores
+
+
+def all_weights(data: Data) -> NDArray[Any]:
+    """The weights of samples, ones if none were given, as other ranks may have some."""
+    return data.weights if data.weights.size else np.ones(len(data.x), data.x.dtype)
 
 
 def evaluation(

@@ -110,7 +110,7 @@ def fit(
     comm : mpi4py.MPI.Comm, optional
         Train on all ranks of an MPI job, such as MPI.COMM_WORLD; see Notes. Needs the extra `fastfc[mpi]`.
     rows : {"same", "local"}
-        Whether all ranks give the same samples, or each its own, of any number. The samples are then those of all
+        Whether all ranks give the same samples, or each its own, one or more. The samples are then those of all
         ranks, one after another, and so is the batch whose size is batch_size; rows travel to the rank that needs them.
     shards : int, optional
         Into how many ranges of rows each batch is cut, 16 with comm. Networks trained with as many shards have the same
