@@ -13,11 +13,18 @@ from test_norms import KINDS as NORMS
 import fastfc as fc
 
 torch = pytest.importorskip("torch")
+torch_modules = pytest.importorskip("fastfc.io.torch_modules")  # what torch.nn does not have
 functional = torch.nn.functional
 
 # float64 has 16 digits, and a step adds errors to those it was given; 1e-9 is what is left of them after a hundred.
 ROUNDING = {"rtol": 1e-9, "atol": 1e-10}
 LAYERS_ELSEWHERE = {kind.__name__ for kind, *_ in NORMS.values()} | {"Dropout", "Embedding"}
+LAYERS_ELSEWHERE |= {
+    "NumericEmbedding",
+    "RobustScale",
+    "QuantileNormal",
+    "Clamp",
+}  # test_feature_layers.py, test_clamp.py
 # PyTorch has no Lion and no Levenberg–Marquardt; line searches go different ways, see test_full_batch.py.
 OPTIMIZERS_ELSEWHERE = {"Lion", "LBFGS", "LevenbergMarquardt"}
 
@@ -66,7 +73,8 @@ def layer_of(name, settings):
     """PyTorch's activation."""
     if name == "Elementwise":
         return lambda z: z * z
-    return getattr(torch.nn, name)(**({"dim": -1} if name.endswith("Softmax") else {}) | settings)
+    module = torch.nn if hasattr(torch.nn, name) else torch_modules
+    return getattr(module, name)(**({"dim": -1} if name.endswith("Softmax") else {}) | settings)
 
 
 @pytest.mark.parametrize("name, settings", ACTIVATIONS, ids=ids(ACTIVATIONS))
@@ -151,6 +159,11 @@ def residual_in_torch(x, w, b, v, c):
     return torch.cat([h + x, h * x], dim=1) @ v + c
 
 
+def parametric_in_torch(x, w, b, a, v, c):
+    z = x @ w + b
+    return (z + a * (functional.selu(z) - z)) @ v + c
+
+
 def standardized(net):
     mean, scale = (torch.tensor(values.copy()) for _, values in net.named_buffers())
     return lambda x, w, b, v, c: ((x @ w + b - mean) / scale) @ v + c
@@ -159,6 +172,9 @@ def standardized(net):
 FORWARD = {
     "Linear": lambda net: lambda x, w: x @ w,
     "Tied": lambda net: lambda x, w, b, c: torch.tanh(x @ w + b) @ w.T + c,
+    "Scale": lambda net: lambda x, w, b, s, v, c: ((x @ w + b) * s) @ v + c,
+    "Parametric": lambda net: parametric_in_torch,
+    "PReLU": lambda net: lambda x, w, b, a, p, v, c: functional.prelu(functional.prelu(x @ w + b, a), p) @ v + c,
     "Standardize": standardized,
     "Sequential": lambda net: lambda x, w, b, v, c: torch.tanh(torch.relu(x @ w + b) @ v + c),
     "MLP": lambda net: lambda x, w, b, v, c: torch.tanh(x @ w + b) @ v + c,

@@ -208,6 +208,7 @@ OF_LAYERS = {
     "seed": 9,
     "eps": 0.3,
     "momentum": 0.7,
+    "limit": 0.7,
     "name": "renamed",
 }
 
@@ -219,9 +220,10 @@ def attributes(kind, what):
 
 def made(kind, **options):
     """A layer of this kind for rows of 4 numbers."""
-    first = (4,) if kind.__name__ in OF_FEATURES else ()
+    first = {fc.Parametric: ("relu", 4), fc.NumericEmbedding: (4,)}.get(kind, (4,) * (kind.__name__ in OF_FEATURES))
     options |= {"seed": options.get("seed", 1)} if kind is fc.Dropout else {}
-    return kind(*first, **options, **({"dtype": np.float64} if kind.__name__ in OF_FEATURES else {}))
+    typed = {"dtype": np.float64} if "dtype" in inspect.signature(kind).parameters else {}
+    return kind(*first, **options, **typed)
 
 
 def around(layer):
@@ -229,7 +231,7 @@ def around(layer):
     return fc.Sequential([ends[0], layer, ends[1]])
 
 
-NOT_SIMPLE = {"Linear", "Tied", "Embedding", "Sequential", "Graph"}
+NOT_SIMPLE = {"Linear", "Tied", "Embedding", "NumericEmbedding", "Sequential", "Graph"}
 SIMPLE = [kind for name, kind in files.LAYERS.items() if name not in NOT_SIMPLE]
 
 
@@ -271,7 +273,13 @@ def test_attributes_of_layers_are_options_or_refuse():
     """Whatever a layer is made with and keeps is an option, which acts, or says that it can't be changed."""
     encoder = fc.Linear(3, 4)
     a = fc.Input(3)
-    layers = [made(kind) for kind in SIMPLE] + [encoder, fc.Tied(encoder), fc.Embedding(5, 2), fc.MLP([2, 2])]
+    layers = [made(kind) for kind in SIMPLE] + [
+        encoder,
+        fc.Tied(encoder),
+        fc.Embedding(5, 2),
+        made(fc.NumericEmbedding),
+        fc.MLP([2, 2]),
+    ]
     square = njit(lambda x: x * x)
     layers += [fc.Graph(a, fc.ReLU()(a)), fc.Elementwise(square, square)]
     for layer in layers:

@@ -49,7 +49,7 @@ def calls(monkeypatch):
         {"solver": "adamw", "dropout": 0.3, "activation": "gelu", "learning_rate": fc.CosineAnnealingLR(20)},
         {"early_stopping": True, "max_iter": 60, "n_iter_no_change": 1, "callbacks": [lambda run: None]},
     ],
-    ids=str,
+    ids=lambda options: "-".join(options) or "plain",
 )
 @pytest.mark.parametrize("of_classes", [True, False])
 def test_members_have_their_own_bits(of_classes, options, calls):

@@ -67,7 +67,7 @@ for name in of_kind(Activation):
 
 # What has none: functions of yours, what is made of others, a rule of Python's own numbers, and what is not a formula.
 YOURS = {"Elementwise", "CustomLoss"}
-COMPOSED = {"Graph", "Input", "concatenate", "MultiLoss"}
+COMPOSED = {"Graph", "Input", "concatenate", "MultiLoss", "Ensemble"}
 PLAIN = {"ReduceLROnPlateau", "EarlyStopping"}
 TOOLS = {"Callback", "DivergenceWarning", "History", "check_gradients", "numerical_gradient"}
 FILES = {"load", "load_checkpoint", "load_state_dict", "from_onnx", "from_sklearn", "from_torch"}
@@ -148,6 +148,7 @@ REQUIRED = {
     "Parametric": ("relu", 2),
     "NumericEmbedding": (2,),
     "MultiLoss": ([fc.MSELoss()],),
+    "Ensemble": (lambda seed: fc.MLP([2, 2], seed=seed), 2),
 }
 COMPUTING = {"Sequential", "Graph", "concatenate", "check_gradients", "numerical_gradient"}
 
