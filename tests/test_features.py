@@ -105,6 +105,49 @@ def test_what_training_has_not_seen_is_missing():
     assert not holes.x[:, 0].any()
 
 
+@pytest.mark.parametrize(
+    "trained, later",
+    [
+        (pd.Categorical([1, 2, 3]), pd.Categorical([1, 2, None])),  # of which to_numpy makes floats
+        (pd.Categorical([1, 2, None]), pd.Categorical([1, 2, 3])),
+        (pd.Categorical([1.0, 2.0, 2.5]), pd.Categorical([1, 2, 3])),
+        (["1", "2", "x"], [1, 2, 3]),
+        (["1", "2", "x"], [1.0, 2.0, np.nan]),
+        (np.array([1, 2, "x"], object), np.array([1.0, 2, None], object)),
+    ],
+)
+def test_names_do_not_depend_on_the_dtype(trained, later):
+    trained, later = pd.DataFrame({"c": trained}), pd.DataFrame({"c": later})
+    known = Features(raw_columns(trained, "test"), max_one_hot=0)
+    expected = known.transform(raw_columns(trained, "test"), "test").codes
+    assert_array_equal(known.transform(raw_columns(later, "test"), "test").codes[:2], expected[:2])
+    assert expected[:2].all()
+
+
+def test_columns_without_a_value():
+    numbers = [
+        np.full((3, 1), np.nan),
+        np.full((3, 1), None, object),
+        np.full((3, 1), pd.NA, object),
+        pd.DataFrame({"m": pd.Series([None] * 3, dtype="Int64")}),
+        pl.DataFrame({"m": [None] * 3}),
+        pa.table({"m": pa.nulls(3)}),
+    ]
+    for table in numbers:
+        raw = raw_columns(table, "test")
+        assert Features(raw).numbers == [0] and np.isnan(raw.columns[0]).all()
+    for dtype in ("string", "category"):
+        raw = raw_columns(pd.DataFrame({"m": pd.Series([None] * 3, dtype=dtype)}), "test")
+        assert Features(raw).names == [[]]
+
+
+@pytest.mark.parametrize("unit", [1e-310, 1e-40, 1e40, 1e300])
+def test_numbers_of_any_size(unit):
+    x = np.arange(1000.0)[:, None] * unit
+    z = Features(raw := raw_columns(x, "test")).transform(raw, "test").x
+    assert_allclose(z, Features(raw := raw_columns(x / unit, "test")).transform(raw, "test").x, rtol=1e-3)
+
+
 def test_names_of_the_validation_are_known():
     table, other = frame(), frame().assign(many="late")
     known, _ = features(table, other)

@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import fields
+from threading import Event
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import fastfc as fc
 from fastfc.models import realmlp
 from fastfc.sklearn import RealMLPClassifier, RealMLPRegressor
+from fastfc.sklearn.realmlp import side_by_side
 
 # A fit holds rows out, starts from data and drops units at random: twice a row is not a row of weight two.
 EXPECTED = {
@@ -188,12 +190,23 @@ def test_rows_without_weight_do_not_count(shop):
     strange = x.assign(size=np.where(weights, x["size"], 1e9), colour=np.where(weights, x["colour"], "?"))
     one = RealMLPClassifier(**SMALL).fit(x, label, sample_weight=weights)
     assert one.score(x[weights], label[weights]) > 0.5
-    # nor do their numbers; their names are known, as are those of the validation
+    # nor do their numbers and names
     reg = RealMLPRegressor(**SMALL).fit(x, np.where(weights, number, 1e9), sample_weight=weights)
     assert reg.predict(x).max() < 100
     assert (
         RealMLPClassifier(**SMALL).fit(strange, label, sample_weight=weights).features_.scales == one.features_.scales
     )
+
+
+@pytest.mark.parametrize("folds", [{}, {"n_cv": 3}, {"X_val": True}])
+def test_rows_without_weight_are_as_if_not_there(folds, shop):
+    x, label, _ = shop
+    keep = np.arange(300) % 3 > 0
+    strange = x.assign(size=np.where(keep, x["size"], 1e9), colour=np.where(keep, x["colour"], "?"))
+    held = {"X_val": x[:60], "y_val": label[:60]} if "X_val" in folds else {}
+    clf = RealMLPClassifier(**(SMALL | {"epochs": 2}), **({} if held else folds))
+    expected = clf.fit(x[keep], label[keep], **held).predict_proba(x)
+    assert_array_equal(clf.fit(strange, label, sample_weight=keep, **held).predict_proba(x), expected)
 
 
 def test_weights_and_class_weights(shop):
@@ -349,6 +362,66 @@ def test_in_a_grid_search(shop):
     assert search.best_params_ == {"lr": 0.04}
 
 
+def test_only_categories_of_many_names():
+    x = np.array([[f"{i % 20}" for i in range(60)]]).T
+    y = np.arange(60) % 2
+    assert classifier(epochs=20).fit(x, y).score(x, y) > 0.9
+
+
+@pytest.mark.parametrize("unit", [1e-310, 1e-200, 1e200, 1e305])
+def test_targets_of_any_size(unit, shop):
+    x, _, number = shop
+    reg = RealMLPRegressor(**(SMALL | {"epochs": 2}))
+    y = (number - number.mean()) / number.std()
+    assert_allclose(reg.fit(x, y * unit).predict(x) / unit, reg.fit(x, y).predict(x), rtol=1e-3, atol=1e-5)
+
+
+def test_labels_of_every_kind(shop):
+    x, label, _ = shop
+    label = np.asarray(label).astype(str)
+    expected = classifier(epochs=1).fit(x, label).predict_proba(x)
+    arrow = pa.array(label)
+    for y in (list(label), pd.Series(label).astype("category"), pl.Series(label), arrow, arrow.dictionary_encode()):
+        clf = classifier(epochs=1).fit(x, y)
+        assert clf.classes_.tolist() == sorted(set(label))
+        assert_array_equal(clf.predict_proba(x), expected)
+
+
+def test_files_keep_class_weights_and_the_seed(tmp_path):
+    x, y = np.random.default_rng(0).normal(size=(30, 2)), np.arange(30) % 2
+    clf = classifier(epochs=1, class_weight={0: 5.0, 1: 1.0}).fit(x, y)
+    clf.save(tmp_path / "clf.safetensors")
+    again = RealMLPClassifier.load(tmp_path / "clf.safetensors")
+    assert (again.class_weight, again.random_state) == (clf.class_weight, clf.random_state)
+    assert_array_equal(again.fit(x, y).predict_proba(x), clf.predict_proba(x))
+
+
+def test_onnx_of_far_numbers(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    x = np.random.default_rng(0).normal(size=(100, 2)) * [1, 1e-30]
+    y = np.arange(100) % 2
+    clf = classifier(epochs=2).fit(x, y)
+    clf.to_onnx(tmp_path / "clf.onnx")
+    far = np.array([[1e30, 0.0], [-3e38, 1e30], [0.1, -1e38]], np.float32)
+    session = onnxruntime.InferenceSession(tmp_path / "clf.onnx")
+    assert_allclose(session.run(None, {"numbers": far})[1], clf.predict_proba(far), rtol=1e-4, atol=1e-5)
+
+
+def test_an_exception_ends_the_other_networks():
+    """Of Ctrl-C all but the exception is the same."""
+    began = Event()
+
+    def learn(job, end):
+        if job:
+            began.wait(10)
+            raise KeyboardInterrupt
+        began.set()
+        assert end.wait(10)
+
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side(learn, [0, 1], 2)
+
+
 # ---------- errors
 
 
@@ -361,6 +434,8 @@ def test_in_a_grid_search(shop):
         ({"n_cv": 500}, "n_cv=500 folds need as many samples"),
         ({"calibrate": True, "validation_fraction": 0.0}, "calibrate needs rows to validate"),
         ({"lr_schedule": "cosines"}, "lr_schedule"),
+        ({"hidden": [0]}, "hidden"),
+        ({"class_weight": {"Dear": 3}}, "not in class_weight"),
     ],
 )
 def test_options_that_are_refused(options, words, shop):
@@ -378,6 +453,18 @@ def test_data_that_are_refused(shop, tmp_path):
         clf.fit(x, label, X_val=x, y_val=np.full(300, "free"))
     with pytest.raises(ValueError, match="at least one non-zero"):
         clf.fit(x, label, sample_weight=np.zeros(300))
+    with pytest.raises(ValueError, match="y has no label in row 0; leave such rows out"):
+        clf.fit(x[:2], [None, "dear"])
+    with pytest.raises(ValueError, match="all cells of X are missing"):
+        clf.fit(pd.DataFrame({"m": pd.Series([None, None], dtype="string")}), ["dear", "cheap"])
+    with pytest.raises(ValueError, match="quantiles is empty"):
+        RealMLPRegressor(**SMALL, quantiles=[]).fit(x, number)
+    with pytest.raises(ValueError, match="do not fit float32"):
+        RealMLPRegressor(**(SMALL | {"epochs": 1})).fit(x, number * 1e60).to_onnx(tmp_path / "far.onnx")
+    with pytest.raises(ValueError, match="labels of int64"):
+        classifier(epochs=1).fit(x, (np.arange(300) % 2).astype(np.uint64) + np.uint64(2**63)).to_onnx(
+            tmp_path / "far.onnx"
+        )
     with pytest.raises(ValueError, match="column 'size' of X holds infinity"):
         clf.fit(x.assign(size=np.inf), label)
     with pytest.raises(ValueError, match="quantiles are of one target"):

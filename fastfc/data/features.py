@@ -70,7 +70,7 @@ ADVICE = "give numbers, or texts for categories; leave it out, or compute number
 def object_column(values: NDArray[Any], missing: NDArray[np.bool_] | None, owner: str, name: Any) -> NDArray[Any]:
     """Numbers if all are, else texts."""
     if missing is None:
-        missing = np.array([value is None or value != value for value in values.tolist()], bool)
+        missing = np.array([is_missing(value) for value in values.tolist()], bool)
     present = values[~missing]
     if not any(isinstance(value, str) for value in present.tolist()):
         try:
@@ -85,10 +85,20 @@ def object_column(values: NDArray[Any], missing: NDArray[np.bool_] | None, owner
     return texts(values, missing)
 
 
+def is_missing(value: Any) -> bool:
+    # pandas.NA is neither equal to itself nor not
+    return value is None or type(value).__name__ == "NAType" or bool(value != value)
+
+
 def texts(values: NDArray[Any], missing: NDArray[np.bool_]) -> NDArray[Any]:
+    """The names of categories, which do not depend on the dtype that holds them: 1 and 1.0 are "1"."""
     result = np.full(len(values), None, object)
-    result[~missing] = values[~missing].astype(str)
+    result[~missing] = [value if isinstance(value, str) else text(value) for value in values[~missing].tolist()]
     return result
+
+
+def text(value: Any) -> str:
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def frame_column(values: Any, owner: str, name: Any) -> NDArray[Any]:
@@ -110,10 +120,12 @@ def frame_column(values: Any, owner: str, name: Any) -> NDArray[Any]:
     if isinstance(dtype, np.dtype) and dtype.kind in frames.NUMBERS:
         return finite(values.to_numpy().astype(np.float64), owner, name)
     missing = np.asarray(values.is_null() if hasattr(values, "is_null") else values.isna(), dtype=bool)
+    if str(dtype) == "category":  # to_numpy makes floats of integers where some are missing
+        values = values.astype(object)
     array = np.asarray(values.to_numpy(), dtype=object)
     if isinstance(dtype, np.dtype) and dtype.kind == "O":
         return object_column(array, missing, owner, name)
-    if frames.is_number(dtype):
+    if frames.is_number(dtype) or str(dtype) == "Null":
         numbers = np.full(len(array), np.nan)
         numbers[~missing] = array[~missing].astype(np.float64)
         return finite(numbers, owner, name)
@@ -304,7 +316,7 @@ def center_and_width(values: NDArray[np.float64]) -> tuple[float, float]:
 def clipped(values: NDArray[np.float64], center: float, width: float) -> NDArray[np.float64]:
     """Scaled and clipped; 0 for a column that is constant in training."""
     with np.errstate(over="ignore"):
-        z = (values - center) * (1 / width if width else 0.0)
+        z = (values - center) / (width or np.inf)
     # the limit of the formula, where the square would overflow
     z = np.clip(z, -1e100, 1e100)
     return np.asarray(z / np.sqrt(1 + (z / CLIP) ** 2))

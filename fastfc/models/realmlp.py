@@ -268,7 +268,7 @@ def optimizer_for(recipe: Recipe, names: Sequence[str], steps: int) -> AdamW:
     schedules = {}
     for what in ("dropout", "weight_decay"):
         schedule = SCHEDULES[getattr(recipe, f"{what}_schedule")](steps, 1.0)
-        if getattr(recipe, what) and schedule is not None:
+        if getattr(recipe, what) and schedule is not None and (what != "dropout" or recipe.hidden):
             schedules[what] = schedule
     return AdamW(
         recipe.lr,

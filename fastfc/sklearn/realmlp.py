@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import fields
 from numbers import Integral, Real
+from threading import Event
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastfc import frames, reference
-from fastfc.data.features import Features, Inputs, Raw, raw_columns
+from fastfc.data.features import Features, Inputs, Raw, is_missing, raw_columns
 from fastfc.extras import extra
 from fastfc.kernels.runtime.threads import most_threads
 from fastfc.losses.base import Loss
@@ -40,6 +41,7 @@ from fastfc.models.realmlp import (
 )
 from fastfc.nn.node import Input
 from fastfc.training.history import History
+from fastfc.validation import positive_int
 
 try:
     from scipy.sparse import issparse
@@ -123,7 +125,7 @@ class BaseRealMLP(BaseEstimator):
         y : (n_samples,) or (n_samples, n_outputs) array
             Labels of classes, or numbers.
         sample_weight : (n_samples,) array, optional
-            Not negative. Those of rows that validate play no part.
+            Not negative; 0 is as if the row were not there. It weighs rows that validate too; those of X_val weigh 1.
         X_val, y_val : optional
             Rows that choose the epoch, instead of a part of X.
 
@@ -136,25 +138,28 @@ class BaseRealMLP(BaseEstimator):
         table = self._table(X, reset=True)
         y = self._targets(y, table.n, reset=True)
         weights = self._weights(sample_weight, y, table.n)
+        if weights is not None and not weights.all():
+            if not weights.any():
+                raise ValueError("Sample weights must contain at least one non-zero number.")
+            rows = np.flatnonzero(weights)
+            table, y, weights = rows_of(table, rows), y[rows], weights[rows]
         rng = check_random_state(self.random_state)
         features, parts = self._parts(table, y, weights, X_val, y_val, recipe, rng)
+        if not features.width and not features.sizes:
+            raise ValueError(f"{type(self).__name__}: all cells of X are missing; give columns that have values")
         seeds = [int(seed) for seed in rng.randint(np.iinfo(np.int32).max, size=len(parts) * self.n_ens)]
         jobs = [(part, seed) for part, seed in zip([p for p in parts for _ in range(self.n_ens)], seeds, strict=True)]
-        n_threads = most_threads(self.n_threads)
-        inside = self.n_threads if len(jobs) == 1 else 1
-        learn = lambda job: self._learn(job[0], job[1], features, recipe, inside)
-        if n_threads == 1 or len(jobs) == 1:
-            members = [learn(job) for job in jobs]
-        else:
-            with ThreadPoolExecutor(min(n_threads, len(jobs))) as pool:
-                members = list(pool.map(learn, jobs))
+        n_threads = 1 if self.callbacks else min(most_threads(self.n_threads), len(jobs))
+        inside = self.n_threads if n_threads == 1 else 1
+        learn = lambda job, end: self._learn(job[0], job[1], features, recipe, inside, end)
+        members = side_by_side(learn, jobs, n_threads)
         self._keep(features, recipe, members, [part for part, _ in jobs])
         return self
 
     def _recipe(self) -> Recipe:
         changes = {field.name: getattr(self, field.name, None) for field in fields(Recipe)}
         if changes["hidden"] is not None:
-            changes["hidden"] = tuple(int(width) for width in changes["hidden"])
+            changes["hidden"] = tuple(positive_int(width, type(self).__name__, "hidden") for width in changes["hidden"])
         recipe = recipe_of(self.preset, self._of_classes, **changes)
         special = {
             name: None
@@ -182,10 +187,7 @@ class BaseRealMLP(BaseEstimator):
     def _weights(self, sample_weight: Any, y: NDArray[Any], n: int) -> NDArray[Any] | None:
         if sample_weight is None:
             return None
-        weights = _check_sample_weight(sample_weight, np.empty((n, 1)), dtype=np.float64, ensure_non_negative=True)
-        if not weights.sum():
-            raise ValueError("Sample weights must contain at least one non-zero number.")
-        return weights
+        return _check_sample_weight(sample_weight, np.empty((n, 1)), dtype=np.float64, ensure_non_negative=True)
 
     def _parts(
         self, table: Raw, y: NDArray[Any], weights: Any, X_val: Any, y_val: Any, recipe: Recipe, rng: Any
@@ -199,35 +201,35 @@ class BaseRealMLP(BaseEstimator):
                 raise ValueError(f"{owner}: n_cv={self.n_cv} folds take their validation from X; leave out X_val")
             other = self._table(X_val, reset=False)
             features = Features(table, other, recipe.max_one_hot)
-            self._learn_targets(y, weights)
+            self._learn_targets(y)
             y_other = self._targets(y_val, other.n)
             known = joined(features.transform(other, owner), features)
             held = Samples(known, self._encoded(y_other), self._of_class(y_other))
             samples = Samples(joined(features.transform(table, owner), features), self._encoded(y), weights)
             return features, [Part(samples, held)]
-        folds = self._folds(y, weights, rng)
+        folds = self._folds(y, rng)
         if getattr(self, "calibrate", None) and not len(folds[0][1]):
             raise ValueError(f"{owner}: calibrate needs rows to validate; give a validation_fraction")
         # the folds share what is known of columns and targets, which is then that of all rows
         rows = folds[0][0] if len(folds) == 1 else np.arange(table.n)
         features = Features(rows_of(table, rows), table, recipe.max_one_hot)
-        self._learn_targets(y[rows], weights if weights is None else weights[rows])
+        self._learn_targets(y[rows])
         x, target = joined(features.transform(table, owner), features), self._encoded(y)
         take = lambda rows, w: Samples(x[rows], target[rows], w if w is None else w[rows])
         return features, [Part(take(a, weights), take(b, weights) if len(b) else None) for a, b in folds]
 
-    def _folds(self, y: NDArray[Any], weights: Any, rng: Any) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-        """Rows to learn from, and rows that choose the epoch; those without weight do neither."""
-        rows = np.arange(len(y)) if weights is None else np.flatnonzero(weights)
+    def _folds(self, y: NDArray[Any], rng: Any) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        """Rows to learn from, and rows that choose the epoch."""
+        rows = np.arange(len(y))
         seed = int(rng.randint(np.iinfo(np.int32).max))
-        classes = y[rows] if self._of_classes else None
+        classes = y if self._of_classes else None
         counts = np.unique(classes, return_counts=True)[1] if classes is not None else np.array([len(rows)])
         if self.n_cv > 1:
             if len(rows) < self.n_cv:
                 raise ValueError(f"{type(self).__name__}: n_cv={self.n_cv} folds need as many samples, got {len(rows)}")
             kind = StratifiedKFold if classes is not None and counts.min() >= self.n_cv else KFold
             split = kind(self.n_cv, shuffle=True, random_state=seed).split(rows, classes)
-            return [(rows[a], rows[b]) for a, b in split]
+            return list(split)
         held = round(len(rows) * self.validation_fraction)
         if self.validation_fraction and not held and len(rows) > 4:
             held = 1
@@ -239,8 +241,10 @@ class BaseRealMLP(BaseEstimator):
         a, b = train_test_split(rows, test_size=held, random_state=seed, stratify=alike)
         return [(np.sort(a), np.sort(b))]
 
-    def _learn(self, part: Part, seed: int, features: Features, recipe: Recipe, n_threads: int | str) -> Member:
-        """Train one network."""
+    def _learn(
+        self, part: Part, seed: int, features: Features, recipe: Recipe, n_threads: int | str, end: Event
+    ) -> Member:
+        """Train one network, unless `end` is set."""
         rng, (inputs, numbers, plain, codes) = np.random.default_rng(seed), input_nodes(features)
         output = build(recipe, numbers, plain, codes, features.sizes, self._width(), rng)
         graph = Graph(inputs, output, n_threads=n_threads)
@@ -254,7 +258,7 @@ class BaseRealMLP(BaseEstimator):
             recipe,
             rng,
             patience=patience,
-            callbacks=self.callbacks or (),
+            callbacks=[lambda run: run.stop() if end.is_set() else None, *(self.callbacks or ())],
         )
 
     def _keep(self, features: Features, recipe: Recipe, members: Sequence[Member], parts: Sequence[Part]) -> None:
@@ -319,7 +323,7 @@ class BaseRealMLP(BaseEstimator):
         """Weights by class, or None."""
         return None
 
-    def _learn_targets(self, y: NDArray[Any], weights: Any) -> None:
+    def _learn_targets(self, y: NDArray[Any]) -> None:
         """Know what is to be known of the targets of the training rows."""
 
     def _encoded(self, y: NDArray[Any]) -> NDArray[Any]:
@@ -333,6 +337,22 @@ class BaseRealMLP(BaseEstimator):
 
     def _score(self, recipe: Recipe) -> Score:
         raise NotImplementedError
+
+
+def side_by_side(learn: Callable[[Any, Event], Member], jobs: Sequence[Any], n_threads: int) -> list[Member]:
+    """What `learn` gives of each job. An exception, Ctrl-C for instance, ends the others."""
+    end = Event()
+    if n_threads == 1:
+        return [learn(job, end) for job in jobs]
+    with ThreadPoolExecutor(n_threads) as pool:
+        futures = [pool.submit(learn, job, end) for job in jobs]
+        try:
+            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+                future.result()  # raises
+        finally:
+            end.set()
+            pool.shutdown(cancel_futures=True)
+    return [future.result() for future in futures]
 
 
 def joined(inputs: Inputs, features: Features) -> NDArray[np.float32]:
@@ -387,7 +407,7 @@ class RealMLPClassifier(ClassifierMixin, BaseRealMLP):
         Networks are trained side by side. Results are the same for any number.
     random_state : int, RandomState or None
     callbacks : list of Callback or callable, optional
-        As for a network's `fit`; called for each network.
+        As for a network's `fit`; called for each network, one network after the other.
     hidden, epochs, batch_size, lr, … : optional
         Constants of the recipe, see `fastfc.models.realmlp.Recipe`. `embedding` may be "none", `max_one_hot` "all".
 
@@ -477,6 +497,9 @@ class RealMLPClassifier(ClassifierMixin, BaseRealMLP):
         """The number of each row's class."""
         y = column_or_1d(as_array(y), warn=True)
         check_consistent_length(np.empty(n), y)
+        missing = [is_missing(label) for label in y.tolist()] if y.dtype == object else []
+        if any(missing):
+            raise ValueError(f"{type(self).__name__}: y has no label in row {missing.index(True)}; leave such rows out")
         if reset:
             check_classification_targets(y)
             self.classes_, numbers = np.unique(y, return_inverse=True)
@@ -492,10 +515,7 @@ class RealMLPClassifier(ClassifierMixin, BaseRealMLP):
         self._class_weights = None
         if self.class_weight is not None:
             given: Any = self.class_weight
-            if isinstance(given, dict):
-                known = {label: i for i, label in enumerate(self.classes_.tolist())}
-                given = {known[label]: weight for label, weight in given.items() if label in known}
-            self._class_weights = compute_class_weight(given, classes=np.arange(len(self.classes_)), y=y)
+            self._class_weights = compute_class_weight(given, classes=self.classes_, y=self.classes_[y])
             of_class = self._of_class(y)
             weights = of_class if weights is None else weights * of_class
         return weights
@@ -566,7 +586,7 @@ class RealMLPRegressor(RegressorMixin, BaseRealMLP):
         Networks are trained side by side. Results are the same for any number.
     random_state : int, RandomState or None
     callbacks : list of Callback or callable, optional
-        As for a network's `fit`; called for each network.
+        As for a network's `fit`; called for each network, one network after the other.
     hidden, epochs, batch_size, lr, … : optional
         Constants of the recipe, see `fastfc.models.realmlp.Recipe`. `embedding` may be "none", `max_one_hot` "all".
 
@@ -668,16 +688,19 @@ class RealMLPRegressor(RegressorMixin, BaseRealMLP):
         elif columns.shape[1] != self.n_outputs_:
             raise ValueError(f"RealMLPRegressor: y_val has {columns.shape[1]} columns, y has {self.n_outputs_}")
         if self.quantiles is not None:
+            if not len(list(self.quantiles)):
+                raise ValueError("RealMLPRegressor: quantiles is empty; give at least one, as [0.1, 0.5, 0.9]")
             if columns.shape[1] != 1:
                 raise ValueError(f"RealMLPRegressor: quantiles are of one target, but y has shape {y.shape}")
             columns = np.repeat(columns, len(list(self.quantiles)), axis=1)
         return columns
 
-    def _learn_targets(self, y: NDArray[Any], weights: Any) -> None:
-        known = y if weights is None else y[weights > 0]
-        self.center_, self.spread_ = known.mean(axis=0), known.std(axis=0)
+    def _learn_targets(self, y: NDArray[Any]) -> None:
+        # powers of two, in which no square is too large, or too small
+        unit = np.ldexp(1.0, np.frexp(np.abs(y).max(axis=0))[1] - 1)
+        self.center_, self.spread_ = (y / unit).mean(axis=0) * unit, (y / unit).std(axis=0) * unit
         self.spread_ = np.where(self.spread_ > 0, self.spread_, 1.0)
-        self.low_, self.high_ = known.min(axis=0), known.max(axis=0)
+        self.low_, self.high_ = y.min(axis=0), y.max(axis=0)
 
     def _encoded(self, y: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(((y - self.center_) / self.spread_).astype(np.float32))
@@ -717,4 +740,6 @@ def as_array(y: Any) -> Any:
     """A column of a frame as an array; scikit-learn takes those of pandas and polars itself."""
     if y is None:
         raise ValueError("this estimator requires y to be passed, but the target y is None")
+    if frames.is_arrow(y) and hasattr(y, "type"):
+        return np.array(y.to_pylist())
     return np.asarray(y.to_numpy() if hasattr(y, "null_count") and hasattr(y, "to_numpy") else y)

@@ -17,14 +17,17 @@ from fastfc.training.history import History
 KEY = "fastfc.sklearn.RealMLP"
 VERSION = 1
 ML = "ai.onnx.ml"
+FAR = 1e18  # where the smooth clip is at its bound, and squares are finite
 ARRAYS = ("center_", "spread_", "low_", "high_", "classes_")
 PLAIN = ("temperatures_", "best_epochs_", "n_iter_", "n_features_in_", "n_outputs_", "_one_column")
 
 
 def save(estimator: Any, path: str | os.PathLike[str]) -> None:
-    params = {
-        name: value for name, value in estimator.get_params().items() if name not in ("callbacks", "random_state")
-    }
+    params = {name: value for name, value in estimator.get_params().items() if name != "callbacks"}
+    if not isinstance(params["random_state"], int | np.integer):
+        del params["random_state"]
+    if isinstance(params.get("class_weight"), dict):  # whose keys need not be texts
+        params["class_weight"] = {"pairs": list(params["class_weight"].items())}
     about: dict[str, Any] = {
         "version": VERSION,
         "class": type(estimator).__name__,
@@ -59,6 +62,9 @@ def load(kind: type[Any], path: str | os.PathLike[str]) -> Any:
         raise ValueError(f"{kind.__name__}.load: {path} was not written by save of such an estimator of this version")
     if about["class"] != kind.__name__:
         raise ValueError(f"{kind.__name__}.load: {path} holds a {about['class']}; use {about['class']}.load")
+    weights = about["params"].get("class_weight")
+    if isinstance(weights, dict) and "pairs" in weights:
+        about["params"]["class_weight"] = dict(weights["pairs"])
     estimator = kind(**about["params"])
     estimator.features_ = Features.from_dict(about["features"])
     recipe = about["recipe"]
@@ -164,7 +170,7 @@ class Model:
         """The numbers, scaled and clipped; appends the scaled indicators of missing ones to `hot`."""
         f, kinds = self.features, self.onnx.TensorProto
         center = np.array([[s.center for s in f.scales]], np.float32)
-        factor = np.array([[1 / s.width if s.width else 0 for s in f.scales]], np.float32)
+        width = np.array([[s.width for s in f.scales]])
         missing = self.node("IsNaN", [x])
         filled = self.node("Where", [missing, self.array(center), x])
         told = [j for j, s in enumerate(f.scales) if s.missing]
@@ -172,13 +178,13 @@ class Model:
             columns = self.node("Gather", [missing, self.array(np.array(told, np.int64))], axis=1)
             number = self.node("Cast", [columns], to=kinds.FLOAT)
             scales = np.array(f.hot_scales[: len(told)], np.float64)
-            factors = np.where(scales[:, 1] > 0, 1 / np.where(scales[:, 1] > 0, scales[:, 1], 1), 0)
-            hot.append(self.clipped(number, scales[None, :, 0], factors[None]))
-        return self.clipped(filled, center, factor)
+            hot.append(self.clipped(number, scales[None, :, 0], scales[None, :, 1]))
+        return self.clipped(filled, center, width)
 
-    def clipped(self, x: str, center: Any, factor: Any) -> str:
+    def clipped(self, x: str, center: Any, width: Any) -> str:
         w = self.writer
-        z = w.op("Mul", w.op("Sub", x, center), factor)
+        z = w.op("Div", w.op("Sub", x, center), np.where(width > 0, width, np.inf))
+        z = w.op("Max", w.op("Min", z, FAR), -FAR)
         third = w.op("Mul", z, 1 / CLIP)
         return w.op("Div", z, w.op("Sqrt", w.op("Add", w.op("Mul", third, third), 1.0)))
 
@@ -195,8 +201,8 @@ class Model:
         ]
         p = self.renamed(self.mean(warm), "probabilities")
         texts = classes.dtype.kind not in "biuf"
-        if classes.dtype.kind == "f" and not (classes == np.round(classes)).all():
-            raise ValueError(f"to_onnx: classes are {classes.dtype}; ONNX has labels of integers and strings")
+        if not texts and any(int(label) != label or abs(int(label)) >= 2**63 for label in classes.tolist()):
+            raise ValueError(f"to_onnx: classes are {classes.dtype}; ONNX has labels of int64 and of strings")
         place = self.node("ArgMax", [p], axis=1, keepdims=0)
         constant = self.array(np.array([str(c) for c in classes], object) if texts else classes.astype(np.int64))
         self.extra_nodes.append(self.onnx.helper.make_node("Gather", [constant, place], ["label"], axis=0))
@@ -207,7 +213,9 @@ class Model:
         ]
 
     def numbers(self, outputs: list[str]) -> list[Any]:
-        e, w = self.estimator, self.writer
+        e, w, limits = self.estimator, self.writer, np.finfo(np.float32)
+        if (np.abs(e.center_) + 1e3 * e.spread_ > limits.max).any() or (e.spread_ < limits.tiny).any():
+            raise ValueError(f"to_onnx: targets of spread {e.spread_.tolist()} do not fit float32; scale them")
         bounds = [np.nan_to_num(b, posinf=3e38, neginf=-3e38) for b in (e.low_, e.high_)]
         parts = [w.op("Add", w.op("Mul", o, e.spread_[None]), e.center_[None]) for o in outputs]
         parts = [w.op("Max", w.op("Min", part, bounds[1][None]), bounds[0][None]) for part in parts]
