@@ -175,11 +175,13 @@ def ranks(rows, estimators, tables, loss=False):
         what = "rmse" if table_data.TABLES[table].numbers else "log_loss" if loss else "accuracy"
         sign = -1 if what == "accuracy" else 1
         errors.append([sign * mean_of(rows, estimator, table, what) for estimator in estimators])
-    errors = np.array([row for row in errors if np.isfinite(row).all()])
-    places = (errors[:, None, :] < errors[:, :, None]).sum(axis=2) + (errors[:, None, :] == errors[:, :, None]).sum(
-        axis=2
-    ) / 2
-    return dict(zip(estimators, (places + 0.5).mean(axis=0), strict=True)), len(errors)
+    known = [row for row in errors if np.isfinite(row).all()]
+    if not known:
+        return dict.fromkeys(estimators, np.nan), 0
+    table = np.array(known)
+    better = (table[:, None, :] < table[:, :, None]).sum(axis=2)
+    equal = (table[:, None, :] == table[:, :, None]).sum(axis=2)  # itself too
+    return dict(zip(estimators, (better + (equal + 1) / 2).mean(axis=0), strict=True)), len(known)
 
 
 def print_scores(rows, estimators, tables):
