@@ -25,6 +25,7 @@ from fastfc.models.realmlp import (
     recipe_of,
     seconds_for,
     selected,
+    temperature_of,
     train,
 )
 from fastfc.models.sequential import MLP, Sequential
@@ -154,7 +155,9 @@ def realmlp(task: Task, wanted: Wanted) -> Trained:
     if not networks:
         raise KeyboardInterrupt
     for network in networks:
-        in_units(network.layers[-1], task)
+        # a temperature corrects probabilities: networks are mostly too sure
+        scale = 1 / temperature_of(stop.y, network.predict(stop.x)) if task.n_classes else task.spread
+        in_units(network.layers[-1], task.mean, scale)
     history = networks[0].history
     best = best_epoch(history, score_of(task).name)
     return Trained(averaged(networks, task), history, best, len(networks), interrupted)
@@ -231,7 +234,7 @@ def perceptron(task: Task, wanted: Wanted) -> Trained:
         if not len(net.history):
             raise
         interrupted = True
-    in_units(net.layers[-1], task)
+    in_units(net.layers[-1], task.mean, task.spread)
     return Trained(net, net.history, stopping.best_epoch, 1, interrupted)
 
 
@@ -242,8 +245,8 @@ def precision(x: NDArray[np.float64], y: NDArray[Any]) -> type[Any]:
     return np.float64 if ((size > TOO_FINE * spread) & (spread > 0)).any() or size.max() > TOO_LARGE else np.float32
 
 
-def in_units(last: Any, task: Task) -> None:
-    """Make the last layer give numbers of the target's mean and spread, where it gave 0 and 1."""
+def in_units(last: Any, mean: float, spread: float) -> None:
+    """Make the last layer give numbers of this mean and spread, where it gave 0 and 1."""
     assert isinstance(last, Linear) and last.bias is not None
-    last.weight[...] *= task.spread
-    last.bias[...] = last.bias * task.spread + task.mean
+    last.weight[...] *= spread
+    last.bias[...] = last.bias * spread + mean
