@@ -19,9 +19,10 @@ import numpy as np
 
 from . import table_data
 
-ESTIMATORS = ("fast", "td", "td-s", "mlp", "catboost", "lightgbm", "reference")
+ESTIMATORS = ("fast", "fast-4", "td", "td-s", "mlp", "catboost", "lightgbm", "reference")
 NAMES = {"reference": "RealMLP-TD of pytabkit", "mlp": "fastfc.sklearn.MLP", "catboost": "CatBoost"}
 NAMES |= {"lightgbm": "LightGBM", "td": 'RealMLP "td"', "td-s": 'RealMLP "td-s"', "fast": 'RealMLP "fast"'}
+NAMES |= {"fast-4": '"fast", n_ens=4'}
 RECORD = Path(__file__).parent.parent / "tables.json"
 
 
@@ -30,13 +31,15 @@ class Contestant:
 
     def __init__(self, kind, numbers, seed, changes=None):
         self.kind, self.numbers, self.seed = kind, numbers, seed
-        self.model = getattr(self, kind.replace("-", "_"), self.realmlp)(**(changes or {}))
+        self.model = getattr(self, kind, self.realmlp)(**(changes or {}))
 
     def realmlp(self, **changes):
         from fastfc.sklearn import RealMLPClassifier, RealMLPRegressor
 
         kind = RealMLPRegressor if self.numbers else RealMLPClassifier
-        return kind(**{"preset": self.kind, "n_threads": 1, "random_state": self.seed} | changes)
+        preset, _, members = self.kind.partition("-") if self.kind == "fast-4" else (self.kind, "", 1)
+        options = {"preset": preset, "n_ens": int(members), "n_threads": 1, "random_state": self.seed}
+        return kind(**options | changes)
 
     def reference(self):
         import torch
@@ -229,10 +232,9 @@ def plot(rows, estimators, tables, path):
     for i, estimator in enumerate(estimators):
         time, worse = np.array(seconds[estimator]), np.array(shares[estimator])
         axes.scatter(time, worse, s=14, alpha=0.25, color=f"C{i}")
-        axes.scatter([np.exp(np.log(time).mean())], [worse.mean()], s=110, color=f"C{i}", edgecolor="black", zorder=3)
-        axes.annotate(
-            NAMES[estimator], (np.exp(np.log(time).mean()), worse.mean()), (8, 6), textcoords="offset points", zorder=4
-        )
+        place = [np.exp(np.log(time).mean())], [worse.mean()]
+        axes.scatter(*place, s=110, color=f"C{i}", edgecolor="black", zorder=3, label=NAMES[estimator])
+    axes.legend(frameon=False)
     axes.set(xscale="log", ylim=(-2, 60), xlabel="seconds of one core for a fit (geometric mean large)")
     axes.set(ylabel="error above the best one's, % (mean large)", title=f"{len(shares[estimators[0]])} tables")
     axes.spines[["top", "right"]].set_visible(False)
