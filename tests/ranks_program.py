@@ -230,10 +230,11 @@ def disagreements(place):
         lambda: own.evaluate(X, TARGET, fc.MSELoss(), comm=place.comm),
         lambda: own.predict(X, comm=place.comm),
         lambda: network().predict(X[: 100 + place.rank], comm=place.comm),
+        lambda: network().predict(X, params=np.array([None]), comm=place.comm),
     ):
         try:
             texts.append(str(function()))
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             texts.append(str(error))
     return texts
 

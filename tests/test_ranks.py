@@ -160,10 +160,11 @@ def test_failures(three):
 def test_disagreements(three):
     """Rows of networks that differ were put together as if they were of one."""
     for of_rank in three:
-        evaluated, predicted, rows = of_rank["disagreements"]
+        evaluated, predicted, rows, params = of_rank["disagreements"]
         assert evaluated.startswith("evaluate: the digest of the parameters differs between ranks")
         assert predicted.startswith("predict: the digest of the parameters differs between ranks")
         assert rows == "predict: the number of rows differs between ranks: rank 0 has 100, rank 1 101"
+        assert "params (1,) does not fit" in params
 
 
 def test_weights_on_some_ranks(three):
