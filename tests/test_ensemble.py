@@ -144,6 +144,8 @@ def test_own_samples(shuffle):
     counts = [np.bincount(drawn(k, 1).integers(45, size=45), minlength=45) for k in range(K)]
     check_alone(mlp, fc.Adam(0.01), shuffle=shuffle, bootstrap=True, own=lambda k: {"sample_weight": counts[k]})
     check_alone(mlp, fc.Adam(0.01), shuffle=shuffle, sample_weight=WEIGHTS, own=lambda k: {"sample_weight": WEIGHTS[k]})
+    held_out = {"validation_split": 0.2, "metrics": ["mae"], "shuffle": shuffle}  # with the member's weights too
+    check_alone(mlp, fc.Adam(0.01), sample_weight=WEIGHTS, own=lambda k: {"sample_weight": WEIGHTS[k]}, **held_out)
     parts = [np.arange(k, 40, k + 2) for k in range(K)]
     masks = [np.isin(np.arange(45), part) for part in parts]
     for subset, chosen in ((0.4, subset_of), (parts, parts.__getitem__), (masks, parts.__getitem__)):

@@ -77,14 +77,16 @@ def fit(
     seed : int, sequence of int, numpy.random.Generator or None
         Of the orders of samples: member k has seed + k, or seed[k]. A generator draws one for each.
     sample_weight : (n,) or (k, n) array of numbers, optional
-        The same for all members, or a row for each.
+        The same for all members, or a row for each. Samples that validation_split takes out have these weights too; the
+        metrics of the mean prediction are without those of single members.
     bootstrap : bool
         Whether each member has its own random weights: how often each of the n samples is among n that are drawn with
         replacement, `np.bincount(np.random.default_rng([seed + k, 1]).integers(n, size=n), minlength=n)`.
     subset : float, or sequence of index arrays or masks, optional
         A part of the samples, drawn for each member without replacement; or which samples each member is trained on.
     callbacks : sequence of Callback or callable
-        Of each member: each has a copy, and stops and is restored by itself. Their `run.network` is the member.
+        Of each member: each has a copy, and stops and is restored by itself. Their `run.network` is the member. It is
+        `copy.copy`: what `on_start` makes is the member's own, a list that `__init__` has made is shared by all.
     joint_callbacks : sequence of Callback or callable
         Of the ensemble: they see its history, below. `EarlyStopping` here stops all members at once, on the
         ensemble's score, and restores all. Their `run.network` is the ensemble, `run.optimizer` the list of optimizers.
@@ -152,7 +154,8 @@ def fit(
     team_scores = [get_metric(metric, [averaged(output) for output in outputs]) for metric in metrics]
     seen = [name for name in monitored if name.startswith("val_") or name == "loss"]
     run = Run(team, optimizers, History(), epochs, seen)  # type: ignore[arg-type]
-    trainer = MembersTrainer(team, run, members, samples, scores, team_scores, joint)
+    held = draws.held_out_weights(samples.training.n, samples.validation, loss)  # type: ignore[arg-type]
+    trainer = MembersTrainer(team, run, members, samples, scores, team_scores, joint, held)
     trainer.epoch = MembersEpoch(members, team.vectors(), team.n_threads, shuffle)
     trainer.progress_bar = Progress(progress, epochs, training.n)
 
@@ -234,6 +237,14 @@ class Draws(NamedTuple):
             weights = [t * w if w.size else t for t, w in zip(times, weights, strict=True)]
         return weights
 
+    def held_out_weights(self, n: int, validation: Any, loss: Loss) -> list[NDArray[Any]] | None:
+        """Each member's own weights of samples that were split off behind n; None if there are none."""
+        if self.weights is None or not isinstance(validation, Data) or np.shape(self.weights)[1] == n:
+            return None
+        shared = validation.weights if validation.weights.size else 1
+        own = [as_weights(row[n:], validation.n, validation.x.dtype, loss) for row in np.asarray(self.weights)]
+        return [np.ascontiguousarray(row * shared, validation.x.dtype) for row in own]
+
     def member_rows(self, n: int) -> list[NDArray[np.int64] | None]:
         k = len(self.seeds)
         if self.subset is None:
@@ -279,6 +290,7 @@ class MembersTrainer:
     scores: Sequence[tuple[str, Any]]
     team_scores: Sequence[tuple[str, Any]]  # of the mean prediction
     callbacks: Sequence[Callback]
+    held_out_weights: Sequence[NDArray[Any]] | None  # of each member, if they have their own
     epoch: Any = None
     progress_bar: Any = None
 
@@ -379,16 +391,18 @@ class MembersTrainer:
         if self.scores:
             seen = [k for k in range(len(team)) if k not in lost and k not in team.left_out]
         outputs, values = team_losses(team, data, seen)
-        weights = data.weights if data.weights.size and data.weights.min() >= 0 else None
         for member in going:
-            i = seen.index(member.index)
-            rows[member.index]["val_loss"] = values[i]
-            predicted = member.network.split_output(outputs[i])
-            rows[member.index] |= {f"val_{name}": score(data.y, predicted, weights) for name, score in self.scores}
+            i, own, value = seen.index(member.index), data, values[seen.index(member.index)]
+            if self.held_out_weights is not None:
+                own = data._replace(weights=self.held_out_weights[member.index])
+                [value] = losses_of(team, own, outputs[i : i + 1], [member.index])
+            rows[member.index]["val_loss"] = value
+            predicted, used = member.network.split_output(outputs[i]), positive_weights(own)
+            rows[member.index] |= {f"val_{name}": score(data.y, predicted, used) for name, score in self.scores}
         row = {"val_loss": float(np.mean([rows[member.index]["val_loss"] for member in going]))}
         if self.scores:
             predicted = team.members[0].split_output(team.average(outputs))
-            row |= {f"val_{name}": score(data.y, predicted, weights) for name, score in self.team_scores}
+            row |= {f"val_{name}": score(data.y, predicted, positive_weights(data)) for name, score in self.team_scores}
         return row
 
 
@@ -407,6 +421,16 @@ def end(started: Sequence[tuple[Callback, Run, int | None]]) -> None:
 def team_losses(team: Any, data: Data, members: Sequence[int]) -> tuple[NDArray[Any], list[float]]:
     """The outputs of some members for the same samples, (m, n, o), and the loss of each."""
     outputs = team.outputs(data.x, members)
+    return outputs, losses_of(team, data, outputs, members)
+
+
+def positive_weights(data: Data) -> NDArray[Any] | None:
+    """The weights that metrics take, if there are any."""
+    return data.weights if data.weights.size and data.weights.min() >= 0 else None
+
+
+def losses_of(team: Any, data: Data, outputs: NDArray[Any], members: Sequence[int]) -> list[float]:
+    """The loss of each of these members, by its outputs for the same samples."""
     m, n, o = outputs.shape
     work = outputs.size * LOSS_WORK
     n_threads = min(threads.prepare_threads(team.n_threads, work), m)
@@ -416,7 +440,8 @@ def team_losses(team: Any, data: Data, members: Sequence[int]) -> tuple[NDArray[
     for k in np.flatnonzero(statuses != OK)[:1]:
         meaning = STATUSES.get(int(statuses[k]), UNKNOWN)
         raise meaning.error(f"member {members[k]}: {meaning.text}")
-    return outputs, values.tolist()
+    losses: list[float] = values.tolist()
+    return losses
 
 
 def evaluate(
@@ -467,7 +492,6 @@ def evaluate(
     if metrics:
         kinds = outputs_of(first, loss)
         predicted = first.split_output(team.average(outputs, [link_of(kind) for kind in kinds]))
-        weights = data.weights if data.weights.size and data.weights.min() >= 0 else None
         named = [get_metric(metric, [averaged(kind) for kind in kinds]) for metric in metrics]
-        row |= {name: score(data.y, predicted, weights) for name, score in named}
+        row |= {name: score(data.y, predicted, positive_weights(data)) for name, score in named}
     return row if metrics else row["loss"]
