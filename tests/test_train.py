@@ -482,6 +482,7 @@ def test_what_was_decided_is_printed_stored_and_applied(shop, tmp_path, capsys):
         (["--as", "word:town"], None),
         (["--as", "text:twon"], None),
         (["--encoding", "latin-9000"], None),
+        (["--network", "mlp", "--n-ens", "2"], None),
         (["--report", "nodir/r.html"], None),
         (["--plot", "nodir/r.png"], None),
     ],

@@ -195,10 +195,10 @@ def add_train(commands):
         "--n-ens", type=whole_number(1), default=1, metavar="N", help="the mean of so many networks is better (1)"
     )
     train.add_argument(
-        "--hidden", type=sizes, metavar="64,64", help="widths of the hidden layers (256,256,256; of mlp 64,64)"
+        "--hidden", type=sizes, metavar="64,64", help="widths of the hidden layers (of the preset; of mlp 64,64)"
     )
     train.add_argument("--epochs", type=whole_number(1), help="at most this many passes over the data (of mlp 300)")
-    train.add_argument("--batch-size", type=whole_number(1), help="samples for an update (256; of mlp 32)")
+    train.add_argument("--batch-size", type=whole_number(1), help="samples for an update (of the preset; of mlp 32)")
     train.add_argument("--lr", type=positive, help="learning rate of AdamW (of mlp 0.002)")
     train.add_argument("--seed", type=whole_number(0), default=0, help="which rows are held out, start and order (0)")
 

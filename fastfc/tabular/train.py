@@ -51,6 +51,8 @@ def train(
     """Train a network that predicts a column of a file by the others, print how good it is; the metrics."""
     if out is not None:
         extra("safetensors", "safetensors", "fastfc train --out")
+    if network == "mlp" and n_ens > 1:
+        raise BadTable(f"--n-ens {n_ens} is for RealMLP; leave out --network mlp, or --n-ens")
     kinds = {**dict.fromkeys(exclude, "ignore"), **dict.fromkeys(categories, "text"), **(kinds or {})}
     table = read_table(data, Options(delimiter, header, encoding, known=[target, *kinds]))
     check_columns(table, {"--target": [target], "--exclude": exclude, "--categories": categories, "--as": kinds})
