@@ -146,6 +146,9 @@ def test_own_samples(shuffle):
     check_alone(mlp, fc.Adam(0.01), shuffle=shuffle, sample_weight=WEIGHTS, own=lambda k: {"sample_weight": WEIGHTS[k]})
     held_out = {"validation_split": 0.2, "metrics": ["mae"], "shuffle": shuffle}  # with the member's weights too
     check_alone(mlp, fc.Adam(0.01), sample_weight=WEIGHTS, own=lambda k: {"sample_weight": WEIGHTS[k]}, **held_out)
+    classes = {"y": CLASSES % 2, "loss": fc.CrossEntropyLoss(weight=[1.0, 2.0]), "class_weight": "balanced"} | held_out
+    classes["metrics"] = ["accuracy"]
+    check_alone(mlp, fc.Adam(0.01), sample_weight=WEIGHTS, own=lambda k: {"sample_weight": WEIGHTS[k]}, **classes)
     parts = [np.arange(k, 40, k + 2) for k in range(K)]
     masks = [np.isin(np.arange(45), part) for part in parts]
     for subset, chosen in ((0.4, subset_of), (parts, parts.__getitem__), (masks, parts.__getitem__)):

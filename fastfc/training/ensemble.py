@@ -28,7 +28,7 @@ from fastfc.training.history import History
 from fastfc.training.members import Member, MembersEpoch
 from fastfc.training.outputs import averaged, link_of, outputs_of
 from fastfc.training.progress import Progress
-from fastfc.training.samples import Data, refuse_not_finite
+from fastfc.training.samples import Data, by_class, refuse_not_finite
 from fastfc.training.step import check_loss, check_loss_and_optimizer
 from fastfc.validation import as_generator, as_real, flag, fraction, listed, positive_int
 
@@ -133,12 +133,14 @@ def fit(
     columns = first.columns(learning=True)
     of_each = np.ndim(sample_weight) == 2
     shared = None if of_each else sample_weight
-    training = in_memory(dataset(first, x, y, loss, columns, shared, class_weight), "x")
+    of_classes = None if of_each else class_weight
+    training = in_memory(dataset(first, x, y, loss, columns, shared, of_classes), "x")
+    weights = own_weights(sample_weight, class_weight, training, len(team), loss) if of_each else None
     samples = held_out(first, training, validation_data, validation_split, loss, columns)
     in_memory(samples.validation, "validation_data")
     check_samples(first, samples, [score for metric, score in zip(metrics, scores, strict=True) if is_ours(metric)])
-    draws = Draws(seeds, flag(bootstrap, "fit", "bootstrap"), subset, sample_weight if of_each else None)
-    parts = draws.parts(samples.training, training.n, loss)  # type: ignore[arg-type]
+    draws = Draws(seeds, flag(bootstrap, "fit", "bootstrap"), subset, weights)
+    parts = draws.parts(samples.training, loss)  # type: ignore[arg-type]
     monitored, drop_last = columns_of_history(samples, scores), flag(drop_last, "fit", "drop_last")
     shuffle = bool(shuffle)
     for own in optimizers:
@@ -200,6 +202,17 @@ def member_seeds(seed: Any, k: int) -> list[Any]:
     return [first + i for i in range(k)]
 
 
+def own_weights(sample_weight: Any, class_weight: Any, data: Data, k: int, loss: Loss) -> NDArray[Any]:
+    """(k, n) weights of samples, times those of their classes."""
+    given = as_real(sample_weight, loss, "sample_weight")
+    if given.shape != (k, data.n):
+        raise ValueError(
+            f"fit: sample_weight has shape {given.shape}; it must be (n,) or (k, n), here ({data.n},) "
+            f"or ({k}, {data.n})"
+        )
+    return np.array([by_class(class_weight, data.y, row, loss) for row in given])
+
+
 class Draws(NamedTuple):
     """What members have of the samples for themselves."""
 
@@ -208,9 +221,9 @@ class Draws(NamedTuple):
     subset: Any
     weights: Any  # (k, n), of all samples that were given
 
-    def parts(self, data: Data, n_given: int, loss: Loss) -> list[tuple[Data, NDArray[np.int64] | None]]:
+    def parts(self, data: Data, loss: Loss) -> list[tuple[Data, NDArray[np.int64] | None]]:
         """For each member the samples with its weights, and the numbers of its own ones, None for all."""
-        weights, rows = self.member_weights(data, n_given, loss), self.member_rows(data.n)
+        weights, rows = self.member_weights(data, loss), self.member_rows(data.n)
         parts = [(data._replace(weights=own), chosen) for own, chosen in zip(weights, rows, strict=True)]
         for k, (own, chosen) in enumerate(parts):
             if not (own if chosen is None else own.rows(chosen)).weight_sum:
@@ -220,17 +233,11 @@ class Draws(NamedTuple):
                 )
         return parts
 
-    def member_weights(self, data: Data, n_given: int, loss: Loss) -> list[NDArray[Any]]:
-        weights, k, dtype = [data.weights] * len(self.seeds), len(self.seeds), data.x.dtype
+    def member_weights(self, data: Data, loss: Loss) -> list[NDArray[Any]]:
+        weights, dtype = [data.weights] * len(self.seeds), data.x.dtype
         if self.weights is not None:
-            given = as_real(self.weights, loss, "sample_weight")
-            if given.shape != (k, n_given):
-                raise ValueError(
-                    f"fit: sample_weight has shape {given.shape}; it must be (n,) or (k, n), here ({n_given},) or "
-                    f"({k}, {n_given})"
-                )
-            own = [as_weights(row[: data.n], data.n, dtype, loss) for row in given]
-            weights = [row * data.weights if data.weights.size else np.ascontiguousarray(row) for row in own]
+            own = [as_weights(row[: data.n], data.n, dtype, loss) for row in self.weights]
+            weights = [np.ascontiguousarray(row) for row in own]
         if self.bootstrap:
             counts = [drawn(seed, BOOTSTRAP).integers(data.n, size=data.n) for seed in self.seeds]
             times = [np.bincount(count, minlength=data.n).astype(dtype) for count in counts]
@@ -239,11 +246,10 @@ class Draws(NamedTuple):
 
     def held_out_weights(self, n: int, validation: Any, loss: Loss) -> list[NDArray[Any]] | None:
         """Each member's own weights of samples that were split off behind n; None if there are none."""
-        if self.weights is None or not isinstance(validation, Data) or np.shape(self.weights)[1] == n:
+        if self.weights is None or not isinstance(validation, Data) or self.weights.shape[1] == n:
             return None
-        shared = validation.weights if validation.weights.size else 1
-        own = [as_weights(row[n:], validation.n, validation.x.dtype, loss) for row in np.asarray(self.weights)]
-        return [np.ascontiguousarray(row * shared, validation.x.dtype) for row in own]
+        own = [as_weights(row[n:], validation.n, validation.x.dtype, loss) for row in self.weights]
+        return [np.ascontiguousarray(row) for row in own]
 
     def member_rows(self, n: int) -> list[NDArray[np.int64] | None]:
         k = len(self.seeds)
