@@ -10,18 +10,19 @@ from pathlib import Path
 import pdoc
 
 import fastfc.sklearn
-from fastfc import metrics
+from fastfc import initializers, metrics
 
-MODULES = ["fastfc", "fastfc.sklearn"]  # with the modules in `__all__`
+MODULES = ["fastfc", "fastfc.nn.initializers", "fastfc.sklearn"]  # with the modules in `__all__`
 FOLDER = Path(__file__).parent.parent / "build" / "reference"
 
 
 def make(folder):
     for name in fastfc.LATER:  # pdoc sees what a module has, not what it imports when asked
         setattr(fastfc, name, getattr(fastfc, name))
-    metrics.__all__ = [name for name in metrics.__all__ if name not in fastfc.__all__]
+    initializers.__all__ = ["fit_to"]  # its classes are fastfc's
+    for module in (metrics, fastfc.sklearn):
+        module.__all__ = [name for name in module.__all__ if name not in fastfc.__all__]
     fastfc.nopython.__all__ = ["NopythonError"]  # its page says what @njit functions can do
-    fastfc.sklearn.__all__ = [name for name in fastfc.sklearn.__all__ if name not in fastfc.__all__]
     pdoc.render.configure(docformat="numpy", math=True, show_source=False, footer_text=f"fastfc {fastfc.__version__}")
     pdoc.pdoc(*MODULES, output_directory=folder)
 

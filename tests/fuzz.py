@@ -27,6 +27,7 @@ from fastfc.kernels.ops.activation_rules import ACTIVATIONS
 
 FLOATS = [np.dtype(np.float32), np.dtype(np.float64)]
 SPARE_BYTES = 1 << 30  # that a process of cases may take beyond what it has when it begins
+WARM_UP_BYTES = 4 << 30  # and before, as it loads and compiles
 LONG = [(1 << 31) - 1, 1 << 31, (1 << 31) + 1, 1 << 33]  # rows of views of one row
 MOST_DEFECTS = 20
 
@@ -929,7 +930,7 @@ def warm_up():
     LONG[:] = long
 
 
-def limit_memory():
+def limit_memory(more):
     if sys.platform != "linux":  # without a limit, no large results
         LONG[:] = [5000]
         return
@@ -937,7 +938,7 @@ def limit_memory():
 
     with open("/proc/self/statm") as file:
         used = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + SPARE_BYTES, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (used + more, resource.RLIM_INFINITY))
 
 
 def main(first, last, place):
@@ -945,8 +946,9 @@ def main(first, last, place):
     with open(place, "r+b") as file:
         running = mmap.mmap(file.fileno(), 8)
     np.seterr(all="ignore")
+    limit_memory(WARM_UP_BYTES)
     warm_up()
-    limit_memory()
+    limit_memory(SPARE_BYTES)
     found, defects = Counter(), []
     for number in range(first, last):
         running[:8] = struct.pack("q", number)

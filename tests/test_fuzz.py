@@ -83,7 +83,15 @@ def test_every_public_function_is_called():
     # in the cases of networks and methods
     called = {"check_gradients", "numerical_gradient", "load_fashion_mnist", "CustomLoss", "Elementwise"}
     called |= {name for name in fc.__all__ if name.startswith("load_")}  # take no arguments
-    elsewhere = {"kernels", "metrics", "nopython", "reference", "DivergenceWarning", *fc.LATER}  # see fuzz_readers.py
+    elsewhere = {
+        "initializers",
+        "kernels",
+        "metrics",
+        "nopython",
+        "reference",
+        "DivergenceWarning",
+        *fc.LATER,
+    }  # see fuzz_readers.py
     assert set(fuzz.MADE) | called | elsewhere == set(fc.__all__)
     assert set(fuzz.METRICS) == {name for name in fc.metrics.BY_NAME if not name.startswith("f1_")}
 

@@ -608,7 +608,7 @@ BAD = [
     (cyclic_gate, ValueError, "a cycle, add reads its own output"),
     (foreign, ValueError, r"layer 0, Linear\(2, 3\), is in another network; copy.deepcopy"),
     (mixed, ValueError, r"Linear\(2, 2\) is float32, but Linear\(2, 3, dtype=float64\) is float64"),
-    (lambda: fc.Sequential([Linear(2, 3), through(fc.ReLU())]).predict([1, 2]), ValueError, "takes 2 .* got 3"),
+    (lambda: fc.Sequential([Linear(2, 3), through(fc.ReLU())]), ValueError, "gives 3 numbers .* takes 2; make"),
 ]
 
 

@@ -57,6 +57,9 @@ EXACT = {
     "softplus": lambda z: np.where(z > 20, z, np.log1p(np.exp(np.clip(z, -12000, 20)))),
     "log_sigmoid": lambda z: np.minimum(z, 0) - np.log1p(np.exp(-np.abs(np.clip(z, -12000, 12000)))),
     "erf": np.vectorize(math.erf, otypes=[np.longdouble]),
+    "sin": np.sin,
+    "cos": np.cos,
+    "smooth_clip": lambda z: z / np.sqrt(1 + (z / 3) ** 2),
 }
 
 
@@ -424,6 +427,7 @@ def test_unknown_names_leave_the_output(name):
 def test_torch_at_the_same_points():
     """No worse than PyTorch's error, elementary functions within 4 ulp; the same at infinity and NaN."""
     torch = pytest.importorskip("torch")
+    torch_modules = pytest.importorskip("fastfc.io.torch_modules")
     layers = {
         "relu": torch.nn.ReLU(),
         "leaky_relu": torch.nn.LeakyReLU(),
@@ -443,6 +447,9 @@ def test_torch_at_the_same_points():
         "gelu": torch.nn.GELU(),
         "gelu_tanh": torch.nn.GELU("tanh"),
         "mish": torch.nn.Mish(),
+        "sin": torch.sin,
+        "cos": torch.cos,
+        "smooth_clip": torch_modules.SmoothClip(),
         "softmax": torch.nn.Softmax(-1),
         "log_softmax": torch.nn.LogSoftmax(-1),
     }

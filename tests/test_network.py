@@ -355,7 +355,7 @@ def test_shapes_are_told_in_the_layers_terms():
             ValueError,
             r"params \(3,\) does not fit; it must have shape \(21,\)",
         ),
-        (lambda net: net.predict(x, params=net.params[None]), ValueError, r"params \(1, 21\) does not fit"),
+        (lambda net: net.predict(x, params=net.params[None, :-1]), ValueError, r"params \(1, 20\) does not fit"),
         (lambda net: net.predict(x, params=net.params.astype(float)), TypeError, r"params has dtype float64, .*astype"),
         (lambda net: net.predict(x, out=wide), ValueError, r"out \(4, 2\) does not fit; it must have shape \(4, 1\)"),
         (lambda net: net.predict(x, out=wide[:, 0]), ValueError, r"out \(4,\) does not fit"),

@@ -259,9 +259,9 @@ BAD = [
     ),
     (lambda: fc.LayerNorm(3).predict(np.ones((2, 4))), ValueError, r"x has shape \(2, 4\), expected \(n, 3\)"),
     (
-        lambda: fc.Sequential([fc.Linear(2, 4), fc.RMSNorm(3, elementwise_affine=False)]).predict(np.ones((2, 2))),
+        lambda: fc.Sequential([fc.Linear(2, 4), fc.RMSNorm(3, elementwise_affine=False)]),
         ValueError,
-        r"RMSNorm\(3, elementwise_affine=False\) takes 3 numbers per sample, got 4",
+        r"gives 4 numbers per sample, but layer 1, RMSNorm\(3, elementwise_affine=False\), takes 3",
     ),
 ]
 

@@ -14,7 +14,7 @@ from fastfc.nn.initializers import Constant, Initializer, get_initializer
 from fastfc.nn.lowering import Lowering
 from fastfc.nn.norms import FeatureNorm, Rows, row
 from fastfc.nn.tensors import Shapes, TensorLayer, tensor
-from fastfc.validation import as_generator, float_dtype, positive_int
+from fastfc.validation import as_generator, finite_number, float_dtype, positive_int
 
 __all__ = ["PReLU", "Parametric", "Scale"]
 
@@ -207,7 +207,9 @@ class PReLU(TensorLayer):
         self.name = name
         dtype = float_dtype(dtype, "PReLU")
         self._make_tensors({"num_parameters": n}, dtype)
-        initializer = init if isinstance(init, str) or callable(init) else Constant(init)
+        initializer = (
+            init if isinstance(init, str) or callable(init) else Constant(finite_number(init, "PReLU", "init"))
+        )
         self.weight = get_initializer(initializer)(as_generator(None, "PReLU"), (n,), dtype)
 
     @staticmethod

@@ -230,15 +230,16 @@ def run_fit(
     ours = [score for metric, score in zip(metrics, scores, strict=True) if is_ours(metric)]
     measuring = check_samples(network, samples, ours, ranks)
     check_readings(samples, options.epochs, bool(scores))
-    rng, monitored = optimizer.generator(options.seed), columns_of_history(samples, scores)
+    monitored = columns_of_history(samples, scores)
     optimizer.watched_column(monitored)  # raises before the first step if it is missing
     if ranks is not None:
         ranks.compare(settings_of(network, samples, loss, optimizer, options, ranks))
+    main = ranks is None or ranks.main
+    progress_bar = Progress(options.progress and main, options.epochs, samples.training.n)
     epoch = epochs_on(network, samples.training, optimizer, options, ranks)
+    progress_bar.n, rng = epoch.n, optimizer.generator(options.seed)
     if ranks is not None:
         take_from_main(network, optimizer, rng, ranks)
-    main = ranks is None or ranks.main
-    progress_bar = Progress(options.progress and main, options.epochs, epoch.n)
 
     run = Run(network, optimizer, History(), options.epochs, monitored, main)
     trainer = Trainer(epoch, rng, options.shuffle, measuring, scores, run, progress_bar, ranks)
