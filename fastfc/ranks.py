@@ -71,19 +71,26 @@ class Ranks:
     def together(self, owner: str) -> Iterator[None]:
         """A piece of work that all ranks do, or none: what is raised on one of them is raised on all."""
         self.owner = owner
-        with self._one_core_each():
-            try:
-                if self.size > self.shards:
-                    raise ValueError(
-                        f"{owner}: there are {self.size} ranks for {self.shards} shards; give "
-                        f"shards={self.size}, or more"
-                    )
-                yield
-                self.meet(END)
-            except BaseException as error:
-                if not hasattr(error, KNOWN):
-                    self._fail(error)
-                raise
+        with self.all_or_none(), self._one_core_each():
+            yield
+
+    @contextlib.contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """A part of such work; after it all ranks are at the same place, whether it has raised or not."""
+        try:
+            yield
+            self.meet(END)
+        except BaseException as error:
+            if not hasattr(error, KNOWN):
+                self._fail(error)
+            raise
+
+    def check_shards(self) -> None:
+        """Raise if there are more ranks than shards."""
+        if self.size > self.shards:
+            raise ValueError(
+                f"{self.owner}: there are {self.size} ranks for {self.shards} shards; give shards={self.size}, or more"
+            )
 
     def meet(self, what: int, numbers: Sequence[float] | NDArray[np.float64] = ()) -> NDArray[np.float64]:
         """The numbers of all ranks, (ranks, numbers)."""
@@ -165,6 +172,15 @@ class Ranks:
         """What rank 0 has."""
         self.meet(what)
         return value if self.size == 1 else self.comm.bcast(value)
+
+    def collect(self, value: Any, what: int) -> list[Any]:
+        """What each rank has."""
+        self.meet(what)
+        if self.size == 1:
+            return [value]
+        with defer_sigint():
+            everyone: list[Any] = self.comm.allgather(value)
+        return everyone
 
     # ---- rows
 

@@ -2,7 +2,8 @@
 
     mpiexec -n 3 python -m mpi4py ranks_program.py FOLDER NAME…
 
-Each NAME is a function below. What it returns on each rank goes to a file of JSON in FOLDER, by the number of ranks.
+Each NAME is a function below, or of ranks_ensembles.py. What it returns on each rank goes to a file of JSON in FOLDER,
+by the number of ranks.
 """
 
 import faulthandler
@@ -17,6 +18,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import ranks_ensembles
 
 import fastfc as fc
 
@@ -196,8 +198,8 @@ def ddp(folder, rank):
 
 
 def page(place):
-    """The code of the page about ranks runs on several of them, and writes a file."""
-    text = (Path(fc.__file__).parent / "training" / "README.md").read_text(encoding="utf-8")
+    """The code of the page about ranks runs on several of them, and writes a file; that of joblib is not for ranks."""
+    text = (Path(fc.__file__).parent / "training" / "README.md").read_text(encoding="utf-8").partition("joblib")[0]
     os.chdir(place.folder)
     namespace = {"__name__": "page"}
     for code in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
@@ -295,6 +297,9 @@ def failures(place):
         "shards": raised(place, shards=16 + place.rank),
         "few shards": raised(place, shards=1),
         "metrics": raised(place, metrics=["mae" if last else "r2"]),
+        "metrics of one": raised(place, metrics=["mae"] if last else [], rows="local"),
+        "validation of one": raised(place, validation_data=(X, TARGET) if last else None, rows="local"),
+        "balanced by one": raised(place, class_weight="balanced" if last else None, rows="local"),
         "patience": raised(place, callbacks=[fc.EarlyStopping("loss", patience=1 + last)]),
         "frozen": raised(place, net=network_with(frozen=last)),
         "batch norm": raised(place, net=fc.Sequential([fc.Linear(7, 2), fc.BatchNorm1d(2)])),
@@ -321,7 +326,8 @@ def main(folder, names):
 
     faulthandler.dump_traceback_later(GIVE_UP, exit=True)
     place = Place(MPI.COMM_WORLD, folder)
-    result = {name: globals()[name](place) for name in names}
+    functions = vars(ranks_ensembles) | globals()
+    result = {name: functions[name](place) for name in names}
     (Path(folder) / f"{place.size}-{place.rank}.json").write_text(json.dumps(result))
 
 

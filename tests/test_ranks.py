@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ranks_ensembles
 import ranks_program as program
 from numba import njit
 
@@ -49,15 +50,15 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(folder):
-    return results(2, folder, "same_bits", "outputs", "unseeded", "interrupted_run", "like_pytorch", "page")
+    names = "same_bits", "outputs", "unseeded", "interrupted_run", "like_pytorch", "page"
+    return results(2, folder, *names, "ensembles", "ensemble_outputs")
 
 
 @pytest.fixture(scope="module")
 def three(folder, two):
     """After two ranks, whose file they take up."""
-    return results(
-        3, folder, "same_bits", "outputs", "unseeded", "resumed_run", "failures", "disagreements", "some_weights"
-    )
+    names = "same_bits", "outputs", "unseeded", "resumed_run", "failures", "disagreements", "some_weights"
+    return results(3, folder, *names, "ensembles", "ensemble_outputs", "ensemble_failures")
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +98,23 @@ def test_against_ddp_of_pytorch(two, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 4, 8])
 def test_same_bits(ranks, folder, alone):
-    found = results(ranks, folder, "same_bits", "outputs")
+    found = results(ranks, folder, "same_bits", "outputs", "ensembles", "ensemble_outputs")
     check_bits(found, alone)
+    check_ensembles(found)
     assert all(all(of_rank["outputs"].values()) for of_rank in found)
+
+
+def check_ensembles(ranks):
+    expected = ranks_ensembles.ensembles(program.Place(None, "."))
+    for of_rank in ranks:
+        assert of_rank["ensembles"] == expected
+        assert [name for name, same in of_rank["ensemble_outputs"].items() if not same] == []
+
+
+@pytest.mark.parametrize("ranks", ["two", "three"])
+def test_ensembles(ranks, request):
+    """Of 7, 5 and 2 members all ranks hold all, with the bits of one process, however they stop or diverge."""
+    check_ensembles(request.getfixturevalue(ranks))
 
 
 @pytest.mark.parametrize("ranks", ["two", "three"])
@@ -152,9 +167,48 @@ def test_failures(three):
         assert "EarlyStopping('loss', patience=2)" in failures["patience"]
         assert "what is trained, and how differs between ranks" in failures["frozen"]
         assert "BatchNorm1d" in failures["batch norm"] and "frozen" in failures["batch norm"]
+        assert (
+            failures["metrics of one"] == "ValueError: fit: metrics differs between ranks: rank 0 has none, rank 2 mae"
+        )
+        assert "validation_data differs between ranks: rank 0 has none, rank 2 given" in failures["validation of one"]
+        assert "class_weight differs between ranks: rank 0 has None, rank 2 'balanced'" in failures["balanced by one"]
         assert failures["diverged"] == first["diverged"] and len(failures["diverged"]) == 1
         assert failures["stopped"] == "nothing" and failures["epochs of stopped"] == 1
         assert failures["seconds"] < 60
+
+
+def test_failures_of_ensembles(three):
+    """All ranks raise, within seconds, and hold the same ensemble, that of the end of the epoch before."""
+    first, _, last = (of_rank["ensemble_failures"] for of_rank in three)
+    for key, text in {"callback": "no space left", "joint": "no space left", "end": "too late"}.items():
+        assert first[key][0] == f"RuntimeError: fit: rank 2 of 3 raised OSError: {text}"
+        assert last[key] == [f"OSError: {text}", first[key][1]]
+    assert first["interrupt"] == ["KeyboardInterrupt: rank 2 was interrupted", last["interrupt"][1]]
+    assert first["metric"][0].startswith("RuntimeError: fit: rank 2 of 3 raised ZeroDivisionError")
+    assert first["undone"] and last["undone"]
+    assert first["argument"][0].endswith("rank 2 of 3 raised ValueError: fit: subset must lie in [0, 1], got 7.0")
+    texts = {
+        "frozen": "the rank that trains member 3 has changed it to Sequential([Linear(5, 2)]), of which nothing",
+        "changed": "the parameters of rank 2 are no longer those of rank 0",
+        "stop": "nothing",
+        "seed": "seed differs between ranks: rank 0 has 0, rank 2 1",
+        "optimizer": "the optimizer of member 3 differs between ranks",
+        "members": "the number of members differs between ranks: rank 0 has 5, rank 2 6",
+        "network": "the network differs between ranks",
+        "subset": "subset differs between ranks: rank 0 has None, rank 2 0.5",
+        "weights": "sample_weight differs between ranks",
+        "metrics": "metrics differs between ranks: rank 0 has none, rank 2 mae",
+        "joint callbacks": "joint_callbacks differs between ranks: rank 0 has none",
+        "unseeded": "nothing",
+        "diverged": "nothing",
+    }
+    for key, text in texts.items():
+        assert text in first[key][0] and first[key][0] == last[key][0], first[key]
+    for key in ("frozen", "stop", "unseeded", "diverged", "callback"):
+        assert first[key] == [first[key][0], last[key][1]]
+    assert first["stopped"] == last["stopped"] == 1
+    assert len(first["warnings"]) == 5 and first["warnings"] == last["warnings"]
+    assert max(first["seconds"], last["seconds"]) < 60
 
 
 def test_disagreements(three):
@@ -173,9 +227,10 @@ def test_weights_on_some_ranks(three):
         assert some == everywhere
 
 
-def test_a_rank_is_killed(folder):
+@pytest.mark.parametrize("name", ["killed", "ensemble_killed"])
+def test_a_rank_is_killed(name, folder):
     """mpiexec ends the others."""
-    process, begin = start(2, folder, "killed"), time.perf_counter()
+    process, begin = start(2, folder, name), time.perf_counter()
     process.communicate(timeout=2 * program.GIVE_UP)
     assert process.returncode != 0
     assert time.perf_counter() - begin < program.GIVE_UP / 2

@@ -26,6 +26,7 @@ from fastfc.nn.dropout import Dropout
 from fastfc.nn.layer import Layer, aligned_rows, assign_matrix, run_members
 from fastfc.nopython import type_of_ensemble
 from fastfc.optim.base import Optimizer
+from fastfc.ranks import OUTPUTS, Ranks, digest, ranks_of
 from fastfc.training import ensemble as training
 from fastfc.training.history import History
 from fastfc.training.outputs import link_of, outputs_of
@@ -107,7 +108,7 @@ class Ensemble(Versioned):
     }
     _internal = frozenset(
         {"average", "begin_fit", "changed", "forget", "frozen", "kept", "leave_out", "network", "optimizers_for"}
-        | {"outputs", "restore", "vectors"}
+        | {"outputs", "restore", "settings", "vectors"}
     )
     _given: Any = None  # the optimizer that those of the members are copies of, and its numbers then
     _programs: tuple[Any, ...] | None = None  # of the members, for predictions, see programs
@@ -356,6 +357,7 @@ class Ensemble(Versioned):
         return_std: bool = False,
         quantiles: Any = None,
         members: bool | Sequence[int] = False,
+        comm: Any = None,
     ) -> Any:
         """The mean over the members of what their outputs stand for, as `link` says: of logits, probabilities.
 
@@ -371,6 +373,8 @@ class Ensemble(Versioned):
             Instead of the mean, these quantiles over the members, from 0 to 1.
         members : bool or sequence of int
             Instead of the mean, what all members give, or these.
+        comm : mpi4py.MPI.Comm, optional
+            Each rank, all of which give the same x, computes a part of the rows, and gets all of them.
 
         Returns
         -------
@@ -395,20 +399,41 @@ class Ensemble(Versioned):
         array([[1. , 0. ],
                [0.5, 0.5]], dtype=float32)
         """
+        wanted = members, return_std, quantiles
+        ranks = ranks_of(comm, "same", None, "predict")
+        if ranks is None:
+            return self._predict(x, *wanted, None)
+        with ranks.together("predict"):
+            return self._predict(x, *wanted, ranks)
+
+    def _predict(self, x: Any, members: Any, return_std: bool, quantiles: Any, ranks: Ranks | None) -> Any:
         self.members[0].check_names(x)
         rows, chosen, levels = self.members[0].join(x), self._chosen(members), as_levels(quantiles)
         if members is not False and (return_std or levels is not None):
             raise ValueError(f"{self}: predict: members gives each member's prediction, without std and quantiles")
         single = rows.ndim == 1
         rows = rows[None] if single else rows
-        if members is not False:
-            found = [self.linked(self.outputs(rows, chosen))]
+
+        def found(rows: NDArray[Any]) -> list[NDArray[Any]]:
+            if members is not False:
+                return [self.linked(self.outputs(rows, chosen))]
+            return self._summarise(rows, chosen, return_std, levels)
+
+        if ranks is not None:
+            ranks.compare(self.settings() | {"the number of rows": str(len(rows)), "members": str(chosen)})
+        if ranks is None or single or self.members[0].program_for(rows).whole:
+            result = found(rows)
         else:
-            found = self._summarise(rows, chosen, return_std, levels)
+            own = found(rows[ranks.share(len(rows))])
+            result = [np.moveaxis(ranks.gather(np.moveaxis(part, -2, 0), OUTPUTS), 0, -2) for part in own]
         if levels is not None and np.ndim(quantiles) == 0:
-            found[0] = found[0][0]
-        parts = [self.members[0].split_output(part[..., 0, :] if single else part) for part in found]
+            result[0] = result[0][0]
+        parts = [self.members[0].split_output(part[..., 0, :] if single else part) for part in result]
         return tuple(parts) if return_std else parts[0]
+
+    def settings(self) -> dict[str, str]:
+        """What must be the same on ranks that predict together, by name and as text."""
+        return {"the digest of the parameters": digest(self.params, self.buffers), "the link": str(self._link)}
 
     def _summarise(self, x: NDArray[Any], chosen: list[int], std: bool, levels: Any) -> list[NDArray[Any]]:
         """Mean or quantiles, and the standard deviation if wanted, by blocks of rows."""

@@ -260,8 +260,8 @@ class Layer(Versioned):
             Used instead of the layer's own; buffers are the layer's own. Of a matrix each row is a candidate, as of an
             evolution strategy: the result has an axis of k before the others. Threads take candidates times rows.
         comm : mpi4py.MPI.Comm, optional
-            Each rank, all of which give the same x, computes a part of the rows, and gets all of them. A rank predicts
-            rows of its own without it.
+            Each rank, all of which give the same x, computes a part of the rows, or of the candidates, and gets all of
+            them. A rank predicts rows of its own without it.
 
         Returns
         -------
@@ -311,22 +311,24 @@ class Layer(Versioned):
             if streams.gives_batches(x):
                 raise TypeError(f"{self}: with comm, x must be an array, got {streams.kind(x)}")
             self.check_names(x)
-            single, whole, part = False, False, self._predict_in_parts
+            single, whole, part, candidates = False, False, self._predict_in_parts, np.ndim(params) == 2
             if not streams.too_large(x):
                 x = self.join(x)
-                single, part = x.ndim == 1, self._outputs_of if np.ndim(params) == 2 else self.output
+                single, part = x.ndim == 1, self._outputs_of if candidates else self.output
                 x = self._check_rows(x[None] if single else x)
                 whole = self.program_for(x).whole
             used = self._params if params is None else params
             settings = {"the digest of the parameters": digest(used, self._buffers)}
             ranks.compare(settings | {"the number of rows": str(len(streams.tree_leaves(x)[0]))})
-            if single or whole:
+            if candidates:
+                params = self._candidates(params, (len(params), self._params.size), self._params.dtype)
+                result = ranks.gather(part(x, None, params[ranks.share(len(params))]), OUTPUTS)
+            elif single or whole:
                 result = part(x, None, params)
-                result = result[..., 0, :] if single else result
             else:
                 own = streams.tree_map(lambda array: array[ranks.share(len(array))], x)
-                # of candidates, the rows are behind them
-                result = np.moveaxis(ranks.gather(np.moveaxis(part(own, None, params), -2, 0), OUTPUTS), 0, -2)
+                result = ranks.gather(part(own, None, params), OUTPUTS)
+            result = result[..., 0, :] if single else result
             if out is None:
                 return result
             check_array(out, result.shape, result.dtype, self, "out", written=True)

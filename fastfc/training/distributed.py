@@ -447,20 +447,32 @@ class Minimiser:
         return status
 
 
-def settings_of(
-    network: Container, samples: Any, loss: Any, optimizer: Optimizer, options: Any, ranks: Ranks
-) -> dict[str, str]:
-    """What must be the same on all ranks before the first step, by name and as text."""
-    settings = {"the version of fastfc": __version__, "the network": f"{network}, {network.dtype}"}
+def settings_of_options(loss: Any, optimizer: Optimizer, options: Any, ranks: Ranks) -> dict[str, str]:
+    """What was asked for and must be the same on all ranks, by name and as text."""
+    settings = {"the version of fastfc": __version__, "shards": str(ranks.shards)}
     settings |= {"the loss": repr(loss), "the optimizer": repr(optimizer), "steps so far": str(optimizer.count[0])}
     numbers = "epochs", "batch_size", "shuffle", "accumulate", "drop_last"
     settings |= {name: repr(getattr(options, name)) for name in numbers}
     if options.seed is None or isinstance(options.seed, int | np.integer):
         settings["seed"] = repr(options.seed)
-    settings["callbacks"] = ", ".join(map(named, options.callbacks))
-    settings["metrics"] = ", ".join(map(named, options.metrics))
+    settings["callbacks"] = ", ".join(map(named, options.callbacks)) or "none"
+    settings["metrics"] = ", ".join(map(named, options.metrics)) or "none"
+    return settings | {"rows": "local" if ranks.local else "same"}
+
+
+def settings_of_held_out(class_weight: Any, validation_data: Any, validation_split: float) -> dict[str, str]:
+    """Whether classes are weighted, and samples held out."""
+    return {
+        "class_weight": repr(class_weight),
+        "validation_data": "none" if validation_data is None else "given",
+        "validation_split": repr(validation_split),
+    }
+
+
+def settings_of(network: Container, samples: Any, optimizer: Optimizer, ranks: Ranks) -> dict[str, str]:
+    """What is trained, and on which samples; the same on all ranks before the first step."""
+    settings = {"the network": f"{network}, {network.dtype}"}
     settings["the digest of what is trained, and how"] = digest(optimizer.prepare(network)[1])
-    settings |= {"shards": str(ranks.shards), "rows": "local" if ranks.local else "same"}
     for name, part in (("the training data", samples.training), ("the validation data", samples.validation)):
         settings[name] = "none" if part is None else described(part.first, part.n, ranks)
     return settings
@@ -529,9 +541,11 @@ def balanced(y: Any, loss: Any, ranks: Ranks) -> dict[Any, float]:
     return dict(zip(names.tolist(), weights[places].tolist(), strict=True))
 
 
-def agree_on_epoch(ranks: Ranks, network: Container, optimizer: Optimizer, stopped: bool) -> bool:
-    """Whether a rank has stopped; an error if parameters or options are not the same on all."""
-    digests = [float(int(digest(array), 16)) for array in (network.params, optimizer.hyper)]
+def agree_on_epoch(ranks: Ranks, params: Sequence[Any], hypers: Sequence[Any], stopped: bool) -> bool:
+    """Whether a rank has stopped; an error if parameters or options of optimizers are not the same on all."""
+    if ranks.size == 1:
+        return stopped
+    digests = [float(int(digest(*arrays), 16)) for arrays in (params, hypers)]
     everyone = ranks.meet(EPOCH, [float(stopped), *digests])
     for i, what in enumerate(("parameters", "options of the optimizer"), 1):
         other = (everyone[:, i] != everyone[0, i]).nonzero()[0]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,17 +20,23 @@ from fastfc.losses.base import Loss, as_weights
 from fastfc.metrics import get_metric, is_ours
 from fastfc.optim.base import Optimizer
 from fastfc.optim.schedules import ReduceLROnPlateau
+from fastfc.ranks import EPOCH, OUTPUTS, SETTINGS, Ranks, ranks_of
 from fastfc.training.callbacks import Callback, Run, as_callback
+from fastfc.training.distributed import agree_on_epoch, settings_of_held_out, settings_of_options
 from fastfc.training.epoch import DivergenceWarning
-from fastfc.training.evaluation import as_scores, dataset, measured
-from fastfc.training.fit import Samples, check_samples, columns_of_history, held_out
+from fastfc.training.evaluation import as_scores, dataset, measured, whole
+from fastfc.training.fit import Options, Samples, check_samples, columns_of_history, held_out
 from fastfc.training.history import History
+from fastfc.training.member_ranks import exchanged, settings_of_team, share, take_from_main
 from fastfc.training.members import Member, MembersEpoch
 from fastfc.training.outputs import averaged, link_of, outputs_of
 from fastfc.training.progress import Progress
 from fastfc.training.samples import Data, by_class, refuse_not_finite
 from fastfc.training.step import check_loss, check_loss_and_optimizer
 from fastfc.validation import as_generator, as_real, flag, fraction, listed, positive_int
+
+if TYPE_CHECKING:
+    from fastfc.data.columns import Columns
 
 # Multiplications that an element of a loss takes as long as.
 LOSS_WORK = 32
@@ -60,6 +66,7 @@ def fit(
     accumulate: int = 1,
     drop_last: bool = False,
     progress: bool = False,
+    comm: Any = None,
 ) -> History:
     """Train all members, each as `net.fit` trains it alone, with the same bits; one native call for all of them.
 
@@ -90,6 +97,13 @@ def fit(
     joint_callbacks : sequence of Callback or callable
         Of the ensemble: they see its history, below. `EarlyStopping` here stops all members at once, on the
         ensemble's score, and restores all. Their `run.network` is the ensemble, `run.optimizer` the list of optimizers.
+    comm : mpi4py.MPI.Comm, optional
+        The ranks that train together, such as MPI.COMM_WORLD; all give the same samples. Each trains a block of the
+        members, rank r of R those from k r // R on, and at the end all of them hold the whole ensemble, with the bits
+        that it has in one process. The run begins with what rank 0 has. Callbacks of members are called on the rank
+        that trains them, joint ones on all ranks with the same history and the whole ensemble; they must do the same to
+        it, and only the rank whose `run.main` is true writes files. What is raised on one rank is raised on all. See
+        fastfc/training/README.md; needs the extra `fastfc[mpi]`.
 
     Returns
     -------
@@ -121,45 +135,54 @@ def fit(
     >>> bool((alone.params == team[3].params).all())
     True
     """
-    epochs = positive_int(epochs, "fit", "epochs")
-    batch_size = positive_int(batch_size, "fit", "batch_size")
-    accumulate = positive_int(accumulate, "fit", "accumulate")
-    called = [as_callback(c) for c in listed(callbacks, "fit", "callbacks", "[EarlyStopping()]")]
-    joint = [as_callback(c) for c in listed(joint_callbacks, "fit", "joint_callbacks", "[EarlyStopping()]")]
-    first, seeds = team.members[0], member_seeds(seed, len(team))
+    ranks = ranks_of(comm, "same", None, "fit") or Ranks(None, "same", 1)
+    shared = Options(epochs, batch_size, shuffle, seed, accumulate, drop_last, progress, callbacks, metrics)
+    options = MembersOptions(shared, joint_callbacks, bootstrap, subset)
+    data = x, y, sample_weight, class_weight, validation_data, validation_split
+    with ranks.together("fit"):
+        return train_members(team, data, loss, optimizer, options, ranks)
+
+
+class MembersOptions(NamedTuple):
+    """What `fit` was asked for: what every network is asked, and what is of ensembles."""
+
+    shared: Options
+    joint_callbacks: Sequence[Any]
+    bootstrap: bool
+    subset: Any
+
+
+def train_members(
+    team: Any, data: tuple[Any, ...], loss: Loss, optimizer: Any, options: MembersOptions, ranks: Ranks
+) -> History:
+    """`fit`, once it is known who trains."""
+    shared, first = options.shared.checked(), team.members[0]
+    called = [as_callback(c) for c in listed(shared.callbacks, "fit", "callbacks", "[EarlyStopping()]")]
+    joint = listed(options.joint_callbacks, "fit", "joint_callbacks", "[EarlyStopping()]")
+    joint = [as_callback(callback) for callback in joint]
     check_loss(loss)
-    optimizers = checked_optimizers(team, optimizer, loss, accumulate)
-    metrics, scores = as_scores(metrics, "fit", first, loss)
-    columns = first.columns(learning=True)
-    of_each = np.ndim(sample_weight) == 2
-    shared = None if of_each else sample_weight
-    of_classes = None if of_each else class_weight
-    training = in_memory(dataset(first, x, y, loss, columns, shared, of_classes), "x")
-    weights = own_weights(sample_weight, class_weight, training, len(team), loss) if of_each else None
-    samples = held_out(first, training, validation_data, validation_split, loss, columns)
-    in_memory(samples.validation, "validation_data")
+    optimizers = checked_optimizers(team, optimizer, loss, shared.accumulate)
+    metrics, scores = as_scores(shared.metrics, "fit", first, loss)
+    ranks.compare({"the number of members": str(len(team))})
+    columns, seeds = first.columns(learning=True), ranks.of_main(member_seeds(shared.seed, len(team)))
+    samples, weights = prepare_samples(team, data, loss, columns)
     check_samples(first, samples, [score for metric, score in zip(metrics, scores, strict=True) if is_ours(metric)])
-    draws = Draws(seeds, flag(bootstrap, "fit", "bootstrap"), subset, weights)
-    parts = draws.parts(samples.training, loss)  # type: ignore[arg-type]
-    monitored, drop_last = columns_of_history(samples, scores), flag(drop_last, "fit", "drop_last")
-    shuffle = bool(shuffle)
-    for own in optimizers:
-        own.watched_column(monitored)  # raises before the first step if it is missing
-    members = []
-    for k, (network, own, (data, rows)) in enumerate(zip(team.members, optimizers, parts, strict=True)):
-        run = Run(network, own, History(), epochs, monitored)
-        rng = own.generator(seeds[k])
-        member = Member(k, network, own, data, rows, batch_size, accumulate, drop_last, rng, run)
-        member.callbacks = [copy.copy(callback) for callback in called]
-        members.append(member)
+    draws = Draws(seeds, flag(options.bootstrap, "fit", "bootstrap"), options.subset, weights)
+    monitored = columns_of_history(samples, scores)
+    members = members_of(team, optimizers, draws, samples.training, loss, shared, called, monitored)
     outputs = outputs_of(first, loss)
     team_scores = [get_metric(metric, [averaged(output) for output in outputs]) for metric in metrics]
     seen = [name for name in monitored if name.startswith("val_") or name == "loss"]
-    run = Run(team, optimizers, History(), epochs, seen)  # type: ignore[arg-type]
+    run = Run(team, optimizers, History(), shared.epochs, seen, ranks.main)  # type: ignore[arg-type]
     held = draws.held_out_weights(samples.training.n, samples.validation, loss)  # type: ignore[arg-type]
-    trainer = MembersTrainer(team, run, members, samples, scores, team_scores, joint, held)
-    trainer.epoch = MembersEpoch(members, team.vectors(), team.n_threads, shuffle)
-    trainer.progress_bar = Progress(progress, epochs, training.n)
+    trainer = MembersTrainer(team, run, members, samples, scores, team_scores, joint, held, ranks)
+    trainer.epoch = MembersEpoch(members, team.vectors(), team.n_threads, bool(shared.shuffle))
+    trainer.epoch.members = members[ranks.share(len(members))]
+    trainer.progress_bar = Progress(shared.progress and ranks.main, shared.epochs, samples.training.n)
+    if ranks.size > 1:
+        settings = settings_of_options(loss, optimizers[0], shared, ranks) | settings_of_held_out(*data[3:])
+        ranks.compare(settings | settings_of_team(team, optimizers, samples, options, weights, ranks))
+        take_from_main(ranks, team, members, seeds)
 
     def begin() -> None:
         team.begin_fit(tuple(optimizers), optimizer, tuple(link_of(output) for output in outputs), run.history)
@@ -168,6 +191,41 @@ def fit(
             member.network.learn_names(columns.inputs, columns.targets)
 
     return trainer.train(begin)
+
+
+def prepare_samples(team: Any, data: tuple[Any, ...], loss: Loss, columns: Columns) -> tuple[Samples, Any]:
+    """The samples for training and validation, and the weights (k, n) of the members, None if they share them."""
+    x, y, sample_weight, class_weight, validation_data, validation_split = data
+    first, of_each = team.members[0], np.ndim(sample_weight) == 2
+    of_all = (None, None) if of_each else (sample_weight, class_weight)
+    training = in_memory(dataset(first, x, y, loss, columns, *of_all), "x")
+    weights = own_weights(sample_weight, class_weight, training, len(team), loss) if of_each else None
+    samples = held_out(first, training, validation_data, validation_split, loss, columns)
+    in_memory(samples.validation, "validation_data")
+    return samples, weights
+
+
+def members_of(
+    team: Any,
+    optimizers: Sequence[Optimizer],
+    draws: Draws,
+    data: Any,
+    loss: Loss,
+    options: Options,
+    callbacks: Sequence[Callback],
+    monitored: list[str],
+) -> list[Member]:
+    """The members with what each has for itself."""
+    for own in optimizers:
+        own.watched_column(monitored)  # raises before the first step if it is missing
+    members, parts = [], draws.parts(data, loss)
+    for k, (network, own, (samples, rows)) in enumerate(zip(team.members, optimizers, parts, strict=True)):
+        run, rng = Run(network, own, History(), options.epochs, monitored), own.generator(draws.seeds[k])
+        sizes = options.batch_size, options.accumulate, options.drop_last
+        member = Member(k, network, own, samples, rows, *sizes, rng, run)
+        member.callbacks = [copy.copy(callback) for callback in callbacks]
+        members.append(member)
+    return members
 
 
 def in_memory(data: Any, what: str, owner: str = "fit") -> Any:
@@ -297,6 +355,7 @@ class MembersTrainer:
     team_scores: Sequence[tuple[str, Any]]  # of the mean prediction
     callbacks: Sequence[Callback]
     held_out_weights: Sequence[NDArray[Any]] | None  # of each member, if they have their own
+    ranks: Ranks
     epoch: Any = None
     progress_bar: Any = None
 
@@ -304,32 +363,53 @@ class MembersTrainer:
         """Epoch by epoch, until all are done, or all members have stopped or diverged, or a joint callback stops."""
         started: list[tuple[Callback, Run, int | None]] = []
         try:
-            for callback, run, k in self.all_callbacks():
-                started.append((callback, run, k))
-                callback.on_start(run)
-            begin()
-            for i in range(self.run.epochs):
-                diverged = self.one_epoch(i)
-                self.let_go([member for member, _ in diverged], started)
-                for member in self.epoch.members:
-                    for callback in member.callbacks:
-                        callback.on_epoch(member.run)
-                for callback in self.callbacks if self.epoch.members else ():
-                    callback.on_epoch(self.run)
-                self.let_go([member for member in self.epoch.members if member.run.stopped], started)
-                for member, warning in diverged:
-                    warnings.warn(DivergenceWarning(f"member {member.index}: {warning}"), stacklevel=3)
-                if self.run.stopped or not self.epoch.members:
-                    break
+            with self.ranks.all_or_none():
+                for callback, run, k in self.all_callbacks():
+                    started.append((callback, run, k))
+                    callback.on_start(run)
+                self.ranks.meet(SETTINGS)  # nothing has changed where another rank fails
+                begin()
+                for i in range(self.run.epochs):
+                    self.after(*self.one_epoch(i), started)
+                    if self.is_over():
+                        break
         finally:
-            self.progress_bar.close()
-            end(started)
+            try:
+                with self.ranks.all_or_none():
+                    self.progress_bar.close()
+                    end(started)
+            finally:
+                share(self.ranks, self.team, self.members)
         return self.run.history
 
     def all_callbacks(self) -> Iterator[tuple[Callback, Run, int | None]]:
-        for member in self.members:
+        """Of our members, and those of the ensemble."""
+        for member in self.epoch.members:
             yield from ((callback, member.run, member.index) for callback in member.callbacks)
         yield from ((callback, self.run, None) for callback in self.callbacks)
+
+    def after(
+        self, is_trained: bool, diverged: dict[int, str], started: list[tuple[Callback, Run, int | None]]
+    ) -> None:
+        """What follows an epoch: callbacks, and the end of members that have diverged or stopped."""
+        self.let_go([member for member in self.epoch.members if member.index in diverged], started)
+        for member in self.epoch.members:
+            for callback in member.callbacks:
+                callback.on_epoch(member.run)
+        if self.callbacks and is_trained:
+            share(self.ranks, self.team, self.members)
+            for callback in self.callbacks:
+                callback.on_epoch(self.run)
+            hypers = [member.optimizer.hyper for member in self.members]
+            if agree_on_epoch(self.ranks, [self.team.params], hypers, self.run.stopped):
+                self.run.stop()
+        self.let_go([member for member in self.epoch.members if member.run.stopped], started)
+        for k, text in sorted(diverged.items()):
+            warnings.warn(DivergenceWarning(f"member {k}: {text}"), stacklevel=5)
+
+    def is_over(self) -> bool:
+        """Whether no rank goes on."""
+        return self.run.stopped or not self.ranks.meet(EPOCH, [len(self.epoch.members)]).any()
 
     def let_go(self, members: Sequence[Member], started: list[tuple[Callback, Run, int | None]]) -> None:
         """Train these members no longer: their callbacks end, which may restore the best weights."""
@@ -339,63 +419,57 @@ class MembersTrainer:
         started[:] = [row for row in started if row[2] not in gone]
         end(ended)
 
-    def one_epoch(self, i: int) -> list[tuple[Member, DivergenceWarning]]:
-        """An epoch of all members that are trained, and those that diverged in it.
+    def one_epoch(self, i: int) -> tuple[bool, dict[int, str]]:
+        """An epoch of all members that are trained: whether there are still some, and what is said of who diverged.
 
         If anything but Ctrl-C is raised, it is undone.
         """
-        start, epoch = time.perf_counter(), self.epoch
+        start, epoch, ranks = time.perf_counter(), self.epoch, self.ranks
         rows = {member.index: first_columns(member.optimizer) for member in epoch.members}
         epoch.save()
         try:
             epoch.draw()
             for done, value in epoch.run():
                 self.progress_bar.show(i, done, value, self.run.history)
-            diverged = list(epoch.diverged())
-            lost = {member.index for member, _ in diverged}
-            going = [member for member in epoch.members if member.index not in lost]
-            team_row = self.measure(going, rows, lost) if going else {}
+            diverged = {member.index: str(warning) for member, warning in epoch.diverged()}
+            outputs = self.measure([m for m in epoch.members if m.index not in diverged], rows, diverged)
+            columns = ["epoch", "loss", "lr", *columns_of_history(self.samples, self.scores)[1:]]
+            rows, diverged = exchanged(ranks, len(self.members), columns, rows, diverged)
+            seconds = {"seconds": time.perf_counter() - start}
+            team_row, seconds = ranks.of_main((self.team_row(rows, outputs) if rows else {}, seconds), EPOCH)
         except Exception:
             epoch.restore()
             raise
-        self.team.leave_out(lost)
-        seconds = time.perf_counter() - start
-        for member in going:
-            self.finish(member, rows[member.index] | {"seconds": seconds})
-        if going:
-            self.run.history.rows.append(team_row | {"seconds": seconds})
-        return diverged
+        self.team.leave_out(diverged)
+        for k, row in rows.items():
+            self.members[k].run.history.rows.append(row | seconds)
+        for member in [member for member in epoch.members if member.index in rows]:
+            finish(member)
+        if rows:
+            self.run.history.rows.append(team_row | seconds)
+        return bool(rows), diverged
 
-    def finish(self, member: Member, row: dict[str, float]) -> None:
-        """After the epoch of a member: count it, and let its schedule see the row."""
-        optimizer = member.optimizer
-        optimizer.epochs += 1
-        member.run.history.rows.append(row)
-        if isinstance(optimizer.schedule, ReduceLROnPlateau):  # the others look at no column, which takes a while
-            optimizer.epoch_end(row[optimizer.watched_column(member.run.monitored)])
-
-    def measure(self, going: Sequence[Member], rows: dict[int, dict[str, float]], lost: set[int]) -> dict[str, float]:
-        """Write losses and metrics into the rows of members; the row of the ensemble."""
+    def measure(self, going: Sequence[Member], rows: dict[int, dict[str, float]], lost: Iterable[int]) -> Any:
+        """Write losses and metrics into the rows of our members; their outputs for the mean prediction, if any."""
         for member in going:
             rows[member.index]["loss"] = self.epoch.mean_loss(member)
-        if self.samples.validation is None:
-            for member in going if self.scores else ():
-                own = member.own_data()
-                rows[member.index] |= measured(member.network, own, None, self.scores, self.samples.what)
-            of_team = {}
-        else:
-            of_team = self.validate(going, rows, lost)
-        chosen = [rows[member.index] for member in going]
-        means = {name: float(np.mean([row[name] for row in chosen])) for name in ("loss", "lr")}
-        return {"epoch": max(row["epoch"] for row in chosen), **means, **of_team}
+        if self.samples.validation is not None:
+            return self.validate(going, rows, lost)
+        for member in going if self.scores else ():
+            own = member.own_data()
+            rows[member.index] |= measured(member.network, own, None, self.scores, self.samples.what)
+        return None
 
-    def validate(self, going: Sequence[Member], rows: dict[int, dict[str, float]], lost: set[int]) -> dict[str, float]:
-        """Measure on the validation data: each member that is trained and, for metrics, the mean of all."""
+    def validate(self, going: Sequence[Member], rows: dict[int, dict[str, float]], lost: Iterable[int]) -> Any:
+        """Measure members that are trained on the validation data; outputs of these or, for metrics, of all of ours."""
         data, team = self.samples.validation, self.team
         assert isinstance(data, Data)
         seen = [member.index for member in going]
         if self.scores:
-            seen = [k for k in range(len(team)) if k not in lost and k not in team.left_out]
+            ours = range(len(team))[self.ranks.share(len(team))]
+            seen = [k for k in ours if k not in lost and k not in team.left_out]
+        if not seen:
+            return np.empty((0, data.n, data.program.outputs), data.x.dtype)
         outputs, values = team_losses(team, data, seen)
         for member in going:
             i, own, value = seen.index(member.index), data, values[seen.index(member.index)]
@@ -405,11 +479,27 @@ class MembersTrainer:
             rows[member.index]["val_loss"] = value
             predicted, used = member.network.split_output(outputs[i]), positive_weights(own)
             rows[member.index] |= {f"val_{name}": score(data.y, predicted, used) for name, score in self.scores}
-        row = {"val_loss": float(np.mean([rows[member.index]["val_loss"] for member in going]))}
-        if self.scores:
-            predicted = team.members[0].split_output(team.average(outputs))
+        return outputs
+
+    def team_row(self, rows: dict[int, dict[str, float]], outputs: Any) -> dict[str, float]:
+        """The row of the ensemble: means of those of members and, for metrics, the mean of the outputs of all."""
+        data, chosen = self.samples.validation, list(rows.values())
+        names = ("loss", "lr") if data is None else ("loss", "lr", "val_loss")
+        row = {"epoch": max(row["epoch"] for row in chosen)}
+        row |= {name: float(np.mean([row[name] for row in chosen])) for name in names}
+        if data is not None and self.scores:
+            assert isinstance(data, Data)
+            predicted = self.team.members[0].split_output(self.team.average(self.ranks.gather(outputs, OUTPUTS)))
             row |= {f"val_{name}": score(data.y, predicted, positive_weights(data)) for name, score in self.team_scores}
         return row
+
+
+def finish(member: Member) -> None:
+    """After the epoch of a member: count it, and let its schedule see the row."""
+    optimizer = member.optimizer
+    optimizer.epochs += 1
+    if isinstance(optimizer.schedule, ReduceLROnPlateau):  # the others look at no column, which takes a while
+        optimizer.epoch_end(member.run.history.rows[-1][optimizer.watched_column(member.run.monitored)])
 
 
 def first_columns(optimizer: Optimizer) -> dict[str, float]:
@@ -458,6 +548,8 @@ def evaluate(
     *,
     sample_weight: ArrayLike | None = None,
     metrics: Sequence[Any] = (),
+    comm: Any = None,
+    rows: str = "same",
 ) -> Any:
     """The mean of the members' losses, and metrics of the mean prediction. Changes nothing.
 
@@ -467,6 +559,8 @@ def evaluate(
     ----------
     x, y, loss, sample_weight, metrics
         As for a network, in memory. Metrics see what `predict` gives, of the outputs that this loss is for.
+    comm, rows
+        As for a network: each rank computes the outputs for its rows, and all of them get the same result.
 
     Returns
     -------
@@ -487,12 +581,27 @@ def evaluate(
     >>> team.evaluate([[1, 2]], [[3]], fc.MSELoss(), metrics=["mae"])
     {'loss': 4.5, 'mae': 1.5}
     """
-    check_loss(loss)
-    first = team.members[0]
-    metrics, _ = as_scores(metrics, "evaluate", first, loss)
-    data = in_memory(dataset(first, x, y, loss, first.columns(), sample_weight, owner="evaluate"), "x", "evaluate")
-    outputs, values = team_losses(team, data, team.kept())
-    row = {"loss": float(np.mean(values))}
+    ranks = ranks_of(comm, rows, None, "evaluate") or Ranks(None, "same", 1)
+    with ranks.together("evaluate"):
+        check_loss(loss)
+        first = team.members[0]
+        metrics, _ = as_scores(metrics, "evaluate", first, loss)
+        data = in_memory(dataset(first, x, y, loss, first.columns(), sample_weight, owner="evaluate"), "x", "evaluate")
+        kept = team.kept()
+        if ranks.size > 1:
+            settings = team.settings() | {"the loss": repr(loss), "members": str(kept)}
+            ranks.compare(settings | ({} if ranks.local else {"the number of rows": str(data.n)}))
+            data = whole(data, ranks)
+        # rows first, as ranks put them together
+        outputs = ranks.output(lambda x: np.moveaxis(team.outputs(x, kept), 1, 0), data.x, data.program.whole)
+        return scored(team, data, np.ascontiguousarray(np.moveaxis(outputs, 0, 1)), kept, loss, metrics)
+
+
+def scored(
+    team: Any, data: Data, outputs: NDArray[Any], kept: Sequence[int], loss: Loss, metrics: Sequence[Any]
+) -> float | dict[str, float]:
+    """The mean of the losses of these members by their outputs (m, n, o), and metrics of the mean prediction."""
+    first, row = team.members[0], {"loss": float(np.mean(losses_of(team, data, outputs, kept)))}
     if not np.isfinite(row["loss"]) or (metrics and not np.isfinite(outputs).all()):
         refuse_not_finite(data, "evaluate: {}")
     if metrics:

@@ -23,6 +23,8 @@ from fastfc.training.distributed import (
     agree_on_epoch,
     balanced,
     settings_of,
+    settings_of_held_out,
+    settings_of_options,
     split,
     take_from_main,
 )
@@ -199,7 +201,7 @@ class Options(NamedTuple):
     epochs: int
     batch_size: int
     shuffle: bool
-    seed: int | np.random.Generator | None
+    seed: Any
     accumulate: int
     drop_last: bool
     progress: bool
@@ -218,6 +220,8 @@ def run_fit(
     network: Container, data: tuple[Any, ...], loss: Loss, optimizer: Optimizer, options: Options, ranks: Ranks | None
 ) -> History:
     """`fit`, once it is known who trains."""
+    if ranks is not None:
+        ranks.check_shards()
     check_loss_and_optimizer(loss, optimizer)
     optimizer.bind(network)
     options = options.checked()
@@ -226,6 +230,8 @@ def run_fit(
     metrics, scores = as_scores(options.metrics, "fit", network, loss)
     called = [as_callback(callback) for callback in listed(options.callbacks, "fit", "callbacks", "[EarlyStopping()]")]
     columns = network.columns(learning=True)
+    if ranks is not None:  # first what decides which exchanges there are
+        ranks.compare(settings_of_options(loss, optimizer, options, ranks) | settings_of_held_out(*data[3:]))
     samples = prepare_samples(network, data, loss, columns, ranks)
     ours = [score for metric, score in zip(metrics, scores, strict=True) if is_ours(metric)]
     measuring = check_samples(network, samples, ours, ranks)
@@ -233,7 +239,7 @@ def run_fit(
     monitored = columns_of_history(samples, scores)
     optimizer.watched_column(monitored)  # raises before the first step if it is missing
     if ranks is not None:
-        ranks.compare(settings_of(network, samples, loss, optimizer, options, ranks))
+        ranks.compare(settings_of(network, samples, optimizer, ranks))
     main = ranks is None or ranks.main
     progress_bar = Progress(options.progress and main, options.epochs, samples.training.n)
     epoch = epochs_on(network, samples.training, optimizer, options, ranks)
@@ -389,7 +395,8 @@ class Trainer(NamedTuple):
             self.progress_bar.show(i, self.epoch.n, row["loss"], run.history)
             for callback in callbacks:
                 callback.on_epoch(run)
-            if self.ranks is not None and agree_on_epoch(self.ranks, run.network, run.optimizer, run.stopped):
+            arrays = [run.network.params], [run.optimizer.hyper]
+            if self.ranks is not None and agree_on_epoch(self.ranks, *arrays, run.stopped):
                 run.stop()
             if run.stopped:
                 break

@@ -171,7 +171,7 @@ class MembersEpoch:
         Afterwards `totals` has the members' sums of losses, and `diverged` the warnings of those that diverged, which
         are as they were before the epoch.
         """
-        active = np.array([member.index for member in self.members])
+        active = np.array([member.index for member in self.members], np.int64)
         share = np.array([member.n / (member.weight_sum or np.inf) for member in self.members])
         self.totals[:], done = 0.0, np.zeros_like(self.n)
         while (rows := active[done[active] < self.n[active]]).size:
