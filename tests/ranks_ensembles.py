@@ -57,8 +57,14 @@ def changed():
 
 def divergent():
     optimizers = [fc.SGD(1e30 if k in (1, 4) else 0.1, groups={"0.bias": {"lr": 0.01}}) for k in range(5)]
-    options = {"sample_weight": WEIGHTS, "validation_split": 0.2, "seed": [5, 1, 2, 7, 4], "shuffle": False}
-    return fc.Ensemble(small, 5), NUMBERS, fc.HuberLoss(), optimizers, options
+    options = {
+        "sample_weight": WEIGHTS,
+        "validation_split": 0.2,
+        "seed": [5, 1, 2, 7, 4],
+        "shuffle": False,
+        "metrics": ["mae"],
+    }
+    return fc.Ensemble(small, 5), NUMBERS, fc.MSELoss(), optimizers, options
 
 
 def few():
