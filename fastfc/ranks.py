@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import socket
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -31,8 +33,12 @@ KNOWN = "_fastfc_known_to_all_ranks"  # the attribute of exceptions that all ran
 SIZE_VARIABLES = "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_SIZE", "SLURM_STEP_NUM_TASKS"  # by which mpiexec tells
 WELL, FAILED, INTERRUPTED = range(3)
 # What a meeting is for. Ranks that meet for different things do not run the same program.
-MEETINGS = ("the settings", "the numbers of rows", "rows", "a gradient", "outputs", "the end of an epoch", "the end")
-SETTINGS, COUNTS, ROWS, GRADIENT, OUTPUTS, EPOCH, END = range(len(MEETINGS))
+MEETINGS = (
+    *("the settings", "the numbers of rows", "rows", "a gradient", "outputs", "work of its own"),
+    *("the end of an epoch", "the end"),
+)
+SETTINGS, COUNTS, ROWS, GRADIENT, OUTPUTS, WORK, EPOCH, END = range(len(MEETINGS))
+PULSE = 0.5  # seconds of work after which ranks hear of one another
 
 
 class Ranks:
@@ -174,13 +180,14 @@ class Ranks:
         return value if self.size == 1 else self.comm.bcast(value)
 
     def collect(self, value: Any, what: int) -> list[Any]:
-        """What each rank has."""
-        self.meet(what)
+        """What each rank has, which must be what can be pickled."""
         if self.size == 1:
             return [value]
+        own = pickle.dumps(value)  # raises before others wait for it
+        self.meet(what)
         with defer_sigint():
-            everyone: list[Any] = self.comm.allgather(value)
-        return everyone
+            everyone = self.comm.allgather(own)
+        return [pickle.loads(of_rank) if i != self.rank else value for i, of_rank in enumerate(everyone)]
 
     # ---- rows
 
@@ -269,6 +276,30 @@ class Ranks:
         if self.received.shape != shape or self.received.dtype != dtype:
             self.received = np.empty(shape, dtype)
         return self.received
+
+
+class Pulse:
+    """Meetings of ranks that work on their own, in which they hear whether another one has failed.
+
+    Parameters
+    ----------
+    ranks : Ranks
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
+        self.next = time.monotonic() + PULSE
+
+    def beat(self) -> None:
+        """Meet, if the latest meeting was a while ago."""
+        if self.ranks.size > 1 and time.monotonic() >= self.next:
+            self.ranks.meet(WORK, [0.0])
+            self.next = time.monotonic() + PULSE
+
+    def finish(self) -> None:
+        """Wait until all ranks have done their work."""
+        while not self.ranks.meet(WORK, [1.0]).all():
+            pass
 
 
 def known_to_all(error: BaseException, said: bool = False) -> BaseException:

@@ -198,6 +198,67 @@ def ensemble_failures(place):
     return found | {"seconds": time.perf_counter() - start}
 
 
+def estimators():
+    """Unfitted estimators of several networks, and their targets."""
+    from fastfc.sklearn import MLPClassifier, MLPRegressor, RealMLPClassifier, RealMLPRegressor
+
+    mlp, real = {"hidden_layer_sizes": (6,), "max_iter": 4, "batch_size": 16}, {"epochs": 3, "hidden": [8]}
+    drawn, labels = np.random.RandomState(3), np.array(["a", "b", "c"])[CLASSES]
+    return {
+        "members": (MLPClassifier(**mlp, n_estimators=5, random_state=0, warm_start=True), labels),
+        "folds": (MLPRegressor(**mlp, n_cv=3, n_estimators=2, random_state=drawn, early_stopping=True), NUMBERS),
+        "lbfgs": (MLPRegressor(**mlp | {"solver": "lbfgs"}, n_estimators=2, random_state=1), NUMBERS),
+        "RealMLPs": (RealMLPClassifier("td-s", **real, n_ens=2, n_cv=2, random_state=0), labels),
+        "RealMLP": (RealMLPRegressor("td-s", **real, random_state=0), NUMBERS[:, 0]),
+    }
+
+
+def fitted(place):
+    """The digest of what estimators give after two fits, and of what they remember."""
+    result = {}
+    for name, (estimator, y) in estimators().items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for _ in range(2):
+                estimator.fit(X, y, WEIGHTS[0], **({} if place.comm is None else {"comm": place.comm}))
+        parts = [getattr(estimator, "predict_proba", estimator.predict)(X)]
+        parts += [getattr(estimator, what, None) for what in ("cv_scores_", "oof_outputs_", "best_epochs_", "n_iter_")]
+        histories = estimator.histories_ if hasattr(estimator, "histories_") else [estimator.history_]
+        parts += [[row | {"seconds": 0} for row in history.rows] for history in histories]
+        parts += [estimator.random_state.randint(1 << 30) if name == "folds" else None]
+        text = b"".join(part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode() for part in parts)
+        result[name] = hashlib.sha256(text).hexdigest()[:16]
+    return result
+
+
+def estimator_failures(place):
+    """What each rank raises where a fit fails on one, or is not the same, and how long it takes."""
+    from sklearn.base import clone
+
+    start, last, found = time.perf_counter(), place.rank == place.size - 1, {}
+
+    def fail(run):
+        if last:
+            raise OSError("no space left")
+
+    def fit(key, what, change=None, **samples):
+        estimator, y = estimators()[what]
+        estimator = clone(estimator).set_params(**change or {})
+        samples = {"X": X, "y": y} | samples
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found[key] = raised(place, lambda: estimator.fit(**samples, comm=place.comm))
+
+    long = {"max_iter": 10**6, "n_iter_no_change": 10**6, "tol": 0.0}
+    fit("callback", "members", long | {"callbacks": [fail]})
+    fit("real callback", "RealMLPs", {"epochs": 10**6, "callbacks": [fail]})
+    fit("parameters", "members", {"alpha": 0.1 if last else 0.2})
+    fit("real parameters", "RealMLPs", {"lr": 0.1 if last else None})
+    fit("targets", "folds", y=NUMBERS + last)
+    fit("argument", "RealMLPs", {"n_ens": 0})
+    return found | {"seconds": time.perf_counter() - start}
+
+
 class Ending(fc.Callback):
     """Fails at its end, on the rank of the last member."""
 

@@ -51,14 +51,15 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def two(folder):
     names = "same_bits", "outputs", "unseeded", "interrupted_run", "like_pytorch", "page"
-    return results(2, folder, *names, "ensembles", "ensemble_outputs")
+    return results(2, folder, *names, "ensembles", "ensemble_outputs", "fitted")
 
 
 @pytest.fixture(scope="module")
 def three(folder, two):
     """After two ranks, whose file they take up."""
     names = "same_bits", "outputs", "unseeded", "resumed_run", "failures", "disagreements", "some_weights"
-    return results(3, folder, *names, "ensembles", "ensemble_outputs", "ensemble_failures")
+    of_ensembles = "ensembles", "ensemble_outputs", "ensemble_failures", "fitted", "estimator_failures"
+    return results(3, folder, *names, *of_ensembles)
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +99,10 @@ def test_against_ddp_of_pytorch(two, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 4, 8])
 def test_same_bits(ranks, folder, alone):
-    found = results(ranks, folder, "same_bits", "outputs", "ensembles", "ensemble_outputs")
+    found = results(ranks, folder, "same_bits", "outputs", "ensembles", "ensemble_outputs", "fitted")
     check_bits(found, alone)
     check_ensembles(found)
+    check_estimators(found)
     assert all(all(of_rank["outputs"].values()) for of_rank in found)
 
 
@@ -115,6 +117,17 @@ def check_ensembles(ranks):
 def test_ensembles(ranks, request):
     """Of 7, 5 and 2 members all ranks hold all, with the bits of one process, however they stop or diverge."""
     check_ensembles(request.getfixturevalue(ranks))
+
+
+def check_estimators(ranks):
+    expected = ranks_ensembles.fitted(program.Place(None, "."))
+    assert [of_rank["fitted"] for of_rank in ranks] == [expected] * len(ranks)
+
+
+@pytest.mark.parametrize("ranks", ["two", "three"])
+def test_estimators(ranks, request):
+    """Members and folds are dealt to ranks, which all hold the estimator of one process then."""
+    check_estimators(request.getfixturevalue(ranks))
 
 
 @pytest.mark.parametrize("ranks", ["two", "three"])
@@ -209,6 +222,20 @@ def test_failures_of_ensembles(three):
     assert first["stopped"] == last["stopped"] == 1
     assert len(first["warnings"]) == 5 and first["warnings"] == last["warnings"]
     assert max(first["seconds"], last["seconds"]) < 60
+
+
+def test_failures_of_estimators(three):
+    """A rank in the middle of a long training hears of one that has failed."""
+    first, _, last = (of_rank["estimator_failures"] for of_rank in three)
+    for key, name in {"callback": "MLPClassifier", "real callback": "RealMLPClassifier"}.items():
+        assert first[key] == f"RuntimeError: {name}.fit: rank 2 of 3 raised OSError: no space left"
+        assert last[key] == "OSError: no space left"
+    for failures in (first, last):
+        assert "MLPClassifier.fit: alpha differs between ranks: rank 0 has 0.2, rank 2 0.1" in failures["parameters"]
+        assert "RealMLPClassifier.fit: lr differs between ranks: rank 0 has None" in failures["real parameters"]
+        assert "y differs between ranks: rank 0 has an array (90, 2) of float64" in failures["targets"]
+        assert failures["argument"].startswith("InvalidParameterError: The 'n_ens' parameter")
+        assert failures["seconds"] < 60
 
 
 def test_disagreements(three):

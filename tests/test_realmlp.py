@@ -411,7 +411,7 @@ def test_an_exception_ends_the_other_networks():
     """Of Ctrl-C all but the exception is the same."""
     began = Event()
 
-    def learn(job, end):
+    def learn(job, end, beat):
         if job:
             began.wait(10)
             raise KeyboardInterrupt
@@ -419,7 +419,7 @@ def test_an_exception_ends_the_other_networks():
         assert end.wait(10)
 
     with pytest.raises(KeyboardInterrupt):
-        side_by_side(learn, [0, 1], 2)
+        side_by_side(learn, [0, 1], 2, lambda: None)
 
 
 # ---------- errors

@@ -6,7 +6,9 @@ and each step is theirs: what comes out differs by rounding only.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import math
 import time
 import warnings
@@ -35,6 +37,7 @@ from fastfc.nn.linear import Linear
 from fastfc.optim.base import Optimizer
 from fastfc.optim.first_order import SGD, Adam, AdamW
 from fastfc.optim.schedules import ReduceLROnPlateau, Schedule
+from fastfc.ranks import Pulse, Ranks
 from fastfc.training.callbacks import Run, as_callback
 from fastfc.training.history import History
 from fastfc.training.together import Step, Training, train_together
@@ -56,6 +59,8 @@ try:
     from sklearn.utils.metaestimators import available_if
     from sklearn.utils.multiclass import type_of_target, unique_labels
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+    from fastfc.sklearn import on_ranks
 except ImportError:
     extra("sklearn", "sklearn", "fastfc.sklearn")
     raise
@@ -205,7 +210,15 @@ class BaseMLP(BaseEstimator):
         tags.input_tags.sparse = True
         return tags
 
-    def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None, *, validation_data: Any = None) -> Any:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None = None,
+        *,
+        validation_data: Any = None,
+        comm: Any = None,
+    ) -> Any:
         """Fit to X and y.
 
         Parameters
@@ -220,14 +233,24 @@ class BaseMLP(BaseEstimator):
         validation_data : (X, y) or (X, y, sample_weight), optional
             Scored after each epoch as `validation_scores_`. With early_stopping it takes the place of the part of
             the samples that would be held out.
+        comm : mpi4py.MPI.Comm, optional
+            The ranks that fit together, all to the same samples: each trains a block of the members of n_estimators and
+            n_cv, and all of them hold the whole ensemble then, with the bits of one process. Callbacks are called on
+            the rank that trains a member. Needs the extra `fastfc[mpi]`.
 
         Returns
         -------
         self
         """
-        return self._fit_all(X, y, sample_weight, validation_data)
+        owner = f"{type(self).__name__}.fit"
+        ranks = on_ranks.ranks_for(comm, owner)
+        with ranks.together(owner), contextlib.ExitStack() as stack:
+            if self.verbose and not ranks.main:
+                stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            on_ranks.begin(ranks, self, X=X, y=y, sample_weight=sample_weight)
+            return self._fit_all(ranks, X, y, sample_weight, validation_data)
 
-    def _fit_all(self, X: Any, y: Any, sample_weight: Any, validation_data: Any, **options: Any) -> Any:
+    def _fit_all(self, ranks: Ranks, X: Any, y: Any, sample_weight: Any, validation_data: Any, **options: Any) -> Any:
         """Fit ourselves and the other members of the ensemble, their steps together in native calls."""
         self._validate_params()
         if self.n_cv is not None and options:
@@ -244,15 +267,18 @@ class BaseMLP(BaseEstimator):
             callbacks = None if self.callbacks is None else [copy.copy(callback) for callback in self.callbacks]
             other.set_params(**(params | {"random_state": other.random_state, "callbacks": callbacks}))
             other._validate_params()
-        fittings = [
-            member._fitting(X, y, sample_weight, validation_data, folds[i % len(folds)], **options)
-            for i, member in enumerate([self, *others])
-        ]
+        members, rest = [self, *others], (X, y, sample_weight, validation_data)
+        own, pulse = ranks.share(len(members)), Pulse(ranks)
+        fittings = [members[i]._fitting(*rest, folds[i % len(folds)], **options) for i in range(own.start, own.stop)]
         try:
-            train_together(fittings)
+            with ranks.all_or_none():
+                train_together(fittings, pulse.beat)
+                pulse.finish()
         finally:
+            on_ranks.share(ranks, members)
             if hasattr(self, "network_"):  # predictions are of those that have one
                 self._others = [other for other in others if hasattr(other, "network_")]
+        on_ranks.draw_as_main(ranks, self)
         if self.n_cv is not None:
             self._score_folds(X, y, sample_weight, folds)
         return self
@@ -923,7 +949,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         """
         if self.class_weight == "balanced":
             raise ValueError("class_weight='balanced' needs all samples; give partial_fit's estimator a dict instead")
-        return self._fit_all(X, y, sample_weight, validation_data, incremental=True, classes=classes)
+        alone = on_ranks.ranks_for(None, "partial_fit")
+        return self._fit_all(alone, X, y, sample_weight, validation_data, incremental=True, classes=classes)
 
     def predict(self, X: Any) -> Any:
         """The classes of X, (n_samples,), or for several labels rows of 0 and 1."""
@@ -1138,7 +1165,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         -------
         self
         """
-        return self._fit_all(X, y, sample_weight, validation_data, incremental=True)
+        alone = on_ranks.ranks_for(None, "partial_fit")
+        return self._fit_all(alone, X, y, sample_weight, validation_data, incremental=True)
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """Predicted numbers, (n_samples,) or (n_samples, n_outputs).

@@ -40,6 +40,7 @@ from fastfc.models.realmlp import (
     train,
 )
 from fastfc.nn.node import Input
+from fastfc.ranks import PULSE, ROWS, Pulse, Ranks
 from fastfc.training.history import History
 from fastfc.validation import positive_int
 
@@ -58,6 +59,8 @@ try:
         check_is_fitted,
         validate_data,
     )
+
+    from fastfc.sklearn import on_ranks
 except ImportError:
     extra("sklearn", "sklearn", "fastfc.sklearn")
     raise
@@ -113,7 +116,14 @@ class BaseRealMLP(BaseEstimator):
         return tags
 
     def fit(
-        self, X: Any, y: Any, sample_weight: ArrayLike | None = None, *, X_val: Any = None, y_val: Any = None
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        comm: Any = None,
     ) -> Any:
         """Fit to X and y.
 
@@ -128,11 +138,23 @@ class BaseRealMLP(BaseEstimator):
             Not negative; 0 is as if the row were not there. It weighs rows that validate too; those of X_val weigh 1.
         X_val, y_val : optional
             Rows that choose the epoch, instead of a part of X.
+        comm : mpi4py.MPI.Comm, optional
+            The ranks that fit together, all to the same samples: each trains a block of the networks of n_cv and n_ens,
+            and all of them hold all networks then, with the bits of one process. Callbacks are called on the rank that
+            trains a network. Needs the extra `fastfc[mpi]`.
 
         Returns
         -------
         self
         """
+        owner = f"{type(self).__name__}.fit"
+        ranks = on_ranks.ranks_for(comm, owner)
+        with ranks.together(owner):
+            on_ranks.begin(ranks, self, X=X, y=y, sample_weight=sample_weight, X_val=X_val, y_val=y_val)
+            return self._fit_on(ranks, X, y, sample_weight, X_val, y_val)
+
+    def _fit_on(self, ranks: Ranks, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any) -> Any:
+        """Fit the networks that are ours, and have those of the other ranks."""
         self._validate_params()
         recipe = self._recipe()
         table = self._table(X, reset=True)
@@ -149,10 +171,13 @@ class BaseRealMLP(BaseEstimator):
             raise ValueError(f"{type(self).__name__}: all cells of X are missing; give columns that have values")
         seeds = [int(seed) for seed in rng.randint(np.iinfo(np.int32).max, size=len(parts) * self.n_ens)]
         jobs = [(part, seed) for part, seed in zip([p for p in parts for _ in range(self.n_ens)], seeds, strict=True)]
-        n_threads = 1 if self.callbacks else min(most_threads(self.n_threads), len(jobs))
+        own, pulse = jobs[ranks.share(len(jobs))], Pulse(ranks)
+        n_threads = 1 if self.callbacks else max(1, min(most_threads(self.n_threads), len(own)))
         inside = self.n_threads if n_threads == 1 else 1
-        learn = lambda job, end: self._learn(job[0], job[1], features, recipe, inside, end)
-        members = side_by_side(learn, jobs, n_threads)
+        learn = lambda job, end, beat: self._learn(job[0], job[1], features, recipe, inside, end, beat)
+        members = side_by_side(learn, own, n_threads, pulse.beat)
+        pulse.finish()
+        members = [member for part in ranks.collect(members, ROWS) for member in part]
         self._keep(features, recipe, members, [part for part, _ in jobs])
         return self
 
@@ -242,9 +267,16 @@ class BaseRealMLP(BaseEstimator):
         return [(np.sort(a), np.sort(b))]
 
     def _learn(
-        self, part: Part, seed: int, features: Features, recipe: Recipe, n_threads: int | str, end: Event
+        self,
+        part: Part,
+        seed: int,
+        features: Features,
+        recipe: Recipe,
+        n_threads: int | str,
+        end: Event,
+        beat: Callable[[], None],
     ) -> Member:
-        """Train one network, unless `end` is set."""
+        """Train one network, unless `end` is set, and call `beat` after each epoch."""
         rng, (inputs, numbers, plain, codes) = np.random.default_rng(seed), input_nodes(features)
         output = build(recipe, numbers, plain, codes, features.sizes, self._width(), rng)
         graph = Graph(inputs, output, n_threads=n_threads)
@@ -258,7 +290,7 @@ class BaseRealMLP(BaseEstimator):
             recipe,
             rng,
             patience=patience,
-            callbacks=[lambda run: run.stop() if end.is_set() else None, *(self.callbacks or ())],
+            callbacks=[lambda run: run.stop() if end.is_set() else beat(), *(self.callbacks or ())],
         )
 
     def _keep(self, features: Features, recipe: Recipe, members: Sequence[Member], parts: Sequence[Part]) -> None:
@@ -339,16 +371,23 @@ class BaseRealMLP(BaseEstimator):
         raise NotImplementedError
 
 
-def side_by_side(learn: Callable[[Any, Event], Member], jobs: Sequence[Any], n_threads: int) -> list[Member]:
-    """What `learn` gives of each job. An exception, Ctrl-C for instance, ends the others."""
+def side_by_side(
+    learn: Callable[[Any, Event, Callable[[], None]], Member],
+    jobs: Sequence[Any],
+    n_threads: int,
+    beat: Callable[[], None],
+) -> list[Member]:
+    """What `learn` gives of each job. An exception, Ctrl-C for instance, ends the others; this thread calls `beat`."""
     end = Event()
     if n_threads == 1:
-        return [learn(job, end) for job in jobs]
+        return [learn(job, end, beat) for job in jobs]
     with ThreadPoolExecutor(n_threads) as pool:
-        futures = [pool.submit(learn, job, end) for job in jobs]
+        futures = [pool.submit(learn, job, end, lambda: None) for job in jobs]
         try:
-            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
-                future.result()  # raises
+            while (state := wait(futures, PULSE, FIRST_EXCEPTION)).not_done:
+                for future in state.done:
+                    future.result()  # raises
+                beat()
         finally:
             end.set()
             pool.shutdown(cancel_futures=True)

@@ -20,7 +20,7 @@ from fastfc.losses.base import Loss, as_weights
 from fastfc.metrics import get_metric, is_ours
 from fastfc.optim.base import Optimizer
 from fastfc.optim.schedules import ReduceLROnPlateau
-from fastfc.ranks import EPOCH, OUTPUTS, SETTINGS, Ranks, ranks_of
+from fastfc.ranks import EPOCH, OUTPUTS, SETTINGS, Pulse, Ranks, ranks_of
 from fastfc.training.callbacks import Callback, Run, as_callback
 from fastfc.training.distributed import agree_on_epoch, settings_of_held_out, settings_of_options
 from fastfc.training.epoch import DivergenceWarning
@@ -429,8 +429,11 @@ class MembersTrainer:
         epoch.save()
         try:
             epoch.draw()
+            pulse = Pulse(ranks)
             for done, value in epoch.run():
                 self.progress_bar.show(i, done, value, self.run.history)
+                pulse.beat()
+            pulse.finish()
             diverged = {member.index: str(warning) for member, warning in epoch.diverged()}
             outputs = self.measure([m for m in epoch.members if m.index not in diverged], rows, diverged)
             columns = ["epoch", "loss", "lr", *columns_of_history(self.samples, self.scores)[1:]]

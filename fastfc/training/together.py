@@ -6,7 +6,7 @@ samples and its own end, go side by side.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
@@ -56,10 +56,10 @@ class Row(NamedTuple):
     arrays: tuple[Any, ...]
 
 
-def train_together(trainings: Sequence[Training]) -> None:
-    """Run trainings to their ends, the next step of all of them in one native call.
+def train_together(trainings: Sequence[Training], beat: Callable[[], None] = lambda: None) -> None:
+    """Run trainings to their ends, the next step of all of them in one native call; call `beat` after each.
 
-    Each has the bits that it has alone. What a step raises is raised in all of them, Ctrl-C too.
+    Each has the bits that it has alone. What a step or `beat` raises is raised in all of them, Ctrl-C too.
     """
     steps, waiting = Steps(), list[tuple[Training, Step]]()
     with ExitStack() as stack:
@@ -69,6 +69,7 @@ def train_together(trainings: Sequence[Training]) -> None:
         while waiting:
             try:
                 values = steps.run([step for _, step in waiting])
+                beat()
             except BaseException as error:
                 with ExitStack() as others:  # all of them, even if one raises
                     for training, _ in waiting[::-1]:
