@@ -9,6 +9,8 @@ from arrays import CALLS, DTYPES, product_shapes
 from test_gemm import big_shapes
 from test_layer_kinds import NETS, data_of, net_of
 
+from fastfc.kernels.ops.gemm import CHUNK
+from fastfc.kernels.ops.narrow import MANY, MOST_CHUNKS
 from fastfc.kernels.program import interpreter
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -62,6 +64,16 @@ m, k, n = big_shapes()["panels of a and b"]
 for name, axes in PRODUCT_AXES.items():
     for orders in ("CCCC", "FFFF"):
         check(name, np.float32, dict(zip(axes, (m, k, n), strict=True)), orders[: len(CALLS[name].axes())])
+
+for rows, i, o in [
+    (MANY, 3, 2),
+    (MANY + 5, 8, 4),
+    (MANY, 5, 9),
+    (MANY + 1, 33, 20),
+    ((MOST_CHUNKS + 1) * CHUNK + 1, 3, 5),
+]:
+    for name, dtype in itertools.product(PRODUCT_AXES, DTYPES):
+        check(name, dtype, {"n": rows, "i": i, "o": o}, "CCCC"[: len(CALLS[name].axes())])
 
 for name, dtype, n, at_end in itertools.product(NETS, DTYPES, (0, 2, 9), (True, False)):
     print(name, np.dtype(dtype), n, "end" if at_end else "begin", flush=True)

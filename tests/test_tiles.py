@@ -9,10 +9,11 @@ from numba import float32, float64
 
 from fastfc.kernels.simd import isa as isa_module
 from fastfc.kernels.simd import llvm as llvm_module
-from fastfc.kernels.simd import microkernel, squares
+from fastfc.kernels.simd import microkernel, narrow, squares
 from fastfc.kernels.simd.compiler import fold_constants
 from fastfc.kernels.simd.isa import ISAS
 from fastfc.kernels.simd.microkernel import Tile
+from fastfc.kernels.simd.narrow import Narrow, Sums
 from fastfc.kernels.simd.squares import Squares
 
 # Triple, processor, the mnemonic of a multiply-add of whole registers, a branch, an access to the stack.
@@ -31,7 +32,7 @@ def optimise(module, machine):
 
 
 def assembly(name, function, monkeypatch, passes=optimise):
-    for module in (isa_module, llvm_module, microkernel, squares):
+    for module in (isa_module, llvm_module, microkernel, narrow, squares):
         monkeypatch.setattr(module, "host_isa", lambda: ISAS[name])
     triple, cpu, *_ = TARGETS[name]
     llvm.initialize_all_targets()
@@ -94,3 +95,35 @@ def test_squares_are_transposed_in_registers(name, rows, dtype, monkeypatch):
     assert sum(bool(re.search(fused, line)) for line in body) == rows * across * lanes
     spilled = [line for line in body if re.search(stack, line) and re.search(REGISTERS[name], line)]
     assert rows > 1 or not spilled
+
+
+@pytest.mark.parametrize("dtype", [float32, float64], ids=str)
+@pytest.mark.parametrize("vectors", [1, 2])
+@pytest.mark.parametrize("name", TARGETS)
+def test_many_rows_of_few_columns_stay_in_registers(name, vectors, dtype, monkeypatch):
+    for sources in {0, narrow.sources(ISAS[name])} if vectors == 1 else {0}:
+        shape = Narrow(dtype, vectors, sources)
+        body = loop(assembly(name, shape.function, monkeypatch, fold_constants), name)
+        _, _, fused, branch, _ = TARGETS[name]
+        assert sum(bool(re.search(fused, line)) for line in body) == shape.groups * vectors
+        assert sum(bool(re.search(branch, line)) for line in body) == 1
+        assert not [line for line in body if re.search(r"%rsp|\[sp", line)]
+
+
+SUMS = [(name, r, v) for name in TARGETS for r in narrow.SUMMED for v in (1, 2)]
+
+
+@pytest.mark.parametrize("dtype", [float32, float64], ids=str)
+@pytest.mark.parametrize(("name", "rows", "vectors"), SUMS)
+def test_sums_of_chunks_stay_in_registers(name, rows, vectors, dtype, monkeypatch):
+    """But where there is hardly a register besides the sums: there LLVM reads what it multiplies too early."""
+    monkeypatch.setattr(narrow, "host_isa", lambda: ISAS[name])
+    chunks = narrow.chunks_at_once(rows, vectors)
+    if not chunks:  # too many registers
+        return
+    body = loop(assembly(name, Sums(dtype, rows, vectors).function, monkeypatch, fold_constants), name)
+    _, _, fused, branch, _ = TARGETS[name]
+    assert sum(bool(re.search(fused, line)) for line in body) == rows * vectors * chunks * narrow.ROWS_AT_ONCE
+    assert sum(bool(re.search(branch, line)) for line in body) == 1
+    spilled = [line for line in body if re.search(r"%rsp|\[sp", line) and re.search(REGISTERS[name], line)]
+    assert not spilled or rows * vectors * chunks + 4 >= ISAS[name].registers

@@ -9,7 +9,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastfc.kernels.ops.activation_rules import NONE
 from fastfc.kernels.ops.gemm import CHUNK, Product, parallel_product
-from fastfc.kernels.ops.matrix import Matrix, add_matrix, copy_matrix, element, matrix, transposed, zeros
+from fastfc.kernels.ops.matrix import (
+    Matrix,
+    add_matrix,
+    columns_from,
+    copy_matrix,
+    matrix,
+    rows_from,
+    transposed,
+    zeros,
+)
+from fastfc.kernels.ops.narrow import MOST_CHUNKS, chunk_gradients, few_sums
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.native import on_demand_kernel
 from fastfc.kernels.runtime.overlap import overlaps
@@ -17,7 +27,8 @@ from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check
 from fastfc.kernels.runtime.threads import AUTO, is_tiny, product_work, resolve, shape
 from fastfc.kernels.simd.compiler import helper
-from fastfc.kernels.simd.memory import allocate, at, is_null, release
+from fastfc.kernels.simd.memory import allocate, at, is_null, pointer, release
+from fastfc.kernels.simd.vector import width
 
 # Elements of a gradient that is small enough to be kept once for each chunk of the batch.
 SMALL = 1 << 14
@@ -41,11 +52,17 @@ def sums(c, a, b, start, i, o, n, n_threads):
 def chunk_sums(partials, x, grad_output, accumulate, index, n_threads):
     """One range of the sums over each CHUNK rows of the batch; the first is added to what is there, if wanted."""
     (chunks, i, o), n, failed = partials.shape, x.shape[0], 0
-    for q in range(chunks * index // n_threads, chunks * (index + 1) // n_threads):
-        rows = slice(q * CHUNK, min(n, (q + 1) * CHUNK))
-        c, a, b = matrix(partials[q]), transposed(matrix(x[rows])), matrix(grad_output[rows])
-        start = c if accumulate and q == 0 else zeros(c)
-        failed += sums(c, a, b, start, i, o, rows.stop - rows.start, 1)
+    q, last = chunks * index // n_threads, chunks * (index + 1) // n_threads
+    few = few_sums(i, o, width(pointer(partials)))
+    while q < last:
+        a, b, c, n_left = matrix(x[q * CHUNK :]), matrix(grad_output[q * CHUNK :]), matrix(partials[q]), n - q * CHUNK
+        begins, done = accumulate and q == 0, 0
+        if few and not begins:
+            done = chunk_gradients(a, b, c.data, (i, o, n_left), CHUNK, last - q)
+        if done == 0:
+            failed += sums(c, transposed(a), b, c if begins else zeros(c), i, o, min(n_left, CHUNK), 1)
+            done = 1
+        q += done
     return NO_MEMORY if failed else OK
 
 
@@ -80,15 +97,22 @@ def sums_of_long_batch(x, grad_output, out, accumulate, n_threads):
     if n_threads > 1 and i * o <= SMALL:
         return sums_of_chunks(x, grad_output, out, accumulate, n_threads)
     # the sum grows beside out, which stays as it is if memory runs out on the way
-    copies, memory = allocate(c.data, 2 * i * o * size)
+    few, matrix_bytes, r = few_sums(i, o, width(c.data)), i * o * size, CHUNK
+    copies, memory = allocate(c.data, (1 + (MOST_CHUNKS if few else 1)) * matrix_bytes)
     if is_null(memory):
         return NO_MEMORY
-    total, chunk = Matrix(copies, o * size, size), Matrix(at(copies, i * o * size), o * size, size)
+    total, chunk = Matrix(copies, o * size, size), Matrix(at(copies, matrix_bytes), o * size, size)
     found = sums(total, a, b, start, i, o, CHUNK, n_threads)
-    for r in range(CHUNK, n, CHUNK):
-        a_r, b_r = Matrix(element(a, 0, r), a.row, a.column), Matrix(element(b, r, 0), b.row, b.column)
-        found += sums(chunk, a_r, b_r, zeros(c), i, o, min(n - r, CHUNK), n_threads)
-        add_matrix(i, o, chunk, total)
+    while r < n:
+        a_r, b_r, done = columns_from(a, r), rows_from(b, r), 0
+        if few:
+            done = chunk_gradients(transposed(a_r), b_r, chunk.data, (i, o, n - r), CHUNK, MOST_CHUNKS)
+        if done == 0:
+            found += sums(chunk, a_r, b_r, zeros(c), i, o, min(n - r, CHUNK), n_threads)
+            done = 1
+        for q in range(done):
+            add_matrix(i, o, Matrix(at(chunk.data, q * matrix_bytes), chunk.row, size), total)
+        r += done * CHUNK
     if found == OK:
         copy_matrix(i, o, total, c)
     release(memory)

@@ -44,6 +44,7 @@ from fastfc.kernels.ops.matrix import (
     rows_from,
     transposed,
 )
+from fastfc.kernels.ops.narrow import is_narrow, narrow_rows
 from fastfc.kernels.ops.packing import pack_micro_panels
 from fastfc.kernels.runtime.native import compiled_kernel
 from fastfc.kernels.runtime.pool import parallel
@@ -255,10 +256,13 @@ def product(c, a, b, start, m, n, k, activation, y):
     Returns OK or NO_MEMORY.
     """
     size = itemsize(c.data)
-    if m == 0 or n == 0:
-        return OK
     if n == 1:
         c = Matrix(c.data, c.row, size)
+    if is_narrow(c, a, start, y, m, n, k, activation):
+        done = narrow_rows(c, a, b, start, (m, n, k), activation, y)
+        c, a, y, m = rows_from(c, done), rows_from(a, done), rows_from(y, done), m - done
+    if m == 0 or n == 0:
+        return OK
     x = Product(c, a, b, start, m, n, k)
     swapped = as_transpose(c, a, b, m, n, k)
     if swapped:
