@@ -11,6 +11,7 @@ Tabular Data", 2024, appendix A; the median and an indicator for missing numbers
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,9 +71,9 @@ ADVICE = "give numbers, or texts for categories; leave it out, or compute number
 def object_column(values: NDArray[Any], missing: NDArray[np.bool_] | None, owner: str, name: Any) -> NDArray[Any]:
     """Numbers if all are, else texts."""
     if missing is None:
-        missing = np.array([is_missing(value) for value in values.tolist()], bool)
+        missing = missing_cells(values)
     present = values[~missing]
-    if not any(isinstance(value, str) for value in present.tolist()):
+    if not any(issubclass(kind, str) for kind in set(map(type, present.tolist()))):
         try:
             numbers = np.full(len(values), np.nan)
             numbers[~missing] = present.astype(np.float64)
@@ -85,6 +86,16 @@ def object_column(values: NDArray[Any], missing: NDArray[np.bool_] | None, owner
     return texts(values, missing)
 
 
+def missing_cells(values: NDArray[Any]) -> NDArray[np.bool_]:
+    if all_texts(values):
+        return np.zeros(len(values), bool)
+    return np.array([is_missing(value) for value in values.tolist()], bool)
+
+
+def all_texts(values: NDArray[Any]) -> bool:
+    return set(map(type, values.tolist())) <= {str}
+
+
 def is_missing(value: Any) -> bool:
     # pandas.NA is neither equal to itself nor not
     return value is None or type(value).__name__ == "NAType" or bool(value != value)
@@ -93,7 +104,10 @@ def is_missing(value: Any) -> bool:
 def texts(values: NDArray[Any], missing: NDArray[np.bool_]) -> NDArray[Any]:
     """The names of categories, which do not depend on the dtype that holds them: 1 and 1.0 are "1"."""
     result = np.full(len(values), None, object)
-    result[~missing] = [value if isinstance(value, str) else text(value) for value in values[~missing].tolist()]
+    present = values[~missing]
+    if not all_texts(present):
+        present = [value if isinstance(value, str) else text(value) for value in present.tolist()]
+    result[~missing] = present
     return result
 
 
@@ -119,10 +133,12 @@ def frame_column(values: Any, owner: str, name: Any) -> NDArray[Any]:
     dtype = values.dtype
     if isinstance(dtype, np.dtype) and dtype.kind in frames.NUMBERS:
         return finite(values.to_numpy().astype(np.float64), owner, name)
-    missing = np.asarray(values.is_null() if hasattr(values, "is_null") else values.isna(), dtype=bool)
     if str(dtype) == "category":  # to_numpy makes floats of integers where some are missing
         values = values.astype(object)
     array = np.asarray(values.to_numpy(), dtype=object)
+    if all_texts(array):
+        return array
+    missing = np.asarray(values.is_null() if hasattr(values, "is_null") else values.isna(), dtype=bool)
     if isinstance(dtype, np.dtype) and dtype.kind == "O":
         return object_column(array, missing, owner, name)
     if frames.is_number(dtype) or str(dtype) == "Null":
@@ -186,7 +202,7 @@ class Features:
         self.numbers = [i for i in range(self.n_columns) if i not in self.categories]
         self.names = [names_of([part.columns[i] for part in (x, more) if part is not None]) for i in self.categories]
         self.scales = [self._scale(x.columns[i], more.columns[i] if more is not None else None) for i in self.numbers]
-        hot = self._hot_columns(x, coded=False)
+        hot = self._hot_columns(x)
         self.hot_scales = [center_and_width(column) for column in hot.T]
 
     @staticmethod
@@ -217,16 +233,10 @@ class Features:
         names, column = self.names[index], x.columns[self.categories[index]]
         if column.dtype != object:  # numbers where there were texts
             column = texts(column.astype(object), np.isnan(column))
-        missing = np.array([value is None for value in column.tolist()], bool)
-        codes = np.zeros(len(column), np.int64)
-        present = column[~missing].astype(str)
-        if len(present) and names:
-            known = np.array(names)
-            place = np.minimum(np.searchsorted(known, present), len(known) - 1)
-            codes[~missing] = np.where(known[place] == present, place + 1, 0)
-        return codes
+        code_of = {name: code for code, name in enumerate(names, 1)}
+        return np.fromiter(map(code_of.get, column.tolist(), repeat(0)), np.int64, len(column))
 
-    def _hot_columns(self, x: Raw, coded: bool = True) -> NDArray[np.float64]:
+    def _hot_columns(self, x: Raw) -> NDArray[np.float64]:
         """Indicators of missing numbers, then the columns of 0 and 1 of each category of few names, unscaled."""
         parts = [np.isnan(x.columns[i])[:, None] for i, s in zip(self.numbers, self.scales, strict=True) if s.missing]
         for index, names in enumerate(self.names):
@@ -246,18 +256,25 @@ class Features:
             raise ValueError(
                 f"X has {len(x.columns)} features, but {owner} is expecting {self.n_columns} features as input"
             )
-        result = np.empty((x.n, self.width), np.float32)
+        result, place = np.empty((x.n, self.width), np.float32), self.n_numbers
         for j, (i, scale) in enumerate(zip(self.numbers, self.scales, strict=True)):
             values = x.columns[i]
             if values.dtype == object:
                 name = i if x.names is None else x.names[i]
                 raise TypeError(f"{owner}: column {name!r} of X holds texts, but numbers in fit; give numbers")
-            if scale.missing or np.isnan(values).any():
-                values = np.where(np.isnan(values), scale.center, values)
+            missing = np.isnan(values)
+            if missing.any():
+                values = np.where(missing, scale.center, values)
             result[:, j] = clipped(values, scale.center, scale.width)
-        hot = self._hot_columns(x)
-        for j, (center, width) in enumerate(self.hot_scales):
-            result[:, self.n_numbers + j] = clipped(hot[:, j], center, width)
+            if scale.missing:
+                no, yes = clipped(np.array([0.0, 1.0]), *self.hot_scales[place - self.n_numbers])
+                result[:, place] = np.where(missing, yes, no)
+                place += 1
+        for index, names in enumerate(self.names):
+            if self.is_hot(names):
+                table = self.hot_table(index)
+                result[:, place : place + table.shape[1]] = np.take(table, self._codes(x, index), axis=0)
+                place += table.shape[1]
         codes = [self._codes(x, i) for i, names in enumerate(self.names) if not self.is_hot(names)]
         return Inputs(result, np.column_stack(codes) if codes else np.zeros((x.n, 0), np.int64))
 
@@ -266,8 +283,8 @@ class Features:
         first = sum(s.missing for s in self.scales)
         first += sum(one_hot(len(names)).shape[1] for names in self.names[:index] if self.is_hot(names))
         rows = one_hot(len(self.names[index]))
-        scaled = [clipped(rows[:, j], *self.hot_scales[first + j]) for j in range(rows.shape[1])]
-        return np.column_stack(scaled).astype(np.float32) if scaled else np.zeros((len(rows), 0), np.float32)
+        scales = np.array(self.hot_scales[first : first + rows.shape[1]]).reshape(-1, 2)
+        return clipped(rows, scales[:, 0], scales[:, 1]).astype(np.float32)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -313,10 +330,15 @@ def center_and_width(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(center), float(width)
 
 
-def clipped(values: NDArray[np.float64], center: float, width: float) -> NDArray[np.float64]:
-    """Scaled and clipped; 0 for a column that is constant in training."""
+def clipped(values: NDArray[np.float64], center: Any, width: Any) -> NDArray[np.float64]:
+    """Scaled and clipped; 0 for a column that is constant in training. Center and width may be rows of numbers."""
     with np.errstate(over="ignore"):
-        z = (values - center) / (width or np.inf)
+        z = values - center
+        z /= np.where(width, width, np.inf)
     # the limit of the formula, where the square would overflow
-    z = np.clip(z, -1e100, 1e100)
-    return np.asarray(z / np.sqrt(1 + (z / CLIP) ** 2))
+    np.clip(z, -1e100, 1e100, out=z)
+    square = z / CLIP
+    square *= square
+    square += 1
+    z /= np.sqrt(square, out=square)
+    return z
