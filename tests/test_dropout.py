@@ -9,6 +9,8 @@ from numpy.testing import assert_array_equal
 
 import fastfc as fc
 from fastfc import reference
+from fastfc.kernels.program import table as program_table
+from fastfc.kernels.program.table import Column
 from fastfc.kernels.simd import memory, random
 from fastfc.kernels.simd import vector as simd
 
@@ -31,6 +33,54 @@ def test_predict_drops_nothing():
     assert_array_equal(layer.predict(x), x)
     out = np.empty(17, np.float32)
     assert_array_equal(layer.predict(x[0], out=out), x[0])
+
+
+def with_dropouts(place, p, dtype):
+    """Layers with a dropout, whose result is scaled by NTK, behind a product, an activation or one with parameters."""
+    before = {
+        "input": [],
+        "product": [fc.Linear(5, 6, seed=1, dtype=dtype)],
+        "activation": [fc.Linear(5, 6, seed=1, dtype=dtype), fc.GELU()],
+        "parametric": [fc.Linear(5, 6, seed=1, dtype=dtype), fc.Parametric("mish", 6, dtype=dtype)],
+        "norm": [fc.Linear(5, 6, seed=1, dtype=dtype), fc.LayerNorm(6, dtype=dtype)],
+        "dropout": [fc.Linear(5, 6, seed=1, dtype=dtype), fc.Tanh(), fc.Dropout(p, seed=2)],
+    }[place]
+    width = 6 if before else 5
+    scaled = fc.Linear(width, 3, parametrization="ntk", seed=4, dtype=dtype)
+    return [*before, fc.Dropout(p, seed=3), scaled, fc.GELU(), fc.Dropout(p, seed=5)]
+
+
+PLACES = ["input", "product", "activation", "parametric", "norm", "dropout"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("place", PLACES)
+def test_predictions_have_the_bits_of_networks_without_dropouts(place, dtype):
+    net, without = (fc.Sequential(with_dropouts(place, p, dtype)) for p in (0.4, 0.0))
+    for n in (1, 9, 300):
+        x = normal((n, 5), dtype)
+        assert_array_equal(net.predict(x), without.predict(x))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_dropout_takes_over_the_factor_of_the_layer_behind_it(place):
+    """With the bits of two passes, which a second reader of the dropout enforces; and a prediction skips its copies."""
+    x, t = normal((9, 5), np.float32), normal((9, 3), np.float32)
+    net = fc.Sequential(with_dropouts(place, 0.4, np.float32))
+    *layers, scaled, gelu, last = with_dropouts(place, 0.4, np.float32)
+    a = h = fc.Input(5)
+    for layer in layers:
+        h = layer(h)
+    graph = fc.Graph(a, [last(gelu(scaled(h))), h])
+    assert_array_equal(net.forward(x), graph.forward(x)[0])
+    grads = net.backward(t), graph.backward((t, np.zeros((9, h.width), np.float32)))
+    assert_array_equal(*grads)
+    assert_array_equal(net.grads, graph.grads)
+
+    ops, others = (network.program_for(x).ops() for network in (net, graph))
+    assert len(ops) == len(others) - 1
+    dropouts = ops[ops[:, Column.OP] == program_table.DROPOUT]
+    assert dropouts[-2:, Column.SKIPPED].tolist() == [place == "parametric", True]
 
 
 def test_none_and_all():

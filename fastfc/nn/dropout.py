@@ -67,7 +67,7 @@ class Dropout(Layer):
     def record(self, lowering: Lowering, value: int, first: int, alone: bool = True) -> int:
         if self.p == 0:
             return lowering.activation(value, NONE, alone)
-        return lowering.op(program_table.DROPOUT, value, number=self.seed, factor=self.p)
+        return lowering.op(program_table.DROPOUT, value, number=self.seed, factor=self.p, factor_2=1.0)
 
     def __repr__(self) -> str:
         return f"Dropout({self.p:g})"

@@ -42,6 +42,8 @@ class Op:
     factor_2: float = 0.0
     of_input: bool = False
     in_product: bool = False
+    skipped: bool = False
+    after: float = 1.0
 
     def reads(self) -> tuple[int, ...]:
         return (self.a, self.b) if self.op in (program_table.ADD, program_table.MULTIPLY) else (self.a,)
@@ -167,6 +169,7 @@ class Lowering:
         """
         widths = self.widths
         self.separate_outputs(inputs, outputs)
+        self.fuse_dropouts(outputs)
         places = self.places(outputs)
         rows = np.zeros((1 + len(self.ops) + len(widths) + len(outputs), len(Column)), np.int64)
         n_inputs, n_outputs = sum_of(widths, inputs), sum_of(widths, outputs)
@@ -188,6 +191,29 @@ class Lowering:
             if v in inputs or v in outputs[:i] or to_output:
                 outputs[i] = self.op(program_table.CONCAT, v)
 
+    def fuse_dropouts(self, outputs: list[int]) -> None:
+        """Let dropouts do what scales one, and predictions skip them where they would only copy.
+
+        A dropout takes over the factor of a scale that alone reads it; in a prediction, a parametric activation that
+        it alone reads takes it over in turn.
+        """
+        made, read, gone = self.makers(), self.readers(), set[int]()
+        alone = lambda v: v in made and len(read[v]) == 1 and v not in outputs
+        for i, op in enumerate(self.ops):
+            if op.op == program_table.DROPOUT:
+                op.weight = 1 + i
+            if op.op == program_table.SCALE and alone(op.a) and self.ops[made[op.a]].op == program_table.DROPOUT:
+                dropout = self.ops[made[op.a]]
+                dropout.factor_2, dropout.y = op.factor, op.y
+                gone.add(i)
+        for op in self.ops:
+            if op.op == program_table.DROPOUT and alone(op.a):
+                maker = self.ops[made[op.a]]
+                if maker.op == program_table.PARAMETRIC:
+                    maker.after = op.factor_2
+                op.skipped = op.factor_2 == 1 or maker.op == program_table.PARAMETRIC
+        self.ops = [op for i, op in enumerate(self.ops) if i not in gone]
+
     def makers(self) -> dict[int, int]:
         """The first op that writes each value."""
         return {op.y: i for i, op in reversed(list(enumerate(self.ops)))}
@@ -207,6 +233,14 @@ class Lowering:
         """
         return {op.a: op.y for op in self.ops if op.in_product}
 
+    def of_skipped(self) -> dict[int, int]:
+        """What an op reads that predictions skip -> what the last of such ops gives, whose place it shares there."""
+        result: dict[int, int] = {}
+        for op in reversed(self.ops):
+            if op.in_product or op.skipped:
+                result[op.a] = result.get(op.y, op.y)
+        return result
+
     def places(self, outputs: list[int]) -> Places:
         """Places of values and gradients that share memory if they are needed at different times.
 
@@ -215,13 +249,17 @@ class Lowering:
         made, read, outer, end = self.makers(), self.readers(), self.in_products(), 2 * len(self.ops)
         inner = {y: a for a, y in outer.items()}
         written = {v: made[inner.get(v, v)] for v in made}
+        shared, first = self.of_skipped(), dict[int, int]()
+        for v, i in made.items():
+            first[shared.get(v, v)] = min(i, first.get(shared.get(v, v), i))
         predicting: dict[Any, tuple[int, int]] = {}
         training: dict[Any, tuple[int, int]] = {}
         for v in made.keys() - set(outputs):
+            if v not in shared:
+                predicting[v] = first[v], max(read[v])
             if v in outer:
                 training[v, "value"] = made[v], end
                 continue
-            predicting[v] = written[v], max(read[v])
             used = any(self.ops[i].needs_inputs() for i in read[v])
             used = used or any(op.y == v and op.needs_output() for op in self.ops)
             training[v, "value"] = made[v], end if used else max(read[v])  # backward may run again
@@ -257,20 +295,21 @@ class Lowering:
             row[[Column.OP, Column.CODE]] = op.op, op.code
             row[[Column.A, Column.B, Column.Y]] = first_value + np.array([op.a, op.b, op.y])
             row[[Column.WEIGHT, Column.BIAS, Column.NUMBER]] = op.weight, op.bias, op.number
-            row[[Column.FACTOR, Column.FACTOR_2]] = np.array([op.factor, op.factor_2]).view(np.int64)
-            row[[Column.TRANSPOSED, Column.OF_INPUT, Column.IN_PRODUCT]] = op.transposed, op.of_input, op.in_product
+            numbers = np.array([op.factor, op.factor_2, op.after])
+            row[[Column.FACTOR, Column.FACTOR_2, Column.AFTER]] = numbers.view(np.int64)
+            row[[Column.TRANSPOSED, Column.OF_INPUT]] = op.transposed, op.of_input
+            row[Column.SKIPPED] = op.in_product or op.skipped
 
     def write_values(self, rows: NDArray[np.int64], inputs: list[int], outputs: list[int], places: Places) -> None:
         """Width and places of each value."""
-        outer = self.in_products()
+        outer, shared = self.in_products(), self.of_skipped()
         in_x, in_output = (side_by_side(values, self.widths) for values in (inputs, outputs))
         for v, row in enumerate(rows):
             row[Value.WIDTH] = self.widths[v]
-            w = outer.get(v, v)
             for purpose, value, known in (
-                (Value.PREDICTING, w, places.predicting),
+                (Value.PREDICTING, shared.get(v, v), places.predicting),
                 (Value.TRAINING, v, places.training),
-                (Value.GRADIENT, w, places.gradients),
+                (Value.GRADIENT, outer.get(v, v), places.gradients),
             ):
                 where = program_table.IN_WORKSPACE, known.get(value, 0)
                 if value in in_x:

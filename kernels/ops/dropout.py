@@ -43,10 +43,11 @@ def skip(random, count):
 
 
 @compiled_kernel(
-    lambda dtype: types.int64(*[matrix_type(dtype)] * 2, *[types.int64] * 3, types.float64, types.int64), optional=True
+    lambda dtype: types.int64(*[matrix_type(dtype)] * 2, *[types.int64] * 3, *[types.float64] * 3, types.int64),
+    optional=True,
 )
-def apply_dropout(x, y, n, columns, random, p, add):
-    """y (+)= x m / (1 − p): forward, and backward with the gradients for x and y."""
+def apply_dropout(x, y, n, columns, random, p, before, after, add):
+    """y (+)= (x before) m / (1 − p) after: forward, and backward with the gradients for x and y."""
     size, lanes = itemsize(x.data), width(x.data)
     contiguous = x.column == size and y.column == size
     if contiguous and x.row == columns * size and y.row == x.row:
@@ -57,10 +58,12 @@ def apply_dropout(x, y, n, columns, random, p, add):
     for r in range(n):
         for j in range(0, whole, lanes):
             src = element(y, r, j)
-            value = load(element(x, r, j)) * chosen(src, random, r * columns + j, threshold, scale)
+            mask = chosen(src, random, r * columns + j, threshold, scale)
+            value = load(element(x, r, j)) * before * mask * after
             store(src, load(src) + value if add else value)
         for j in range(whole, columns, step):
             src, count = element(y, r, j), min(step, columns - j)
-            value = load_first(element(x, r, j), count, 0.0) * chosen(src, random, r * columns + j, threshold, scale)
+            mask = chosen(src, random, r * columns + j, threshold, scale)
+            value = load_first(element(x, r, j), count, 0.0) * before * mask * after
             store_first(src, load_first(src, count, 0.0) + value if add else value, count)
     return OK

@@ -27,15 +27,16 @@ from fastfc.kernels.simd.vector import fma, splat, store_first, where_less, widt
 
 OF_SCALE, OF_P_RELU, OF_PARAMETRIC = range(3)
 # Pointers to the parameters and their gradients, how many there are (one, or one for each column), which layer it is,
-# f, whether f′ is in terms of x, not of f(x), and n samples of o columns.
-PerFeature = namedtuple("PerFeature", ["params", "grads", "count", "kind", "f", "of_input", "n", "o"])
+# f, whether f′ is in terms of x, not of f(x), n samples of o columns, and what forward multiplies y by.
+PerFeature = namedtuple("PerFeature", ["params", "grads", "count", "kind", "f", "of_input", "n", "o", "after"])
 # rows of o numbers that the kernels work with
 A, A_GRAD, X, GRAD, Y, F, F_GRAD, ROWS = range(8)
 
 
 def per_feature_type(dtype):
     return types.NamedTuple(
-        [*[types.CPointer(dtype)] * 2, *[types.int64] * 2, activation_type, *[types.int64] * 3], PerFeature
+        [*[types.CPointer(dtype)] * 2, *[types.int64] * 2, activation_type, *[types.int64] * 3, types.float64],
+        PerFeature,
     )
 
 
@@ -68,7 +69,7 @@ def forward_row(part, rows, x, y):
             result = where_less(splat(x, 0.0), value, value, factor * value)
         else:
             result = fma(factor, get(at(f, j * size), count) - value, value)
-        put(at(y, j * size), result, count)
+        put(at(y, j * size), result * part.after, count)
 
 
 @compiled_kernel(lambda dtype: types.int64(per_feature_type(dtype), *[matrix_type(dtype)] * 2), optional=True)

@@ -92,7 +92,6 @@ from fastfc.kernels.program.table import (
     PRODUCT,
     RMS_NORM,
     ROW_MULTIPLE,
-    SCALE,
     STANDARDIZE,
     Column,
     Header,
@@ -231,7 +230,9 @@ def number(program, s, column):
 @helper
 def mask_key(context, s, columns):
     """The key of the mask of a dropout."""
-    return skip(key(context.program[s, Column.NUMBER], s, context.rng_step), context.first_row * columns)
+    program = context.program
+    own = key(program[s, Column.NUMBER], program[s, Column.WEIGHT], context.rng_step)
+    return skip(own, context.first_row * columns)
 
 
 @helper
@@ -369,13 +370,13 @@ def norm_op(context, s, x, training):
 
 
 @helper
-def per_feature_of(context, s, grads, o):
+def per_feature_of(context, s, grads, o, after):
     """The parameters of a layer with one for each feature."""
     program, size = context.program, itemsize(grads)
     offset = program[s, Column.WEIGHT] * size
     kind, f = program[s, Column.OP] - COLUMN_SCALE, activation_of(program, s)
     count, of_input = program[s, Column.NUMBER], program[s, Column.OF_INPUT]
-    return PerFeature(at(context.params, offset), at(grads, offset), count, kind, f, of_input, context.n, o)
+    return PerFeature(at(context.params, offset), at(grads, offset), count, kind, f, of_input, context.n, o, after)
 
 
 @helper
@@ -389,7 +390,7 @@ def numeric_embedding_of(context, s, grads, o):
 
 
 @helper
-def feature_op(context, s, x):
+def feature_op(context, s, x, training):
     """Layers with parameters for each feature."""
     program, params, o, op = context.program, context.params, x.width, context.program[s, Column.OP]
     if op == NUMERIC_EMBEDDING:
@@ -399,7 +400,8 @@ def feature_op(context, s, x):
         return interpolate_forward(polygons, x.a, x.y, context.n, o, program[s, Column.NUMBER])
     if op == CLAMP:
         return clamp_forward(at(params, program[s, Column.WEIGHT] * itemsize(params)), x.a, x.y, context.n, o)
-    return per_feature_forward(per_feature_of(context, s, params, o), x.a, x.y)
+    after = 1.0 if training else number(program, s, Column.AFTER)
+    return per_feature_forward(per_feature_of(context, s, params, o, after), x.a, x.y)
 
 
 @inlined_helper
@@ -410,7 +412,7 @@ def forward_op(context, s, purpose):
     if op == PRODUCT:
         return product_op(context, s, x, training)
     if op == ACTIVATION:
-        if program[s, Column.IN_PRODUCT] and not training:
+        if program[s, Column.SKIPPED] and not training:
             return OK
         f = activation_of(program, s)
         return activate(x.a, x.y, n, x.width, f, threads_of(context, ACTIVATION_WORK * n * x.width))
@@ -426,9 +428,11 @@ def other_op(context, s, x, purpose):
     """y of an op that is neither a product nor an activation. Returns a status."""
     program, n, training = context.program, context.n, purpose == Value.TRAINING
     op = program[s, Column.OP]
+    if program[s, Column.SKIPPED] and not training:
+        return OK
     if op == DROPOUT and training and context.dropout > 0.0:
-        mask = mask_key(context, s, x.width)
-        return apply_dropout(x.a, x.y, n, x.width, mask, dropout_rate(context, s), False)
+        mask, after = mask_key(context, s, x.width), number(program, s, Column.FACTOR_2)
+        return apply_dropout(x.a, x.y, n, x.width, mask, dropout_rate(context, s), 1.0, after, False)
     if op in NORMS or op == STANDARDIZE:
         return norm_op(context, s, x, training)
     if op == EMBEDDING:
@@ -436,9 +440,9 @@ def other_op(context, s, x, purpose):
         table = at(context.params, program[s, Column.WEIGHT] * itemsize(context.params))
         return embedding_forward(table, x.a, x.y, n, i, x.width // i, program[s, Column.NUMBER])
     if op >= COLUMN_SCALE:
-        return feature_op(context, s, x)
+        return feature_op(context, s, x, training)
     ones = Matrix(one(context.params), 0, 0)
-    factor = number(program, s, Column.FACTOR) if op in (ADD, SCALE, CONCAT) else 1.0
+    factor = number(program, s, Column.FACTOR_2 if op == DROPOUT else Column.FACTOR)
     multiply_add(n, x.width, x.a, x.b if op == MULTIPLY else ones, factor, x.y, False)
     if op == ADD:
         multiply_add(n, x.width, x.b, ones, 1.0, x.y, True)
@@ -523,7 +527,7 @@ def feature_op_backward(context, s, grads, x, grad, flags):
     if op == CLAMP:
         bounds = at(params, program[s, Column.WEIGHT] * itemsize(params))
         return OK if into == IGNORE else clamp_backward(bounds, x.a, grad.y, grad.a, context.n, o, into)
-    return per_feature_backward(per_feature_of(context, s, grads, o), x.a, grad.y, grad.a, into, add)
+    return per_feature_backward(per_feature_of(context, s, grads, o, 1.0), x.a, grad.y, grad.a, into, add)
 
 
 @helper
@@ -577,11 +581,11 @@ def other_op_backward(context, s, grads, x, grad, flags):
     if op >= COLUMN_SCALE:
         return feature_op_backward(context, s, grads, x, grad, flags)
     if op == DROPOUT and context.dropout > 0.0:
-        mask = mask_key(context, s, x.width)
-        return apply_dropout(grad.y, grad.a, n, x.width, mask, dropout_rate(context, s), add_a) if flags.a else OK
+        mask, before, p = mask_key(context, s, x.width), number(program, s, Column.FACTOR_2), dropout_rate(context, s)
+        return apply_dropout(grad.y, grad.a, n, x.width, mask, p, before, 1.0, add_a) if flags.a else OK
     ones = Matrix(one(context.params), 0, 0)
     if flags.a:
-        factor = 1.0 if op == DROPOUT else number(program, s, Column.FACTOR)
+        factor = number(program, s, Column.FACTOR_2 if op == DROPOUT else Column.FACTOR)
         multiply_add(n, x.width, grad.y, x.b if op == MULTIPLY else ones, factor, grad.a, add_a)
     if flags.b and op in (MULTIPLY, ADD):
         multiply_add(n, x.width, grad.y, x.a if op == MULTIPLY else ones, 1.0, grad.b, add_b)

@@ -33,7 +33,7 @@ class Column(IntEnum):
     A = 2
     B = 3  # of a norm: where it keeps statistics
     Y = 4
-    WEIGHT = 5
+    WEIGHT = 5  # of dropout the number of its step, which its masks depend on
     BIAS = 6
     TRANSPOSED = 7  # whether the vector of values holds the transpose of the weight; of an embedding of numbers,
     # whether features share it
@@ -41,7 +41,8 @@ class Column(IntEnum):
     # the index of its running statistics, NOWHERE for none, of layers with a parameter for each feature how many these
     # are, of an embedding of numbers the functions of each feature, of polygons their knots
     FACTOR = 9
-    FACTOR_2 = 10  # of batch norm the momentum of its running statistics, -1 for a plain mean
+    FACTOR_2 = 10  # of batch norm the momentum of its running statistics, -1 for a plain mean; of dropout what y is
+    # multiplied by
     ADD_A = 11
     ADD_B = 12
     ADD_WEIGHT = 13
@@ -50,7 +51,8 @@ class Column(IntEnum):
     DERIVED = 16  # whether another op's DERIVE_A names this one
     OF_INPUT = 17  # whether the derivative is in terms of the activation's input: training keeps what the product
     # gives, and the activation is an op of its own
-    IN_PRODUCT = 18  # whether that op is part of the product in a prediction
+    SKIPPED = 18  # whether a prediction skips the op: an activation that is part of a product, or a dropout
+    AFTER = 19  # of a parametric activation the bits of what a prediction multiplies y by, for a dropout that it skips
 
 
 class Value(IntEnum):
