@@ -1,13 +1,16 @@
 import copy
 import pickle
+from types import FunctionType
 
 import numpy as np
 import pytest
 from numba import njit
+from numba.core.dispatcher import Dispatcher
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
 from fastfc import reference
+from fastfc.kernels.optim import schedules as rules
 
 ONE_CYCLE = {"total_steps": 80, "pct_start": 0.3, "linear": False, "div_factor": 25, "final_div_factor": 1e4}
 
@@ -126,6 +129,19 @@ def test_against_the_formula(name):
     assert optimizer.current_lr == make().rate(0.1, 0)
     assert_allclose(steps_of(optimizer, 101), expected, rtol=1e-9, atol=1e-15)
     assert_allclose(optimizer.current_lr, make().rate(0.1, 101), rtol=1e-15)
+
+
+def test_rates_in_python_compile_nothing():
+    """Which took a second of each process that fits with a schedule."""
+    source = rules.scheduled_rate.kernel.function
+    waiting, seen = [source], set()
+    while waiting:
+        function = waiting.pop()
+        seen.add(function.__name__)
+        called = [function.__globals__.get(name) for name in function.__code__.co_names]
+        assert not any(isinstance(value, Dispatcher) for value in called), function
+        waiting += [value for value in called if isinstance(value, FunctionType) and value.__name__ not in seen]
+    assert seen == {"scheduled_rate", "between", "one_cycle", "epochs"}
 
 
 @table

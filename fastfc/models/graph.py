@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -155,6 +156,7 @@ class Graph(Network):
     def initialise_from(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         values = dict(zip(self.inputs, parts_of(x, self.inputs), strict=True))
         begun = set[Layer]()
+        waiting = Counter([other for node in self.nodes for other in node.inputs] + list(self.outputs))
         for node in self.nodes:
             if isinstance(node, Input):
                 continue
@@ -165,6 +167,10 @@ class Graph(Network):
                 begun.add(layer)
             else:
                 values[node] = node.computed(read)
+            for other in node.inputs:  # what nobody reads any more would fill the memory
+                waiting[other] -= 1
+                if not waiting[other]:
+                    del values[other]
         return np.concatenate([values[node] for node in self.outputs], axis=1)
 
     def _split(self, y: NDArray[Any], nodes: Sequence[Node]) -> Any:

@@ -23,6 +23,7 @@ Initializer = Callable[[np.random.Generator, tuple[int, ...], Any], NDArray[Any]
 # Of `fit_to`: samples whose mean a bias takes away, and what values of all layers together may take in memory.
 N_ROWS = 5
 MOST_BYTES = 1 << 28
+COLUMNS = 32  # whose standard deviations are computed together
 FARTHEST = 1e100  # of TruncatedNormal's interval from its mean, in units of std: squares must be finite
 # The squares of the gains: exact, unlike √2.
 SQUARED_GAINS = {"linear": 1.0, "identity": 1.0, "sigmoid": 1.0, "tanh": 25 / 9, "relu": 2.0, "selu": 9 / 16}
@@ -592,7 +593,9 @@ def fit_to(network: Any, x: Any, seed: int | np.random.Generator | None = None) 
 
 def spread_of(z: NDArray[Any]) -> NDArray[np.float64]:
     """The standard deviation of each column, 1 for one that is constant but for rounding."""
-    mean, spread = z.mean(axis=0, dtype=np.float64), z.std(axis=0, dtype=np.float64)
+    # some columns at a time, for NumPy makes float64 of all that it is given
+    parts = np.array_split(z, max(1, z.shape[1] // COLUMNS), axis=1)
+    mean, spread = z.mean(axis=0, dtype=np.float64), np.concatenate([p.std(axis=0, dtype=np.float64) for p in parts])
     rounding = 8 * np.finfo(z.dtype).eps * (np.abs(mean) + spread)
     return np.where(spread > rounding, spread, 1.0)
 

@@ -692,7 +692,7 @@ class Optimizer(Versioned):
         value, now = positive_int(value, type(self).__name__, "steps_per_epoch"), float(self.count[0])
         if value != self.steps_per_epoch:
             # epochs of another length from now on
-            done = schedules.epochs.py_func(self.hyper, now) if self.steps_per_epoch else 0.0
+            done = schedules.epochs(self.hyper, now) if self.steps_per_epoch else 0.0
             self.hyper[[schedules.EPOCHS, schedules.SINCE, schedules.STEPS_PER_EPOCH]] = done, now, value
 
     def epoch_end(self, loss: float) -> None:
