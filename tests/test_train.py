@@ -337,6 +337,19 @@ def test_extras_are_asked_for_before_the_work(tmp_path, capsys, monkeypatch):
     assert "needs pyarrow: pip install 'fastfc[table]'" in err
 
 
+@pytest.mark.parametrize("members", [1, 2])
+@pytest.mark.parametrize("target", ["wine", "measure 3"])
+def test_the_default_network_goes_to_pytorch(target, members, tmp_path):
+    torch = pytest.importorskip("torch")
+    data, _ = wine(tmp_path)
+    model = tmp_path / "wine.safetensors"
+    train.train(data, target, epochs=2, out=model, n_ens=members)
+    net = fc.load(model)
+    x = (np.random.default_rng(0).normal(size=(20, net.in_features)) * 10).astype(net.dtype)
+    with torch.no_grad():
+        assert_allclose(net.to_torch()(torch.from_numpy(x)).numpy(), net.predict(x), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e9])
 @pytest.mark.parametrize("target", ["wine", "measure 3"])
 def test_the_network_goes_to_others(target, scale, tmp_path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from fastfc.nn.activations import Identity, LogSoftmax, Softmax
 from fastfc.nn.container import CONTAINERS, Container, is_a
 from fastfc.nn.layer import Layer
 from fastfc.nn.linear import Linear, Tied
+from fastfc.nn.node import OPS
 from fastfc.nn.norms import BatchNorm1d
 from fastfc.nn.per_feature import Parametric
 from fastfc.nn.standardize import Standardize
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 # Layers that have no module. The others have one under the same name in torch.nn or torch_modules, with the same
 # arguments, but for what the number of features is called.
-NO_MODULE = "Tied", "Embedding"
+NO_MODULE = ("Tied",)
 KINDS = {name: kind for name, kind in LAYERS.items() if name not in NO_MODULE}
 # Modules that become a layer of another name.
 OTHERS = ("Flatten",)
@@ -269,12 +270,12 @@ def value_of(module: Any, name: str) -> Any:
 
 def to_torch(network: Container) -> Any:
     torch = extra("torch", "torch", "to_torch")
-    layers = list(leaves(network, CONTAINERS["Sequential"]))
+    layers = list(leaves(network))
     wrong = [f"{name} ({layer})" for name, layer in layers if KINDS.get(type(layer).__name__) is not type(layer)]
-    if wrong or type(network) is not CONTAINERS["Sequential"]:
+    if wrong or type(network) not in CONTAINERS.values():
         raise TypeError(
-            f"to_torch: PyTorch has no module for {', '.join(wrong) or network}; it has one for Sequential of "
-            f"{', '.join(KINDS)}"
+            f"to_torch: PyTorch has no module for {', '.join(wrong) or network}; there is one for Sequential and Graph "
+            f"of {', '.join(KINDS)}"
         )
     with torch.random.fork_rng(devices=[]), torch.no_grad():  # modules draw first values
         module = modules_of(torch, network, network.frozen).eval()
@@ -285,14 +286,30 @@ def to_torch(network: Container) -> Any:
 
 
 def modules_of(torch: Any, network: Container, frozen: bool) -> Any:
-    result = torch.nn.Sequential()
+    from fastfc.io import torch_modules
+
+    result = torch_modules.Graph() if is_a(network, "Graph") else torch.nn.Sequential()
     for i, layer in enumerate(network.layers):
         fixed = frozen or layer.frozen
-        part = modules_of(torch, layer, fixed) if is_a(layer, "Sequential") else module_of(torch, layer, fixed)
+        part = (modules_of if isinstance(layer, Container) else module_of)(torch, layer, fixed)
         name = layer.name if arrays(layer) or isinstance(layer, Container) else None
         free = name is not None and name.isidentifier() and not hasattr(result, name)
         result.add_module(name if free else str(i), part)
+    if is_a(network, "Graph"):
+        result.steps, result.outputs = steps_of(network, list(result._modules))
     return result
+
+
+def steps_of(graph: Any, names: Sequence[str]) -> tuple[list[tuple[str, list[int], Any]], list[int]]:
+    """What a module of a Graph does, with these names of its layers, and the numbers of its outputs."""
+    name_of = dict(zip(graph.layers, names, strict=True))
+    nodes = [*graph.inputs, *(node for node in graph.nodes if node not in graph.inputs)]
+    place, steps = {node: i for i, node in enumerate(nodes)}, []
+    for node in nodes[len(graph.inputs) :]:
+        of_layer = isinstance(node.what, Layer)
+        what, which = ("layer", name_of[node.what]) if of_layer else (OPS[node.what], node.factor)
+        steps.append((what, [place[other] for other in node.inputs], which))
+    return steps, [place[node] for node in graph.outputs]
 
 
 def module_of(torch: Any, layer: Layer, frozen: bool) -> Any:
@@ -318,13 +335,13 @@ def module_of(torch: Any, layer: Layer, frozen: bool) -> Any:
     return module.requires_grad_(not frozen)
 
 
-def leaves(network: Container, into: type[Container] = Container, place: str = "") -> Iterator[tuple[str, Layer]]:
+def leaves(network: Container, place: str = "") -> Iterator[tuple[str, Layer]]:
     """The layers of a network, those of such networks in it too, and their names as `named_parameters` has them."""
     for i, layer in enumerate(network.layers):
         name = layer.name if isinstance(layer, Container) or arrays(layer) else None
         here = f"{place}{name or i}"
-        if isinstance(layer, into):
-            yield from leaves(layer, into, f"{here}.")
+        if isinstance(layer, Container):
+            yield from leaves(layer, f"{here}.")
         else:
             yield here, layer
 

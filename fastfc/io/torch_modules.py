@@ -34,6 +34,39 @@ class Standardize(torch.nn.Module):
         return str(self.features)
 
 
+class Graph(torch.nn.Module):
+    """Layers and operations from some inputs, one tensor each, to an output, or to a tuple of several.
+
+    Attributes
+    ----------
+    steps : list of (what, read, which)
+        In order: what is done, "layer", "concatenate", "add", "multiply" or "scale"; to which values, by their number,
+        where the inputs come first; and the layer's name or the factor.
+    outputs : list of int
+        The numbers of the values that are outputs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[tuple[str, list[int], Any]] = []
+        self.outputs: list[int] = []
+
+    def forward(self, *inputs: Any) -> Any:
+        values = list(inputs)
+        for what, read, which in self.steps:
+            a, *others = (values[i] for i in read)
+            if what == "layer":
+                values.append(getattr(self, which)(a))
+            elif what == "concatenate":
+                values.append(torch.cat([a, *others], dim=1))
+            elif what == "scale":
+                values.append(a * which)
+            else:
+                values.append(a + others[0] if what == "add" else a * others[0])
+        results = tuple(values[i] for i in self.outputs)
+        return results[0] if len(results) == 1 else results
+
+
 class Sin(torch.nn.Module):
     """y = sin x"""
 
@@ -117,6 +150,18 @@ class Clamp(torch.nn.Module):
 
     def forward(self, x: Any) -> Any:
         return torch.minimum(torch.maximum(x, self.low), self.high)
+
+
+class Embedding(torch.nn.Module):
+    """Rows of a table by whole numbers of any dtype, (n, in_features), side by side."""
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, in_features: int = 1, dtype: Any = None) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim, self.in_features = num_embeddings, embedding_dim, in_features
+        self.weight = torch.nn.Parameter(torch.zeros(num_embeddings, embedding_dim, dtype=dtype))
+
+    def forward(self, x: Any) -> Any:
+        return self.weight[x.long()].flatten(1)
 
 
 class QuantileNormal(torch.nn.Module):

@@ -217,8 +217,9 @@ class Network(Container):
     def to_torch(self) -> Any:
         """A torch.nn.Sequential of the same layers, with copies of the parameters. Needs `fastfc[torch]`.
 
-        It is in eval mode, in which its output is that of `predict`. Linear, Dropout, activations, norms, Standardize
-        (a module of fastfc.io.torch_modules) and Sequential can be converted.
+        It is in eval mode, in which its output is that of `predict`. A Graph becomes a module of
+        fastfc.io.torch_modules, as do the layers that torch.nn does not have; it takes a tensor for each input. All
+        layers but Tied and an Elementwise can be converted.
 
         Raises
         ------

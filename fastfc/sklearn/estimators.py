@@ -61,6 +61,7 @@ try:
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
     from fastfc.sklearn import on_ranks
+    from fastfc.sklearn.state import unchanged_on_error
 except ImportError:
     extra("sklearn", "sklearn", "fastfc.sklearn")
     raise
@@ -251,11 +252,18 @@ class BaseMLP(BaseEstimator):
             return self._fit_all(ranks, X, y, sample_weight, validation_data)
 
     def _fit_all(self, ranks: Ranks, X: Any, y: Any, sample_weight: Any, validation_data: Any, **options: Any) -> Any:
-        """Fit ourselves and the other members of the ensemble, their steps together in native calls."""
+        """`_fit_members`; if that fails, a fit that makes new networks leaves everything as it was."""
         self._validate_params()
+        first = self._is_first(bool(options))
+        with unchanged_on_error(self) if first else contextlib.nullcontext():
+            return self._fit_members(ranks, first, X, y, sample_weight, validation_data, **options)
+
+    def _fit_members(
+        self, ranks: Ranks, first: bool, X: Any, y: Any, sample_weight: Any, validation_data: Any, **options: Any
+    ) -> Any:
+        """Fit ourselves and the other members of the ensemble, their steps together in native calls."""
         if self.n_cv is not None and options:
             raise ValueError("partial_fit does not support n_cv, whose folds are of all samples; use n_estimators")
-        first = self._is_first(bool(options))
         folds = [None] if self.n_cv is None else self._folds(X, y)
         n_others = self.n_estimators * len(folds) - 1
         seeds = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=n_others)

@@ -61,10 +61,12 @@ try:
     )
 
     from fastfc.sklearn import on_ranks
+    from fastfc.sklearn.state import unchanged_on_error
 except ImportError:
     extra("sklearn", "sklearn", "fastfc.sklearn")
     raise
 
+ALL = slice(None)
 POSITIVE = Interval(Integral, 1, None, closed="left")
 SHARE = Interval(Real, 0, 1, closed="left")
 AT_LEAST_0 = Interval(Real, 0, None, closed="left")
@@ -95,10 +97,21 @@ CONSTRAINTS: dict[str, list[Any]] = {
 
 
 class Part(NamedTuple):
-    """What one network learns from and what chooses its epoch."""
+    """Rows that one network learns from, and those that choose its epoch, of samples that folds share."""
 
-    train: Samples
-    validation: Samples | None
+    samples: Samples
+    rows: NDArray[np.int64] | slice
+    others: Samples
+    held: NDArray[np.int64] | slice
+
+    @property
+    def train(self) -> Samples:
+        return taken(self.samples, self.rows)
+
+    @property
+    def validation(self) -> Samples | None:
+        held = taken(self.others, self.held)
+        return held if len(held.x) else None
 
 
 class BaseRealMLP(BaseEstimator):
@@ -149,7 +162,7 @@ class BaseRealMLP(BaseEstimator):
         """
         owner = f"{type(self).__name__}.fit"
         ranks = on_ranks.ranks_for(comm, owner)
-        with ranks.together(owner):
+        with ranks.together(owner), unchanged_on_error(self):
             on_ranks.begin(ranks, self, X=X, y=y, sample_weight=sample_weight, X_val=X_val, y_val=y_val)
             return self._fit_on(ranks, X, y, sample_weight, X_val, y_val)
 
@@ -167,6 +180,7 @@ class BaseRealMLP(BaseEstimator):
             table, y, weights = rows_of(table, rows), y[rows], weights[rows]
         rng = check_random_state(self.random_state)
         features, parts = self._parts(table, y, weights, X_val, y_val, recipe, rng)
+        del table  # which is twice as large as what the networks get
         if not features.width and not features.sizes:
             raise ValueError(f"{type(self).__name__}: all cells of X are missing; give columns that have values")
         seeds = [int(seed) for seed in rng.randint(np.iinfo(np.int32).max, size=len(parts) * self.n_ens)]
@@ -231,7 +245,7 @@ class BaseRealMLP(BaseEstimator):
             known = joined(features.transform(other, owner), features)
             held = Samples(known, self._encoded(y_other), self._of_class(y_other))
             samples = Samples(joined(features.transform(table, owner), features), self._encoded(y), weights)
-            return features, [Part(samples, held)]
+            return features, [Part(samples, ALL, held, ALL)]
         folds = self._folds(y, rng)
         if getattr(self, "calibrate", None) and not len(folds[0][1]):
             raise ValueError(f"{owner}: calibrate needs rows to validate; give a validation_fraction")
@@ -240,8 +254,10 @@ class BaseRealMLP(BaseEstimator):
         features = Features(rows_of(table, rows), table, recipe.max_one_hot)
         self._learn_targets(y[rows])
         x, target = joined(features.transform(table, owner), features), self._encoded(y)
-        take = lambda rows, w: Samples(x[rows], target[rows], w if w is None else w[rows])
-        return features, [Part(take(a, weights), take(b, weights) if len(b) else None) for a, b in folds]
+        samples = Samples(x, target, weights)
+        if len(folds) == 1:
+            return features, [Part(taken(samples, folds[0][0]), ALL, taken(samples, folds[0][1]), ALL)]
+        return features, [Part(samples, a, samples, b) for a, b in folds]
 
     def _folds(self, y: NDArray[Any], rng: Any) -> list[tuple[NDArray[Any], NDArray[Any]]]:
         """Rows to learn from, and rows that choose the epoch."""
@@ -409,6 +425,10 @@ def input_nodes(features: Features) -> tuple[list[Input], Input | None, list[Inp
     codes = Input(len(features.sizes), "codes") if features.sizes else None
     plain = [node for node in (numbers, hot) if node is not None]
     return [*plain, *([] if codes is None else [codes])], numbers, plain, codes
+
+
+def taken(samples: Samples, rows: NDArray[np.int64] | slice) -> Samples:
+    return Samples(samples.x[rows], samples.y[rows], None if samples.weights is None else samples.weights[rows])
 
 
 def rows_of(table: Raw, rows: NDArray[np.int64]) -> Raw:
@@ -581,11 +601,10 @@ class RealMLPClassifier(ClassifierMixin, BaseRealMLP):
         self.temperatures_ = [1.0] * len(members)
         if recipe.calibrate:
             for i, (member, part) in enumerate(zip(members, parts, strict=True)):
-                if part.validation is None:
-                    continue
-                self.temperatures_[i] = temperature_of(
-                    part.validation.y, member.network.predict(columns_of(member.network, part.validation.x))
-                )
+                held = part.validation
+                if held is not None:
+                    output = member.network.predict(columns_of(member.network, held.x))
+                    self.temperatures_[i] = temperature_of(held.y, output)
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """The probability of each class, (n, n_classes)."""

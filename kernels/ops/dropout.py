@@ -6,6 +6,8 @@ dtype and number of threads. The key is made of the layer's seed, its step in th
 forward in training. Masks repeat after 2³² elements.
 """
 
+from collections import namedtuple
+
 import numpy as np
 from numba import types
 
@@ -16,6 +18,11 @@ from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import itemsize
 from fastfc.kernels.simd.random import chosen
 from fastfc.kernels.simd.vector import load, load_first, store, store_first, width
+
+
+# The key of a mask and its p, and numbers that x is multiplied by before and after it.
+Mask = namedtuple("Mask", ["key", "p", "before", "after"])
+mask_type = types.NamedTuple([types.int64, *[types.float64] * 3], Mask)
 
 
 @helper
@@ -43,27 +50,26 @@ def skip(random, count):
 
 
 @compiled_kernel(
-    lambda dtype: types.int64(*[matrix_type(dtype)] * 2, *[types.int64] * 3, *[types.float64] * 3, types.int64),
-    optional=True,
+    lambda dtype: types.int64(*[matrix_type(dtype)] * 2, *[types.int64] * 2, mask_type, types.int64), optional=True
 )
-def apply_dropout(x, y, n, columns, random, p, before, after, add):
-    """y (+)= (x before) m / (1 − p) after: forward, and backward with the gradients for x and y."""
+def apply_dropout(x, y, n, columns, mask, add):
+    """y (+)= x before m / (1 − p) after: forward, and backward with the gradients for x and y."""
     size, lanes = itemsize(x.data), width(x.data)
     contiguous = x.column == size and y.column == size
     if contiguous and x.row == columns * size and y.row == x.row:
         n, columns = 1, n * columns
-    threshold = min(np.int64(np.rint((1.0 - p) * 2.0**32)), (1 << 32) - 1)
-    scale = 1.0 / (1.0 - p) if p < 1.0 else 0.0
+    threshold = min(np.int64(np.rint((1.0 - mask.p) * 2.0**32)), (1 << 32) - 1)
+    scale = 1.0 / (1.0 - mask.p) if mask.p < 1.0 else 0.0
     whole, step = (columns - columns % lanes, lanes) if contiguous else (0, 1)
     for r in range(n):
         for j in range(0, whole, lanes):
             src = element(y, r, j)
-            mask = chosen(src, random, r * columns + j, threshold, scale)
-            value = load(element(x, r, j)) * before * mask * after
+            factors = chosen(src, mask.key, r * columns + j, threshold, scale)
+            value = load(element(x, r, j)) * mask.before * factors * mask.after
             store(src, load(src) + value if add else value)
         for j in range(whole, columns, step):
             src, count = element(y, r, j), min(step, columns - j)
-            mask = chosen(src, random, r * columns + j, threshold, scale)
-            value = load_first(element(x, r, j), count, 0.0) * before * mask * after
+            factors = chosen(src, mask.key, r * columns + j, threshold, scale)
+            value = load_first(element(x, r, j), count, 0.0) * mask.before * factors * mask.after
             store_first(src, load_first(src, count, 0.0) + value if add else value, count)
     return OK

@@ -28,7 +28,7 @@ from fastfc.kernels.ops.activation_rules import DERIVATIVE, IDENTITY, NONE, Acti
 from fastfc.kernels.ops.activations import _activation_backward, _activation_forward
 from fastfc.kernels.ops.dense_bias_grad import _dense_bias_grad
 from fastfc.kernels.ops.dense_weight_grad import _dense_weight_grad
-from fastfc.kernels.ops.dropout import apply_dropout, key, skip
+from fastfc.kernels.ops.dropout import Mask, apply_dropout, key, skip
 from fastfc.kernels.ops.embedding import embedding_backward, embedding_forward
 from fastfc.kernels.ops.gemm import Product, forward_product, input_product
 from fastfc.kernels.ops.gemm_plan import blocking
@@ -228,17 +228,12 @@ def number(program, s, column):
 
 
 @helper
-def mask_key(context, s, columns):
-    """The key of the mask of a dropout."""
+def mask_of(context, s, columns, before, after):
+    """The mask of a dropout, whose p is as its schedule changes it."""
     program = context.program
     own = key(program[s, Column.NUMBER], program[s, Column.WEIGHT], context.rng_step)
-    return skip(own, context.first_row * columns)
-
-
-@helper
-def dropout_rate(context, s):
-    """The p of a dropout, as its schedule changes it."""
-    return min(number(context.program, s, Column.FACTOR) * context.dropout, 1.0)
+    p = min(number(program, s, Column.FACTOR) * context.dropout, 1.0)
+    return Mask(skip(own, context.first_row * columns), p, before, after)
 
 
 @helper
@@ -431,8 +426,8 @@ def other_op(context, s, x, purpose):
     if program[s, Column.SKIPPED] and not training:
         return OK
     if op == DROPOUT and training and context.dropout > 0.0:
-        mask, after = mask_key(context, s, x.width), number(program, s, Column.FACTOR_2)
-        return apply_dropout(x.a, x.y, n, x.width, mask, dropout_rate(context, s), 1.0, after, False)
+        mask = mask_of(context, s, x.width, 1.0, number(program, s, Column.FACTOR_2))
+        return apply_dropout(x.a, x.y, n, x.width, mask, False)
     if op in NORMS or op == STANDARDIZE:
         return norm_op(context, s, x, training)
     if op == EMBEDDING:
@@ -581,8 +576,8 @@ def other_op_backward(context, s, grads, x, grad, flags):
     if op >= COLUMN_SCALE:
         return feature_op_backward(context, s, grads, x, grad, flags)
     if op == DROPOUT and context.dropout > 0.0:
-        mask, before, p = mask_key(context, s, x.width), number(program, s, Column.FACTOR_2), dropout_rate(context, s)
-        return apply_dropout(grad.y, grad.a, n, x.width, mask, p, before, 1.0, add_a) if flags.a else OK
+        mask = mask_of(context, s, x.width, number(program, s, Column.FACTOR_2), 1.0)
+        return apply_dropout(grad.y, grad.a, n, x.width, mask, add_a) if flags.a else OK
     ones = Matrix(one(context.params), 0, 0)
     if flags.a:
         factor = number(program, s, Column.FACTOR_2 if op == DROPOUT else Column.FACTOR)
