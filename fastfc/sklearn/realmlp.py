@@ -149,6 +149,7 @@ class BaseRealMLP(BaseEstimator):
             Labels of classes, or numbers.
         sample_weight : (n_samples,) array, optional
             Not negative; 0 is as if the row were not there. It weighs rows that validate too; those of X_val weigh 1.
+            Medians and spreads of columns are those of the rows, whatever they weigh.
         X_val, y_val : optional
             Rows that choose the epoch, instead of a part of X.
         comm : mpi4py.MPI.Comm, optional
@@ -240,7 +241,7 @@ class BaseRealMLP(BaseEstimator):
                 raise ValueError(f"{owner}: n_cv={self.n_cv} folds take their validation from X; leave out X_val")
             other = self._table(X_val, reset=False)
             features = Features(table, other, recipe.max_one_hot)
-            self._learn_targets(y)
+            self._learn_targets(y, weights)
             y_other = self._targets(y_val, other.n)
             known = joined(features.transform(other, owner), features)
             held = Samples(known, self._encoded(y_other), self._of_class(y_other))
@@ -252,7 +253,7 @@ class BaseRealMLP(BaseEstimator):
         # the folds share what is known of columns and targets, which is then that of all rows
         rows = folds[0][0] if len(folds) == 1 else np.arange(table.n)
         features = Features(rows_of(table, rows), table, recipe.max_one_hot)
-        self._learn_targets(y[rows])
+        self._learn_targets(y[rows], None if weights is None else weights[rows])
         x, target = joined(features.transform(table, owner), features), self._encoded(y)
         samples = Samples(x, target, weights)
         if len(folds) == 1:
@@ -371,7 +372,7 @@ class BaseRealMLP(BaseEstimator):
         """Weights by class, or None."""
         return None
 
-    def _learn_targets(self, y: NDArray[Any]) -> None:
+    def _learn_targets(self, y: NDArray[Any], weights: NDArray[Any] | None) -> None:
         """Know what is to be known of the targets of the training rows."""
 
     def _encoded(self, y: NDArray[Any]) -> NDArray[Any]:
@@ -659,7 +660,7 @@ class RealMLPRegressor(RegressorMixin, BaseRealMLP):
     best_epochs_ : list of int
         Of each network.
     center_, spread_ : arrays
-        Mean and standard deviation of the training targets, in units of which the networks learn.
+        Mean and standard deviation of the training targets, as they weigh, in units of which the networks learn.
     low_, high_ : arrays
         The range that predictions stay in, of the training targets where `clamp` holds.
 
@@ -753,10 +754,15 @@ class RealMLPRegressor(RegressorMixin, BaseRealMLP):
             columns = np.repeat(columns, len(list(self.quantiles)), axis=1)
         return columns
 
-    def _learn_targets(self, y: NDArray[Any]) -> None:
+    def _learn_targets(self, y: NDArray[Any], weights: NDArray[Any] | None) -> None:
         # powers of two, in which no square is too large, or too small
         unit = np.ldexp(1.0, np.frexp(np.abs(y).max(axis=0))[1] - 1)
-        self.center_, self.spread_ = (y / unit).mean(axis=0) * unit, (y / unit).std(axis=0) * unit
+        z = y / unit
+        mean, spread = z.mean(axis=0), z.std(axis=0)
+        if weights is not None:
+            mean = np.average(z, axis=0, weights=weights)
+            spread = np.sqrt(np.average((z - mean) ** 2, axis=0, weights=weights))
+        self.center_, self.spread_ = mean * unit, spread * unit
         self.spread_ = np.where(self.spread_ > 0, self.spread_, 1.0)
         self.low_, self.high_ = y.min(axis=0), y.max(axis=0)
 

@@ -19,7 +19,6 @@ from fastfc.kernels.simd.memory import itemsize
 from fastfc.kernels.simd.random import chosen
 from fastfc.kernels.simd.vector import load, load_first, store, store_first, width
 
-
 # The key of a mask and its p, and numbers that x is multiplied by before and after it.
 Mask = namedtuple("Mask", ["key", "p", "before", "after"])
 mask_type = types.NamedTuple([types.int64, *[types.float64] * 3], Mask)
