@@ -105,9 +105,10 @@ def texts(values: NDArray[Any], missing: NDArray[np.bool_]) -> NDArray[Any]:
     """The names of categories, which do not depend on the dtype that holds them: 1 and 1.0 are "1"."""
     result = np.full(len(values), None, object)
     present = values[~missing]
-    if not all_texts(present):
-        present = [value if isinstance(value, str) else text(value) for value in present.tolist()]
-    result[~missing] = present
+    if all_texts(present):
+        result[~missing] = present
+    else:
+        result[~missing] = [value if isinstance(value, str) else text(value) for value in present.tolist()]
     return result
 
 

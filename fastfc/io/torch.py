@@ -288,7 +288,7 @@ def to_torch(network: Container) -> Any:
 def modules_of(torch: Any, network: Container, frozen: bool) -> Any:
     from fastfc.io import torch_modules
 
-    result = torch_modules.Graph() if is_a(network, "Graph") else torch.nn.Sequential()
+    result: Any = torch_modules.Graph() if is_a(network, "Graph") else torch.nn.Sequential()
     for i, layer in enumerate(network.layers):
         fixed = frozen or layer.frozen
         part = (modules_of if isinstance(layer, Container) else module_of)(torch, layer, fixed)
