@@ -308,6 +308,11 @@ def known_to_all(error: BaseException, said: bool = False) -> BaseException:
     return error
 
 
+def in_place_of(other: BaseException, error: BaseException) -> BaseException:
+    """An exception that says what another one does, known to whom that is."""
+    return known_to_all(error, said=is_said_elsewhere(other)) if hasattr(other, KNOWN) else error
+
+
 def is_said_elsewhere(error: BaseException) -> bool:
     """Whether another rank tells the user of this exception."""
     return bool(getattr(error, KNOWN, False))

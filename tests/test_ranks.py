@@ -280,6 +280,19 @@ def test_command_train(tmp_path):
     assert train_command(csv, *options, "--out", tmp_path / "1.safetensors").returncode == 0
     one, two = (fc.load(tmp_path / f"{n}.safetensors") for n in (1, 2))
     np.testing.assert_allclose(two.params, one.params, rtol=0, atol=1e-4)
+    several = [
+        "--target",
+        "y",
+        "--epochs",
+        "2",
+        "--n-ens",
+        "3",
+        "--out",
+    ]  # each on a rank, with the bits of one process
+    assert train_command(csv, *several, tmp_path / "several.safetensors", prefix=prefix).returncode == 0
+    assert train_command(csv, *several, tmp_path / "alone.safetensors").returncode == 0
+    several, alone = (fc.load(tmp_path / f"{name}.safetensors") for name in ("several", "alone"))
+    np.testing.assert_array_equal(several.params, alone.params)
     wrong = train_command(csv, "--target", "z", prefix=prefix)
     assert wrong.returncode == 2 and wrong.stderr.count('there is no column "z"') == 1, wrong.stderr
 

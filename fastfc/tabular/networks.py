@@ -35,6 +35,7 @@ from fastfc.nn.node import Input
 from fastfc.nn.scalers import RobustScale
 from fastfc.nn.standardize import Standardize
 from fastfc.optim.first_order import AdamW
+from fastfc.ranks import ROWS, Pulse, Ranks, in_place_of, ranks_of
 from fastfc.tabular.encoding import TableEncoder
 from fastfc.tabular.reader import BadTable
 from fastfc.tabular.result import Parts
@@ -120,7 +121,8 @@ def trained(task: Task, wanted: Wanted, path: str) -> Trained:
             return perceptron(task, wanted) if wanted.network == "mlp" else realmlp(task, wanted)
         except DivergenceWarning as warning:
             lr = f" than {wanted.lr:g}" if wanted.lr is not None else ""
-            raise BadTable(f"{path}: {str(warning).partition(';')[0]}. Use a smaller --lr{lr}") from None
+            error = BadTable(f"{path}: {str(warning).partition(';')[0]}. Use a smaller --lr{lr}")
+            raise in_place_of(warning, error) from None
 
 
 def realmlp(task: Task, wanted: Wanted) -> Trained:
@@ -133,25 +135,10 @@ def realmlp(task: Task, wanted: Wanted) -> Trained:
         batch_size=wanted.batch_size,
         lr=wanted.lr,
     )
-    learn, stop = task.samples(task.parts.learn), task.samples(task.parts.stop)
-    networks: list[Graph] = []
-    interrupted = False
-    for i in range(wanted.n_ens):
-        rng = np.random.default_rng([wanted.seed, i])
-        network = realmlp_network(task, recipe, rng)
-        if i == 0:
-            announce(network, task, recipe, wanted)
-        loss = CrossEntropyLoss(label_smoothing=recipe.label_smoothing) if task.n_classes else MSELoss()
-        patience = QUICK_PATIENCE if wanted.quick else None
-        options: dict[str, Any] = {"patience": patience, "progress": can_show(), "comm": wanted.comm}
-        try:
-            train(network, learn, stop, loss, score_of(task), recipe, rng, **options)
-        except KeyboardInterrupt:
-            interrupted = True
-        if len(network.history):
-            networks.append(network)
-        if interrupted:
-            break
+    stop = task.samples(task.parts.stop)
+    ranks = ranks_of(wanted.comm, "same", None, "fastfc train") or Ranks(None, "same", 1)
+    with ranks.together("fastfc train"):
+        networks, interrupted = members(task, wanted, recipe, ranks)
     if not networks:
         raise KeyboardInterrupt
     for network in networks:
@@ -161,6 +148,36 @@ def realmlp(task: Task, wanted: Wanted) -> Trained:
     history = networks[0].history
     best = best_epoch(history, score_of(task).name)
     return Trained(averaged(networks, task), history, best, len(networks), interrupted)
+
+
+def members(task: Task, wanted: Wanted, recipe: Recipe, ranks: Ranks) -> tuple[list[Graph], bool]:
+    """The networks that have learned, and whether Ctrl-C ended that. Several are dealt to ranks; one learns on all."""
+    dealt, pulse = wanted.n_ens > 1, Pulse(ranks)
+    own = range(wanted.n_ens)[ranks.share(wanted.n_ens) if dealt else slice(None)]
+    learn, stop = task.samples(task.parts.learn), task.samples(task.parts.stop)
+    options: dict[str, Any] = {"patience": QUICK_PATIENCE if wanted.quick else None, "progress": can_show()}
+    options |= {"callbacks": [lambda run: pulse.beat()]} if dealt else {"comm": wanted.comm}
+    networks: list[Graph] = []
+    interrupted = False
+    for i in own:
+        rng = np.random.default_rng([wanted.seed, i])
+        network = realmlp_network(task, recipe, rng)
+        if i == 0:
+            announce(network, task, recipe, wanted)
+        loss = CrossEntropyLoss(label_smoothing=recipe.label_smoothing) if task.n_classes else MSELoss()
+        try:
+            train(network, learn, stop, loss, score_of(task), recipe, rng, **options)
+        except KeyboardInterrupt:
+            interrupted = True
+        if len(network.history):
+            networks.append(network)
+        if interrupted:
+            break
+    if not dealt:
+        return networks, interrupted
+    pulse.finish()
+    everyone = ranks.collect((networks, interrupted), ROWS)
+    return [network for part, _ in everyone for network in part], any(ended for _, ended in everyone)
 
 
 def score_of(task: Task) -> Score:
