@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import signal
 import socket
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,6 +61,8 @@ class Ranks:
         self.rank: int = 0 if comm is None else comm.Get_rank()
         self.size: int = 1 if comm is None else comm.Get_size()
         self.owner = ""
+        self.told = False  # whether all ranks know of what has been raised
+        self._handler: Any = None  # of Ctrl-C, while that is ignored
         self.received: NDArray[Any] = np.empty((0, 0))
 
     @property
@@ -77,19 +81,29 @@ class Ranks:
     def together(self, owner: str) -> Iterator[None]:
         """A piece of work that all ranks do, or none: what is raised on one of them is raised on all."""
         self.owner = owner
-        with self.all_or_none(), self._one_core_each():
-            yield
+        try:
+            with self.all_or_none(), self._one_core_each():
+                yield
+        finally:
+            if self._handler is not None:
+                signal.signal(signal.SIGINT, self._handler)
 
     @contextlib.contextmanager
     def all_or_none(self) -> Iterator[None]:
         """A part of such work; after it all ranks are at the same place, whether it has raised or not."""
+        before, self.told = self.told, False
         try:
             yield
             self.meet(END)
         except BaseException as error:
-            if not hasattr(error, KNOWN):
-                self._fail(error)
+            try:
+                if not self.told and not hasattr(error, KNOWN):
+                    self._fail(error)
+            finally:
+                self._ignore_ctrl_c()
             raise
+        finally:
+            self.told = before or self.told
 
     def check_shards(self) -> None:
         """Raise if there are more ranks than shards."""
@@ -107,9 +121,13 @@ class Ranks:
         message[1], first = what, numbers[: MESSAGE - 2]
         message[2 : 2 + len(first)] = first
         with defer_sigint():
-            everyone = self._gathered(message)
-            if everyone[:, 0].any():
-                self._raise(everyone[:, 0], self.comm.allgather(""))
+            everyone = self._exchanged(message, "")
+            return self._numbers_of(everyone, what, numbers, len(first))
+
+    def _numbers_of(
+        self, everyone: NDArray[np.float64], what: int, numbers: NDArray[np.float64], n_first: int
+    ) -> NDArray[np.float64]:
+        """The numbers in the messages of all ranks and behind them; an error if ranks do not meet for the same."""
         if (everyone[:, 1] != what).any():
             other = int((everyone[:, 1] != what).argmax())
             text = (
@@ -118,12 +136,25 @@ class Ranks:
             )
             raise known_to_all(RuntimeError(text))
         everyone = everyone[:, 2 : 2 + len(numbers)]
-        rest = numbers[len(first) :]
+        rest = numbers[n_first:]
         return np.hstack([everyone, self._gathered(rest)]) if len(rest) else everyone
 
     def _gathered(self, message: NDArray[np.float64]) -> NDArray[np.float64]:
         everyone = np.empty((self.size, message.size))
         self.comm.Allgather(message, everyone)
+        return everyone
+
+    def _exchanged(self, message: NDArray[np.float64], text: str) -> NDArray[np.float64]:
+        """The messages of all ranks; what was raised on one is raised here, unless this one has something to tell."""
+        everyone = self._gathered(message)
+        texts = self.comm.allgather(text) if everyone[:, 0].any() else []
+        self.told = self.told or bool(texts)
+        if texts and message[0] == WELL:
+            rank = int(everyone[:, 0].argmax())
+            if everyone[rank, 0] == INTERRUPTED:
+                raise known_to_all(KeyboardInterrupt(f"rank {rank} was interrupted"))
+            raised = f"{self.owner}: rank {rank} of {self.size} raised {texts[rank]}"
+            raise known_to_all(RuntimeError(raised), said=True)
         return everyone
 
     def _fail(self, error: BaseException) -> None:
@@ -134,16 +165,19 @@ class Ranks:
         message = np.zeros(MESSAGE)
         message[0] = INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
         with defer_sigint():
-            everyone = self._gathered(message)
-            self.comm.allgather(f"{type(error).__name__}: {error}")
+            everyone = self._exchanged(message, f"{type(error).__name__}: {error}")
         known_to_all(error, said=not self.main and everyone[0, 0] != WELL)
 
-    def _raise(self, states: NDArray[np.float64], texts: list[str]) -> None:
-        rank = int(states.argmax())
-        if states[rank] == INTERRUPTED:
-            raise known_to_all(KeyboardInterrupt(f"rank {rank} was interrupted"))
-        text = f"{self.owner}: rank {rank} of {self.size} raised {texts[rank]}"
-        raise known_to_all(RuntimeError(text), said=True)
+    def _ignore_ctrl_c(self) -> None:
+        """A Ctrl-C at mpiexec comes to each rank at another time; once one has told, the others need no second one."""
+        handler = signal.getsignal(signal.SIGINT)
+        is_main = threading.current_thread() is threading.main_thread()
+        if self.size == 1 or not is_main or not callable(handler):
+            return
+        self._handler = handler
+        for _ in range(2):
+            with contextlib.suppress(KeyboardInterrupt):  # of one that has just come, which signal() raises
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     @contextlib.contextmanager
     def _one_core_each(self) -> Iterator[None]:
@@ -153,8 +187,10 @@ class Ranks:
             return
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         mine, before = (socket.gethostname(), cores), threads.allowed
-        self.meet(SETTINGS)
-        threads.limit_to(max(1, threads.cores() // self.comm.allgather(mine).count(mine)))
+        with defer_sigint():
+            self.meet(SETTINGS)
+            everyone = self.comm.allgather(mine)
+        threads.limit_to(max(1, threads.cores() // everyone.count(mine)))
         try:
             yield
         finally:
@@ -164,10 +200,11 @@ class Ranks:
 
     def compare(self, settings: Mapping[str, str]) -> None:
         """Raise, on all ranks, if they are not the same."""
-        self.meet(SETTINGS)
         if self.size == 1:
             return
-        everyone = self.comm.allgather(dict(settings))
+        with defer_sigint():
+            self.meet(SETTINGS)
+            everyone = self.comm.allgather(dict(settings))
         for name, value in everyone[0].items():
             for rank, other in enumerate(everyone):
                 if other.get(name) != value:
@@ -176,16 +213,19 @@ class Ranks:
 
     def of_main(self, value: Any, what: int = SETTINGS) -> Any:
         """What rank 0 has."""
-        self.meet(what)
-        return value if self.size == 1 else self.comm.bcast(value)
+        if self.size == 1:
+            return value
+        with defer_sigint():
+            self.meet(what)
+            return self.comm.bcast(value)
 
     def collect(self, value: Any, what: int) -> list[Any]:
         """What each rank has, which must be what can be pickled."""
         if self.size == 1:
             return [value]
         own = pickle.dumps(value)  # raises before others wait for it
-        self.meet(what)
         with defer_sigint():
+            self.meet(what)
             everyone = self.comm.allgather(own)
         return [pickle.loads(of_rank) if i != self.rank else value for i, of_rank in enumerate(everyone)]
 
@@ -197,13 +237,13 @@ class Ranks:
 
     def gather(self, own: NDArray[Any], what: int = ROWS) -> NDArray[Any]:
         """The rows of all ranks, one after another."""
-        offsets = self.offsets(len(own))
         if self.size == 1:
             return own
         own = np.ascontiguousarray(own)
-        everyone = np.empty((int(offsets[-1]), *own.shape[1:]), own.dtype)
-        row = own.nbytes // len(own) if len(own) else everyone.nbytes // max(len(everyone), 1)
         with defer_sigint():
+            offsets = self.offsets(len(own))
+            everyone = np.empty((int(offsets[-1]), *own.shape[1:]), own.dtype)
+            row = own.nbytes // len(own) if len(own) else everyone.nbytes // max(len(everyone), 1)
             counts = np.diff(offsets) * row
             self.comm.Allgatherv(as_bytes(own), (as_bytes(everyone), (counts, offsets[:-1] * row)))
         return everyone
@@ -223,7 +263,6 @@ class Ranks:
 
         records are the own ones, of all that `offsets` counts.
         """
-        self.meet(ROWS)
         first, last = offsets[self.rank : self.rank + 2]
         own = [needed[(needed >= first) & (needed < last)] - first for needed in rows]
         send = np.ascontiguousarray(records[np.concatenate(own)])
@@ -234,7 +273,9 @@ class Ranks:
         else:
             size = records.itemsize
             counts = np.array([len(part) for part in own]) * size, np.bincount(owners, minlength=self.size) * size
-            self.comm.Alltoallv((as_bytes(send), counts[0]), (as_bytes(received), counts[1]))
+            with defer_sigint():
+                self.meet(ROWS)
+                self.comm.Alltoallv((as_bytes(send), counts[0]), (as_bytes(received), counts[1]))
         result = np.empty_like(received)
         result[np.argsort(owners, kind="stable")] = received
         return result
@@ -296,10 +337,20 @@ class Pulse:
             self.ranks.meet(WORK, [0.0])
             self.next = time.monotonic() + PULSE
 
-    def finish(self) -> None:
-        """Wait until all ranks have done their work."""
-        while not self.ranks.meet(WORK, [1.0]).all():
-            pass
+    def finish(self) -> bool:
+        """Wait until all ranks have done their work; whether there was a Ctrl-C meanwhile, which they get too."""
+        if self.ranks.told:  # by a KeyboardInterrupt that was taken for the end of our work
+            raise known_to_all(KeyboardInterrupt("another rank was interrupted"))
+        done = False
+        try:
+            with defer_sigint():
+                while not done:
+                    done = bool(self.ranks.meet(WORK, [1.0]).all())
+        except KeyboardInterrupt:
+            if self.ranks.told or not done:
+                raise
+            return True
+        return False
 
 
 def known_to_all(error: BaseException, said: bool = False) -> BaseException:

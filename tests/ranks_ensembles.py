@@ -3,6 +3,7 @@
 import hashlib
 import os
 import signal
+import threading
 import time
 import warnings
 
@@ -268,6 +269,37 @@ class Ending(fc.Callback):
     def on_end(self, run):
         if self.last:
             raise OSError("too late")
+
+
+def ctrl_c(place):
+    """What a Ctrl-C leaves that each rank gets at another time, as from mpiexec, in a training without end."""
+    from fastfc.sklearn import MLPRegressor
+
+    def team():
+        net = fc.Ensemble(small, 3)
+        options = {"loss": fc.MSELoss(), "optimizer": fc.Adam(), "epochs": 10**6, "comm": place.comm, "seed": 0}
+        return raised(place, lambda: net.fit(X, NUMBERS, **options))[:17], net.params, len(net.history)
+
+    def estimator():
+        long = {"max_iter": 10**6, "n_iter_no_change": 10**6, "n_estimators": 3, "random_state": 0}
+        own = MLPRegressor(hidden_layer_sizes=(8,), **long)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an estimator warns, and is trained so far
+            text = raised(place, lambda: own.fit(X, NUMBERS, comm=place.comm))
+        return text, own.predict(X), own.n_iter_
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    found = []
+    for delay in (0.0, 0.003, 0.02):
+        for function in (team, estimator):
+            place.comm.Barrier()
+            seconds = 0.5 + delay * (place.rank + 1)
+            timer = threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGINT))
+            timer.start()
+            text, array, epochs = function()
+            found.append([text, hashlib.sha256(array.tobytes()).hexdigest()[:8], epochs])
+            raised(place, lambda timer=timer: [timer.join(), time.sleep(0.01)])  # it may come after the end
+    return found
 
 
 def ensemble_killed(place):

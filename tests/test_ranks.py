@@ -51,7 +51,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def two(folder):
     names = "same_bits", "outputs", "unseeded", "interrupted_run", "like_pytorch", "page"
-    return results(2, folder, *names, "ensembles", "ensemble_outputs", "fitted")
+    return results(2, folder, *names, "ensembles", "ensemble_outputs", "fitted", "ctrl_c")
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +222,13 @@ def test_failures_of_ensembles(three):
     assert first["stopped"] == last["stopped"] == 1
     assert len(first["warnings"]) == 5 and first["warnings"] == last["warnings"]
     assert max(first["seconds"], last["seconds"]) < 60
+
+
+def test_ctrl_c(two):
+    """One in the middle of an exchange, or after another rank had told of its own, made ranks wait for good."""
+    assert two[0]["ctrl_c"] == two[1]["ctrl_c"]
+    for i, (text, _, epochs) in enumerate(two[0]["ctrl_c"]):
+        assert text == ("nothing" if i % 2 else "KeyboardInterrupt") and 1 <= epochs < 10**6
 
 
 def test_failures_of_estimators(three):

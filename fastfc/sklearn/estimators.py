@@ -281,7 +281,7 @@ class BaseMLP(BaseEstimator):
         try:
             with ranks.all_or_none():
                 train_together(fittings, pulse.beat)
-                pulse.finish()
+                pulse.finish()  # Ctrl-C ends trainings, and not a fit
         finally:
             on_ranks.share(ranks, members)
             if hasattr(self, "network_"):  # predictions are of those that have one

@@ -191,7 +191,8 @@ class BaseRealMLP(BaseEstimator):
         inside = self.n_threads if n_threads == 1 else 1
         learn = lambda job, end, beat: self._learn(job[0], job[1], features, recipe, inside, end, beat)
         members = side_by_side(learn, own, n_threads, pulse.beat)
-        pulse.finish()
+        if pulse.finish():
+            raise KeyboardInterrupt
         members = [member for part in ranks.collect(members, ROWS) for member in part]
         self._keep(features, recipe, members, [part for part, _ in jobs])
         return self

@@ -175,7 +175,7 @@ def members(task: Task, wanted: Wanted, recipe: Recipe, ranks: Ranks) -> tuple[l
             break
     if not dealt:
         return networks, interrupted
-    pulse.finish()
+    interrupted = pulse.finish() or interrupted
     everyone = ranks.collect((networks, interrupted), ROWS)
     return [network for part, _ in everyone for network in part], any(ended for _, ended in everyone)
 

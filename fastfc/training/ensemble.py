@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastfc.kernels.runtime import threads
+from fastfc.kernels.runtime.cache import defer_sigint
 from fastfc.kernels.runtime.status import OK, STATUSES, UNKNOWN
 from fastfc.kernels.training import members as kernels
 from fastfc.losses.base import Loss, as_weights
@@ -424,29 +425,38 @@ class MembersTrainer:
 
         If anything but Ctrl-C is raised, it is undone.
         """
-        start, epoch, ranks = time.perf_counter(), self.epoch, self.ranks
+        start, epoch = time.perf_counter(), self.epoch
         rows = {member.index: first_columns(member.optimizer) for member in epoch.members}
         epoch.save()
         try:
             epoch.draw()
-            pulse = Pulse(ranks)
+            pulse = Pulse(self.ranks)
             for done, value in epoch.run():
                 self.progress_bar.show(i, done, value, self.run.history)
                 pulse.beat()
-            pulse.finish()
+            if pulse.finish():
+                raise KeyboardInterrupt
             diverged = {member.index: str(warning) for member, warning in epoch.diverged()}
             outputs = self.measure([m for m in epoch.members if m.index not in diverged], rows, diverged)
-            columns = ["epoch", "loss", "lr", *columns_of_history(self.samples, self.scores)[1:]]
-            rows, diverged = exchanged(ranks, len(self.members), columns, rows, diverged)
-            seconds = {"seconds": time.perf_counter() - start}
-            team_row, seconds = ranks.of_main((self.team_row(rows, outputs) if rows else {}, seconds), EPOCH)
+            with defer_sigint():  # an epoch is in the history of all ranks, or of none
+                return self.record(rows, diverged, outputs, start)
         except Exception:
             epoch.restore()
             raise
+
+    def record(
+        self, rows: dict[int, dict[str, float]], diverged: dict[int, str], outputs: Any, start: float
+    ) -> tuple[bool, dict[int, str]]:
+        """Put the rows of all ranks into the histories of members, and that of the ensemble into its own."""
+        columns = ["epoch", "loss", "lr", *columns_of_history(self.samples, self.scores)[1:]]
+        rows, diverged = exchanged(self.ranks, len(self.members), columns, rows, diverged)
+        team_row = self.team_row(rows, outputs) if rows else {}
+        seconds = {"seconds": time.perf_counter() - start}
+        team_row, seconds = self.ranks.of_main((team_row, seconds), EPOCH)
         self.team.leave_out(diverged)
         for k, row in rows.items():
             self.members[k].run.history.rows.append(row | seconds)
-        for member in [member for member in epoch.members if member.index in rows]:
+        for member in [member for member in self.epoch.members if member.index in rows]:
             finish(member)
         if rows:
             self.run.history.rows.append(team_row | seconds)

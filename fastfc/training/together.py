@@ -6,6 +6,7 @@ samples and its own end, go side by side.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from fastfc.kernels.runtime import threads
 from fastfc.kernels.runtime.arrays import N_FIELDS, describe
+from fastfc.kernels.runtime.cache import defer_sigint
 from fastfc.kernels.runtime.status import OK
 from fastfc.kernels.training import members as kernels
 from fastfc.kernels.training.members import N_COLUMNS, Argument, Number
@@ -59,10 +61,13 @@ class Row(NamedTuple):
 def train_together(trainings: Sequence[Training], beat: Callable[[], None] = lambda: None) -> None:
     """Run trainings to their ends, the next step of all of them in one native call; call `beat` after each.
 
-    Each has the bits that it has alone. What a step or `beat` raises is raised in all of them, Ctrl-C too.
+    Each has the bits that it has alone. What a step or `beat` raises is raised in all of them, Ctrl-C too, whenever it
+    comes.
     """
     steps, waiting = Steps(), list[tuple[Training, Step]]()
     with ExitStack() as stack:
+        stack.enter_context(defer_sigint())
+        ctrl_c: Any = signal.getsignal(signal.SIGINT)  # which waits, unless it is handled elsewhere
         for training in trainings:
             stack.callback(training.close)  # ends it, if another one raises
             advance(training, None, waiting)
@@ -70,6 +75,9 @@ def train_together(trainings: Sequence[Training], beat: Callable[[], None] = lam
             try:
                 values = steps.run([step for _, step in waiting])
                 beat()
+                if getattr(ctrl_c, "waiting", False):
+                    ctrl_c.waiting = False
+                    raise KeyboardInterrupt
             except BaseException as error:
                 with ExitStack() as others:  # all of them, even if one raises
                     for training, _ in waiting[::-1]:
