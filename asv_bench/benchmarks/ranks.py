@@ -1,4 +1,7 @@
-"""A step of training on ranks of an MPI job, in shards: on one process without MPI, and on one and two ranks."""
+"""Training on ranks of an MPI job: on one process without MPI, and on one and two ranks.
+
+A step of one network, in shards, and an epoch of an ensemble, of which each rank has some members.
+"""
 
 import os
 import shutil
@@ -18,6 +21,11 @@ OPTIONS = {"loss": fc.CrossEntropyLoss(), "epochs": EPOCHS, "seed": 0}
 def networks(what):
     """A network, its samples, and how it is trained."""
     rng = np.random.default_rng(0)
+    if what == "ensemble":
+        x = rng.normal(size=(4096, 4)).astype(np.float32)
+        team = fc.Ensemble(lambda seed: fc.MLP([4, 64, 64, 2], seed=seed), 32, n_threads=1)
+        options = {"loss": fc.MSELoss(), "optimizer": fc.Adam(1e-3), "epochs": EPOCHS, "batch_size": 32, "seed": 0}
+        return team, (x, np.sin(x[:, :2])), options, 1
     if what == "L-BFGS":
         x = rng.normal(size=(50_000, 20)).astype(np.float32)
         net = fc.MLP([20, 64, 64, 1], activation="tanh", seed=0, n_threads=1)
@@ -29,7 +37,7 @@ def networks(what):
 
 
 def seconds(what, **ranks):
-    """Of a step, or of an epoch of L-BFGS: the least of some epochs."""
+    """Of a step, or of an epoch of L-BFGS or of an ensemble: the least of some epochs."""
     net, data, options, steps = networks(what)
     return min(net.fit(*data, **options, **ranks)["seconds"][1:]) / steps
 
@@ -37,7 +45,7 @@ def seconds(what, **ranks):
 class Step:
     """Each rank has a core of its own."""
 
-    params = table([1024], ["L-BFGS", 2048, 4096]), table(["1 rank", "2 ranks"], ["without shards"])
+    params = table([1024, "ensemble"], ["L-BFGS", 2048, 4096]), table(["1 rank", "2 ranks"], ["without shards"])
     param_names = "batch", "on"
     unit, timeout = "seconds", 300
 
@@ -57,6 +65,6 @@ class Step:
 if __name__ == "__main__":
     from mpi4py import MPI
 
-    result = seconds(sys.argv[1] if sys.argv[1] == "L-BFGS" else int(sys.argv[1]), comm=MPI.COMM_WORLD)
+    result = seconds(int(sys.argv[1]) if sys.argv[1].isdigit() else sys.argv[1], comm=MPI.COMM_WORLD)
     if MPI.COMM_WORLD.rank == 0:
         print(result)
