@@ -142,7 +142,7 @@ def fetch_eight_rows(g, row):
 def sums_by_rows(g, n, o, row, out, accumulate):
     """out[j] (+)= Σ g[i, j], eight rows at a time from the first column to the last: memory is read in order."""
     size, lanes = itemsize(g), width(g)
-    step, whole, short = lanes * size, o - o % lanes, row <= SHORT_ROW
+    step, whole, short = lanes * size, o - o % lanes, row <= SHORT_ROW and row - o * size < lanes * size
     if not accumulate:
         for x in range(0, whole * size, step):
             store(at(out, x), splat(g, 0.0))
@@ -162,7 +162,8 @@ def sums_by_rows(g, n, o, row, out, accumulate):
         else:
             for x in range(0, whole * size, step):
                 ahead = x + AHEAD_IN_ROW
-                fetch_eight_rows(at(src, ahead if ahead < row else ahead + 7 * row), row)
+                # a part of the columns goes on in the next eight rows
+                fetch_eight_rows(at(src, ahead if ahead < o * size else ahead - o * size + 8 * row), row)
                 store(at(out, x), eight_rows(load(at(out, x)), at(src, x), row))
         if whole < o:
             x, n_left = whole * size, o - whole
