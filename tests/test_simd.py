@@ -135,3 +135,4 @@ def test_isa_of_this_process():
     isa = isa_module.host_isa()
     assert isa in isa_module.ISAS.values()
     assert isa_module.host_isa() is isa
+    assert isa_module.compiled_isa() is isa

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from statistics import NormalDist
 from typing import Any, ClassVar
 
 import numpy as np
@@ -299,5 +298,7 @@ class Clamp(FeatureNorm):
 
 def normal_quantiles(shares: Any) -> Any:
     """Numbers below which a standard normal one is with these probabilities."""
+    from statistics import NormalDist  # with its fractions, longer to import than all layers
+
     inverse = NormalDist().inv_cdf
     return np.array([inverse(share) for share in np.clip(shares, LEAST, 1 - LEAST).tolist()])

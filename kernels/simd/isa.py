@@ -4,6 +4,8 @@ from functools import cache
 from typing import NamedTuple
 
 import llvmlite.binding as llvm
+from numba.core import config
+from numba.core.codegen import get_host_cpu_features
 from numba.core.registry import cpu_target
 
 
@@ -46,10 +48,16 @@ def processor_features():
 
 @cache
 def host_isa():
-    """The instruction set that Numba's LLVM target compiles for (NUMBA_CPU_NAME is obeyed).
+    """The instruction set that Numba's LLVM target compiles for (NUMBA_CPU_NAME and NUMBA_CPU_FEATURES are obeyed)."""
+    if config.CPU_FEATURES is None:  # Numba then names to LLVM all features of this processor
+        features = set(get_host_cpu_features().split(","))
+        if features >= {"+fma", "+avx"}:
+            return ISAS["avx512" if "+avx512f" in features else "avx2"]
+    return compiled_isa()
 
-    LLVM offers no query for "which registers", so this compiles one vector fma and looks.
-    """
+
+def compiled_isa():
+    """The same in any case: LLVM offers no query for "which registers", so this compiles one vector fma and looks."""
     probe = """define <16 x float> @probe(<16 x float> %a, <16 x float> %b) {
         %c = call <16 x float> @llvm.fma.v16f32(<16 x float> %a, <16 x float> %a, <16 x float> %b)
         ret <16 x float> %c }
