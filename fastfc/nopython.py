@@ -40,6 +40,7 @@ from fastfc.kernels.runtime import native
 from fastfc.kernels.runtime import status as statuses
 from fastfc.kernels.runtime.arrays import matrix_of
 from fastfc.kernels.runtime.cache import hash_of_sources_and_versions
+from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import address
 from fastfc.kernels.training import step as step_kernels
 from fastfc.losses.base import Loss
@@ -281,7 +282,7 @@ def first_fault(name, net, *faults):
     return next((f"fastfc: {name}: {fault}" for fault in faults if fault is not None), None)
 
 
-@njit
+@helper
 def always():
     """True, which Numba does not know: what comes after a raise gives the call its type."""
     return True
@@ -298,7 +299,7 @@ WRONG_WEIGHTS = MISFIT + "sample_weight must have one number for each row of x"
 WRONG_TARGETS = MISFIT + "y is not what the loss takes, numbers (n, net.out_features) or classes (n,)"
 
 
-@njit
+@helper
 def check_prediction(status, x_fits):
     if status == statuses.BAD_SHAPE:
         if not x_fits:
@@ -307,7 +308,7 @@ def check_prediction(status, x_fits):
     statuses.check(status)
 
 
-@njit
+@helper
 def check_step(status, x_fits, rows_fit, weights_fit):
     if status == statuses.BAD_SHAPE:
         if not x_fits:
@@ -320,7 +321,7 @@ def check_step(status, x_fits, rows_fit, weights_fit):
     statuses.check(status)
 
 
-@njit
+@helper
 def predict_into(vector, program, x, out):
     status = interpreter.predict(vector, program, x, out, 1, 1)
     check_prediction(status, x.shape[1] == program[0, program_table.Header.INPUTS])
@@ -458,7 +459,7 @@ def predict_member(team, k, x, out=None):
     return into
 
 
-@njit
+@helper
 def member_program(team, k):
     if k < 0 or k >= team.programs.shape[0]:
         raise IndexError("fastfc: predict_one: k must be the number of a member, from 0 on")
@@ -514,7 +515,7 @@ def backward(net, grad_output):
     return wrong if fault else run
 
 
-@njit
+@helper
 def enough(numbers, workspace):
     if numbers > workspace.size:
         raise ValueError("fastfc: no memory for batches of this size; call reserve(batch_size) before, in Python")
@@ -590,7 +591,7 @@ def train_step(net, x, y, loss, optimizer, sample_weight=None):
     return run
 
 
-@njit
+@helper
 def split_parts(x, parts, program, losses):
     """The targets of several outputs: numbers side by side, classes sample by sample; and the table of their losses."""
     widths = np.empty(len(parts), np.int64)
@@ -601,7 +602,7 @@ def split_parts(x, parts, program, losses):
     return target, labels.ravel(), table_for(program, losses, widths)
 
 
-@njit
+@helper
 def table_for(program, losses, widths):
     """The table of losses for the outputs of this network and targets of these widths, as MultiLoss._table_for.
 
@@ -682,7 +683,7 @@ def nopython_fill(parts, target, labels, first, place):
     return one
 
 
-@njit
+@helper
 def copy_column(source, target, column):
     if len(source) != len(target):
         raise ValueError("fastfc: each output needs one target for each sample")
@@ -690,7 +691,7 @@ def copy_column(source, target, column):
         target[r, column] = source[r]
 
 
-@njit
+@helper
 def begin(net, x):
     """Before a step: neither Python's forward nor ours can be followed by backward now."""
     if len(x) == 0:

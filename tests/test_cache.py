@@ -22,7 +22,6 @@ from numba import njit, types
 from numba.core import config
 from numba.core.codegen import CPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
 from processes import finish, run, start
 from sample import slow
@@ -32,6 +31,7 @@ import fastfc
 from fastfc import kernels
 from fastfc.kernels.runtime import cache, native
 from fastfc.kernels.runtime.cache import KernelCache, cache_folder, compile_lock, hash_of_sources
+from fastfc.kernels.simd.compiler import Helper
 
 # Files damaged at random, and processes that start together: here, and in the long run
 DAMAGED, LONG_DAMAGED = 20, 2000
@@ -447,7 +447,7 @@ def test_compiled_functions_have_names_of_their_own():
     """Machine code of two processes may meet in a third, which links it by names."""
     every = pkgutil.walk_packages(kernels.__path__, "fastfc.kernels.")
     modules = [importlib.import_module(module.name) for module in every]
-    found = {id(f): f for module in modules for f in vars(module).values() if isinstance(f, Dispatcher)}.values()
+    found = {id(f): f for module in modules for f in vars(module).values() if isinstance(f, Helper)}.values()
     names = [(f.py_func.__module__, f.py_func.__qualname__) for f in found]
     assert len(names) > 100 and {name for name in names if names.count(name) > 1} == set()
 

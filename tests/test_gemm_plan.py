@@ -54,7 +54,7 @@ def planned(m, n, k, name="Zen 3", itemsize=4, a="C", b="C"):
     rows = [(columns * itemsize, itemsize) for columns in (k, n)]
     columns = [(itemsize, rows_ * itemsize) for rows_ in (m, k)]
     a_strides, b_strides = (c if layout == "F" else r for r, c, layout in zip(rows, columns, (a, b), strict=True))
-    return plan.py_func(m, n, k, Matrix(0, *a_strides), Matrix(0, *b_strides), n * itemsize, of(name, itemsize))
+    return plan(m, n, k, Matrix(0, *a_strides), Matrix(0, *b_strides), n * itemsize, of(name, itemsize))
 
 
 @processors
@@ -104,7 +104,7 @@ def test_every_plan_covers_the_product_and_its_blocks_fit(name, itemsize, layout
 def test_width_of_the_tile_is_that_of_the_micro_kernel(isa):
     sizes = blocking_of(isa, PROCESSORS["Zen 3"][1], 4)
     for rows in range(1, isa.rows + 1):
-        how = plan.py_func(rows, 1000, 50, Matrix(0, 200, 4), Matrix(0, 4000, 4), 4000, sizes)
+        how = plan(rows, 1000, 50, Matrix(0, 200, 4), Matrix(0, 4000, 4), 4000, sizes)
         assert how.nr == isa.tile_vectors(rows) * sizes.lanes
 
 

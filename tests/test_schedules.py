@@ -1,6 +1,5 @@
 import copy
 import pickle
-from types import FunctionType
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import fastfc as fc
 from fastfc import reference
 from fastfc.kernels.optim import schedules as rules
+from fastfc.kernels.simd.compiler import Helper
 
 ONE_CYCLE = {"total_steps": 80, "pct_start": 0.3, "linear": False, "div_factor": 25, "final_div_factor": 1e4}
 
@@ -140,7 +140,7 @@ def test_rates_in_python_compile_nothing():
         seen.add(function.__name__)
         called = [function.__globals__.get(name) for name in function.__code__.co_names]
         assert not any(isinstance(value, Dispatcher) for value in called), function
-        waiting += [value for value in called if isinstance(value, FunctionType) and value.__name__ not in seen]
+        waiting += [value.py_func for value in called if isinstance(value, Helper) and value.__name__ not in seen]
     assert seen == {"scheduled_rate", "between", "one_cycle", "epochs"}
 
 

@@ -102,7 +102,7 @@ class Program(NamedTuple):
 
     def workspace_size(self, n: int) -> int:
         """Numbers in the workspace that training in batches of n needs."""
-        return int(interpreter.workspace_size.py_func(self.table, n))
+        return int(interpreter.workspace_size(self.table, n))
 
 
 class Places(NamedTuple):

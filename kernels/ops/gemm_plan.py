@@ -113,7 +113,7 @@ def blocking(typingctx, like):
 def plan(m, n, k, a, b, c_row, machine):
     """The Plan of C = A B, for matrices A (m, k) and B (k, n), of which only the strides are looked at.
 
-    C's columns are neighbours, and c_row bytes lie between its rows. Python may call plan.py_func.
+    C's columns are neighbours, and c_row bytes lie between its rows. Python may call plan.
     """
     size, l2_half = machine.itemsize, machine.l2_bytes // 2
     # with one or two summands all time goes to writing C, whose rows must not share cache sets

@@ -24,7 +24,6 @@ b = 1: a share that the option is multiplied by.
 
 import numpy as np
 from numba import types
-from numba.extending import register_jitable
 
 from fastfc.kernels.runtime.native import on_demand_kernel
 from fastfc.kernels.simd.compiler import helper
@@ -36,14 +35,13 @@ LR, SCHEDULE, A, B, C, D, E, F, G, WARMUP, START, EPOCH, STEPS_PER_EPOCH, SINCE,
 CONSTANT, STEP, MULTI_STEP, EXPONENTIAL, COSINE, RESTARTS, ONE_CYCLE, LINEAR, FLAT_COSINE, COS_LOG = range(10)
 
 
-# Python computes rates, too, and compiles nothing for it: what `scheduled_rate` calls is a function there.
-@register_jitable
+@helper
 def between(start, end, share, linear):
     """From start to end as share goes from 0 to 1."""
     return start + (end - start) * (share if linear != 0.0 else (1.0 - np.cos(np.pi * share)) / 2.0)
 
 
-@register_jitable
+@helper
 def one_cycle(hyperparameters, base, t):
     first, last = base / hyperparameters[D], base / hyperparameters[D] / hyperparameters[E]
     top, end, linear = hyperparameters[C] * hyperparameters[A] - 1.0, hyperparameters[A] - 1.0, hyperparameters[F]
@@ -55,7 +53,7 @@ def one_cycle(hyperparameters, base, t):
     return between(low, last, min(1.0, (t - down) / (end - down)), linear) if end > down else last
 
 
-@register_jitable
+@helper
 def epochs(hyperparameters, t):
     """Finished epochs after t updates."""
     return hyperparameters[EPOCHS] + (t - hyperparameters[SINCE]) // max(1.0, hyperparameters[STEPS_PER_EPOCH])

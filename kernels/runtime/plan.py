@@ -21,6 +21,7 @@ from numba.core.dispatcher import Dispatcher
 from numba.core.extending import _Intrinsic
 
 from fastfc.kernels.runtime import cache
+from fastfc.kernels.simd.compiler import Helper
 
 # Bytes of Python's code for which a second process pays, which takes a second to start: some three seconds of work.
 MUCH_WORK = 20_000
@@ -80,7 +81,7 @@ def uses(function):
             if is_kernel(value):
                 if not value.optional:
                     kernels[value] = None
-            elif isinstance(value, Dispatcher):
+            elif isinstance(value, Helper | Dispatcher):
                 waiting.append(value.py_func)
             elif isinstance(value, _Intrinsic) and value._defn.__closure__:
                 kernels |= dict.fromkeys(filter(is_kernel, contents(named(value._defn))))

@@ -7,6 +7,7 @@ optimised as a whole. Nor do kernels need those of Numba's passes that are for c
 
 import contextlib
 import gc
+from functools import cached_property
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -231,7 +232,36 @@ def rare_collections():
         gc.set_threshold(*before)
 
 
-# Like njit, for a function that Python does not call.
-helper = njit(pipeline_class=HelperCompiler)
-# One that becomes part of its callers, for what is called once or is little: its many arguments are not copied.
-inlined_helper = njit(pipeline_class=HelperCompiler, forceinline=True)
+class Helper:
+    """A nopython function that others call; Python may run its source.
+
+    Numba's dispatcher of it is made when a caller is compiled: most processes find their kernels compiled.
+    """
+
+    def __init__(self, function, **options):
+        self.py_func, self.options = function, options
+        self.__doc__, self.__name__ = function.__doc__, function.__name__
+
+    def __call__(self, *args):
+        return self.py_func(*args)
+
+    @cached_property
+    def dispatcher(self):
+        return njit(pipeline_class=HelperCompiler, **self.options)(self.py_func)
+
+    @property
+    def _numba_type_(self):
+        return self.dispatcher._numba_type_
+
+
+def helper(function):
+    """Decorator: see Helper."""
+    return Helper(function)
+
+
+def inlined_helper(function):
+    """Decorator: a Helper that becomes part of its callers.
+
+    For what is called once or is little: its many arguments are not copied.
+    """
+    return Helper(function, forceinline=True)
