@@ -1,6 +1,7 @@
 """Pieces of LLVM IR that the intrinsics are built from."""
 
 import contextlib
+from functools import cache
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -30,12 +31,25 @@ def suffix(vector):
     return f"v{vector.count}f{32 if isinstance(vector.element, ir.FloatType) else 64}"
 
 
+@cache
+def alike(vector, constant):
+    """A vector whose lanes all are zero (None) or ir.Undefined, which is written as one word, not one for each lane."""
+    written = ir.Constant(vector, 0)
+    written.constant = constant
+    return written
+
+
+@cache
+def zeros(count):
+    """Indices of a shuffle."""
+    return ir.Constant(ir.VectorType(I32, count), [0] * count)
+
+
 def splat_value(builder, scalar, vector):
     if isinstance(scalar, ir.Constant):
         return ir.Constant(vector, [scalar.constant] * vector.count)
-    one = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(I32, 0))
-    zeros = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
-    return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
+    undefined = alike(vector, ir.Undefined)
+    return builder.shuffle_vector(builder.insert_element(undefined, scalar, I32(0)), undefined, zeros(vector.count))
 
 
 def fma_value(builder, a, b, c):
@@ -47,8 +61,7 @@ def fma_value(builder, a, b, c):
 
 def step(builder, pointer, offset):
     """`pointer` moved by `offset` bytes."""
-    moved = builder.gep(builder.bitcast(pointer, I8.as_pointer()), [offset])
-    return builder.bitcast(moved, pointer.type)
+    return builder.gep(pointer, [offset], source_etype=I8)
 
 
 def opaque(builder, value):
@@ -61,26 +74,24 @@ def first_lanes(builder, count, vector):
     ints = ir.VectorType(I32, vector.count)
     all_lanes = ir.Constant(I64, vector.count)
     count = builder.trunc(builder.select(builder.icmp_signed("<", count, all_lanes), count, all_lanes), I32)
-    one = builder.insert_element(ir.Constant(ints, ir.Undefined), count, ir.Constant(I32, 0))
-    counts = builder.shuffle_vector(one, ir.Constant(ints, ir.Undefined), ir.Constant(ints, [0] * vector.count))
+    counts = splat_value(builder, count, ints)
     return builder.icmp_signed("<", ir.Constant(ints, list(range(vector.count))), counts)
 
 
 def load_value(builder, pointer, vector, mask=None, fill=None):
     # align=1 throughout: fields of packed records are legal inputs, and unaligned moves cost the same
-    pointer = builder.bitcast(pointer, vector.as_pointer())
     if mask is None:
-        return builder.load(pointer, align=1)
-    fill = fill or ir.Constant(vector, [0.0] * vector.count)
+        return builder.load(pointer, align=1, typ=vector)
+    pointer, fill = builder.bitcast(pointer, vector.element.as_pointer()), fill or alike(vector, None)
     name = f"masked.load.{suffix(vector)}.p0"
     return call_intrinsic(builder, name, vector, pointer, ir.Constant(I32, 1), mask, fill)
 
 
 def store_value(builder, value, pointer, mask=None):
-    pointer = builder.bitcast(pointer, value.type.as_pointer())
     if mask is None:
-        builder.store(value, pointer, align=1)
+        builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=1)
     else:
+        pointer = builder.bitcast(pointer, value.type.element.as_pointer())
         name = f"masked.store.{suffix(value.type)}.p0"
         call_intrinsic(builder, name, ir.VoidType(), value, pointer, ir.Constant(I32, 1), mask)
 
