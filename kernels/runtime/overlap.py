@@ -1,35 +1,33 @@
 """Whether arrays overlap in memory."""
 
-from numba.extending import overload
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
-from fastfc.kernels.simd.compiler import HelperCompiler, helper
+from fastfc.kernels.simd.compiler import helper
+from fastfc.kernels.simd.llvm import I64
 from fastfc.kernels.simd.memory import address
 
 
-def extent(x):
+@intrinsic
+def extent(typingctx, x):
     """Addresses of an array's first byte and of the one after its last; 0 and 0 if it is empty."""
-    raise NotImplementedError("for nopython code")
+    result, zero = types.UniTuple(types.int64, 2), I64(0)
 
+    def codegen(context, builder, signature, args):
+        array = context.make_array(x)(context, builder, args[0])
+        low = builder.ptrtoint(array.data, I64)
+        high = builder.add(low, array.itemsize)
+        extents, strides = (cgutils.unpack_tuple(builder, pair, x.ndim) for pair in (array.shape, array.strides))
+        for size, stride in zip(extents, strides, strict=True):
+            reach = builder.mul(builder.sub(size, I64(1)), stride)
+            down = builder.icmp_signed("<", reach, zero)
+            low = builder.add(low, builder.select(down, reach, zero))
+            high = builder.add(high, builder.select(down, zero, reach))
+        empty = builder.icmp_signed("==", array.nitems, zero)
+        return context.make_tuple(builder, result, [builder.select(empty, zero, end) for end in (low, high)])
 
-@overload(extent, jit_options={"pipeline_class": HelperCompiler})
-def nopython_extent(x):
-    # written out: loops over the dimensions take longer than the rest of a small kernel
-    if x.ndim == 1:
-
-        def vector(x):
-            reach = (x.shape[0] - 1) * x.strides[0]
-            low, high = address(x) + min(reach, 0), address(x) + max(reach, 0) + x.itemsize
-            return (low, high) if x.size else (0, 0)
-
-        return vector
-
-    def matrix(x):
-        down, across = (x.shape[0] - 1) * x.strides[0], (x.shape[1] - 1) * x.strides[1]
-        low = address(x) + min(down, 0) + min(across, 0)
-        high = address(x) + max(down, 0) + max(across, 0) + x.itemsize
-        return (low, high) if x.size else (0, 0)
-
-    return matrix
+    return result(x), codegen
 
 
 @helper
