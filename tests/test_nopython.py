@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import itertools
 import pickle
 import shutil
 import sys
@@ -367,14 +368,16 @@ def test_new_networks_compile_nothing():
         forward_backward(net, x, np.ascontiguousarray(net.predict(x)))
         train(net, x, y, loss, fc.SGD(0.1), 2)
 
-    functions = predict, forward_backward, train
-    use(chain(), fc.MSELoss(), normal((4, 3), np.float32))
+    functions, activations = (predict, forward_backward, train), ["relu", "tanh", "sigmoid", "softmax", "identity"]
+    for activation, n in itertools.product(activations, (1, 4)):  # what a first activation or batch of this size needs
+        use(fc.MLP([2, 9, 3], activation), fc.MSELoss(), normal((n, 3), np.float32))
+    use(graph(), fc.MSELoss(), normal((4, graph().out_features), np.float32))
     before = (
         [len(f.signatures) for f in functions],
         {k: len(v.loaded_types()) for k, v in native.compiled_kernels.items()},
     )
-    for seed in range(5):
-        net = fc.MLP([seed + 1, 3 * seed + 2, 3], ["relu", "tanh", "sigmoid", "softmax", "identity"][seed])
+    for seed, activation in enumerate(activations):
+        net = fc.MLP([seed + 1, 3 * seed + 2, 3], activation)
         for each in (net, net[0], graph(seed=seed)):
             use(each, fc.MSELoss(), normal((seed + 1, each.out_features), np.float32))
     after = (

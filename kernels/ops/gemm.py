@@ -46,7 +46,7 @@ from fastfc.kernels.ops.matrix import (
 )
 from fastfc.kernels.ops.narrow import is_narrow, narrow_rows
 from fastfc.kernels.ops.packing import pack_micro_panels
-from fastfc.kernels.runtime.native import compiled_kernel
+from fastfc.kernels.runtime.native import compiled_kernel, on_demand_kernel
 from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import NO_MEMORY, OK
 from fastfc.kernels.runtime.threads import thread_range
@@ -68,6 +68,10 @@ CHUNK = 4096
 Product = namedtuple("Product", ["c", "a", "b", "start", "m", "n", "k"])
 # Columns j to j_end and summands p to p + kc of B, tiles t to t_end of A's rows; where the packed micro-panels are.
 Block = namedtuple("Block", ["j", "j_end", "p", "kc", "t", "t_end", "a_panels", "b_panels"])
+
+
+def product_type(dtype):
+    return types.NamedTuple([*[matrix_type(dtype)] * 4, *[types.int64] * 3], Product)
 
 
 def tile(dtype=np.float32):
@@ -192,8 +196,7 @@ def of_shape(x, activation, z):
     """The product in the way that suits its shape, for a C whose columns are neighbours; see `blocked`."""
     size, lanes = itemsize(x.c.data), width(x.c.data)
     if x.k == 1 and x.b.column == size and x.n >= lanes and activation.code == IDENTITY:
-        outer_product(x.c, x.a, x.b, x.start, x.m, x.n)
-        return OK
+        return outer_product(x.c, x.a, x.b, x.start, x.m, x.n)
     is_transposed = x.a.column == size and x.b.row == size and x.b.column != size
     if is_transposed and x.m <= MANY_ROWS and x.k >= lanes:
         found = rows_times_transposed(x.c, x.a, x.b, x.start, x.m, x.n, x.k)
@@ -297,11 +300,19 @@ def serial_product(x, activation, y, small_n):
     return product(x.c, x.a, x.b, x.start, x.m, x.n, x.k, activation, y)
 
 
+@on_demand_kernel(
+    lambda dtype: types.int64(product_type(dtype), activation_type, matrix_type(dtype), types.boolean, types.int64)
+)
+def threaded_product(x, activation, y, small_n, n_threads):
+    """`product` or, if small_n, `dot_products`, on several threads."""
+    return parallel(product_range, (x, activation, y, small_n), n_threads)
+
+
 @inlined_helper
 def parallel_product(x, activation, y, small_n, n_threads):
-    """`product` or, if small_n, `dot_products`, on several threads if there are to be several."""
+    """The same on several threads if there are to be several."""
     if n_threads > 1:
-        return parallel(product_range, (x, activation, y, small_n), n_threads)
+        return threaded_product(x, activation, y, small_n, n_threads)
     return serial_product(x, activation, y, small_n)
 
 

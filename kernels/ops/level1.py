@@ -111,7 +111,7 @@ def row_times_rows(c, a, b, start, n, k):
     return OK
 
 
-@helper
+@on_demand_kernel(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 2))
 def outer_product(c, a, b, start, m, n):
     """C = start + A B for one summand and a B and C whose columns are neighbours."""
     size, lanes = itemsize(c.data), width(c.data)
@@ -129,6 +129,7 @@ def outer_product(c, a, b, start, m, n):
             j, n_left = whole * size, n - whole
             s = splat(c.data, read(start_row)) if start.column == 0 else load_first(at(start_row, j), n_left, 0.0)
             store_first(at(c_row, j), fma(x, load_first(at(b.data, j), n_left, 0.0), s), n_left)
+    return OK
 
 
 @helper
