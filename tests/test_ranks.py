@@ -401,6 +401,28 @@ def test_communicator_of_one_rank():
         assert program.digest(*program.train("L-BFGS", place)) == expected
 
 
+def test_ensembles_on_one_rank():
+    assert ranks_ensembles.ensembles(program.Place(None, ".")) == {
+        name: ranks_ensembles.digest(*ranks_ensembles.trained(name, OneRank())) for name in ranks_ensembles.CASES
+    }
+
+
+def test_ensembles_refuse_what_is_not_a_communicator():
+    pytest.importorskip("sklearn")
+    team, samples = fc.Ensemble(ranks_ensembles.small, 2), (ranks_ensembles.X, ranks_ensembles.NUMBERS)
+    functions = [
+        lambda: team.fit(*samples, loss=fc.MSELoss(), optimizer=fc.Adam(), comm=3),
+        lambda: team.evaluate(*samples, fc.MSELoss(), comm=3),
+        lambda: team.predict(samples[0], comm=3),
+        *(lambda own=own, y=y: own.fit(samples[0], y, comm=3) for own, y in ranks_ensembles.estimators().values()),
+    ]
+    for function in functions:
+        with pytest.raises(TypeError, match=r"comm must be a communicator of mpi4py.*got 3"):
+            function()
+    with pytest.raises(ValueError, match="rows='local' is for comm"):
+        team.evaluate(*samples, fc.MSELoss(), rows="local")
+
+
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [

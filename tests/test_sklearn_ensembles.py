@@ -1,5 +1,7 @@
 """n_estimators and n_cv: the members of one fit step together, and have the bits that they have alone."""
 
+import signal
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -164,3 +166,16 @@ def test_ctrl_c(monkeypatch):
         team = MLPRegressor(**SMALL, n_estimators=3).fit(X, Y)
     assert [member.n_iter_ for member in members_of(team)] == [1, 1, 1]
     assert team.predict(X).shape == Y.shape
+
+
+def test_ctrl_c_ends_all_members():
+    """Between two steps it ended only the member whose turn it was, and the others went on."""
+
+    def press(run):
+        if len(run.history) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    team = MLPRegressor(**SMALL | {"max_iter": 500}, n_estimators=3, callbacks=[press])
+    with pytest.warns(UserWarning, match="interrupted by user"):
+        team.fit(X, Y)
+    assert [member.n_iter_ for member in members_of(team)] == [2, 2, 2]
