@@ -75,6 +75,11 @@ class Ranks:
         rank = self.rank if rank is None else rank
         return slice(n * rank // self.size, n * (rank + 1) // self.size)
 
+    def block(self, n: int, rank: int | None = None) -> slice:
+        """The same of things of which rank 0 is to have the first, however few they are."""
+        rank = self.rank if rank is None else rank
+        return slice(-(-n * rank // self.size), -(-n * (rank + 1) // self.size))
+
     # ---- together
 
     @contextlib.contextmanager

@@ -171,11 +171,14 @@ def test_ctrl_c(monkeypatch):
 def test_ctrl_c_ends_all_members():
     """Between two steps it ended only the member whose turn it was, and the others went on."""
 
+    pressed = []
+
     def press(run):
-        if len(run.history) == 2:
+        if len(run.history) == 2 and not pressed:
+            pressed.append(run)
             signal.raise_signal(signal.SIGINT)
 
     team = MLPRegressor(**SMALL | {"max_iter": 500}, n_estimators=3, callbacks=[press])
     with pytest.warns(UserWarning, match="interrupted by user"):
         team.fit(X, Y)
-    assert [member.n_iter_ for member in members_of(team)] == [2, 2, 2]
+    assert max(member.n_iter_ for member in members_of(team)) == 2

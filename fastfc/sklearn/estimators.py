@@ -276,7 +276,7 @@ class BaseMLP(BaseEstimator):
             other.set_params(**(params | {"random_state": other.random_state, "callbacks": callbacks}))
             other._validate_params()
         members, rest = [self, *others], (X, y, sample_weight, validation_data)
-        own, pulse = ranks.share(len(members)), Pulse(ranks)
+        own, pulse = ranks.block(len(members)), Pulse(ranks)
         fittings = [members[i]._fitting(*rest, folds[i % len(folds)], **options) for i in range(own.start, own.stop)]
         try:
             with ranks.all_or_none():

@@ -66,7 +66,7 @@ def fitted_of(estimator: Any) -> dict[str, Any]:
 
 def share(ranks: Ranks, estimators: Sequence[Any]) -> None:
     """Have all estimators as the ranks that fit them have them."""
-    own = ranks.share(len(estimators))
+    own = ranks.block(len(estimators))
     states = [state for part in ranks.collect([fitted_of(e) for e in estimators[own]], ROWS) for state in part]
     for k, (estimator, state) in enumerate(zip(estimators, states, strict=True)):
         if not own.start <= k < own.stop:

@@ -186,7 +186,7 @@ class BaseRealMLP(BaseEstimator):
             raise ValueError(f"{type(self).__name__}: all cells of X are missing; give columns that have values")
         seeds = [int(seed) for seed in rng.randint(np.iinfo(np.int32).max, size=len(parts) * self.n_ens)]
         jobs = [(part, seed) for part, seed in zip([p for p in parts for _ in range(self.n_ens)], seeds, strict=True)]
-        own, pulse = jobs[ranks.share(len(jobs))], Pulse(ranks)
+        own, pulse = jobs[ranks.block(len(jobs))], Pulse(ranks)
         n_threads = 1 if self.callbacks else max(1, min(most_threads(self.n_threads), len(own)))
         inside = self.n_threads if n_threads == 1 else 1
         learn = lambda job, end, beat: self._learn(job[0], job[1], features, recipe, inside, end, beat)

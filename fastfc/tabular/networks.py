@@ -153,7 +153,7 @@ def realmlp(task: Task, wanted: Wanted) -> Trained:
 def members(task: Task, wanted: Wanted, recipe: Recipe, ranks: Ranks) -> tuple[list[Graph], bool]:
     """The networks that have learned, and whether Ctrl-C ended that. Several are dealt to ranks; one learns on all."""
     dealt, pulse = wanted.n_ens > 1, Pulse(ranks)
-    own = range(wanted.n_ens)[ranks.share(wanted.n_ens) if dealt else slice(None)]
+    own = range(wanted.n_ens)[ranks.block(wanted.n_ens) if dealt else slice(None)]
     learn, stop = task.samples(task.parts.learn), task.samples(task.parts.stop)
     options: dict[str, Any] = {"patience": QUICK_PATIENCE if wanted.quick else None, "progress": can_show()}
     options |= {"callbacks": [lambda run: pulse.beat()]} if dealt else {"comm": wanted.comm}

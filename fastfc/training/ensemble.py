@@ -100,7 +100,7 @@ def fit(
         ensemble's score, and restores all. Their `run.network` is the ensemble, `run.optimizer` the list of optimizers.
     comm : mpi4py.MPI.Comm, optional
         The ranks that train together, such as MPI.COMM_WORLD; all give the same samples. Each trains a block of the
-        members, rank r of R those from k r // R on, and at the end all of them hold the whole ensemble, with the bits
+        members, rank r of R those from ⌈k r / R⌉ on, and at the end all of them hold the whole ensemble, with the bits
         that it has in one process. The run begins with what rank 0 has. Callbacks of members are called on the rank
         that trains them, joint ones on all ranks with the same history and the whole ensemble; they must do the same to
         it, and only the rank whose `run.main` is true writes files. What is raised on one rank is raised on all. See
@@ -178,7 +178,7 @@ def train_members(
     held = draws.held_out_weights(samples.training.n, samples.validation, loss)  # type: ignore[arg-type]
     trainer = MembersTrainer(team, run, members, samples, scores, team_scores, joint, held, ranks)
     trainer.epoch = MembersEpoch(members, team.vectors(), team.n_threads, bool(shared.shuffle))
-    trainer.epoch.members = members[ranks.share(len(members))]
+    trainer.epoch.members = members[ranks.block(len(members))]
     trainer.progress_bar = Progress(shared.progress and ranks.main, shared.epochs, samples.training.n)
     if ranks.size > 1:
         settings = settings_of_options(loss, optimizers[0], shared, ranks) | settings_of_held_out(*data[3:])
@@ -479,7 +479,7 @@ class MembersTrainer:
         assert isinstance(data, Data)
         seen = [member.index for member in going]
         if self.scores:
-            ours = range(len(team))[self.ranks.share(len(team))]
+            ours = range(len(team))[self.ranks.block(len(team))]
             seen = [k for k in ours if k not in lost and k not in team.left_out]
         if not seen:
             return np.empty((0, data.n, data.program.outputs), data.x.dtype)

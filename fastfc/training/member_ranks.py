@@ -82,7 +82,7 @@ def share(ranks: Ranks, team: Any, members: Sequence[Member]) -> None:
     """Have all members as the ranks that train them have them."""
     if ranks.size == 1:
         return
-    own = ranks.share(len(members))
+    own = ranks.block(len(members))
     matrices = team.vectors(), team.grads
     gathered = [ranks.gather(matrix[own]) for matrix in matrices]
     parts = ranks.collect([(described(m.network), state_of(m)) for m in members[own]], ROWS)
@@ -114,14 +114,14 @@ def exchanged(
     """The rows of the history of all k members that are trained, and the texts of those that diverged instead."""
     if ranks.size == 1:
         return {i: row for i, row in rows.items() if i not in diverged}, dict(diverged)
-    first = ranks.share(k).start
+    first = ranks.block(k).start
     table = np.zeros((-(-k // ranks.size), 1 + len(columns)))  # as long on all ranks
     for i, row in rows.items():
         table[i - first] = DIVERGED if i in diverged else TRAINED, *(row.get(name, np.nan) for name in columns)
     everyone = ranks.meet(EPOCH, table.ravel()).reshape(ranks.size, *table.shape).tolist()
     found, texts = dict[int, dict[str, float]](), dict[int, str]()
     for rank, of_rank in enumerate(everyone):
-        share = ranks.share(k, rank)
+        share = ranks.block(k, rank)
         for i, (state, *values) in zip(range(share.start, share.stop), of_rank, strict=False):
             if state == TRAINED:
                 row = dict(zip(columns, values, strict=True))
