@@ -201,7 +201,7 @@ def test_failures_of_ensembles(three):
     assert first["undone"] and last["undone"]
     assert first["argument"][0].endswith("rank 2 of 3 raised ValueError: fit: subset must lie in [0, 1], got 7.0")
     texts = {
-        "frozen": "the rank that trains member 3 has changed it to Sequential([Linear(5, 2)]), of which nothing",
+        "frozen": "the rank that trains member 4 has changed it to Sequential([Linear(5, 2)]), of which nothing",
         "changed": "the parameters of rank 2 are no longer those of rank 0",
         "stop": "nothing",
         "seed": "seed differs between ranks: rank 0 has 0, rank 2 1",
