@@ -15,6 +15,7 @@ from fastfc.data.datasets import load_breast_cancer, load_diabetes, load_digits,
 from fastfc.losses import classification, regression
 from fastfc.losses.classification import *  # noqa: F403
 from fastfc.losses.custom import CustomLoss
+from fastfc.losses.members import MemberLoss
 from fastfc.losses.multi import MultiLoss
 from fastfc.losses.regression import *  # noqa: F403
 from fastfc.metrics import F1, Accuracy, TopK
@@ -23,6 +24,7 @@ from fastfc.models.graph import Graph
 from fastfc.models.sequential import MLP, Sequential
 from fastfc.nn import (
     activations,
+    batch_ensemble,
     dropout,
     embedding,
     initializers,
@@ -34,6 +36,7 @@ from fastfc.nn import (
     standardize,
 )
 from fastfc.nn.activations import *  # noqa: F403
+from fastfc.nn.batch_ensemble import *  # noqa: F403
 from fastfc.nn.dropout import *  # noqa: F403
 from fastfc.nn.embedding import *  # noqa: F403
 from fastfc.nn.initializers import (
@@ -112,6 +115,7 @@ __all__ = [
     "LeCunUniform",
     "LinearLR",
     "LinearWarmup",
+    "MemberLoss",
     "MultiLoss",
     "MultiStepLR",
     "Normal",
@@ -157,6 +161,7 @@ __all__ += standardize.__all__
 __all__ += scalers.__all__
 __all__ += per_feature.__all__
 __all__ += numeric_embedding.__all__
+__all__ += batch_ensemble.__all__
 __all__ += classification.__all__
 __all__ += regression.__all__
 __all__ += first_order.__all__

@@ -622,9 +622,10 @@ def table_for(program, losses, widths):
             program[len(program) - outputs + r, program_table.Value.WIDTH],
             widths[r] == CLASSES,
         )
+        of_member = width // int(row[LossColumn.MEMBERS])
         if classes and row[LossColumn.CLASSES] == 0.0:
             raise ValueError("fastfc: the shapes do not fit: integers (n,) are classes, and this loss takes numbers")
-        if not classes and widths[r] != (width // 2 if row[LossColumn.CODE] == loss_rules.GAUSSIAN else width):
+        if not classes and widths[r] != (of_member // 2 if row[LossColumn.CODE] == loss_rules.GAUSSIAN else of_member):
             raise ValueError("fastfc: the shapes do not fit: a target of MultiLoss has other columns than its output")
         row[LossColumn.FIRST], row[LossColumn.WIDTH], row[LossColumn.CLASSES] = column, width, classes
         row[LossColumn.FIRST_TARGET] = place if classes else number

@@ -247,6 +247,26 @@ def scale(x, weight):
     return x * weight
 
 
+def batch_ensemble(x, weight, input_scale, output_scale, bias):
+    """y_m = s_m ⊙ ((r_m ⊙ x_m) W) + b_m of members side by side; x has as many columns as r, or those of one member."""
+    members, member_in = input_scale.shape
+    y = (x.reshape(len(x), -1, member_in) * input_scale) @ weight * output_scale + bias
+    return y.reshape(len(x), members * weight.shape[1])
+
+
+def linear_ensemble(x, weight, bias):
+    """y_m = x_m W_m + b_m of members side by side; x has the columns of all, or those of one member."""
+    members, member_in, member_out = weight.shape
+    x = np.broadcast_to(x.reshape(len(x), -1, member_in), (len(x), members, member_in))
+    return (np.einsum("nmi,mio->nmo", x, weight) + bias).reshape(len(x), members * member_out)
+
+
+def member_mean(x, members, activation="identity"):
+    """The mean of f(x_m) of members side by side."""
+    rows = ACTIVATIONS[activation](x.reshape(len(x) * members, -1))
+    return rows.reshape(len(x), members, -1).mean(axis=1)
+
+
 def p_relu(x, weight):
     return np.where(x > 0, x, weight * x)
 
@@ -388,6 +408,15 @@ def cross_entropy_loss(prediction, target, out):
     p, z = softmax(prediction), prediction - prediction.max(axis=1, keepdims=True)
     values = (y * (np.log(np.exp(z).sum(axis=1, keepdims=True)) - z)).sum(axis=1)
     return mean_of(values, p * y.sum(axis=1, keepdims=True) - y, out)
+
+
+def member_loss(prediction, target, out, members, loss=cross_entropy_loss):
+    """The mean of the losses of members whose predictions stand side by side."""
+    parts = np.split(prediction, members, axis=1)
+    grads = [np.empty_like(part) for part in parts]
+    values = [loss(part, target, grad) for part, grad in zip(parts, grads, strict=True)]
+    out[...] = np.hstack(grads) / members
+    return float(np.mean(values))
 
 
 def nll_loss(prediction, target, out):

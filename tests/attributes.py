@@ -28,6 +28,7 @@ ARGUMENTS = {
     "StepLR": (2,), "FlatCosineLR": (8,), "CosLogLR": (8,), "NumericEmbedding": (3,), "Parametric": ("relu", 3),
     "MultiStepLR": ([2],), "ExponentialLR": (0.9,), "CosineAnnealingLR": (5,), "CosineAnnealingWarmRestarts": (5,),
     "OneCycleLR": (0.1, 9), "LinearWarmup": (3,), "QuantileLoss": (0.5,), "MultiLoss": ([fc.MSELoss()],),
+    "BatchEnsemble": (3, 2, 2), "LinearEnsemble": (3, 2, 2), "MemberMean": (3, 2), "MemberLoss": (fc.MSELoss(), 2),
 }  # fmt: skip
 
 

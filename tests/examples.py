@@ -151,6 +151,18 @@ def numeric_embedding(dtype):
     return fc.Graph(x, fc.Linear(h.width, WIDTH, seed=1, dtype=dtype)(h))
 
 
+def members(layer, inputs, *layers):
+    """A network in which a layer of three members stands between others."""
+    return lambda dtype: fc.Sequential(
+        [
+            fc.Linear(WIDTH, inputs, seed=0, dtype=dtype),
+            layer(dtype),
+            *(make(dtype) for make in layers),
+            fc.Linear(6, WIDTH, seed=1, dtype=dtype),
+        ]
+    )
+
+
 def embedding(dtype):
     return fc.Sequential(
         [fc.Embedding(WIDTH, 3, WIDTH, seed=0, dtype=dtype), fc.Linear(3 * WIDTH, WIDTH, seed=1, dtype=dtype)]
@@ -191,6 +203,13 @@ MORE_LAYERS = [
     ("PReLU", {}),
     ("Linear", {"in_features": 3, "out_features": 2, "parametrization": "ntk"}),
     *(("NumericEmbedding", options) for options in EMBEDDINGS),
+    ("BatchEnsemble", {"member_in": 3, "member_out": 2, "members": 4, "bias": False, "name": "m"}),
+    ("BatchEnsemble", {"member_in": 3, "member_out": 2, "members": 2, "shared_input": True}),
+    ("LinearEnsemble", {"member_in": 3, "member_out": 2, "members": 4, "bias": False, "name": "n"}),
+    ("LinearEnsemble", {"member_in": 3, "member_out": 2, "members": 2, "shared_input": True}),
+    ("MemberMean", {"member_in": 3, "members": 2}),
+    ("MemberMean", {"member_in": 3, "members": 4, "activation": fc.Softmax()}),
+    ("MemberMean", {"member_in": 3, "members": 1, "activation": fc.ELU(0.5)}),
 ]
 
 # layers whose first argument is the number of their features
@@ -215,6 +234,19 @@ LAYERS = {
     "NumericEmbedding": numeric_embedding,
     "Parametric": lambda dtype: chain(fc.Parametric("selu", 6, dtype=dtype), dtype=dtype),
     "PReLU": lambda dtype: chain(fc.PReLU(6, dtype=dtype), fc.PReLU(dtype=dtype), dtype=dtype),
+    "BatchEnsemble": members(
+        lambda dtype: fc.BatchEnsemble(5, 4, 3, shared_input=True, seed=2, dtype=dtype),
+        5,
+        lambda dtype: fc.Tanh(),
+        lambda dtype: fc.BatchEnsemble(4, 2, 3, bias=False, scale_init="normal", seed=3, dtype=dtype),
+    ),
+    "LinearEnsemble": members(
+        lambda dtype: fc.LinearEnsemble(5, 4, 3, shared_input=True, bias_init="normal", seed=2, dtype=dtype),
+        5,
+        lambda dtype: fc.Tanh(),
+        lambda dtype: fc.LinearEnsemble(4, 2, 3, bias=False, seed=3, dtype=dtype),
+    ),
+    "MemberMean": members(lambda dtype: fc.MemberMean(6, 3, "softmax"), 18),
     "Standardize": lambda dtype: chain(fc.Standardize.of(normal((9, 6), dtype), dtype=dtype), dtype=dtype),
     "Sequential": lambda dtype: fc.Sequential([fc.MLP([WIDTH, 5, WIDTH], seed=0, dtype=dtype), fc.Tanh()]),
     "MLP": lambda dtype: fc.MLP([WIDTH, 5, WIDTH], "tanh", seed=0, dtype=dtype),

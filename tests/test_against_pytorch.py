@@ -164,6 +164,21 @@ def parametric_in_torch(x, w, b, a, v, c):
     return (z + a * (functional.selu(z) - z)) @ v + c
 
 
+def batch_ensemble_in_torch(x, w, b, w1, r1, s1, b1, w2, r2, s2, v, c):
+    u = (x @ w + b)[:, None] * r1
+    u = torch.tanh(u @ w1 * s1 + b1) * r2
+    return (u @ w2 * s2).flatten(1) @ v + c
+
+
+def linear_ensemble_in_torch(x, w, b, w1, b1, w2, v, c):
+    u = torch.tanh(torch.einsum("ni,mio->nmo", x @ w + b, w1) + b1)
+    return torch.einsum("nmi,mio->nmo", u, w2).flatten(1) @ v + c
+
+
+def member_mean_in_torch(x, w, b, v, c):
+    return torch.softmax((x @ w + b).unflatten(1, (3, 6)), 2).mean(1) @ v + c
+
+
 def standardized(net):
     mean, scale = (torch.tensor(values.copy()) for _, values in net.named_buffers())
     return lambda x, w, b, v, c: ((x @ w + b - mean) / scale) @ v + c
@@ -175,6 +190,9 @@ FORWARD = {
     "Scale": lambda net: lambda x, w, b, s, v, c: ((x @ w + b) * s) @ v + c,
     "Parametric": lambda net: parametric_in_torch,
     "PReLU": lambda net: lambda x, w, b, a, p, v, c: functional.prelu(functional.prelu(x @ w + b, a), p) @ v + c,
+    "BatchEnsemble": lambda net: batch_ensemble_in_torch,
+    "LinearEnsemble": lambda net: linear_ensemble_in_torch,
+    "MemberMean": lambda net: member_mean_in_torch,
     "Standardize": standardized,
     "Sequential": lambda net: lambda x, w, b, v, c: torch.tanh(torch.relu(x @ w + b) @ v + c),
     "MLP": lambda net: lambda x, w, b, v, c: torch.tanh(x @ w + b) @ v + c,

@@ -76,7 +76,7 @@ def of_activation(kind):
 
 def of_loss(kind):
     found = common(kind, "LOSSES")
-    if kind is fc.MultiLoss:
+    if kind in (fc.MultiLoss, fc.MemberLoss):
         return {where: there for where, there in found.items() if "examples" not in where}
     code = getattr(kind, "code", None)  # some decide by their arguments
     found["kernels/ops/loss_rules.py: pointwise_loss(…) or row_loss(…)"] = (

@@ -143,7 +143,8 @@ def test_the_examples_have_every_argument():
         }
         if defaults.pop("options", None):
             defaults |= dict.fromkeys(ALL_OPTIONS)
-        for what in defaults.keys() - {"init", "bias_init", "dtype"} - ({"seed"} if name != "Dropout" else set()):
+        not_stored = {"init", "bias_init", "scale_init", "dtype"} | ({"seed"} if name != "Dropout" else set())
+        for what in defaults.keys() - not_stored:
             values = [given[what] for other, given in examples if other == name and what in given]
             assert any(value != defaults[what] for value in values), (name, what)
 

@@ -246,7 +246,9 @@ def layers(dtype):
             fc.LayerNorm(8, dtype=dtype), fc.Dropout(0.3, seed=2), fc.RMSNorm(8, dtype=dtype),
             fc.Standardize(8, dtype=dtype), fc.QuantileNormal(8, 5, dtype=dtype), fc.Parametric("selu", 8, dtype=dtype),
             fc.Clamp.of(np.array([[-1.0] * 8, [1.0] * 8]), dtype=dtype),
-            fc.NumericEmbedding(8, seed=4, dtype=dtype), fc.Linear(32, 3, seed=3, dtype=dtype)]
+            fc.NumericEmbedding(8, seed=4, dtype=dtype),
+            fc.BatchEnsemble(32, 4, 2, shared_input=True, seed=5, dtype=dtype),
+            fc.MemberMean(4, 2, "softmax"), fc.Linear(4, 3, seed=3, dtype=dtype)]
     return fc.Sequential([fc.Embedding(5, 4, 2, seed=0, dtype=dtype), *rest])
 
 def small(dtype):

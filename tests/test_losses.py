@@ -201,7 +201,7 @@ PUBLIC = [
 ]
 IDS = [f"{i} {name} {' '.join(settings)}" for i, (name, settings, _) in enumerate(PUBLIC)]
 public = pytest.mark.parametrize("name, settings, problem", PUBLIC, ids=IDS)
-COMPOSED = {"CustomLoss", "MultiLoss"}  # have tests of their own
+COMPOSED = {"CustomLoss", "MultiLoss", "MemberLoss"}  # have tests of their own
 WEIGHTS = np.array([0.5, 2.0, 0.0, 1.0, 1.0, 3.0, 0.25])
 
 

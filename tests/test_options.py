@@ -232,6 +232,7 @@ def around(layer):
 
 
 NOT_SIMPLE = {"Linear", "Tied", "Embedding", "NumericEmbedding", "Sequential", "Graph"}
+NOT_SIMPLE |= {"BatchEnsemble", "LinearEnsemble", "MemberMean"}
 SIMPLE = [kind for name, kind in files.LAYERS.items() if name not in NOT_SIMPLE]
 
 

@@ -55,6 +55,9 @@ FORMULAS = {
     "NumericEmbedding": "numeric_embedding",
     "Parametric": "parametric",
     "PReLU": "p_relu",
+    "BatchEnsemble": "batch_ensemble",
+    "LinearEnsemble": "linear_ensemble",
+    "MemberMean": "member_mean",
     "Sequential": "train_step",
     "MLP": "train_step",
     "Accuracy": "METRICS accuracy",
@@ -67,7 +70,7 @@ for name in of_kind(Activation):
 
 # What has none: functions of yours, what is made of others, a rule of Python's own numbers, and what is not a formula.
 YOURS = {"Elementwise", "CustomLoss"}
-COMPOSED = {"Graph", "Input", "concatenate", "MultiLoss", "Ensemble"}
+COMPOSED = {"Graph", "Input", "concatenate", "MultiLoss", "MemberLoss", "Ensemble"}
 PLAIN = {"ReduceLROnPlateau", "EarlyStopping"}
 TOOLS = {"Callback", "DivergenceWarning", "History", "check_gradients", "numerical_gradient"}
 FILES = {"load", "load_checkpoint", "load_state_dict", "from_onnx", "from_sklearn", "from_torch"}
@@ -148,6 +151,9 @@ REQUIRED = {
     "Parametric": ("relu", 2),
     "NumericEmbedding": (2,),
     "MultiLoss": ([fc.MSELoss()],),
+    "MemberLoss": (fc.MSELoss(), 2),
+    **dict.fromkeys(["BatchEnsemble", "LinearEnsemble"], (3, 2, 2)),
+    "MemberMean": (3, 2),
     "Ensemble": (lambda seed: fc.MLP([2, 2], seed=seed), 2),
 }
 COMPUTING = {"Sequential", "Graph", "concatenate", "check_gradients", "numerical_gradient"}
@@ -230,7 +236,7 @@ def chain(*layers):
 def test_nopython_covers_the_public_table():
     for kind, examples, others in [
         (Activation, ACTIVATIONS, set()),
-        (Loss, LOSSES, {"MultiLoss"}),
+        (Loss, LOSSES, {"MultiLoss", "MemberLoss"}),
         (Optimizer, OPTIMIZERS, set()),
     ]:
         assert set(of_kind(kind)) == {name for name, *_ in examples} | others

@@ -197,7 +197,7 @@ def settable(kind):
 # Their arrays are changed in place, and plans hold the arrays; a name or a history is of no step.
 IN_PLACE = {"params", "grads", "buffers", "weight", "weight_grad", "bias", "bias_grad"}
 IN_PLACE |= {"running_mean", "running_var", "mean", "scale", "center", "low", "high", "knots", "values", "edges"}
-IN_PLACE |= {f"{name}{of}" for name in ("frequency", "phase") for of in ("", "_grad")}
+IN_PLACE |= {f"{name}{of}" for name in ("frequency", "phase", "input_scale", "output_scale") for of in ("", "_grad")}
 NOT_OF_STEPS = {"history", "feature_names"}
 
 
@@ -207,6 +207,7 @@ def layers():
     for name, kind in checkpoint.LAYERS.items():
         if name not in ("Linear", "Tied", "Embedding"):
             needs = {"Parametric": ("relu", 4), "NumericEmbedding": (4,), **{name: (4,) for name in OF_FEATURES}}
+            needs |= dict.fromkeys(("BatchEnsemble", "LinearEnsemble"), (4, 2, 2)) | {"MemberMean": (4, 2)}
             yield kind(*needs.get(name, ()))
 
 

@@ -15,6 +15,8 @@ LAYERS = {
     "Embedding": lambda features: fc.Embedding(1000, features, seed=0),
     "Scale": fc.Scale,
     "Parametric": lambda features: fc.Parametric("selu", features),
+    "BatchEnsemble": lambda features: fc.BatchEnsemble(features // 8, features // 8, 8, seed=0),
+    "LinearEnsemble": lambda features: fc.LinearEnsemble(features // 8, features // 8, 8, seed=0),
     "NumericEmbedding": lambda features: fc.NumericEmbedding(features, seed=0),
 }
 

@@ -32,6 +32,7 @@ from fastfc.kernels.optim import rules
 from fastfc.kernels.optim import schedules as schedule_kernels
 from fastfc.nn import (
     activations,
+    batch_ensemble,
     dropout,
     embedding,
     linear,
@@ -47,7 +48,6 @@ from fastfc.nn.dropout import Dropout
 from fastfc.nn.layer import Layer
 from fastfc.nn.linear import Tied
 from fastfc.nn.node import OPS, Input, Node, concatenate
-from fastfc.nn.per_feature import Parametric
 from fastfc.optim import base, full_batch, schedules
 from fastfc.optim import first_order as optimizers
 from fastfc.optim.base import Optimizer
@@ -67,7 +67,17 @@ def by_name(*kinds: type[Any]) -> dict[str, type[Any]]:
 
 LAYERS: dict[str, type[Any]] = by_name(*activations.LAYERS) | {
     name: getattr(module, name)
-    for module in (linear, norms, dropout, embedding, standardize, scalers, per_feature, numeric_embedding)
+    for module in (
+        linear,
+        norms,
+        dropout,
+        embedding,
+        standardize,
+        scalers,
+        per_feature,
+        numeric_embedding,
+        batch_ensemble,
+    )
     for name in module.__all__
 }
 OPTIMIZERS = {name: getattr(module, name) for module in (optimizers, full_batch) for name in module.__all__}
@@ -98,7 +108,7 @@ TOLD_BY: dict[str, Callable[[Any], Any]] = {
     "schedule": lambda optimizer: optimizer.schedule and schedule_row(optimizer.schedule),
     "schedules": lambda optimizer: {what: schedule_row(one) for what, one in optimizer.schedules.items()},
 }
-NOT_STORED = ("init", "bias_init", "seed", "dtype", "name", "options", "dim")
+NOT_STORED = ("init", "bias_init", "scale_init", "seed", "dtype", "name", "options", "dim")
 
 
 class Checkpoint(NamedTuple):
@@ -475,7 +485,7 @@ class Reader:
         given = dict(given)
         if kind is Tied:
             given["layer"] = self.layers[given["layer"]]
-        if kind is Parametric:
+        if isinstance(given.get("activation"), Mapping):
             inner = dict(given["activation"])
             activation = known(by_name(*activations.LAYERS), inner.pop("kind"), f"the activation of layer {place}")
             given["activation"] = self.leaf(activation, inner.pop("options"), place)

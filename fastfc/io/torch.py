@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fastfc.extras import extra
 from fastfc.io.checkpoint import LAYERS, NOT_STORED, arrays, options, regular
 from fastfc.nn.activations import Identity, LogSoftmax, Softmax
+from fastfc.nn.batch_ensemble import MemberMean
 from fastfc.nn.container import CONTAINERS, Container, is_a
 from fastfc.nn.layer import Layer
 from fastfc.nn.linear import Linear, Tied
@@ -163,7 +164,7 @@ def why_not(torch: Any, module: Any, seen: set[int]) -> str:
     kind = kind_of(torch, module).__name__
     if kind_of(torch, module) is not counterpart(torch, kind) or kind not in (*KINDS, *OTHERS):
         return "which has no counterpart"
-    if kind == "Parametric":
+    if kind in ("Parametric", "MemberMean"):
         inner = why_not(torch, module.activation, seen)
         if inner:
             return f"with {type(module.activation).__name__}, {inner}"
@@ -325,7 +326,7 @@ def module_of(torch: Any, layer: Layer, frozen: bool) -> Any:
     if layer.dtype is not None:
         given["dtype"] = getattr(torch, layer.dtype.name)
     given.pop("parametrization", None)
-    if isinstance(layer, Parametric):
+    if isinstance(layer, Parametric | MemberMean):
         given["activation"] = module_of(torch, layer.activation, frozen)
     module = theirs(**given)
     for name, values in arrays(layer):

@@ -136,6 +136,67 @@ class RobustScale(torch.nn.Module):
         return z if self.limit is None else SmoothClip(self.limit)(z)
 
 
+class BatchEnsemble(torch.nn.Module):
+    """y_m = output_scale_m ((input_scale_m x_m) weight) + bias_m of members that stand side by side."""
+
+    def __init__(
+        self,
+        member_in: int,
+        member_out: int,
+        members: int,
+        bias: bool = True,
+        shared_input: bool = False,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        self.member_in, self.member_out, self.members, self.shared_input = member_in, member_out, members, shared_input
+        self.weight = torch.nn.Parameter(torch.randn(member_in, member_out, dtype=dtype) * (2 / member_in) ** 0.5)
+        self.input_scale = torch.nn.Parameter(torch.ones(members, member_in, dtype=dtype))
+        self.output_scale = torch.nn.Parameter(torch.ones(members, member_out, dtype=dtype))
+        self.bias = torch.nn.Parameter(torch.zeros(members, member_out, dtype=dtype)) if bias else None
+
+    def forward(self, x: Any) -> Any:
+        x = x.unflatten(1, (1 if self.shared_input else self.members, self.member_in))
+        y = (x * self.input_scale) @ self.weight * self.output_scale
+        return (y if self.bias is None else y + self.bias).flatten(1)
+
+
+class LinearEnsemble(torch.nn.Module):
+    """y_m = x_m weight_m + bias_m of members that stand side by side."""
+
+    def __init__(
+        self,
+        member_in: int,
+        member_out: int,
+        members: int,
+        bias: bool = True,
+        shared_input: bool = False,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        self.member_in, self.member_out, self.members, self.shared_input = member_in, member_out, members, shared_input
+        first = torch.randn(members, member_in, member_out, dtype=dtype) * (2 / member_in) ** 0.5
+        self.weight = torch.nn.Parameter(first)
+        self.bias = torch.nn.Parameter(torch.zeros(members, member_out, dtype=dtype)) if bias else None
+
+    def forward(self, x: Any) -> Any:
+        x = x.unflatten(1, (1 if self.shared_input else self.members, self.member_in))
+        y = (x.transpose(0, 1) @ self.weight).transpose(0, 1)
+        return (y if self.bias is None else y + self.bias).flatten(1)
+
+
+class MemberMean(torch.nn.Module):
+    """The mean of an activation of the members' numbers, which stand side by side."""
+
+    def __init__(self, member_in: int, members: int, activation: torch.nn.Module) -> None:
+        super().__init__()
+        self.member_in, self.members, self.activation = member_in, members, activation
+
+    def forward(self, x: Any) -> Any:
+        rows = self.activation(x.reshape(-1, self.member_in))
+        return rows.reshape(-1, self.members, self.member_in).mean(1)
+
+
 class Clamp(torch.nn.Module):
     """y = min(max(x, low), high), with bounds of each feature."""
 

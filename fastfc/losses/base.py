@@ -61,7 +61,7 @@ class Loss(Versioned):
         row = table[0]
         row[LossColumn.CODE], row[LossColumn.REDUCTION] = self.code, reductions[reduction]
         row[LossColumn.CLASSES], row[LossColumn.WEIGHT], row[LossColumn.SHARE] = self.of_classes, 1, 1
-        row[LossColumn.A], row[LossColumn.B], row[LossColumn.C] = a, b, c
+        row[LossColumn.A], row[LossColumn.B], row[LossColumn.C], row[LossColumn.MEMBERS] = a, b, c, 1
         row[LossColumn.VECTORS] = loss_table.HAS_VECTOR * (vector is not None)
         row[LossColumn.VECTORS] += loss_table.HAS_WEIGHTS * (column_weights is not None)
         row[LossColumn.LENGTH], row[loss_table.VECTOR :] = (
@@ -150,6 +150,7 @@ class Loss(Versioned):
         TypeError, ValueError
             Naming what does not fit, both shapes, and the fix.
         """
+        self.check_weights(sample_weight)
         prediction = as_floats(prediction, None, self, "prediction")
         target = self.check_target(target, prediction.shape, prediction.dtype)
         grad = np.empty(prediction.shape, prediction.dtype)
@@ -201,6 +202,9 @@ class Loss(Versioned):
 
     def check_values(self, target: NDArray[Any], shape: tuple[int, ...]) -> None:
         """Raise if a target has values that no target of this loss can have."""
+
+    def check_weights(self, sample_weight: ArrayLike | None) -> None:
+        """Raise if the loss takes no weights of samples, and there are some."""
 
     def check_scalar(self) -> None:
         """Raise if the loss is not one number, as it must be to train with it."""

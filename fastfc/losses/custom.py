@@ -69,14 +69,9 @@ class CustomLoss(Loss):
     def __reduce__(self) -> Any:
         return rebuild, (self.value, self.gradient, self.reduction)
 
-    def __call__(
-        self, prediction: ArrayLike, target: ArrayLike, sample_weight: ArrayLike | None = None
-    ) -> tuple[Any, Any]:
+    def check_weights(self, sample_weight: ArrayLike | None) -> None:
         if sample_weight is not None and self.gradient is None:
             raise ValueError(f"{self}: a function of matrices takes no sample weights; give value and gradient")
-        return super().__call__(prediction, target, sample_weight)
-
-    __call__.__doc__ = Loss.__call__.__doc__
 
 
 def rebuild(value: Any, gradient: Any, reduction: str) -> CustomLoss:

@@ -22,7 +22,12 @@ from fastfc.kernels.program.table import Column, Header, Value
 from fastfc.kernels.runtime.threads import ELEMENT_WORK
 
 # Ops with a weight, beside the norms and those with a parameter for each feature.
-WITH_WEIGHT = program_table.PRODUCT, program_table.EMBEDDING, program_table.NUMERIC_EMBEDDING
+WITH_WEIGHT = (
+    program_table.PRODUCT,
+    program_table.EMBEDDING,
+    program_table.NUMERIC_EMBEDDING,
+    program_table.MEMBER_PRODUCT,
+)
 
 
 @dataclass
@@ -182,6 +187,9 @@ class Lowering:
         self.write_derivatives(rows, outputs)
         rows.flags.writeable = False
         products = [widths[op.a] * widths[op.y] for op in self.ops if op.op == program_table.PRODUCT]
+        products += [
+            widths[op.a] * widths[op.y] // op.number for op in self.ops if op.op == program_table.MEMBER_PRODUCT
+        ]
         return Program(rows, n_inputs, n_outputs, places.train_numbers, sum(products))
 
     def separate_outputs(self, inputs: list[int], outputs: list[int]) -> None:

@@ -27,6 +27,7 @@ from fastfc.kernels.ops.loss_table import LossColumn
 from fastfc.kernels.optim import update as update_kernels
 from fastfc.losses.base import Loss
 from fastfc.losses.classification import BCEWithLogitsLoss, ClassLoss, CrossEntropyLoss, KLDivLoss, NLLLoss
+from fastfc.losses.members import MemberLoss
 from fastfc.losses.multi import MultiLoss
 from fastfc.losses.regression import GaussianNLLLoss, MSELoss, PoissonNLLLoss
 from fastfc.models.sequential import Sequential
@@ -430,7 +431,7 @@ class BaseMLP(BaseEstimator):
 
     def _check_loss(self, loss: Loss) -> None:
         loss.check_scalar()
-        if isinstance(loss, (MultiLoss, GaussianNLLLoss)):
+        if isinstance(loss, (MultiLoss, MemberLoss, GaussianNLLLoss)):
             raise ValueError(
                 f"{type(self).__name__}: {type(loss).__name__} takes other columns than the targets have; "
                 "train a fastfc network with it"

@@ -109,7 +109,7 @@ def summed_tables(table: NDArray[np.float64], divisors: NDArray[np.float64], out
     for row, divisor in zip(table, divisors, strict=True):
         code = int(row[LossColumn.CODE])
         if row[LossColumn.REDUCTION] == loss_table.MEAN and not code & loss_rules.BY_ROWS:
-            columns = int(row[LossColumn.WIDTH]) or outputs
+            columns = (int(row[LossColumn.WIDTH]) or outputs) // int(row[LossColumn.MEMBERS])
             divisor *= columns // 2 if code & loss_rules.VARIANCES else columns
         if row[LossColumn.REDUCTION] != loss_table.SUM:
             row[LossColumn.WEIGHT] = row[LossColumn.WEIGHT] / divisor if divisor else 0.0

@@ -172,6 +172,7 @@ def train_members(
     monitored = columns_of_history(samples, scores)
     members = members_of(team, optimizers, draws, samples.training, loss, shared, called, monitored)
     outputs = outputs_of(first, loss)
+    links = tuple(map(link_of, outputs))
     team_scores = [get_metric(metric, [averaged(output) for output in outputs]) for metric in metrics]
     seen = [name for name in monitored if name.startswith("val_") or name == "loss"]
     run = Run(team, optimizers, History(), shared.epochs, seen, ranks.main)  # type: ignore[arg-type]
@@ -186,7 +187,7 @@ def train_members(
         take_from_main(ranks, team, members, seeds)
 
     def begin() -> None:
-        team.begin_fit(tuple(optimizers), optimizer, tuple(link_of(output) for output in outputs), run.history)
+        team.begin_fit(tuple(optimizers), optimizer, links, run.history)
         for member in members:
             member.network.history = member.run.history
             member.network.learn_names(columns.inputs, columns.targets)

@@ -13,9 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from fastfc.data.streams import source_of
 from fastfc.kernels.ops import losses
 from fastfc.losses.base import Loss
-from fastfc.metrics import get_metric
 from fastfc.ranks import COUNTS, Ranks, digest, ranks_of
-from fastfc.training.outputs import outputs_of
+from fastfc.training.outputs import metric_of, outputs_of
 from fastfc.training.samples import Data, classes_in, prepare, refuse_not_finite
 from fastfc.training.step import check_loss
 from fastfc.training.streaming import StreamDataset
@@ -97,7 +96,7 @@ def whole(data: Any, ranks: Ranks) -> Any:
 def as_scores(metrics: Any, owner: str, network: Container, loss: Loss) -> tuple[list[Any], list[tuple[str, Any]]]:
     """The metrics, and the name and function of each, which knows what this network's outputs are."""
     metrics, outputs = listed(metrics, owner, "metrics", "['accuracy']"), outputs_of(network, loss)
-    scores, columns = [get_metric(metric, outputs) for metric in metrics], ["epoch", "loss", "lr", "seconds"]
+    scores, columns = [metric_of(metric, outputs) for metric in metrics], ["epoch", "loss", "lr", "seconds"]
     for name, _ in scores:
         if name in columns:
             raise ValueError(f"{owner}: there would be two columns {name!r}; give the metric's function another name")

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastfc import losses
-from fastfc.metrics import softmax
+from fastfc.metrics import Metric, get_metric, softmax
 from fastfc.nn.activations import Hardsigmoid, LogSigmoid, LogSoftmax, Sigmoid, Softmax
+from fastfc.nn.batch_ensemble import MemberMean
 
 if TYPE_CHECKING:
     from fastfc.nn.container import Container
@@ -60,11 +61,14 @@ class Outputs(NamedTuple):
     loss : Loss
     labels : bool
         Whether several columns are labels one by one, and not classes of which one is true.
+    members : int
+        How many predictions stand side by side, see MemberLoss; `loss` is that of one of them.
     """
 
     kind: int
     loss: losses.Loss
     labels: bool
+    members: int = 1
 
     @property
     def threshold(self) -> float | None:
@@ -106,6 +110,10 @@ class Outputs(NamedTuple):
 
 def link_of(outputs: Outputs) -> str:
     """How outputs become what an ensemble averages: probabilities, rates, means and variances, or what they are."""
+    if outputs.members > 1:
+        raise ValueError(
+            "Ensemble: a MemberLoss is for a network with members within; give an Ensemble networks of one prediction"
+        )
     if isinstance(outputs.loss, losses.GaussianNLLLoss):
         return "gaussian"
     if outputs.kind == LOGARITHMS or is_log_rate(outputs):
@@ -134,8 +142,40 @@ def outputs_of(network: Container, loss: losses.Loss) -> list[Outputs]:
 
 
 def of_one(layer: Layer | None, loss: losses.Loss) -> Outputs:
+    if isinstance(loss, losses.MemberLoss):
+        return of_one(layer, loss.loss)._replace(members=loss.members)
     of_loss = next((kind for of, kind in TAKEN.items() if isinstance(loss, of)), UNKNOWN)
     of_layer = next((kind for of, kind in GIVEN.items() if isinstance(layer, of)), of_loss)
     kind = of_loss if of_loss == NUMBERS else of_layer
     rows = isinstance(layer, Softmax | LogSoftmax)  # of which one is true
     return Outputs(kind, loss, isinstance(loss, losses.BCELoss | losses.BCEWithLogitsLoss) and not rows)
+
+
+def metric_of(metric: str | Metric, outputs: list[Outputs]) -> tuple[str, Metric]:
+    """Name and function of a metric of these outputs; where members stand side by side, of their mean."""
+    if all(part.members == 1 for part in outputs):
+        return get_metric(metric, outputs)
+    name, function = get_metric(metric, [mean_of_members(part) for part in outputs])
+
+    def of_mean(y_true: Any, y_pred: Any, sample_weight: Any = None) -> float:
+        several = isinstance(y_pred, tuple)
+        means = tuple(map(predicted_mean, y_pred if several else (y_pred,), outputs))
+        return function(y_true, means if several else means[0], sample_weight)
+
+    return name, of_mean
+
+
+def mean_of_members(outputs: Outputs) -> Outputs:
+    """What metrics have to know of `predicted_mean`."""
+    return outputs if outputs.members == 1 else averaged(outputs._replace(members=1))
+
+
+def predicted_mean(output: NDArray[Any], outputs: Outputs) -> NDArray[Any]:
+    """The mean of what the outputs of members stand for; of means and variances each by itself."""
+    if outputs.members == 1:
+        return output
+    link = link_of(outputs._replace(members=1))
+    output = np.exp(output) if link == "exp" else output
+    activation = link if link in ("softmax", "sigmoid") else "identity"
+    mean: NDArray[Any] = MemberMean(output.shape[1] // outputs.members, outputs.members, activation).predict(output)
+    return mean

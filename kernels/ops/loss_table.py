@@ -19,6 +19,7 @@ class LossColumn(IntEnum):
     VECTORS = 10  # the bits below
     LENGTH = 11  # of each vector
     SHARE = 12  # of the epoch's weights, those that a mean over classes divides by
+    MEMBERS = 13  # so many predictions of the target stand side by side; the loss is the mean of theirs
 
 
 VECTOR = len(LossColumn)  # the first column of the vectors

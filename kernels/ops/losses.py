@@ -75,7 +75,7 @@ from fastfc.kernels.runtime.status import (
     OVERLAP,
     check,
 )
-from fastfc.kernels.simd.compiler import helper
+from fastfc.kernels.simd.compiler import helper, inlined_helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, pointer, read, release, stack, view, write
 
 RESULT = types.Tuple((types.int64, types.float64))
@@ -285,19 +285,28 @@ def width_of(row, output):
 
 
 @helper
+def member_width(row, output):
+    """Columns of each member's prediction."""
+    columns = width_of(row, output)
+    return columns if row[LossColumn.MEMBERS] == 1.0 else columns // int(row[LossColumn.MEMBERS])
+
+
+@helper
 def target_width(row, output):
     """Columns of the target, if it is not classes."""
-    return width_of(row, output) // 2 if int(row[LossColumn.CODE]) & VARIANCES else width_of(row, output)
+    columns = member_width(row, output)
+    return columns // 2 if int(row[LossColumn.CODE]) & VARIANCES else columns
 
 
 @helper
 def inspect(row, output, target, labels, stride, weights, values):
     """Status of what a loss is to read."""
-    n, columns, code = output.shape[0], width_of(row, output), int(row[LossColumn.CODE])
+    n, columns, code = output.shape[0], member_width(row, output), int(row[LossColumn.CODE])
     first, k = int(row[LossColumn.FIRST_TARGET]), target_width(row, output)
     of_classes, ignored = row[LossColumn.CLASSES] and stride, row[LossColumn.C]
     vectors = (int(row[LossColumn.VECTORS]) & HAS_VECTOR != 0) + (int(row[LossColumn.VECTORS]) & HAS_WEIGHTS != 0)
-    if int(row[LossColumn.FIRST]) + columns > output.shape[1]:
+    wide, members = width_of(row, output), row[LossColumn.MEMBERS]
+    if int(row[LossColumn.FIRST]) + wide > output.shape[1] or (members != 1.0 and columns * int(members) != wide):
         return BAD_SHAPE
     if vectors and (row[LossColumn.LENGTH] != columns or row.size < VECTOR + vectors * columns):
         return BAD_SHAPE
@@ -316,13 +325,15 @@ def inspect(row, output, target, labels, stride, weights, values):
     if target.shape[0] != n or (n and first + k > target.shape[1]) or (n and code & ONLY_CLASSES):
         return BAD_SHAPE
     none, one = np.int64(0), np.int64(1)
-    y, p = block(matrix(target), none, first), block(matrix(output), none, int(row[LossColumn.FIRST]))
+    y = block(matrix(target), none, first)
     if code & OF_PROBABILITIES and not are_within(y, n, k, 1.0, none):
         return BAD_PROBABILITY
-    if code & PREDICTS_PROBABILITIES and not are_within(p, n, k, 1.0, one):
-        return BAD_PREDICTION
-    if code & VARIANCES and not are_within(block(p, none, k), n, k, np.inf, one):
-        return BAD_PREDICTION
+    for m in range(int(members) if code & (PREDICTS_PROBABILITIES | VARIANCES) else 0):
+        p = block(matrix(output), none, int(row[LossColumn.FIRST]) + m * columns)
+        if code & PREDICTS_PROBABILITIES and not are_within(p, n, k, 1.0, one):
+            return BAD_PREDICTION
+        if code & VARIANCES and not are_within(block(p, none, k), n, k, np.inf, one):
+            return BAD_PREDICTION
     return OK
 
 
@@ -342,7 +353,7 @@ def class_weight_sum(row, labels, stride, weights, n):
 def inspect_all(output, target, labels, weights, values, out, losses):
     """Status of what all losses are to read, weights apart; and how many labels each sample has."""
     n, stride, none = output.shape[0], np.int64(0), np.int64(0)
-    if output.shape != out.shape or (weights.size and weights.size != n):
+    if output.shape != out.shape or (weights.size and weights.size != n) or losses.shape[1] < VECTOR:
         return BAD_SHAPE, none
     if overlaps(output, out) or overlaps(target, out) or overlaps(weights, out):
         return OVERLAP, none
@@ -375,6 +386,35 @@ def sum_of_weights(weights, n, losses):
         weight_sum += weights[i]
         bad += not weights[i] >= least
     return BAD_WEIGHT if bad else OK, weight_sum
+
+
+@inlined_helper
+def evaluate_member(data, row, n, k, scale, smoothing):
+    """Status, and the sum of w L, of one prediction."""
+    p, t, _, _, _, _, o = data
+    if int(row[LossColumn.CODE]) == CUSTOM_ARRAY:
+        places = (p.data, p.row, p.column, t.data, t.row, t.column, o.data, o.row, o.column)
+        return OK, call_at(row[LossColumn.A], p.data, (n, k, scale, *places))
+    if int(row[LossColumn.CODE]) & BY_ROWS:
+        return evaluate_rowwise(data, row, n, k, scale, smoothing)
+    return OK, evaluate_pointwise(data, row, n, k, scale)
+
+
+@on_demand_kernel(
+    lambda dtype: RESULT(loss_data(dtype), readonly(types.float64, 1), types.int64, types.int64, *[types.float64] * 2)
+)
+def evaluate_others(data, row, n, k, scale, smoothing):
+    """Status, and the sum of w L, of all members but the first one, whose prediction and gradient `data` has."""
+    p, t, labels, stride, weights, values, o = data
+    columns, total, none = 2 * k if int(row[LossColumn.CODE]) & VARIANCES else k, 0.0, np.int64(0)
+    for m in range(1, int(row[LossColumn.MEMBERS])):
+        own, out = block(p, none, m * columns), block(o, none, m * columns)
+        member = LossData(own, t, labels, stride, weights, values, out)
+        status, part = evaluate_member(member, row, n, k, scale, smoothing)
+        if status != OK:
+            return status, 0.0
+        total += part
+    return OK, total
 
 
 @compiled_kernel(
@@ -420,18 +460,15 @@ def evaluate_losses(output, target, labels, weights, values, out, losses, smooth
         elif reduction == MEAN and code != CUSTOM_ARRAY:
             divisor = weight_sum * k
         # without any weight a mean is 0, that of no samples NaN
-        void = divisor == 0.0 and n > 0
+        void, divisor = divisor == 0.0 and n > 0, divisor * row[LossColumn.MEMBERS]
         scale = 0.0 if void else row[LossColumn.WEIGHT] / divisor
         data = LossData(p, t, labels, steps, weights, values, o)
-        if code == CUSTOM_ARRAY:
-            places = (p.data, p.row, p.column, t.data, t.row, t.column, o.data, o.row, o.column)
-            total = call_at(row[LossColumn.A], p.data, (n, k, row[LossColumn.WEIGHT], *places))
-        elif code & BY_ROWS:
-            status, total = evaluate_rowwise(data, row, n, k, scale, smoothing)
-            if status != OK:
-                return status, 0.0, 0.0
-        else:
-            total = evaluate_pointwise(data, row, n, k, scale)
+        status, total = evaluate_member(data, row, n, k, scale, smoothing)
+        if status == OK and row[LossColumn.MEMBERS] != 1.0:
+            status, rest = evaluate_others(data, row, n, k, scale, smoothing)
+            total += rest
+        if status != OK:
+            return status, 0.0, 0.0
         one = 0.0 if void else row[LossColumn.WEIGHT] * (total / divisor)
         value += one
         epoch += one * counted if reduction in (MEAN, BATCH_MEAN) else one
@@ -455,6 +492,7 @@ def one_loss(code, a, b, c):
     row = losses[0]
     row[LossColumn.CODE], row[LossColumn.CLASSES] = code, code & BY_ROWS != 0
     row[LossColumn.WEIGHT], row[LossColumn.REDUCTION], row[LossColumn.SHARE] = 1.0, MEAN, 1.0
+    row[LossColumn.MEMBERS] = 1.0
     row[LossColumn.A], row[LossColumn.B], row[LossColumn.C] = a, b, c
     return losses
 

@@ -1,10 +1,11 @@
 """Layers with one parameter a for each feature, n samples of o columns, with g = dL/dy.
 
     scale        y = a x                   dL/da = Σ g x                         dL/dx = g a
+    affine       y = a x + b               dL/da = Σ g x                         dL/dx = g a
     p_relu       y = x if x > 0 else a x   dL/da = Σ g x of those x <= 0         dL/dx = g if x > 0 else g a
     parametric   y = x + a (f(x) − x)      dL/da = Σ g (f(x) − x)                dL/dx = g + a (g f′(x) − g)
 
-and with two bounds for each feature, which are not trained: clamp, y = min(max(x, low), high).
+where dL/db = Σ g; and with two bounds for each feature, which are not trained: clamp, y = min(max(x, low), high).
 
 Σ is over the samples, in their order. A p_relu may have one a for all features; Σ is then over these too. f and f′ are
 computed for a row at a time, which is then still in L1.
@@ -25,17 +26,20 @@ from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, read, release, write
 from fastfc.kernels.simd.vector import fma, splat, store_first, where_less, width
 
-OF_SCALE, OF_P_RELU, OF_PARAMETRIC = range(3)
-# Pointers to the parameters and their gradients, how many there are (one, or one for each column), which layer it is,
-# f, whether f′ is in terms of x, not of f(x), n samples of o columns, and what forward multiplies y by.
-PerFeature = namedtuple("PerFeature", ["params", "grads", "count", "kind", "f", "of_input", "n", "o", "after"])
+OF_SCALE, OF_P_RELU, OF_PARAMETRIC, OF_AFFINE = range(4)
+# Pointers to a and b, of which only affine has b, and to their gradients; how many a there are (one, or one for each
+# column), which layer it is, f, whether f′ is in terms of x, not of f(x), n samples of o columns, and what forward
+# multiplies y by.
+PerFeature = namedtuple(
+    "PerFeature", ["params", "bias", "grads", "bias_grads", "count", "kind", "f", "of_input", "n", "o", "after"]
+)
 # rows of o numbers that the kernels work with
-A, A_GRAD, X, GRAD, Y, F, F_GRAD, ROWS = range(8)
+A, A_GRAD, B_GRAD, X, GRAD, Y, F, F_GRAD, ROWS = range(9)
 
 
 def per_feature_type(dtype):
     return types.NamedTuple(
-        [*[types.CPointer(dtype)] * 2, *[types.int64] * 2, activation_type, *[types.int64] * 3, types.float64],
+        [*[types.CPointer(dtype)] * 4, *[types.int64] * 2, activation_type, *[types.int64] * 3, types.float64],
         PerFeature,
     )
 
@@ -47,12 +51,13 @@ def work_row(part, rows, which):
 
 @helper
 def fill_parameters(part, rows):
-    """The row of a, and zeros for its gradient."""
+    """The row of a, and zeros for the gradients of a and b."""
     size, lanes, a = itemsize(rows), width(rows), work_row(part, rows, A)
     for j in range(0, part.o, lanes):
         value = get(at(part.params, j * size), part.o - j) if part.count > 1 else splat(rows, read(part.params))
         store_first(at(a, j * size), value, part.o - j)
     clear(work_row(part, rows, A_GRAD), part.o)
+    clear(work_row(part, rows, B_GRAD), part.o)
 
 
 @helper
@@ -67,6 +72,8 @@ def forward_row(part, rows, x, y):
             result = factor * value
         elif kind == OF_P_RELU:
             result = where_less(splat(x, 0.0), value, value, factor * value)
+        elif kind == OF_AFFINE:
+            result = fma(factor, value, get(at(part.bias, j * size), count))
         else:
             result = fma(factor, get(at(f, j * size), count) - value, value)
         put(at(y, j * size), result * part.after, count)
@@ -92,7 +99,7 @@ def per_feature_forward(part, x, y):
 
 @helper
 def backward_row(part, rows, x, g, out, into):
-    """What one row adds to the gradient of a; and dL/dx goes into out, as `into` says."""
+    """What one row adds to the gradients of a and b; and dL/dx goes into out, as `into` says."""
     size, lanes, kind = itemsize(x), width(x), part.kind
     a, a_grad, f, f_grad = (
         work_row(part, rows, A),
@@ -108,7 +115,10 @@ def backward_row(part, rows, x, g, out, into):
         count = part.o - j
         value, grad = get(at(x, j * size), count), get(at(g, j * size), count)
         factor, total = get(at(a, j * size), count), get(at(a_grad, j * size), count)
-        if kind == OF_SCALE:
+        if kind == OF_AFFINE:
+            b_grad = at(work_row(part, rows, B_GRAD), j * size)
+            put(b_grad, get(b_grad, count) + grad, count)
+        if kind in (OF_SCALE, OF_AFFINE):
             total, grad = fma(grad, value, total), grad * factor
         elif kind == OF_P_RELU:
             below = where_less(splat(x, 0.0), value, splat(x, 0.0), grad)
@@ -124,8 +134,10 @@ def backward_row(part, rows, x, g, out, into):
 
 @helper
 def write_gradient(part, rows, add):
-    """The gradient of a, from the sums of its columns."""
-    size, total = itemsize(rows), work_row(part, rows, A_GRAD)
+    """The gradients of a and b, from the sums of their columns."""
+    size, total, of_b = itemsize(rows), work_row(part, rows, A_GRAD), work_row(part, rows, B_GRAD)
+    for j in range(0, part.o if part.kind == OF_AFFINE else 0, width(rows)):
+        add_to(at(part.bias_grads, j * size), get(at(of_b, j * size), part.o - j), part.o - j, add)
     if part.count == 1:
         value = vector_sum(part.o, total)
         write(part.grads, read(part.grads) + value if add else value)
@@ -138,7 +150,7 @@ def write_gradient(part, rows, add):
     lambda dtype: types.int64(per_feature_type(dtype), *[matrix_type(dtype)] * 3, *[types.int64] * 2), optional=True
 )
 def per_feature_backward(part, x, grad_y, grad_x, into, add):
-    """The gradient of a, added to what is there or not, and dL/dx, for matrices of any strides."""
+    """The gradients of a and b, added to what is there or not, and dL/dx, for matrices of any strides."""
     o, size = part.o, itemsize(part.params)
     rows, memory = allocate(part.params, ROWS * o * size)
     if is_null(memory):

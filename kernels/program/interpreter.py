@@ -13,7 +13,8 @@ memory in which everything is counted in numbers per sample.
     place         y[:, columns] = a   da = dy[:, columns]
 
 and what has files of its own: `dropout`, `embedding`; in `norms`, layer norm, rms norm, batch norm and standardise; in
-`per_feature`, layers with one parameter for each feature; in `numeric_embedding`, functions of each feature.
+`per_feature`, layers with one parameter for each feature; in `numeric_embedding`, functions of each feature; in
+`batch_ensemble`, products of several members.
 
 Backward runs the steps in reverse, each multiplying what it receives by its local gradient (the chain rule);
 what several steps contribute to one gradient is added in that order.
@@ -26,6 +27,7 @@ from numba import types
 
 from fastfc.kernels.ops.activation_rules import DERIVATIVE, IDENTITY, NONE, Activation
 from fastfc.kernels.ops.activations import _activation_backward, _activation_forward
+from fastfc.kernels.ops.batch_ensemble import MemberProduct, member_product_backward, member_product_forward
 from fastfc.kernels.ops.dense_bias_grad import _dense_bias_grad
 from fastfc.kernels.ops.dense_weight_grad import _dense_weight_grad
 from fastfc.kernels.ops.dropout import Mask, apply_dropout, key, skip
@@ -83,6 +85,8 @@ from fastfc.kernels.program.table import (
     IN_OUTPUT,
     IN_X,
     LAYER_NORM,
+    MEMBER_ACTIVATION,
+    MEMBER_PRODUCT,
     MULTIPLY,
     NORMS,
     NOWHERE,
@@ -90,6 +94,7 @@ from fastfc.kernels.program.table import (
     PER_FEATURE,
     POLYGON,
     PRODUCT,
+    REPEAT,
     RMS_NORM,
     ROW_MULTIPLE,
     STANDARDIZE,
@@ -124,6 +129,7 @@ OPTIONAL_KERNELS = {
     NUMERIC_EMBEDDING: [numeric_embedding_forward, numeric_embedding_backward],
     POLYGON: [interpolate_forward, interpolate_backward],
     CLAMP: [clamp_forward, clamp_backward],
+    MEMBER_PRODUCT: [member_product_forward, member_product_backward],
 }
 
 # Rows of a prediction go through all layers together, as many as find room in this part of L2.
@@ -368,10 +374,11 @@ def norm_op(context, s, x, training):
 def per_feature_of(context, s, grads, o, after):
     """The parameters of a layer with one for each feature."""
     program, size = context.program, itemsize(grads)
-    offset = program[s, Column.WEIGHT] * size
+    weight, bias = program[s, Column.WEIGHT] * size, program[s, Column.BIAS] * size
     kind, f = program[s, Column.OP] - COLUMN_SCALE, activation_of(program, s)
     count, of_input = program[s, Column.NUMBER], program[s, Column.OF_INPUT]
-    return PerFeature(at(context.params, offset), at(grads, offset), count, kind, f, of_input, context.n, o, after)
+    values, gradients = (at(context.params, weight), at(context.params, bias)), (at(grads, weight), at(grads, bias))
+    return PerFeature(*values, *gradients, count, kind, f, of_input, context.n, o, after)
 
 
 @helper
@@ -382,6 +389,22 @@ def numeric_embedding_of(context, s, grads, o):
     first, weight, k = program[s, Column.WEIGHT], program[s, Column.BIAS], program[s, Column.NUMBER]
     kind, shared = np.int64(number(program, s, Column.FACTOR)), program[s, Column.TRANSPOSED]
     return Embedding(context.params, grads, first, weight, features, k, o // features, kind, shared)
+
+
+@helper
+def sum_members(n, columns, members, source, target, factor, add):
+    """target = factor × the sum of so many matrices that stand side by side, or target += that."""
+    for m in range(members):
+        part = columns_from(source, m * columns)
+        multiply_add(n, columns, part, Matrix(one(source.data), 0, 0), factor, target, add or m > 0)
+
+
+@helper
+def repeat(n, columns, members, source, target, factor, add):
+    """Each of so many matrices that stand side by side = factor × source, or += that."""
+    for m in range(members):
+        part = columns_from(target, m * columns)
+        multiply_add(n, columns, source, Matrix(one(source.data), 0, 0), factor, part, add)
 
 
 @helper
@@ -399,6 +422,43 @@ def feature_op(context, s, x, training):
     return per_feature_forward(per_feature_of(context, s, params, o, after), x.a, x.y)
 
 
+def operands_type(dtype):
+    return types.NamedTuple([*[matrix_type(dtype)] * 3, types.int64], Operands)
+
+
+@helper
+def member_product_of(context, s, grads, x):
+    """The weights and biases of a product of members."""
+    program, params, size, n = context.program, context.params, itemsize(grads), context.n
+    members, shared = program[s, Column.NUMBER], program[s, Column.TRANSPOSED]
+    i, o = program[program[s, Column.A], Value.WIDTH] // members, x.width // members
+    weight, bias = program[s, Column.WEIGHT], program[s, Column.BIAS]
+    values = at(params, weight * size), at(params, bias * size)
+    gradients = at(grads, weight * size), at(grads, bias * size)
+    n_threads = threads_of(context, product_work_in_kernels(n * members if shared else n, o, i))
+    return MemberProduct(*values, *gradients, members, shared, np.int64(bias != NOWHERE), n, i, o, n_threads)
+
+
+@on_demand_kernel(lambda dtype: types.int64(context_type(dtype), types.int64, operands_type(dtype)))
+def member_op(context, s, x):
+    """y of an op of several members, whose columns stand side by side. Returns a status."""
+    program, n = context.program, context.n
+    op, members = program[s, Column.OP], program[s, Column.NUMBER]
+    if op == MEMBER_PRODUCT:
+        return member_product_forward(member_product_of(context, s, context.params, x), x.a, x.y)
+    if op == MEMBER_ACTIVATION:
+        f, o, status = activation_of(program, s), x.width // members, OK
+        for m in range(members):
+            status = max(status, activate(columns_from(x.a, m * o), columns_from(x.y, m * o), n, o, f, 1))
+        return status
+    factor = number(program, s, Column.FACTOR)
+    if op == REPEAT:
+        repeat(n, x.width // members, members, x.a, x.y, factor, False)
+    else:
+        sum_members(n, x.width, members, x.a, x.y, factor, False)
+    return OK
+
+
 @inlined_helper
 def forward_op(context, s, purpose):
     """y of op s. Returns a status."""
@@ -412,10 +472,6 @@ def forward_op(context, s, purpose):
         f = activation_of(program, s)
         return activate(x.a, x.y, n, x.width, f, threads_of(context, ACTIVATION_WORK * n * x.width))
     return other_op(context, s, x, purpose)
-
-
-def operands_type(dtype):
-    return types.NamedTuple([*[matrix_type(dtype)] * 3, types.int64], Operands)
 
 
 @on_demand_kernel(lambda dtype: types.int64(context_type(dtype), types.int64, operands_type(dtype), types.int64))
@@ -434,6 +490,8 @@ def other_op(context, s, x, purpose):
         i = program[program[s, Column.A], Value.WIDTH]
         table = at(context.params, program[s, Column.WEIGHT] * itemsize(context.params))
         return embedding_forward(table, x.a, x.y, n, i, x.width // i, program[s, Column.NUMBER])
+    if op >= MEMBER_PRODUCT:
+        return member_op(context, s, x)
     if op >= COLUMN_SCALE:
         return feature_op(context, s, x, training)
     ones = Matrix(one(context.params), 0, 0)
@@ -525,6 +583,39 @@ def feature_op_backward(context, s, grads, x, grad, flags):
     return per_feature_backward(per_feature_of(context, s, grads, o, 1.0), x.a, grad.y, grad.a, into, add)
 
 
+@on_demand_kernel(
+    lambda dtype: types.int64(
+        context_type(dtype), types.int64, types.CPointer(dtype), *[operands_type(dtype)] * 2, flags_type
+    )
+)
+def member_op_backward(context, s, grads, x, grad, flags):
+    """Gradients of an op of several members. Returns a status."""
+    program, n = context.program, context.n
+    op, members = program[s, Column.OP], program[s, Column.NUMBER]
+    add_a, o = program[s, Column.ADD_A], x.width // members
+    if op == MEMBER_PRODUCT:
+        into = (ACCUMULATE if add_a else OVERWRITE) if flags.a else IGNORE
+        add = flags.add or program[s, Column.ADD_WEIGHT]
+        return member_product_backward(member_product_of(context, s, grads, x), x.a, grad.y, grad.a, into, add)
+    if not flags.a:
+        return OK
+    if op == MEMBER_ACTIVATION:
+        f, target, status = activation_of(program, s), grad.y if add_a else grad.a, OK
+        known = x.a if program[s, Column.OF_INPUT] else x.y
+        for m in range(0, x.width, o):
+            of_y, of_a = columns_from(grad.y, m), columns_from(target, m)
+            status = max(status, multiply_by_derivative(columns_from(known, m), of_y, of_a, n, o, f, 1))
+        if add_a:
+            copy_values(n, x.width, grad.y, grad.a, True)
+        return status
+    factor = number(program, s, Column.FACTOR)
+    if op == REPEAT:
+        sum_members(n, o, members, grad.y, grad.a, factor, add_a)
+    else:
+        repeat(n, x.width, members, grad.y, grad.a, factor, add_a)
+    return OK
+
+
 @helper
 def activation_op_backward(context, s, x, grad):
     """da = dy f′"""
@@ -573,6 +664,8 @@ def other_op_backward(context, s, grads, x, grad, flags):
         return norm_op_backward(context, s, grads, x, grad, flags)
     if op == EMBEDDING:
         return embedding_op_backward(context, s, grads, x, grad, flags)
+    if op >= MEMBER_PRODUCT:
+        return member_op_backward(context, s, grads, x, grad, flags)
     if op >= COLUMN_SCALE:
         return feature_op_backward(context, s, grads, x, grad, flags)
     if op == DROPOUT and context.dropout > 0.0:

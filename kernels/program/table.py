@@ -36,10 +36,11 @@ class Column(IntEnum):
     WEIGHT = 5  # of dropout the number of its step, which its masks depend on
     BIAS = 6
     TRANSPOSED = 7  # whether the vector of values holds the transpose of the weight; of an embedding of numbers,
-    # whether features share it
+    # whether features share it; of a product of members, whether they do
     NUMBER = 8  # of concat the first column, of dropout the seed, of an embedding the rows of its table, of batch norm
     # the index of its running statistics, NOWHERE for none, of layers with a parameter for each feature how many these
-    # are, of an embedding of numbers the functions of each feature, of polygons their knots
+    # are, of an embedding of numbers the functions of each feature, of polygons their knots, of ops of members how many
+    # these are
     FACTOR = 9
     FACTOR_2 = 10  # of batch norm the momentum of its running statistics, -1 for a plain mean; of dropout what y is
     # multiplied by
@@ -68,8 +69,10 @@ NOWHERE = -1
 # Column.OP
 PRODUCT, ACTIVATION, ADD, MULTIPLY, SCALE, CONCAT = range(6)
 DROPOUT, LAYER_NORM, RMS_NORM, BATCH_NORM, STANDARDIZE, EMBEDDING, FROZEN_BATCH_NORM = range(6, 13)
-COLUMN_SCALE, P_RELU, PARAMETRIC, NUMERIC_EMBEDDING, POLYGON, CLAMP = range(13, 19)
-PER_FEATURE = COLUMN_SCALE, P_RELU, PARAMETRIC
+COLUMN_SCALE, P_RELU, PARAMETRIC, COLUMN_AFFINE, NUMERIC_EMBEDDING, POLYGON, CLAMP = range(13, 20)
+PER_FEATURE = COLUMN_SCALE, P_RELU, PARAMETRIC, COLUMN_AFFINE
+# of values in which the columns of several members stand side by side
+MEMBER_PRODUCT, MEMBER_ACTIVATION, REPEAT, MEMBER_MEAN = range(20, 24)
 NORMS = LAYER_NORM, RMS_NORM, BATCH_NORM, FROZEN_BATCH_NORM
 # where a value is
 IN_X, IN_OUTPUT, IN_WORKSPACE = range(3)

@@ -58,7 +58,7 @@ Equations = namedtuple("Equations", ["square", "factor", "right", "before", "jac
 @helper
 def are_residuals(program, losses):
     """Whether the loss is a sum of squares, to which each sample contributes by itself alone."""
-    alone = losses.shape[0] == 1 and losses[0, LossColumn.CODE] == MSE
+    alone = losses.shape[0] == 1 and losses[0, LossColumn.CODE] == MSE and losses[0, LossColumn.MEMBERS] == 1
     for s in range(1, 1 + program[0, Header.N_OPS]):
         alone = alone and program[s, Column.OP] != BATCH_NORM and program[s, Column.OP] != DROPOUT
     return alone

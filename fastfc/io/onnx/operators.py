@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fastfc.io.onnx.constants import axes_of, has_batch, normalized, parts, slices, squeezed, unsqueezed
 from fastfc.io.onnx.values import (
     BATCH,
+    OF_MEMBERS,
     SELU_ALPHA,
     SELU_SCALE,
     UNFINISHED,
@@ -171,6 +172,8 @@ def along_features(kind: str) -> Callable[..., Value]:
         value = call.value(0)
         if axis is None:
             axis = -1 if call.opset >= 13 else 1
+        if members_of(value) and axis in (2, -1):
+            return of(f"member_{kind}", value)
         # until opset 12, along all axes from there on
         check_axes(value, axis, to_the_end=call.opset < 13)
         return of(kind, value)
@@ -269,6 +272,8 @@ def flatten(call: Call, axis: int) -> Value:
 def reshape(call: Call, allowzero: int) -> Value:
     value, shape = call.value(0), call.sizes(1)
     result = reshaped(call, value, shape, allowzero)
+    if result is not None and len(result) == 3 and result[0] is BATCH and min(result[1:]) > 1:
+        return of("by_member", value, shape=result, text=f"of {shape_text(value.shape)} to {shape}")
     if result is None or sum(size not in (1, BATCH) for size in result) > 1:
         raise ValueError(f"of {shape_text(value.shape)} to {shape}: supported is (batch, all the features)")
     return view(value, result)
@@ -322,8 +327,43 @@ def gemm(call: Call, alpha: float, beta: float, transA: int, transB: int) -> Val
     return value
 
 
+def members_of(value: Value) -> int | None:
+    """How many members stand side by side in a value that was reshaped to (batch, members, columns)."""
+    if len(value.shape) != 3 or value.shape[0] is not BATCH or value.shape[1] in (1, None):
+        return None
+    split = value.kind in ("by_member", "member_softmax", "member_log_softmax")
+    return value.shape[1] if split or (value.kind == "flatten" and value.shape[2] == 1) else None
+
+
+def of_rows(value: Value) -> Value:
+    """The value that was reshaped to one of members."""
+    return value.inputs[0] if value.kind == "by_member" else value
+
+
 def matmul(call: Call) -> Value:
-    return product(call, call.constant(1), False, 1.0)
+    value = call.value(0) if isinstance(call.argument(0), Value) else None
+    members = None if value is None else members_of(value)
+    if value is None or members is None or "softmax" in value.kind:
+        return product(call, call.constant(1), False, 1.0)
+    weight = call.constant(1)
+    if weight.shape[:1] != value.shape[2:] or weight.ndim != 2:
+        raise ValueError(f"of {shape_text(value.shape)} by {weight.shape} is not supported; members share one matrix")
+    source, scales = of_rows(value), None
+    if source.kind == "standardize" and source.readers == 1 and not source["mean"].any() and source["scale"].all():
+        source, scales = source.inputs[0], np.broadcast_to(1 / source["scale"], width_of(value))
+    settings = {"weight": weight.astype(value.dtype), "input_scale": scales, "output_scale": None, "bias": None}
+    return of("batch_ensemble", source, shape=(BATCH, members, weight.shape[1]), **settings, members=members)
+
+
+def einsum(call: Call, equation: str) -> Value:
+    value, weight = call.value(0), call.constant(1)
+    if equation.replace(" ", "") != OF_MEMBERS or len(call.node.input) != 2:
+        raise ValueError(f"attribute equation is {equation!r}; supported is {OF_MEMBERS!r}")
+    if weight.ndim != 3 or value.shape != (BATCH, *weight.shape[:2]):
+        what = f"of {shape_text(value.shape)} by {weight.shape}"
+        raise ValueError(f"{what} is not supported; give (batch, m, i) by (m, i, o)")
+    shape = BATCH, weight.shape[0], weight.shape[2]
+    return of("linear_ensemble", of_rows(value), shape=shape, weight=weight.astype(value.dtype), bias=None)
 
 
 def product(call: Call, weight: NDArray[Any], transposed: bool, alpha: float) -> Value:
@@ -470,11 +510,26 @@ def p_relu(call: Call) -> Value:
 
 
 def reduce_mean(call: Call, axes: list[int] | None, keepdims: int, noop_with_empty_axes: int) -> Value:
-    value = call.matrix(0)
+    value = call.value(0)
     given, rank = axes_of(call, axes, since=18), len(value.shape)
+    if rank == 3 and given == [1] and not keepdims and value.shape[0] is BATCH:
+        return mean_of_members(value)
+    value = call.matrix(0)
     if given is None or given not in ([rank - 1], [-1]) or not keepdims:
         raise ValueError("supported is only the mean of the features, axes 1 or -1 with keepdims")
     return of("mean", value, shape=(*value.shape[:-1], 1))
+
+
+def mean_of_members(value: Value) -> Value:
+    shape = BATCH, value.shape[2]
+    if value.shape[1] == 1:
+        return view(value, shape)
+    members = members_of(value)
+    if members is None:
+        raise ValueError(f"of {shape_text(value.shape)} along axis 1 is supported only where features were reshaped so")
+    activation = value.kind.removeprefix("member_") if "softmax" in value.kind else "identity"
+    source = of_rows(value.inputs[0] if "softmax" in value.kind else value)
+    return of("member_mean", source, shape=shape, members=members, activation=activation)
 
 
 def greater(call: Call) -> Value:
@@ -703,6 +758,7 @@ OPERATORS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     ),
     "Div": (division, {}),
     "Dropout": (dropout, {"ratio": None, "seed": None}),
+    "Einsum": (einsum, {"equation": ""}),
     "Elu": (lambda call, alpha: of("elu", call.value(0), alpha=alpha), {"alpha": 1.0}),
     "Erf": (plain("erf"), {}),
     "Exp": (plain("exp"), {}),

@@ -30,6 +30,7 @@ from fastfc.io.onnx.values import (
 )
 from fastfc.nn import activations as act
 from fastfc.nn import norms
+from fastfc.nn.batch_ensemble import BatchEnsemble, LinearEnsemble, MemberMean
 from fastfc.nn.container import CONTAINERS, Container
 from fastfc.nn.dropout import Dropout
 from fastfc.nn.embedding import Embedding
@@ -424,6 +425,7 @@ class Reader:
         value = self.values[name]
         wide = sum(size not in (1, BATCH) for size in value.shape) > 1
         if len(value.shape) > 2 or wide or value.shape[1:] == (BATCH,) or value.dtype == np.int64:
+            check_reshapes(in_order([value]))
             what = f"of shape {shape_text(value.shape)}"
             what += ", of whole numbers" * (value.dtype == np.int64)
             raise ValueError(f"output {name!r} is {what}; supported is (batch, features), of floats")
@@ -434,6 +436,7 @@ class Reader:
         if not ends:
             raise ValueError("there is no output to read")
         needed = in_order(ends)
+        check_reshapes(needed)
         for value in needed:
             if value.kind in UNFINISHED:
                 raise ValueError(
@@ -586,6 +589,16 @@ def in_order(ends: list[Value]) -> list[Value]:
     return list(order)
 
 
+def check_reshapes(values: list[Value]) -> None:
+    """Raise if features were split into members, and not for a product or a mean of these."""
+    for value in values:
+        if value.kind == "by_member":
+            raise ValueError(
+                f"{described(value.node)}: {value['text']}: supported is (batch, all the features); for a product or a "
+                "mean of members (batch, members, columns)"
+            )
+
+
 # How values become layers and gates.
 
 
@@ -704,6 +717,32 @@ def make_embedding(value: Value) -> Layer:
     layer = Embedding(weight.shape[0], weight.shape[1], width_of(value.inputs[0]), init="zeros", dtype=value.dtype)
     layer.weight = weight
     return layer
+
+
+@builds("batch_ensemble", has_parameters=True)
+def make_batch_ensemble(value: Value) -> Layer:
+    (member_in, member_out), has_bias = value["weight"].shape, value["bias"] is not None
+    layer = BatchEnsemble(member_in, member_out, value["members"], has_bias, init="zeros", dtype=value.dtype)
+    layer.weight = value["weight"]
+    for name in ("input_scale", "output_scale", "bias"):
+        if value[name] is not None:
+            setattr(layer, name, value[name].reshape(getattr(layer, name).shape))
+    return layer
+
+
+@builds("linear_ensemble", has_parameters=True)
+def make_linear_ensemble(value: Value) -> Layer:
+    members, member_in, member_out = value["weight"].shape
+    layer = LinearEnsemble(member_in, member_out, members, value["bias"] is not None, init="zeros", dtype=value.dtype)
+    layer.weight = value["weight"]
+    if value["bias"] is not None:
+        layer.bias = value["bias"].reshape(members, member_out)
+    return layer
+
+
+@builds("member_mean")
+def make_member_mean(value: Value) -> Layer:
+    return MemberMean(value.shape[1], value["members"], value["activation"])
 
 
 @builds("p_relu", has_parameters=True)

@@ -26,6 +26,7 @@ DEPTH = 6
 MOST_FEATURES = 1 << 24  # numbers per sample of one value: a few bytes of a file cannot claim all memory
 NORMAL_SLOPE = math.sqrt(2 / math.pi)  # GELU's "tanh" form is x/2 (1 + tanh(slope (x + CUBE x³)))
 CUBE = 0.044715
+OF_MEMBERS = "nmi,mio->nmo"  # the equation of an Einsum, a product of n samples for each of m members
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 
@@ -248,6 +249,8 @@ def of_standardize(value: Value) -> Value | None:
     """Shifts and divisions: as a bias, as part of a norm, or one after another as a single step."""
     a, mean, divisor = value.inputs[0], value["mean"], value["scale"]
     only_shifts = np.all(divisor == 1)
+    if a.kind == "flatten" and a.inputs[0].kind in ("batch_ensemble", "linear_ensemble") and a.readers == 1:
+        return of_members(value, a.inputs[0])
     if only_shifts and a.kind == "linear" and a["bias"] is None and a.readers == 1:
         settings = a.settings | {"bias": np.broadcast_to(-mean, a["weight"].shape[1:]), "bias_key": value["bias_key"]}
         return of("linear", *a.inputs, shape=a.shape, **settings)
@@ -261,6 +264,23 @@ def of_standardize(value: Value) -> Value | None:
     if plain and a.kind == "standardize" and a.readers == 1 and np.all(a["scale"] == 1):
         return of("standardize", *a.inputs, mean=a["mean"], scale=divisor, bias_key=None)
     return None
+
+
+def of_members(value: Value, product: Value) -> Value | None:
+    """Division and shift of a product of members, as their scales and biases."""
+    mean, divisor = value["mean"], value["scale"]
+    scales = product.kind == "batch_ensemble" and product["output_scale"] is None and product["bias"] is None
+    if product.readers != 1:
+        return None
+    if scales and mean.size == 1 and mean.item() == 0 and (divisor != 0).all():
+        settings = {"output_scale": np.broadcast_to(1 / divisor, width_of(value))}
+    elif np.all(divisor == 1) and product["bias"] is None:
+        settings = {"bias": np.broadcast_to(-mean, width_of(value))}
+    else:
+        return None
+    result = of(product.kind, *product.inputs, shape=product.shape, **(product.settings | settings))
+    result.readers = 1
+    return view(result, value.shape)
 
 
 def of_hardtanh(value: Value) -> Value | None:
@@ -281,7 +301,7 @@ ACTIVATIONS = (
 )
 ELEMENTWISE = set(ACTIVATIONS.split())
 # What is only a part of a layer.
-PARTS = "abs erf exp log mean sqrt power reciprocal quotient centered greater where"
+PARTS = "abs erf exp log mean sqrt power reciprocal quotient centered greater where member_softmax member_log_softmax"
 UNFINISHED = set(PARTS.split())
 
 

@@ -11,10 +11,11 @@ import numpy as np
 
 from fastfc.extras import extra
 from fastfc.io.checkpoint import write
-from fastfc.io.onnx.values import CUBE, NORMAL_SLOPE, SELU_ALPHA, SELU_SCALE
+from fastfc.io.onnx.values import CUBE, NORMAL_SLOPE, OF_MEMBERS, SELU_ALPHA, SELU_SCALE
 from fastfc.kernels.program import table as program_table
 from fastfc.nn import activations as act
 from fastfc.nn import norms
+from fastfc.nn.batch_ensemble import BatchEnsemble, LinearEnsemble, MemberMean
 from fastfc.nn.container import Container, is_a
 from fastfc.nn.dropout import Dropout
 from fastfc.nn.embedding import Embedding
@@ -237,6 +238,18 @@ class Writer:
         variance = self.mean(self.op("Mul", x, x))
         return self.op("Div", x, self.op("Sqrt", self.op("Add", variance, eps)))
 
+    def row_of(self, layer: Layer, what: str, prefix: str) -> str:
+        """The initializer of an array of the members', side by side."""
+        return self.constant(getattr(layer, what).ravel(), f"{prefix}.{what}")
+
+    def repeated(self, x: str, layer: BatchEnsemble | LinearEnsemble) -> str:
+        """The input of all members side by side."""
+        return self.op("Concat", *[x] * layer.members, axis=1) if layer.shared_input else x
+
+    def by_member(self, x: str, members: int, columns: int) -> str:
+        """(n, members, columns) of columns that stand side by side."""
+        return self.op("Reshape", x, np.array([0, members, columns]))
+
     def mean(self, x: str) -> str:
         return self.op("ReduceMean", x, np.array([1]), keepdims=1)
 
@@ -441,6 +454,29 @@ def numeric_embedding(w: Writer, layer: NumericEmbedding, x: str, place: str) ->
         y = w.op("Gemm", y, block_diagonal(weight), bias.ravel())
     y = w.op("Relu", y) if layer.relu else y
     return w.op("Concat", y, x, axis=1) if layer.dense else y
+
+
+@writes(BatchEnsemble)
+def batch_ensemble(w: Writer, layer: BatchEnsemble, x: str, place: str) -> str:
+    u = w.op("Mul", w.repeated(x, layer), w.row_of(layer, "input_scale", place))
+    y = w.op("MatMul", w.by_member(u, layer.members, layer.member_in), w.of(layer, "weight", place))
+    y = w.op("Mul", w.op("Reshape", y, np.array([0, layer.out_features])), w.row_of(layer, "output_scale", place))
+    return y if layer.bias is None else w.op("Add", y, w.row_of(layer, "bias", place))
+
+
+@writes(LinearEnsemble)
+def linear_ensemble(w: Writer, layer: LinearEnsemble, x: str, place: str) -> str:
+    x, weight = w.by_member(w.repeated(x, layer), layer.members, layer.member_in), w.of(layer, "weight", place)
+    y = w.op("Reshape", w.op("Einsum", x, weight, equation=OF_MEMBERS), np.array([0, layer.out_features]))
+    return y if layer.bias is None else w.op("Add", y, w.row_of(layer, "bias", place))
+
+
+@writes(MemberMean)
+def member_mean(w: Writer, layer: MemberMean, x: str, place: str) -> str:
+    along_rows = isinstance(layer.activation, act.Softmax | act.LogSoftmax)
+    x = w.by_member(x if along_rows else w.layer(layer.activation, x, place), layer.members, layer.member_in)
+    x = w.op(SAME[type(layer.activation)], x, axis=2) if along_rows else x
+    return w.op("ReduceMean", x, np.array([1]), keepdims=0)
 
 
 def waves(w: Writer, angles: str, layer: NumericEmbedding) -> str:
