@@ -344,6 +344,8 @@ class Pulse:
 
     def finish(self) -> bool:
         """Wait until all ranks have done their work; whether there was a Ctrl-C meanwhile, which they get too."""
+        if self.ranks.size == 1:
+            return False
         if self.ranks.told:  # by a KeyboardInterrupt that was taken for the end of our work
             raise known_to_all(KeyboardInterrupt("another rank was interrupted"))
         done = False

@@ -88,12 +88,13 @@ def digest(team, history, caught=()):
 
 
 def trained(name, comm=None):
-    """The ensemble of a case, after two fits, and what was warned of."""
+    """The ensemble of a case, after two fits with a copied member between them, and what was warned of."""
     team, y, loss, optimizer, options = CASES[name]()
     options = {"loss": loss, "epochs": 3, "batch_size": 16, "seed": 1, "comm": comm} | options
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         team.fit(X, y, optimizer=optimizer, **options)
+        team.copy_member(0, 1)
         history = team.fit(X, y, optimizer=list(team.optimizers), **options)
     return team, history, caught
 
