@@ -160,6 +160,11 @@ def choice(value: Any, owner: object, what: str, allowed: Iterable[str | None]) 
     return value
 
 
+def plural(n: int, noun: str) -> str:
+    """So many of a noun, as in "1 step" and "1,024 steps"."""
+    return f"{n:,} {noun}" + "s" * (n != 1)
+
+
 def did_you_mean(name: Any, known: Iterable[Any]) -> str:
     """The end of an error about a name that is not known: the nearest of those that are, if one is near."""
     if not isinstance(name, str):

@@ -77,7 +77,7 @@ def test_linear_regression_is_scikit_learns():
 def test_epochs_and_seed_are_yours(capsys):
     values = [real_run("digits", epochs=epochs, seed=seed)["accuracy"] for epochs, seed in [(1, 0), (1, 0), (1, 1)]]
     assert values[0] == values[1] != values[2]
-    assert capsys.readouterr().out.count("; 1 epochs of AdamW") == 3
+    assert capsys.readouterr().out.count("; 1 epoch of AdamW") == 3
 
 
 def test_picture_of_the_training(tmp_path, capsys):

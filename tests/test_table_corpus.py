@@ -158,8 +158,8 @@ WRONG = {
     "\n\n": "the file is empty",
     "# only\n": "only lines that begin with #",
     "a,b\n": "there is a header and nothing below it",
-    "a,b\n1,2\n1,2,3\n": "line 3: there are 3 cells, but 2 columns",
-    "a,b\n1,2\n1\n": "line 3: there are 1 cells, but 2 columns",
+    "a,b\n1,2\n1,2,3\n": "line 3: 3 cells for 2 columns",
+    "a,b\n1,2\n1\n": "line 3: 1 cell for 2 columns",
     "a,b,a\n1,2,3\n": 'two columns are called "a"',
     'a,b\n1,"x\n2,y\n': "line 2: a quote is not closed",
     b"a,b\n1,x\n2,\xff\n": "line 3: this is not UTF-8 text; say --encoding latin-1",
@@ -181,7 +181,7 @@ def test_a_bad_row_far_below_is_named_and_rows_above_it_are_not_read_twice(tmp_p
     table = read(tmp_path, "\n".join(["a,b", *rows, '1, "x"']) + "\n")
     assert len(table) == 60_001
     assert [cell.strip() for cell in cells(table, "a")] == [*map(str, range(60_000)), "1"]
-    with pytest.raises(BadTable, match="line 60002: there are 1 cells"):
+    with pytest.raises(BadTable, match="line 60002: 1 cell for"):
         read(tmp_path, "\n".join(["a,b", *rows, "1"]) + "\n")
 
 

@@ -397,6 +397,15 @@ def test_realmlp_goes_to_onnx(target, scale, n_ens, tmp_path, capsys):
     assert_allclose(found, net.predict(x), rtol=1e-4, atol=1e-5)
 
 
+def test_one_of_a_kind_is_singular(tmp_path, capsys):
+    table = pd.DataFrame({"a": np.arange(50.0) ** 1.5, "c": ["x"] * 49 + [None], "y": np.sin(np.arange(50.0))})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    train.train(tmp_path / "t.csv", "y", epochs=1)
+    out = capsys.readouterr().out
+    assert "RealMLP: 1 epoch of 1 step; " in out and "\n1 epoch, the best was epoch 1;" in out
+    assert not re.search(r"\b1 \w+s\b", out.replace("always", "")), out
+
+
 def test_the_mean_of_networks(tmp_path, capsys):
     """Of the members' outputs, each with the weights of its best epoch."""
     data, table = wine(tmp_path)

@@ -13,6 +13,7 @@ from fastfc.nn.linear import Linear
 from fastfc.optim.first_order import SGD
 from fastfc.training.history import History
 from fastfc.training.progress import Progress, can_show
+from fastfc.validation import plural
 
 
 def reference_fit(x, y, layers, epochs, seed):
@@ -92,7 +93,7 @@ def demo(epochs, seed, plot_file):
     print(f"\nlargest difference of the losses: {difference:.1e}")
     print(f"held-out digits right: NumPy {accuracy_numpy:.1%}, fastfc {accuracy:.1%}")
     print(
-        f"time of {epochs} epochs: NumPy {seconds_numpy:.3f} s, fastfc {seconds:.3f} s, "
+        f"time of {plural(epochs, 'epoch')}: NumPy {seconds_numpy:.3f} s, fastfc {seconds:.3f} s, "
         f"{seconds_numpy / seconds:.1f} times as fast"
     )
     if plot_file:

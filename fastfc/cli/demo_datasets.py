@@ -16,6 +16,7 @@ from fastfc.nn.standardize import Standardize
 from fastfc.optim.first_order import AdamW
 from fastfc.optim.schedules import MultiStepLR
 from fastfc.training.progress import can_show
+from fastfc.validation import plural
 
 FOLDS = 5
 
@@ -128,8 +129,9 @@ def real_run(name, epochs=None, seed=0, plot_file=None):
         held_out += f": every fifth once, in each of {run.repeats} splits" if run.repeats > 1 else ": every fifth once"
     print(
         f"{run.title}: {len(x):,} to learn from, {held_out}.\n"
-        f"Network {network}, ReLU, {'softmax cross-entropy' if classes else 'squared error'}; {epochs} epochs of AdamW "
-        f"with lr {run.lr}, weight decay {run.weight_decay}, batches of {run.batch_size}.",
+        f"Network {network}, ReLU, {'softmax cross-entropy' if classes else 'squared error'}; "
+        f"{plural(epochs, 'epoch')} of AdamW with lr {run.lr}, weight decay {run.weight_decay}, "
+        f"batches of {run.batch_size}.",
         flush=True,
     )
     train(run, x[:1], y[:1] if classes else y[:1, None], 1, seed)[0].predict(x[:1])  # compiled, or read from the cache

@@ -43,6 +43,7 @@ from fastfc.training.callbacks import EarlyStopping
 from fastfc.training.epoch import DivergenceWarning
 from fastfc.training.history import History
 from fastfc.training.progress import can_show
+from fastfc.validation import plural
 
 PRESET = "fast"
 PATIENCE = 30  # epochs
@@ -205,7 +206,8 @@ def announce(network: Graph, task: Task, recipe: Recipe, wanted: Wanted) -> None
     many = f"{wanted.n_ens} networks, " if wanted.n_ens > 1 else ""
     most = "at most " if wanted.quick else ""
     said = f"about {seconds:.0f} s" if seconds >= 1 else "less than a second"
-    print(f"RealMLP: {many}{most}{recipe.epochs} epochs of {steps} steps; this takes {said}", flush=True)
+    epochs = f"{plural(recipe.epochs, 'epoch')} of {plural(steps, 'step')}"
+    print(f"RealMLP: {many}{most}{epochs}; this takes {said}", flush=True)
 
 
 def averaged(networks: list[Graph], task: Task) -> Any:

@@ -17,7 +17,8 @@ from fastfc.extras import extra
 from fastfc.plots import BLUE
 from fastfc.tabular.columns import texts_of
 from fastfc.tabular.report import plot_calibration, plot_confusion, plot_curves, plot_predictions, plot_residuals, short
-from fastfc.tabular.result import TITLES, Result, column_rows, plural, probabilities, scored, written
+from fastfc.tabular.result import TITLES, Result, column_rows, probabilities, scored, written
+from fastfc.validation import plural
 
 HARDEST = 10  # rows that are shown
 SHUFFLES = 5  # of each column, for its importance

@@ -17,9 +17,10 @@ from fastfc.io.checkpoint import load_checkpoint
 from fastfc.tabular.columns import Style, texts_of
 from fastfc.tabular.encoding import Encoded, TableEncoder, Unseen, listing
 from fastfc.tabular.reader import BadTable, Options, Table, read_table
-from fastfc.tabular.result import plural, probabilities
+from fastfc.tabular.result import probabilities
 from fastfc.tabular.target import Target
 from fastfc.tabular.train import KEY, VERSION
+from fastfc.validation import plural
 
 
 def predict(

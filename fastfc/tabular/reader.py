@@ -29,6 +29,7 @@ import numpy as np
 
 from fastfc import frames
 from fastfc.extras import extra
+from fastfc.validation import plural
 
 DELIMITERS = ",;\t|"
 SPACES = " "  # the delimiter of files whose cells are apart by one or more spaces or tabs
@@ -378,7 +379,7 @@ def format_of(
     above_table = lines_above(lines[first:], delimiter)
     if above_table:
         first += above_table
-        notes.append(f"{above_table} lines above the table left out")
+        notes.append(f"{plural(above_table, 'line')} above the table left out")
     comments = [line for line in lines[above:first] if line.strip()]
     rows = list(islice(cut(lines[first:], delimiter), SAMPLE_ROWS))
     rows = [cells for cells in rows if any(cells)]
@@ -637,7 +638,7 @@ def rows_of(shape: Format) -> Iterator[tuple[int, list[str]]]:
                         if is_comment(row[0], shape.comment):
                             continue
                         raise BadTable(
-                            f"{shape.name}, line {line}: there are {len(row)} cells, but {width} columns; "
+                            f"{shape.name}, line {line}: {plural(len(row), 'cell')} for {plural(width, 'column')}; "
                             "put a cell that holds the delimiter in quotes, or say --delimiter"
                         )
                     yield line, row

@@ -80,10 +80,6 @@ def written(key: str, value: float) -> str:
     return f"{value:.1%}" if key == "accuracy" else f"{value:.3f}"
 
 
-def plural(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" + "s" * (n != 1)
-
-
 def column_rows(encoder: TableEncoder) -> list[list[str]]:
     """What each column was taken for, below a row of heads."""
     rows = [["column", "taken for", "because", "inputs"]]

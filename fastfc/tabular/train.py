@@ -14,8 +14,9 @@ from fastfc.tabular.columns import Wishes, file_decimal, profiled
 from fastfc.tabular.encoding import TableEncoder, listing
 from fastfc.tabular.networks import Task, Trained, Wanted, precision, trained
 from fastfc.tabular.reader import BadTable, Options, Table, read_table
-from fastfc.tabular.result import TITLES, Parts, Result, column_rows, plural, probabilities, scored, written
+from fastfc.tabular.result import TITLES, Parts, Result, column_rows, probabilities, scored, written
 from fastfc.tabular.target import Target, find_target, target_values
+from fastfc.validation import plural
 
 KEY = "fastfc train"  # of our metadata in the file of a network
 VERSION = 2
@@ -64,8 +65,7 @@ def train(
     result, done = fitted(table, encoder, goal, parts, wanted)
     # files first: whatever may go wrong with the terminal, the training is not lost
     wrote = written_files(result, out, plot, report)
-    n = len(result.history)
-    kept = f"interrupted after {n} epochs" if done.interrupted else f"{n} epochs"
+    kept = f"{'interrupted after ' * done.interrupted}{plural(len(result.history), 'epoch')}"
     print(f"{kept}, the best was epoch {result.best_epoch}; the network is that of this epoch")
     if done.n_networks > 1:
         print(f"that is the first of {done.n_networks} networks, each of its best epoch; predictions are their mean")
@@ -180,9 +180,9 @@ def describe(table: Table, encoder: TableEncoder, goal: Target, parts: Parts, no
     texts = [c for c in read if c.kind == "text"]
     columns = f"{len(numbers)} of numbers"
     if texts:
-        columns += f", {len(texts)} of categories ({sum(c.width for c in texts)} inputs of 0 and 1)"
+        columns += f", {len(texts)} of categories ({plural(sum(c.width for c in texts), 'input')} of 0 and 1)"
     if dates:
-        columns += f", {len(dates)} of dates ({sum(c.width for c in dates)} inputs)"
+        columns += f", {len(dates)} of dates ({plural(sum(c.width for c in dates), 'input')})"
     print(f'{table.path}: {len(table):,} {table.unit}s, "{goal.name}" by {plural(len(read), "column")}: {columns}')
     print_columns(encoder)
     for note in [*table.notes, *notes]:
