@@ -73,7 +73,20 @@ SEARCH = {
     "gpa": Source(R, "wooldridge/gpa2", "colgpa", numbers=True),
     "diabetes": Source(SKLEARN, "diabetes", "target", numbers=True),
 }
-TABLES = TEST | SEARCH
+# That the preset keeps what it promises was checked on these too.
+CHECK = {
+    "vowel": Source(KEEL, "vowel", -1),
+    "pima": Source(KEEL, "pima", -1),
+    "mammographic": Source(KEEL, "mammographic", -1),
+    "banana4k": Source(KEEL, "banana", -1, 4_000),
+    "ring4k": Source(KEEL, "ring", -1, 4_000),
+    "penbased4k": Source(KEEL, "penbased", -1, 4_000),
+    "texture4k": Source(KEEL, "texture", -1, 4_000),
+    "twonorm4k": Source(KEEL, "twonorm", -1, 4_000),
+    "optdigits4k": Source(KEEL, "optdigits", -1, 4_000),
+    "marketing4k": Source(KEEL, "marketing", -1, 4_000),
+}
+TABLES = TEST | SEARCH | CHECK
 
 
 def load(name):
