@@ -15,6 +15,7 @@ from sklearn.model_selection import GridSearchCV
 
 import fastfc as fc
 from fastfc.kernels.training import members as kernels
+from fastfc.ranks import Pulse
 from fastfc.sklearn import MLPClassifier, MLPRegressor
 
 RNG = np.random.default_rng(0)
@@ -182,3 +183,11 @@ def test_ctrl_c_ends_all_members():
     with pytest.warns(UserWarning, match="interrupted by user"):
         team.fit(X, Y)
     assert max(member.n_iter_ for member in members_of(team)) == 2
+
+
+def test_trainings_meet_other_ranks(monkeypatch):
+    """Again and again while they train, so that a rank that fails ends the others."""
+    beats = []
+    monkeypatch.setattr(Pulse, "beat", lambda pulse: beats.append(pulse))
+    MLPRegressor(**SMALL, n_estimators=3).fit(X, Y)
+    assert len(beats) >= 4
