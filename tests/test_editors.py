@@ -17,7 +17,9 @@ def told(command, folder):
     return subprocess.run([sys.executable, "-m", *command], cwd=folder, capture_output=True, text=True).stdout
 
 
-@pytest.mark.parametrize("options", [[], ["--strict"]], ids=["plain", "strict"])
+@pytest.mark.parametrize(
+    "options", [pytest.param([], id="plain", marks=pytest.mark.slow), pytest.param(["--strict"], id="strict")]
+)
 def test_mypy_finds_nothing_in_a_users_program(options, tmp_path):
     pytest.importorskip("mypy")
     text = told(["mypy", "--config-file=", f"--cache-dir={CACHE}", *options, str(PROGRAM)], tmp_path)
