@@ -1,6 +1,7 @@
 """Imports point one way, also those inside functions and those for typing."""
 
 import ast
+import functools
 import itertools
 from pathlib import Path
 
@@ -65,9 +66,12 @@ def package_of(name):
     return name if FILES[name].name == "__init__.py" else name.rpartition(".")[0]
 
 
-GRAPH = {
-    name: set(imports(path.read_text(encoding="utf-8"), package_of(name))) - {name} for name, path in FILES.items()
-}
+@functools.cache
+def graph():
+    """For each module the modules that it imports."""
+    return {
+        name: set(imports(path.read_text(encoding="utf-8"), package_of(name))) - {name} for name, path in FILES.items()
+    }
 
 
 def place(name):
@@ -88,12 +92,12 @@ def against(importer, imported):
 
 @pytest.mark.parametrize("name", FILES)
 def test_imports_point_one_way(name):
-    assert {imported for imported in GRAPH[name] if against(name, imported)} == set()
+    assert {imported for imported in graph()[name] if against(name, imported)} == set()
 
 
 def test_no_files_import_each_other_in_a_circle():
     """Before the packages, 18 files of fastfc did, by imports inside functions and for typing."""
-    left = {name: imported & GRAPH.keys() for name, imported in GRAPH.items()}
+    left = {name: imported & graph().keys() for name, imported in graph().items()}
     while free := {name for name, imported in left.items() if not imported & left.keys()}:
         left = {name: imported for name, imported in left.items() if name not in free}
     assert left == {}
