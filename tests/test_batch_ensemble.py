@@ -154,6 +154,22 @@ def test_gradients_of_a_network(bias):
     assert fc.check_gradients(net, X[:6].astype(np.float64))
 
 
+def test_gradients_of_a_value_that_many_read():
+    """Each op but the last one adds to the gradient that is there."""
+    x = fc.Input(5)
+    h = fc.Linear(5, 6, seed=0, dtype=np.float64)(x)
+    readers = [
+        fc.LinearEnsemble(2, 1, 3, seed=1, dtype=np.float64),
+        fc.LinearEnsemble(6, 1, 2, shared_input=True, seed=2, dtype=np.float64),
+        fc.BatchEnsemble(3, 2, 2, seed=3, dtype=np.float64),
+        fc.BatchEnsemble(6, 1, 2, False, shared_input=True, seed=4, dtype=np.float64),
+        *(fc.MemberMean(2, 3, f) for f in ("softmax", "identity", "mish")),
+        fc.Linear(6, 1, seed=5, dtype=np.float64),
+    ]
+    net = fc.Graph(x, fc.concatenate([drawn(layer)(h) for layer in readers]))
+    assert fc.check_gradients(net, X[:6].astype(np.float64))
+
+
 def test_a_layer_that_is_called_twice_adds_its_gradients():
     layers = [fc.BatchEnsemble(2, 2, 3, seed=0, dtype=float), fc.LinearEnsemble(2, 2, 3, seed=1, dtype=float)]
     x = fc.Input(6)
