@@ -17,7 +17,7 @@ from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check
 from fastfc.kernels.runtime.threads import AUTO, ELEMENT_WORK, is_tiny, resolve, shape, thread_range
-from fastfc.kernels.simd.compiler import helper
+from fastfc.kernels.simd.compiler import helper, inlined_helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, one, pointer, read, release, stack, write
 from fastfc.kernels.simd.vector import fetch, load, load_first, splat, store, store_first, sum_of_lanes, width
 
@@ -361,16 +361,22 @@ def sums_of_any(grad_output, out, accumulate, n_threads):
     return sum_in_chunks(grad_output, out, accumulate)
 
 
+@inlined_helper
+def bias_grad(grad_output, out, accumulate, n_threads):
+    """out (+)= the column sums, for arrays that are known to fit."""
+    n, o = grad_output.shape
+    if n_threads <= 1 and n <= CHUNK and are_neighbours(grad_output, out):
+        return sums_of_neighbours(pointer(grad_output), n, o, grad_output.strides[0], pointer(out), accumulate)
+    return sums_of_any(grad_output, out, accumulate, n_threads)
+
+
 @kernel("grad_output[n, o] -> out[o]", types.int64, types.int64)
 def _dense_bias_grad(grad_output, out, accumulate, n_threads):
     if out.size != grad_output.shape[1]:
         return BAD_SHAPE
     if overlaps(out, grad_output):
         return OVERLAP
-    n, o = grad_output.shape
-    if n_threads <= 1 and n <= CHUNK and are_neighbours(grad_output, out):
-        return sums_of_neighbours(pointer(grad_output), n, o, grad_output.strides[0], pointer(out), accumulate)
-    return sums_of_any(grad_output, out, accumulate, n_threads)
+    return bias_grad(grad_output, out, accumulate, n_threads)
 
 
 ONE = np.empty(1)  # stands for the other factor of a product

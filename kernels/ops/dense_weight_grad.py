@@ -26,7 +26,7 @@ from fastfc.kernels.runtime.overlap import overlaps
 from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check
 from fastfc.kernels.runtime.threads import AUTO, is_tiny, product_work, resolve, shape
-from fastfc.kernels.simd.compiler import helper
+from fastfc.kernels.simd.compiler import helper, inlined_helper
 from fastfc.kernels.simd.memory import allocate, at, is_null, pointer, release
 from fastfc.kernels.simd.vector import width
 
@@ -119,16 +119,20 @@ def sums_of_long_batch(x, grad_output, out, accumulate, n_threads):
     return NO_MEMORY if found else OK
 
 
-@kernel("x[n, i], grad_output[n, o] -> out[i, o]", types.int64, types.int64)
-def _dense_weight_grad(x, grad_output, out, accumulate, n_threads):
-    found = status(x, grad_output, out)
-    if found != OK:
-        return found
+@inlined_helper
+def weight_grad(x, grad_output, out, accumulate, n_threads):
+    """out (+)= xᵀ grad_output, for arrays that are known to fit."""
     n, (i, o), c = x.shape[0], out.shape, matrix(out)
     if n > CHUNK and i * o > 0:
         return sums_of_long_batch(x, grad_output, out, accumulate, n_threads)
     start = c if accumulate else zeros(c)
     return sums(c, transposed(matrix(x)), matrix(grad_output), start, i, o, n, n_threads)
+
+
+@kernel("x[n, i], grad_output[n, o] -> out[i, o]", types.int64, types.int64)
+def _dense_weight_grad(x, grad_output, out, accumulate, n_threads):
+    found = status(x, grad_output, out)
+    return found if found != OK else weight_grad(x, grad_output, out, accumulate, n_threads)
 
 
 def run(x, grad_output, out, accumulate, n_threads):

@@ -117,12 +117,19 @@ def plan(m, n, k, a, b, c_row, machine):
     """
     size, l2_half = machine.itemsize, machine.l2_bytes // 2
     # with one or two summands all time goes to writing C, whose rows must not share cache sets
-    tiles = -(-m // (2 if k <= 2 and c_row % 4096 == 0 else machine.mr))
+    tiles = -(-m // 2) if k <= 2 and c_row % 4096 == 0 else -(-m // machine.mr)
     # of nearly equal height: 32 rows are 11 + 11 + 10, not 14 + 14 + 4
     short, tall = m // tiles, m % tiles
     rows = short + (tall > 0)
     nr = machine.lanes * (8 if rows == 1 else 4 if rows <= machine.four_rows else machine.vectors)
     a_width = -(-rows // machine.lanes) * machine.lanes
+    # without masked loads, the last columns of B are padded to whole registers
+    padded_from = n if machine.masked_loads or k == 0 or n % machine.lanes == 0 else n // nr * nr
+
+    # A step of a small network has no time for more: all of it is in L1, in place.
+    nbytes = max(m * abs(a.row), k * abs(a.column)) + k * abs(b.row) + m * abs(c_row)
+    if b.column == size and n <= MANY_TILES * nr and nbytes <= machine.l1_bytes:
+        return Plan(tiles, short, tall, nr, k, tiles, n, a_width, False, padded_from, True)
 
     # In place, a row of a panel of B takes whole lines, and rows at the same place of a way share the sets there.
     b_lines = nr * size + (LINE if b.row % LINE else 0)
@@ -155,12 +162,7 @@ def plan(m, n, k, a, b, c_row, machine):
         kc, nc = min(k, PANEL_DEPTH), nr
     elif tiles == 1 and n > nr and b_is_large:
         kc, nc = min(k, STREAM_DEPTH // 4 if b.row % 4096 == 0 else STREAM_DEPTH), n
-    # without masked loads, the last columns of B are padded to whole registers
-    first_packed = n
-    if pack_b:
-        first_packed = 0
-    elif k > 0 and not machine.masked_loads and n % machine.lanes != 0:
-        first_packed = n // nr * nr
+    first_packed = 0 if pack_b else padded_from
     mc = tiles
     if tiles * a_width * kc * size > l2_half:
         mc = max(1, l2_half // (a_width * kc * size))

@@ -115,15 +115,21 @@ def row_times_rows(c, a, b, start, n, k):
 def outer_product(c, a, b, start, m, n):
     """C = start + A B for one summand and a B and C whose columns are neighbours."""
     size, lanes = itemsize(c.data), width(c.data)
-    whole = n - n % lanes
+    step, whole, fours = lanes * size, n - n % lanes, n - n % (4 * lanes)
     for i in range(m):
         x, c_row, start_row = splat(c.data, read(element(a, i, 0))), element(c, i, 0), element(start, i, 0)
         if start.column == 0:
             s = splat(c.data, read(start_row))
-            for j in range(0, whole * size, lanes * size):
+            for j in range(0, fours * size, 4 * step):
+                src, there = at(b.data, j), at(c_row, j)
+                store(there, fma(x, load(src), s))
+                store(at(there, step), fma(x, load(at(src, step)), s))
+                store(at(there, 2 * step), fma(x, load(at(src, 2 * step)), s))
+                store(at(there, 3 * step), fma(x, load(at(src, 3 * step)), s))
+            for j in range(fours * size, whole * size, step):
                 store(at(c_row, j), fma(x, load(at(b.data, j)), s))
         else:
-            for j in range(0, whole * size, lanes * size):
+            for j in range(0, whole * size, step):
                 store(at(c_row, j), fma(x, load(at(b.data, j)), load(at(start_row, j))))
         if whole < n:
             j, n_left = whole * size, n - whole
@@ -159,12 +165,17 @@ def four_dots(k, x, x1, x2, x3, y):
         s1, t1 = fma(load(at(x1, p)), u, s1), fma(load(at(x1, q)), v, t1)
         s2, t2 = fma(load(at(x2, p)), u, s2), fma(load(at(x2, q)), v, t2)
         s3, t3 = fma(load(at(x3, p)), u, s3), fma(load(at(x3, q)), v, t3)
-    p, more = (k - rest) * size, rest - lanes
-    q, u, v = p + step, load_first(at(y, p), rest, 0.0), load_first(at(y, p + step), more, 0.0)
-    s0, t0 = fma(load_first(at(x, p), rest, 0.0), u, s0), fma(load_first(at(x, q), more, 0.0), v, t0)
-    s1, t1 = fma(load_first(at(x1, p), rest, 0.0), u, s1), fma(load_first(at(x1, q), more, 0.0), v, t1)
-    s2, t2 = fma(load_first(at(x2, p), rest, 0.0), u, s2), fma(load_first(at(x2, q), more, 0.0), v, t2)
-    s3, t3 = fma(load_first(at(x3, p), rest, 0.0), u, s3), fma(load_first(at(x3, q), more, 0.0), v, t3)
+    if rest:
+        p, more = (k - rest) * size, rest - lanes
+        q, u, v = p + step, load_first(at(y, p), rest, 0.0), load_first(at(y, p + step), more, 0.0)
+        s0, t0 = fma(load_first(at(x, p), rest, 0.0), u, s0), fma(load_first(at(x, q), more, 0.0), v, t0)
+        s1, t1 = fma(load_first(at(x1, p), rest, 0.0), u, s1), fma(load_first(at(x1, q), more, 0.0), v, t1)
+        s2, t2 = fma(load_first(at(x2, p), rest, 0.0), u, s2), fma(load_first(at(x2, q), more, 0.0), v, t2)
+        s3, t3 = fma(load_first(at(x3, p), rest, 0.0), u, s3), fma(load_first(at(x3, q), more, 0.0), v, t3)
+    else:  # as the sum of no products, which makes −0 from underflow +0
+        none = splat(x, 0.0)
+        s0, s1, s2, s3 = s0 + none, s1 + none, s2 + none, s3 + none
+        t0, t1, t2, t3 = t0 + none, t1 + none, t2 + none, t3 + none
     return sum_of_lanes(s0 + t0), sum_of_lanes(s1 + t1), sum_of_lanes(s2 + t2), sum_of_lanes(s3 + t3)
 
 

@@ -28,8 +28,8 @@ from numba import types
 from fastfc.kernels.ops.activation_rules import DERIVATIVE, IDENTITY, NONE, Activation
 from fastfc.kernels.ops.activations import _activation_backward, _activation_forward
 from fastfc.kernels.ops.batch_ensemble import MemberProduct, member_product_backward, member_product_forward
-from fastfc.kernels.ops.dense_bias_grad import _dense_bias_grad
-from fastfc.kernels.ops.dense_weight_grad import _dense_weight_grad
+from fastfc.kernels.ops.dense_bias_grad import bias_grad
+from fastfc.kernels.ops.dense_weight_grad import weight_grad
 from fastfc.kernels.ops.dropout import Mask, apply_dropout, key, skip
 from fastfc.kernels.ops.embedding import embedding_backward, embedding_forward
 from fastfc.kernels.ops.gemm import Product, forward_product, input_product
@@ -526,13 +526,13 @@ def product_op_backward(context, s, grads, x, grad, flags):
     if f.code != IDENTITY and not program[s, Column.DERIVED] and not program[s, Column.OF_INPUT]:
         status = multiply_by_derivative(x.y, grad.y, grad.y, n, o, f, threads_of(context, ACTIVATION_WORK * n * o))
     n_threads = threads_of(context, product_work_in_kernels(n, o, i))
-    weight_grad, add = view(weight_of(program, s, grads, i, o), i, o), flags.add or program[s, Column.ADD_WEIGHT]
-    status = max(status, _dense_weight_grad(view(x.a, n, i), dz, weight_grad, add, n_threads))
+    grad_w, add = view(weight_of(program, s, grads, i, o), i, o), flags.add or program[s, Column.ADD_WEIGHT]
+    status = max(status, weight_grad(view(x.a, n, i), dz, grad_w, add, n_threads))
     first = program[s, Column.BIAS]
     if first != NOWHERE:
         bias_threads = threads_of(context, ELEMENT_WORK * n * o)
-        bias_grad, add = vector(at(grads, first * itemsize(grads)), o), flags.add or program[s, Column.ADD_BIAS]
-        status = max(status, _dense_bias_grad(dz, bias_grad, add, bias_threads))
+        grad_b, add = vector(at(grads, first * itemsize(grads)), o), flags.add or program[s, Column.ADD_BIAS]
+        status = max(status, bias_grad(dz, grad_b, add, bias_threads))
     if flags.a:
         # with the derivative of the activation before, in terms of what that op read or wrote
         maker, f_before, known = program[s, Column.DERIVE_A], NONE, x.a
@@ -811,6 +811,8 @@ def backward(params, program, x, output, grad_output, counters, grads, grad_inpu
     fits = fits_workspace(program, n, workspace, counters) and grads.size == program[0, Header.PARAMETERS]
     if status != OK or not fits:
         return max(status, BAD_SHAPE)
+    if overlaps(grads, x):
+        return OVERLAP
     data = pointer(workspace)
     g, _, _, _ = saved_batch(program, n, data)
     copy_values(n, output.shape[1], matrix(grad_output), g, False)

@@ -18,6 +18,7 @@ from numba.core.codegen import CodeLibrary, JITCodeLibrary
 from numba.core.compiler import Compiler, _LowerResult
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager, _pass_registry, register_pass
+from numba.core.runtime import rtsys
 from numba.core.typed_passes import NativeLowering, NopythonRewrites
 from numba.core.untyped_passes import (
     FindLiterallyCalls,
@@ -120,13 +121,48 @@ def declared(module, function):
     return declaration
 
 
+# What the wrapper for Python calls instead of NRT_decref, which means nothing in most kernels.
+WRAPPERS_DECREF = "fastfc.decref"
+
+
+def counting(*functions):
+    """Functions of a reference, each of which calls another one or does nothing."""
+    module, kind = ir.Module("counting"), ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer()])
+    for name, calls in functions:
+        function = ir.Function(module, kind, name)
+        function.linkage = "linkonce_odr"
+        function.attributes.add("alwaysinline")
+        builder = ir.IRBuilder(function.append_basic_block())
+        if calls:
+            builder.call(ir.Function(module, kind, calls), function.args)
+        builder.ret_void()
+    return llvm.parse_assembly(cgutils.normalize_ir_text(str(module)))
+
+
 class KernelLibrary(JITCodeLibrary):
     """A kernel with its helpers, each linked once, optimised as a whole but for what is finished."""
 
+    def add_ir_module(self, ir_module):
+        if "NRT_adapt_ndarray_from_python" in ir_module.globals and "NRT_decref" in ir_module.globals:
+            ir_module.globals["NRT_decref"].name = WRAPPERS_DECREF
+        super().add_ir_module(ir_module)
+
     def _optimize_final_module(self):
-        self.link(lambda library: not isinstance(library, FinishedLibrary))
-        super()._optimize_final_module()
-        self.link(lambda library: isinstance(library, FinishedLibrary))
+        late = lambda library: isinstance(library, FinishedLibrary) or library is rtsys.library
+        self.link(lambda library: not late(library))
+        if any(function.name.startswith("NRT_MemInfo") for function in self._final_module.functions):
+            self.link(lambda library: library is rtsys.library)
+        else:
+            # Whoever calls it keeps its arguments alive, and it makes no arrays: each count of references would be a
+            # call before and after which all is read and written anew.
+            self._final_module.link_in(counting(("NRT_incref", None), ("NRT_decref", None)))
+        for function in self._final_module.functions:
+            if function.linkage == llvm.Linkage.linkonce_odr:
+                function.linkage = "internal"
+        passes, builder = self._codegen._module_pass_manager()
+        passes.run(self._final_module, builder)
+        self._final_module.link_in(counting((WRAPPERS_DECREF, "NRT_decref")))
+        self.link(late)
 
     def link(self, wanted):
         for library in filter(wanted, all_linked(self._linking_libraries)):
