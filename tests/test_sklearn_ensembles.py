@@ -14,9 +14,11 @@ from sklearn.metrics import accuracy_score
 from sklearn.model_selection import GridSearchCV
 
 import fastfc as fc
+from fastfc.kernels.runtime import threads
 from fastfc.kernels.training import members as kernels
 from fastfc.ranks import Pulse
 from fastfc.sklearn import MLPClassifier, MLPRegressor
+from fastfc.training.together import Steps
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((60, 4))
@@ -31,9 +33,18 @@ def members_of(estimator):
     return [estimator, *estimator._others]
 
 
+@pytest.fixture(params=[True, False], ids=["in one call", "in turn"])
+def together(request, monkeypatch):
+    """Whether members step in one native call, as on several threads, or each in its turn, here of one step."""
+    n_threads = threads.prepare_threads(2, 1 << 40) if request.param else 1
+    monkeypatch.setattr(Steps, "n_threads_for", lambda self, steps: n_threads)
+    monkeypatch.setattr("fastfc.training.together.TURN_SECONDS", 0.0)
+    return request.param
+
+
 @pytest.fixture
 def calls(monkeypatch):
-    """How many members each native call had."""
+    """How many members each native call for several had."""
     counts, call = [], kernels.step_members.call
 
     def counted(table, *rest):
@@ -55,11 +66,12 @@ def calls(monkeypatch):
     ids=lambda options: "-".join(options) or "plain",
 )
 @pytest.mark.parametrize("of_classes", [True, False])
-def test_members_have_their_own_bits(of_classes, options, calls):
+def test_members_have_their_own_bits(of_classes, options, calls, together):
     kind, y = (MLPClassifier, CLASSES) if of_classes else (MLPRegressor, Y)
     weights = None if "dropout" not in options else RNG.random(60)
     team = kind(**SMALL | options, n_estimators=3).fit(X, y, weights)
-    assert calls.count(3) >= 4 * 4 or options.get("early_stopping")
+    assert calls.count(3) >= (4 * 4 if together else 0) or options.get("early_stopping")
+    assert together or not calls
     seeds = [member.random_state for member in members_of(team)]
     assert len(set(seeds)) == 3
     for member, seed in zip(members_of(team), seeds, strict=True):
@@ -69,11 +81,11 @@ def test_members_have_their_own_bits(of_classes, options, calls):
         assert member.loss_curve_ == alone.loss_curve_ and member.n_iter_ == alone.n_iter_
 
 
-def test_partial_fit_and_warm_start(calls):
+def test_partial_fit_and_warm_start(calls, together):
     team = MLPRegressor(**SMALL, n_estimators=2)
     for _ in range(3):
         team.partial_fit(X, Y)
-    assert calls == [2] * 12
+    assert calls == [2] * 12 * together
     alone = MLPRegressor(**SMALL | {"random_state": team._others[0].random_state})
     for _ in range(3):
         alone.partial_fit(X, Y)
@@ -85,12 +97,12 @@ def test_partial_fit_and_warm_start(calls):
 
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
-def test_folds(kind, sparse, calls):
+def test_folds(kind, sparse, calls, together):
     """Each member is trained on all samples but those of its fold, as alone, and predictions are means of all."""
     y = CLASSES if kind is MLPClassifier else Y
     x = csr_matrix(X) if sparse else X
     team = kind(**SMALL, n_cv=3).fit(x, y)
-    assert calls == [3] * 12 and len(members_of(team)) == 3
+    assert calls == [3] * 12 * together and len(members_of(team)) == 3
     folds = team._folds(x, y)
     assert_array_equal(np.sort(np.concatenate([left for _, left in folds])), np.arange(60))
     for member, (train, left) in zip(members_of(team), folds, strict=True):
@@ -152,17 +164,17 @@ def test_what_is_raised_ends_all():
     assert len(ended) == 3
 
 
-def test_ctrl_c(monkeypatch):
+def test_ctrl_c(monkeypatch, together):
     """As in scikit-learn, what is trained until then stays, of all members."""
-    call, count = kernels.step_members.call, []
+    run, count = Steps.run, []
 
-    def interrupted(*args):
-        count.append(0)
-        if len(count) == 7:
+    def interrupted(self, steps):
+        count.extend(steps)
+        if len(count) == 21:
             raise KeyboardInterrupt
-        return call(*args)
+        return run(self, steps)
 
-    monkeypatch.setattr(kernels.step_members, "call", interrupted)
+    monkeypatch.setattr(Steps, "run", interrupted)
     with pytest.warns(UserWarning, match="interrupted"):
         team = MLPRegressor(**SMALL, n_estimators=3).fit(X, Y)
     assert [member.n_iter_ for member in members_of(team)] == [1, 1, 1]

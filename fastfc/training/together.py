@@ -7,6 +7,7 @@ samples and its own end, go side by side.
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
@@ -27,6 +28,11 @@ from fastfc.training.members import shared_arguments
 from fastfc.training.samples import prepare
 
 ADDRESSES = {name: name * N_FIELDS for name in (Argument.X, Argument.TARGET, Argument.LABELS, Argument.WEIGHTS)}
+
+
+# How long a training goes on before it is another one's turn: long beside the time in which caches fill, and short
+# enough for Ctrl-C to leave all of them about equally far.
+TURN_SECONDS = 0.05
 
 
 class Step(NamedTuple):
@@ -59,39 +65,50 @@ class Row(NamedTuple):
 
 
 def train_together(trainings: Sequence[Training], beat: Callable[[], None] = lambda: None) -> None:
-    """Run trainings to their ends, the next step of all of them in one native call; call `beat` after each.
+    """Run trainings to their ends: where several threads pay, the next step of all of them in one native call.
 
-    Each has the bits that it has alone. What a step or `beat` raises is raised in all of them, Ctrl-C too, whenever it
-    comes.
+    On one thread they take turns, for each would throw out of the caches what the next one needs. `beat` is called
+    after each call. Each has the bits that it has alone. What a step or `beat` raises is raised in all of them, Ctrl-C
+    too, whenever it comes.
     """
-    steps, waiting = Steps(), list[tuple[Training, Step]]()
+    steps, waiting = Steps(), dict[Training, Step]()
     with ExitStack() as stack:
         stack.enter_context(defer_sigint())
         ctrl_c: Any = signal.getsignal(signal.SIGINT)  # which waits, unless it is handled elsewhere
         for training in trainings:
             stack.callback(training.close)  # ends it, if another one raises
             advance(training, None, waiting)
+        chosen, end = list[Training](), 0.0
         while waiting:
+            n, now = len(waiting), time.perf_counter()
             try:
-                values = steps.run([step for _, step in waiting])
+                if now >= end:
+                    end, first = now + TURN_SECONDS, next(iter(waiting))
+                    waiting[first] = waiting.pop(first)  # to the end of the queue
+                    several = n > 1 and steps.n_threads_for(list(waiting.values())) > 1
+                    chosen = list(waiting) if several else [first]
+                values = steps.run([waiting[training] for training in chosen])
                 beat()
                 if getattr(ctrl_c, "waiting", False):
                     ctrl_c.waiting = False
                     raise KeyboardInterrupt
             except BaseException as error:
                 with ExitStack() as others:  # all of them, even if one raises
-                    for training, _ in waiting[::-1]:
+                    for training in reversed(waiting):
                         others.callback(throw, training, error)
                 return
-            before, waiting = waiting, []
-            for (training, _), value in zip(before, values, strict=True):
+            for training, value in zip(chosen, values, strict=True):
                 advance(training, value, waiting)
+            if len(waiting) < n:
+                end = 0.0
 
 
-def advance(training: Training, value: Any, waiting: list[tuple[Training, Step]]) -> None:
+def advance(training: Training, value: Any, waiting: dict[Training, Step]) -> None:
     """Let a training go on to its next step, if it has one."""
-    with suppress(StopIteration):
-        waiting.append((training, training.send(value)))
+    try:
+        waiting[training] = training.send(value)
+    except StopIteration:
+        waiting.pop(training, None)
 
 
 def throw(training: Training, error: BaseException) -> None:
@@ -111,8 +128,8 @@ class Steps:
         """The losses of these steps; an error names what does not fit."""
         if len(steps) == 1:
             return [steps[0].run()]
-        rows = [row for step in steps if (row := self.row(step)) is not None]
-        if len(rows) < len(steps):
+        rows = self.rows_of(steps)
+        if rows is None:
             return [step.run() for step in steps]
         table = np.array([row.numbers for row in rows])
         for numbers, step in zip(table, steps, strict=True):
@@ -121,10 +138,8 @@ class Steps:
             numbers[ADDRESSES[target]] = address(step.target)
             if step.weights is not None:
                 numbers[ADDRESSES[Argument.WEIGHTS]] = address(step.weights)
-        work = sum(row.work for row in rows)
         size = max(row.workspace_size for row in rows)
-        n_threads = min(threads.prepare_threads(steps[0].network.n_threads, work), len(steps))
-        dtype = steps[0].x.dtype
+        n_threads, dtype = self.n_threads_for(steps), steps[0].x.dtype
         if len(self.workspaces) < n_threads or self.workspaces.shape[1] < size or self.workspaces.dtype != dtype:
             self.workspaces = aligned_rows(n_threads, size, dtype)
         values, statuses = np.zeros(len(steps)), np.full(len(steps), kernels.PENDING)
@@ -133,6 +148,19 @@ class Steps:
             values[i] = steps[int(i)].run()
         losses: list[float] = values.tolist()
         return losses
+
+    def n_threads_for(self, steps: Sequence[Step]) -> int:
+        """How many threads these steps pay for, together in one call."""
+        rows = self.rows_of(steps)
+        if rows is None:
+            return 1
+        work = sum(row.work for row in rows)
+        return min(threads.prepare_threads(steps[0].network.n_threads, work), len(steps))
+
+    def rows_of(self, steps: Sequence[Step]) -> list[Row] | None:
+        """Their rows, if all of them have one."""
+        rows = [row for step in steps if (row := self.row(step)) is not None]
+        return rows if len(rows) == len(steps) else None
 
     def row(self, step: Step) -> Row | None:
         """The row of a step, but for the addresses of its batch; None for one that needs more than addresses."""
