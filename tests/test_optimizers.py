@@ -30,6 +30,27 @@ def test_plain_step_is_exact(dtype):
     assert layer.params.dtype == dtype
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_subnormal_memory_counts_where_it_changes_a_bit(dtype, amsgrad):
+    """Elsewhere a 0 stands for it, as a processor takes several times as long to divide it or to take its root."""
+    tiny = np.finfo(dtype).tiny
+    grid = np.meshgrid(tiny * np.array([-1, 0.7, 1e-3, 3], dtype), [0, tiny / 4], [0, tiny, 0.5])
+    m, v, p = (x.ravel().astype(dtype) for x in grid)
+    layer, optimizer = fc.Linear(m.size - 1, 1, dtype=dtype), fc.Adam(lr=1e-3, amsgrad=amsgrad)
+    layer.params[:], layer.grads[:] = p, 0
+    state, _ = optimizer.prepare(layer)
+    state[0], state[1:] = m, v
+    optimizer.count[0] = 3000  # corrections are 1
+    optimizer.step(layer)
+    assert_array_equal(state[0], m * dtype(0.9))
+    assert_array_equal(state[1], v * dtype(0.999))
+    expected = p - state[0] / dtype(1e-8) * dtype(1e-3)
+    assert_array_equal(layer.params[p != tiny], expected[p != tiny])
+    assert_allclose(layer.params, expected, rtol=2 * np.finfo(dtype).eps)
+    assert (layer.params == p).sum() == m.size // 3
+
+
 def test_three_steps_by_hand():
     # w = 4, ∇L = 2 all along, λ = 1/2, μ = 1/2, lr = 1/4
     layer = fc.Linear(1, 1)

@@ -1,8 +1,12 @@
 """The optimizers' rules, each declared once: the formulas are in update.py.
 
 A rule is a formula of g, of the vectors that the optimizer remembers, and of numbers that are the same for all
-parameters in a step. It returns the direction of the step and the new values of what is remembered.
+parameters in a step. It returns the direction of the step, which may be a Ratio, and the new values of what is
+remembered.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -12,7 +16,7 @@ from fastfc.kernels.runtime.dispatch import DispatchTable, IRKernel
 from fastfc.kernels.simd.formula import Operand, Rows, each_register, if_equal, number_of_parameters, root
 from fastfc.kernels.simd.formula import formula as as_formula
 from fastfc.kernels.simd.llvm import I8, I64
-from fastfc.kernels.simd.vector import fma, square_root, where_less
+from fastfc.kernels.simd.vector import absolute, fma, square_root, where_less, where_subnormal
 
 N_NUMBERS = 6  # of a rule at most
 ROWS_SHIFT = 8  # of a rule's code: its number in the tables, and above it how many vectors are remembered
@@ -40,6 +44,47 @@ NUMBERS = DispatchTable(
     ),
 )
 run_rule, step_numbers, require_rule = RULES.call, NUMBERS.call, RULES.require
+
+
+class Ratio(NamedTuple):
+    """A direction, m of_m / d plus what else is in the numerator, with the least that d can be.
+
+    `numerator` is a function of what stands for m, and `others` is 0 if nothing else is in it.
+    """
+
+    numerator: Callable[[Operand], Operand]
+    m: Operand
+    of_m: Operand
+    others: Operand
+    d: Operand
+    least: Operand
+
+
+def limits(x):
+    """The least normal number of a register's dtype, and 8 times the inverse of its relative precision."""
+    info = np.finfo(np.float32 if x.is_single else np.float64)
+    return float(info.tiny), 8.0 / float(info.eps)
+
+
+# What has no gradient any more, as behind a dead unit, has a subnormal m after a thousand steps. To compute with it a
+# processor takes several times as long (Adam of 4,608 parameters, Zen 5, with 3 % of them: 1.9 instead of 0.7 µs).
+# Where a 0 gives the same bits in the end, one stands for it.
+
+
+def quotient(ratio, p, lr):
+    """The direction; 0 stands for a subnormal m if lr m of_m / d, added to p, rounds to p."""
+    tiny, much = limits(p)
+    bound = lr * ratio.of_m / ratio.least * (tiny * much)
+    bound = if_equal(ratio.others, 0.0, bound, np.inf)
+    m = where_subnormal(ratio.m, where_less(bound, absolute(p), 0.0, ratio.m), ratio.m)
+    return ratio.numerator(m) / ratio.d
+
+
+def root_before_sum(v, scale, eps):
+    """√v of v >= 0, or 0 if v is subnormal and scale √v + eps rounds to eps."""
+    tiny, much = limits(v)
+    limit = where_less(scale * (tiny**0.5 * much), eps, tiny, 0.0)
+    return square_root(where_less(v, limit, 0.0, v))
 
 
 class Step:
@@ -72,7 +117,10 @@ def rule(name, formula, rows, numbers=lambda step: (step.a, step.b, step.c, step
             p = params.read(position)
             g = fma(p, decay, grads.read(position))
             direction, *new = formula(g, *(vector.read(position) for vector in vectors), *given)
-            params.write(position, fma(direction, lr * -1.0, p * shrink))
+            p = p * shrink
+            if isinstance(direction, Ratio):
+                direction = quotient(direction, p, lr)
+            params.write(position, fma(direction, lr * -1.0, p))
             for vector, value in zip(vectors, new, strict=True):
                 vector.write(position, value)
 
@@ -129,7 +177,8 @@ def adam_moments(g, m, v, beta1, beta2):
 
 
 def adam_direction(g, m, v, of_m, of_g, scale, eps):
-    return fma(g, of_g, m * of_m) / fma(square_root(v), scale, eps)
+    d = fma(root_before_sum(v, scale, eps), scale, eps)
+    return Ratio(lambda m: fma(g, of_g, m * of_m), m, of_m, of_g, d, eps)
 
 
 def adam(g, m, v, beta1, beta2, of_m, of_g, scale, eps):
@@ -163,14 +212,14 @@ NADAM = rule("nadam", adam, 2, nadam_numbers)
 
 def rmsprop(g, v, b, alpha, mu, eps):
     v = fma(v, alpha, g * g * (1.0 - alpha))
-    b = fma(b, mu, g / (square_root(v) + eps))
+    b = fma(b, mu, g / (root_before_sum(v, 1.0, eps) + eps))
     return b, v, b
 
 
 def rmsprop_centered(g, v, b, a, alpha, mu, eps):
     change = g - a
     v = fma(v, alpha, change * change * (alpha * (1.0 - alpha)))
-    b = fma(b, mu, g / (square_root(v) + eps))
+    b = fma(b, mu, g / (root_before_sum(v, 1.0, eps) + eps))
     return b, v, b, fma(a, alpha, g * (1.0 - alpha))
 
 

@@ -126,6 +126,16 @@ def emit_where_less_equal(builder, a, b, then, otherwise):
     return builder.select(builder.fcmp_ordered("<=", a, b), then, otherwise)
 
 
+def emit_where_subnormal(builder, a, then, otherwise):
+    """`then` where a is 0 or smaller than any normal number: no bit of its exponent is set."""
+    single = isinstance(a.type.element, ir.FloatType)
+    ints = ir.VectorType(ir.IntType(32 if single else 64), a.type.count)
+    exponent = ir.Constant(ints, [0x7F800000 if single else 0x7FF0000000000000] * a.type.count)
+    bits = builder.and_(builder.bitcast(a, ints), exponent)
+    is_zero = builder.icmp_unsigned("==", bits, ir.Constant(ints, [0] * a.type.count))
+    return builder.select(is_zero, then, otherwise)
+
+
 def emit_copysign(builder, magnitude, sign):
     return call_intrinsic(builder, f"copysign.{suffix(sign.type)}", sign.type, magnitude, sign)
 
@@ -173,6 +183,7 @@ def emit_significand(builder, a):
 fma = elementwise(fma_value)
 where_less = elementwise(emit_where_less)
 where_less_equal = elementwise(emit_where_less_equal)
+where_subnormal = elementwise(emit_where_subnormal)
 copysign = elementwise(emit_copysign)
 absolute = elementwise(emit_abs)
 power_of_two = elementwise(emit_power_of_two)
