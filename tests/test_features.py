@@ -211,3 +211,20 @@ def test_other_columns_are_refused():
         known.transform(raw_columns(frame().iloc[:, 1:], "test"), "test")
     with pytest.raises(TypeError, match="column 'number' of X holds texts, but numbers in fit"):
         known.transform(raw_columns(frame().assign(number="5"), "test"), "test")
+
+
+@pytest.mark.parametrize("rows", [slice(0, 8), slice(8, 16)])
+@pytest.mark.parametrize("convert", [lambda f: f, lambda f: f.astype("category"), lambda f: f.to_numpy(dtype=object)])
+def test_known_texts_have_the_codes_of_all_others(convert, rows):
+    """The first rows hold what is known alone, the others unknown and missing names, and numbers among texts."""
+    few, many = [f"{i % 3}" for i in range(16)], [f"name {i % 8}" for i in range(16)]
+    few[9:11], many[12:14] = [None, "new"], [7, None]
+    table = pd.DataFrame({"few": few, "many": many}, dtype=object)
+    known = Features(raw_columns(table.iloc[:8], "test"), max_one_hot=3)
+    given = convert(table.iloc[rows])
+    coded = raw_columns(given, "test", known.known())
+    assert [column.dtype == np.int64 for column in coded.columns] == [rows.start == 0] * 2
+    expected, found = known.transform(raw_columns(given, "test"), "test"), known.transform(coded, "test")
+    assert_array_equal(found.x, expected.x)
+    assert_array_equal(found.codes, expected.codes)
+    assert (found.codes == 0).any() == (rows.start == 8)

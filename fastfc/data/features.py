@@ -22,8 +22,12 @@ from fastfc import frames
 CLIP = 3.0  # the smooth clip's bound
 
 
+# The codes of a category's names.
+Codes = Mapping[str, int]
+
+
 class Raw(NamedTuple):
-    """The columns of a table: a name, and an array of float64 (NaN is missing) or of texts (None is missing)."""
+    """The columns of a table: a name, and an array of float64 (NaN is missing), texts (None is missing), or codes."""
 
     names: tuple[str, ...] | None
     columns: list[NDArray[Any]]
@@ -37,31 +41,37 @@ class Inputs(NamedTuple):
     codes: NDArray[np.int64]
 
 
-def raw_columns(table: Any, owner: str) -> Raw:
+def raw_columns(table: Any, owner: str, known: Mapping[int, Codes] | None = None) -> Raw:
     """The columns of an array or of a frame of pandas, polars or pyarrow.
+
+    Of the columns whose codes are known, those with known texts alone are coded at once.
 
     Raises
     ------
     TypeError, ValueError
         Naming the column that is neither of numbers nor of texts, or holds infinite numbers.
     """
-    names = frames.names(table)
+    names, known = frames.names(table), known or {}
     if names is None:
         array = np.asarray(table)
         if array.ndim != 2:
             raise ValueError(f"{owner}: X has shape {array.shape}, expected (n, features)")
-        columns = [array_column(array[:, i], owner, i) for i in range(array.shape[1])]
+        columns = [array_column(array[:, i], owner, i, known.get(i)) for i in range(array.shape[1])]
         return Raw(None, columns, len(array))
     parts = list(table.columns) if frames.is_arrow(table) else frames.columns(table)
-    columns = [frame_column(part, owner, name) for part, name in zip(parts, names, strict=True)]
+    columns = [
+        frame_column(part, owner, name, known.get(i)) for i, (part, name) in enumerate(zip(parts, names, strict=True))
+    ]
     return Raw(tuple(map(str, names)), columns, table.num_rows if frames.is_arrow(table) else len(table))
 
 
-def array_column(values: NDArray[Any], owner: str, name: Any) -> NDArray[Any]:
+def array_column(values: NDArray[Any], owner: str, name: Any, known: Codes | None = None) -> NDArray[Any]:
     if values.dtype.kind in frames.NUMBERS:
         return finite(values.astype(np.float64), owner, name)
     if values.dtype.kind in "OUST":
-        return object_column(values.astype(object), None, owner, name)
+        values = values.astype(object)
+        codes = codes_of_known(values, known)
+        return object_column(values, None, owner, name) if codes is None else codes
     raise TypeError(f"{owner}: column {name!r} of X has dtype {values.dtype}; {ADVICE}")
 
 
@@ -101,6 +111,16 @@ def is_missing(value: Any) -> bool:
     return value is None or type(value).__name__ == "NAType" or bool(value != value)
 
 
+def codes_of_known(values: NDArray[Any], known: Codes | None) -> NDArray[np.int64] | None:
+    """The codes of cells, if each is a text that is known."""
+    if known is None:
+        return None
+    try:
+        return np.fromiter(map(known.get, values.tolist()), np.int64, len(values))  # None is refused
+    except TypeError:
+        return None
+
+
 def texts(values: NDArray[Any], missing: NDArray[np.bool_]) -> NDArray[Any]:
     """The names of categories, which do not depend on the dtype that holds them: 1 and 1.0 are "1"."""
     result = np.full(len(values), None, object)
@@ -116,7 +136,7 @@ def text(value: Any) -> str:
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
-def frame_column(values: Any, owner: str, name: Any) -> NDArray[Any]:
+def frame_column(values: Any, owner: str, name: Any, known: Codes | None = None) -> NDArray[Any]:
     """A column of a frame as numbers or texts."""
     if frames.is_arrow(values):
         kind = str(values.type)
@@ -137,6 +157,9 @@ def frame_column(values: Any, owner: str, name: Any) -> NDArray[Any]:
     if str(dtype) == "category":  # to_numpy makes floats of integers where some are missing
         values = values.astype(object)
     array = np.asarray(values.to_numpy(), dtype=object)
+    codes = codes_of_known(array, known)
+    if codes is not None:
+        return codes
     if all_texts(array):
         return array
     missing = np.asarray(values.is_null() if hasattr(values, "is_null") else values.isna(), dtype=bool)
@@ -231,11 +254,19 @@ class Features:
 
     def _codes(self, x: Raw, index: int) -> NDArray[np.int64]:
         """The codes of a category's cells."""
-        names, column = self.names[index], x.columns[self.categories[index]]
+        column = x.columns[self.categories[index]]
+        if column.dtype == np.int64:
+            return column
         if column.dtype != object:  # numbers where there were texts
             column = texts(column.astype(object), np.isnan(column))
-        code_of = {name: code for code, name in enumerate(names, 1)}
-        return np.fromiter(map(code_of.get, column.tolist(), repeat(0)), np.int64, len(column))
+        return np.fromiter(map(self._code_of(index).get, column.tolist(), repeat(0)), np.int64, len(column))
+
+    def _code_of(self, index: int) -> Codes:
+        return {name: code for code, name in enumerate(self.names[index], 1)}
+
+    def known(self) -> dict[int, Codes]:
+        """The codes of each column of texts."""
+        return {i: self._code_of(index) for index, i in enumerate(self.categories)}
 
     def _hot_columns(self, x: Raw) -> NDArray[np.float64]:
         """Indicators of missing numbers, then the columns of 0 and 1 of each category of few names, unscaled."""

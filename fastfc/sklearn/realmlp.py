@@ -212,7 +212,7 @@ class BaseRealMLP(BaseEstimator):
         }
         return Recipe(**(vars(recipe) | special))
 
-    def _table(self, X: Any, reset: bool) -> Raw:
+    def _table(self, X: Any, reset: bool, known: Any = None) -> Raw:
         """The columns of X, which is checked as scikit-learn does, but for what is in them."""
         if issparse(X):
             raise TypeError(
@@ -223,7 +223,7 @@ class BaseRealMLP(BaseEstimator):
         elif not _num_samples(X):
             raise ValueError(f"Found array with 0 sample(s) while a minimum of 1 is required by {type(self).__name__}.")
         validate_data(self, X, reset=reset, skip_check_array=True)
-        return raw_columns(X, type(self).__name__)
+        return raw_columns(X, type(self).__name__, known)
 
     def _weights(self, sample_weight: Any, y: NDArray[Any], n: int) -> NDArray[Any] | None:
         if sample_weight is None:
@@ -329,13 +329,13 @@ class BaseRealMLP(BaseEstimator):
     def _outputs(self, X: Any) -> NDArray[np.float64]:
         """What each network gives, (networks, n, width)."""
         check_is_fitted(self)
-        table = self._table(X, reset=False)
+        table = self._table(X, reset=False, known=self.features_.known())
         x = joined(self.features_.transform(table, type(self).__name__), self.features_)
         return self._networks_outputs(x)
 
     def _networks_outputs(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
-        output = self.network_.predict(columns_of(self.network_, x))
-        return np.stack(output if isinstance(output, tuple) else (output,)).astype(np.float64)
+        output = self.network_.output(x)
+        return np.stack(np.split(output, len(self.network_.outputs), axis=1)).astype(np.float64)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the estimator, with what it knows of the columns, to a file for `load`. Needs fastfc[safetensors]."""
