@@ -199,6 +199,18 @@ def test_the_time_that_is_left_is_told_once_and_follows_the_machine(monkeypatch,
     assert caplog.messages[1:] == ["fastfc: 33 % compiled in 20 s; some 40 s more"]
 
 
+def test_more_kernels_are_told_if_they_take_long(monkeypatch, caplog):
+    """Those that a first call meets late, such as the steps after the program's own kernels."""
+    monkeypatch.setattr(plan.Telling, "begun", False)
+    monkeypatch.setattr(plan, "work", lambda kernel: plan.MUCH_WORK / 2)
+    for kernels in ([one], [two], [two, three]):
+        plan.Telling(kernels, types.float64)
+    assert [message.split(" for")[0] for message in caplog.messages] == [
+        "fastfc compiles a kernel",
+        "fastfc compiles 2 more kernels",
+    ]
+
+
 def test_nothing_is_told_of_what_is_quick(monkeypatch, caplog):
     monkeypatch.setattr(plan.Telling, "begun", False)
     telling = plan.Telling([one, two], types.float64)

@@ -19,6 +19,7 @@ from fastfc.kernels.ops.activations import kernels_of
 from fastfc.kernels.program import interpreter
 from fastfc.kernels.program import table as program_table
 from fastfc.kernels.program.table import Column, Header, Value
+from fastfc.kernels.runtime.native import compile_or_load_all
 from fastfc.kernels.runtime.threads import ELEMENT_WORK
 
 # Ops with a weight, beside the norms and those with a parameter for each feature.
@@ -94,8 +95,7 @@ class Program(NamedTuple):
         needed = [kernel for op in kinds for kernel in interpreter.OPTIONAL_KERNELS.get(op, ())]
         needed += [kernel for code in codes - {IDENTITY} for kernel in kernels_of(code)]
         for dtype in dtypes:
-            for kernel in needed:
-                kernel.compile_or_load(dtype)
+            compile_or_load_all(needed, dtype)
 
     def work(self, n: int) -> int:
         """Multiplications for n samples, and what the time to read the weights is worth."""

@@ -273,6 +273,16 @@ class OnDemand:
         return call_through_slot(context, builder, name, sig, args, not_loaded(self.kernel))
 
 
+def compile_or_load_all(kernels, dtype):
+    """Load kernels for `dtype` from the cache, or compile those that are missing as one piece of work."""
+    missing = [kernel for kernel in kernels if not kernel.slots[dtype][0] and not kernel.load(dtype)]
+    typed = [kernel for kernel in missing if isinstance(kernel, CompiledKernel)]
+    if typed:
+        plan.compile_or_load(typed, dtype, POLL_SECONDS)
+    for kernel in missing:
+        kernel.compile_or_load(dtype)
+
+
 # What native code calls to have a kernel loaded, by the name of its slot.
 LOADER = "fastfc.load_on_demand"
 

@@ -120,23 +120,23 @@ class Telling:
     dtype : Numba type
     """
 
-    begun = False  # whether this process has said so before
+    begun = False  # whether this process has said so before: then it does so again for what takes long
 
     def __init__(self, kernels, dtype):
         self.kernels, self.dtype, self.all = kernels, dtype, sum(map(work, kernels))
         self.start, self.bar, self.late = time.perf_counter(), None, Telling.begun
-        if Telling.begun or not kernels:
+        if not kernels or (Telling.begun and self.all < MUCH_WORK):
             return
-        Telling.begun = True
+        more, Telling.begun, self.late = "more " * Telling.begun, True, False
         log = logging.getLogger("fastfc")
         if log.isEnabledFor(logging.WARNING) and sys.stderr is not None and sys.stderr.isatty() and has_tqdm():
             from tqdm import tqdm
 
-            text = f"fastfc compiles {len(kernels)} kernels for this machine, {times()}"
+            text = f"fastfc compiles {len(kernels)} {more}kernels for this machine, {times()}"
             form = "{desc} {percentage:3.0f} %|{bar}| {elapsed} of some {remaining} more"
             self.bar = tqdm(total=self.all, desc=text, bar_format=form, dynamic_ncols=True)
         else:
-            announce(len(kernels))
+            announce(len(kernels), more)
 
     def next(self, kernel):
         """A kernel is there."""
@@ -169,11 +169,11 @@ def times():
     return "once" if cache.cache_folder() else "in every process"
 
 
-def announce(count):
-    """Say why the first call takes its time."""
+def announce(count, more=""):
+    """Say why the first call takes its time, or `more` of it."""
     logging.getLogger("fastfc").warning(
         "fastfc compiles %s for this machine, %s (fastfc warmup does it ahead)",
-        "a kernel" if count == 1 else f"{count} kernels",
+        "a kernel" if count == 1 else f"{count} {more}kernels",
         times(),
     )
 
