@@ -664,6 +664,8 @@ class RealMLPRegressor(RegressorMixin, BaseRealMLP):
         Mean and standard deviation of the training targets, as they weigh, in units of which the networks learn.
     low_, high_ : arrays
         The range that predictions stay in, of the training targets where `clamp` holds.
+    quantiles_ : list of float, or None
+        Those that the networks have learned.
 
     References
     ----------
@@ -745,14 +747,15 @@ class RealMLPRegressor(RegressorMixin, BaseRealMLP):
         columns = y.reshape(len(y), -1)
         if reset:
             self._one_column, self.n_outputs_ = y.ndim == 1, columns.shape[1]
+            self.quantiles_ = None if self.quantiles is None else [float(level) for level in self.quantiles]
         elif columns.shape[1] != self.n_outputs_:
             raise ValueError(f"RealMLPRegressor: y_val has {columns.shape[1]} columns, y has {self.n_outputs_}")
-        if self.quantiles is not None:
-            if not len(list(self.quantiles)):
+        if self.quantiles_ is not None:
+            if not self.quantiles_:
                 raise ValueError("RealMLPRegressor: quantiles is empty; give at least one, as [0.1, 0.5, 0.9]")
             if columns.shape[1] != 1:
                 raise ValueError(f"RealMLPRegressor: quantiles are of one target, but y has shape {y.shape}")
-            columns = np.repeat(columns, len(list(self.quantiles)), axis=1)
+            columns = np.repeat(columns, len(self.quantiles_), axis=1)
         return columns
 
     def _learn_targets(self, y: NDArray[Any], weights: NDArray[Any] | None) -> None:
@@ -774,7 +777,7 @@ class RealMLPRegressor(RegressorMixin, BaseRealMLP):
         return len(self.center_)
 
     def _loss(self, recipe: Recipe) -> Loss:
-        return MSELoss() if self.quantiles is None else QuantileLoss(np.asarray(self.quantiles, np.float64))
+        return MSELoss() if self.quantiles_ is None else QuantileLoss(self.quantiles_)
 
     def _score(self, recipe: Recipe) -> Score:
         if self.val_metric in ("error", "log_loss"):
@@ -782,8 +785,8 @@ class RealMLPRegressor(RegressorMixin, BaseRealMLP):
         low, high = (self.low_ - self.center_) / self.spread_, (self.high_ - self.center_) / self.spread_
         if not recipe.clamp:
             low, high = np.full_like(low, -np.inf), np.full_like(high, np.inf)
-        if self.val_metric == "pinball" or (self.val_metric is None and self.quantiles is not None):
-            return Score("pinball", pinball(0.5 if self.quantiles is None else self.quantiles))
+        if self.val_metric == "pinball" or (self.val_metric is None and self.quantiles_ is not None):
+            return Score("pinball", pinball(0.5 if self.quantiles_ is None else self.quantiles_))
         return Score("rmse", clamped_rmse(low, high))
 
     def _keep(self, features: Features, recipe: Recipe, members: Sequence[Member], parts: Sequence[Part]) -> None:
@@ -794,8 +797,8 @@ class RealMLPRegressor(RegressorMixin, BaseRealMLP):
     def predict(self, X: Any) -> NDArray[np.float64]:
         """The numbers of each row, (n,) or (n, n_outputs); with quantiles (n, quantiles), in order."""
         outputs = np.clip(self._outputs(X) * self.spread_ + self.center_, self.low_, self.high_).mean(axis=0)
-        if self.quantiles is not None:
-            order = np.argsort(np.asarray(self.quantiles, np.float64), kind="stable")
+        if self.quantiles_ is not None:
+            order = np.argsort(self.quantiles_, kind="stable")
             outputs[:, order] = np.sort(outputs, axis=1)
             return np.asarray(outputs)
         return np.asarray(outputs[:, 0] if self._one_column else outputs)

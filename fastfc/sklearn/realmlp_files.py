@@ -19,7 +19,7 @@ VERSION = 1
 ML = "ai.onnx.ml"
 FAR = 1e18  # where the smooth clip is at its bound, and squares are finite
 ARRAYS = ("center_", "spread_", "low_", "high_", "classes_")
-PLAIN = ("temperatures_", "best_epochs_", "n_iter_", "n_features_in_", "n_outputs_", "_one_column")
+PLAIN = ("temperatures_", "best_epochs_", "n_iter_", "n_features_in_", "n_outputs_", "_one_column", "quantiles_")
 
 
 def save(estimator: Any, path: str | os.PathLike[str]) -> None:
@@ -78,6 +78,8 @@ def load(kind: type[Any], path: str | os.PathLike[str]) -> Any:
     for name in ARRAYS:
         if name in about:
             setattr(estimator, name, np.array(about[name]["values"], dtype=np.dtype(about[name]["dtype"])))
+    if "quantiles" in about["params"]:
+        about.setdefault("quantiles_", about["params"]["quantiles"])  # of a file that has none
     for name in PLAIN:
         if name in about:
             setattr(estimator, name, about[name])
@@ -220,8 +222,8 @@ class Model:
         parts = [w.op("Add", w.op("Mul", o, e.spread_[None]), e.center_[None]) for o in outputs]
         parts = [w.op("Max", w.op("Min", part, bounds[1][None]), bounds[0][None]) for part in parts]
         mean = self.mean(parts)
-        if e.quantiles is not None:  # in order
-            rank = np.argsort(np.argsort(np.asarray(e.quantiles, np.float64), kind="stable"))
+        if e.quantiles_ is not None:  # in order
+            rank = np.argsort(np.argsort(e.quantiles_, kind="stable"))
             mean = self.node("Gather", [self.sorted(mean, len(rank)), self.array(rank.astype(np.int64))], axis=1)
         name = self.renamed(mean, "prediction")
         return [self.onnx.helper.make_tensor_value_info(name, self.onnx.TensorProto.FLOAT, ["batch", len(e.center_)])]
