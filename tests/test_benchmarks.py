@@ -88,3 +88,28 @@ def test_every_time_is_the_least_of_blocks_or_of_processes(benchmarks):
         for _, each in inspect.getmembers(importlib.import_module(f"benchmarks.{kind}"), inspect.isclass):
             if any(name.startswith("time_") and call for name, call in inspect.getmembers(each)):
                 assert issubclass(each, common.Clock)
+
+
+def test_asv_saves_the_results_of_a_benchmark_when_it_has_ended(monkeypatch, tmp_path):
+    """asv saved none before all had ended: Ctrl-C after half an hour lost all."""
+    pytest.importorskip("asv")
+    config, plugins, results, runner = (
+        importlib.import_module(f"asv.{name}") for name in ("config", "plugin_manager", "results", "runner")
+    )
+    for name in ("load_data", "add_result"):
+        monkeypatch.setattr(results.Results, name, getattr(results.Results, name))  # restored after the test
+    (plugin,) = config.Config.load(str(FOLDER / "asv.conf.json")).plugins
+    monkeypatch.chdir(FOLDER)
+    plugins.plugin_manager.import_plugin(plugin)
+
+    def new():
+        return results.Results({"machine": "here"}, {}, "0" * 40, 0, "3.11", "env", {})
+
+    benchmark = {"name": "kind.time", "version": "1", "params": []}
+    took = runner.BenchmarkResult([0.5], [[0.5]], [1], 0, "", None)
+    unsaved, saved = new(), new()
+    unsaved.add_result(benchmark, took)
+    saved.load_data(str(tmp_path))
+    saved.add_result(benchmark, took)
+    (file,) = tmp_path.rglob("*.json")
+    assert results.Results.load(str(file)).get_result_value("kind.time", []) == [0.5]

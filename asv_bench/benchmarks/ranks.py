@@ -12,7 +12,7 @@ import numpy as np
 
 import fastfc as fc
 
-from .common import needs, table
+from .common import asked_for, needs
 
 STEPS, EPOCHS = 4, 4
 OPTIONS = {"loss": fc.CrossEntropyLoss(), "epochs": EPOCHS, "seed": 0}
@@ -42,22 +42,26 @@ def seconds(what, **ranks):
     return min(net.fit(*data, **options, **ranks)["seconds"][1:]) / steps
 
 
+@asked_for
 class Step:
-    """Each rank has a core of its own."""
+    """Each rank has a core of its own. Seconds of the clock: they depend on how many cores are free."""
 
-    params = table([1024, "ensemble"], ["L-BFGS", 2048, 4096]), table(["1 rank", "2 ranks"], ["without shards"])
+    params = [1024, "ensemble", "L-BFGS", 2048, 4096], ["1 rank", "2 ranks", "without shards"]
     param_names = "batch", "on"
     unit, timeout = "seconds", 300
+
+    def setup(self, batch, on):
+        if on != "without shards":
+            needs("mpi4py")
+            folder = os.path.dirname(sys.executable)
+            self.mpiexec = shutil.which("mpiexec", path=os.pathsep.join([folder, os.environ["PATH"]]))
+            if self.mpiexec is None:
+                raise NotImplementedError("mpiexec is not installed")
 
     def track_step(self, batch, on):
         if on == "without shards":
             return seconds(batch)
-        needs("mpi4py")
-        folder = os.path.dirname(sys.executable)
-        mpiexec = shutil.which("mpiexec", path=os.pathsep.join([folder, os.environ["PATH"]]))
-        if mpiexec is None:
-            raise NotImplementedError("mpiexec is not installed")
-        command = [mpiexec, "-n", on[0], sys.executable, "-m", __spec__.name, str(batch)]
+        command = [self.mpiexec, "-n", on[0], sys.executable, "-m", __spec__.name, str(batch)]
         top = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         return float(subprocess.run(command, cwd=top, check=True, capture_output=True, text=True).stdout)
 

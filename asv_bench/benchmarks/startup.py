@@ -66,7 +66,6 @@ def seconds_of_command(*arguments, cache):
 
 
 class Startup(Clock):
-    repeat = 1
     timeout = 600
 
     def setup(self):
@@ -80,10 +79,14 @@ class Startup(Clock):
 class Import(Startup):
     def time_import_above_numba(self):
         seconds("", "import fastfc", self.cache)  # compiles the .pyc files
-        self.elapsed += min(seconds("", "import fastfc", self.cache) for _ in range(10))
+        self.elapsed += min(seconds("", "import fastfc", self.cache) for _ in range(4))
 
 
 class NothingCached(Startup):
+    """As few samples as tell one commit from another: with six of each, asv finds none different."""
+
+    repeat, rounds = 1, 7
+
     def time_demo(self):
         """What compiling adds to `fastfc demo`."""
         cold, warm = (seconds_of_command("demo", cache=self.cache) for _ in range(2))
@@ -127,7 +130,7 @@ class Cached(Startup):
 class SecondProcess(Cached):
     def time_second_process(self, compiled):
         """From the import to the first training step."""
-        self.least(5, "", f"import fastfc as fc\n{TRAIN}\ntrain()")
+        self.least(2, "", f"import fastfc as fc\n{TRAIN}\ntrain()")
 
 
 class More(Cached):
@@ -137,7 +140,7 @@ class More(Cached):
     param_names = ("new",)
 
     def time_more(self, compiled, new):
-        self.least(5, "import fastfc as fc\n" + TRAIN + "train()\n", f"train({MORE[new]})")
+        self.least(2, "import fastfc as fc\n" + TRAIN + "train()\n", f"train({MORE[new]})")
 
 
 @asked_for
