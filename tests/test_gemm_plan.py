@@ -7,6 +7,7 @@ from arrays import normal
 from fastfc import kernels
 from fastfc.kernels.ops.gemm_plan import FIXED, MANY_TILES, SOME_TILES, TABLES, Blocking, blocking, blocking_of, plan
 from fastfc.kernels.ops.matrix import Matrix
+from fastfc.kernels.program.interpreter import L2_SHARE, PACKED_ROWS, rows_of_block
 from fastfc.kernels.simd.caches import KIB, MIB, NO_CACHE, Cache, Caches
 from fastfc.kernels.simd.isa import ISAS, host_isa
 
@@ -129,6 +130,15 @@ def test_what_is_packed():
     assert planned(512, 16 * MANY_TILES + 1, 512, a="F").pack_a
     assert not planned(512, 16 * MANY_TILES, 512, a="F").pack_a
     assert not planned(64, 16 * MANY_TILES + 1, 64).pack_a
+
+
+def test_rows_of_a_block_of_a_prediction():
+    """Few where W is read in place and L2 holds the rows' values; many where W is packed, or meets a tile or two."""
+    width = 4 * 2048
+    assert rows_of_block(width, of("Zen 5")) == 1 * MIB // L2_SHARE // width
+    assert rows_of_block(2 * width, of("Zen 5")) == PACKED_ROWS
+    assert rows_of_block(width, of("Zen 3")) == rows_of_block(width, of("Neoverse N1")) == PACKED_ROWS
+    assert rows_of_block(0, of("Zen 3")) == rows_of_block(1, of("Zen 3")) == 512 * KIB // L2_SHARE
 
 
 def test_few_rows_read_b_in_place_in_blocks_that_fit_l1():

@@ -15,8 +15,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
 from fastfc import reference
-from fastfc.kernels.program.interpreter import L2_SHARE
+from fastfc.kernels.ops.gemm_plan import blocking_of
+from fastfc.kernels.program.interpreter import rows_of_block
 from fastfc.kernels.simd.caches import host_caches
+from fastfc.kernels.simd.isa import host_isa
 
 CLONES = [copy.copy, copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))]
 
@@ -120,12 +122,12 @@ def test_update_parameters():
         net.update_parameters(0)
 
 
-@pytest.mark.parametrize("sizes", [[3, 7, 2], [3, 3000, 2], [3, 40, 2000, 2]])
+@pytest.mark.parametrize("sizes", [[3, 7, 2], [3, 3000, 2], [3, 40, 2000, 2], [3, 9000, 2]])
 def test_predict_in_blocks(sizes):
     """More rows than go through all layers at once, and spaces on the stack and beyond it."""
     net, rng = integer_net(sizes), np.random.default_rng(0)
     numbers = max(sum(pair) for pair in pairwise([0, *sizes[1:-1]]))
-    block = max(16, host_caches().l2.core_bytes // L2_SHARE // (4 * numbers) // 16 * 16)
+    block = rows_of_block(4 * numbers, blocking_of(host_isa(), host_caches(), 4))
     for n in (0, 1, block - 1, block, block + 1, 2 * block + 1):
         x = rng.integers(-3, 4, (n, 3))
         assert_array_equal(net.predict(x), net.forward(x))

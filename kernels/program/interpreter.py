@@ -132,8 +132,10 @@ OPTIONAL_KERNELS = {
     MEMBER_PRODUCT: [member_product_forward, member_product_backward],
 }
 
-# Rows of a prediction go through all layers together, as many as find room in this part of L2.
+# Rows of a prediction go through all layers together, as many as find room in this part of L2. At least PACKED_ROWS do
+# where each such block packs W or, of LEAST_ROWS, reads a W beyond L2 for a tile or two.
 L2_SHARE = 4
+LEAST_ROWS, PACKED_ROWS = 16, 512
 # So many for each thread, and a prediction is cut into rows.
 MANY_ROWS = 64
 # Multiplications that an element of an activation takes as long as.
@@ -719,11 +721,19 @@ def predict_range(params, program, x, out, index, n_threads):
 
 
 @inlined_helper
+def rows_of_block(row_bytes, machine):
+    """How many rows of a prediction go through all layers together, if each takes so much of the workspace."""
+    rows = max(LEAST_ROWS, machine.l2_bytes // L2_SHARE // max(row_bytes, 1) // LEAST_ROWS * LEAST_ROWS)
+    if rows == LEAST_ROWS or machine.panel_bytes == machine.l1_bytes:
+        return max(rows, PACKED_ROWS)
+    return rows
+
+
+@inlined_helper
 def predict_rows(params, program, x, out, n_threads, min_work):
     """out = the network's output, by blocks of rows that go through all layers."""
     n, numbers, size = x.shape[0], program[0, Header.PREDICT_WORKSPACE], out.itemsize
-    # as many rows as find room in a part of L2
-    rows = max(16, blocking(pointer(out)).l2_bytes // L2_SHARE // (max(numbers, 1) * size) // 16 * 16)
+    rows = rows_of_block(numbers * size, blocking(pointer(out)))
     rows = n if program[0, Header.WHOLE] else min(rows, n)
     nbytes = padded_size(numbers, rows) * size
     heap, to_release = allocate(pointer(out), nbytes if nbytes > STACK_BYTES else 0)
