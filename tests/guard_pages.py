@@ -6,9 +6,11 @@ import mmap
 
 import numpy as np
 from arrays import CALLS, DTYPES, product_shapes
+from numpy.lib.stride_tricks import as_strided
 from test_gemm import big_shapes
 from test_layer_kinds import NETS, data_of, net_of
 
+from fastfc.kernels import dense_bias_grad
 from fastfc.kernels.ops.gemm import CHUNK
 from fastfc.kernels.ops.narrow import MANY, MOST_CHUNKS
 from fastfc.kernels.program import interpreter
@@ -74,6 +76,15 @@ for rows, i, o in [
 ]:
     for name, dtype in itertools.product(PRODUCT_AXES, DTYPES):
         check(name, dtype, {"n": rows, "i": i, "o": o}, "CCCC"[: len(CALLS[name].axes())])
+
+# column sums of every second and third column, of which the last is the end of memory
+for dtype, apart, (n, o), at_end in itertools.product(DTYPES, (2, 3), ((1, 5), (9, 2), (40, 131)), (True, False)):
+    print("dense_bias_grad", np.dtype(dtype), n, o, apart, "end" if at_end else "begin", flush=True)
+    memory = guarded(np.ones((n - 1) * o * apart + (o - 1) * apart + 1, dtype), at_end)
+    strides = o * apart * memory.itemsize, apart * memory.itemsize
+    out = np.zeros(o, dtype)
+    dense_bias_grad(as_strided(memory, (n, o), strides), out)
+    np.testing.assert_array_equal(out, n)
 
 for name, dtype, n, at_end in itertools.product(NETS, DTYPES, (0, 2, 9), (True, False)):
     print(name, np.dtype(dtype), n, "end" if at_end else "begin", flush=True)

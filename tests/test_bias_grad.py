@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from arrays import DTYPES, LAYOUTS, WRITABLE, integers, nan, normal
@@ -6,6 +8,7 @@ from hypothesis import strategies as st
 
 from fastfc.kernels import dense_add_bias_grad, dense_bias_grad
 from fastfc.kernels.ops.gemm import CHUNK
+from fastfc.kernels.simd.caches import host_caches
 from fastfc.kernels.simd.isa import host_isa
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
@@ -59,6 +62,43 @@ def test_rows_are_added_in_order_for_any_layout(dtype, layout, out_layout):
     out[...] = normal(70, dtype, 1)
     dense_add_bias_grad(LAYOUTS[layout](g), out)
     np.testing.assert_array_equal(out, before)
+
+
+def strided(dtype):
+    """(name, n, o, view): views of (n, o) whose rows are neighbours, or whose columns lie a little apart."""
+    lanes = host_isa().vector_bytes // np.dtype(dtype).itemsize
+    rows, columns = [1, 2, lanes - 1, lanes, lanes + 1, 3 * lanes + 5], [2, 3, lanes, lanes + 1, 3 * lanes + 1, 131]
+    beyond_l2 = host_caches().l2.core_bytes // np.dtype(dtype).itemsize // 1000
+    for n, o in [*itertools.product(rows, columns), (0, 5), (CHUNK + lanes + 1, 3), (1000, beyond_l2)]:
+        yield "rows are neighbours", n, o, np.full((o, n), np.nan, dtype).T
+        yield "rows are neighbours, with gaps", n, o, np.full((2 * o, n + 3), np.nan, dtype)[::2, :n].T
+        yield "columns from last to first", n, o, np.full((o, n), np.nan, dtype)[::-1].T
+        for apart in (2, 3, lanes, lanes + 1, -1, -2):
+            width = abs(apart) * o
+            yield f"every {apart}th column", n, o, np.full((n, width), np.nan, dtype)[:, ::apart]
+        yield "rows from last to first", n, o, np.full((n, 2 * o), np.nan, dtype)[::-1, ::2]
+
+
+@dtypes
+def test_rows_are_added_in_order_for_any_strides(dtype):
+    """With NaN in all gaps, and into outputs with gaps; two threads have the same bits."""
+    for name, n, o, g in strided(dtype):
+        g[:] = normal((n, o), dtype)
+        total, before = np.zeros(o, dtype), normal(o, dtype, 1)
+        added = before.copy()
+        if n <= CHUNK:
+            for row in g:
+                total, added = total + row, added + row
+        else:
+            dense_bias_grad(np.ascontiguousarray(g), total)
+            dense_add_bias_grad(np.ascontiguousarray(g), added)
+        for out in (nan(o, dtype), nan(3 * o, dtype)[::3], nan(o, dtype)[::-1]):
+            for n_threads in (1, 2):
+                dense_bias_grad(g, out, n_threads)
+                np.testing.assert_array_equal(out, total, f"{name}, {n} x {o}")
+            out[...] = before
+            dense_add_bias_grad(g, out)
+            np.testing.assert_array_equal(out, added, f"{name}, {n} x {o}")
 
 
 @dtypes

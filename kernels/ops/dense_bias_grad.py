@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastfc.kernels.ops.activation_rules import NONE
 from fastfc.kernels.ops.gemm import CHUNK, product
-from fastfc.kernels.ops.matrix import Matrix, ceil_div, copy_matrix, element, matrix, zeros
+from fastfc.kernels.ops.gemm_plan import blocking
+from fastfc.kernels.ops.matrix import Matrix, ceil_div, copy_matrix, matrix, zeros
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.native import compiled_kernel, on_demand_kernel
 from fastfc.kernels.runtime.overlap import overlaps
@@ -18,7 +19,9 @@ from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, NO_MEMORY, OK, OVERLAP, check
 from fastfc.kernels.runtime.threads import AUTO, ELEMENT_WORK, is_tiny, resolve, shape, thread_range
 from fastfc.kernels.simd.compiler import helper, inlined_helper
-from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, one, pointer, read, release, stack, write
+from fastfc.kernels.simd.isa import host_isa
+from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, one, pointer, read, release, stack, write, zero
+from fastfc.kernels.simd.transpose import add_columns, transpose_block
 from fastfc.kernels.simd.vector import fetch, load, load_first, splat, store, store_first, sum_of_lanes, width
 
 # Columns are summed side by side in so many registers, by one thread in its part of a batch.
@@ -26,6 +29,10 @@ REGISTERS = 4
 # Of long batches, so many registers are shared by several chunks: one chain of additions is slower than memory.
 ACCUMULATORS = 8
 ACCUMULATORS_BYTES = ACCUMULATORS * 64
+# Where rows are neighbours, squares are transposed, in turn from so many registers of columns: with 16 lanes one chain
+# of additions is as fast as the squares, not with 8. From beyond L2 they are asked for so many bytes before.
+IN_TURN, AHEAD_OF_SQUARES = 1 if host_isa().vector_bytes == 64 else 2, 1 << 8
+SUMS_BYTES, SQUARE_BYTES = REGISTERS * 64, 16 * 64
 # Short rows are read ahead by so many bytes, for which the processor does not look far enough, and long ones by so many
 # within the rows, then from the beginning of the next eight (Zen 5, AVX2, 4096 x 1024: 83 to 106 GB/s).
 SHORT_ROW, AHEAD, AHEAD_IN_ROW = 1 << 11, 1 << 13, 1 << 10
@@ -192,6 +199,14 @@ def vector_sum(n, x):
 
 
 @helper
+def copy_or_clear(source, source_step, n, target, target_step, wanted):
+    """target[:] = source[:] if wanted, else zero; steps are bytes."""
+    for j in range(n):
+        value = read(at(source, j * source_step)) if wanted else read(zero(source))
+        write(at(target, j * target_step), value)
+
+
+@helper
 def sum_of_one_column(g, out, accumulate):
     n, row, x, size = g.shape[0], g.strides[0], pointer(g), g.itemsize
     wanted = 0 if row == size else n * size
@@ -226,6 +241,72 @@ def are_neighbours(g, out):
     return n > 0 and o > 1 and g.strides[1] == out.itemsize and out.strides[0] == out.itemsize
 
 
+@on_demand_kernel(
+    lambda dtype: types.int64(
+        types.CPointer(dtype), *[types.int64] * 3, types.CPointer(dtype), types.int64, types.int64
+    )
+)
+def sums_of_rows(g, n, o, column, out, out_step, accumulate):
+    """out[j] (+)= Σ g[i, j] over at most CHUNK rows that are neighbours: squares are transposed in registers.
+
+    From one column of g to the next are `column` bytes, and `out_step` between elements of out.
+    """
+    size, lanes = itemsize(g), width(g)
+    step, whole = lanes * size, (n - n % lanes) * size
+    sums, square = stack(g, SUMS_BYTES), stack(g, SQUARE_BYTES)
+    far = IN_TURN == 1 and n * o * size > blocking(g).l2_bytes // 2
+    for j in range(0, o, IN_TURN * lanes):
+        src, some = at(g, j * column), min(IN_TURN * lanes, o - j)
+        there = at(out, j * out_step)
+        copy_or_clear(there, out_step, some, sums, size, accumulate)
+        s0, s1 = load(sums), load(at(sums, step))
+        if some > lanes:
+            other = at(src, lanes * column)
+            for p in range(0, whole, step):
+                s0 = add_columns(s0, at(src, p), column, lanes)
+                s1 = add_columns(s1, at(other, p), column, some - lanes)
+        else:
+            for p in range(0, whole, step):
+                if far:
+                    for r in range(lanes):
+                        fetch(at(src, p + AHEAD_OF_SQUARES + r * column))
+                s0 = add_columns(s0, at(src, p), column, some)
+        store(sums, s0)
+        store(at(sums, step), s1)
+        if whole < n * size:
+            for first in range(0, some, lanes):
+                total = load(at(sums, first * size))
+                last_rows = at(src, first * column + whole)
+                transpose_block(last_rows, column, min(lanes, some - first), n % lanes, square, step)
+                for p in range(0, n % lanes * step, step):
+                    total = total + load(at(square, p))
+                store(at(sums, first * size), total)
+        copy_or_clear(sums, size, some, there, out_step, 1)
+    return OK
+
+
+@on_demand_kernel(
+    lambda dtype: types.int64(
+        types.CPointer(dtype), *[types.int64] * 4, types.CPointer(dtype), types.int64, types.int64
+    )
+)
+def sums_of_every_nth(g, n, o, row, column, out, out_step, accumulate):
+    """out[j] (+)= Σ g[i, j] over at most CHUNK rows, of whose columns up to a register is one: all are summed.
+
+    What lies between two columns is in the same cache lines or the next, and so may be read.
+    """
+    size, lanes = itemsize(g), width(g)
+    at_once, sums = REGISTERS * lanes * size // column, stack(g, SUMS_BYTES)
+    for j in range(0, o, at_once):
+        some, there = min(at_once, o - j), at(out, j * out_step)
+        for q in range(0, REGISTERS * lanes * size, lanes * size):
+            store(at(sums, q), splat(g, 0.0))
+        copy_or_clear(there, out_step, some, sums, column, accumulate)
+        sums_in_registers(at(g, j * column), n, (some - 1) * column // size + 1, row, sums, accumulate)
+        copy_or_clear(sums, column, some, there, out_step, 1)
+    return OK
+
+
 @helper
 def column_sums(g, out, accumulate):
     """out (+)= the column sums of at most CHUNK rows."""
@@ -234,19 +315,18 @@ def column_sums(g, out, accumulate):
         return sums_of_neighbours(pointer(g), n, o, g.strides[0], pointer(out), accumulate)
     if o == 1:
         return sum_of_one_column(g, out, accumulate)
+    (row, column), size, first, there, out_step = g.strides, g.itemsize, pointer(g), pointer(out), out.strides[0]
+    if row == size and n > 1:
+        return sums_of_rows(first, n, o, column, there, out_step, accumulate)
+    if column < 0:  # from the last column to the first
+        first, there = at(first, (o - 1) * column), at(there, (o - 1) * out_step)
+        column, out_step = -column, -out_step
+    if n > 0 and 0 < column <= width(first) * size and column % size == 0:
+        return sums_of_every_nth(first, n, o, row, column, there, out_step, accumulate)
     # any strides: a row of ones times g; 1 x + s rounds as s + x does
-    sums, size = Matrix(pointer(out), 0, out.strides[0]), g.itemsize
-    # where rows are neighbours, squares are transposed in registers, for which the ones lie side by side
-    wanted = n * size if g.strides[0] == size else 0
-    copies, memory = allocate(sums.data, wanted)
-    if wanted and is_null(memory):
-        return NO_MEMORY
-    ones = Matrix(copies, 0, size) if wanted else Matrix(one(sums.data), 0, 0)
-    for i in range(wanted // size):
-        write(element(ones, 0, i), read(one(sums.data)))
-    found = product(sums, ones, matrix(g), sums if accumulate else zeros(sums), 1, o, n, NONE, sums)
-    release(memory)
-    return found
+    sums = Matrix(pointer(out), 0, out.strides[0])
+    ones = Matrix(one(sums.data), 0, 0)
+    return product(sums, ones, matrix(g), sums if accumulate else zeros(sums), 1, o, n, NONE, sums)
 
 
 @helper

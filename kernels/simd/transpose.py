@@ -7,6 +7,16 @@ from numba.extending import intrinsic
 from fastfc.kernels.simd.llvm import I64, first_lanes, llvm_vector, load_value, shuffle, step, store_value
 
 
+def load_rows(builder, vector, source, source_row, rows, mask=None):
+    """As many rows as a register has lanes; from `rows` on, copies of the last row."""
+    last, result = builder.sub(rows, ir.Constant(I64, 1)), []
+    for i in range(vector.count):
+        index = ir.Constant(I64, i)
+        index = builder.select(builder.icmp_signed("<", index, rows), index, last)
+        result.append(load_value(builder, step(builder, source, builder.mul(index, source_row)), vector, mask))
+    return result
+
+
 def transpose_fours(builder, block):
     """Transpose the 4 x 4 squares of float32 along each group of four rows.
 
@@ -57,14 +67,9 @@ def transpose_block(typingctx, source, source_row, rows, columns, target, target
         vector = llvm_vector(signature.args[0].dtype)
         count = vector.count
         constant = lambda value: ir.Constant(I64, value)
-        last = builder.sub(rows, constant(1))
 
         def emit(mask):
-            block = []
-            for i in range(count):
-                row = builder.select(builder.icmp_signed("<", constant(i), rows), constant(i), last)
-                block.append(load_value(builder, step(builder, source, builder.mul(row, source_row)), vector, mask))
-            return transpose_vectors(builder, block)
+            return transpose_vectors(builder, load_rows(builder, vector, source, source_row, rows, mask))
 
         full = builder.icmp_signed(">=", columns, constant(count))
         with builder.if_else(full) as (whole, part):
@@ -79,3 +84,16 @@ def transpose_block(typingctx, source, source_row, rows, columns, target, target
 
     number = types.int64
     return types.void(source, number, number, number, source, number), codegen
+
+
+@intrinsic
+def add_columns(typingctx, total, source, source_row, rows):
+    """total[i] + Σ source[i, :], over the columns of a square in order; of at most `rows` rows, see transpose_block."""
+
+    def codegen(context, builder, signature, args):
+        total, source, source_row, rows = args
+        for column in transpose_vectors(builder, load_rows(builder, total.type, source, source_row, rows)):
+            total = builder.fadd(total, column)
+        return total
+
+    return total(total, source, types.int64, types.int64), codegen
