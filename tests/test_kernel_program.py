@@ -1,5 +1,7 @@
 import copy
+import enum
 
+import numba
 import numpy as np
 import pytest
 from arrays import DTYPES, LAYOUTS, nan, normal
@@ -12,6 +14,21 @@ from fastfc.kernels.program import interpreter
 
 ACTIVATIONS = ["identity", "relu", "sigmoid", "tanh", "softmax"]
 ONE_THREAD = 1, 1  # parts, and the least work that pays for one
+
+
+def enumerations(kind=enum.IntEnum):
+    """Those of the kernels."""
+    for one in kind.__subclasses__():
+        yield from enumerations(one)
+        if one.__module__.startswith("fastfc.kernels.") and len(one):
+            yield one
+
+
+@pytest.mark.parametrize("columns", [*enumerations()], ids=lambda columns: columns.__name__)
+def test_columns_are_integers_in_nopython_code(columns):
+    """Others are no indices with numba before 0.68."""
+    assert {numba.typeof(column) for column in columns} == {numba.types.intp}
+    assert numba.typeof(columns).member_type == numba.types.intp
 
 
 class Arguments:

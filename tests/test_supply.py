@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # The oldest and the newest that are supported: fastfc's own cache of compiled code uses parts of numba that change.
-NUMBA = "0.68.0", "0.68.1"
+NUMBA = "0.63.0", "0.68.1"
 NUMPY = "1.26.4", "2.5.5"
 NEWEST_HERE = NUMPY[1] if sys.version_info >= (3, 12) else "2.4.6"  # that NumPy is for newer versions of Python
 PARTS = ["entry", "simd", "forward", "weight_grad", "edge", "cache", "network", "training", "nopython", "known_answers"]

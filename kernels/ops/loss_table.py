@@ -1,9 +1,9 @@
 """The columns of a table of losses: of floats, with a row for each loss of a network's outputs."""
 
-from enum import IntEnum
+from fastfc.kernels.runtime.columns import Columns
 
 
-class LossColumn(IntEnum):
+class LossColumn(Columns):
     """Columns of a loss, which takes so many columns of the prediction from FIRST on, and those of the target."""
 
     CODE = 0

@@ -541,7 +541,7 @@ def product_op_backward(context, s, grads, x, grad, flags):
         if maker:
             f_before = derivative(activation_of(program, maker))
         if maker and program[maker, Column.OF_INPUT]:
-            known = locate(context, program[maker, Column.A], Value.TRAINING.value, context.memory)
+            known = locate(context, program[maker, Column.A], Value.TRAINING, context.memory)
         start = grad.a if program[s, Column.ADD_A] else zeros(grad.a)
         weight = transposed(weight_of(program, s, context.params, i, o))
         product = Product(grad.a, grad.y, weight, start, n, i, o)
@@ -692,8 +692,8 @@ def run_backward(context, grads, gradients, wants_x, add):
     """
     program = context.program
     for s in range(program[0, Header.N_OPS], 0, -1):
-        x = operands(context, s, Value.TRAINING.value, context.memory)
-        grad = operands(context, s, Value.GRADIENT.value, gradients)
+        x = operands(context, s, Value.TRAINING, context.memory)
+        grad = operands(context, s, Value.GRADIENT, gradients)
         wants_a = wants_x or program[program[s, Column.A], Value.GRADIENT] != IN_X
         wants_b = wants_x or program[program[s, Column.B], Value.GRADIENT] != IN_X
         status = backward_op(context, s, grads, x, grad, Flags(np.int64(wants_a), np.int64(wants_b), add))
@@ -779,7 +779,7 @@ def commit_step(context, counters):
     for s in range(1, 1 + program[0, Header.N_OPS]):
         running = program[s, Column.NUMBER]
         if program[s, Column.OP] == BATCH_NORM and n > 1 and running != NOWHERE:
-            saved = locate(context, program[s, Column.B], Value.TRAINING.value, context.memory)
+            saved = locate(context, program[s, Column.B], Value.TRAINING, context.memory)
             momentum, o = number(program, s, Column.FACTOR_2), program[program[s, Column.Y], Value.WIDTH]
             share = momentum if momentum >= 0.0 else 1.0 / counters[1]
             update_running(context.params, saved.data, running, n, o, share)

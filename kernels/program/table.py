@@ -1,11 +1,11 @@
 """The columns of a program, which is a table of integers: a header, then a row for each op, then one for each value."""
 
-from enum import IntEnum
-
 from numba import types
 
+from fastfc.kernels.runtime.columns import Columns
 
-class Header(IntEnum):
+
+class Header(Columns):
     """Columns of row 0."""
 
     N_OPS = 0
@@ -21,7 +21,7 @@ class Header(IntEnum):
     PARTS = 10  # outputs side by side: as many rows at the end of the table have their WIDTH
 
 
-class Column(IntEnum):
+class Column(Columns):
     """Columns of an op, which reads the values a and b and writes the value y.
 
     WEIGHT and BIAS are indices into the vector of values, NOWHERE for none; FACTOR and FACTOR_2 the bits of float64
@@ -56,7 +56,7 @@ class Column(IntEnum):
     AFTER = 19  # of a parametric activation the bits of what a prediction multiplies y by, for a dropout that it skips
 
 
-class Value(IntEnum):
+class Value(Columns):
     """Columns of a value: its width; and for each purpose where it is, and from which number per sample on."""
 
     WIDTH = 0

@@ -36,6 +36,7 @@ class HelperLibrary(JITCodeLibrary):
     def __init__(self, codegen, name):
         CodeLibrary.__init__(self, codegen, name)
         self._linking_libraries: list[CodeLibrary] = []
+        self._reload_init: set[Any] = set()  # CodeLibrary has it from numba 0.63.1 on
         self._final_module: Any = None
         self._shared_module: Any = None
 

@@ -4,14 +4,13 @@ A member's arrays, options and place in its epoch are a row of a table, see `Arg
 its steps one after another on one thread, so its bits are those that it has alone, for any number of threads.
 """
 
-from enum import IntEnum
-
 import numpy as np
 from numba import types
 
 from fastfc.kernels.ops.losses import loss
 from fastfc.kernels.ops.matrix import contiguous_matrix
 from fastfc.kernels.runtime.arrays import N_FIELDS, matrix_of, take_next, vector_of
+from fastfc.kernels.runtime.columns import Columns
 from fastfc.kernels.runtime.kernel import kernel
 from fastfc.kernels.runtime.overlap import keep_alive
 from fastfc.kernels.runtime.pool import parallel
@@ -21,7 +20,7 @@ from fastfc.kernels.simd.memory import pointer, view
 from fastfc.kernels.training.step import train_step, train_steps
 
 
-class Argument(IntEnum):
+class Argument(Columns):
     """The arrays of a member, as `train_steps` takes them."""
 
     X = 0
@@ -43,7 +42,7 @@ class Argument(IntEnum):
 N_ARRAYS = len(Argument)
 
 
-class Number(IntEnum):
+class Number(Columns):
     """Columns behind those of the arrays."""
 
     FIRST = N_ARRAYS * N_FIELDS
