@@ -5,12 +5,15 @@ import sys
 import time
 import types as python_types
 
+import numpy as np
 import pytest
 from numba import types
 from processes import run, start
-from tiny_kernels import one, three, two
+from tiny_kernels import one, three, two, use
 
-from fastfc.kernels.runtime import cache, plan, threads
+import fastfc as fc
+from fastfc.kernels.runtime import cache, dispatch, native, plan, threads
+from fastfc.kernels.runtime import kernel as boundary
 from fastfc.kernels.runtime.native import compiled_kernels
 
 needs_locks = pytest.mark.skipif(cache.fcntl is None, reason="no second process without locks")
@@ -216,3 +219,82 @@ def test_nothing_is_told_of_what_is_quick(monkeypatch, caplog):
     telling = plan.Telling([one, two], types.float64)
     telling.next(one)
     assert len(caplog.messages) == 1
+
+
+@pytest.fixture
+def pieces(monkeypatch):
+    """The names of what is asked for together, for each piece of work in turn."""
+    found: list[list[str]] = []
+    load = native.load_asked
+
+    def record(dtype, *kernels):
+        wanted = [*native.asked[dtype], *kernels]
+        if wanted:
+            found.append([kernel.name for kernel in wanted])
+        load(dtype, *kernels)
+
+    for module in (native, boundary, dispatch):
+        monkeypatch.setattr(module, "load_asked", record)
+    return found
+
+
+X, Y = np.ones((8, 3), np.float32), np.ones((8, 2), np.float32)
+PROGRAM = {"normalise_rows", "normalise_rows_backward", "activation_gelu_tanh"}
+USES = {
+    "train_step": (lambda net, *how: net.train_step(X, Y, *how), {"train_step"}),
+    "fit": (
+        lambda net, loss, optimizer: net.fit(X, Y, loss=loss, optimizer=optimizer, validation_split=0.5),
+        {"train_steps", "predict", "loss"},
+    ),
+    "batches": (lambda net, loss, optimizer: net.fit([(X, Y)], loss=loss, optimizer=optimizer), {"train_steps"}),
+    "find_lr": (lambda net, *how: net.find_lr(X, Y, *how, steps=2), {"train_step"}),
+    "predict": (lambda net, *how: net.predict(X), {"predict"}),
+    "forward": (lambda net, *how: net.forward(X), {"forward"}),
+}
+
+
+def network():
+    return fc.Sequential([fc.Linear(3, 4, seed=0), fc.LayerNorm(4), fc.GELU("tanh"), fc.Linear(4, 2, seed=1)])
+
+
+@pytest.mark.parametrize("use", USES)
+def test_what_a_call_needs_is_one_piece_of_work(pieces, use):
+    """The network's kernels, the loss's and the optimizer's, and the function that runs them."""
+    call, expected = USES[use]
+    call(network(), fc.HuberLoss(), fc.Adagrad())
+    if use not in ("predict", "forward"):
+        expected = expected | {"loss_huber", "rule_adagrad"}
+    assert set(pieces[0]) == PROGRAM | expected
+    assert {name for piece in pieces[1:] for name in piece} <= set(pieces[0])
+
+
+@pytest.mark.parametrize("use", ["train_step", "fit"])
+def test_what_a_full_batch_needs_is_one_piece_of_work(pieces, use):
+    call, expected = USES[use]
+    call(network(), fc.MSELoss(), fc.LBFGS())
+    assert set(pieces[0]) == PROGRAM | expected | {"loss_mse", "lbfgs"}
+
+
+@pytest.mark.parametrize(
+    "target, smoothing, soft", [(np.arange(8) % 2, 0.0, False), (np.arange(8) % 2, 0.1, True), (Y, 0.0, True)]
+)
+def test_cross_entropy_of_classes_does_not_need_that_of_probabilities(pieces, target, smoothing, soft):
+    network().train_step(X, target, fc.CrossEntropyLoss(label_smoothing=smoothing), fc.SGD())
+    assert ("loss_soft_cross_entropy" in pieces[0]) == soft
+
+
+def test_what_an_ensemble_needs_is_one_piece_of_work(pieces):
+    fc.Ensemble(lambda seed: network(), 2).fit(X, Y, loss=fc.HuberLoss(), optimizer=fc.Adagrad())
+    assert set(pieces[0]) == PROGRAM | {"loss_huber", "rule_adagrad", "train_members"}
+
+
+def test_what_a_block_asked_for_before_it_failed_comes_with_the_next_call(pieces):
+    with pytest.raises(KeyError), native.one_piece():
+        native.compile_or_load_all([one], types.float64)
+        with native.one_piece():
+            native.compile_or_load_all([two], types.float64)
+        assert not pieces
+        raise KeyError
+    assert not pieces
+    use(three)
+    assert pieces == [["one", "two", "three"]] and not native.asked[types.float64]

@@ -14,6 +14,7 @@ from fastfc.kernels.ops import loss_rules, loss_table
 from fastfc.kernels.ops import losses as loss_kernels
 from fastfc.kernels.ops.loss_table import LossColumn
 from fastfc.kernels.runtime import kernel as boundary
+from fastfc.kernels.runtime.native import compile_or_load_all
 from fastfc.validation import FLOATS, as_floats, choice
 
 NO_LABELS = np.zeros(0, np.int64)
@@ -113,12 +114,8 @@ class Loss(Versioned):
 
     def load(self, dtypes: Iterable[Any]) -> None:
         """Compile, or load, what this loss needs."""
-        codes = set(self._table[:, LossColumn.CODE].astype(int).tolist())
-        if loss_rules.CROSS_ENTROPY in codes:
-            codes.add(loss_rules.SOFT_CROSS_ENTROPY)
         for dtype in dtypes:
-            for kernel in filter(None, map(loss_rules.kernel_of, codes)):
-                kernel.compile_or_load(dtype)
+            compile_or_load_all(kernels_of(self._table), dtype)
 
     @property
     def takes_negative_weights(self) -> bool:
@@ -241,6 +238,15 @@ class Loss(Versioned):
             if value != parameter.default:
                 given.append(f"{name}={value!r}")
         return given
+
+
+def kernels_of(table: NDArray[np.float64], of_classes: bool = False) -> list[Any]:
+    """What a table of losses needs that not every one does; less if it is known that targets are classes."""
+    codes = set(table[:, LossColumn.CODE].astype(int).tolist())
+    entropies = table[table[:, LossColumn.CODE] == loss_rules.CROSS_ENTROPY]
+    if len(entropies) and (not of_classes or entropies[:, LossColumn.A].any()):  # or label smoothing
+        codes.add(loss_rules.SOFT_CROSS_ENTROPY)
+    return [kernel for kernel in map(loss_rules.kernel_of, sorted(codes)) if kernel is not None]
 
 
 def evaluate(owner: Loss, *arguments: Any) -> float:

@@ -346,7 +346,7 @@ class Layer(Versioned):
 
     def output(self, x: NDArray[Any], out: Any = None, params: Any = None) -> NDArray[Any]:
         """`predict` for an array as `join` makes it."""
-        program = self.program_for(x)
+        program = self.program_for(x, interpreter.predict)
         if out is None:
             out = np.empty((x.shape[0], program.outputs), x.dtype)
         vector, _ = self.vectors(x.dtype) if params is None else (self._with_buffers(params, x.dtype), None)
@@ -480,7 +480,7 @@ class Layer(Versioned):
         else:
             self.check_names(x)
             x = self.join(x)
-            program, dtype = self.program_for(x), x.dtype
+            program, dtype = self.program_for(x, interpreter.forward), x.dtype
             vector, _ = self.vectors(dtype)
         if TYPE_CHECKING:
             assert isinstance(x, np.ndarray)
@@ -616,15 +616,21 @@ class Layer(Versioned):
         """
         raise NotImplementedError
 
-    def program_for(self, x: NDArray[Any]) -> Program:
-        """The program for this input, which is checked."""
+    def program_for(self, x: NDArray[Any], *kernels: Any) -> Program:
+        """The program for this input, which is checked.
+
+        When it is made, what it needs is compiled or loaded, and with it the kernels that are to run it.
+        """
         if self._programs is None:
             self._programs = {}
         if x.ndim == 2 and x.shape[1] in self._programs:
             return self._programs[x.shape[1]]
         width = self._check_rows(x).shape[1]
         program = self._lower(width)
-        program.load(native.DTYPES.values() if self.dtype is None else [native.DTYPES[self.dtype]])
+        with native.one_piece():
+            program.load(native.DTYPES.values() if self.dtype is None else [native.DTYPES[self.dtype]])
+            if kernels:
+                native.compile_or_load_all(kernels, native.DTYPES[x.dtype])
         self._programs[width] = program
         if self._vector.size and self.one_input:
             rows = program.serial_rows(2 * threads.MIN_WORK)  # not worth a second thread

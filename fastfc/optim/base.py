@@ -6,7 +6,7 @@ import fnmatch
 import functools
 import math
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral
 from types import MappingProxyType
 from typing import Any, ClassVar, TypedDict
@@ -337,12 +337,16 @@ class Optimizer(Versioned):
         except ValueError as error:
             raise explained_error(error, network) from None
 
+    def load(self, dtypes: Iterable[Any]) -> None:
+        """Compile, or load, what this optimizer needs and not every one does."""
+        for dtype in dtypes if self._optional_kernel is not None else ():
+            native.compile_or_load_all([self._optional_kernel], dtype)
+
     def prepare(self, network: Layer) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """The state for this network's parameters, zeros at first, and their segments."""
         if self._prepared == network.trained_version and self._is_for(network):
             return self._state, self.segments
-        if self._optional_kernel is not None:
-            self._optional_kernel.compile_or_load(native.DTYPES[network.params.dtype])
+        self.load([native.DTYPES[network.params.dtype]])
         self.bind(network)
         if "dropout" in self._schedules and not has_dropout(network):
             raise ValueError(f"{type(self).__name__}: schedules has 'dropout', but {network} has no Dropout; remove it")
@@ -760,9 +764,7 @@ class Optimizer(Versioned):
     @property
     def _handle(self) -> tuple[Any, ...]:
         """What we are in nopython code, see nopython.OptimizerType."""
-        kernel = rules.kernel_of(self.code)
-        for dtype in update_kernels.update.loaded_types() if kernel else ():  # the code that takes us has loaded those
-            kernel.compile_or_load(dtype)
+        self.load(update_kernels.update.loaded_types())  # the code that takes us has loaded those
         home = 0  # where the parameters of our network are, if it may not be another one
         if self._network is not None and self._remembers and self.count[0]:
             network = self._network()

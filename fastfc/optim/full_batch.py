@@ -43,10 +43,7 @@ class FullBatch(Optimizer):
 
     @property
     def _handle(self) -> tuple[Any, ...]:
-        assert self._optional_kernel is not None
-        self._optional_kernel.compile_or_load(
-            native.DTYPES[self.state.dtype]
-        )  # we may come from a pickle, with a state
+        self.load([native.DTYPES[self.state.dtype]])  # we may come from a pickle, with a state
         return super()._handle
 
 

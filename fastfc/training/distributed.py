@@ -194,6 +194,7 @@ class Sharded(Epoch):
     ranks: Ranks
     masses: Masses
     records: NDArray[Any]  # our rows, if other ranks have others
+    kernels = ()  # of shards: the optimizer decides which
     everything: Batches | None = None  # all samples as one batch, for who takes them so
 
     def join(self, ranks: Ranks) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastfc.kernels.runtime import threads
 from fastfc.kernels.runtime.cache import defer_sigint
+from fastfc.kernels.runtime.native import one_piece
 from fastfc.kernels.runtime.status import OK, STATUSES, UNKNOWN
 from fastfc.kernels.training import members as kernels
 from fastfc.losses.base import Loss, as_weights
@@ -166,11 +167,14 @@ def train_members(
     metrics, scores = as_scores(shared.metrics, "fit", first, loss)
     ranks.compare({"the number of members": str(len(team))})
     columns, seeds = first.columns(learning=True), ranks.of_main(member_seeds(shared.seed, len(team)))
-    samples, weights = prepare_samples(team, data, loss, columns)
-    check_samples(first, samples, [score for metric, score in zip(metrics, scores, strict=True) if is_ours(metric)])
-    draws = Draws(seeds, flag(options.bootstrap, "fit", "bootstrap"), options.subset, weights)
-    monitored = columns_of_history(samples, scores)
-    members = members_of(team, optimizers, draws, samples.training, loss, shared, called, monitored)
+    with one_piece():
+        samples, weights = prepare_samples(team, data, loss, columns)
+        own_scores = [score for metric, score in zip(metrics, scores, strict=True) if is_ours(metric)]
+        check_samples(first, samples, own_scores)
+        draws = Draws(seeds, flag(options.bootstrap, "fit", "bootstrap"), options.subset, weights)
+        monitored = columns_of_history(samples, scores)
+        members = members_of(team, optimizers, draws, samples.training, loss, shared, called, monitored)
+        epoch = MembersEpoch(members, team.vectors(), team.n_threads, bool(shared.shuffle))
     outputs = outputs_of(first, loss)
     links = tuple(map(link_of, outputs))
     team_scores = [get_metric(metric, [averaged(output) for output in outputs]) for metric in metrics]
@@ -178,7 +182,7 @@ def train_members(
     run = Run(team, optimizers, History(), shared.epochs, seen, ranks.main)  # type: ignore[arg-type]
     held = draws.held_out_weights(samples.training.n, samples.validation, loss)  # type: ignore[arg-type]
     trainer = MembersTrainer(team, run, members, samples, scores, team_scores, joint, held, ranks)
-    trainer.epoch = MembersEpoch(members, team.vectors(), team.n_threads, bool(shared.shuffle))
+    trainer.epoch = epoch
     trainer.epoch.members = members[ranks.block(len(members))]
     trainer.progress_bar = Progress(shared.progress and ranks.main, shared.epochs, samples.training.n)
     if ranks.size > 1:

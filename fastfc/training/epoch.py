@@ -16,7 +16,7 @@ from fastfc.kernels.training import step as step_kernels
 from fastfc.nn.lowering import Program
 from fastfc.optim.base import Optimizer
 from fastfc.training.samples import Data, refuse_not_finite
-from fastfc.training.step import kernel_arguments
+from fastfc.training.step import kernel_arguments, load_for
 
 if TYPE_CHECKING:
     from fastfc.nn.container import Container
@@ -49,6 +49,8 @@ class DivergenceWarning(RuntimeWarning):
 class Epoch:
     """Epochs on some data, each in as few native calls as Ctrl-C allows, which Python answers between calls."""
 
+    kernels: tuple[Any, ...] = (step_kernels.train_steps,)
+
     def __init__(
         self,
         network: Container,
@@ -74,6 +76,7 @@ class Epoch:
 
     def begin(self, network: Container, data: Data, optimizer: Optimizer, batch_size: int, accumulate: int) -> None:
         self.network, self.optimizer, self.accumulate = network, optimizer, accumulate
+        load_for(data, optimizer, *self.kernels)
         self.use(data, batch_size)
         seconds = 6e-9 * self.batch_size * self.accumulate * (self.program.multiplications + 1)
         self.updates = max(1, int(CALL_SECONDS / seconds))  # in the next call

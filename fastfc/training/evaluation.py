@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastfc.data.streams import source_of
 from fastfc.kernels.ops import losses
+from fastfc.kernels.program import interpreter
 from fastfc.losses.base import Loss
 from fastfc.ranks import COUNTS, Ranks, digest, ranks_of
 from fastfc.training.outputs import metric_of, outputs_of
@@ -23,6 +24,10 @@ from fastfc.validation import listed
 if TYPE_CHECKING:
     from fastfc.data.columns import Columns
     from fastfc.nn.container import Container
+
+
+# The kernels of an evaluation
+EVALUATING = interpreter.predict, losses.loss
 
 
 def evaluate(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastfc.data.streams import gives_batches
+from fastfc.kernels.runtime.native import DTYPES, compile_or_load_all, one_piece
 from fastfc.losses.base import Loss
 from fastfc.metrics import is_ours
 from fastfc.optim.base import Optimizer
@@ -29,7 +30,7 @@ from fastfc.training.distributed import (
     take_from_main,
 )
 from fastfc.training.epoch import DivergenceWarning, Epoch
-from fastfc.training.evaluation import as_scores, dataset, evaluation, measured, whole
+from fastfc.training.evaluation import EVALUATING, as_scores, dataset, evaluation, measured, whole
 from fastfc.training.history import History
 from fastfc.training.progress import Progress
 from fastfc.training.samples import NOTHING, Data, check_finite
@@ -232,17 +233,20 @@ def run_fit(
     columns = network.columns(learning=True)
     if ranks is not None:  # first what decides which exchanges there are
         ranks.compare(settings_of_options(loss, optimizer, options, ranks) | settings_of_held_out(*data[3:]))
-    samples = prepare_samples(network, data, loss, columns, ranks)
-    ours = [score for metric, score in zip(metrics, scores, strict=True) if is_ours(metric)]
-    measuring = check_samples(network, samples, ours, ranks)
-    check_readings(samples, options.epochs, bool(scores))
-    monitored = columns_of_history(samples, scores)
-    optimizer.watched_column(monitored)  # raises before the first step if it is missing
-    if ranks is not None:
-        ranks.compare(settings_of(network, samples, optimizer, ranks))
     main = ranks is None or ranks.main
-    progress_bar = Progress(options.progress and main, options.epochs, samples.training.n)
-    epoch = epochs_on(network, samples.training, optimizer, options, ranks)
+    with one_piece():
+        samples = prepare_samples(network, data, loss, columns, ranks)
+        ours = [score for metric, score in zip(metrics, scores, strict=True) if is_ours(metric)]
+        measuring = check_samples(network, samples, ours, ranks)
+        check_readings(samples, options.epochs, bool(scores))
+        monitored = columns_of_history(samples, scores)
+        optimizer.watched_column(monitored)  # raises before the first step if it is missing
+        if ranks is not None:
+            ranks.compare(settings_of(network, samples, optimizer, ranks))
+        progress_bar = Progress(options.progress and main, options.epochs, samples.training.n)
+        epoch = epochs_on(network, samples.training, optimizer, options, ranks)
+        if samples.validation is not None or scores:
+            compile_or_load_all(EVALUATING, DTYPES[samples.measured.first.x.dtype])
     progress_bar.n, rng = epoch.n, optimizer.generator(options.seed)
     if ranks is not None:
         take_from_main(network, optimizer, rng, ranks)

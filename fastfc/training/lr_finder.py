@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastfc.kernels.runtime.native import one_piece
+from fastfc.kernels.training import step as step_kernels
 from fastfc.training.samples import Data, check_finite, prepare, refuse_not_finite
-from fastfc.training.step import check_loss_and_optimizer, step_on
+from fastfc.training.step import check_loss_and_optimizer, load_for, step_on
 from fastfc.validation import as_generator, positive_int, positive_number
 
 if TYPE_CHECKING:
@@ -112,7 +114,9 @@ def find_lr(
     optimizer.check_network(network)
     if optimizer.full_batch:
         raise TypeError(f"find_lr: {optimizer} finds the size of its steps by itself; call fit")
-    data = prepare(network, x, y, loss, columns=network.columns())
+    with one_piece():
+        data = prepare(network, x, y, loss, columns=network.columns())
+        load_for(data, optimizer, step_kernels.train_step)
     network, optimizer = copy.deepcopy(network), copy.deepcopy(optimizer)
     optimizer.schedule = optimizer.schedules = None
     rng = as_generator(seed, "find_lr")

@@ -22,6 +22,7 @@ from fastfc.optim.base import Optimizer
 from fastfc.training.callbacks import Callback, Run
 from fastfc.training.epoch import CALL_SECONDS, DivergenceWarning, Epoch, plan_batches
 from fastfc.training.samples import NOTHING, Data
+from fastfc.training.step import load_for
 
 
 def shared_arguments(network: Container, data: Data, optimizer: Optimizer) -> tuple[Any, ...]:
@@ -130,6 +131,8 @@ class MembersEpoch:
         multiplications = max(program.multiplications + 1 for program, _ in programs)
         seconds = 6e-9 * int(self.steps.max()) * multiplications * len(members)
         self.updates = max(1, int(CALL_SECONDS / seconds))  # in the next call
+        for member in members:
+            load_for(member.data, member.optimizer, kernels.train_members)
 
     def save(self) -> None:
         """Keep what an epoch changes, as it is before it."""

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastfc.kernels.runtime.native import DTYPES, compile_or_load_all, one_piece
 from fastfc.kernels.training import step as step_kernels
-from fastfc.losses.base import Loss
+from fastfc.losses.base import Loss, kernels_of
 from fastfc.nn.lowering import Program
 from fastfc.optim.base import Optimizer
 from fastfc.training.samples import Data, explain_refused, prepare
@@ -50,11 +51,21 @@ def train_step(
     check_loss_and_optimizer(loss, optimizer)
     arrays = type(x) is np.ndarray and type(y) is np.ndarray
     columns = None if arrays else network.columns(learning=network.input_names() is None)
-    data = prepare(network, x, y, loss, sample_weight, columns=columns, values=False)
+    with one_piece():
+        data = prepare(network, x, y, loss, sample_weight, columns=columns, values=False)
+        load_for(data, optimizer, step_kernels.train_step)
     value, arguments = step_on(network, data, loss, optimizer)
     if columns is not None:
         network.learn_names(columns.inputs, columns.targets)
     return value, plan_of(network, data, loss, optimizer, arguments) if data.y is y else None
+
+
+def load_for(data: Data, optimizer: Optimizer, *kernels: Any) -> None:
+    """Compile or load kernels that train, and what they need for this loss and this optimizer."""
+    dtype = DTYPES[data.x.dtype]
+    with one_piece():
+        compile_or_load_all([*kernels, *kernels_of(data.losses, data.labels.size > 0)], dtype)
+        optimizer.load([dtype])
 
 
 def step_on(network: Container, data: Data, loss: Loss, optimizer: Optimizer) -> tuple[float, tuple[Any, ...]]:

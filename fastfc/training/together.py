@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fastfc.kernels.runtime import threads
 from fastfc.kernels.runtime.arrays import N_FIELDS, describe
 from fastfc.kernels.runtime.cache import defer_sigint
+from fastfc.kernels.runtime.native import one_piece
 from fastfc.kernels.runtime.status import OK
 from fastfc.kernels.training import members as kernels
 from fastfc.kernels.training.members import N_COLUMNS, Argument, Number
@@ -26,6 +27,7 @@ from fastfc.nn.layer import aligned_rows
 from fastfc.optim.base import Optimizer
 from fastfc.training.members import shared_arguments
 from fastfc.training.samples import prepare
+from fastfc.training.step import load_for
 
 ADDRESSES = {name: name * N_FIELDS for name in (Argument.X, Argument.TARGET, Argument.LABELS, Argument.WEIGHTS)}
 
@@ -170,12 +172,14 @@ class Steps:
         row = self.rows.get(key)
         if row is not None and row.versions == versions:
             return row
-        data = prepare(network, x, target, loss, weights, values=False)
-        as_given = data.x is x and (data.labels is target or data.target is target)
-        if not as_given or (weights is not None and data.weights is not weights) or not network.one_input:
-            return None
+        with one_piece():
+            data = prepare(network, x, target, loss, weights, values=False)
+            as_given = data.x is x and (data.labels is target or data.target is target)
+            if not as_given or (weights is not None and data.weights is not weights) or not network.one_input:
+                return None
+            load_for(data, optimizer, kernels.step_members)
+            arguments = shared_arguments(network, data, optimizer)
         numbers = np.zeros(N_COLUMNS, np.int64)
-        arguments = shared_arguments(network, data, optimizer)
         described = [number for array in arguments for number in describe(array)]
         numbers[: len(described)] = described
         numbers[Number.OPTIMIZER] = optimizer.code

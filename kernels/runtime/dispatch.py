@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 from fastfc.kernels.runtime import portable
 from fastfc.kernels.runtime.cache import KernelCache, compile_lock
 from fastfc.kernels.runtime.linkage import call_address, define_symbol
-from fastfc.kernels.runtime.native import DTYPES, compiled_kernels, not_loaded
+from fastfc.kernels.runtime.native import DTYPES, compiled_kernels, load_asked, not_loaded
 from fastfc.kernels.simd.llvm import I64
 
 SIZE = 128  # kernels that a table has room for
@@ -72,6 +72,7 @@ class DispatchTable:
 
 def load_missing(name, dtype):
     """Load what NotLoaded was raised for: the kernel, or what the table of this name was asked for."""
+    load_asked(dtype)
     if name in tables:
         tables[name].ensure_missing(dtype)
     else:

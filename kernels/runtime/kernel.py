@@ -15,7 +15,7 @@ from numba.core.typing.templates import signature
 from fastfc.kernels.runtime.cache import compile_lock
 from fastfc.kernels.runtime.dispatch import load_missing
 from fastfc.kernels.runtime.fastcall import NotLoaded, builtin
-from fastfc.kernels.runtime.native import DTYPES, CompiledKernel
+from fastfc.kernels.runtime.native import DTYPES, CompiledKernel, load_asked
 from fastfc.kernels.runtime.status import OK, OVERLAP, STATUSES, UNKNOWN
 
 # A builtin function takes a tenth of a second to make, and saves some 0.2 ms a call.
@@ -108,7 +108,7 @@ class Kernel(CompiledKernel):
         misfit = self.misfit(arrays)
         if misfit is not None:
             raise ValueError(f"{self.name}: {self.wrong_shape(arrays, misfit)}")
-        self.compile_or_load(DTYPES[dtype])
+        load_asked(DTYPES[dtype], self)
         self.calls += 1
         if self.calls >= CALLS_BEFORE_FASTCALL and self.call == self.slow_path:
             with compile_lock():

@@ -1,8 +1,10 @@
 """Nopython functions that are compiled once for each dtype and called through a slot."""
 
+import contextlib
 import ctypes
 import functools
 import sys
+import threading
 from functools import cached_property
 from types import ModuleType
 from typing import Any
@@ -273,14 +275,44 @@ class OnDemand:
         return call_through_slot(context, builder, name, sig, args, not_loaded(self.kernel))
 
 
+# What is asked for and not yet loaded: an ordered set for each dtype, of all threads, for any may run what needs it.
+asked: dict[Any, dict[Any, None]] = {dtype: {} for dtype in DTYPES.values()}
+blocks = threading.local()  # depth: how many of `one_piece` this thread is in
+
+
+@contextlib.contextmanager
+def one_piece():
+    """What the block asks for by `compile_or_load_all` is compiled or loaded when it ends, as one piece of work.
+
+    If it raises, or something is called meanwhile, then with the next kernel that Python calls.
+    """
+    blocks.depth = getattr(blocks, "depth", 0) + 1
+    try:
+        yield
+    finally:
+        blocks.depth -= 1
+    for dtype in DTYPES.values():
+        compile_or_load_all([], dtype)
+
+
 def compile_or_load_all(kernels, dtype):
-    """Load kernels for `dtype` from the cache, or compile those that are missing as one piece of work."""
-    missing = [kernel for kernel in kernels if not kernel.slots[dtype][0] and not kernel.load(dtype)]
+    """Load kernels for `dtype` from the cache, or compile those that are missing, as one piece of work."""
+    asked[dtype].update(dict.fromkeys(kernels))
+    if not getattr(blocks, "depth", 0):
+        load_asked(dtype)
+
+
+def load_asked(dtype, *kernels):
+    """Load what is asked for and these kernels now."""
+    wanted = [*asked[dtype], *kernels]
+    missing = [kernel for kernel in wanted if not kernel.load(dtype)]
     typed = [kernel for kernel in missing if isinstance(kernel, CompiledKernel)]
     if typed:
         plan.compile_or_load(typed, dtype, POLL_SECONDS)
     for kernel in missing:
         kernel.compile_or_load(dtype)
+    for kernel in wanted:
+        asked[dtype].pop(kernel, None)
 
 
 # What native code calls to have a kernel loaded, by the name of its slot.
