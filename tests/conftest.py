@@ -9,6 +9,8 @@ from hypothesis import settings
 
 from fastfc.kernels.runtime import kernel as boundary
 
+# Numba makes many objects that stay: the collector would go through them again and again.
+gc.set_threshold(50_000, 50, 1000)
 # The first example may compile a kernel, which takes seconds.
 settings.register_profile("fastfc", deadline=None)
 settings.load_profile("fastfc")
@@ -33,6 +35,7 @@ def pytest_cmdline_main(config):
     is_worker = hasattr(config, "workerinput")
     if getattr(option, "numprocesses", 0) is None and not (alone or is_worker) and all(map(os.path.isdir, config.args)):
         option.numprocesses, option.dist = 2, "loadfile"
+        os.environ["FASTFC_SECOND"] = "1"  # a worker has no core for a second process that compiles
     if option.markexpr == "not slow and not soak" and any("::" in arg for arg in config.args):
         option.markexpr = "not soak"  # what is named runs
 
@@ -54,6 +57,14 @@ def pytest_collection_finish(session):
     """Let the collector, which tests call, skip what was imported: half a second each time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """And what the tests of a file have compiled."""
+    if nextitem and nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_runtest_setup(item):

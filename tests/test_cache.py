@@ -84,8 +84,7 @@ def test_the_notice_is_a_line_on_stderr_that_logging_can_silence(tmp_path):
     output, errors = run(TINY + TINY, FASTFC_CACHE=tmp_path / "one")
     assert output.split() == ["5.0", "5.0"]
     assert errors == NOTICE % "a kernel" + "once (fastfc warmup does it ahead)\n"
-    assert run(TINY, FASTFC_CACHE=tmp_path / "one") == ("5.0\n", "")
-    three = "from tiny_kernels import *; use(three); use(three, 'f4'); print(5.0)"
+    three = "from tiny_kernels import *; use(three); print(5.0)"
     silent = "import logging; logging.getLogger('fastfc').setLevel(logging.ERROR)\n"
     assert run(silent + three, FASTFC_CACHE=tmp_path / "two") == ("5.0\n", "")
     _, errors = run(three, FASTFC_CACHE=0)
@@ -434,9 +433,6 @@ def test_a_folder_that_cannot_be_written_warns_once(tmp_path, monkeypatch):
 
 def test_kernels_work_without_a_cache_folder(tmp_path):
     (tmp_path / "file").write_text("")
-    output, errors = run(TINY + TINY, FASTFC_CACHE=tmp_path / "file" / "below")
-    assert output.split() == ["5.0", "5.0"]
-    assert errors.count("RuntimeWarning") == 1
     output, errors = run(TINY, FASTFC_CACHE=0, HOME=tmp_path, XDG_CACHE_HOME=tmp_path)
     assert output.split() == ["5.0"]
     assert "Warning" not in errors

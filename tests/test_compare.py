@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.text import Text
+from sample import slow
 
 from fastfc.benchmark import compare
 from fastfc.benchmark import figures as comparison
@@ -366,16 +367,19 @@ def overlaps(texts):
     return [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
 
 
-def test_names_in_the_roofline_lie_apart():
-    """The gradients of the bias of many shapes are at one place, and networks near each other."""
-    for shapes in (TARGETS, compare.SHAPES):
-        given = [Line(records(s, kernel, fastfc=1e-6, NumPy=2e-6)) for s in shapes for kernel in KERNELS]
-        figure = comparison.of_kernels(given, 100.0, 20.0)
-        figure.draw_without_rendering()
-        texts = figure.axes[-1].texts[2:]
-        frame = figure.axes[-1].get_window_extent()
-        assert texts and not overlaps(texts)
-        assert all(frame.y0 <= Text.get_window_extent(text).y0 for text in texts)
+@pytest.mark.parametrize("shapes", [TARGETS, slow(compare.SHAPES)], ids=len)
+def test_names_in_the_roofline_lie_apart(shapes):
+    """The gradients of the bias of many shapes are at one place."""
+    given = [Line(records(s, kernel, fastfc=1e-6, NumPy=2e-6)) for s in shapes for kernel in KERNELS]
+    figure = comparison.of_kernels(given, 100.0, 20.0)
+    figure.draw_without_rendering()
+    texts = figure.axes[-1].texts[2:]
+    frame = figure.axes[-1].get_window_extent()
+    assert texts and not overlaps(texts)
+    assert all(frame.y0 <= Text.get_window_extent(text).y0 for text in texts)
+
+
+def test_names_of_networks_lie_apart():
     rates = [Row(task_records(task, fastfc=1e-3, NumPy=1.5e-3)) for task in TASKS]
     figure = comparison.of_networks(rates, 100.0, 20.0)
     figure.draw_without_rendering()

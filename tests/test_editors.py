@@ -17,9 +17,8 @@ def told(command, folder):
     return subprocess.run([sys.executable, "-m", *command], cwd=folder, capture_output=True, text=True).stdout
 
 
-@pytest.mark.parametrize(
-    "options", [pytest.param([], id="plain", marks=pytest.mark.slow), pytest.param(["--strict"], id="strict")]
-)
+@pytest.mark.slow  # it reads all that fastfc imports
+@pytest.mark.parametrize("options", [pytest.param([], id="plain"), pytest.param(["--strict"], id="strict")])
 def test_mypy_finds_nothing_in_a_users_program(options, tmp_path):
     pytest.importorskip("mypy")
     text = told(["mypy", "--config-file=", f"--cache-dir={CACHE}", *options, str(PROGRAM)], tmp_path)

@@ -9,6 +9,7 @@ import stat
 import numpy as np
 import pytest
 from processes import run
+from sample import slow
 
 from fastfc.cli.main import main
 from fastfc.kernels.runtime import portable
@@ -47,7 +48,7 @@ def use(folder, home, processor="haswell", **environment):
     return run(USE, FASTFC_KERNELS=folder, FASTFC_CACHE=home / "cache", **environment)
 
 
-@pytest.mark.parametrize("processor", ["haswell", "znver2"])
+@pytest.mark.parametrize("processor", [slow("haswell"), "znver2"])
 def test_another_processor_of_the_instruction_set_compiles_nothing(made, tmp_path, processor):
     assert use(made, tmp_path, processor) == (NOTHING, "")
     assert list((tmp_path / "cache").glob("*")) == []
@@ -131,7 +132,7 @@ def test_a_processor_that_lacks_something(copy, monkeypatch):
         portable.check(copy / "avx2")
 
 
-@pytest.mark.parametrize("damage", [about(lambda content: content.update(numba="0.1")), flip, open_files])
+@pytest.mark.parametrize("damage", [slow(about(lambda content: content.update(numba="0.1"))), flip, slow(open_files)])
 def test_what_is_wrong_is_said_once_and_nothing_of_it_is_run(copy, tmp_path, damage):
     damage(copy)
     output, errors = use(copy, tmp_path)
@@ -168,8 +169,11 @@ def test_a_kernel_that_the_folder_lacks_is_compiled(copy, tmp_path):
     assert output == "['two:float32']\n" and "RuntimeWarning" not in errors
 
 
-def test_0_uses_no_folder(tmp_path):
-    assert use(0, tmp_path)[0] == ALL
+def test_0_uses_no_folder(monkeypatch):
+    monkeypatch.setattr(portable.os.path, "isdir", lambda path: True)  # as in a wheel with kernels inside
+    for named, expected in (("0", None), ("", portable.IN_WHEEL)):
+        monkeypatch.setenv("FASTFC_KERNELS", named)
+        assert portable.place.__wrapped__() == expected
 
 
 def test_what_was_made_of_other_sources_goes(copy, monkeypatch):

@@ -10,7 +10,7 @@ from soak import report
 from fastfc.kernels.runtime.cache import cache_folder
 
 # Children, requests and predictions: here, and in the long run
-FEW, MANY = 8, 400
+FEW, MANY = 4, 400
 long = pytest.mark.soak
 counts = pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=long)])
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

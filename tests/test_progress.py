@@ -6,6 +6,7 @@ import types
 import numpy as np
 import pytest
 from processes import run, run_in_terminal
+from sample import slow
 
 import fastfc as fc
 from fastfc.training import progress
@@ -45,30 +46,26 @@ def test_the_bar_in_a_terminal():
     assert last.endswith(f", loss={loss}, val_loss={val_loss}, val_mae={val_mae}]") and val_rmse not in last
 
 
-@pytest.mark.parametrize("options, scores", [("metrics=['mae']", 0), ("validation_split=0.5", 1)])
-def test_scores_are_those_of_the_validation(options, scores):
-    *_, err = run_in_terminal(FIT.format(options=f"epochs=2, progress=True, {options}"), COLUMNS="")
-    assert screens(err)[-1].count("=") == 1 + scores
+def test_scores_are_those_of_the_validation_and_nothing_unless_asked():
+    fits = [FIT.format(options=f"epochs=2, {options}") for options in ("", "progress=True, metrics=['mae']")]
+    *_, err = run_in_terminal("".join(fits), COLUMNS="")
+    assert screens(err)[-1].count("=") == 1
+    *_, err = run_in_terminal(FIT.format(options="epochs=2, progress=True, validation_split=0.5"), COLUMNS="")
+    assert screens(err)[-1].count("=") == 2
 
 
-def test_one_bar_per_fit_however_narrow_the_terminal():
-    code = FIT.format(options="epochs=3000, progress=True")
-    for columns in (40, 200):
-        seen = screens(run_in_terminal(code, columns)[2])
-        assert max(map(len, seen)) <= columns and seen[-1].startswith("epoch 3000/3000")
-        epochs = [int(shown.split()[1].split("/")[0]) for shown in seen if shown.startswith("epoch")]
-        assert epochs == sorted(epochs) and 2 <= len(epochs) < 100  # not 3000 drawings
+@pytest.mark.parametrize("columns", [40, slow(200)])
+def test_one_bar_per_fit_however_narrow_the_terminal(columns):
+    seen = screens(run_in_terminal(FIT.format(options="epochs=3000, progress=True"), columns)[2])
+    assert max(map(len, seen)) <= columns and seen[-1].startswith("epoch 3000/3000")
+    epochs = [int(shown.split()[1].split("/")[0]) for shown in seen if shown.startswith("epoch")]
+    assert epochs == sorted(epochs) and 2 <= len(epochs) < 100  # not 3000 drawings
 
 
-def test_nothing_unless_asked():
-    assert run_in_terminal(FIT.format(options="epochs=2"))[2] == ""
-
-
-@pytest.mark.parametrize("tqdm", ["there", "missing"])
-def test_quiet_in_pipes(tqdm):
-    hide = HIDE * (tqdm == "missing")
-    out, err = run(hide + FIT.format(options="epochs=2, progress=True"))
-    assert err == "" and len(out.split()) == 2
+def test_quiet_in_pipes_with_and_without_tqdm():
+    fit = FIT.format(options="epochs=2, progress=True")
+    out, err = run(HIDE + fit + "del sys.modules['tqdm']\n" + fit)
+    assert err == "" and len(out.split()) == 4
 
 
 def test_without_tqdm_a_terminal_gets_the_name_of_the_extra_before_the_first_step():

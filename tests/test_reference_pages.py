@@ -10,6 +10,7 @@ import fastfc as fc
 SCRIPT = Path(__file__).parent.parent / ".ci" / "reference.py"
 
 
+@pytest.mark.slow
 def test_each_public_name_has_one_entry(tmp_path):
     """Also kernels that Numba decorates, with their arguments, and what is imported when first used."""
     pytest.importorskip("pdoc")

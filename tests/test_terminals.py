@@ -113,7 +113,7 @@ def test_predict_of_what_is_not_there(encoding):
     assert (status, out) == (2, "") and shown(NAME, encoding) in err
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 @encodings
 @pytest.mark.parametrize("options", [[], ["--data", "wine"], ["--data", "diabetes"]], ids=" ".join)
 def test_demo(options, encoding, tmp_path, monkeypatch):
@@ -170,6 +170,7 @@ def test_doctor(encoding, measured, monkeypatch):
     assert (status, err) == (0, "") and shown(NAME, encoding) in out
 
 
+@pytest.mark.few(1)
 @encodings
 def test_a_process(encoding, tmp_path):
     """Without UTF-8 mode, in the C locale, stdout a pipe."""
@@ -272,7 +273,7 @@ def imported(body):
             yield from imported(node.body)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_modules_can_be_imported_on_windows(path):
+def test_modules_can_be_imported_on_windows():
     """tests/processes.py could not, and with it no test that starts a process."""
-    assert not UNIX & set(imported(ast.parse(path.read_text(encoding="utf-8")).body))
+    needs = {path: UNIX & set(imported(ast.parse(path.read_text(encoding="utf-8")).body)) for path in FILES}
+    assert {str(path): names for path, names in needs.items() if names} == {}

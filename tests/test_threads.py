@@ -189,11 +189,11 @@ def users_cache(tmp_path_factory):
     return tmp_path_factory.mktemp("numba")
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 @needs_cores
 @pytest.mark.parametrize("seconds", [SECONDS, pytest.param(LONG_SECONDS, marks=long)])
 @pytest.mark.parametrize("parallel", [False, True], ids=["serial", "parallel"])
-@pytest.mark.parametrize("wanted", ["omp", "tbb", "workqueue"])
+@pytest.mark.parametrize("wanted", ["omp", "workqueue", "tbb"])
 def test_many_threads_call_everything(wanted, parallel, seconds, users_cache):
     """Networks that all share, kernels, training, nopython code, and the user's own parallel functions."""
     if wanted not in threading_layers():
@@ -386,6 +386,7 @@ print(threads.prepare_threads("auto", 1 << 40), threads.prepare_threads(8, 1 << 
     assert run(code, NUMBA_NUM_THREADS=3, FASTFC_NUM_THREADS="")[0].split() == ["3", "2", "1", "1"]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("user_api", [None, "fastfc"])
 @pytest.mark.parametrize("first", ["threadpoolctl", "fastfc"])
 def test_auto_keeps_to_threadpoolctl(first, user_api):
