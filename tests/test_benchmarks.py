@@ -98,6 +98,7 @@ def test_every_time_is_the_least_of_blocks_or_of_processes(benchmarks):
         for _, each in inspect.getmembers(importlib.import_module(f"benchmarks.{kind}"), inspect.isclass):
             if any(name.startswith("time_") and call for name, call in inspect.getmembers(each)):
                 assert issubclass(each, common.Clock)
+                assert each.repeat * each.rounds >= 7, "asv takes no difference between fewer samples for one"
 
 
 def test_asv_saves_the_results_of_a_benchmark_when_it_has_ended(monkeypatch, tmp_path):

@@ -34,11 +34,12 @@ def three_digits(value):
 class Clock:
     """A clock for asv to read before and after a sample: what a benchmark adds to `elapsed`.
 
-    Few samples come from each of several processes: what differs from process to process, such as where the arrays
-    lie, then counts as noise.
+    One sample comes from each of several processes, in turns of the commits that asv compares: what differs from
+    process to process and from minute to minute, such as where the arrays lie and what other programs do, then counts
+    as noise. Of less than seven samples of each, asv finds none different.
     """
 
-    number, repeat, rounds, warmup_time = 1, 3, 3, 0
+    number, repeat, rounds, warmup_time = 1, 1, 7, 0
     elapsed = 0.0
 
     def timer(self):
@@ -52,7 +53,7 @@ class Timed(Clock):
     as there is a `setup`.
     """
 
-    BLOCKS, BLOCK_SECONDS = 5, 0.01
+    BLOCKS, BLOCK_SECONDS = 7, 0.01
     clock = staticmethod(time.process_time)
 
     def __init_subclass__(cls):

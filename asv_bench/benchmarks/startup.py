@@ -86,16 +86,10 @@ class Startup(Clock):
 class Import(Startup):
     def time_import_above_numba(self):
         seconds("", "import fastfc", self.cache)  # compiles the .pyc files
-        self.elapsed += min(seconds("", "import fastfc", self.cache) for _ in range(4))
+        self.elapsed += min(seconds("", "import fastfc", self.cache) for _ in range(5))
 
 
-class Compiling(Startup):
-    """As few samples as tell one commit from another: with six of each, asv finds none different."""
-
-    repeat, rounds = 1, 7
-
-
-class NothingCached(Compiling):
+class NothingCached(Startup):
     def time_demo(self):
         """What compiling adds to `fastfc demo`."""
         cold, warm = (seconds_of_command("demo", cache=self.cache) for _ in range(2))
@@ -110,7 +104,7 @@ class NothingCached(Compiling):
 
 
 @asked_for
-class Everything(Compiling):
+class Everything(Startup):
     def time_warmup(self):
         self.elapsed += seconds_of_command("warmup", "--dtype", "float32", cache=self.cache)
 
@@ -142,7 +136,7 @@ class Cached(Startup):
 class SecondProcess(Cached):
     def time_second_process(self, compiled):
         """From the import to the first training step."""
-        self.least(2, "", f"import fastfc as fc\n{TRAIN}\ntrain()")
+        self.least(3, "", f"import fastfc as fc\n{TRAIN}\ntrain()")
 
 
 class More(Cached):
@@ -152,11 +146,11 @@ class More(Cached):
     param_names = ("new",)
 
     def time_more(self, compiled, new):
-        self.least(2, "import fastfc as fc\n" + TRAIN + "train()\n", f"train({MORE[new]})")
+        self.least(3, "import fastfc as fc\n" + TRAIN + "train()\n", f"train({MORE[new]})")
 
 
 @asked_for
-class Wall(Compiling):
+class Wall(Startup):
     """Seconds of the clock: they depend on how many cores are free."""
 
     def time_demo(self):
