@@ -10,7 +10,7 @@ import numpy as np
 
 from .common import Kernel, needs, three_digits
 
-PLACES, ROUNDS, SAMPLE_SECONDS = 5, 20, 0.003
+PLACES, ROUNDS, SAMPLE_SECONDS = 9, 20, 0.003
 
 
 def interleaved(*calls):
