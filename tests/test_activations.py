@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nopython_code import forward_backward, train_step
+from nopython_code import predict as nopython_predict
 from numba import njit
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -105,13 +107,6 @@ def test_in_a_network(name):
 
 
 @njit
-def predict_and_train(net, x, y, loss, optimizer):
-    output = net.predict(x)
-    net.train_step(x, y, loss, optimizer)
-    return output
-
-
-@njit
 def fused(x, weight, bias, out):
     kernels.dense_forward(x, weight, bias, out, "gelu")
     return out
@@ -125,8 +120,8 @@ def test_in_nopython_code(name):
     loss, sgd, its_sgd = fc.MSELoss(), fc.SGD(lr=0.1), fc.SGD(lr=0.1)
     net.reserve(5)
     sgd.prepare(net)
-    assert_array_equal(predict_and_train(net, x, y, loss, sgd), twin.predict(x))
-    twin.train_step(x, y, loss, its_sgd)
+    assert_array_equal(nopython_predict(net, x), twin.predict(x))
+    assert train_step(net, x, y, loss, sgd) == twin.train_step(x, y, loss, its_sgd)
     assert_array_equal(net.params, twin.params)
 
 
@@ -302,8 +297,9 @@ def test_functions_of_the_user_in_nopython_code():
     twin, sgd, its_sgd = copy.deepcopy(net), fc.SGD(lr=0.1), fc.SGD(lr=0.1)
     net.reserve(5)
     sgd.prepare(net)
-    assert_array_equal(predict_and_train(net, x, np.ones((5, 2), np.float32), fc.MSELoss(), sgd), twin.predict(x))
-    twin.train_step(x, np.ones((5, 2)), fc.MSELoss(), its_sgd)
+    assert_array_equal(nopython_predict(net, x), twin.predict(x))
+    y = np.ones((5, 2), np.float32)
+    assert train_step(net, x, y, fc.MSELoss(), sgd) == twin.train_step(x, y, fc.MSELoss(), its_sgd)
     assert_array_equal(net.params, twin.params)
 
 
@@ -334,12 +330,6 @@ def test_a_bound_on_one_side(low, high, tmp_path):
 
 
 SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 3.0, -3.0, 6.0, 1.0, -1.0, 20.0, -20.0]
-
-
-@njit
-def forward_and_backward(net, x, grad):
-    y = net.forward(x)
-    return y, net.backward(grad)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -373,7 +363,7 @@ def test_special_numbers_as_in_pytorch(name, way, dtype):
     grad = np.full_like(x, 0.5)
     if way == "nopython":
         net.reserve(len(x))
-        y, dx = forward_and_backward(net, x, grad)
+        y, dx = forward_backward(net, x, grad)
     else:
         y, dx = net.forward(x), net.backward(grad)
     z = torch.tensor(x, requires_grad=True)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from arrays import DTYPES, LAYOUTS, normal
 from examples import LOSSES, ids
+from nopython_code import train_step, train_two
 from numba import njit
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -336,30 +337,16 @@ def test_to_torch_and_from_it(name, dtype):
     assert_array_equal(again.predict(x), net.predict(x))
 
 
-@njit
-def steps(net, x, y, loss, optimizer, n):
-    value = 0.0
-    for _ in range(n):
-        value = net.train_step(x, y, loss, optimizer)
-    return value
-
-
 @pytest.mark.parametrize("inner", [fc.CrossEntropyLoss(), fc.MSELoss()], ids=repr)
 def test_in_nopython_code(inner):
     loss, nets = fc.MemberLoss(inner, 4), [tabm(dropout=0.3) for _ in range(2)]
     y = LABELS if inner.of_classes else normal((40, 3), np.float32)
     optimizers = [fc.AdamW(0.01) for _ in nets]
-    for _ in range(3):
-        expected = nets[0].train_step(X, y, loss, optimizers[0])
     nets[1].reserve(40)
     optimizers[1].prepare(nets[1])
-    assert steps(nets[1], X, y, loss, optimizers[1], 3) == expected
+    for _ in range(3):
+        assert train_step(nets[1], X, y, loss, optimizers[1]) == nets[0].train_step(X, y, loss, optimizers[0])
     assert_array_equal(nets[1].params, nets[0].params)
-
-
-@njit
-def steps_of_two(net, x, y, z, loss, optimizer):
-    return net.train_step(x, (y, z), loss, optimizer)
 
 
 def test_as_one_of_several_losses():
@@ -379,7 +366,7 @@ def test_as_one_of_several_losses():
     assert_allclose(g, 0.5 * parts[0][1], rtol=1e-5)
     expected = nets[0].train_step(X, (z, LABELS), loss, fc.SGD(0.1))
     nets[1].reserve(40)
-    assert steps_of_two(nets[1], X, z, LABELS, loss, fc.SGD(0.1)) == expected
+    assert train_two(nets[1], X, z, LABELS, loss, fc.SGD(0.1)) == expected
     assert_array_equal(nets[0].params, nets[1].params)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from numba import njit
+from nopython_code import predict
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
@@ -51,11 +51,6 @@ def test_inverse_undoes_what_standardize_does():
         assert_allclose(inverse.inverse().scale, layer.scale, rtol=rtol)
 
 
-@njit
-def predicted(net, x):
-    return net.predict(x)
-
-
 @DTYPES
 @pytest.mark.parametrize("graph", [False, True])
 def test_a_network_in_units_and_within_the_range_of_its_targets(graph, dtype, tmp_path):
@@ -76,7 +71,7 @@ def test_a_network_in_units_and_within_the_range_of_its_targets(graph, dtype, tm
     assert np.mean((y[:40] - Y) ** 2) < 0.2 * np.mean((Y - Y.mean(axis=0)) ** 2)
     for j in range(2):
         assert (y[:, j] >= ends[1].low[j]).all() and (y[:, j] <= ends[1].high[j]).all()
-    assert_array_equal(predicted(whole, far), y)
+    assert_array_equal(predict(whole, far), y)
     whole.save(tmp_path / "net")
     assert_array_equal(fc.load(tmp_path / "net").predict(far), y)
     runtime = pytest.importorskip("onnxruntime")

@@ -3,7 +3,7 @@ import pickle
 
 import numpy as np
 import pytest
-from numba import njit
+from nopython_code import train_step
 from numpy.testing import assert_allclose, assert_array_equal
 from processes import run
 
@@ -137,19 +137,11 @@ def test_pickles_go_on(make):
 
 @optimizers
 def test_in_nopython_code(make):
-    @njit
-    def train(net, x, y, loss, optimizer):
-        for _ in range(5):
-            value = net.train_step(x, y, loss, optimizer)
-        return value
-
     net, twin, optimizer, other = net_for(), net_for(), make(), make()
     net.reserve(len(X))
     optimizer.prepare(net)
-    value = train(net, X, Y, MSE, optimizer)
     for _ in range(5):
-        expected = twin.train_step(X, Y, MSE, other)
-    assert value == expected
+        assert train_step(net, X, Y, MSE, optimizer) == twin.train_step(X, Y, MSE, other)
     assert_array_equal(net.params, twin.params)
 
 
@@ -218,17 +210,12 @@ def test_both_are_compiled_only_when_they_are_used():
 
 
 PICKLED = """
-import sys, numpy as np, fastfc as fc
-from numba import njit
+import pickle, sys, numpy as np, fastfc as fc
+from nopython_code import train_step
 
-@njit
-def train(net, x, y, loss, optimizer):
-    return net.train_step(x, y, loss, optimizer)
-
-import pickle
 net, optimizer, x, y = pickle.loads(bytes.fromhex(sys.stdin.read()))
 net.reserve(len(x))
-print(train(net, x, y, fc.MSELoss(), optimizer).hex())
+print(train_step(net, x, y, fc.MSELoss(), optimizer).hex())
 """
 
 
@@ -240,11 +227,6 @@ def test_pickles_go_on_in_nopython_code_of_another_process(make):
     given = pickle.dumps((net, optimizer, X, Y)).hex()
     code = PICKLED.replace("sys.stdin.read()", repr(given))
     assert run(code)[0].split() == [net.train_step(X, Y, MSE, optimizer).hex()]
-
-
-@njit
-def step(net, x, y, loss, optimizer):
-    return net.train_step(x, y, loss, optimizer)
 
 
 def ready(make, sizes=(1, 4, 1)):
@@ -259,14 +241,14 @@ def test_a_state_of_too_few_rows_is_refused(make):
     net, optimizer = ready(make)
     optimizer.state = optimizer.state[:3]
     with pytest.raises(ValueError, match=r"call optimizer.prepare\(net\)"):
-        step(net, X, Y, MSE, optimizer)
+        train_step(net, X, Y, MSE, optimizer)
 
 
 def test_a_state_for_fewer_outputs_is_refused():
     net, _ = ready(fc.LevenbergMarquardt, (1, 5))
     _, optimizer = ready(fc.LevenbergMarquardt, (9, 1))
     with pytest.raises(ValueError, match=r"call optimizer.prepare\(net\)"):
-        step(net, X, np.repeat(Y, 5, axis=1), MSE, optimizer)
+        train_step(net, X, np.repeat(Y, 5, axis=1), MSE, optimizer)
 
 
 def test_levenberg_marquardt_refuses_what_is_no_sum_of_squares_of_samples():
@@ -274,7 +256,7 @@ def test_levenberg_marquardt_refuses_what_is_no_sum_of_squares_of_samples():
     before = net.params.copy()
     for loss, y in ((fc.CrossEntropyLoss(), np.arange(50) % 3), (fc.L1Loss(), np.repeat(Y, 3, axis=1))):
         with pytest.raises(ValueError, match=r"takes MSELoss\(\)"):
-            step(net, X, y, loss, optimizer)
+            train_step(net, X, y, loss, optimizer)
     assert_array_equal(net.params, before)
     for layer in (fc.BatchNorm1d(4, dtype=np.float64), fc.Dropout(0.5)):
         hidden, output = fc.Linear(1, 4, dtype=np.float64), fc.Linear(4, 1, dtype=np.float64)

@@ -4,7 +4,7 @@ import pytest
 from fuzz_onnx import run
 from soak import report
 
-QUICK, FULL = 500, 20_000
+QUICK, FULL = 250, 20_000
 
 
 def check(last):

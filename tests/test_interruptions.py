@@ -19,9 +19,9 @@ from fastfc.training import epoch as training
 
 # One in so many of the lines; interruptions at random, here and in the long run
 EVERY = 9
-FITS, LONG_FITS = 20, 500
+FITS, LONG_FITS = 10, 500
 COMPILES, LONG_COMPILES = 10, 500
-SAVES, LONG_SAVES = 20, 500
+SAVES, LONG_SAVES = 10, 500
 long = pytest.mark.soak
 PACKAGE = str(Path(fc.__file__).parent)
 

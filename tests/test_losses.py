@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nopython_code import train_weighted
 from numba import njit
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -604,11 +605,6 @@ SUMS = {
 }
 
 
-@njit
-def weighted_step(net, x, y, loss, optimizer, weights):
-    return net.train_step(x, y, loss, optimizer, weights)
-
-
 @pytest.mark.parametrize("name", SUMS)
 def test_weights_of_either_sign(name):
     """Policy gradients weigh the log-likelihoods of actions with advantages, which were refused for every loss."""
@@ -629,7 +625,7 @@ def test_weights_of_either_sign(name):
     nets[1].reserve(8)
     values = [
         nets[0].train_step(x, y, loss, optimizers[0], weights),
-        weighted_step(nets[1], x, y, loss, optimizers[1], weights),
+        train_weighted(nets[1], x, y, loss, optimizers[1], weights),
         loss(net().predict(x), y, weights)[0],
         net().evaluate(x, y, loss, sample_weight=weights),
     ]

@@ -3,6 +3,7 @@ import pickle
 import numpy as np
 import pytest
 from arrays import DTYPES, nan, normal
+from nopython_code import train_step
 from numba import njit
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -120,11 +121,6 @@ def test_buffers_are_no_parameters():
     assert fc.Linear(2, 3).named_buffers() == []
 
 
-@njit
-def nopython_step(net, x, y, loss, optimizer):
-    return net.train_step(x, y, loss, optimizer)
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_rows_of_zeros_stay_zeros(dtype):
     """RMSNorm's own eps is that of the dtype, as PyTorch's is, and not 0."""
@@ -141,7 +137,7 @@ def test_one_sample_has_no_variance():
     calls = [
         lambda: net.forward(x[:1]),
         lambda: net.train_step(x[:1], y[:1], fc.MSELoss(), optimizer),
-        lambda: nopython_step(net, x[:1], y[:1], fc.MSELoss(), optimizer),
+        lambda: train_step(net, x[:1], y[:1], fc.MSELoss(), optimizer),
     ]
     for call in calls:
         with pytest.raises(ValueError, match=r"BatchNorm1d needs (at least )?two"):
@@ -161,7 +157,7 @@ def test_a_step_that_fails_leaves_running_statistics_and_masks():
     net.reserve(5)
     optimizer = fc.SGD()
     optimizer.prepare(net)
-    for step in (net.train_step, lambda *args: nopython_step(net, *args)):
+    for step in (net.train_step, lambda *args: train_step(net, *args)):
         with pytest.raises(ValueError, match="class"):
             step(x, np.array([0, 1, 2, 3, 0]), fc.CrossEntropyLoss(), optimizer)
     assert_array_equal(net._vector, before)
@@ -210,7 +206,7 @@ def test_a_frozen_batch_norm_takes_its_running_statistics_and_leaves_them(dtype)
         assert_array_equal(grad_x, grads[1])
         net.train_step(x, y, fc.MSELoss(), optimizer)
         net.train_step(x[:1], y[:1], fc.MSELoss(), optimizer)
-        nopython_step(net, x, y, fc.MSELoss(), optimizer)
+        train_step(net, x, y, fc.MSELoss(), optimizer)
         net.fit(x, y, epochs=2, batch_size=7, **fit)
         net.fit([(x[:3], y[:3]), (x[3:], y[3:])], **fit)
         assert_array_equal(net.buffers, kept)

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from numba import njit
+from nopython_code import train
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastfc as fc
@@ -632,12 +632,6 @@ def test_copies_go_on_alike(kind, make):
     assert_array_equal(optimizer.state, other.state)
     assert_array_equal(optimizer.count, other.count)
     assert alone.count[0] == 5 and repr(alone) == repr(optimizer)
-
-
-@njit
-def train(net, x, y, loss, optimizer, steps):
-    for _ in range(steps):
-        net.train_step(x, y, loss, optimizer)
 
 
 @pytest.mark.parametrize("kind", [fc.NAdam, fc.SGD])

@@ -8,7 +8,7 @@ import pickle
 
 import numpy as np
 import pytest
-from numba import njit
+from nopython_code import train
 from numpy.testing import assert_allclose, assert_array_equal
 from test_schedules import SCHEDULES
 
@@ -110,12 +110,6 @@ def test_batches_of_an_update_share_its_numbers():
         twin.fit(X[rows], LABELS[rows], loss=loss, optimizer=plain, batch_size=6, shuffle=False, accumulate=2)
     assert scheduled.count[0] == 2
     assert_array_equal(net.params, twin.params)
-
-
-@njit
-def train(net, x, y, loss, optimizer, steps):
-    for _ in range(steps):
-        net.train_step(x, y, loss, optimizer)
 
 
 def test_in_nopython_code():

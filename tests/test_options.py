@@ -11,6 +11,7 @@ import re
 import numpy as np
 import pytest
 from examples import LOSSES, OF_FEATURES
+from nopython_code import train
 from numba import njit
 from numpy.testing import assert_array_equal
 
@@ -84,12 +85,6 @@ def options_of(kind):
 
 
 CASES = [(name, made, option) for name, made in MADE_WITH for option in options_of(files.OPTIMIZERS[name])]
-
-
-@njit
-def train(net, x, y, loss, optimizer, steps):
-    for _ in range(steps):
-        net.train_step(x, y, loss, optimizer)
 
 
 def by_train_step(net, optimizer, steps, n=10):
