@@ -55,7 +55,7 @@ def run_in_shares(last, tmp_path):
     return total
 
 
-@pytest.mark.parametrize("cases", [QUICK // 8, slow(QUICK)])
+@pytest.mark.parametrize("cases", [QUICK // 4, slow(QUICK)])
 def test_thousands_of_cases(cases, tmp_path):
     total = run_in_shares(cases, tmp_path)
     for kind in ("kernel_case", "network_case", "scored_case"):
