@@ -35,7 +35,8 @@ def pytest_cmdline_main(config):
     is_worker = hasattr(config, "workerinput")
     if getattr(option, "numprocesses", 0) is None and not (alone or is_worker) and all(map(os.path.isdir, config.args)):
         option.numprocesses, option.dist = 2, "loadfile"
-        os.environ["FASTFC_SECOND"] = "1"  # a worker has no core for a second process that compiles
+        # A worker has one core: none for a second process that compiles, nor for threads of NumPy's that wait.
+        os.environ["FASTFC_SECOND"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
     if option.markexpr == "not slow and not soak" and any("::" in arg for arg in config.args):
         option.markexpr = "not soak"  # what is named runs
 
