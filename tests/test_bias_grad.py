@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastfc.kernels import dense_add_bias_grad, dense_bias_grad
+from fastfc.kernels.ops.dense_bias_grad import SHORT_ROW
 from fastfc.kernels.ops.gemm import CHUNK
 from fastfc.kernels.simd.caches import host_caches
 from fastfc.kernels.simd.isa import host_isa
@@ -77,6 +78,9 @@ def strided(dtype):
             width = abs(apart) * o
             yield f"every {apart}th column", n, o, np.full((n, width), np.nan, dtype)[:, ::apart]
         yield "rows from last to first", n, o, np.full((n, 2 * o), np.nan, dtype)[::-1, ::2]
+    # rows that are read ahead in three ways, and with gaps
+    for n, o, gap in itertools.product((7, 8, 19), (8 * lanes + 3, SHORT_ROW // 4 + 1, SHORT_ROW + 1), (0, 1, lanes)):
+        yield "columns are neighbours", n, o, np.full((n, o + gap), np.nan, dtype)[:, :o]
 
 
 @dtypes
