@@ -17,6 +17,7 @@ from fastfc.kernels.runtime import threads
 from fastfc.kernels.runtime.cache import cache_folder
 from fastfc.kernels.runtime.pool import OWNED, pool
 from fastfc.kernels.runtime.threads import MIN_WORK, prepare_threads, thread_range
+from fastfc.training import step
 
 # Seconds that many threads call everything: here, and in the long run
 SECONDS, LONG_SECONDS, MANY = 1, 60, 64
@@ -78,6 +79,20 @@ NETWORKS = {
 }
 
 
+def test_the_shortest_way_of_a_step_takes_the_threads_of_now(monkeypatch, many_cores):
+    """It prepared everything anew for each step on several threads."""
+    net, loss, optimizer = fc.MLP([9, 8, 3], seed=0), fc.MSELoss(), fc.SGD()
+    x, y, found = np.ones((4, 9), np.float32), np.ones((4, 3), np.float32), []
+    net.train_step(x, y, loss, optimizer)
+    prepared = threads.prepare_threads
+    monkeypatch.setattr(threads, "prepare_threads", lambda *work: found.append(prepared(*work)) or found[-1])
+    monkeypatch.delattr(step, "train_step")
+    net.train_step(x, y, loss, optimizer)
+    monkeypatch.setattr(threads, "cores", lambda: 3)
+    net.train_step(x, y, loss, optimizer)
+    assert found == [MANY_CORES, 3]
+
+
 @pytest.mark.parametrize("n", [2, 16, 38, 700])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_have_the_same_bits_on_any_number_of_threads(name, n, many_cores):
@@ -89,7 +104,7 @@ def test_networks_have_the_same_bits_on_any_number_of_threads(name, n, many_core
         net, rule = make(), optimizer()
         net.n_threads = n_threads
         values = [net.predict(x), net.predict(x[0]), net.forward(x), net.backward(y), net.grads.copy()]
-        values += [net.train_step(x, y, fc.MSELoss(), rule)]
+        values += [net.train_step(x, y, fc.MSELoss(), rule) for _ in range(2)]
         net.fit(x, y, loss=fc.HuberLoss(), optimizer=rule, epochs=2, batch_size=max(2, n // 2), seed=0)
         values += [net.params, net.buffers, rule.state, net.predict(x)]
         found.append(values)

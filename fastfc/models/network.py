@@ -11,7 +11,7 @@ from numpy import ndarray
 from numpy.typing import ArrayLike
 
 from fastfc import html
-from fastfc.kernels.runtime.threads import AUTO
+from fastfc.kernels.runtime import threads
 from fastfc.kernels.training import step as step_kernels
 from fastfc.nn.container import Container
 from fastfc.nn.layer import USED, explained_error
@@ -40,11 +40,11 @@ class Network(Container):
 
     find_lr = lr_finder.find_lr
 
-    def __init__(self, in_features: int | None, out_features: int | None, n_threads: int | str = AUTO) -> None:
+    def __init__(self, in_features: int | None, out_features: int | None, n_threads: int | str = threads.AUTO) -> None:
         self._fix(in_features=in_features, out_features=out_features)
         self.history = History()
         self._make_vectors()
-        if n_threads != AUTO:  # which every layer has, unless it was given a number
+        if n_threads != threads.AUTO:  # which every layer has, unless it was given a number
             self.n_threads = n_threads
 
     def train_step(
@@ -85,9 +85,9 @@ class Network(Container):
         if plan is not None and sample_weight is None and type(x) is ndarray and type(y) is ndarray:
             # the shortest way, for arrays like those of the latest steps
             kinds = x.shape, x.dtype, y.shape, y.dtype
-            versions, planned_kinds, of_classes, table, empty, rest, counters = plan
+            versions, planned_kinds, of_classes, table, empty, rest, work, counters = plan
             if kinds != planned_kinds and kinds in self._plans:
-                versions, planned_kinds, of_classes, table, empty, rest, counters = self._plans[kinds]
+                versions, planned_kinds, of_classes, table, empty, rest, work, counters = self._plans[kinds]
             try:
                 fits = kinds == planned_kinds and versions == (self.version, loss.version, optimizer.version)
             except AttributeError:  # not a loss, or not an optimizer
@@ -95,6 +95,8 @@ class Network(Container):
             if fits:
                 counters[0] = USED
                 target, labels = (empty, y) if of_classes else (y, empty)
+                if work:
+                    rest = *rest, threads.prepare_threads(self._n_threads, work), threads.MIN_RANGE_WORK
                 try:
                     return step_kernels.train_step.call(x, table, target, labels, *rest)
                 except ValueError as error:

@@ -30,7 +30,9 @@ class StepPlan(NamedTuple):
     of_classes : bool
         Whether y is classes.
     table, empty, rest
-        Arguments of the kernel: x, table, and y and empty in the order of `of_classes`, rest.
+        Arguments of the kernel: x, table, and y and empty in the order of `of_classes`, rest. Then the threads.
+    work : int
+        Multiplications of the step; 0 if they are for one thread.
     counters : (2,) int64 array
         Of the network; a step invalidates what `forward` saved.
     """
@@ -41,6 +43,7 @@ class StepPlan(NamedTuple):
     table: NDArray[np.int64]
     empty: NDArray[Any]
     rest: tuple[Any, ...]
+    work: int
     counters: NDArray[np.int64]
 
 
@@ -93,16 +96,16 @@ def kernel_arguments(
 def plan_of(
     network: Container, data: Data, loss: Loss, optimizer: Optimizer, arguments: tuple[Any, ...]
 ) -> StepPlan | None:
-    """The plan of steps on samples like these; None if they need weights, several inputs or several threads."""
+    """The plan of steps on samples like these; None if they need weights or several inputs."""
     of_classes = data.labels.size > 0
     y, empty = (data.labels, data.target) if of_classes else (data.target, data.labels)
     if y is not data.y or data.weights.size or not network.one_input:
         return None
-    if not network.is_serial(data.program.work(3 * data.n)):
-        return None
     versions, kinds = (network.version, loss.version, optimizer.version), (data.x.shape, data.x.dtype, y.shape, y.dtype)
-    rest = *arguments[4:], optimizer.code, 1, 1
-    return StepPlan(versions, kinds, of_classes, data.program.table, empty, rest, arguments[-1])
+    work, rest = data.program.work(3 * data.n), (*arguments[4:], optimizer.code)
+    if network.is_serial(work):
+        work, rest = 0, (*rest, 1, 1)
+    return StepPlan(versions, kinds, of_classes, data.program.table, empty, rest, work, arguments[-1])
 
 
 def check_loss_and_optimizer(loss: Loss, optimizer: Optimizer) -> None:
