@@ -10,7 +10,7 @@ from test_gemm import with_small_caches  # noqa: F401
 import fastfc as fc
 from fastfc.kernels import dense_add_weight_grad, dense_forward, dense_input_grad, dense_weight_grad
 from fastfc.kernels.ops.gemm import CHUNK
-from fastfc.kernels.ops.narrow import DEEP, MANY, MOST_CHUNKS
+from fastfc.kernels.ops.narrow import DEEP, LAST, MANY, MOST_CHUNKS
 from fastfc.kernels.simd.isa import host_isa
 from fastfc.kernels.simd.narrow import SUMMED
 
@@ -108,13 +108,15 @@ def gradients(dtype):
     lanes = host_isa().vector_bytes // np.dtype(dtype).itemsize
     most = max(SUMMED)
     shapes = [(r, c) for r in (1, 2, 3, *SUMMED, most + 1) for c in (max(2, r), lanes, 2 * lanes) if c >= r]
-    return sorted({*shapes, *[(c, r) for r, c in shapes[::2]], (2, 2 * lanes + 1), (most, lanes + 1)})
+    shapes += [(r, c) for r in (2, 5, 6) for c in (lanes + 1, 2 * lanes + 1, 3 * lanes + 4, 4 * lanes, 4 * lanes + 1)]
+    shapes += [(r, lanes + last) for r in (9, most) for last in (1, LAST, LAST + 1)]
+    return sorted({*shapes, *[(c, r) for r, c in shapes[::2]]})
 
 
 @dtypes
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_long_batches_have_the_bits_of_their_chunks(dtype, n_threads):
-    most_rows, widest = (2 + MOST_CHUNKS) * CHUNK, 2 * 64 // np.dtype(dtype).itemsize + 1
+    most_rows, widest = (2 + MOST_CHUNKS) * CHUNK, 4 * 64 // np.dtype(dtype).itemsize + 1
     xs, gs = normal((most_rows, widest), dtype), normal((most_rows, widest), dtype, 1)
     for case, (i, o) in enumerate(gradients(dtype)[:: 1 if n_threads == 1 else 5]):
         n = most_rows - (0, 1, 5, CHUNK - 1)[case % 4]

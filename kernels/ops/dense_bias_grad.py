@@ -33,9 +33,9 @@ ACCUMULATORS_BYTES = ACCUMULATORS * 64
 # of additions is as fast as the squares, not with 8. From beyond L2 they are asked for so many bytes before.
 IN_TURN, AHEAD_OF_SQUARES = 1 if host_isa().vector_bytes == 64 else 2, 1 << 8
 SUMS_BYTES, SQUARE_BYTES = REGISTERS * 64, 16 * 64
-# Short rows are asked for in their order in memory: the eight behind those that are added, so many bytes before or more,
-# and the four behind of rows up to twice as long. Of longer ones, parts so many bytes within the rows are, then from the
-# beginning of the next eight (Zen 5, AVX2, 4096 x 1024: 74 to 90 GB/s, 8000 x 1000: 42 to 57).
+# Short rows are asked for in their order in memory: the eight behind those that are added, so many bytes before or
+# more, and the four behind of rows up to twice as long. Of longer ones, parts so many bytes within the rows are, then
+# from the beginning of the next eight (Zen 5, AVX2, 4096 x 1024: 74 to 90 GB/s, 8000 x 1000: 42 to 57).
 SHORT_ROW, AHEAD, AHEAD_IN_ROW = 1 << 11, 1 << 13, 1 << 10
 
 

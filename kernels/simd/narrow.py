@@ -244,7 +244,7 @@ def multiply_rows(typingctx, kind, sizes, a, b, start, c, floor):
 
 # Rows of a weight gradient of which all sums are in registers. A sum over a chunk of a batch waits for itself, so those
 # of several chunks are under way at once.
-SUMMED, ROWS_AT_ONCE = (1, 2, 4, 6, 8, 12), 4
+SUMMED, ROWS_AT_ONCE = (1, 2, 4, 5, 6, 8, 10, 12), 4
 
 
 def chunks_at_once(rows, vectors):
