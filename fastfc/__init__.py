@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if not (Path(__file__).parent / "kernels").is_dir():
     __path__.append(str(Path(__file__).parent.parent))
 
-from fastfc import kernels, metrics, nopython, reference
+from fastfc import kernels, metrics, nopython
 from fastfc._version import __version__ as __version__
 from fastfc.attributes import OF_FASTFC, suggestion
 from fastfc.data.datasets import load_breast_cancer, load_diabetes, load_digits, load_fashion_mnist, load_wine
@@ -19,7 +19,6 @@ from fastfc.losses.members import MemberLoss
 from fastfc.losses.multi import MultiLoss
 from fastfc.losses.regression import *  # noqa: F403
 from fastfc.metrics import F1, Accuracy, TopK
-from fastfc.models.ensemble import Ensemble
 from fastfc.models.graph import Graph
 from fastfc.models.sequential import MLP, Sequential
 from fastfc.nn import (
@@ -65,30 +64,31 @@ from fastfc.nn.standardize import *  # noqa: F403
 from fastfc.optim import first_order, full_batch
 from fastfc.optim.first_order import *  # noqa: F403
 from fastfc.optim.full_batch import *  # noqa: F403
-from fastfc.optim.schedules import (
-    CosineAnnealingLR,
-    CosineAnnealingWarmRestarts,
-    CosLogLR,
-    ExponentialLR,
-    FlatCosineLR,
-    LinearLR,
-    LinearWarmup,
-    MultiStepLR,
-    OneCycleLR,
-    ReduceLROnPlateau,
-    StepLR,
-)
+from fastfc.optim.schedule import ReduceLROnPlateau
 from fastfc.training.callbacks import Callback, EarlyStopping
 from fastfc.training.epoch import DivergenceWarning
-from fastfc.training.gradcheck import check_gradients, numerical_gradient
 from fastfc.training.history import History
 
 if TYPE_CHECKING:
-    from fastfc import tabular
+    from fastfc import reference, tabular
     from fastfc.io.checkpoint import load, load_checkpoint
     from fastfc.io.onnx.reader import from_onnx
     from fastfc.io.torch import from_torch, load_state_dict
+    from fastfc.models.ensemble import Ensemble
+    from fastfc.optim.schedules import (
+        CosineAnnealingLR,
+        CosineAnnealingWarmRestarts,
+        CosLogLR,
+        ExponentialLR,
+        FlatCosineLR,
+        LinearLR,
+        LinearWarmup,
+        MultiStepLR,
+        OneCycleLR,
+        StepLR,
+    )
     from fastfc.sklearn.convert import from_sklearn
+    from fastfc.training.gradcheck import check_gradients, numerical_gradient
 
 __all__ = [
     "F1",
@@ -167,16 +167,30 @@ __all__ += regression.__all__
 __all__ += first_order.__all__
 __all__ += full_batch.__all__
 
-# Imported when first used, as few programs use them.
-LATER = {
-    "load": "io.checkpoint",
-    "load_checkpoint": "io.checkpoint",
-    "from_onnx": "io.onnx.reader",
-    "from_sklearn": "sklearn.convert",
-    "from_torch": "io.torch",
-    "load_state_dict": "io.torch",
-    "tabular": "tabular",
+# Imported when first used, as few programs use them: by module, its names.
+MODULES = {
+    "io.checkpoint": ["load", "load_checkpoint"],
+    "io.onnx.reader": ["from_onnx"],
+    "io.torch": ["from_torch", "load_state_dict"],
+    "models.ensemble": ["Ensemble"],
+    "optim.schedules": [
+        "CosineAnnealingLR",
+        "CosineAnnealingWarmRestarts",
+        "CosLogLR",
+        "ExponentialLR",
+        "FlatCosineLR",
+        "LinearLR",
+        "LinearWarmup",
+        "MultiStepLR",
+        "OneCycleLR",
+        "StepLR",
+    ],
+    "reference": ["reference"],
+    "sklearn.convert": ["from_sklearn"],
+    "tabular": ["tabular"],
+    "training.gradcheck": ["check_gradients", "numerical_gradient"],
 }
+LATER = {name: module for module, names in MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

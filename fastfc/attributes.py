@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import count
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
@@ -252,10 +252,28 @@ def suggestion(text: str, name: str, known: set[str], elsewhere: Mapping[str, st
     return f"{text}; did you mean {plain[nearest[0]]!r}?" if nearest else text
 
 
+def values_of(frozen: Any) -> dict[str, Any]:
+    return {field.name: getattr(frozen, field.name) for field in fields(frozen)}
+
+
+def represent(self: Any) -> str:
+    shown = ", ".join(f"{name}={value!r}" for name, value in values_of(self).items())
+    return f"{type(self).__qualname__}({shown})"
+
+
+def are_equal(self: Any, other: object) -> bool:
+    return values_of(self) == values_of(other) if type(self) is type(other) else NotImplemented
+
+
+def hash_of(self: Any) -> int:
+    return hash(tuple(values_of(self).values()))
+
+
 @dataclass_transform(frozen_default=True)
 def frozen(kind: Class) -> Class:
     """A frozen dataclass whose errors say what to do; a subclass that is not ours may have attributes of its own."""
-    made: Any = dataclass(frozen=True)(kind)
+    made: Any = dataclass(frozen=True, repr=False, eq=False)(kind)  # what it writes takes time at each import
+    made.__repr__, made.__eq__, made.__hash__ = represent, are_equal, hash_of
 
     def put(self: Any, name: str, value: Any) -> None:
         refuse(self, name)

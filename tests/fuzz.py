@@ -815,7 +815,7 @@ VALUES = [
     lambda r: lambda rng, shape, dtype: np.full(shape, np.nan),
 ]
 SLOW = {"CustomLoss", "Elementwise"}  # they compile
-MADE = [name for name in fc.__all__ if name not in {*SLOW, *fc.LATER} and inspect.isclass(getattr(fc, name))]
+MADE = [name for name in fc.__all__ if name not in SLOW and inspect.isclass(getattr(fc, name))]
 MADE = [name for name in MADE if not issubclass(getattr(fc, name), Warning)] + ["MLP", "concatenate"]
 OPTION_NAMES = ["groups", "clip_norm", "clip_value", "l1", "l2", "penalize_bias", "max_norm", "average", "schedule"]
 PARAMETERS = {

@@ -21,7 +21,7 @@ from fastfc.kernels.runtime import native, threads
 from fastfc.nn.container import Container
 from fastfc.nn.dropout import Dropout
 from fastfc.nn.layer import Layer, Parameter, explained_error
-from fastfc.optim.schedules import ReduceLROnPlateau, Schedule, Seen
+from fastfc.optim.schedule import ReduceLROnPlateau, Schedule, Seen
 from fastfc.validation import as_floats, as_generator, as_real, did_you_mean, flag, positive_int, positive_number
 
 GROUP_OPTIONS = ("lr", "weight_decay", "l1", "l2", "max_norm", "frozen", "lr_factor", "weight_decay_factor")

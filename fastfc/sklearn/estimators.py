@@ -37,7 +37,7 @@ from fastfc.nn.layer import Layer
 from fastfc.nn.linear import Linear
 from fastfc.optim.base import Optimizer
 from fastfc.optim.first_order import SGD, Adam, AdamW
-from fastfc.optim.schedules import ReduceLROnPlateau, Schedule
+from fastfc.optim.schedule import ReduceLROnPlateau, Schedule
 from fastfc.ranks import Pulse, Ranks
 from fastfc.training.callbacks import Run, as_callback
 from fastfc.training.history import History

@@ -21,7 +21,7 @@ from fastfc.kernels.training import members as kernels
 from fastfc.losses.base import Loss, as_weights
 from fastfc.metrics import get_metric, is_ours
 from fastfc.optim.base import Optimizer
-from fastfc.optim.schedules import ReduceLROnPlateau
+from fastfc.optim.schedule import ReduceLROnPlateau
 from fastfc.ranks import EPOCH, OUTPUTS, SETTINGS, Pulse, Ranks, ranks_of
 from fastfc.training.callbacks import Callback, Run, as_callback
 from fastfc.training.distributed import agree_on_epoch, settings_of_held_out, settings_of_options

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import llvmlite.binding as llvm
 
 SYSFS = Path("/sys/devices/system/cpu")
+FIELDS = "type", "size", "level", "ways_of_associativity", "shared_cpu_list"  # of a cache there
 
 
 class Cache(NamedTuple):
@@ -68,7 +69,7 @@ def sysfs_caches(root: Path = SYSFS) -> Caches | None:
     levels = {}
     for index in sorted((root / f"cpu{cpu}" / "cache").glob("index*")):
         try:
-            entry = {file.name: file.read_text().strip() for file in index.iterdir() if file.is_file()}
+            entry = {name: (index / name).read_text().strip() for name in FIELDS if (index / name).is_file()}
             if entry["type"] in ("Data", "Unified"):
                 nbytes = int(entry["size"].rstrip("KM")) * (MIB if entry["size"].endswith("M") else KIB)
                 ways = int(entry.get("ways_of_associativity", 0)) or 8
