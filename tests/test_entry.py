@@ -162,3 +162,18 @@ def test_other_threads_run_during_a_long_call():
         done.set()
         thread.join()
     assert during > 0
+
+
+@pytest.mark.parametrize("lr", [0.5, 1, True, np.float32(0.5), np.float64(0.5), np.int64(1), np.True_])
+def test_real_numbers_are_scalars(lr):
+    params = np.ones(2, np.float32)
+    kernels.sgd(params, np.ones_like(params), np.zeros_like(params), lr, 0.0, 0.0)
+    assert params.tolist() == [1 - float(lr)] * 2
+
+
+@pytest.mark.parametrize("lr", ["0.5", b"1", None, 1j, [0.5], np.array([0.5]), 10**400])
+def test_what_is_no_real_number_is_no_scalar(lr):
+    params = np.ones(2, np.float32)
+    with pytest.raises(TypeError, match=r"sgd: .* should be real numbers"):
+        kernels.sgd(params, np.ones_like(params), np.zeros_like(params), lr, 0.0, 0.0)
+    assert params.tolist() == [1, 1]

@@ -313,7 +313,7 @@ def test_any_shape_and_strides(multiply, problem):
 def assembly(kernel, numba_dtype):
     """Assembly of a kernel, compiled here and now: Numba gives none for code out of a cache."""
     signature = kernel.signature(numba_dtype)
-    fresh = njit(nogil=True, error_model="numpy")(kernel.dispatcher.py_func)
+    fresh = njit(nogil=True, error_model="numpy")(kernel.function)
     fresh.compile(signature.args)
     return "\n".join(fresh.inspect_asm().values())
 

@@ -51,7 +51,11 @@ x = np.ones((2, 3), np.float32)
 fc.MLP([3, 4, 1], seed=0).train_step(x, x[:, :1], fc.MSELoss(), fc.SGD())
 print(*(name for name, kernel in compiled_kernels.items() if kernel.slots[types.float32][0]))
 """
-    loaded = {compiled_kernels[name] for name in run(code)[0].split()}
+    run(code)  # compiles what is missing, for which Numba imports much
+    names, modules = run(f"{code}import sys\nprint(*sys.modules)")[0].splitlines()
+    unused = {"numpy.ma", "numba.cpython.numbers", *(f"fastfc.{module}" for module in fc.MODULES)}
+    assert unused & set(modules.split()) == set()
+    loaded = {compiled_kernels[name] for name in names.split()}
     everything, waiting = set(), [step]
     while waiting:
         kernel = waiting.pop()

@@ -28,7 +28,7 @@ from numba.core import config
 from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.runtime import rtsys
+from numba.core.runtime._nrt_python import c_helpers
 
 from fastfc.kernels.simd.llvm import LLVM_LOCK
 
@@ -179,17 +179,32 @@ def reduced(result):
     Kernels are called by address, so nobody inlines their LLVM code; it and the annotated source would be most of a
     file, and take most of the time to load it.
     """
-    (name, kind, code), *others = result._replace(type_annotation="")._reduce()
+    (name, kind, code), *others, environments = result._replace(type_annotation="")._reduce()
     defined = {function.name for function in result.library.get_defined_functions()}
     names = defined & {result.fndesc.llvm_func_name, result.fndesc.llvm_cpython_wrapper_name}
     stubs = "".join(f'define void @"{name}"() {{ ret void }}\n' for name in names)
-    return (name, kind, (code[0], llvm.parse_assembly(stubs).as_bitcode())), *others
+    environments = tuple(filter(is_needed, environments))
+    return (name, kind, (code[0], llvm.parse_assembly(stubs).as_bitcode())), *others, environments
+
+
+def is_needed(environment):
+    """Whether code reads Python's objects from it: not those of functions of Numba's and ours that have none."""
+    package = environment.globals["__name__"].partition(".")[0]
+    return environment.consts or package not in ("numba", "fastfc")
+
+
+@functools.cache
+def add_runtime_symbols():
+    """Tell LLVM where functions of Numba's runtime are, as Numba does when it first compiles."""
+    for name, address in c_helpers.items():
+        llvm.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
 
 
 def rebuild(target_context, payload):
     """The compiled kernel that was pickled."""
-    # not refresh(), which takes 0.2 s to fill registries: code that is compiled needs none of them
-    rtsys.initialize(target_context)
+    # not refresh(), which takes 0.2 s to fill registries and to compile Numba's runtime: machine code needs no
+    # registries, and has its own copy of the runtime, but for the functions that this calls
+    add_runtime_symbols()
     return CompileResult._rebuild(target_context, *pickle.loads(payload))
 
 

@@ -7,6 +7,7 @@ slot. So it compiles in milliseconds, and is compiled anew after an upgrade, see
 
 import re
 import sys
+from numbers import Real
 
 import numpy as np
 from numba import types
@@ -37,6 +38,13 @@ def is_masked(x):
     """Whether x is a masked array; NumPy imports their module when somebody uses it."""
     module = sys.modules.get("numpy.ma")
     return module is not None and isinstance(x, module.MaskedArray)
+
+
+def as_scalar(x, kind):
+    """A number as the native function takes it, whose own conversion would take text too."""
+    if not isinstance(x, Real | np.bool_):
+        raise TypeError(f"{x!r} is not a real number")
+    return int(x) if isinstance(kind, types.Integer) else float(x)  # type: ignore[arg-type]
 
 
 class Argument:
@@ -80,7 +88,7 @@ class Kernel(CompiledKernel):
         find = re.compile(r"\w+(?::\w+)?\[[\w, ]*\]").findall
         self.arguments = [Argument(text, False) for text in find(read)]
         self.arguments += [Argument(text, True) for text in find(written)]
-        self.in_place, self.wrong_index = in_place, wrong_index
+        self.scalars, self.in_place, self.wrong_index = scalars, in_place, wrong_index
         self.call, self.calls = self.slow_path, 0  # after some calls, a builtin function
         super().__init__(
             function,
@@ -117,7 +125,7 @@ class Kernel(CompiledKernel):
                     self.call = builtin(self.name, self.slot_name, signatures, self.slow_path, self.failed)
         try:
             status, value = self.run(arrays, scalars)
-        except (TypeError, ValueError, OverflowError):  # of Numba, which can't tell the type of a scalar
+        except (TypeError, ValueError, OverflowError):  # of as_scalar, or a number that is too large
             raise TypeError(f"{self.name}: {', '.join(map(repr, scalars))} should be real numbers") from None
         return self.answer(status, value, arrays, scalars)
 
@@ -147,10 +155,11 @@ class Kernel(CompiledKernel):
 
     def run(self, arrays, scalars):
         """Status and value of a native call."""
+        dtype = self.element(arrays)
         try:
-            result = self.dispatcher(*arrays, *scalars)
+            result = self.entries[dtype](*arrays, *map(as_scalar, scalars, self.scalars))
         except NotLoaded as error:
-            load_missing(error.args[1], self.element(arrays))
+            load_missing(error.args[1], dtype)
             return self.run(arrays, scalars)
         return result if isinstance(result, tuple) else (result, None)
 

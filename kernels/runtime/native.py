@@ -63,6 +63,7 @@ class CompiledKernel:
         self.name, self.signature = function.__name__.lstrip("_"), signature
         self.function, self.optional = function, optional
         self.slots = slots or {dtype: np.zeros(1, np.uintp) for dtype in DTYPES.values()}
+        self.entries = {}  # the wrappers for Python, by dtype
         compiled_kernels[self.name] = self
         for dtype in DTYPES.values():
             define_symbol(self.slot_name(dtype), self.slots[dtype].ctypes.data)
@@ -76,21 +77,13 @@ class CompiledKernel:
         add_dependency(context, builder, Dependency(self.name, dtype))
         return call_through_slot(context, builder, self.slot_name(dtype), sig, args)
 
-    # Two, because a dispatcher that may compile compiles whatever another thread calls it with meanwhile. They are made
-    # when they are needed, for most kernels are not.
-
     @cached_property
     def compiler(self):
+        """Numba's dispatcher, made when it is needed, for most kernels are not; it is never called."""
         options = {} if self.from_python else {"no_cpython_wrapper": True}
         compiler = njit(nogil=True, error_model="numpy", pipeline_class=KernelCompiler, **options)(self.function)
         compiler._cache = KernelCache(self.function)
         return compiler
-
-    @cached_property
-    def dispatcher(self):
-        dispatcher = njit(nogil=True, error_model="numpy")(self.function)
-        dispatcher._can_compile = False
-        return dispatcher
 
     def slot_name(self, dtype):
         return f"fastfc.{self.name}.{dtype}"
@@ -134,8 +127,7 @@ class CompiledKernel:
     def use(self, dtype, result):
         """Let callers find a compiled function, if it is one and they don't find it yet."""
         if result is not None and not self.slots[dtype][0]:
-            if self.from_python:
-                self.dispatcher.add_overload(result)
+            self.entries[dtype] = result.entry_point
             self.slots[dtype][0] = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
 
     def find(self, signature):
