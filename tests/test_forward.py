@@ -31,7 +31,7 @@ def test_rounding_error(dtype, shape):
 
 @dtypes
 @activations
-@pytest.mark.parametrize("shape", [(3, 4, 5), (29, 7, 67), (5, BLOCKING.kc + 1, 9)])
+@pytest.mark.parametrize("shape", [(3, 4, 5), (29, 7, 67), (5, BLOCKING.packed_kc + 1, 9)])
 @pytest.mark.parametrize("layout", ["C", "F", "sliced"])
 def test_fused_activation_has_the_bits_of_a_separate_one(dtype, activation, shape, layout):
     n, i, o = shape

@@ -104,7 +104,7 @@ def test_each_element_is_one_chain_of_multiply_adds(multiply, dtype, shape):
 
 @products
 def test_chains_continue_across_blocks_of_summands(multiply):
-    k = 2 * BLOCKING.kc + 5
+    k = 2 * BLOCKING.packed_kc + 5
     a, b = normal((FEW_ROWS + 1, k), np.float32), normal((k, 300), np.float32, 1)
     expected = chain(a, b, 0)
     for layout in (np.array, np.asfortranarray):
@@ -201,7 +201,7 @@ def big_shapes():
     """(m, k, n) that leave the easy paths with small caches, by what they reach."""
     rows, columns = tile(np.float32)
     machine = small_caches()[4]
-    kc, half_l2, nc = machine.kc, machine.l2_bytes // 2, machine.nc_bytes // machine.kc // 4
+    kc, half_l2, nc = machine.packed_kc, machine.l2_bytes // 2, machine.nc_bytes // machine.packed_kc // 4
     some_rows, many_rows = rows * SOME_TILES + 3, rows * MANY_TILES + 3
     many_columns, block_rows = columns * MANY_TILES + 5, rows * (half_l2 // (kc * rows * 4) + 1)
     return {

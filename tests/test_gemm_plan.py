@@ -31,16 +31,16 @@ PROCESSORS = {
     "Neoverse N1": processor("neon", (64 * KIB, 4), (1 * MIB, 8), (32 * MIB, 16, 32)),
     "M1": processor("neon", (128 * KIB, 8), (12 * MIB, 12, 4), None),
 }
-# KC of float32 and float64, NC bytes.
+# KC of float32 and float64, in place and packed, and NC bytes.
 EXPECTED = {
-    "Skylake": (320, 256, 1 * MIB),
-    "Alder Lake P": (512, 384, 1536 * KIB),
-    "Sapphire Rapids": (672, 546, 1 * MIB),
-    "Zen 2": (320, 256, 2 * MIB),
-    "Zen 3": (320, 256, 2 * MIB),
-    "Zen 5": (672, 546, 2 * MIB),
-    "Neoverse N1": (512, 341, 512 * KIB),
-    "M1": (1365, 1024, 1536 * KIB),
+    "Skylake": ((320, 256), (320, 256), 1 * MIB),
+    "Alder Lake P": ((512, 384), (512, 384), 1536 * KIB),
+    "Sapphire Rapids": ((672, 546), (1344, 1092), 1 * MIB),
+    "Zen 2": ((320, 256), (320, 256), 2 * MIB),
+    "Zen 3": ((320, 256), (320, 256), 2 * MIB),
+    "Zen 5": ((672, 546), (1344, 1092), 2 * MIB),
+    "Neoverse N1": ((512, 341), (512, 341), 512 * KIB),
+    "M1": ((1365, 1024), (1365, 1024), 1536 * KIB),
 }
 processors = pytest.mark.parametrize("name", PROCESSORS)
 itemsizes = pytest.mark.parametrize("itemsize", [4, 8])
@@ -61,7 +61,8 @@ def planned(m, n, k, name="Zen 3", itemsize=4, a="C", b="C"):
 @processors
 def test_sizes_of_blocks(name):
     both = [of(name, itemsize) for itemsize in (4, 8)]
-    assert (both[0].kc, both[1].kc, both[0].nc_bytes) == EXPECTED[name]
+    depths = tuple(sizes.kc for sizes in both), tuple(sizes.packed_kc for sizes in both)
+    assert (*depths, both[0].nc_bytes) == EXPECTED[name]
 
 
 @processors
@@ -156,6 +157,22 @@ def test_without_masked_loads_the_last_columns_are_padded():
 
 def test_blocks_are_of_nearly_equal_depth():
     assert planned(300, 1000, 784).kc == 262
+    assert planned(300, 1000, 2048, "Zen 5").kc == 1024
+
+
+def test_blocks_of_a_packed_b_are_deeper_with_registers_of_a_line():
+    """Half as many of them read and write C half as often."""
+    packed, in_place = planned(300, 1000, 1344, "Zen 5"), planned(70, 1000, 1344, "Zen 5")
+    assert packed.first_packed == 0 and packed.kc == 1344
+    assert in_place.first_packed == 1000 and in_place.kc == 672
+
+
+@processors
+@itemsizes
+def test_a_block_of_a_leaves_panels_of_b_a_part_of_l2(name, itemsize):
+    sizes, how = of(name, itemsize), planned(10**4, 10**4, 10**4, name, itemsize)
+    block, two_panels = how.mc * how.a_width * how.kc * itemsize, 2 * how.nr * how.kc * itemsize
+    assert block + two_panels <= sizes.l2_bytes
 
 
 @itemsizes

@@ -39,7 +39,7 @@ def test_adding_to_any_layout(dtype, layout):
 @dtypes
 def test_two_halves_of_a_batch_add_up_to_the_bits_of_the_whole(dtype):
     """The chain over the batch is in order, so that it may be interrupted anywhere."""
-    n = BLOCKING.kc + 100
+    n = BLOCKING.packed_kc + 100
     x, g = normal((n, 5), dtype), normal((n, 11), dtype, 1)
     whole, halves = nan((5, 11), dtype), nan((5, 11), dtype)
     dense_weight_grad(x, g, whole)

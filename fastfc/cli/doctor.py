@@ -93,9 +93,11 @@ def cache_fact(name, cache):
 
 def block_fact(blocking):
     """KC, MC and NC of large products, in words."""
-    summand_bytes, nr = blocking.kc * blocking.itemsize, blocking.vectors * blocking.lanes
-    mc, nc = (nbytes // summand_bytes for nbytes in (blocking.l2_bytes // 2, blocking.nc_bytes))
-    return f"KC {blocking.kc}, MC {mc // blocking.mr * blocking.mr}, NC {nc // nr * nr}"
+    from fastfc.kernels.ops.gemm_plan import a_block_bytes
+
+    summand_bytes, nr = blocking.packed_kc * blocking.itemsize, blocking.vectors * blocking.lanes
+    mc, nc = (nbytes // summand_bytes for nbytes in (a_block_bytes(blocking), blocking.nc_bytes))
+    return f"KC {blocking.packed_kc}, MC {mc // blocking.mr * blocking.mr}, NC {nc // nr * nr}"
 
 
 def facts():

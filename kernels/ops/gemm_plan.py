@@ -24,10 +24,11 @@ from fastfc.kernels.simd.llvm import I64
 # What `plan` needs to know of a processor, for elements of `itemsize` bytes. The fields of the instruction set:
 # lanes of a register; a tile has up to `mr` rows and `vectors` registers across, four for up to `four_rows` rows and
 # eight for one; `masked_loads` tells whether part of a register can be loaded. The fields of the caches: the summands
-# of a block, the cache of the micro-panels and one of its ways, L1, L2, and the bytes of a block of B.
+# of a block, and of one whose B is packed, the cache of the micro-panels and one of its ways, L1, L2, and the bytes of
+# a block of B.
 Blocking = namedtuple(
     "Blocking",
-    "itemsize lanes mr vectors four_rows masked_loads kc panel_bytes panel_way l1_bytes l2_bytes nc_bytes",
+    "itemsize lanes mr vectors four_rows masked_loads kc packed_kc panel_bytes panel_way l1_bytes l2_bytes nc_bytes",
 )
 FIXED = 6
 
@@ -41,8 +42,9 @@ Plan = namedtuple(
 
 # With AVX-512 a tile takes 14 cycles for the two lines of B that it reads, which come from L2 as fast: there blocks
 # are so many times deeper than L1 allows. (BLIS has a KC of 384 for Skylake-X, 2.6 times what this model gives. With
-# Zen 5, KC = 224 is 2 to 3 % slower than 672.)
-DEEPER = 3
+# Zen 5, KC = 224 is 2 to 3 % slower than 672.) If B is packed, its panels lie in L2 without gaps, and half as many
+# blocks read and write C half as often (Zen 5, 2048 x 2048 x 2048: KC = 512 gets 86 % of the peak, 1024 gets 91 %).
+DEEPER, PACKED_DEEPER = 3, 6
 LINE = 64
 # Packing B costs as much as one tile, and A as half of one: it pays for as many tiles, if those in place are slow...
 SOME_TILES = 5
@@ -50,6 +52,8 @@ SOME_TILES = 5
 MANY_TILES = 16
 # Sums so short leave C the most traffic.
 SHORT = 128
+# The part of L2 that a block of B may fill if tiles follow one another along rows of C.
+ROWWISE = 4
 # So few rows use each element of B so rarely that a panel has to stay in L1. A B that is not packed and meets one tile
 # only has to be read in its order in memory, STREAM_DEPTH whole rows at a time, a quarter if they share cache sets.
 FEW_ROWS, PANEL_DEPTH, STREAM_DEPTH = 4, 64, 64
@@ -65,10 +69,10 @@ def block_depth(l1, a_row_bytes, b_row_bytes):
 
 def blocking_of(isa, caches, itemsize):
     """The Blocking of an instruction set and caches."""
-    kc = block_depth(caches.l1, isa.rows * itemsize, isa.vectors * isa.vector_bytes)
+    kc = packed_kc = block_depth(caches.l1, isa.rows * itemsize, isa.vectors * isa.vector_bytes)
     panels = caches.l1
     if isa.vector_bytes == LINE:
-        kc, panels = DEEPER * kc, caches.l2
+        kc, packed_kc, panels = DEEPER * kc, PACKED_DEEPER * kc, caches.l2
     four_rows = sum(vectors >= 4 for vectors in isa.few_rows)
     l2 = caches.l2.core_bytes
     return Blocking(
@@ -79,6 +83,7 @@ def blocking_of(isa, caches, itemsize):
         four_rows,
         int(isa.masked_loads),
         kc,
+        packed_kc,
         panels.core_bytes,
         panels.way_bytes,
         caches.l1.nbytes,
@@ -110,6 +115,26 @@ def blocking(typingctx, like):
 
 
 @inlined_helper
+def equal_depth(k, kc):
+    """The summands of a block if none has more than kc, and all have nearly as many."""
+    return k if k <= kc else -(-k // -(-k // kc))
+
+
+@inlined_helper
+def a_block_bytes(machine):
+    """The part of L2 for a block of A: panels of B and tiles of C pass through the rest."""
+    return machine.l2_bytes // 8 * 3
+
+
+@inlined_helper
+def block_columns(n, k, kc, nr, machine):
+    """NC: all n columns, unless a block of them and kc summands would be too large."""
+    size, rowwise_bytes = machine.itemsize, machine.l2_bytes // ROWWISE
+    nbytes = rowwise_bytes if k <= SHORT else machine.nc_bytes
+    return n if n * kc * size <= rowwise_bytes else max(1, nbytes // (kc * size) // nr) * nr
+
+
+@inlined_helper
 def plan(m, n, k, a, b, c_row, machine):
     """The Plan of C = A B, for matrices A (m, k) and B (k, n), of which only the strides are looked at.
 
@@ -137,17 +162,10 @@ def plan(m, n, k, a, b, c_row, machine):
     kc = machine.kc
     if b_apart == b_lines and tiles <= MANY_TILES and machine.panel_bytes < kc * (b_lines + rows * size):
         kc = machine.panel_bytes // (b_lines + rows * size)
-    # blocks of nearly equal depth
-    kc = k if k <= kc else -(-k // -(-k // kc))
+    kc = equal_depth(k, kc)
 
-    # along rows of C, as C prefers, while all of B's block stays in L1 and L2
-    rowwise_bytes, nc = machine.l2_bytes // 4, n
-    along_rows = n * kc * size <= rowwise_bytes
-    if not along_rows:
-        # blocks of short sums are made as small
-        nc = max(1, (rowwise_bytes if k <= SHORT else machine.nc_bytes) // (kc * size) // nr) * nr
-        along_rows = nc * kc * size <= rowwise_bytes
-
+    rowwise_bytes = machine.l2_bytes // ROWWISE
+    along_rows = block_columns(n, k, kc, nr, machine) * kc * size <= rowwise_bytes
     b_is_slow = kc * b_apart > machine.panel_bytes or (along_rows and n * kc * size > machine.panel_bytes)
     b_is_large = k * n * size > l2_half
     pays = (b_is_slow and tiles >= SOME_TILES) or (b_is_large and tiles > MANY_TILES)
@@ -158,12 +176,15 @@ def plan(m, n, k, a, b, c_row, machine):
     a_is_large = pack_b and m * k * size > l2_half
     pack_a = (a_is_slow or a_is_large) and n > MANY_TILES * nr
 
+    if pack_b:
+        kc = equal_depth(k, machine.packed_kc)
+    # along rows of C, as C prefers, while all of B's block stays in L1 and L2
+    nc = block_columns(n, k, kc, nr, machine)
+    along_rows = nc * kc * size <= rowwise_bytes
     if m <= FEW_ROWS and pack_b:
         kc, nc = min(k, PANEL_DEPTH), nr
     elif tiles == 1 and n > nr and b_is_large:
         kc, nc = min(k, STREAM_DEPTH // 4 if b.row % 4096 == 0 else STREAM_DEPTH), n
     first_packed = 0 if pack_b else padded_from
-    mc = tiles
-    if tiles * a_width * kc * size > l2_half:
-        mc = max(1, l2_half // (a_width * kc * size))
+    mc = min(tiles, max(1, a_block_bytes(machine) // max(1, a_width * kc * size)))
     return Plan(tiles, short, tall, nr, kc, mc, min(n, nc), a_width, pack_a, first_packed, along_rows)
