@@ -149,6 +149,14 @@ def test_few_rows_read_b_in_place_in_blocks_that_fit_l1():
     assert how.kc * (128 + 6 * 4) <= sizes.panel_bytes < 2 * how.kc * (128 + 6 * 4)
 
 
+def test_panels_of_a_transposed_b_follow_one_another_if_a_is_one_block():
+    """A panel is then still in L1 or L2 when it is used: 64 x 4096 x 1000, input gradient, 4 to 7 % faster."""
+    how = planned(64, 4096, 1000, "Zen 5", b="F")
+    assert how.mc == how.tiles and how.nc == how.nr
+    several = planned(200, 4096, 1000, "Zen 5", b="F")
+    assert several.mc < several.tiles and several.nc > several.nr
+
+
 def test_without_masked_loads_the_last_columns_are_padded():
     assert planned(100, 29, 50, "M1").first_packed == 24
     assert planned(100, 28, 50, "M1").first_packed == 28

@@ -165,18 +165,18 @@ def blocked(x, activation, z):
     if b_bytes + a_bytes > 0 and is_null(memory):
         return NO_MEMORY
     a_panels = at(b_panels, b_bytes)
-    for j in range(0, x.n, how.nc):
-        # loop 5: NC columns of B and C
-        j_end = min(x.n, j + how.nc)
-        for p in range(0, max(x.k, 1), max(how.kc, 1)):
-            # loop 4: KC summands; the block of B goes to L3
-            kc = min(how.kc, x.k - p)
+    for p in range(0, max(x.k, 1), max(how.kc, 1)):
+        # KC summands (loop 4 of the five)
+        kc = min(how.kc, x.k - p)
+        for j in range(0, x.n, how.nc):
+            # NC columns of B and C (loop 5); the block of B goes to L3
+            j_end = min(x.n, j + how.nc)
             if j_end > how.first_packed:
                 pack_b_block(x, how, Block(j, j_end, p, kc, 0, 0, a_panels, b_panels))
             for t in range(0, how.tiles, how.mc):
-                # loop 3: MC rows of A and C; the block of A goes to L2
+                # MC rows of A and C (loop 3); the block of A goes to L2, where a single one stays
                 block = Block(j, j_end, p, kc, t, min(how.tiles, t + how.mc), a_panels, b_panels)
-                if how.pack_a:
+                if how.pack_a and (j == 0 or how.tiles > how.mc):
                     pack_a_block(x, how, block)
                 # loops 2 and 1: tiles
                 macro_kernel(x, how, block, activation, z)

@@ -122,7 +122,7 @@ def equal_depth(k, kc):
 
 @inlined_helper
 def a_block_bytes(machine):
-    """The part of L2 for a block of A: panels of B and tiles of C pass through the rest."""
+    """The part of L2 for a block of A if B is packed: panels of B and tiles of C pass through the rest."""
     return machine.l2_bytes // 8 * 3
 
 
@@ -186,5 +186,9 @@ def plan(m, n, k, a, b, c_row, machine):
     elif tiles == 1 and n > nr and b_is_large:
         kc, nc = min(k, STREAM_DEPTH // 4 if b.row % 4096 == 0 else STREAM_DEPTH), n
     first_packed = 0 if pack_b else padded_from
-    mc = min(tiles, max(1, a_block_bytes(machine) // max(1, a_width * kc * size)))
+    if b.column != size and tiles * a_width * kc * size <= a_block_bytes(machine):
+        # a panel of Wᵀ is packed just before the only block of A meets it, and does not come back from L3
+        nc = nr
+    # a B in place is read anew, from memory, for each block of A
+    mc = min(tiles, max(1, (a_block_bytes(machine) if pack_b else l2_half) // max(1, a_width * kc * size)))
     return Plan(tiles, short, tall, nr, kc, mc, min(n, nc), a_width, pack_a, first_packed, along_rows)
