@@ -2,7 +2,9 @@ import ast
 import importlib
 import inspect
 import itertools
+import json
 import pkgutil
+import re
 import sys
 import time
 from pathlib import Path
@@ -124,3 +126,17 @@ def test_asv_saves_the_results_of_a_benchmark_when_it_has_ended(monkeypatch, tmp
     saved.add_result(benchmark, took)
     (file,) = tmp_path.rglob("*.json")
     assert results.Results.load(str(file)).get_result_value("kind.time", []) == [0.5]
+
+
+def test_the_history_has_the_ratios_of_ten_commits():
+    contents = [json.loads(file.read_text()) for file in (FOLDER / "results" / "zen5").glob("*-virtualenv-*.json")]
+    assert len(contents) == 10
+    for content in contents:
+        assert sorted(content["results"]) == [
+            f"ratios.Ratios.track_{name}" for name in ("grad_bias", "grad_input", "grad_weight", "output")
+        ]
+        for row in content["results"].values():
+            ratios = row[content["result_columns"].index("result")]
+            assert len(ratios) == 4 and all(0.01 < ratio < 1.5 for ratio in ratios), content["commit_hash"]
+    (latest,) = re.findall(r"library up to ([0-9a-f]{7}),", (FOLDER / "README.md").read_text())
+    assert latest in {content["commit_hash"][:7] for content in contents}
