@@ -1,14 +1,11 @@
 """Predictions of many networks, or of one with many vectors of parameters, on the same samples in one call."""
 
-import numpy as np
 from numba import types
 
 from fastfc.kernels.program.interpreter import MANY_ROWS, predict
 from fastfc.kernels.program.table import Header
-from fastfc.kernels.runtime.arrays import matrix_of, take_next
+from fastfc.kernels.runtime.arrays import deal, matrix_of, take_next
 from fastfc.kernels.runtime.kernel import kernel
-from fastfc.kernels.runtime.overlap import keep_alive
-from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, OK
 from fastfc.kernels.runtime.threads import thread_range
 from fastfc.kernels.simd.compiler import helper
@@ -54,10 +51,5 @@ def predict_members(params, programs, x, out, n_threads):
         return BAD_SHAPE
     if out.size == 0:
         return OK
-    n_blocks, taken = blocks_of_rows(programs, n, k, n_threads) if n_threads > 1 else 1, np.zeros(1, np.int64)
-    if n_threads > 1:
-        status = parallel(predict_members_range, (params, programs, x, out, n_blocks, taken), n_threads)
-    else:
-        status = predict_members_range(params, programs, x, out, n_blocks, taken, 0, 1)
-    keep_alive(taken)
-    return status
+    n_blocks = blocks_of_rows(programs, n, k, n_threads) if n_threads > 1 else 1
+    return deal(predict_members_range, (params, programs, x, out, n_blocks), n_threads)

@@ -6,12 +6,15 @@ size 1, and no second stride. Whoever writes the table keeps the arrays alive.
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from fastfc.kernels.runtime.overlap import keep_alive
+from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.llvm import I8, I64
 from fastfc.kernels.simd.memory import array_at
@@ -71,3 +74,13 @@ def take_next(typingctx, counter):
         return builder.atomic_rmw("add", data, ir.Constant(I64, 1), "monotonic")
 
     return types.int64(counter), codegen
+
+
+@helper
+def deal(body, arguments, n_threads):
+    """body(*arguments, taken, index, n_threads) on each thread, where take_next(taken) tells the next member."""
+    taken = np.zeros(1, np.int64)
+    arguments = (*arguments, taken)
+    status = parallel(body, arguments, n_threads) if n_threads > 1 else body(*arguments, 0, 1)
+    keep_alive(taken)
+    return status

@@ -4,16 +4,13 @@ A member's arrays, options and place in its epoch are a row of a table, see `Arg
 its steps one after another on one thread, so its bits are those that it has alone, for any number of threads.
 """
 
-import numpy as np
 from numba import types
 
 from fastfc.kernels.ops.losses import loss
 from fastfc.kernels.ops.matrix import contiguous_matrix
-from fastfc.kernels.runtime.arrays import N_FIELDS, matrix_of, take_next, vector_of
+from fastfc.kernels.runtime.arrays import N_FIELDS, deal, matrix_of, take_next, vector_of
 from fastfc.kernels.runtime.columns import Columns
 from fastfc.kernels.runtime.kernel import kernel
-from fastfc.kernels.runtime.overlap import keep_alive
-from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import BAD_SHAPE, OK
 from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.memory import pointer, view
@@ -107,13 +104,7 @@ def train_members(members, workspaces, totals, statuses, n_threads):
     """Steps of all members in a table that are PENDING; `totals` are added to, and each gets a status of its own."""
     if members.shape[1] != N_COLUMNS or workspaces.shape[0] < n_threads:
         return BAD_SHAPE
-    taken = np.zeros(1, np.int64)
-    if n_threads > 1:
-        status = parallel(train_range, (members, workspaces, totals, statuses, taken), n_threads)
-    else:
-        status = train_range(members, workspaces, totals, statuses, taken, 0, 1)
-    keep_alive(taken)
-    return status
+    return deal(train_range, (members, workspaces, totals, statuses), n_threads)
 
 
 @helper
@@ -156,13 +147,7 @@ def step_members(members, workspaces, values, statuses, n_threads):
     """One step of all members in a table that are PENDING, on their batches: losses, and a status of each."""
     if members.shape[1] != N_COLUMNS or workspaces.shape[0] < n_threads:
         return BAD_SHAPE
-    taken = np.zeros(1, np.int64)
-    if n_threads > 1:
-        status = parallel(step_range, (members, workspaces, values, statuses, taken), n_threads)
-    else:
-        status = step_range(members, workspaces, values, statuses, taken, 0, 1)
-    keep_alive(taken)
-    return status
+    return deal(step_range, (members, workspaces, values, statuses), n_threads)
 
 
 @helper
@@ -190,10 +175,5 @@ def member_losses(target, labels, weights, losses, prediction, scratch, values, 
     n = scratch.shape[1] // max(prediction.shape[1], 1)
     if values.size * n != prediction.shape[0] or scratch.shape[0] < n_threads:
         return BAD_SHAPE
-    samples, taken = (target, labels, weights, losses), np.zeros(1, np.int64)
-    if n_threads > 1:
-        status = parallel(losses_range, (samples, prediction, scratch, values, statuses, taken), n_threads)
-    else:
-        status = losses_range(samples, prediction, scratch, values, statuses, taken, 0, 1)
-    keep_alive(taken)
-    return status
+    samples = target, labels, weights, losses
+    return deal(losses_range, (samples, prediction, scratch, values, statuses), n_threads)
