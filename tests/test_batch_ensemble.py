@@ -391,6 +391,7 @@ def test_member_loss_is_the_mean_of_the_losses(name, settings, last, targets, dt
     assert_array_equal(one[1], alone[1])
 
 
+@pytest.mark.slow  # such a loss takes two seconds to compile, for each dtype
 def test_a_loss_of_matrices_has_members_too():
     @njit
     def of_matrices(p, t, out):

@@ -386,6 +386,7 @@ def test_names_of_networks_lie_apart():
     assert len(figure.axes[-1].texts) > 5 and not overlaps(figure.axes[-1].texts[2:])
 
 
+@pytest.mark.slow
 def test_many_shapes_are_not_named():
     given = [Line(records(shape, kernel, fastfc=1e-3, NumPy=2e-3)) for shape in ODD for kernel in KERNELS]
     figure = comparison.of_kernels(given, 100.0, 20.0)

@@ -349,9 +349,11 @@ def test_extents_are_numpys_bounds():
 # --- memory and processes
 
 
-def test_nothing_beyond_the_arrays_is_touched():
+@pytest.mark.parametrize("dtype", ["float32", slow("float64")])
+def test_nothing_beyond_the_arrays_is_touched(dtype):
     pytest.importorskip("resource", reason="pages are protected by mprotect")
-    assert len(run("import guard_pages")[0].splitlines()) > 1000
+    code = f"import arrays, numpy; arrays.DTYPES = [numpy.{dtype}]; import guard_pages"
+    assert len(run(code)[0].splitlines()) > 1000
 
 
 USER = """

@@ -779,7 +779,7 @@ for name in {names}:
 """
 
 
-@pytest.mark.parametrize("names", [["train"], slow(["predict", "many"])], ids=" ".join)
+@pytest.mark.parametrize("names", [["predict"], slow(["train", "many"])], ids=" ".join)
 def test_cached_functions(tmp_path, names):
     """A second process compiles nothing; new kernels do."""
     package = Path(fc.__file__).parent
