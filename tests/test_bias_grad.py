@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastfc.kernels import dense_add_bias_grad, dense_bias_grad
-from fastfc.kernels.ops.dense_bias_grad import SHORT_ROW
+from fastfc.kernels.ops.dense_bias_grad import SHORT_ROW, SPAN_BYTES
 from fastfc.kernels.ops.gemm import CHUNK
 from fastfc.kernels.simd.caches import host_caches
 from fastfc.kernels.simd.isa import host_isa
@@ -78,6 +78,8 @@ def strided(dtype):
             width = abs(apart) * o
             yield f"every {apart}th column", n, o, np.full((n, width), np.nan, dtype)[:, ::apart]
         yield "rows from last to first", n, o, np.full((n, 2 * o), np.nan, dtype)[::-1, ::2]
+    # more columns than are summed at once
+    yield "every 3rd column", 9, SPAN_BYTES // 4, np.full((9, 3 * SPAN_BYTES // 4), np.nan, dtype)[:, ::3]
     # rows that are read ahead in three ways, and with gaps
     for n, o, gap in itertools.product((7, 8, 19), (8 * lanes + 3, SHORT_ROW // 4 + 1, SHORT_ROW + 1), (0, 1, lanes)):
         yield "columns are neighbours", n, o, np.full((n, o + gap), np.nan, dtype)[:, :o]

@@ -33,6 +33,8 @@ ACCUMULATORS_BYTES = ACCUMULATORS * 64
 # of additions is as fast as the squares, not with 8. From beyond L2 they are asked for so many bytes before.
 IN_TURN, AHEAD_OF_SQUARES = 1 if host_isa().vector_bytes == 64 else 2, 1 << 8
 SUMS_BYTES, SQUARE_BYTES = REGISTERS * 64, 16 * 64
+# Of columns that lie a little apart, so many bytes are summed at once.
+SPAN_BYTES = 1 << 12
 # Short rows are asked for in their order in memory: the eight behind those that are added, so many bytes before or
 # more, and the four behind of rows up to twice as long. Of longer ones, parts so many bytes within the rows are, then
 # from the beginning of the next eight (Zen 5, AVX2, 4096 x 1024: 74 to 90 GB/s, 8000 x 1000: 42 to 57).
@@ -313,14 +315,14 @@ def sums_of_every_nth(g, n, o, row, column, out, out_step, accumulate):
 
     What lies between two columns is in the same cache lines or the next, and so may be read.
     """
-    size, lanes = itemsize(g), width(g)
-    at_once, sums = REGISTERS * lanes * size // column, stack(g, SUMS_BYTES)
+    size, step, at_once, sums = itemsize(g), width(g) * itemsize(g), SPAN_BYTES // column, stack(g, SPAN_BYTES)
     for j in range(0, o, at_once):
         some, there = min(at_once, o - j), at(out, j * out_step)
-        for q in range(0, REGISTERS * lanes * size, lanes * size):
+        span = (some - 1) * column // size + 1
+        for q in range(0, span * size, step):
             store(at(sums, q), splat(g, 0.0))
         copy_or_clear(there, out_step, some, sums, column, accumulate)
-        sums_in_registers(at(g, j * column), n, (some - 1) * column // size + 1, row, sums, accumulate)
+        sums_of_neighbours(at(g, j * column), n, span, row, sums, accumulate)
         copy_or_clear(sums, column, some, there, out_step, 1)
     return OK
 
