@@ -29,7 +29,7 @@ from fastfc.kernels.ops.gemm_plan import (
     MANY_TILES,
     PANEL_DEPTH,
     SHORT,
-    SOME_TILES,
+    SOME_TILES_OF_L2,
     STREAM_DEPTH,
     TABLES,
     blocking_of,
@@ -202,7 +202,7 @@ def big_shapes():
     rows, columns = tile(np.float32)
     machine = small_caches()[4]
     kc, half_l2, nc = machine.packed_kc, machine.l2_bytes // 2, machine.nc_bytes // machine.packed_kc // 4
-    some_rows, many_rows = rows * SOME_TILES + 3, rows * MANY_TILES + 3
+    some_rows, many_rows = rows * SOME_TILES_OF_L2 + 3, rows * MANY_TILES + 3
     many_columns, block_rows = columns * MANY_TILES + 5, rows * (half_l2 // (kc * rows * 4) + 1)
     return {
         "several blocks of rows": (block_rows + rows + 3, kc, columns + 3),

@@ -5,7 +5,17 @@ import pytest
 from arrays import normal
 
 from fastfc import kernels
-from fastfc.kernels.ops.gemm_plan import FIXED, MANY_TILES, SOME_TILES, TABLES, Blocking, blocking, blocking_of, plan
+from fastfc.kernels.ops.gemm_plan import (
+    FIXED,
+    MANY_TILES,
+    SOME_TILES,
+    SOME_TILES_OF_L2,
+    TABLES,
+    Blocking,
+    blocking,
+    blocking_of,
+    plan,
+)
 from fastfc.kernels.ops.matrix import Matrix
 from fastfc.kernels.program.interpreter import L2_SHARE, PACKED_ROWS, rows_of_block
 from fastfc.kernels.simd.caches import KIB, MIB, NO_CACHE, Cache, Caches
@@ -125,6 +135,8 @@ def test_what_is_packed():
     assert planned(32, 16, 4096, a="F").first_packed == 16
     assert planned(6 * (SOME_TILES - 1), 256, 256).first_packed == 256
     assert planned(6 * SOME_TILES, 256, 256).first_packed == 0
+    assert planned(14 * (SOME_TILES_OF_L2 - 1), 1024, 784, "Zen 5").first_packed == 1024
+    assert planned(14 * SOME_TILES_OF_L2, 1024, 784, "Zen 5").first_packed == 0
     # a large B is packed by all
     assert planned(512, 1024, 1024, "Zen 5").first_packed == 0
     # xᵀ is packed where columns of x share sets, and there are many columns to use it

@@ -46,8 +46,9 @@ Plan = namedtuple(
 # blocks read and write C half as often (Zen 5, 2048 x 2048 x 2048: KC = 512 gets 86 % of the peak, 1024 gets 91 %).
 DEEPER, PACKED_DEEPER = 3, 6
 LINE = 64
-# Packing B costs as much as one tile, and A as half of one: it pays for as many tiles, if those in place are slow...
-SOME_TILES = 5
+# Packing B costs as much as one tile, and A as half of one: it pays for as many tiles, if those in place are slow (more
+# if panels may lie in L2, where they are less slow: Zen 5, 64 x 784 x 1024 gets 249 GFLOP/s in place, 217 packed) ...
+SOME_TILES, SOME_TILES_OF_L2 = 5, 9
 # ... or, at any rate, for as many, if the matrix is larger than half of L2.
 MANY_TILES = 16
 # Sums so short leave C the most traffic.
@@ -168,7 +169,8 @@ def plan(m, n, k, a, b, c_row, machine):
     along_rows = block_columns(n, k, kc, nr, machine) * kc * size <= rowwise_bytes
     b_is_slow = kc * b_apart > machine.panel_bytes or (along_rows and n * kc * size > machine.panel_bytes)
     b_is_large = k * n * size > l2_half
-    pays = (b_is_slow and tiles >= SOME_TILES) or (b_is_large and tiles > MANY_TILES)
+    some_tiles = SOME_TILES if machine.panel_bytes == machine.l1_bytes else SOME_TILES_OF_L2
+    pays = (b_is_slow and tiles >= some_tiles) or (b_is_large and tiles > MANY_TILES)
     pack_b = k > 0 and (b.column != size or pays)
     # so does a column of A, of which a tile needs a part of a line; rows of A are read side by side from left to right
     a_apart = max(min(LINE, abs(a.column)), min(a.column & -a.column, machine.panel_way))
