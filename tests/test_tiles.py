@@ -116,14 +116,16 @@ SUMS = [(name, r, v) for name in TARGETS for r in narrow.SUMMED for v in (1, 2)]
 @pytest.mark.parametrize("dtype", [float32, float64], ids=str)
 @pytest.mark.parametrize(("name", "rows", "vectors"), SUMS)
 def test_sums_of_chunks_stay_in_registers(name, rows, vectors, dtype, monkeypatch):
-    """But where there is hardly a register besides the sums: there LLVM reads what it multiplies too early."""
+    """But with ten or more of 16 registers: there LLVM reads too early what it multiplies, and keeps some of it."""
     monkeypatch.setattr(narrow, "host_isa", lambda: ISAS[name])
     chunks = narrow.chunks_at_once(rows, vectors)
     if not chunks:  # too many registers
         return
     body = loop(assembly(name, Sums(dtype, rows, vectors).function, monkeypatch, fold_constants), name)
     _, _, fused, branch, _ = TARGETS[name]
-    assert sum(bool(re.search(fused, line)) for line in body) == rows * vectors * chunks * narrow.ROWS_AT_ONCE
+    sums = rows * vectors * chunks
+    assert sum(bool(re.search(fused, line)) for line in body) == sums * narrow.ROWS_AT_ONCE
     assert sum(bool(re.search(branch, line)) for line in body) == 1
     spilled = [line for line in body if re.search(r"%rsp|\[sp", line) and re.search(REGISTERS[name], line)]
-    assert not spilled or rows * vectors * chunks + 4 >= ISAS[name].registers
+    most = sums * narrow.ROWS_AT_ONCE // 2 if ISAS[name].registers == 16 and sums >= 10 else 0
+    assert len(spilled) <= most

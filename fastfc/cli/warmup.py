@@ -11,6 +11,7 @@ import numpy as np
 from fastfc.kernels.runtime import plan, portable
 from fastfc.kernels.runtime.cache import cache_folder
 from fastfc.kernels.runtime.native import DTYPES, CompiledKernel, compiled_kernels
+from fastfc.kernels.training import members  # noqa: F401  # its kernels are imported when used
 
 
 def warmup(dtypes):
