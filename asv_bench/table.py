@@ -35,7 +35,8 @@ def heading(records):
     processor = versions.pop("limit", None) or versions.pop("memory")
     threads = records[0]["threads"]
     libraries = ", ".join(f"{library} {version}" for library, version in versions.items())
-    return [f"{records[0]['dtype']}, {threads} thread{'s' * (threads > 1)}, {processor}; {libraries}:", ""]
+    forced = f" made to use {records[0]['isa']}" if records[0].get("isa") else ""
+    return [f"{records[0]['dtype']}, {threads} thread{'s' * (threads > 1)}, {processor}{forced}; {libraries}:", ""]
 
 
 def kernels(records):

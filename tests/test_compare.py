@@ -406,10 +406,18 @@ def table(tmp_path, text, *files):
     return done, readme.read_text(encoding="utf-8")
 
 
+def test_json_says_which_instructions_were_asked_for(tmp_path):
+    file = tmp_path / "out.json"
+    for isa, expected in (None, [{"rows": 2}]), ("avx2", [{"rows": 2, "isa": "avx2"}]):
+        compare.write(file, [{"rows": 2}], isa)
+        assert json.loads(file.read_text()) == expected
+
+
 def test_readme_table(tmp_path):
     file = tmp_path / "measured.json"
     ratios = dict(zip(KERNELS, [1.2, 2.0, 3.0, 4.0], strict=True))
-    file.write_text(json.dumps([r for kernel, n in ratios.items() for r in records(kernel=kernel, fastfc=1, NumPy=n)]))
+    given = [r | {"isa": "avx2"} for kernel, n in ratios.items() for r in records(kernel=kernel, fastfc=1, NumPy=n)]
+    file.write_text(json.dumps(given))
     marks = "<!-- measured: written by asv_bench/table.py -->", "<!-- end of measured -->"
     done, text = table(tmp_path, f"before\n{marks[0]}\nold\n{marks[1]}\nafter\n", str(file))
     assert done.returncode == 0, done.stderr
@@ -419,7 +427,7 @@ def test_readme_table(tmp_path):
         == f"""before
 {marks[0]}
 
-float32, 1 thread, Some Processor; fastfc 1.0, NumPy 1.0:
+float32, 1 thread, Some Processor made to use avx2; fastfc 1.0, NumPy 1.0:
 
 | rows × in × out | forward, bias, ReLU | weight gradient | input gradient | bias gradient |
 | --- | --- | --- | --- | --- |

@@ -250,7 +250,7 @@ def compare(shapes, libraries, threads, dtype, json_file=None, plot_file=None, i
                 ratio = f"{'<' if line.misses() else ' '} {line.ratio:5.2f} {line.best}"
                 print(f"{line.kernel:<11}{''.join(cells)} | {line.share:5.0%}{scaling} |{ratio}", flush=True)
                 found.append(line)
-    write(json_file, [record for line in found for record in line.records.values()])
+    write(json_file, [record for line in found for record in line.records.values()], isa)
     draw(plot_file, "of_kernels", found, dtype)
     summarize(found)
     say_written(json_file, plot_file)
@@ -273,9 +273,10 @@ def where(threads, dtype):
     return f"{dtype}, {threads} thread{'s' * (threads > 1)}, {pinned}"
 
 
-def write(json_file, records):
+def write(json_file, records, isa):
     if json_file:
-        json_file.write_text(json.dumps(records, indent=1) + "\n")
+        forced = {"isa": isa} if isa else {}
+        json_file.write_text(json.dumps([record | forced for record in records], indent=1) + "\n")
 
 
 def draw(plot_file, what, found, dtype):
@@ -370,7 +371,7 @@ def compare_networks(tasks, libraries, threads, dtype, json_file=None, plot_file
             ratio = "" if row.ratio is None else f"{row.ratio:5.2f} {row.other} ({row.target.ratio:g})"
             print(f"{row!s:<25}{''.join(cells)} |{'<' if row.misses() else ' '} {ratio}", flush=True)
             found.append(row)
-    write(json_file, [record for row in found for record in row.records.values()])
+    write(json_file, [record for row in found for record in row.records.values()], isa)
     draw(plot_file, "of_networks", found, dtype)
     missed = [(row, row.misses()) for row in found if row.misses()]
     print(f"\nBelow a target: {len(missed)} of {len(found)} rows{':' * bool(missed)}")
