@@ -109,6 +109,7 @@ def gradients(dtype):
     most = max(SUMMED)
     shapes = [(r, c) for r in (1, 2, 3, *SUMMED, most + 1) for c in (max(2, r), lanes, 2 * lanes) if c >= r]
     shapes += [(r, c) for r in (2, 5, 6) for c in (lanes + 1, 2 * lanes + 1, 3 * lanes + 4, 4 * lanes, 4 * lanes + 1)]
+    shapes += [(6, 4 * lanes - 1)]  # wider than two registers of SSE, and some columns left
     shapes += [(r, lanes + last) for r in (9, most) for last in (1, LAST, LAST + 1)]
     return sorted({*shapes, *[(c, r) for r, c in shapes[::2]]})
 

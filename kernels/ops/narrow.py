@@ -180,7 +180,7 @@ def chunk_gradients(x, g, out, sizes, count, most):
     a, b, a_columns, b_columns, row_step, step = (g, x, o, i, 1, o) if swapped else (x, g, i, o, o, 1)
     rows, chunks, vectors = sums_shape(a_columns, b_columns, lanes)
     across, total, read_of_a, last = vectors * lanes, chunks, rows, 0
-    if across < b_columns and 0 < b_columns % across <= LAST:
+    if across < b_columns and 0 < b_columns % across <= LAST and a_columns <= 2 * lanes:
         last = b_columns % across
         last_rows, last_chunks, last_vectors = sums_shape(last, a_columns, lanes)
         total, read_of_a = max(chunks, last_chunks), max(rows, last_vectors * lanes)
