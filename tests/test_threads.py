@@ -1,5 +1,6 @@
 """Several threads: the same bits, as many as pay and as are allowed, and nobody else's settings changed."""
 
+import ctypes
 import json
 import os
 import pickle
@@ -15,7 +16,7 @@ from fastfc import kernels
 from fastfc.cli.doctor import threading_layers
 from fastfc.kernels.runtime import threads
 from fastfc.kernels.runtime.cache import cache_folder
-from fastfc.kernels.runtime.pool import OWNED, pool
+from fastfc.kernels.runtime.pool import HAS_AFFINITY, KEEPS_OFF, OWNED, THREAD, WORKERS, pool
 from fastfc.kernels.runtime.threads import MIN_WORK, prepare_threads, thread_range
 from fastfc.training import step
 
@@ -307,6 +308,25 @@ def test_a_launch_while_another_runs_computes_alone(many_cores):
     finally:
         pool.words[OWNED] = 0
     np.testing.assert_array_equal(out, expected)
+
+
+@needs_cores
+@pytest.mark.skipif(not HAS_AFFINITY, reason="no thread can be told its cores here")
+def test_a_worker_keeps_off_the_core_of_its_launcher():
+    """Where a sleeping core does not count as idle, as in virtual machines, a worker would wake on the launcher's."""
+    c, mask = ctypes.pythonapi, (ctypes.c_uint8 * 1024)()
+    c.pthread_getaffinity_np.argtypes = ctypes.c_ulong, ctypes.c_size_t, ctypes.c_void_p
+    x, out = np.ones((512, 512), np.float32), np.empty((512, 512), np.float32)
+    for _ in range(1000):  # this thread may change its core at any time
+        core = c.sched_getcpu()
+        kernels.dense_forward(x, x, x[0], out, n_threads=2)
+        if core == c.sched_getcpu() == pool.words[WORKERS + KEEPS_OFF]:
+            break
+    else:
+        pytest.fail(f"the worker keeps off core {pool.words[WORKERS + KEEPS_OFF]}, not {core}")
+    assert c.pthread_getaffinity_np(int(pool.words[WORKERS + THREAD]), len(mask), mask) == 0
+    cores = {i for i in range(8 * len(mask)) if mask[i // 8] >> i % 8 & 1}
+    assert cores == os.sched_getaffinity(0) - {core}
 
 
 @pytest.mark.parametrize(

@@ -35,10 +35,15 @@ SPINS = 1000
 
 MAX_WORKERS = 255
 LINE = 16  # words of 8 bytes: two cache lines, which some processors fetch together
-# Words of the block, each on a line of its own; then a line for each worker: whether it sleeps, and its lock.
+# Words of the block, each on a line of its own; then a line for each worker: whether it sleeps, its lock, its thread
+# as the system knows it, and the core that it keeps off.
 OWNED, TICKET, DONE, WAITING, N_WORKERS, JOB, WORKERS = (LINE * i for i in range(7))
 FUNCTION, CONTEXT, STATUS, ERROR, EXCEPTION = range(JOB, JOB + 5)
-SLEEPS, LOCK = 0, 1
+SLEEPS, LOCK, THREAD, KEEPS_OFF = range(4)
+
+# Whether a worker can be told which cores to run on; how many cores a set of them has at most.
+HAS_AFFINITY = all(hasattr(ctypes.pythonapi, name) for name in ("sched_getcpu", "pthread_setaffinity_np"))
+MAX_CORES = 8192
 
 # Bits of a ticket below the generation: the number of ranges, and the next of them.
 RANGE_BITS = 12
@@ -155,6 +160,52 @@ class Emitter:
             self.builder, function, TASK.return_type, TASK.args, [context, index, n_ranges]
         )
 
+    def emit_keep_off(self):
+        """void keep_off(i64 line, i64 core): let a worker run on the launcher's cores but this one."""
+        kind = ir.FunctionType(ir.VoidType(), [I64, I64])
+        keep_off = self.function("fastfc.pool.keep_off", kind)
+        keep_off.linkage = "internal"
+        builder, (line, core) = self.builder, keep_off.args
+        size, mask = self.number(MAX_CORES // 8), builder.alloca(ir.ArrayType(I64, MAX_CORES // 64))
+        words = builder.bitcast(mask, I8.as_pointer())
+        ask = c_function(builder, "sched_getaffinity", I32, I32, I64, I8.as_pointer())
+        status = builder.call(ask, [ir.Constant(I32, 0), size, words])
+        is_known = builder.icmp_unsigned("<", core, self.number(MAX_CORES))
+        with builder.if_then(builder.and_(is_known, builder.icmp_signed("==", status, ir.Constant(I32, 0)))):
+            word = builder.gep(mask, [self.number(0), builder.lshr(core, self.number(6))])
+            bit = builder.shl(self.number(1), builder.and_(core, self.number(63)))
+            builder.store(builder.and_(builder.load(word), builder.not_(bit)), word)
+            # with no core left this fails, and nothing changes
+            tell = c_function(builder, "pthread_setaffinity_np", I32, I64, I64, I8.as_pointer())
+            builder.call(tell, [self.load(builder.add(line, self.number(THREAD))), size, words])
+        self.store(builder.add(line, self.number(KEEPS_OFF)), core)
+        builder.ret_void()
+        return keep_off
+
+    def emit_wake_workers(self):
+        """void wake_workers(i64 n): have the first n workers look for the job, on other cores than this thread's.
+
+        Where a core that sleeps does not count as idle, as in virtual machines, a worker wakes on the core of whoever
+        wakes it, and begins when that thread is done.
+        """
+        keep_off = self.emit_keep_off() if HAS_AFFINITY else None
+        wake_workers = self.function("fastfc.pool.wake_workers", ir.FunctionType(ir.VoidType(), [I64]))
+        wake_workers.linkage = "internal"
+        builder = self.builder
+        if keep_off:
+            core = builder.sext(builder.call(c_function(builder, "sched_getcpu", I32), []), I64)
+        with cgutils.for_range(builder, wake_workers.args[0], intp=I64) as each:
+            line = builder.add(self.number(WORKERS), builder.mul(each.index, self.number(LINE)))
+            sleeps = self.is_one(self.change("xchg", line, 0))
+            if keep_off:
+                kept = self.load(builder.add(line, self.number(KEEPS_OFF)))
+                with builder.if_then(builder.or_(sleeps, builder.icmp_signed("!=", kept, core))):
+                    builder.call(keep_off, [line, core])
+            with builder.if_then(sleeps):
+                self.wake(builder.add(line, self.number(LOCK)))
+        builder.ret_void()
+        return wake_workers
+
     def emit_compute(self):
         """void compute(): take ranges of the present job until there are none left."""
         compute = self.function("fastfc.pool.compute", ir.FunctionType(ir.VoidType(), []))
@@ -199,7 +250,7 @@ class Emitter:
             self.sleep_unless(self.has_work, line, builder.add(line, self.number(LOCK)))
         builder.branch(loop)
 
-    def emit_launch(self, compute):
+    def emit_launch(self, compute, wake_workers):
         """LAUNCH, in Numba's calling convention."""
         kind = self.convention.get_function_type(LAUNCH.return_type, LAUNCH.args)
         launch = self.function("fastfc.pool.launch", kind)
@@ -239,10 +290,7 @@ class Emitter:
         self.store(TICKET, ticket)
         others = builder.sub(n_ranges, self.number(1))
         others = builder.select(builder.icmp_unsigned("<", others, n_workers), others, n_workers)
-        with cgutils.for_range(builder, others, intp=I64) as each:
-            line = builder.add(self.number(WORKERS), builder.mul(each.index, self.number(LINE)))
-            with builder.if_then(self.is_one(self.change("xchg", line, 0))):
-                self.wake(builder.add(line, self.number(LOCK)))
+        builder.call(wake_workers, [others])
         builder.call(compute, [])
 
         def finished():
@@ -295,7 +343,7 @@ class Pool:
             emitter = Emitter(module, self.words.ctypes.data)
             compute = emitter.emit_compute()
             emitter.emit_worker(compute)
-            emitter.emit_launch(compute)
+            emitter.emit_launch(compute, emitter.emit_wake_workers())
             library.add_ir_module(module)
             library.finalize()
             # threads run it until the very end: nothing of it is ever freed
@@ -313,8 +361,10 @@ class Pool:
             while self.n_workers < min(n_workers, MAX_WORKERS):
                 line = WORKERS + self.n_workers * LINE
                 self.words[line + LOCK] = self.words[line + LOCK] or new_lock()
-                if start_thread(self.worker, line) in (-1, NO_THREAD):
+                thread = start_thread(self.worker, line)
+                if thread in (-1, NO_THREAD):
                     break
+                self.words[line + THREAD], self.words[line + KEEPS_OFF] = thread, MAX_CORES  # none yet
                 self.n_workers += 1
                 self.words[N_WORKERS] = self.n_workers
 

@@ -28,8 +28,9 @@ CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 AUTO = "auto"
 
 # Multiplications that each thread must have to do. Measured on two cores of a Zen 5 (asv: threads.Launch), which do
-# some 120,000 of them a microsecond: to wake a worker costs the caller 8 µs, and it begins 40 µs later. So a call of
-# 4 Mi (32 µs) is the first that does not lose when workers sleep, and gains 14 µs when they do not.
+# some 120,000 of them a microsecond: to wake a worker costs the caller 9 µs, and it begins 20 µs later. So a call of
+# 4 Mi (32 µs) is the first that does not lose when workers sleep, and gains 14 µs when they do not. After a rest of
+# 20 ms in a virtual machine, whose core sleeps as well, it is 36 and 85 µs, and calls of up to 200 µs gain nothing.
 MIN_WORK = 1 << 21
 # The same for a product inside a network's call, before which workers have hardly fallen asleep: a launch is 0.5 µs.
 MIN_RANGE_WORK = 1 << 18
