@@ -207,7 +207,7 @@ def check_n_threads(n_threads, where):
 def is_tiny(n_threads, a, b, axis):
     """Whether a product of a and of an axis of b runs on one thread anyway; this takes a tenth of a microsecond."""
     try:
-        return (n_threads is AUTO or (type(n_threads) is int and n_threads == 1)) and a.size * b.shape[axis] < TINY
+        return (n_threads is AUTO or (type(n_threads) is int and n_threads >= 1)) and a.size * b.shape[axis] < TINY
     except (AttributeError, IndexError, TypeError):  # not matrices, as the kernel will say
         return False
 
