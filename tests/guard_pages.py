@@ -72,6 +72,9 @@ for rows, i, o in [
     (MANY + 5, 8, 4),
     (MANY, 5, 9),
     (MANY + 1, 33, 20),
+    (MANY + 3, 31, 4),
+    (MANY + 3, 25, 9),
+    (3, 100, 5),
     ((MOST_CHUNKS + 1) * CHUNK + 1, 3, 5),
 ]:
     for name, dtype in itertools.product(PRODUCT_AXES, DTYPES):

@@ -8,8 +8,10 @@ from fastfc import kernels
 from fastfc.kernels.ops.gemm_plan import (
     FIXED,
     MANY_TILES,
+    SHARING_TILES,
     SOME_TILES,
     SOME_TILES_OF_L2,
+    STREAM_DEPTH,
     TABLES,
     Blocking,
     blocking,
@@ -125,6 +127,30 @@ def test_caches_of_few_ways(ways):
     tiny = Caches(Cache(KIB, ways), Cache(4 * KIB, ways), NO_CACHE, "test")
     for isa in ISAS.values():
         assert blocking_of(isa, tiny, 8).kc >= 8
+
+
+def test_a_large_b_in_place_that_few_tiles_share():
+    """Its panel is no deeper than L1 has ways for its rows (Zen 3: 8), if those are a multiple of 4 KiB apart."""
+    for rows, depth in [(7, 8), (6 * SHARING_TILES, 8), (6 * SHARING_TILES + 1, 316)]:
+        assert planned(rows, 4096, 4096).kc == depth
+    assert planned(12, 4000, 4000).kc == STREAM_DEPTH // 4
+    assert not planned(12, 4096, 4096).along_rows
+    assert planned(12, 4096, 4096, "Zen 5").kc == 16  # one tile of twelve rows reads B in its order
+
+
+def test_columns_of_a_that_share_sets_are_packed_sooner():
+    """Weight gradient of 256 x 4096 x 64 with AVX2."""
+    assert planned(4096, 64, 256, a="F").pack_a
+    assert not planned(4096, 32, 256, a="F").pack_a
+    assert not planned(4096 + 16, 64, 256, a="F").pack_a
+    assert not planned(4096, 128, 256, "Zen 5", a="F").pack_a
+
+
+def test_short_sums_of_a_transposed_b_are_packed_before():
+    """Else tiles would go down the columns of C, of which each needs a part of a page only."""
+    assert planned(4096, 4096, 8, "Zen 5", b="F").nc > planned(4096, 4096, 8, "Zen 5", b="F").nr
+    how = planned(64, 1000, 1000, "Zen 5", b="F")
+    assert how.nc == how.nr
 
 
 def test_what_is_packed():

@@ -8,7 +8,7 @@ from fastfc.kernels import dense_forward, dense_input_grad
 from fastfc.kernels.ops.gemm import tile
 from fastfc.kernels.ops.level1 import ALIGNED_FROM
 from fastfc.kernels.simd.isa import host_isa
-from fastfc.kernels.simd.squares import ACROSS, ALIASING, LAG
+from fastfc.kernels.simd.squares import ACROSS, ALIASING, LAG, NARROW_BYTES
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
@@ -48,7 +48,7 @@ def test_a_row_has_the_same_bits_in_any_batch_and_position(dtype):
 
 
 def sums_of_few_rows(dtype):
-    """Lengths of sums around a register, that lag, that begin at a line's boundary; and numbers of columns."""
+    """Lengths of sums around a register, that lag, that begin at a line's boundary; numbers of columns around bands."""
     size, lanes = np.dtype(dtype).itemsize, tile(dtype)[1] // host_isa().vectors
     lengths = [
         lanes - 1,
@@ -60,7 +60,9 @@ def sums_of_few_rows(dtype):
         ALIGNED_FROM // size + lanes - 1,
     ]
     lengths += [ALIASING // size, LAG // size, 2 * ALIASING // size]
+    few = NARROW_BYTES // size
     columns = [lanes + 1, ACROSS * lanes - 1, ACROSS * lanes, 2 * ACROSS * lanes + 1, (ACROSS + 1) * lanes]
+    columns += [ACROSS // 2 * lanes + few, ACROSS * lanes + few, ACROSS * lanes + few + 1]
     return lengths, columns
 
 

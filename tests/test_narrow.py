@@ -19,9 +19,10 @@ FEW = MANY // 2
 
 
 def sizes(dtype):
-    """(k, n): one row and several in a register, one register and two, and beyond what is narrow."""
+    """(k, n): one row and several in a register, one register to four, and beyond what is narrow."""
     lanes = host_isa().vector_bytes // np.dtype(dtype).itemsize
     columns = [1, 2, 3, 4, 5, lanes // 2, lanes - 1, lanes, lanes + 1, 2 * lanes, 2 * lanes + 1]
+    columns += [3 * lanes, 4 * lanes - 1, 4 * lanes, 4 * lanes + 1]
     return itertools.product([1, 2, 3, 5, 8, lanes, 2 * lanes + 1, DEEP, DEEP + 1], sorted({*columns} - {0}))
 
 

@@ -7,10 +7,11 @@ import pytest
 from llvmlite import ir
 from numba import float32, float64
 
+from fastfc.kernels.simd import few_summands, microkernel, narrow, squares
 from fastfc.kernels.simd import isa as isa_module
 from fastfc.kernels.simd import llvm as llvm_module
-from fastfc.kernels.simd import microkernel, narrow, squares
 from fastfc.kernels.simd.compiler import fold_constants
+from fastfc.kernels.simd.few_summands import FEW, FewSummands
 from fastfc.kernels.simd.isa import ISAS
 from fastfc.kernels.simd.microkernel import Tile
 from fastfc.kernels.simd.narrow import Narrow, Sums
@@ -32,7 +33,7 @@ def optimise(module, machine):
 
 
 def assembly(name, function, monkeypatch, passes=optimise):
-    for module in (isa_module, llvm_module, microkernel, narrow, squares):
+    for module in (isa_module, llvm_module, few_summands, microkernel, narrow, squares):
         monkeypatch.setattr(module, "host_isa", lambda: ISAS[name])
     triple, cpu, *_ = TARGETS[name]
     llvm.initialize_all_targets()
@@ -98,9 +99,37 @@ def test_squares_are_transposed_in_registers(name, rows, dtype, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [float32, float64], ids=str)
-@pytest.mark.parametrize("vectors", [1, 2])
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_last_few_columns_of_squares_are_transposed_apart(name, dtype, monkeypatch):
+    """Of one row no register goes to the stack, which those of whole squares of so few columns would."""
+    across, lanes = squares.across(ISAS[name]), ISAS[name].vector_bytes * 8 // dtype.bitwidth
+    counts = []
+    for narrow_last in (False, True):
+        shape = Squares(dtype, 1, across + 1, clipped=True, narrow=narrow_last)
+        text = assembly(name, lambda module, s=shape: s.function(module, s.emit), monkeypatch)
+        body = loop(text, name, max)
+        assert sum(bool(re.search(TARGETS[name][2], line)) for line in body) == (across + 1) * lanes
+        counts.append(len(body))
+    assert counts[1] < counts[0] or lanes * dtype.bitwidth == 128
+
+
+@pytest.mark.parametrize("dtype", [float32, float64], ids=str)
+@pytest.mark.parametrize("name", TARGETS)
+def test_few_summands_stay_in_registers(name, dtype, monkeypatch):
+    _, _, fused, branch, stack = TARGETS[name]
+    for summands in range(1, FEW + 1):
+        body = loop(assembly(name, FewSummands(dtype, summands).function, monkeypatch, fold_constants), name)
+        assert sum(bool(re.search(fused, line)) for line in body) == summands
+        assert sum(bool(re.search(branch, line)) for line in body) == 1
+        assert not [line for line in body if re.search(stack, line) and re.search(REGISTERS[name], line)]
+
+
+@pytest.mark.parametrize("dtype", [float32, float64], ids=str)
+@pytest.mark.parametrize("vectors", [1, 2, 3, 4])
 @pytest.mark.parametrize("name", TARGETS)
 def test_many_rows_of_few_columns_stay_in_registers(name, vectors, dtype, monkeypatch):
+    if vectors > narrow.columns_in_registers(ISAS[name]):
+        return
     for sources in {0, narrow.sources(ISAS[name])} if vectors == 1 else {0}:
         shape = Narrow(dtype, vectors, sources)
         body = loop(assembly(name, shape.function, monkeypatch, fold_constants), name)

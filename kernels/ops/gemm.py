@@ -30,7 +30,7 @@ from fastfc.kernels.ops.gemm_plan import blocking, plan
 from fastfc.kernels.ops.level1 import (
     ROWS_AT_ONCE,
     dot_products,
-    outer_product,
+    few_summands,
     row_times_rows,
     rows_times_transposed,
 )
@@ -51,6 +51,7 @@ from fastfc.kernels.runtime.pool import parallel
 from fastfc.kernels.runtime.status import NO_MEMORY, OK
 from fastfc.kernels.runtime.threads import thread_range
 from fastfc.kernels.simd.compiler import helper, inlined_helper
+from fastfc.kernels.simd.few_summands import AT_ONCE, FEW
 from fastfc.kernels.simd.isa import host_isa
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, read, release, zero
 from fastfc.kernels.simd.microkernel import multiply_tile
@@ -60,6 +61,12 @@ from fastfc.kernels.simd.vector import infinity, width
 # So few columns and so long sums are faster as dot products. Twice as many columns where B is Wᵀ, whose columns are
 # rows in memory.
 NARROW, LONG = 4, 64
+
+# Whether a load of a part of a register takes as long as two whole ones, or is none at all.
+MASKS_ARE_SLOW = host_isa().vector_bytes < 64
+
+# So few rows of few summands are always faster than in tiles.
+FEW_ROWS = 64
 
 # Rows of a batch that are summed in one chain.
 CHUNK = 4096
@@ -192,18 +199,34 @@ def from_summand(x, p, start):
 
 
 @inlined_helper
+def is_wide(n, lanes):
+    """Whether the sums of one row are faster in L1 than in the registers of one tile, which may need masks."""
+    return n > 8 * lanes or (MASKS_ARE_SLOW and 4 * lanes < n < 8 * lanes)
+
+
+@inlined_helper
+def is_few(x, size, lanes):
+    """Whether `few_summands` is faster than tiles."""
+    if x.k < 1 or x.k > FEW or x.n < lanes:
+        return False
+    # of many rows, tiles are faster with AVX-512, and where columns are too few to go on without a test of the loop
+    suits_many = x.n >= AT_ONCE * lanes and (x.k <= 2 or lanes * size < 64)
+    return x.k == 1 or (x.b.column != size and (x.m <= FEW_ROWS or suits_many))
+
+
+@inlined_helper
 def of_shape(x, activation, z):
     """The product in the way that suits its shape, for a C whose columns are neighbours; see `blocked`."""
     size, lanes = itemsize(x.c.data), width(x.c.data)
-    if x.k == 1 and x.b.column == size and x.n >= lanes and activation.code == IDENTITY:
-        return outer_product(x.c, x.a, x.b, x.start, x.m, x.n)
+    if is_few(x, size, lanes) and activation.code == IDENTITY:
+        return few_summands(x.c, x.a, x.b, x.start, x.m, x.n, x.k)
     is_transposed = x.a.column == size and x.b.row == size and x.b.column != size
     if is_transposed and x.m <= MANY_ROWS and x.k >= lanes:
         found = rows_times_transposed(x.c, x.a, x.b, x.start, x.m, x.n, x.k)
         if found != OK or activation.code == IDENTITY:
             return found
         x = from_summand(x, x.k, x.c)  # nothing is left but the activation
-    elif x.m == 1 and x.b.column == size and x.n > 8 * lanes and x.k * x.n * size > blocking(x.c.data).l1_bytes:
+    elif x.m == 1 and x.b.column == size and is_wide(x.n, lanes) and x.k * x.n * size > blocking(x.c.data).l1_bytes:
         # C is more than the sums of a tile, and B comes from beyond L1
         p = x.k - x.k % ROWS_AT_ONCE
         row_times_rows(x.c, x.a, x.b, x.start, x.n, p)

@@ -10,9 +10,10 @@ from fastfc.kernels.ops.packing import pack
 from fastfc.kernels.runtime.native import named_after, on_demand_kernel
 from fastfc.kernels.runtime.status import NO_MEMORY, OK
 from fastfc.kernels.simd.compiler import helper
+from fastfc.kernels.simd.few_summands import multiply_few
 from fastfc.kernels.simd.isa import host_isa
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, offset_in, read, release, stack, write
-from fastfc.kernels.simd.squares import ACROSS, ALIASING, LAG, multiply_squares
+from fastfc.kernels.simd.squares import ACROSS, ALIASING, LAG, NARROW_BYTES, multiply_squares
 from fastfc.kernels.simd.vector import fma, load, load_first, splat, store, store_first, sum_of_lanes, width
 
 # Rows of B that are read side by side for one row.
@@ -26,6 +27,9 @@ EIGHT_DOTS = host_isa().registers >= 32
 
 # The copies for so few dot products are on the stack: a small network predicts one sample without allocating.
 STACK_BYTES = 1 << 13
+
+# Of a few summands, so much of B stays in L1, and is copied before if its columns are no neighbours.
+PANEL_BYTES = 1 << 14
 
 
 def times_transposed(rows):
@@ -51,15 +55,18 @@ def times_transposed(rows):
         nbytes = (k - head) // lanes * lanes * size
         rest = k - head - nbytes // size
         lag = LAG if b.column % ALIASING == 0 and nbytes > LAG else 0
-        for j in range(0, n, ACROSS * lanes):
-            b_j, c_j, start_j, n_left = columns_from(b, j), columns_from(c, j), columns_from(start, j), n - j
-            in_band = min(n_left, ACROSS * lanes)
+        j = 0
+        while j < n:
+            b_j, c_j, start_j, in_band = columns_from(b, j), columns_from(c, j), columns_from(start, j), n - j
+            if in_band > ACROSS * lanes + NARROW_BYTES // size:
+                in_band = ACROSS * lanes
             if head:
                 some(c_j, a, b_j, start_j, in_band, 0, 0, head)
                 start_j = c_j
-            multiply(nbytes, lag, columns_from(a, head), rows_from(b_j, head), start_j, c_j, n_left)
+            multiply(nbytes, lag, columns_from(a, head), rows_from(b_j, head), start_j, c_j, in_band)
             if rest:
                 some(c_j, a, b_j, c_j, in_band, k - lanes, lanes - rest, lanes)
+            j += in_band
         return OK
 
     run.__name__ = f"times_transposed_{rows}"
@@ -115,30 +122,17 @@ def row_times_rows(c, a, b, start, n, k):
     return OK
 
 
-@on_demand_kernel(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 2))
-def outer_product(c, a, b, start, m, n):
-    """C = start + A B for one summand and a B and C whose columns are neighbours."""
-    size, lanes = itemsize(c.data), width(c.data)
-    step, whole, fours = lanes * size, n - n % lanes, n - n % (4 * lanes)
-    for i in range(m):
-        x, c_row, start_row = splat(c.data, read(element(a, i, 0))), element(c, i, 0), element(start, i, 0)
-        if start.column == 0:
-            s = splat(c.data, read(start_row))
-            for j in range(0, fours * size, 4 * step):
-                src, there = at(b.data, j), at(c_row, j)
-                store(there, fma(x, load(src), s))
-                store(at(there, step), fma(x, load(at(src, step)), s))
-                store(at(there, 2 * step), fma(x, load(at(src, 2 * step)), s))
-                store(at(there, 3 * step), fma(x, load(at(src, 3 * step)), s))
-            for j in range(fours * size, whole * size, step):
-                store(at(c_row, j), fma(x, load(at(b.data, j)), s))
-        else:
-            for j in range(0, whole * size, step):
-                store(at(c_row, j), fma(x, load(at(b.data, j)), load(at(start_row, j))))
-        if whole < n:
-            j, n_left = whole * size, n - whole
-            s = splat(c.data, read(start_row)) if start.column == 0 else load_first(at(start_row, j), n_left, 0.0)
-            store_first(at(c_row, j), fma(x, load_first(at(b.data, j), n_left, 0.0), s), n_left)
+@on_demand_kernel(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 3))
+def few_summands(c, a, b, start, m, n, k):
+    """C = start + A B for 1 to FEW summands and a C whose columns are neighbours; those of start are, or are one."""
+    size, lanes, panel = itemsize(c.data), width(c.data), stack(c.data, PANEL_BYTES)
+    at_once = PANEL_BYTES // (k * size) // lanes * lanes
+    for j in range(0, n, at_once):
+        columns, b_j = min(at_once, n - j), columns_from(b, j)
+        if b.column != size:
+            pack(b_j.data, columns, k, b.column, b.row, panel, at_once)
+            b_j = Matrix(panel, at_once * size, size)
+        multiply_few((m, columns, k), a, b_j, columns_from(start, j), columns_from(c, j))
     return OK
 
 

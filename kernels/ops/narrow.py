@@ -16,21 +16,21 @@ from fastfc.kernels.simd.isa import host_isa
 from fastfc.kernels.simd.memory import at, itemsize, offset_in, read, stack, write, zero
 from fastfc.kernels.simd.narrow import (
     GROUPS,
-    ONE,
+    REGISTERS,
     SEVERAL,
     SOURCES,
     STREAM,
     SUMMED,
-    TWO,
     chunks_at_once,
     multiply_rows,
     sum_chunks,
 )
 from fastfc.kernels.simd.vector import infinity, splat, store, width
 
-# From so many rows on, and for so many summands, whose rows of B are kept on the stack, two registers each.
+# From so many rows on, and for so many summands, whose rows of B are kept on the stack, up to REGISTERS each.
 MANY, DEEP = 1 << 10, 64
-TABLE_BYTES = (DEEP + 1) * 2 * 64
+ROW_BYTES = REGISTERS * host_isa().vector_bytes
+TABLE_BYTES = (DEEP + 1) * ROW_BYTES
 CHUNKS_AT_ONCE = tuple((r, chunks_at_once(r, 1), chunks_at_once(r, 2)) for r in SUMMED)
 MOST_CHUNKS = max(max(counts) for _, *counts in CHUNKS_AT_ONCE)
 SUMS_BYTES = host_isa().registers * host_isa().vector_bytes
@@ -45,7 +45,9 @@ BLOCK_BYTES = 1 << 13
 def is_narrow(c, a, start, y, m, n, k, activation):
     """Whether `narrow_rows` can compute some rows of a product, and faster than in tiles."""
     size, lanes = itemsize(c.data), width(c.data)
-    if m < MANY or n < 1 or n > 2 * lanes or k < 1 or k > DEEP:
+    if m < MANY or n < 1 or n > REGISTERS * lanes or k < 1 or k > DEEP:
+        return False
+    if n == 4 * lanes and k > lanes:  # whole tiles
         return False
     fits = a.column == size and start.row == 0 and c.row == n * size and (c.column == size or n == 1)
     return fits and (activation.code < DERIVATIVE or (y.row == c.row and (y.column == size or n == 1)))
@@ -61,9 +63,8 @@ def rows_together(a_row, n, k, size, lanes):
 def repeat(n, times, values, column, out, lanes):
     """out = n elements, so often, then zeros up to the end of the last of the registers."""
     size = itemsize(out)
-    store(out, splat(out, 0.0))
-    if n > lanes:
-        store(at(out, lanes * size), splat(out, 0.0))
+    for j in range(0, n, lanes):
+        store(at(out, j * size), splat(out, 0.0))
     for j in range(n):
         value = read(at(values, j * column))
         for r in range(times):
@@ -79,13 +80,13 @@ def narrow_rows(c, a, b, start, sizes, activation, y):
     """C = f(start + A B) for all but the last few rows; how many rows that are. As for `product`, if it is_narrow."""
     m, n, k = sizes
     size, lanes = itemsize(c.data), width(c.data)
-    together, vectors = rows_together(a.row, n, k, size, lanes), 1 + (n > lanes)
+    together, vectors = rows_together(a.row, n, k, size, lanes), ceil_div(n, lanes)
     table, row_bytes = stack(c.data, TABLE_BYTES), vectors * lanes * size
     for p in range(k):
         repeat(n, together, element(b, p, 0), b.column, at(table, p * row_bytes), lanes)
     first = at(table, k * row_bytes)
     repeat(n, together, start.data, start.column, first, lanes)
-    kind, i = SEVERAL if together > 1 else ONE if vectors == 1 else TWO, 0
+    kind, i = SEVERAL if together > 1 else vectors - 1, 0
     # whole registers must not leave A and C
     behind, per_step = ceil_div(vectors * lanes, n), together * GROUPS[kind]
     if together > 1:

@@ -59,10 +59,16 @@ def across(builder, pointer, j):
     return step(builder, pointer, ir.Constant(I64, j * host_isa().vector_bytes))
 
 
-# What there is of Narrow: a register of C for each row, two, several rows in a register, and those past the caches.
-ONE, TWO, SEVERAL, STREAM = range(4)
-KINDS = [(1, 0, False), (2, 0, False), *[(1, SOURCES, False), (1, SOURCES, True)] * bool(SOURCES)]
-GROUPS = tuple(groups(vectors, sources) for vectors, sources in ((1, 0), (2, 0), (1, SOURCES)))
+def columns_in_registers(isa):
+    """Up to so many registers of C for each row."""
+    return 4 if isa.registers == 16 else 2
+
+
+# What there is of Narrow: registers of C for each row, several rows in a register, and those past the caches.
+REGISTERS = columns_in_registers(host_isa())
+SEVERAL, STREAM = REGISTERS, REGISTERS + 1
+KINDS = [*((v, 0, False) for v in range(1, 1 + REGISTERS)), *((1, SOURCES, s) for s in (False, True) if SOURCES)]
+GROUPS = (*(groups(v, 0) for v in range(1, 1 + REGISTERS)), groups(1, SOURCES))
 
 
 class Operands(NamedTuple):

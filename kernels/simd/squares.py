@@ -23,7 +23,7 @@ from fastfc.kernels.simd.llvm import (
     step,
     store_value,
 )
-from fastfc.kernels.simd.transpose import transpose_vectors
+from fastfc.kernels.simd.transpose import transpose_few, transpose_vectors
 
 # Columns of Bᵀ that lie a multiple of so many bytes apart fall into a few sets of L1, and push each other out. So each
 # register lags behind the one before by so many bytes (Zen 5, 1 x 512 x 512: AVX-512 83 to 94 GB/s, AVX2 57 to 71).
@@ -41,6 +41,14 @@ def many_rows(isa):
 
 
 ACROSS, MANY_ROWS = across(host_isa()), many_rows(host_isa())
+
+
+# If so few columns are left they need a third of the shuffles, and don't wait for their own chain of additions.
+NARROW_BYTES = 16
+
+
+def narrow_columns(dtype):
+    return NARROW_BYTES * 8 // dtype.bitwidth
 
 
 class Operands(NamedTuple):
@@ -64,13 +72,15 @@ class Squares(NamedTuple):
     """C[rows, columns] = start + A[rows, k] B[k, columns], with `registers` across the columns.
 
     k summands are `nbytes` of A, a multiple of a register. If it is `clipped`, only the first `columns` of the
-    registers' lanes exist, else all. Each register is `lag` bytes behind the one before.
+    registers' lanes exist, else all. The last register, if it is `narrow`, has at most NARROW_BYTES of columns. Each
+    register is `lag` bytes behind the one before.
     """
 
     dtype: types.Float
     rows: int
     registers: int
     clipped: bool = False
+    narrow: bool = False
 
     def function(self, module, emit):
         """The LLVM function of this in `module`, which `emit` writes, a method of this."""
@@ -105,8 +115,9 @@ class Squares(NamedTuple):
 
     def columns_of(self, builder, x, j):
         """The columns of register j."""
-        count = self.vector.count
-        return [self.column(builder, x, q) for q in range(j * count, (j + 1) * count)]
+        first, narrow = j * self.vector.count, self.narrow and j == self.registers - 1
+        count = narrow_columns(self.dtype) if narrow else self.vector.count
+        return [self.column(builder, x, q) for q in range(first, first + count)]
 
     def place(self, builder, base, row_bytes, i, j):
         """The pointer i rows and j registers further."""
@@ -154,7 +165,7 @@ class Squares(NamedTuple):
     def square(self, builder, columns, offset):
         """The registers at an offset in each of the columns of B, transposed: rows of B."""
         block = [load_value(builder, step(builder, column, offset), self.vector) for column in columns]
-        return transpose_vectors(builder, block)
+        return transpose_vectors(builder, block) if len(block) == self.vector.count else transpose_few(builder, block)
 
     def add(self, builder, x, offset, q, row, sums, j):
         """Sums of register j with what summand q from an offset on adds, a row of B."""
@@ -245,17 +256,28 @@ def multiply_squares(rows):
 
     @intrinsic
     def multiply(typingctx, nbytes, lag, a, b, start, c, columns):
-        """c[rows, columns] = start + a b for at most ACROSS registers of columns and `nbytes` of summands."""
+        """c[rows, columns] = start + a b for `nbytes` of summands and at most ACROSS registers and NARROW_BYTES."""
         dtype = c[0].dtype
 
         def codegen(context, builder, signature, args):
             nbytes, lag, *matrices, columns = args
-            count, shape = lanes(dtype), Squares(dtype, rows, ACROSS)
-            shapes = shape, shape._replace(clipped=True), shape._replace(clipped=True, registers=1)
-            whole, clipped, one = (each.function(builder.module, each.emit) for each in shapes)
-            function = builder.select(builder.icmp_signed("<=", columns, ir.Constant(I64, count)), one, clipped)
-            is_whole = builder.icmp_signed(">=", columns, ir.Constant(I64, ACROSS * count))
-            call(builder, builder.select(is_whole, whole, function), (nbytes, lag, columns), matrices)
+            count, few = lanes(dtype), narrow_columns(dtype)
+            whole = Squares(dtype, rows, ACROSS)
+            clipped, one = whole._replace(clipped=True), Squares(dtype, rows, 1, clipped=True)
+            some, more = (Squares(dtype, rows, 1 + r, clipped=True, narrow=True) for r in (ACROSS // 2, ACROSS))
+            function = None
+            # the smallest for so many columns
+            for shape, most in [
+                (more, ACROSS * count + few),
+                (whole, ACROSS * count),
+                (clipped, ACROSS * count - 1),
+                (some, ACROSS // 2 * count + few),
+                (one, count),
+            ]:
+                other = shape.function(builder.module, shape.emit)
+                fits = builder.icmp_signed("<=", columns, ir.Constant(I64, most))
+                function = builder.select(fits, other, function) if function else other
+            call(builder, function, (nbytes, lag, columns), matrices)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64, a, b, start, c, types.int64), codegen

@@ -22,14 +22,14 @@ def transpose_fours(builder, block):
 
     By interleaving: x86 does that within 128 bits at twice the rate of other shuffles.
     """
-    count = len(block)
+    count = block[0].type.count
     quads = range(0, count, 4)
     low = [lane for q in quads for lane in (q, count + q, q + 1, count + q + 1)]
     high = [lane + 2 for lane in low]
     first = [lane for q in quads for lane in (q, q + 1, count + q, count + q + 1)]
     second = [lane + 2 for lane in first]
     result = []
-    for q in quads:
+    for q in range(0, len(block), 4):
         for half in (low, high):
             pairs = [shuffle(builder, block[q + i : q + i + 2], half) for i in (0, 2)]
             result += [shuffle(builder, pairs, chosen) for chosen in (first, second)]
@@ -53,6 +53,18 @@ def transpose_vectors(builder, block):
                 block[i], block[i + half] = (shuffle(builder, pair, chosen) for chosen in (keep, take))
         half //= 2
     return block
+
+
+def transpose_few(builder, block):
+    """Rows that are as many as 128 bits have lanes to columns, each repeated up to a register."""
+    few, count = len(block), block[0].type.count
+    groups = range(0, count, few)
+    if few == 4:
+        parts = transpose_fours(builder, block)
+    else:
+        parts = [shuffle(builder, block, [lane for g in groups for lane in (g + i, count + g + i)]) for i in (0, 1)]
+    repeated = lambda first: [first + lane % few for lane in range(count)]
+    return [shuffle(builder, [parts[i % few]] * 2, repeated(i // few * few)) for i in range(count)]
 
 
 @intrinsic
