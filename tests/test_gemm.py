@@ -26,16 +26,20 @@ from fastfc.kernels.ops.gemm import LONG, NARROW, product, tile
 from fastfc.kernels.ops.gemm_plan import (
     FEW_ROWS,
     FIXED,
+    IN_PLACE_TILES,
     MANY_TILES,
     PANEL_DEPTH,
     SHORT,
     SOME_TILES_OF_L2,
     STREAM_DEPTH,
     TABLES,
+    Plan,
     blocking_of,
 )
+from fastfc.kernels.ops.matrix import matrix
 from fastfc.kernels.simd.caches import Cache, Caches
 from fastfc.kernels.simd.isa import host_isa
+from fastfc.kernels.simd.memory import at, offset_in
 
 products = pytest.mark.parametrize("multiply", PRODUCTS.values(), ids=PRODUCTS)
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
@@ -202,7 +206,7 @@ def big_shapes():
     rows, columns = tile(np.float32)
     machine = small_caches()[4]
     kc, half_l2, nc = machine.packed_kc, machine.l2_bytes // 2, machine.nc_bytes // machine.packed_kc // 4
-    some_rows, many_rows = rows * SOME_TILES_OF_L2 + 3, rows * MANY_TILES + 3
+    some_rows, many_rows = rows * SOME_TILES_OF_L2 + 3, rows * IN_PLACE_TILES + 3
     many_columns, block_rows = columns * MANY_TILES + 5, rows * (half_l2 // (kc * rows * 4) + 1)
     return {
         "several blocks of rows": (block_rows + rows + 3, kc, columns + 3),
@@ -332,3 +336,39 @@ def test_tile_fits_the_registers():
     for rows in range(1, isa.rows + 1):
         assert rows * isa.tile_vectors(rows) + 2 <= isa.registers
     assert gemm.tile(np.float64) == (isa.rows, isa.vectors * isa.vector_bytes // 8)
+
+
+@njit
+def lines_asked_for(a, b, c, how):
+    """The addresses that each tile of the first column asks for, for each summand."""
+    x = gemm.Product(matrix(c), matrix(a), matrix(b), matrix(c), a.shape[0], b.shape[1], b.shape[0])
+    block = gemm.Block(0, x.n, 0, how.kc, 0, how.tiles, x.b.data, x.b.data)
+    found = np.empty((how.tiles, how.kc, 2), np.int64)
+    for u in range(how.tiles):
+        ahead, gap = gemm.what_comes_next(x, how, block, x.b, u, 0)
+        row = x.b.row if how.first_packed > 0 else how.nr * b.itemsize
+        for p in range(how.kc):
+            first = at(ahead, p * row)
+            found[u, p] = offset_in(first, 1 << 62), offset_in(first, 1 << 62) + gap
+    return found
+
+
+@pytest.mark.parametrize("transposed", [False, True], ids=["in place", "packed"])
+@pytest.mark.parametrize("rows", [1, 2, 3, 7])
+def test_the_tiles_of_a_column_ask_for_all_of_the_next_one(rows, transposed):
+    """Whole lines of it, each by one tile: memory has the time of several tiles for them."""
+    isa = host_isa()
+    m, k, n = rows * isa.rows, 50, 3 * isa.vectors * isa.vector_bytes // 4
+    if transposed and isa.vectors * isa.vector_bytes // 64 > rows:
+        return  # one tile asks for a line of two
+    a, w = np.zeros((m, k), np.float32), np.zeros((n, k) if transposed else (k, n), np.float32)
+    b = w.T if transposed else w
+    nr = n // 3
+    how = Plan(rows, isa.rows, 0, nr, k, rows, nr if transposed else n, isa.rows, False, 0 if transposed else n, False)
+    found = set(np.unique(lines_asked_for(a, b, np.zeros((m, n), np.float32), how) // 64))
+    start = b[:, nr:].ctypes.data
+    if transposed:
+        wanted = set(range(start, start + nr * k * 4, 64))
+    else:
+        wanted = {start + p * w.strides[0] + offset for p in range(k) for offset in range(0, nr * 4, 64)}
+    assert {address // 64 for address in wanted} <= found

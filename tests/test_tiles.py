@@ -80,6 +80,17 @@ def test_loop_over_k_has_the_multiply_adds_one_branch_and_no_spill(isa, rows, ma
     assert not [line for line in body if re.search(stack, line)]
 
 
+@pytest.mark.parametrize("name", TARGETS)
+def test_whole_tiles_ask_for_a_line_for_each_row_of_b(name, monkeypatch):
+    """And for a second one where a row takes more than a line; others, which come last in a row of tiles, for none."""
+    isa = ISAS[name]
+    for masked in (False, True):
+        tile = Tile(float32, isa.rows, isa.vectors, masked)
+        body = loop(assembly(name, tile.function, monkeypatch, fold_constants), name)
+        lines = -(-isa.vectors * isa.vector_bytes // isa_module.LINE)
+        assert sum("prefetch" in line or "prfm" in line for line in body) == (0 if masked else lines)
+
+
 # The registers of each instruction set, as assembly names them.
 REGISTERS = {"avx512": "zmm", "avx2": "ymm", "sse": "xmm", "neon": r"\bq\d|\bv\d"}
 

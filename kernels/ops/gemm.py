@@ -52,7 +52,7 @@ from fastfc.kernels.runtime.status import NO_MEMORY, OK
 from fastfc.kernels.runtime.threads import thread_range
 from fastfc.kernels.simd.compiler import helper, inlined_helper
 from fastfc.kernels.simd.few_summands import AT_ONCE, FEW
-from fastfc.kernels.simd.isa import host_isa
+from fastfc.kernels.simd.isa import LINE, host_isa
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, read, release, zero
 from fastfc.kernels.simd.microkernel import multiply_tile
 from fastfc.kernels.simd.squares import MANY_ROWS
@@ -116,6 +116,23 @@ def pack_b_block(x, how, block):
 
 
 @inlined_helper
+def what_comes_next(x, how, block, b_tile, u, q):
+    """The lines that tile u of A's rows asks for: a pointer that takes b_tile's steps, and a second line's distance.
+
+    They are of the columns to the right, if these are read in place or packed next. The tiles of a column share the
+    work: the first asks for the first line of each row, and so on, so memory has the time of several tiles for it. A
+    single tile asks for two lines.
+    """
+    size = itemsize(x.b.data)
+    row_bytes, line = how.nr * size, (u - block.t) * LINE
+    if q < how.first_packed and line <= row_bytes:  # rows that begin within a line end in one more
+        return at(b_tile.data, row_bytes + line), LINE * (block.t_end - block.t == 1)
+    if how.nc == how.nr and q + how.nr < x.n and x.b.row == size and x.b.column == block.kc * size and line < row_bytes:
+        return at(element(x.b, block.p, q + how.nr), line), 0
+    return b_tile.data, 0
+
+
+@inlined_helper
 def macro_kernel(x, how, block, activation, z):
     """C11 := f(C11 + A1 B1), tile by tile; from `start` instead of C11 where the sums begin.
 
@@ -145,7 +162,8 @@ def macro_kernel(x, how, block, activation, z):
             start_tile = c_tile
             if block.p == 0:
                 start_tile = Matrix(element(x.start, i, q), x.start.row, x.start.column)
-            multiply_tile(i_end - i, block.kc, a_tile, b_tile, start_tile, c_tile, columns, bound)
+            ahead, gap = what_comes_next(x, how, block, b_tile, u, q)
+            multiply_tile(i_end - i, block.kc, a_tile, b_tile, start_tile, c_tile, columns, bound, ahead, gap)
             if last and not whole_rows:
                 for r in range(i_end - i):
                     epilogue(activation, columns, element(c_tile, r, 0), element(z, i + r, q))

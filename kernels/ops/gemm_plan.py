@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 
 from fastfc.kernels.simd.caches import host_caches
 from fastfc.kernels.simd.compiler import inlined_helper
-from fastfc.kernels.simd.isa import host_isa
+from fastfc.kernels.simd.isa import LINE, host_isa
 from fastfc.kernels.simd.llvm import I64
 
 # What `plan` needs to know of a processor, for elements of `itemsize` bytes. The fields of the instruction set:
@@ -45,12 +45,18 @@ Plan = namedtuple(
 # Zen 5, KC = 224 is 2 to 3 % slower than 672.) If B is packed, its panels lie in L2 without gaps, and half as many
 # blocks read and write C half as often (Zen 5, 2048 x 2048 x 2048: KC = 512 gets 86 % of the peak, 1024 gets 91 %).
 DEEPER, PACKED_DEEPER = 3, 6
-LINE = 64
-# Packing B costs as much as one tile, and A as half of one: it pays for as many tiles, if those in place are slow (more
-# if panels may lie in L2, where they are less slow: Zen 5, 64 x 784 x 1024 gets 249 GFLOP/s in place, 217 packed) ...
-SOME_TILES, SOME_TILES_OF_L2 = 5, 9
-# ... or, at any rate, for as many, if the matrix is larger than half of L2.
+# B in place comes while tiles are computed, as they ask for it. So packing it pays for as many tiles only, if rows of B
+# share cache sets (Zen 5, 256 x 1024 x 1024 with AVX-512: 92 % of the peak in place, 87 % packed; 60 x 1024 x 1024 with
+# AVX2: 64 % in place, 88 % packed) ...
+SOME_TILES, SOME_TILES_OF_L2 = 5, 24
+# ... or, if the matrix is larger than half of L2, for more than so many (180 x 1000 x 1000 in float64 with AVX2: 94 %
+# in place, 86 % packed; 2048 x 2000 x 2000: alike).
+IN_PLACE_TILES = 40
+# So many tiles across use a block of A that packing it pays.
 MANY_TILES = 16
+# KC of a B in place whose rows share so few sets of L2 that what is asked for would be gone before it is used (64 x
+# 4096 x 1024 in float64: 68 % of the peak, with 512 57 %).
+SHARED_DEPTH = 256
 # Sums so short leave C the most traffic.
 SHORT = 128
 # The part of L2 that a block of B may fill if tiles follow one another along rows of C.
@@ -164,8 +170,10 @@ def plan(m, n, k, a, b, c_row, machine):
     b_lines = nr * size + (LINE if b.row % LINE else 0)
     b_apart = max(min(b_lines, abs(b.row)), min(b.row & -b.row, machine.panel_way))
     kc = machine.kc
-    if b_apart == b_lines and tiles <= MANY_TILES and machine.panel_bytes < kc * (b_lines + rows * size):
+    if b_apart == b_lines and tiles <= IN_PLACE_TILES and machine.panel_bytes < kc * (b_lines + rows * size):
         kc = machine.panel_bytes // (b_lines + rows * size)
+    if b_apart > 4096:
+        kc = min(kc, SHARED_DEPTH)
     kc = equal_depth(k, kc)
 
     rowwise_bytes = machine.l2_bytes // ROWWISE
@@ -173,11 +181,14 @@ def plan(m, n, k, a, b, c_row, machine):
     b_is_slow = kc * b_apart > machine.panel_bytes or (along_rows and n * kc * size > machine.panel_bytes)
     b_is_large = k * n * size > l2_half
     some_tiles = SOME_TILES if machine.panel_bytes == machine.l1_bytes else SOME_TILES_OF_L2
-    pays = (b_is_slow and tiles >= some_tiles) or (b_is_large and tiles > MANY_TILES)
+    pays = (b_is_slow and tiles >= some_tiles) or (b_is_large and tiles > IN_PLACE_TILES)
     pack_b = k > 0 and (b.column != size or pays)
-    # so does a column of A, of which a tile needs a part of a line; rows of A are read side by side from left to right
+    # so does a column of A, of which a tile needs a part of a line; rows of A are read side by side from left to right,
+    # if L1 has ways enough
     a_apart = max(min(LINE, abs(a.column)), min(a.column & -a.column, machine.panel_way))
-    a_is_slow = a.column != size and kc * (a_apart + nr * size) > machine.panel_bytes
+    a_is_slow = kc * (a_apart + nr * size) > machine.panel_bytes
+    if a.column == size:
+        a_is_slow = a.row % 4096 == 0 and rows > 8
     a_is_large = pack_b and m * k * size > l2_half
     a_aliases = a_apart % machine.panel_way == 0 and machine.panel_bytes == machine.l1_bytes
     pack_a = (a_is_slow or a_is_large) and n > (2 if a_aliases else MANY_TILES) * nr
@@ -194,9 +205,15 @@ def plan(m, n, k, a, b, c_row, machine):
     elif tiles <= SHARING_TILES and n > nr and b_is_large and not pack_b and machine.panel_bytes == machine.l1_bytes:
         kc, nc, along_rows = min(k, STREAM_DEPTH // 4, machine.panel_bytes // b_apart), n, False
     first_packed = 0 if pack_b else padded_from
-    if b.column != size and k > SHORT and tiles * a_width * kc * size <= a_block_bytes(machine):
-        # a panel of Wᵀ is packed just before the only block of A meets it, and does not come back from L3
-        nc = nr
     # a B in place is read anew, from memory, for each block of A
-    mc = min(tiles, max(1, (a_block_bytes(machine) if pack_b else l2_half) // max(1, a_width * kc * size)))
+    a_bytes = a_block_bytes(machine) if pack_b else l2_half
+    a_rows = tiles * a_width if pack_a else m
+    by_panels = b.column != size and k > SHORT
+    if by_panels and m > FEW_ROWS and k * (a_rows + 2 * nr) * size <= machine.l2_bytes // 4 * 3:
+        # A, a panel of Wᵀ and what the next one is packed from fit L2: a panel is packed just before the only block of
+        # A meets it, from rows of W that are one piece of memory, which is asked for while the panel before is used
+        kc, nc, a_bytes = k, nr, machine.l2_bytes
+    elif by_panels and tiles * a_width * kc * size <= a_bytes:
+        nc = nr
+    mc = min(tiles, max(1, a_bytes // max(1, a_width * kc * size)))
     return Plan(tiles, short, tall, nr, kc, mc, min(n, nc), a_width, pack_a, first_packed, along_rows)

@@ -8,6 +8,8 @@ from numba.core import config
 from numba.core.codegen import get_host_cpu_features
 from numba.core.registry import cpu_target
 
+LINE = 64  # bytes of a cache's line
+
 
 class ISA(NamedTuple):
     """What the kernels need to know of an instruction set.
