@@ -8,7 +8,7 @@ from fastfc.kernels import dense_forward, dense_input_grad
 from fastfc.kernels.ops.gemm import tile
 from fastfc.kernels.ops.level1 import ALIGNED_FROM
 from fastfc.kernels.simd.isa import host_isa
-from fastfc.kernels.simd.squares import ACROSS, ALIASING, LAG, NARROW_BYTES
+from fastfc.kernels.simd.squares import ALIASING, LAG, MANY_ROWS, NARROW_BYTES, across
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
@@ -60,10 +60,11 @@ def sums_of_few_rows(dtype):
         ALIGNED_FROM // size + lanes - 1,
     ]
     lengths += [ALIASING // size, LAG // size, 2 * ALIASING // size]
-    few = NARROW_BYTES // size
-    columns = [lanes + 1, ACROSS * lanes - 1, ACROSS * lanes, 2 * ACROSS * lanes + 1, (ACROSS + 1) * lanes]
-    columns += [ACROSS // 2 * lanes + few, ACROSS * lanes + few, ACROSS * lanes + few + 1]
-    return lengths, columns
+    few, columns = NARROW_BYTES // size, {lanes + 1}
+    for n in {across(host_isa(), rows) for rows in (1, MANY_ROWS)}:
+        columns |= {n * lanes - 1, n * lanes, 2 * n * lanes + 1, (n + 1) * lanes}
+        columns |= {n // 2 * lanes + few, n * lanes + few, n * lanes + few + 1}
+    return lengths, sorted(columns)
 
 
 @dtypes
@@ -78,7 +79,7 @@ def test_few_rows_have_the_bits_of_many(dtype, activation):
         dense_forward(x, weight.T, bias, many, activation)
         if activation == "identity":
             dense_input_grad(x, weight, same)
-        for m in (1, 2, 3, 4):
+        for m in range(1, MANY_ROWS + 2):
             few = nan((m, n), dtype)
             dense_forward(x[3 : 3 + m], weight.T, bias, few, activation)
             np.testing.assert_array_equal(few, many[3 : 3 + m])

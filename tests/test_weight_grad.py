@@ -1,9 +1,12 @@
+import itertools
+
 import numpy as np
 import pytest
 from arrays import BLOCKING, DTYPES, WRITABLE, assert_product_close, by_shape, chain, integers, nan, normal
 
 from fastfc.kernels import dense_add_weight_grad, dense_weight_grad
-from fastfc.kernels.ops.gemm import CHUNK
+from fastfc.kernels.ops.gemm import CHUNK, LONG
+from fastfc.kernels.simd.squares import MANY_ROWS
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
@@ -104,3 +107,17 @@ def test_a_long_batch_and_no_features(sizes):
     x, g, out = np.ones((2 * CHUNK, i)), np.ones((2 * CHUNK, o)), np.empty((i, o))
     dense_weight_grad(x, g, out)
     dense_add_weight_grad(x, g, out)
+
+
+@dtypes
+def test_columns_that_are_long_rows_in_memory_have_the_same_bits(dtype):
+    """Of x and grad_output by columns, few of one are few rows times a transposed matrix."""
+    for n, i, o in itertools.product((LONG - 1, LONG, 533), (1, 2, 5, MANY_ROWS, MANY_ROWS + 1, 17, 70), (1, 3, 9, 33)):
+        x, g, out, expected = normal((n, i), dtype), normal((n, o), dtype, 1), nan((i, o), dtype), nan((i, o), dtype)
+        dense_weight_grad(x, g, expected)
+        for target in (out, np.asfortranarray(out)):
+            dense_weight_grad(np.asfortranarray(x), np.asfortranarray(g), target)
+            np.testing.assert_array_equal(target, expected, f"{n} x {i} x {o}")
+        dense_add_weight_grad(np.asfortranarray(x), np.asfortranarray(g), out)
+        dense_add_weight_grad(x, g, expected)
+        np.testing.assert_array_equal(out, expected, f"{n} x {i} x {o}")

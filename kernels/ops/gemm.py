@@ -254,12 +254,14 @@ def of_shape(x, activation, z):
 
 @inlined_helper
 def as_transpose(c, a, b, m, n, k):
-    """Whether Cᵀ = Bᵀ Aᵀ is computed: if the rows of C are neighbours, or if fewer lanes are empty that way."""
+    """Whether Cᵀ = Bᵀ Aᵀ is computed: if rows of C are neighbours, or Bᵀ has few, or if fewer lanes are empty so."""
     size, lanes = itemsize(c.data), width(c.data)
     rows_unit_stride = c.column != size and (c.row == size or m == 1)
     fuller = a.row == size and b.column == size and 5 * m * ceil_div(n, lanes) > 6 * n * ceil_div(m, lanes)
+    # few rows of Bᵀ times Aᵀ, which `rows_times_transposed` does not pack
+    few_rows = a.column == size and b.row == size and n <= MANY_ROWS < m and k >= LONG
     # unless copying C is more than its few summands
-    return rows_unit_stride or (fuller and (c.row == size or k > lanes))
+    return few_rows or rows_unit_stride or (fuller and (c.row == size or k > lanes))
 
 
 @inlined_helper

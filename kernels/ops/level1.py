@@ -13,7 +13,7 @@ from fastfc.kernels.simd.compiler import helper
 from fastfc.kernels.simd.few_summands import multiply_few
 from fastfc.kernels.simd.isa import host_isa
 from fastfc.kernels.simd.memory import allocate, at, is_null, itemsize, offset_in, read, release, stack, write
-from fastfc.kernels.simd.squares import ACROSS, ALIASING, LAG, NARROW_BYTES, multiply_squares
+from fastfc.kernels.simd.squares import ALIASING, LAG, NARROW_BYTES, across, multiply_squares
 from fastfc.kernels.simd.vector import fma, load, load_first, splat, store, store_first, sum_of_lanes, width
 
 # Rows of B that are read side by side for one row.
@@ -38,6 +38,7 @@ def times_transposed(rows):
     At least one register of summands, and start's columns are neighbours or the same.
     """
     multiply, multiply_some = multiply_squares(rows)
+    n_across = across(host_isa(), rows)
 
     @helper
     def some(c, a, b, start, n, p, first, last):
@@ -58,8 +59,8 @@ def times_transposed(rows):
         j = 0
         while j < n:
             b_j, c_j, start_j, in_band = columns_from(b, j), columns_from(c, j), columns_from(start, j), n - j
-            if in_band > ACROSS * lanes + NARROW_BYTES // size:
-                in_band = ACROSS * lanes
+            if in_band > n_across * lanes + NARROW_BYTES // size:
+                in_band = n_across * lanes
             if head:
                 some(c_j, a, b_j, start_j, in_band, 0, 0, head)
                 start_j = c_j
@@ -74,19 +75,28 @@ def times_transposed(rows):
     return on_demand_kernel(signature)(named_after(run, rows))
 
 
-one_row, two_rows, three_rows, four_rows = (times_transposed(rows) for rows in (1, 2, 3, 4))
+one_row, two_rows, three_rows, four_rows = (times_transposed(rows) for rows in range(1, 5))
+five_rows, six_rows, seven_rows, eight_rows = (times_transposed(rows) for rows in range(5, 9))
 
 
 @on_demand_kernel(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 3))
 def rows_times_transposed(c, a, b, start, m, n, k):
-    """C = start + A B for one to four rows, see times_transposed: each number of rows is compiled when it is met."""
+    """C = start + A B for one to eight rows, see times_transposed: each number of rows is compiled when it is met."""
     if m == 1:
         return one_row(c, a, b, start, n, k)
     if m == 2:
         return two_rows(c, a, b, start, n, k)
     if m == 3:
         return three_rows(c, a, b, start, n, k)
-    return four_rows(c, a, b, start, n, k)
+    if m == 4:
+        return four_rows(c, a, b, start, n, k)
+    if m == 5:
+        return five_rows(c, a, b, start, n, k)
+    if m == 6:
+        return six_rows(c, a, b, start, n, k)
+    if m == 7:
+        return seven_rows(c, a, b, start, n, k)
+    return eight_rows(c, a, b, start, n, k)
 
 
 @on_demand_kernel(lambda dtype: types.int64(*[matrix_type(dtype)] * 4, *[types.int64] * 2))

@@ -30,17 +30,17 @@ from fastfc.kernels.simd.transpose import transpose_few, transpose_vectors
 ALIASING, LAG = 2048, 256
 
 
-def across(isa):
-    """Registers across the columns that are under way at once."""
-    return 2 if isa.vector_bytes == 64 else 4
+def across(isa, rows):
+    """Registers across the columns that are under way at once, for so many rows."""
+    return 2 if isa.vector_bytes == 64 or (rows > 2 and isa.registers == 16) else 4
 
 
 def many_rows(isa):
     """For so many rows this is faster than to pack B, and the registers suffice."""
-    return 4 if isa.registers == 32 else 2 if isa.fma else 1
+    return 8 if isa.vector_bytes == 64 else 4 if isa.registers == 32 or isa.fma else 1
 
 
-ACROSS, MANY_ROWS = across(host_isa()), many_rows(host_isa())
+MANY_ROWS = many_rows(host_isa())
 
 
 # If so few columns are left they need a third of the shuffles, and don't wait for their own chain of additions.
@@ -247,6 +247,7 @@ class Squares(NamedTuple):
 
 def multiply_squares(rows):
     """Two intrinsics for so many rows of A and C: the product, and that of some of a register's summands."""
+    n_across = across(host_isa(), rows)
 
     def call(builder, function, numbers, matrices):
         """Call with the pointers and strides of A, B, start and C."""
@@ -256,22 +257,22 @@ def multiply_squares(rows):
 
     @intrinsic
     def multiply(typingctx, nbytes, lag, a, b, start, c, columns):
-        """c[rows, columns] = start + a b for `nbytes` of summands and at most ACROSS registers and NARROW_BYTES."""
+        """c[rows, columns] = start + a b for `nbytes` of summands and at most n_across registers and NARROW_BYTES."""
         dtype = c[0].dtype
 
         def codegen(context, builder, signature, args):
             nbytes, lag, *matrices, columns = args
             count, few = lanes(dtype), narrow_columns(dtype)
-            whole = Squares(dtype, rows, ACROSS)
+            whole = Squares(dtype, rows, n_across)
             clipped, one = whole._replace(clipped=True), Squares(dtype, rows, 1, clipped=True)
-            some, more = (Squares(dtype, rows, 1 + r, clipped=True, narrow=True) for r in (ACROSS // 2, ACROSS))
+            some, more = (Squares(dtype, rows, 1 + r, clipped=True, narrow=True) for r in (n_across // 2, n_across))
             function = None
             # the smallest for so many columns
             for shape, most in [
-                (more, ACROSS * count + few),
-                (whole, ACROSS * count),
-                (clipped, ACROSS * count - 1),
-                (some, ACROSS // 2 * count + few),
+                (more, n_across * count + few),
+                (whole, n_across * count),
+                (clipped, n_across * count - 1),
+                (some, n_across // 2 * count + few),
                 (one, count),
             ]:
                 other = shape.function(builder.module, shape.emit)
