@@ -63,7 +63,7 @@ def sums_of_few_rows(dtype):
     few, columns = NARROW_BYTES // size, {lanes + 1}
     for n in {across(host_isa(), rows) for rows in (1, MANY_ROWS)}:
         columns |= {n * lanes - 1, n * lanes, 2 * n * lanes + 1, (n + 1) * lanes}
-        columns |= {n // 2 * lanes + few, n * lanes + few, n * lanes + few + 1}
+        columns |= {n // 2 * lanes + few, n // 2 * lanes + few + 1, n * lanes + few, n * lanes + few + 1}
     return lengths, sorted(columns)
 
 
