@@ -47,16 +47,17 @@ Plan = namedtuple(
 DEEPER, PACKED_DEEPER = 3, 6
 # B in place comes while tiles are computed, as they ask for it. So packing it pays for as many tiles only, if rows of B
 # share cache sets (Zen 5, 256 x 1024 x 1024 with AVX-512: 92 % of the peak in place, 87 % packed; 60 x 1024 x 1024 with
-# AVX2: 64 % in place, 88 % packed) ...
-SOME_TILES, SOME_TILES_OF_L2 = 5, 24
+# AVX2: 64 % in place, 88 % packed; fewer with AVX-512 if L2 holds few of these rows too: 128 x 1024 x 2048 gets 90 % in
+# place, 72 % packed, and 256 x 2048 x 2048 in float64 74 % in place, 81 % packed) ...
+SOME_TILES, SOME_TILES_OF_L2, SOME_TILES_SHARED = 5, 24, 16
 # ... or, if the matrix is larger than half of L2, for more than so many (180 x 1000 x 1000 in float64 with AVX2: 94 %
 # in place, 86 % packed; 2048 x 2000 x 2000: alike).
 IN_PLACE_TILES = 40
 # So many tiles across use a block of A that packing it pays.
 MANY_TILES = 16
-# KC of a B in place whose rows share so few sets of L2 that what is asked for would be gone before it is used (64 x
-# 4096 x 1024 in float64: 68 % of the peak, with 512 57 %).
-SHARED_DEPTH = 256
+# Rows of B so many bytes apart share few sets of L2, so what is asked for would be gone before it is used: KC is as
+# small as this (64 x 4096 x 1024 in float64: 68 % of the peak with 256, 63 % with 384, 57 % with 512).
+FAR_APART, SHARED_DEPTH = 8192, 320
 # Sums so short leave C the most traffic.
 SHORT = 128
 # The part of L2 that a block of B may fill if tiles follow one another along rows of C.
@@ -172,7 +173,7 @@ def plan(m, n, k, a, b, c_row, machine):
     kc = machine.kc
     if b_apart == b_lines and tiles <= IN_PLACE_TILES and machine.panel_bytes < kc * (b_lines + rows * size):
         kc = machine.panel_bytes // (b_lines + rows * size)
-    if b_apart > 4096:
+    if b_apart >= FAR_APART:
         kc = min(kc, SHARED_DEPTH)
     kc = equal_depth(k, kc)
 
@@ -180,7 +181,9 @@ def plan(m, n, k, a, b, c_row, machine):
     along_rows = block_columns(n, k, kc, nr, machine) * kc * size <= rowwise_bytes
     b_is_slow = kc * b_apart > machine.panel_bytes or (along_rows and n * kc * size > machine.panel_bytes)
     b_is_large = k * n * size > l2_half
-    some_tiles = SOME_TILES if machine.panel_bytes == machine.l1_bytes else SOME_TILES_OF_L2
+    some_tiles = SOME_TILES_SHARED if b_apart >= FAR_APART else SOME_TILES_OF_L2
+    if machine.panel_bytes == machine.l1_bytes:
+        some_tiles = SOME_TILES
     pays = (b_is_slow and tiles >= some_tiles) or (b_is_large and tiles > IN_PLACE_TILES)
     pack_b = k > 0 and (b.column != size or pays)
     # so does a column of A, of which a tile needs a part of a line; rows of A are read side by side from left to right,
