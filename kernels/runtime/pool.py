@@ -35,11 +35,11 @@ SPINS = 1000
 
 MAX_WORKERS = 255
 LINE = 16  # words of 8 bytes: two cache lines, which some processors fetch together
-# Words of the block, each on a line of its own; then a line for each worker: whether it sleeps, its lock, its thread
-# as the system knows it, and the core that it keeps off.
+# Words of the block, each on a line of its own; then a line for each worker: whether it sleeps, its lock, and its
+# thread as the system knows it.
 OWNED, TICKET, DONE, WAITING, N_WORKERS, JOB, WORKERS = (LINE * i for i in range(7))
 FUNCTION, CONTEXT, STATUS, ERROR, EXCEPTION = range(JOB, JOB + 5)
-SLEEPS, LOCK, THREAD, KEEPS_OFF = range(4)
+SLEEPS, LOCK, THREAD = range(3)
 
 # Whether a worker can be told which cores to run on; how many cores a set of them has at most.
 HAS_AFFINITY = all(hasattr(ctypes.pythonapi, name) for name in ("sched_getcpu", "pthread_setaffinity_np"))
@@ -161,24 +161,23 @@ class Emitter:
         )
 
     def emit_keep_off(self):
-        """void keep_off(i64 line, i64 core): let a worker run on the launcher's cores but this one."""
-        kind = ir.FunctionType(ir.VoidType(), [I64, I64])
-        keep_off = self.function("fastfc.pool.keep_off", kind)
+        """void keep_off(i64 thread): let a worker run on this thread's cores but the one that this runs on."""
+        keep_off = self.function("fastfc.pool.keep_off", ir.FunctionType(ir.VoidType(), [I64]))
         keep_off.linkage = "internal"
-        builder, (line, core) = self.builder, keep_off.args
-        size, mask = self.number(MAX_CORES // 8), builder.alloca(ir.ArrayType(I64, MAX_CORES // 64))
-        words = builder.bitcast(mask, I8.as_pointer())
+        builder = self.builder
+        size, cores = self.number(MAX_CORES // 8), builder.alloca(ir.ArrayType(I64, MAX_CORES // 64))
+        given = builder.bitcast(cores, I8.as_pointer())
+        core = builder.sext(builder.call(c_function(builder, "sched_getcpu", I32), []), I64)
         ask = c_function(builder, "sched_getaffinity", I32, I32, I64, I8.as_pointer())
-        status = builder.call(ask, [ir.Constant(I32, 0), size, words])
+        status = builder.call(ask, [ir.Constant(I32, 0), size, given])
         is_known = builder.icmp_unsigned("<", core, self.number(MAX_CORES))
         with builder.if_then(builder.and_(is_known, builder.icmp_signed("==", status, ir.Constant(I32, 0)))):
-            word = builder.gep(mask, [self.number(0), builder.lshr(core, self.number(6))])
+            word = builder.gep(cores, [self.number(0), builder.lshr(core, self.number(6))])
             bit = builder.shl(self.number(1), builder.and_(core, self.number(63)))
             builder.store(builder.and_(builder.load(word), builder.not_(bit)), word)
             # with no core left this fails, and nothing changes
             tell = c_function(builder, "pthread_setaffinity_np", I32, I64, I64, I8.as_pointer())
-            builder.call(tell, [self.load(builder.add(line, self.number(THREAD))), size, words])
-        self.store(builder.add(line, self.number(KEEPS_OFF)), core)
+            builder.call(tell, [keep_off.args[0], size, given])
         builder.ret_void()
         return keep_off
 
@@ -192,16 +191,11 @@ class Emitter:
         wake_workers = self.function("fastfc.pool.wake_workers", ir.FunctionType(ir.VoidType(), [I64]))
         wake_workers.linkage = "internal"
         builder = self.builder
-        if keep_off:
-            core = builder.sext(builder.call(c_function(builder, "sched_getcpu", I32), []), I64)
         with cgutils.for_range(builder, wake_workers.args[0], intp=I64) as each:
             line = builder.add(self.number(WORKERS), builder.mul(each.index, self.number(LINE)))
-            sleeps = self.is_one(self.change("xchg", line, 0))
-            if keep_off:
-                kept = self.load(builder.add(line, self.number(KEEPS_OFF)))
-                with builder.if_then(builder.or_(sleeps, builder.icmp_signed("!=", kept, core))):
-                    builder.call(keep_off, [line, core])
-            with builder.if_then(sleeps):
+            with builder.if_then(self.is_one(self.change("xchg", line, 0))):
+                if keep_off:
+                    builder.call(keep_off, [self.load(builder.add(line, self.number(THREAD)))])
                 self.wake(builder.add(line, self.number(LOCK)))
         builder.ret_void()
         return wake_workers
@@ -364,7 +358,7 @@ class Pool:
                 thread = start_thread(self.worker, line)
                 if thread in (-1, NO_THREAD):
                     break
-                self.words[line + THREAD], self.words[line + KEEPS_OFF] = thread, MAX_CORES  # none yet
+                self.words[line + THREAD] = thread
                 self.n_workers += 1
                 self.words[N_WORKERS] = self.n_workers
 
