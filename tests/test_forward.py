@@ -123,3 +123,16 @@ def test_unknown_activation_leaves_the_output(name):
     with pytest.raises(ValueError, match="softmax works along rows" if name == "softmax" else "unknown activation"):
         dense_forward(np.ones((1, 1)), np.ones((1, 1)), np.ones(1), out, name)
     assert out == 7
+
+
+@dtypes
+def test_dot_products_of_rows_from_beyond_l2_have_the_bits_of_a_few(dtype):
+    """Rows behind are asked for, also behind the last."""
+    for k in (64, 517):
+        rows = BLOCKING.l2_bytes // (k * np.dtype(dtype).itemsize) + 7
+        x, weight, bias = normal((rows, k), dtype), normal((k, 1), dtype, 1), normal(1, dtype, 2)
+        out, few = nan((rows, 1), dtype), nan((5, 1), dtype)
+        dense_forward(x, weight, bias, out)
+        for first in (0, 8, rows - 5):
+            dense_forward(x[first : first + 5], weight, bias, few)
+            np.testing.assert_array_equal(out[first : first + 5], few)
