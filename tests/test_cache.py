@@ -443,9 +443,17 @@ def test_compiled_functions_have_names_of_their_own():
     """Machine code of two processes may meet in a third, which links it by names."""
     every = pkgutil.walk_packages(kernels.__path__, "fastfc.kernels.")
     modules = [importlib.import_module(module.name) for module in every]
-    found = {id(f): f for module in modules for f in vars(module).values() if isinstance(f, Helper)}.values()
-    names = [(f.py_func.__module__, f.py_func.__qualname__) for f in found]
-    assert len(names) > 100 and {name for name in names if names.count(name) > 1} == set()
+    waiting = [f.py_func for module in modules for f in vars(module).values() if isinstance(f, Helper)]
+    waiting += [k.function for k in native.compiled_kernels.values() if isinstance(k, native.CompiledKernel)]
+    found = {}
+    while waiting:
+        function = waiting.pop()
+        if function not in found:
+            found[function] = function.__module__, function.__qualname__
+            within = [cell.cell_contents for cell in function.__closure__ or ()]
+            waiting += [f.py_func for f in within if isinstance(f, Helper)]
+    names = [*found.values()]
+    assert len(names) > 300 and {name for name in names if names.count(name) > 1} == set()
 
 
 @pytest.mark.parametrize("count", [3, slow(TOGETHER), pytest.param(LONG_TOGETHER, marks=long)])

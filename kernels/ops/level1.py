@@ -45,13 +45,14 @@ def times_transposed(rows):
     multiply, multiply_some = multiply_squares(rows)
     n_across = across(host_isa(), rows)
 
-    @helper
     def some(c, a, b, start, n, p, first, last):
         """C = start + A B for summands p + first to p + last, of the register from p on."""
         size, lanes = itemsize(c.data), width(c.data)
         for q in range(0, n, lanes):
             b_q, start_q, c_q = Matrix(element(b, p, q), b.row, b.column), columns_from(start, q), columns_from(c, q)
             multiply_some(first * size, last * size, columns_from(a, p), b_q, start_q, c_q, n - q)
+
+    some = helper(named_after(some, rows))
 
     def run(c, a, b, start, n, k):
         size, lanes = itemsize(c.data), width(c.data)
@@ -169,7 +170,6 @@ def dot(k, x, y):
 def dots_of_four(far):
     """`dot` for four rows; far ones come from beyond L2, and those some bytes ahead are asked for."""
 
-    @helper
     def four_dots(k, x, x1, x2, x3, y, ahead):
         """The same for four rows: they share y, and no sum has to wait for itself. Far ones are asked for before."""
         size, lanes = itemsize(x), width(x)
@@ -200,7 +200,7 @@ def dots_of_four(far):
             t0, t1, t2, t3 = t0 + none, t1 + none, t2 + none, t3 + none
         return sum_of_lanes(s0 + t0), sum_of_lanes(s1 + t1), sum_of_lanes(s2 + t2), sum_of_lanes(s3 + t3)
 
-    return four_dots
+    return helper(named_after(four_dots, far))
 
 
 four_dots, four_far_dots = dots_of_four(far=False), dots_of_four(far=True)
