@@ -39,6 +39,7 @@ def many_cores(monkeypatch):
     monkeypatch.setattr(threads, "quota", lambda: None)
     monkeypatch.setattr(threads, "MIN_WORK", 1)
     monkeypatch.setattr(threads, "MIN_RANGE_WORK", 1)
+    monkeypatch.setattr(threads, "TINY", 0)
 
 
 def calls(n, i, o, dtype):
