@@ -62,8 +62,9 @@ from fastfc.kernels.simd.vector import infinity, width
 # rows in memory.
 NARROW, LONG = 4, 64
 
-# Whether a load of a part of a register takes as long as two whole ones, or is none at all.
-MASKS_ARE_SLOW = host_isa().vector_bytes < 64
+# The sums of one row that fill more registers than these, but not a tile's eight, are faster in L1 than in a tile, which
+# may need masks: with less than 64 bytes, to load a part of a register takes as long as two whole ones.
+WIDE = 8 if host_isa().vector_bytes == 64 else 4
 
 # So few rows of few summands are always faster than in tiles.
 FEW_ROWS = 64
@@ -217,12 +218,6 @@ def from_summand(x, p, start):
 
 
 @inlined_helper
-def is_wide(n, lanes):
-    """Whether the sums of one row are faster in L1 than in the registers of one tile, which may need masks."""
-    return n > 8 * lanes or (MASKS_ARE_SLOW and 4 * lanes < n < 8 * lanes)
-
-
-@inlined_helper
 def is_few(x, size, lanes):
     """Whether `few_summands` is faster than tiles."""
     if x.k < 1 or x.k > FEW or x.n < lanes:
@@ -244,7 +239,13 @@ def of_shape(x, activation, z):
         if found != OK or activation.code == IDENTITY:
             return found
         x = from_summand(x, x.k, x.c)  # nothing is left but the activation
-    elif x.m == 1 and x.b.column == size and is_wide(x.n, lanes) and x.k * x.n * size > blocking(x.c.data).l1_bytes:
+    elif (
+        x.m == 1
+        and x.b.column == size
+        and x.n > WIDE * lanes
+        and x.n != 8 * lanes
+        and x.k * x.n * size > blocking(x.c.data).l1_bytes
+    ):
         # C is more than the sums of a tile, and B comes from beyond L1
         p = x.k - x.k % ROWS_AT_ONCE
         row_times_rows(x.c, x.a, x.b, x.start, x.n, p)
