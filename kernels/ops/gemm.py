@@ -62,8 +62,8 @@ from fastfc.kernels.simd.vector import infinity, width
 # rows in memory.
 NARROW, LONG = 4, 64
 
-# The sums of one row that fill more registers than these, but not a tile's eight, are faster in L1 than in a tile, which
-# may need masks: with less than 64 bytes, to load a part of a register takes as long as two whole ones.
+# The sums of one row that fill more registers than these, but not a tile's eight, are faster in L1 than in a tile.
+# That may need masks: with less than 64 bytes, to load a part of a register takes as long as two whole ones.
 WIDE = 8 if host_isa().vector_bytes == 64 else 4
 
 # So few rows of few summands are always faster than in tiles.
