@@ -67,7 +67,7 @@ NARROW, LONG = 4, 64
 WIDE = 8 if host_isa().vector_bytes == 64 else 4
 
 # So few rows of few summands are always faster than in tiles.
-FEW_ROWS = 64
+ROWS_OF_FEW = 64
 
 # Rows of a batch that are summed in one chain.
 CHUNK = 4096
@@ -224,7 +224,7 @@ def is_few(x, size, lanes):
         return False
     # of many rows, tiles are faster with AVX-512, and where columns are too few to go on without a test of the loop
     suits_many = x.n >= AT_ONCE * lanes and (x.k <= 2 or lanes * size < 64)
-    return x.k == 1 or (x.b.column != size and (x.m <= FEW_ROWS or suits_many))
+    return x.k == 1 or (x.b.column != size and (x.m <= ROWS_OF_FEW or suits_many))
 
 
 @inlined_helper

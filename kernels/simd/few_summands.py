@@ -19,6 +19,7 @@ from fastfc.kernels.simd.llvm import (
     llvm_float,
     llvm_vector,
     load_value,
+    shared_function,
     splat_value,
     step,
     store_value,
@@ -61,10 +62,7 @@ class FewSummands(NamedTuple):
         element = llvm_float(self.dtype).as_pointer()
         arguments = [I64, I64, element, I64, I64, element, I64, element, I64, I64, element, I64]
         name = ".".join(map(str, ("fastfc.few", *self)))
-        function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
-        function.linkage = "linkonce_odr"
-        for attribute in ("noinline", "nounwind"):
-            function.attributes.add(attribute)
+        function = shared_function(module, name, arguments)
         self.emit(ir.IRBuilder(function.append_basic_block("entry")), Operands(*function.args))
         return function
 

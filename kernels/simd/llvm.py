@@ -21,6 +21,15 @@ def llvm_vector(dtype):
     return ir.VectorType(llvm_float(dtype), lanes(dtype))
 
 
+def shared_function(module, name, arguments):
+    """A function without a result that stays one function, and of which the kernels that need it keep one copy."""
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
+    function.linkage = "linkonce_odr"
+    for attribute in ("noinline", "nounwind"):
+        function.attributes.add(attribute)
+    return function
+
+
 def call_intrinsic(builder, name, result, *args):
     """Call llvm.<name>, overloaded on the result's type."""
     signature = ir.FunctionType(result, [a.type for a in args])

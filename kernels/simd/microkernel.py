@@ -19,6 +19,7 @@ from fastfc.kernels.simd.llvm import (
     load_value,
     opaque,
     prefetch,
+    shared_function,
     splat_value,
     step,
     store_value,
@@ -65,10 +66,7 @@ class Tile(NamedTuple):
         element = llvm_float(self.dtype).as_pointer()
         arguments = [I64, element, I64, I64, element, I64, element, I64, I64, element, I64, I64, element.pointee]
         arguments += [element, I64]
-        function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
-        function.linkage = "linkonce_odr"
-        for attribute in ("noinline", "nounwind"):
-            function.attributes.add(attribute)
+        function = shared_function(module, name, arguments)
         self.emit(ir.IRBuilder(function.append_basic_block("entry")), Operands(*function.args))
         return function
 

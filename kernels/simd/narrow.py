@@ -25,6 +25,7 @@ from fastfc.kernels.simd.llvm import (
     load_value,
     opaque,
     prefetch,
+    shared_function,
     splat_value,
     step,
     store_value,
@@ -105,10 +106,7 @@ class Narrow(NamedTuple):
         element = llvm_float(self.dtype).as_pointer()
         arguments = [I64, I64, I64, element, I64, element, element, element, I64, element.pointee]
         name = ".".join(map(str, ("fastfc.narrow", *self)))
-        function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
-        function.linkage = "linkonce_odr"
-        for attribute in ("noinline", "nounwind"):
-            function.attributes.add(attribute)
+        function = shared_function(module, name, arguments)
         self.emit(ir.IRBuilder(function.append_basic_block("entry")), Operands(*function.args))
         return function
 
@@ -286,12 +284,7 @@ class Sums(NamedTuple):
         """The LLVM function of this, in `module`."""
         element = llvm_float(self.dtype).as_pointer()
         arguments = [I64, element, I64, I64, element, I64, I64, element]
-        function = ir.Function(
-            module, ir.FunctionType(ir.VoidType(), arguments), ".".join(map(str, ("fastfc.sums", *self)))
-        )
-        function.linkage = "linkonce_odr"
-        for attribute in ("noinline", "nounwind"):
-            function.attributes.add(attribute)
+        function = shared_function(module, ".".join(map(str, ("fastfc.sums", *self))), arguments)
         self.emit(ir.IRBuilder(function.append_basic_block("entry")), SumOperands(*function.args))
         return function
 

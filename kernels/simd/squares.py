@@ -19,6 +19,7 @@ from fastfc.kernels.simd.llvm import (
     llvm_float,
     llvm_vector,
     load_value,
+    shared_function,
     splat_value,
     step,
     store_value,
@@ -89,10 +90,7 @@ class Squares(NamedTuple):
             return module.globals[name]
         element = llvm_float(self.dtype).as_pointer()
         arguments = [I64, I64, element, I64, element, I64, element, I64, I64, element, I64, I64]
-        function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
-        function.linkage = "linkonce_odr"
-        for attribute in ("noinline", "nounwind"):
-            function.attributes.add(attribute)
+        function = shared_function(module, name, arguments)
         emit(ir.IRBuilder(function.append_basic_block("entry")), Operands(*function.args))
         return function
 
